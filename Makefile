@@ -1,0 +1,79 @@
+# Two commands to begin with: `make demo`, `make test`. Each sets itself up (in .venv) the first time.
+#   make demo ARGS="--once --json"     a real application's jobs, on a Postgres that comes along
+#   make test ARGS="tests/unit -x"     the tests; without ARGS all of them, with coverage
+#   make check                         style, types and layers
+#   make bench                         measurements, ours and the peers'
+#   make test-matrix                   the tests that touch SQL, on PostgreSQL 14 to 18
+#   make clean | distclean             remove what was made | and the virtual environment
+# uv is used where it is present, else venv and pip.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+MAKEFLAGS += --no-print-directory
+
+VENV ?= .venv
+BIN := $(VENV)/bin
+PINS := requirements/test.txt
+JOBS ?= $(shell nproc 2>/dev/null || echo 2)
+ARGS ?=
+
+.PHONY: help demo test check lint format types imports bench test-matrix pins clean distclean
+
+help:
+	@sed -n 's/^# \{0,1\}//p;/^$$/q' Makefile
+
+demo: $(VENV)/.ready-demo
+	@$(BIN)/jobq demo $(ARGS)
+
+test: $(VENV)/.ready-dev
+	@$(BIN)/python -m pytest -n $(JOBS) $(if $(ARGS),$(ARGS),--cov --cov-report=term:skip-covered)
+
+check: $(VENV)/.ready-dev
+	@failed=; for part in lint types imports; do $(MAKE) $$part || failed="$$failed $$part"; done; \
+	[ -z "$$failed" ] || { echo "make check failed in:$$failed"; exit 1; }
+
+lint: $(VENV)/.ready-dev
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+
+format: $(VENV)/.ready-dev
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+types: $(VENV)/.ready-dev
+	@$(BIN)/mypy
+	@$(BIN)/pyright --pythonpath $(BIN)/python
+
+imports: $(VENV)/.ready-dev
+	@$(BIN)/lint-imports --no-cache
+
+bench: $(VENV)/.ready-dev
+	@$(BIN)/python -m bench $(ARGS)
+
+test-matrix: $(VENV)/.ready-dev
+	@$(BIN)/python -m tests.matrix $(ARGS)
+
+# The versions now installed become the pins.
+pins: $(VENV)/.ready-dev
+	@{ head -n 1 $(PINS); $(BIN)/python -m pip freeze --exclude-editable | grep '==' | grep -v '^jobq==' | sort -f; } > $(PINS).new
+	@mv $(PINS).new $(PINS)
+
+# Set-up speaks on stderr: stdout belongs to the command.
+$(VENV)/.ready-demo: pyproject.toml $(PINS)
+	@requirements/setup $(VENV) $(PINS) '.[demo]' >&2
+	@touch $@
+
+$(VENV)/.ready-dev: pyproject.toml $(PINS)
+	@requirements/setup $(VENV) $(PINS) '.[dev]' >&2
+	@touch $(VENV)/.ready-demo $@
+
+clean:
+	@for link in .jobq/server .jobq/*/server; do [ ! -L "$$link" ] || rm -rf "$$(readlink "$$link")"; done
+	@rm -rf .jobq build dist *.egg-info htmlcov .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	@rm -rf .import_linter_cache
+	@find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
+
+distclean: clean
+	@rm -rf $(VENV)

@@ -1,0 +1,77 @@
+-- Roles for jobq, each with the least that it needs. Run by psql after every migration, as the owner of jobq's tables with
+-- CREATEROLE, or as a superuser; running it again brings the privileges back to what stands here:
+--
+--     psql -d DATABASE -f deploy/roles.sql                       schema jobq, roles jobq_producer, jobq_worker, …
+--     psql -d DATABASE -v schema=other_jobs -f deploy/roles.sql  schema other_jobs, roles other_jobs_producer, …
+--     psql -d DATABASE -v roles=acme -f deploy/roles.sql         schema jobq, roles acme_producer, …
+--
+-- The roles cannot log in; give them to those that can: GRANT jobq_worker TO the_app;
+--
+-- producer   enqueues, and asks for the results of jobs
+-- worker     runs jobs and does the chores; its tasks may enqueue
+-- viewer     sees everything, arguments and results included, and changes nothing
+-- operator   views; retries, cancels, pauses and resumes; leaves a trace of it that it cannot remove
+
+\set ON_ERROR_STOP on
+\if :{?schema}
+\else
+    \set schema jobq
+\endif
+\if :{?roles}
+\else
+    \set roles :schema
+\endif
+
+SELECT :'roles' || '_producer' AS producer, :'roles' || '_worker' AS worker,
+       :'roles' || '_viewer' AS viewer, :'roles' || '_operator' AS operator,
+       pg_get_userbyid(relowner) AS owner
+FROM pg_class WHERE oid = format('%I.job', :'schema')::regclass \gset
+
+BEGIN;
+
+SELECT format('CREATE ROLE %I NOLOGIN', wanted)
+FROM unnest(ARRAY[:'producer', :'worker', :'viewer', :'operator']) AS wanted
+WHERE NOT EXISTS (SELECT FROM pg_roles WHERE rolname = wanted) \gexec
+
+-- Nothing for everybody. Functions are EXECUTE for PUBLIC when they are made, those of later migrations too.
+REVOKE ALL ON SCHEMA :"schema" FROM PUBLIC, :"producer", :"worker", :"viewer", :"operator";
+REVOKE ALL ON ALL TABLES IN SCHEMA :"schema" FROM PUBLIC, :"producer", :"worker", :"viewer", :"operator";
+REVOKE ALL ON ALL SEQUENCES IN SCHEMA :"schema" FROM PUBLIC, :"producer", :"worker", :"viewer", :"operator";
+REVOKE ALL ON ALL FUNCTIONS IN SCHEMA :"schema" FROM PUBLIC, :"producer", :"worker", :"viewer", :"operator";
+
+GRANT USAGE ON SCHEMA :"schema" TO :"producer", :"worker", :"viewer", :"operator";
+GRANT SELECT ON :"schema".schema_version TO :"producer", :"worker", :"viewer", :"operator";
+
+-- Producer. Not `state`, `claims`, `worker_id`: a job begins ready. Not `key`: keys are taken by the function. Arguments
+-- can be written and not read.
+GRANT INSERT (task, args, queue, priority, run_at, expires_at, max_attempts, timeout, group_key, headers)
+    ON :"schema".job TO :"producer";
+GRANT SELECT (id, state) ON :"schema".job TO :"producer";
+GRANT SELECT (id, state, result, error) ON :"schema".job_history TO :"producer";
+SELECT format('GRANT EXECUTE ON FUNCTION %s TO %I, %I', oid::regprocedure, :'producer', :'worker')
+FROM pg_proc WHERE pronamespace = to_regnamespace(format('%I', :'schema')) AND proname IN ('enqueue', 'enqueue_keyed') \gexec
+
+-- Worker. History and attempts only grow under it; their end is drop_partitions, which knows the tables it may touch.
+GRANT SELECT, INSERT, UPDATE, DELETE ON :"schema".job, :"schema".worker TO :"worker";
+GRANT SELECT, INSERT ON :"schema".job_history, :"schema".job_attempt TO :"worker";
+GRANT SELECT, DELETE ON :"schema".job_key TO :"worker";
+-- Any column's UPDATE is what SELECT … FOR UPDATE asks for.
+GRANT UPDATE (until) ON :"schema".job_key TO :"worker";
+GRANT SELECT, INSERT, UPDATE ON :"schema".chore TO :"worker";
+GRANT SELECT ON :"schema".queue TO :"worker";
+SELECT format('GRANT EXECUTE ON FUNCTION %s TO %I', oid::regprocedure, :'worker')
+FROM pg_proc WHERE pronamespace = to_regnamespace(format('%I', :'schema'))
+    AND proname IN ('make_partitions', 'drop_partitions') \gexec
+
+-- Viewer, and the operator with it. The partitions that the chore is yet to make are read one by one as well.
+GRANT SELECT ON ALL TABLES IN SCHEMA :"schema" TO :"viewer", :"operator";
+ALTER DEFAULT PRIVILEGES FOR ROLE :"owner" IN SCHEMA :"schema" GRANT SELECT ON TABLES TO :"viewer", :"operator";
+
+-- Operator. Retry: history back to job. Cancel: job to history, its key let go. FOR UPDATE again asks for some column.
+GRANT INSERT, DELETE, UPDATE (run_at, cancel_requested_at) ON :"schema".job TO :"operator";
+GRANT INSERT, DELETE, UPDATE (finished_at) ON :"schema".job_history TO :"operator";
+GRANT DELETE ON :"schema".job_key TO :"operator";
+GRANT INSERT, UPDATE ON :"schema".queue TO :"operator";
+GRANT INSERT ON :"schema".audit TO :"operator";
+
+COMMIT;

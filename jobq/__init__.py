@@ -1,0 +1,110 @@
+"""jobq: durable jobs on PostgreSQL, inserted in your transaction, run at least once.
+
+from jobq import JobQ
+
+q = JobQ()
+
+@q.task(queue="mail")
+def send_receipt(order_id: int) -> str: ...
+
+send_receipt.enqueue(connection, order.id)
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from jobq.app import JobQ
+    from jobq.errors import (
+        AppImportError,
+        Cancel,
+        ConfigurationError,
+        ConnectionNotUsable,
+        DatabaseUnavailable,
+        Fail,
+        InvalidArguments,
+        InvalidOption,
+        JobFailed,
+        JobIdUnknown,
+        JobNotFound,
+        JobqError,
+        KeyConflict,
+        NoCurrentJob,
+        ResultError,
+        ResultTimeout,
+        SchemaError,
+        Snooze,
+        TaskDefinitionError,
+        UnknownQueue,
+        UnknownTask,
+        UnsupportedConnection,
+    )
+    from jobq.jobs import CurrentJob, JobRef, NewJob, current_job
+    from jobq.tasks import AsyncTask, Backoff, Task
+
+    __version__: str
+
+__all__ = [
+    "AppImportError",
+    "AsyncTask",
+    "Backoff",
+    "Cancel",
+    "ConfigurationError",
+    "ConnectionNotUsable",
+    "CurrentJob",
+    "DatabaseUnavailable",
+    "Fail",
+    "InvalidArguments",
+    "InvalidOption",
+    "JobFailed",
+    "JobIdUnknown",
+    "JobNotFound",
+    "JobQ",
+    "JobRef",
+    "JobqError",
+    "KeyConflict",
+    "NewJob",
+    "NoCurrentJob",
+    "ResultError",
+    "ResultTimeout",
+    "SchemaError",
+    "Snooze",
+    "Task",
+    "TaskDefinitionError",
+    "UnknownQueue",
+    "UnknownTask",
+    "UnsupportedConnection",
+    "__version__",
+    "current_job",
+]
+
+if not TYPE_CHECKING:
+    # Imported at the first use: `jobq --help` should not wait for pydantic and the database driver.
+    _ELSEWHERE = {
+        "AsyncTask": "tasks",
+        "Backoff": "tasks",
+        "CurrentJob": "jobs",
+        "JobQ": "app",
+        "JobRef": "jobs",
+        "NewJob": "jobs",
+        "Task": "tasks",
+        "current_job": "jobs",
+    }
+
+    def __getattr__(name: str) -> object:
+        if name not in __all__:
+            raise AttributeError(f"module 'jobq' has no attribute {name!r}")
+        if name == "__version__":
+            from importlib.metadata import version
+
+            value = version("jobq")
+        else:
+            from importlib import import_module
+
+            value = getattr(import_module(f"jobq.{_ELSEWHERE.get(name, 'errors')}"), name)
+        globals()[name] = value
+        return value
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *__all__})

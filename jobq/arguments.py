@@ -1,0 +1,236 @@
+"""A function's signature as a contract: arguments to JSON at the call, JSON to arguments at the run, results likewise.
+
+Arguments are stored by parameter name, and only those that were given: defaults are the function's own at the run.
+"""
+
+from __future__ import annotations
+
+import inspect
+import typing
+from collections.abc import Callable, Mapping
+from functools import cached_property
+from typing import Any, NotRequired
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic.errors import PydanticUndefinedAnnotation, PydanticUserError
+from pydantic_core import PydanticSerializationError, SchemaSerializer
+from typing_extensions import TypedDict
+
+from jobq import jsontext
+from jobq.errors import InvalidArguments, ResultError, TaskDefinitionError
+
+_CONFIG = ConfigDict(extra="forbid", val_json_bytes="base64", ser_json_bytes="base64")
+_RESULT = "result"
+
+
+class Arguments:
+    """What one function takes and returns. Raises TaskDefinitionError for a signature that cannot be stored by name.
+
+    `local_names` are names that only the function's surroundings know, for annotations that are text. An annotation
+    that cannot be resolved yet is tried again at the first call: it may be defined further down in the module.
+    """
+
+    def __init__(self, task: str, function: Callable[..., Any], local_names: Mapping[str, Any] | None = None) -> None:
+        self._task = task
+        self._function = function
+        self._local_names = local_names
+        self._signature = _signature(task, function)
+        self._positional = [p.name for p in self._signature.parameters.values() if p.kind is p.POSITIONAL_OR_KEYWORD]
+        try:
+            _ = self._parameters, self._returned
+        except TaskDefinitionError as error:
+            if not isinstance(error.__cause__, (NameError, PydanticUndefinedAnnotation)):
+                raise
+        else:
+            self._local_names = None
+
+    def encode(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], limit: int) -> str:
+        """Bind, check and serialise the arguments of a call: a JSON object by parameter name.
+
+        Raises InvalidArguments naming the parameter.
+        """
+        parameters = self._parameters
+        given = dict(zip(self._positional, args, strict=False))
+        # The types tell of missing and unknown names; of too many or double ones, only the signature.
+        if (len(given) < len(args) or not given.keys().isdisjoint(kwargs)) and (misfit := self._misfit(args, kwargs)):
+            raise InvalidArguments(misfit)
+        try:
+            checked = parameters.validate({**given, **kwargs})
+        except ValidationError as error:
+            raise InvalidArguments(self._misfit(args, kwargs) or f"{self._task}: {_explain(error)}") from None
+        what = f"{self._task}: arguments"
+        try:
+            return jsontext.encode(parameters.dump(checked, what), what, limit)
+        except ValueError as error:
+            raise InvalidArguments(self._unstorable(parameters, checked, limit) or str(error)) from None
+
+    def decode(self, raw: bytes | str) -> dict[str, Any]:
+        """Return stored arguments as keyword arguments of the function. Raises InvalidArguments naming the parameter."""
+        try:
+            return self._parameters.parse(raw)
+        except ValidationError as error:
+            raise InvalidArguments(f"{self._task}: stored arguments do not fit: {_explain(error)}") from None
+
+    def encode_result(self, value: Any, limit: int) -> bytes:
+        """Return the JSON of what the function returned. Raises ResultError when it cannot be stored."""
+        what = f"{self._task}: result"
+        try:
+            checked = self._returned.validate({_RESULT: value})
+            plain = self._returned.dump(checked, what)[_RESULT]
+            return jsontext.encode(plain, what, limit).encode()
+        except ValidationError as error:
+            raise ResultError(f"{self._task}: {_explain(error)}; the return annotation says otherwise") from None
+        except ValueError as error:
+            raise ResultError(str(error)) from None
+
+    def decode_result(self, raw: str) -> Any:
+        """Return a stored result as the function's return annotation says. Raises ResultError when it does not fit."""
+        try:
+            return self._returned.parse(f'{{"{_RESULT}":{raw}}}')[_RESULT]
+        except ValidationError as error:
+            raise ResultError(f"{self._task}: stored {_explain(error)}") from None
+
+    @cached_property
+    def _parameters(self) -> _Fields:
+        hints = {
+            p.name: (self._resolve(p.name, p.annotation), p.default is p.empty)
+            for p in self._signature.parameters.values()
+        }
+        return self._build(hints)
+
+    @cached_property
+    def _returned(self) -> _Fields:
+        return self._build({_RESULT: (self._resolve("return", self._signature.return_annotation), True)})
+
+    def _build(self, hints: Mapping[str, tuple[Any, bool]]) -> _Fields:
+        try:
+            return _Fields(hints)
+        except PydanticUserError as error:
+            raise TaskDefinitionError(
+                f"{self._task}: an annotation of {', '.join(hints)} is not one that pydantic can check: {_plain(error)}"
+            ) from error
+
+    def _resolve(self, name: str, annotation: Any) -> Any:
+        if annotation is inspect.Parameter.empty:
+            return Any
+
+        def holder() -> None: ...
+
+        holder.__annotations__ = {name: annotation}
+        inner = inspect.unwrap(self._function)
+        known = {**dict(self._local_names or {}), **_closure(inner)}
+        try:
+            return typing.get_type_hints(holder, getattr(inner, "__globals__", {}), known, include_extras=True)[name]
+        except NameError as error:
+            raise TaskDefinitionError(
+                f"{self._task}: the annotation {annotation!r} of {name} cannot be resolved ({error}): "
+                "import it outside of `if TYPE_CHECKING`"
+            ) from error
+
+    def _misfit(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> str | None:
+        """Return how a call does not fit the signature, or None when it does, whatever the types."""
+        try:
+            self._signature.bind(*args, **kwargs)
+        except TypeError as error:
+            return f"{self._task}: {error}; it takes {self._signature}"
+        return None
+
+    def _unstorable(self, parameters: _Fields, values: Mapping[str, Any], limit: int) -> str | None:
+        """Return what is wrong with the first parameter that cannot be stored, or None if it is the sum of them."""
+        for name, value in values.items():
+            what = f"{self._task}: {name}"
+            try:
+                jsontext.encode(parameters.dump({name: value}, what)[name], what, limit)
+            except ValueError as error:
+                return str(error)
+        return None
+
+
+class _Fields:
+    """Values by name, of which each has a type and is required or not."""
+
+    def __init__(self, hints: Mapping[str, tuple[Any, bool]]) -> None:
+        fields = {name: hint if required else NotRequired[hint] for name, (hint, required) in hints.items()}
+        # Names that only the caller knows: nothing for a checker to see here.
+        make: Any = TypedDict
+        shape = make("shape", fields)
+        shape.__pydantic_config__ = _CONFIG
+        self._adapter: TypeAdapter[dict[str, Any]] = TypeAdapter(shape)
+        # The adapter's own serialiser does not hand its configuration down to untyped values: it would write NaN as null.
+        self._serializer = SchemaSerializer(
+            self._adapter.core_schema, {"ser_json_inf_nan": "constants", "ser_json_bytes": "base64"}
+        )
+
+    def validate(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        return self._adapter.validate_python(values, strict=True)
+
+    def parse(self, raw: bytes | str) -> dict[str, Any]:
+        return self._adapter.validate_json(raw)
+
+    def dump(self, values: Mapping[str, Any], what: str) -> dict[str, Any]:
+        """Return `values` in JSON's own types. Raises ValueError, naming `what`, when they have none."""
+        try:
+            plain: dict[str, Any] = self._serializer.to_python(values, mode="json", warnings="error")
+        except (PydanticSerializationError, ValueError, RecursionError) as error:
+            shown = f"={_shorten(next(iter(values.values())))}" if len(values) == 1 else ""
+            raise ValueError(f"{what}{shown} cannot be stored as JSON: {_plain(error)}") from None
+        return plain
+
+
+def _signature(task: str, function: Callable[..., Any]) -> inspect.Signature:
+    if not callable(function) or isinstance(function, (type, staticmethod, classmethod)):
+        raise TaskDefinitionError(f"{task}: {function!r} is no function: decorate a `def` or `async def`")
+    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+        raise TaskDefinitionError(f"{task}: a generator cannot be a task: return a list, or split it into jobs")
+    signature = inspect.signature(function)
+    for parameter in signature.parameters.values():
+        kind, name = parameter.kind, parameter.name
+        if kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+            star = "*" if kind is parameter.VAR_POSITIONAL else "**"
+            raise TaskDefinitionError(
+                f"{task}: {star}{name} has no fixed name to store a value under: take a list or a dict as {name}"
+            )
+        if kind is parameter.POSITIONAL_ONLY:
+            raise TaskDefinitionError(
+                f"{task}: {name} is positional-only, and arguments are stored by name: remove the `/`"
+            )
+    return signature
+
+
+def _closure(function: Callable[..., Any]) -> dict[str, Any]:
+    """Return the surrounding function's names that `function` itself uses."""
+    names = getattr(getattr(function, "__code__", None), "co_freevars", ())
+    found = {}
+    for name, cell in zip(names, getattr(function, "__closure__", None) or (), strict=False):
+        try:
+            found[name] = cell.cell_contents
+        except ValueError:  # not assigned yet
+            continue
+    return found
+
+
+def _explain(error: ValidationError) -> str:
+    faults = []
+    for fault in error.errors(include_url=False, include_context=False):
+        name, *rest = fault["loc"] or ("the whole",)
+        path = f"{name}{''.join(f'[{part!r}]' for part in rest)}"
+        match fault["type"]:
+            case "extra_forbidden":
+                faults.append(f"there is no parameter {path!r}")
+            case "missing" if not rest:
+                faults.append(f"{path} is missing")
+            case _:
+                faults.append(f"{path}={_shorten(fault['input'])}: {fault['msg']}")
+    return "; ".join(faults[:5]) + (f"; and {len(faults) - 5} more" if len(faults) > 5 else "")
+
+
+def _shorten(value: object) -> str:
+    try:
+        text = repr(value)
+    except Exception:  # a repr of the user's that raises must not hide the fault that we report
+        text = f"<{type(value).__name__}>"
+    return text if len(text) <= 100 else text[:97] + "…"
+
+
+def _plain(error: Exception) -> str:
+    return " ".join(str(error).split("\n\nFor further information", maxsplit=1)[0].split())

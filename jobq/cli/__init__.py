@@ -1,0 +1,143 @@
+"""The command line: one module a command group, imported only when its command is used.
+
+Every option can also be given as a variable: ``JOBQ_<COMMAND>_<OPTION>``, or the shorter one in its help.
+With ``--json`` standard output carries one JSON document and nothing else; notes, questions and progress go
+to standard error. :mod:`jobq.cli.exits` has the exit codes.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from typing import Any
+
+import click
+
+from jobq.cli import exits
+from jobq.cli.options import database_options
+from jobq.cli.session import Session
+
+# name: (module below jobq.cli, what it does). The text stands here so that `jobq --help` imports no command;
+# a test holds it to the command's own.
+COMMANDS: dict[str, tuple[str, str]] = {
+    "demo": ("demo", "Run the example application on an embedded Postgres."),
+    "dev": ("dev", "Run Postgres, migrations, a worker and the status page for development."),
+    "migrate": ("migrate", "Bring the database's schema to this version of jobq."),
+    "worker": ("worker", "Work jobs until told to stop."),
+    "web": ("web", "Serve the status page."),
+    "enqueue": ("enqueue", "Insert one job."),
+    "jobs": ("jobs", "List, show, retry and cancel jobs."),
+    "queues": ("queues", "List, pause and resume queues."),
+    "stats": ("stats", "Show how many jobs there are and how fast they go."),
+    "doctor": ("doctor", "Check the database, the schema and the workers, and say what to mend."),
+    "config": ("config", "Show every setting, its value and where it came from."),
+}
+
+
+class _ReaderLeft(Exception):
+    """Whoever read our output went away, as ``| head`` does; nobody is left to tell."""
+
+
+class LazyGroup(click.Group):
+    """Imports a command's module when it is asked for, and turns every exception into an exit code."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the commands' names in the order in which people meet them."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Return the command `cmd_name`, imported now."""
+        if cmd_name not in COMMANDS:
+            return None
+        command: click.Command = getattr(import_module(f"jobq.cli.{COMMANDS[cmd_name][0]}"), cmd_name)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the list of commands without importing one."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
+
+    # click would end with 1, which says that something went wrong, when standard output is closed.
+
+    def make_context(
+        self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
+    ) -> click.Context:
+        """Parse `args`; this is where help is printed."""
+        try:
+            return super().make_context(info_name, args, parent, **extra)
+        except BrokenPipeError as error:
+            raise _ReaderLeft from error
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command."""
+        try:
+            result = super().invoke(ctx)
+            sys.stdout.flush()
+        except BrokenPipeError as error:
+            raise _ReaderLeft from error
+        return result
+
+    def main(
+        self,
+        args: Sequence[str] | None = None,
+        prog_name: str | None = None,
+        complete_var: str | None = None,
+        standalone_mode: bool = True,
+        **extra: Any,
+    ) -> Any:
+        """Run and exit with one of :class:`jobq.cli.exits.Exit`; raise instead when not `standalone_mode`."""
+        session = extra.setdefault("obj", Session())
+        try:
+            code = super().main(args, prog_name or "jobq", complete_var, standalone_mode=False, **extra)
+        except _ReaderLeft:
+            _silence_stdout()
+            code = exits.Exit.OK
+        except (Exception, KeyboardInterrupt) as error:
+            if not standalone_mode:
+                raise
+            code = exits.report(error, debug=session.debug)
+        if not standalone_mode:
+            return code
+        sys.exit(int(code) if isinstance(code, int) else 0)
+
+
+def _silence_stdout() -> None:
+    """Keep the interpreter's last flush from complaining about the closed pipe."""
+    import os
+
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _set_debug(context: click.Context, _parameter: click.Parameter, value: bool) -> None:
+    context.ensure_object(Session).debug = value
+
+
+@click.group(
+    cls=LazyGroup,
+    context_settings={
+        "auto_envvar_prefix": "JOBQ",
+        "help_option_names": ["-h", "--help"],
+        "max_content_width": 110,
+    },
+    epilog="Exit codes: 0 done, 1 not done, 64 bad usage or input, 69 no database, 70 bug, 75 try again, "
+    "78 configuration or schema, 130 interrupted.",
+)
+@database_options
+@click.option(
+    "--debug",
+    is_flag=True,
+    is_eager=True,
+    envvar="JOBQ_DEBUG",
+    show_envvar=True,
+    expose_value=False,
+    callback=_set_debug,
+    help="Print the traceback of an error.",
+)
+@click.version_option(package_name="jobq", message="jobq %(version)s")
+def main() -> None:
+    """Durable jobs on PostgreSQL.
+
+    Every option can also be given as a variable: JOBQ_<COMMAND>_<OPTION>, or the shorter one that its help
+    names.
+    """

@@ -1,0 +1,165 @@
+"""Which jobs a command is about, and changing many of them in steps."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from jobq.cli import output
+from jobq.cli.exits import Exit
+from jobq.cli.session import actor, current
+
+if TYPE_CHECKING:
+    import psycopg
+
+    from jobq.operations import Changed
+    from jobq.queries import JobRow
+
+_PAGE = 1000
+# Jobs changed by one transaction: few enough that no worker waits long for their locks.
+_STEP = 500
+_LINES = 12
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Selection:
+    """What the command line selects: jobs by their ids, or all that pass the filters."""
+
+    ids: tuple[int, ...]
+    states: tuple[str, ...]
+    queue: str | None
+    task: str | None
+    limit: int | None
+
+    @property
+    def is_by_id(self) -> bool:
+        """Whether jobs are named one by one. Raises a usage error when nothing or too much is said."""
+        filtered = bool(self.states or self.queue is not None or self.task is not None)
+        if self.ids and filtered:
+            raise click.UsageError("give ids or filters, not both")
+        if not self.ids and not filtered:
+            raise click.UsageError("give ids, or select jobs by --state, --queue and --task")
+        return bool(self.ids)
+
+
+def search(
+    connection: psycopg.Connection[Any],
+    schema: str,
+    *,
+    state: str | None,
+    queue: str | None,
+    task: str | None,
+    limit: int | None = None,
+    before_id: int | None = None,
+) -> Iterator[JobRow]:
+    """Yield the jobs that pass the filters, newest first, at most `limit`."""
+    from jobq.queries import search_jobs
+
+    left = limit
+    while left is None or left > 0:
+        page = search_jobs(
+            connection,
+            schema,
+            state=state,
+            queue=queue,
+            task=task,
+            limit=_PAGE if left is None else min(_PAGE, left),
+            before_id=before_id,
+        )
+        yield from page.rows
+        before_id = page.before_id
+        if left is not None:
+            left -= len(page.rows)
+        if before_id is None:
+            return
+
+
+def change(
+    selection: Selection,
+    *,
+    verb: str,
+    done_verb: str,
+    default_states: Sequence[str],
+    operation: Callable[..., Changed],
+    reason: str | None,
+    yes: bool,
+    dry_run: bool,
+    as_json: bool,
+) -> None:
+    """Apply `operation` to the selected jobs: by id at once, by filter after telling what it touches
+    and asking for leave.
+    """
+    session = current()
+    by_id = selection.is_by_id
+    # Autocommit: reading a long list must not hold back vacuum, and every step is a transaction of its own.
+    with session.connect(autocommit=True) as connection:
+        ids = list(dict.fromkeys(selection.ids))
+        if not by_id:
+            ids = _select(connection, session.schema, selection, default_states, verb)
+        if dry_run or not ids:
+            if as_json:
+                output.print_json({"selected": len(ids), "done": [], "refused": {}})
+            elif by_id:
+                output.note(f"would {verb} {output.plural(len(ids), 'job')}")
+            return
+        if not by_id:
+            output.confirm(f"{verb.capitalize()} {output.plural(len(ids), 'job')}?", yes=yes)
+        done: list[int] = []
+        refused: dict[int, str] = {}
+        try:
+            with output.progress(verb.capitalize(), len(ids)) as advance:
+                for start in range(0, len(ids), _STEP):
+                    step = ids[start : start + _STEP]
+                    with connection.transaction():
+                        changed = operation(connection, session.schema, step, actor=actor(), reason=reason)
+                    done += changed.done
+                    refused |= changed.refused
+                    advance(len(step))
+        except BaseException:
+            output.note(f"{done_verb} {output.plural(len(done), 'job')} of {len(ids):,} before this:")
+            raise
+    _tell(done, refused, done_verb, as_json)
+    if refused and by_id:
+        click.get_current_context().exit(Exit.NOT_DONE)
+
+
+def _select(
+    connection: psycopg.Connection[Any],
+    schema: str,
+    selection: Selection,
+    default_states: Sequence[str],
+    verb: str,
+) -> list[int]:
+    ids: list[int] = []
+    kinds: Counter[tuple[str, str, str]] = Counter()
+    for state in selection.states or default_states:
+        left = None if selection.limit is None else selection.limit - len(ids)
+        rows = search(connection, schema, state=state, queue=selection.queue, task=selection.task, limit=left)
+        for row in rows:
+            ids.append(row.id)
+            kinds[row.state, row.task, row.queue] += 1
+    if not ids:
+        output.note(f"no job to {verb}")
+        return ids
+    output.note(f"this would {verb} {output.plural(len(ids), 'job')}:")
+    for (state, task, queue), number in kinds.most_common(_LINES):
+        output.note(output.safe(f"  {number:>9,}  {state}  {task} in queue {queue}"))
+    if (rest := len(kinds) - _LINES) > 0:
+        output.note(f"  and {output.plural(rest, 'more kind')}")
+    # Oldest first: what waited longest is dealt with first.
+    return sorted(ids)
+
+
+def _tell(done: list[int], refused: dict[int, str], done_verb: str, as_json: bool) -> None:
+    if as_json:
+        output.print_json({"selected": len(done) + len(refused), "done": done, "refused": refused})
+        return
+    click.echo(f"{done_verb} {output.plural(len(done), 'job')}")
+    for id, why in list(refused.items())[:_LINES]:
+        output.note(output.safe(f"job {id} was left as it is: {why}"))
+    if (rest := len(refused) - _LINES) > 0:
+        output.note(f"and {output.plural(rest, 'other job')} as well")

@@ -1,0 +1,201 @@
+"""What `jobq doctor` looks at in jobq's own tables.
+
+Queries bound what they read: the doctor is called when the database is already unwell.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+from typing import Any
+
+import psycopg
+from psycopg import sql
+
+from jobq import queries
+from jobq.cli.findings import Check, Finding, Status, rows
+from jobq.cli.output import count, duration, one_line, plural
+
+_DAYS_AHEAD = 2
+_SAMPLE = 500  # jobs looked at in each queue, in the order of the claim
+_QUEUES = 200
+_OVERDUE = 300  # seconds
+_PARENTS = (
+    "job_history_succeeded",
+    "job_history_failed",
+    "job_history_cancelled",
+    "job_history_expired",
+    "job_attempt",
+)
+# What a worker and an operator do to each table; a producer needs INSERT on job alone.
+_NEEDED = {
+    "job": "SELECT, INSERT, UPDATE, DELETE",
+    "job_history": "SELECT, INSERT",
+    "job_attempt": "SELECT, INSERT",
+    "job_key": "SELECT, DELETE",
+    "queue": "SELECT, INSERT, UPDATE",
+    "worker": "SELECT, INSERT, UPDATE, DELETE",
+    "chore": "SELECT, INSERT, UPDATE",
+    "audit": "SELECT, INSERT",
+}
+
+
+def _privileges(connection: psycopg.Connection[Any], schema: str) -> Iterator[Finding]:
+    missing = []
+    for table, privileges in _NEEDED.items():
+        name = sql.Identifier(schema, table).as_string(connection)
+        lacking = [
+            privilege
+            for privilege in privileges.split(", ")
+            if not rows(connection, "SELECT has_table_privilege(%s, %s)", name, privilege)[0][0]
+        ]
+        if lacking:
+            missing.append(f"{'/'.join(lacking)} on {table}")
+    if missing:
+        [(role,)] = rows(connection, "SELECT current_user")
+        yield Finding(
+            check="privileges",
+            status=Status.WARN,
+            message=f"role {role} lacks {', '.join(missing)}",
+            mend="grant it one of the roles in deploy/, unless it is only to enqueue or to view",
+        )
+
+
+def _partitions(connection: psycopg.Connection[Any], schema: str) -> Iterator[Finding]:
+    mend = f"run a worker, which makes them; or SELECT {schema}.make_partitions(7)"
+    least = 10_000
+    for parent in _PARENTS:
+        [(days,)] = rows(
+            connection,
+            "SELECT max(to_date(right(child.relname, 8), 'YYYYMMDD'))"
+            " - (clock_timestamp() AT TIME ZONE 'UTC')::date"
+            " FROM pg_inherits JOIN pg_class AS child ON child.oid = pg_inherits.inhrelid"
+            " WHERE pg_inherits.inhparent = to_regclass(%s) AND child.relname ~ '_[0-9]{8}$'",
+            sql.Identifier(schema, parent).as_string(connection),
+        )
+        ahead = -1 if days is None else days
+        least = min(least, ahead)
+        if ahead < _DAYS_AHEAD:
+            yield Finding(
+                check="partitions",
+                status=Status.FAIL if ahead < 0 else Status.WARN,
+                message=f"{parent} has none for today"
+                if ahead < 0
+                else f"{parent} has them for {plural(ahead, 'day')} ahead",
+                mend=mend,
+            )
+        rest = sql.SQL("SELECT EXISTS (SELECT FROM {})").format(sql.Identifier(schema, f"{parent}_rest"))
+        if rows(connection, rest)[0][0]:
+            yield Finding(
+                check="partitions",
+                status=Status.WARN,
+                message=f"{parent}_rest holds rows for which no day had been made",
+                mend="retention does not reach them: move them out by hand, and keep a worker running",
+            )
+    if least >= _DAYS_AHEAD:
+        yield Finding(check="partitions", status=Status.OK, message=f"made for {plural(least, 'day')} ahead")
+
+
+def _workers(connection: psycopg.Connection[Any], schema: str) -> Iterator[Finding]:
+    every = queries.workers(connection, schema)
+    alive = [worker for worker in every if worker.health == "alive"]
+    for worker in every:
+        if worker.health != "alive":
+            yield Finding(
+                check="workers",
+                status=Status.WARN,
+                message=f"{worker.host}:{worker.pid} sent no heartbeat for {duration(worker.heartbeat_seconds)}",
+                mend="look at its log; when it is gone, another worker takes its jobs and removes it",
+            )
+    if alive:
+        oldest = max(worker.heartbeat_seconds for worker in alive)
+        yield Finding(
+            check="workers",
+            status=Status.OK,
+            message=f"{len(alive)} alive, {sum(worker.running for worker in alive)} of "
+            f"{plural(sum(worker.slots for worker in alive), 'slot')} busy, "
+            f"oldest heartbeat {duration(oldest)} ago",
+        )
+    else:
+        yield Finding(
+            check="workers",
+            status=Status.WARN,
+            message="none is alive: no job will start",
+            mend="start `jobq worker MODULE:ATTRIBUTE`",
+        )
+
+
+def _tasks(connection: psycopg.Connection[Any], schema: str) -> Iterator[Finding]:
+    alive = [worker for worker in queries.workers(connection, schema) if worker.health != "silent"]
+    if not alive:
+        yield Finding(check="tasks", status=Status.OK, message="no live worker to compare the waiting tasks with")
+        return
+    waiting = [queue.name for queue in queries.queues(connection, schema) if queue.ready][:_QUEUES]
+    unknown: dict[str, list[str]] = defaultdict(list)
+    for queue in waiting:
+        serving = [worker for worker in alive if worker.queues is None or queue in worker.queues]
+        if not serving:
+            yield Finding(
+                check="tasks",
+                status=Status.FAIL,
+                message=f"queue {queue} has ready jobs, and no live worker serves it",
+                mend=f"start a worker with --queues {queue}, or one without --queues",
+            )
+            continue
+        known = {task for worker in serving for task in worker.tasks}
+        sample = sql.SQL(
+            "SELECT DISTINCT task FROM (SELECT task FROM {} WHERE state = 'ready' AND queue = %s"
+            " AND run_at <= now() ORDER BY priority, run_at, id LIMIT %s) AS sample"
+        ).format(sql.Identifier(schema, "job"))
+        for (task,) in rows(connection, sample, queue, _SAMPLE):
+            if task not in known:
+                unknown[task].append(queue)
+    for task, where in sorted(unknown.items()):
+        yield Finding(
+            check="tasks",
+            status=Status.FAIL,
+            message=f"no live worker of queue {', '.join(where)} knows task {task}: its jobs wait",
+            mend="deploy the application that has it, or `jobq jobs cancel --task` them",
+        )
+
+
+def _paused(connection: psycopg.Connection[Any], schema: str) -> Iterator[Finding]:
+    for queue in queries.queues(connection, schema):
+        if queue.paused_at is not None and queue.ready:
+            why = f" ({one_line(queue.pause_reason, 60)})" if queue.pause_reason else ""
+            yield Finding(
+                check="paused",
+                status=Status.WARN,
+                message=f"queue {queue.name} was paused by {queue.paused_by or 'somebody'}{why}, "
+                f"and {count(queue.ready)} ready jobs wait",
+                mend=f"`jobq queues resume {queue.name}`",
+            )
+
+
+def _chores(connection: psycopg.Connection[Any], schema: str) -> Iterator[Finding]:
+    for chore in queries.chores(connection, schema):
+        if chore.last_error:
+            yield Finding(
+                check="chores",
+                status=Status.WARN,
+                message=f"{chore.name} failed when it last ran: {one_line(chore.last_error)}",
+                mend="see the message; it is tried again by itself",
+            )
+        elif chore.overdue_seconds > _OVERDUE:
+            yield Finding(
+                check="chores",
+                status=Status.WARN,
+                message=f"{chore.name} is overdue by {duration(chore.overdue_seconds)}",
+                mend="start a worker: workers do the chores",
+            )
+
+
+JOB_CHECKS: dict[str, tuple[Check, str]] = {
+    "privileges": (_privileges, "this role may enqueue, work and operate"),
+    "partitions": (_partitions, "fine"),
+    "workers": (_workers, "fine"),
+    "tasks": (_tasks, "no waiting task seen is without a worker that knows it"),
+    "paused": (_paused, "no paused queue has a backlog"),
+    "chores": (_chores, "none is overdue or failing"),
+}
+"""Each check by its name, with what to say when it finds nothing."""

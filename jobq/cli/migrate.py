@@ -1,0 +1,127 @@
+"""``jobq migrate``."""
+
+from __future__ import annotations
+
+import click
+
+from jobq.cli import output
+from jobq.cli.exits import Exit
+from jobq.cli.options import database_options, json_option, yes_option
+from jobq.cli.session import current
+
+
+@click.command(short_help="Bring the database's schema to this version of jobq.")
+@database_options
+@click.option("--check", is_flag=True, show_envvar=True, help="Only tell; exit with 78 unless the schema fits.")
+@click.option("--sql", "as_sql", is_flag=True, show_envvar=True, help="Print the SQL instead of running it.")
+@click.option(
+    "--from",
+    "start",
+    metavar="REV",
+    default="base",
+    show_default=True,
+    show_envvar=True,
+    help="With --sql: the revision to start at.",
+)
+@click.option(
+    "--downgrade",
+    metavar="REV",
+    show_envvar=True,
+    help="Go back to this revision; `base` removes jobq's tables and every job.",
+)
+@yes_option
+@json_option
+def migrate(*, check: bool, as_sql: bool, start: str, downgrade: str | None, yes: bool, as_json: bool) -> None:
+    """Bring the database's schema to this version of jobq.
+
+    Shows what it will do and asks, unless --yes. Nothing to do is no error.
+    """
+    if check + as_sql + (downgrade is not None) > 1:
+        raise click.UsageError("--check, --sql and --downgrade exclude each other")
+    if start != "base" and not as_sql:
+        raise click.UsageError("--from goes with --sql")
+    if as_sql:
+        _print_sql(start, as_json)
+    elif check:
+        _check(as_json)
+    elif downgrade is not None:
+        _downgrade(downgrade, yes, as_json)
+    else:
+        _upgrade(yes, as_json)
+
+
+def _upgrade(yes: bool, as_json: bool) -> None:
+    from jobq import migrate as migrations
+
+    session = current()
+    url, schema = session.url, session.schema
+    before = migrations.current(url, schema)
+    steps = migrations.pending(url, schema)
+    applied: list[str] = []
+    if not steps:
+        output.note(f"schema {schema!r} is at revision {before}: nothing to do")
+    else:
+        output.note(f"schema {schema!r} is at revision {before or '(no tables)'}; to do:")
+        for step in steps:
+            output.note(f"  {step.id}  {step.title}")
+        output.confirm("Apply?", yes=yes)
+        applied = migrations.upgrade(url, schema)
+        output.note(f"schema {schema!r} is at revision {migrations.current(url, schema)}")
+    if as_json:
+        after = migrations.current(url, schema)
+        output.print_json({"schema": schema, "before": before, "after": after, "applied": applied})
+
+
+def _check(as_json: bool) -> None:
+    from jobq import migrate as migrations
+
+    session = current()
+    found = migrations.current(session.url, session.schema)
+    steps = migrations.pending(session.url, session.schema)
+    if as_json:
+        output.print_json({"schema": session.schema, "current": found, "head": migrations.head(), "pending": steps})
+    if steps:
+        output.note(
+            f"schema {session.schema!r} is at revision {found or '(no tables)'}, "
+            f"{output.plural(len(steps), 'step')} behind {migrations.head()}: run `jobq migrate`"
+        )
+        click.get_current_context().exit(Exit.CONFIGURATION)
+    output.note(f"schema {session.schema!r} is at revision {found}, as this jobq needs")
+
+
+def _print_sql(start: str, as_json: bool) -> None:
+    from alembic.util import CommandError
+
+    from jobq import migrate as migrations
+
+    schema = current().schema
+    try:
+        text = migrations.sql(schema, start)
+    except CommandError as error:
+        raise click.BadParameter(f"{start!r}: {error}", param_hint="--from") from error
+    if as_json:
+        output.print_json({"schema": schema, "from": start, "to": migrations.head(), "sql": text})
+    else:
+        click.echo(text, nl=False)
+
+
+def _downgrade(revision: str, yes: bool, as_json: bool) -> None:
+    from alembic.util import CommandError
+
+    from jobq import migrate as migrations
+
+    session = current()
+    before = migrations.current(session.url, session.schema)
+    if before is None:
+        output.note(f"schema {session.schema!r} has no jobq tables: nothing to do")
+    else:
+        loss = ", which REMOVES jobq's tables and every job in them" if revision == "base" else ""
+        output.note(f"schema {session.schema!r} goes from revision {before} back to {revision}{loss}")
+        output.confirm("Do it?", yes=yes)
+        try:
+            migrations.downgrade(session.url, revision, session.schema)
+        except CommandError as error:
+            raise click.BadParameter(f"{revision!r}: {error}", param_hint="--downgrade") from error
+    if as_json:
+        after = migrations.current(session.url, session.schema)
+        output.print_json({"schema": session.schema, "before": before, "after": after})

@@ -1,0 +1,107 @@
+"""What the global options say, and the connection that commands share."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from jobq.errors import DatabaseUnavailable
+
+if TYPE_CHECKING:
+    import psycopg
+
+    from jobq.config import Settings
+
+
+@dataclass
+class Session:
+    """One run of the CLI. Arguments beat ``JOBQ_*`` variables, which beat defaults."""
+
+    database_url: str | None = None
+    schema_name: str | None = None
+    debug: bool = False
+
+    @property
+    def overrides(self) -> dict[str, Any]:
+        """The settings given as arguments; None for those that were not."""
+        return {"database_url": self.database_url, "schema": self.schema_name}
+
+    @cached_property
+    def settings(self) -> Settings:
+        """The settings in force. Raises ConfigurationError naming what cannot be used."""
+        from jobq.config import Settings
+
+        return Settings.load(**self.overrides)
+
+    @property
+    def schema(self) -> str:
+        """The schema's name."""
+        return self.settings.schema
+
+    @property
+    def url(self) -> str:
+        """The database's URL for libpq. Raises ConfigurationError when none is set."""
+        return self.settings.require_database_url()
+
+    @contextmanager
+    def connect(self, *, autocommit: bool = False) -> Iterator[psycopg.Connection[Any]]:
+        """Yield a connection; commit when the block ends well, roll back otherwise.
+
+        Raises DatabaseUnavailable when there is none to be had.
+        """
+        import psycopg
+
+        url = self.url
+        timeout = max(1, round(self.settings.connect_timeout))
+        try:
+            connection = psycopg.connect(
+                url,
+                autocommit=autocommit,
+                connect_timeout=timeout,
+                application_name="jobq cli",
+                # Compiling the overviews takes longer than running them.
+                options=f"{psycopg.conninfo.conninfo_to_dict(url).get('options') or ''} -c jit=off".strip(),
+            )
+        except psycopg.OperationalError as error:
+            raise DatabaseUnavailable(unreachable(url, error)) from error
+        with connection:
+            yield connection
+
+    def child_environment(self) -> dict[str, str]:
+        """Return the environment for a child process that is to work with the same settings."""
+        given = {f"JOBQ_{name.upper()}": value for name, value in self.overrides.items() if value is not None}
+        return {**os.environ, **given}
+
+
+def unreachable(url: str, error: Exception) -> str:
+    """Return the sentence for a database that cannot be reached."""
+    from jobq.config import redact_url
+
+    reason = str(error).strip().partition("\n")[0].removeprefix("connection failed: ").rstrip("?.")
+    where = redact_url(url)
+    return f"cannot reach the database {where}: {reason}. Is it running, and is JOBQ_DATABASE_URL right?"
+
+
+def current() -> Session:
+    """Return this run's session."""
+    return click.get_current_context().ensure_object(Session)
+
+
+def actor() -> str:
+    """Return who acts, for the audit: JOBQ_ACTOR, or the user and host with "(cli)"."""
+    import getpass
+
+    if given := os.environ.get("JOBQ_ACTOR"):
+        return given
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):  # a user id without a name, as containers have
+        user = str(os.getuid())
+    return f"{user}@{socket.gethostname()} (cli)"

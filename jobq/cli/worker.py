@@ -1,0 +1,124 @@
+"""``jobq worker``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from jobq.cli.options import APP_METAVAR, database_options, log_options
+from jobq.cli.session import current
+
+
+def _names(_context: click.Context, _parameter: click.Parameter, value: str | None) -> tuple[str, ...] | None:
+    if value is None:
+        return None
+    names = tuple(dict.fromkeys(name.strip() for name in value.split(",") if name.strip()))
+    if not names:
+        raise click.BadParameter("give queue names separated by commas, or leave the option out for every queue")
+    return names
+
+
+def _seconds(flag: str, default: float, text: str) -> Callable[[Any], Any]:
+    return click.option(
+        flag,
+        type=click.FloatRange(0, 86_400),
+        metavar="SECONDS",
+        default=default,
+        show_default=True,
+        show_envvar=True,
+        help=text,
+    )
+
+
+@click.command(short_help="Work jobs until told to stop.")
+@click.argument("app", metavar=APP_METAVAR, envvar="JOBQ_APP")
+@database_options
+@click.option(
+    "--queues",
+    metavar="A,B,…",
+    callback=_names,
+    show_envvar=True,
+    help="Only these queues (default: every queue).",
+)
+@click.option(
+    "--concurrency",
+    type=click.IntRange(1, 10_000),
+    default=16,
+    show_default=True,
+    show_envvar=True,
+    help="Jobs that one runner process executes at a time.",
+)
+@click.option(
+    "--processes",
+    type=click.IntRange(1, 1_000),
+    show_envvar=True,
+    help="Runner processes (default: half the CPUs, 1 to 4).",
+)
+@click.option("--drain", is_flag=True, show_envvar=True, help="Exit when no job is left that can run now.")
+@_seconds("--shutdown-timeout", 25.0, "How long jobs may go on after SIGTERM or Ctrl-C before they are put back.")
+@_seconds("--poll-interval", 1.0, "Time between looks at the queues when no notification comes.")
+@_seconds("--heartbeat-interval", 2.0, "Time between heartbeats.")
+@_seconds("--lease", 30.0, "Silence after which another worker may take this one's jobs.")
+@_seconds("--suspicion", 4.0, "The same when the silent worker's process is known to have gone.")
+@click.option(
+    "--max-crashes",
+    type=click.IntRange(1, 1_000),
+    default=3,
+    show_default=True,
+    show_envvar=True,
+    help="Times that a job may take its runner down before it fails for good.",
+)
+@click.option(
+    "--keep-succeeded-days",
+    type=click.FloatRange(0, min_open=True),
+    default=7.0,
+    show_default=True,
+    show_envvar=True,
+    help="How long succeeded jobs stay in history.",
+)
+@click.option(
+    "--keep-failed-days",
+    type=click.FloatRange(0, min_open=True),
+    default=90.0,
+    show_default=True,
+    show_envvar=True,
+    help="How long failed, cancelled and expired jobs, and all attempts, stay in history.",
+)
+@log_options
+def worker(
+    *,
+    app: str,
+    queues: tuple[str, ...] | None,
+    processes: int | None,
+    log_format: str | None,
+    log_level: str,
+    **options: Any,
+) -> None:
+    """Work the jobs of the application MODULE:ATTRIBUTE (or JOBQ_APP) until told to stop.
+
+    SIGTERM or Ctrl-C lets running jobs finish, up to --shutdown-timeout, and puts the others back. A second
+    signal ends the wait.
+    """
+    from jobq import logs
+
+    session = current()
+    session.url  # noqa: B018 - without a database there is nothing to start
+    chosen: logs.LogFormat = "json" if (log_format or logs.default_format()) == "json" else "text"
+    logs.configure(chosen, log_level)
+    from jobq.worker import WorkerOptions, run
+
+    if processes is not None:
+        options["processes"] = processes
+    code = run(
+        WorkerOptions(
+            app=app,
+            settings=session.settings,
+            queues=queues,
+            log_format=chosen,
+            log_level=log_level.upper(),
+            **options,
+        )
+    )
+    click.get_current_context().exit(code)

@@ -1,0 +1,124 @@
+"""Settings: an argument beats a ``JOBQ_*`` variable, which beats the default.
+
+Each field says what it means, its default and what choosing otherwise costs; `jobq config` prints the same.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+
+from jobq.errors import ConfigurationError
+
+_SCHEMA_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}")
+
+
+def _setting(default: Any, doc: str) -> Any:
+    return field(default=default, metadata={"doc": doc})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What a JobQ needs to know of its surroundings. Build it with :meth:`load`."""
+
+    database_url: str | None = _setting(
+        None,
+        "Postgres to use, as a URL or libpq conninfo (default: none; `jobq dev` and `jobq demo` bring an embedded one). "
+        "SQLAlchemy's postgresql+psycopg:// form is accepted too.",
+    )
+    schema: str = _setting(
+        "jobq",
+        "Postgres schema that holds jobq's tables, and the NOTIFY channel (default: jobq). Two schemas are two separate "
+        "job systems: separate histories and keys, but also separate workers to run.",
+    )
+    pool_size: int = _setting(
+        4,
+        "Most connections that one process keeps for submit() and result() (default: 4). More lets more threads submit at "
+        "once; each is a Postgres backend. enqueue() on your own connection uses none.",
+    )
+    connect_timeout: float = _setting(
+        10.0,
+        "Seconds to wait for a connection (default: 10). Shorter fails sooner during a failover, longer rides it out.",
+    )
+    max_args_bytes: int = _setting(
+        1024 * 1024,
+        "Largest JSON of one job's arguments, in bytes (default: 1 MiB). Large arguments slow every claim that carries "
+        "them: store the data in a table of yours and pass its id.",
+    )
+    max_result_bytes: int = _setting(
+        1024 * 1024,
+        "Largest JSON of one job's result, in bytes (default: 1 MiB). A larger one fails the job with that reason.",
+    )
+
+    def __post_init__(self) -> None:
+        if not _SCHEMA_NAME.fullmatch(self.schema):
+            raise ConfigurationError(
+                f"schema={self.schema!r}: give 1 to 63 letters, digits and underscores, not starting with a digit"
+            )
+        for name in ("pool_size", "max_args_bytes", "max_result_bytes"):
+            if getattr(self, name) < 1:
+                raise ConfigurationError(f"{name}={getattr(self, name)!r}: give a number of at least 1")
+        if not self.connect_timeout > 0:
+            raise ConfigurationError(f"connect_timeout={self.connect_timeout!r}: give a number of seconds above 0")
+
+    @classmethod
+    def load(cls, environ: Mapping[str, str] | None = None, **overrides: Any) -> Settings:
+        """Return settings from `overrides` (those that are not None), the environment and the defaults, in this order.
+
+        Raises ConfigurationError naming the variable whose value cannot be used.
+        """
+        return cls(**{name: value for name, (value, _) in cls.origins(environ, **overrides).items()})
+
+    @classmethod
+    def origins(cls, environ: Mapping[str, str] | None = None, **overrides: Any) -> dict[str, tuple[Any, str]]:
+        """Return each setting's value and where it came from: ``argument``, the variable's name, or ``default``."""
+        env = os.environ if environ is None else environ
+        known = {f.name: f for f in fields(cls)}
+        if unknown := sorted(set(overrides) - set(known)):
+            raise ConfigurationError(f"unknown setting {unknown[0]!r}; known are {', '.join(known)}")
+        found: dict[str, tuple[Any, str]] = {}
+        for name, spec in known.items():
+            variable = f"JOBQ_{name.upper()}"
+            if overrides.get(name) is not None:
+                found[name] = (overrides[name], "argument")
+            elif env.get(variable):
+                found[name] = (_parse(variable, env[variable], spec.default), variable)
+            else:
+                found[name] = (spec.default, "default")
+        return found
+
+    def require_database_url(self) -> str:
+        """Return the database's URL in libpq's form; raise ConfigurationError when there is none."""
+        if not self.database_url:
+            raise ConfigurationError(
+                "no database: set JOBQ_DATABASE_URL, pass database_url=…, or start `jobq dev`, which brings a Postgres"
+            )
+        return libpq_url(self.database_url)
+
+
+def libpq_url(url: str) -> str:
+    """Return `url` as libpq wants it: SQLAlchemy's driver suffix taken off."""
+    return re.sub(r"^postgres(ql)?\+\w+://", "postgresql://", url)
+
+
+def redact_url(url: str) -> str:
+    """Return `url` with its password hidden, fit for logs and screens."""
+    if "://" not in url:
+        return re.sub(r"(password\s*=\s*)('[^']*'|\S+)", r"\1***", url)
+    parts = urlsplit(url)
+    credentials, at, hosts = parts.netloc.rpartition("@")
+    user, colon, _ = credentials.partition(":")
+    query = re.sub(r"((?:^|&)password=)[^&]*", r"\1***", parts.query)
+    return urlunsplit(parts._replace(netloc=f"{user}{':***' if colon else ''}{at}{hosts}", query=query))
+
+
+def _parse(variable: str, text: str, default: Any) -> Any:
+    kind = type(default) if default is not None else str
+    try:
+        return kind(text)
+    except ValueError:
+        raise ConfigurationError(f"{variable}={text!r}: give a value of type {kind.__name__}") from None

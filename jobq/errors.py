@@ -1,0 +1,149 @@
+"""Every exception that a user of jobq can meet.
+
+All derive from :class:`JobqError`. Where a mistake has a natural built-in class (a wrong argument is a ``TypeError``), the
+exception derives from that too, so that ordinary ``except`` clauses keep working. Each message names the field, the value
+and the mend.
+"""
+
+from __future__ import annotations
+
+
+class JobqError(Exception):
+    """Base of every exception that jobq raises."""
+
+
+# --- What a task raises to steer its own job --------------------
+
+
+class JobControl(JobqError):
+    """Base of the exceptions by which a task decides its job's fate. They are not errors and carry no traceback."""
+
+
+class Snooze(JobControl):
+    """Raised by a task: run this job again in `seconds`, without counting this attempt."""
+
+    def __init__(self, seconds: float) -> None:
+        if not 0 <= seconds <= 365 * 86400:
+            raise ValueError(f"Snooze(seconds={seconds!r}): give a number of seconds between 0 and one year")
+        super().__init__(f"snoozed for {seconds} s")
+        self.seconds = float(seconds)
+
+
+class Cancel(JobControl):
+    """Raised by a task: finish this job as ``cancelled``; it will not be retried and is not a dead letter."""
+
+    def __init__(self, reason: str = "cancelled by the task") -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class Fail(JobControl):
+    """Raised by a task: finish this job as ``failed`` at once, whatever attempts are left."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+# --- Definition and call --------------------
+
+
+class TaskDefinitionError(JobqError, TypeError):
+    """A task cannot be registered: its signature or one of its options is unusable."""
+
+
+class InvalidArguments(JobqError, TypeError):
+    """The arguments of a call do not fit the task's signature; nothing was inserted."""
+
+
+class InvalidOption(JobqError, ValueError):
+    """An option (delay, run_at, key, priority, …) has a value that jobq cannot accept; nothing was inserted."""
+
+
+class UnknownTask(JobqError, LookupError):
+    """No task of this name is registered in this JobQ."""
+
+
+class UnknownQueue(JobqError, LookupError):
+    """No queue of this name is known to this database."""
+
+
+class JobNotFound(JobqError, LookupError):
+    """There is no job with this id, neither live nor in history."""
+
+
+class KeyConflict(JobqError):
+    """``on_conflict="raise"``: the idempotency key is held by another job. The caller's transaction is still usable."""
+
+    def __init__(self, key: str, job_id: int | None) -> None:
+        held = (
+            f"job {job_id}"
+            if job_id is not None
+            else "another job of this call, or one that this transaction's snapshot cannot see"
+        )
+        super().__init__(f"key {key!r} is held by {held}; use on_conflict='return' to get that job instead")
+        self.key = key
+        self.job_id = job_id
+
+
+class NoCurrentJob(JobqError, LookupError):
+    """``current_job()`` was called where no worker runs a job."""
+
+
+class JobIdUnknown(JobqError, LookupError):
+    """The key is held by a job that this REPEATABLE READ or SERIALIZABLE snapshot cannot see; ask again after commit."""
+
+
+# --- Results --------------------
+
+
+class ResultTimeout(JobqError, TimeoutError):
+    """``JobRef.result(timeout=…)``: the job had not finished in time. It goes on."""
+
+
+class ResultError(JobqError, TypeError):
+    """What the task returned cannot be stored: it does not fit the return annotation, is not JSON, or is too large."""
+
+
+class JobFailed(JobqError):
+    """``JobRef.result()``: the job ended as ``failed``, ``cancelled`` or ``expired``; the message carries its last error."""
+
+    def __init__(self, job_id: int, state: str, error: str | None) -> None:
+        super().__init__(f"job {job_id} {state}: {error or 'no error was recorded'}")
+        self.job_id = job_id
+        self.state = state
+        self.error = error
+
+
+# --- Connections and database --------------------
+
+
+class UnsupportedConnection(JobqError, TypeError):
+    """The object given as a connection is none that jobq knows, or is of the wrong kind (sync for async, or the reverse)."""
+
+
+class ConnectionNotUsable(JobqError):
+    """The connection is closed, or its transaction has failed: roll it back before enqueueing."""
+
+
+class DatabaseUnavailable(JobqError):
+    """The database cannot be reached (exit code 69)."""
+
+
+class SchemaError(JobqError):
+    """The database's schema is missing, too old or too new for this version of jobq (exit code 78)."""
+
+
+# --- Configuration and environment --------------------
+
+
+class ConfigurationError(JobqError, ValueError):
+    """A setting is missing or has an unusable value (exit code 78)."""
+
+
+class AppImportError(ConfigurationError):
+    """The application named by ``module:attribute`` cannot be imported or is no JobQ."""
+
+
+class EmbeddedPostgresError(JobqError):
+    """The embedded Postgres cannot be found, set up or started."""

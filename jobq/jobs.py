@@ -1,0 +1,322 @@
+"""A job before it is inserted (`NewJob`), after (`JobRef`), and while it runs (`current_job`)."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any, Generic, Literal, Protocol, TypeVar, get_args
+
+from jobq import jsontext
+from jobq.errors import InvalidOption, JobFailed, JobIdUnknown, JobNotFound, NoCurrentJob, ResultTimeout
+
+R_co = TypeVar("R_co", covariant=True)
+
+KeyHolds = Literal["period", "until_finished", "until_started"]
+OnConflict = Literal["return", "replace", "raise"]
+JobState = Literal["ready", "running", "parked", "waiting", "succeeded", "failed", "cancelled", "expired"]
+
+DEFAULT_KEY_PERIOD = timedelta(days=7)
+_KEY_HOLDS = get_args(KeyHolds)
+_ON_CONFLICT = get_args(OnConflict)
+_LONGEST = 100 * 365.25 * 86400
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewJob:
+    """A job that has not been inserted yet. Make it with ``task.job(…)``, which checks the arguments.
+
+    Raises InvalidOption for a value that cannot be stored.
+    """
+
+    task: str
+    """Name of the task."""
+    args_json: str = "{}"
+    """The arguments by parameter name, as the text of a JSON object."""
+    queue: str = "default"
+    """Queue to wait in: 1 to 100 characters."""
+    priority: int = 5
+    """0 to 9; 9 runs first."""
+    run_at: datetime | None = None
+    """Earliest start, with a time zone. None: as soon as the transaction commits."""
+    delay: float | None = None
+    """Seconds to wait before the start, by the database's clock, counted from the insert. Excludes `run_at`."""
+    max_attempts: int = 10
+    """How often to try, the first time included."""
+    timeout: float | None = None
+    """Seconds that one attempt may take. None: as long as it likes."""
+    headers: Mapping[str, Any] = field(default_factory=dict)
+    """A JSON object that travels with the job beside its arguments: trace context, tags."""
+    key: str | None = None
+    """Idempotency key: while it is held, no other job is inserted with it. 1 to 500 characters."""
+    key_holds: KeyHolds = "period"
+    """How long the key is held: for `key_period`, until the job has finished, or until it has started."""
+    key_period: float = DEFAULT_KEY_PERIOD.total_seconds()
+    """Seconds for which a key with ``key_holds="period"`` is held, counted from the insert."""
+    on_conflict: OnConflict = "return"
+    """When the key is held: return its job, give its job these arguments, or raise KeyConflict."""
+
+    def __post_init__(self) -> None:
+        _text("queue", self.queue, 100)
+        _text("task", self.task, 200)
+        _whole("priority", self.priority, 0, 9)
+        _whole("max_attempts", self.max_attempts, 1, 2**31 - 1)
+        if self.run_at is not None:
+            _moment("run_at", self.run_at)
+            if self.delay is not None:
+                raise InvalidOption("run_at and delay are both given: give one of them")
+        if self.delay is not None and not 0 <= self.delay <= _LONGEST:
+            raise InvalidOption(f"delay={self.delay!r}: give a number of seconds between 0 and 100 years")
+        if self.timeout is not None and not 0 < self.timeout <= _LONGEST:
+            raise InvalidOption(f"timeout={self.timeout!r}: give a number of seconds above 0, or None for no limit")
+        if self.key is not None:
+            _text("key", self.key, 500)
+        if self.key_holds not in _KEY_HOLDS:
+            raise InvalidOption(f"key_holds={self.key_holds!r}: give one of {', '.join(_KEY_HOLDS)}")
+        if not 0 < self.key_period <= _LONGEST:
+            raise InvalidOption(f"key_period={self.key_period!r}: give a number of seconds above 0")
+        if self.on_conflict not in _ON_CONFLICT:
+            raise InvalidOption(f"on_conflict={self.on_conflict!r}: give one of {', '.join(_ON_CONFLICT)}")
+        if self.headers:
+            headers_json(self.headers)
+
+    def with_arguments(self, args_json: str) -> NewJob:
+        """Return this job with other arguments; its options have been checked and are not checked again."""
+        new = object.__new__(NewJob)
+        for name in self.__slots__:
+            object.__setattr__(new, name, getattr(self, name))
+        object.__setattr__(new, "args_json", args_json)
+        return new
+
+
+def headers_json(headers: Mapping[str, Any]) -> str:
+    """Return `headers` as JSON text. Raises InvalidOption unless they are a JSON object."""
+    if not isinstance(headers, Mapping) or not all(isinstance(name, str) for name in headers):
+        raise InvalidOption(f"headers={headers!r}: give a dict with text as keys and JSON as values")
+    try:
+        return jsontext.encode(dict(headers), "headers", 64 * 1024)
+    except ValueError as error:
+        raise InvalidOption(str(error)) from None
+
+
+def seconds(name: str, value: float | timedelta) -> float:
+    """Return `value` in seconds. Raises InvalidOption, naming the option, unless it is a finite number."""
+    if isinstance(value, timedelta):
+        return value.total_seconds()
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        raise InvalidOption(f"{name}={value!r}: give a number of seconds or a timedelta")
+    return float(value)
+
+
+def _text(name: str, value: object, longest: int) -> None:
+    if not isinstance(value, str) or not 1 <= len(value) <= longest:
+        shown = f"of {len(value)} characters" if isinstance(value, str) and value else f"{value!r}"
+        raise InvalidOption(f"{name} {shown}: give text of 1 to {longest} characters")
+    if "\0" in value:
+        raise InvalidOption(f"{name}={value!r} contains a NUL character, which PostgreSQL cannot store: remove it")
+    if not value.isascii():
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            raise InvalidOption(f"{name}={value!r} contains a lone surrogate: give Unicode text") from None
+
+
+def _whole(name: str, value: object, least: int, most: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+        raise InvalidOption(f"{name}={value!r}: give a whole number between {least} and {most}")
+
+
+def _moment(name: str, value: object) -> None:
+    if not isinstance(value, datetime):
+        raise InvalidOption(f"{name}={value!r}: give a datetime with a time zone")
+    if value.utcoffset() is None:
+        raise InvalidOption(
+            f"{name}={value!r} has no time zone: give an aware datetime, such as datetime.now(timezone.utc)"
+        )
+
+
+# --- After the insert -----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """What the database says of a job: its state, its result as JSON text, its last error."""
+
+    state: JobState
+    result: str | None = None
+    error: str | None = None
+
+    @property
+    def finished(self) -> bool:
+        return self.state in ("succeeded", "failed", "cancelled", "expired")
+
+
+class JobSource(Protocol):
+    """Where a JobRef looks its job up, on a connection of its own. None: there is no such job."""
+
+    def look_up(self, job_id: int) -> Found | None: ...
+
+    async def look_up_async(self, job_id: int) -> Found | None: ...
+
+
+class JobRef(Generic[R_co]):
+    """A job that was inserted, or that holds the key under which one was to be inserted."""
+
+    __slots__ = ("_decode", "_id", "_source", "created", "key", "replaced")
+
+    created: bool
+    """True when this call inserted the job; False when another job holds the key."""
+    replaced: bool
+    """True when this call gave its arguments to the job that holds the key (``on_conflict="replace"``)."""
+    key: str | None
+    """The idempotency key, if one was given."""
+
+    def __init__(
+        self,
+        job_id: int | None,
+        *,
+        created: bool,
+        replaced: bool,
+        key: str | None,
+        source: JobSource,
+        decode: Callable[[str], R_co],
+    ) -> None:
+        self._id = job_id
+        self.created = created
+        self.replaced = replaced
+        self.key = key
+        self._source = source
+        self._decode = decode
+
+    @property
+    def id(self) -> int:
+        """The job's id. Raises JobIdUnknown when the transaction's snapshot cannot see the holder of the key."""
+        if self._id is None:
+            raise JobIdUnknown(
+                f"key {self.key!r} is held by a job that this transaction's snapshot cannot see: "
+                "enqueue again in a new transaction to get its id"
+            )
+        return self._id
+
+    def status(self) -> JobState:
+        """Return the job's state. Raises JobNotFound, and DatabaseUnavailable.
+
+        It is read on a connection of jobq's own, which sees the job only once your transaction has committed.
+        """
+        return self._check(self._source.look_up(self.id)).state
+
+    async def status_async(self) -> JobState:
+        """Return the job's state, like `status`."""
+        return self._check(await self._source.look_up_async(self.id)).state
+
+    def result(self, timeout: float | None = None) -> R_co:
+        """Wait until the job has finished and return what the task returned.
+
+        Waits at most `timeout` seconds (None: for ever) and holds no connection meanwhile. Raises ResultTimeout
+        (the job goes on), JobFailed when it ended any other way than ``succeeded``, and JobNotFound when there is
+        no such job: its transaction has not committed, or retention has removed it.
+        """
+        deadline = math.inf if timeout is None else time.monotonic() + timeout
+        for pause in _pauses():
+            found = self._check(self._source.look_up(self.id))
+            if found.finished:
+                return self._unpack(found)
+            if (left := deadline - time.monotonic()) <= 0:
+                raise self._late(found, timeout)
+            time.sleep(min(pause, left))
+        raise AssertionError("unreachable")
+
+    async def result_async(self, timeout: float | None = None) -> R_co:  # noqa: ASYNC109  # as `result`
+        """Wait for the job and return what the task returned, like `result`."""
+        deadline = math.inf if timeout is None else time.monotonic() + timeout
+        for pause in _pauses():
+            found = self._check(await self._source.look_up_async(self.id))
+            if found.finished:
+                return self._unpack(found)
+            if (left := deadline - time.monotonic()) <= 0:
+                raise self._late(found, timeout)
+            await asyncio.sleep(min(pause, left))
+        raise AssertionError("unreachable")
+
+    def __repr__(self) -> str:
+        key = "" if self.key is None else f", key={self.key!r}"
+        return f"JobRef(id={self._id}, created={self.created}{key})"
+
+    def _check(self, found: Found | None) -> Found:
+        if found is None:
+            raise JobNotFound(
+                f"job {self.id} is neither live nor in history: its transaction has not committed or was rolled "
+                "back, or retention has removed it"
+            )
+        return found
+
+    def _unpack(self, found: Found) -> R_co:
+        if found.state != "succeeded":
+            raise JobFailed(self.id, found.state, found.error)
+        return self._decode("null" if found.result is None else found.result)
+
+    def _late(self, found: Found, timeout: float | None) -> ResultTimeout:
+        return ResultTimeout(f"job {self.id} is still {found.state} after {timeout} s; it goes on")
+
+
+def _pauses() -> Iterator[float]:
+    """Yield how long to wait between two looks: 10 ms at first, then ever longer, up to half a second."""
+    pause = 0.01
+    while True:
+        yield pause
+        pause = min(pause * 1.5, 0.5)
+
+
+# --- While it runs --------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CurrentJob:
+    """The job that the calling task is running."""
+
+    id: int
+    task: str
+    queue: str
+    attempt: int
+    """Which attempt this is; the first is 1."""
+    max_attempts: int
+    headers: Mapping[str, Any] = field(default_factory=dict)
+    deadline: datetime | None = None
+    """When the task's timeout strikes; None without a timeout."""
+    is_cancelled: Callable[[], bool] = field(default=lambda: False, repr=False)
+    report_progress: Callable[[int, int | None], None] = field(default=lambda done, total: None, repr=False)
+
+    @property
+    def cancelled(self) -> bool:
+        """True once an operator has asked to cancel this job: clean up and raise Cancel."""
+        return self.is_cancelled()
+
+    def progress(self, done: int, total: int | None = None) -> None:
+        """Tell operators how far this attempt is: `done` steps, of `total` if that is known."""
+        self.report_progress(done, total)
+
+
+_current: ContextVar[CurrentJob] = ContextVar("jobq_current_job")
+
+
+def current_job() -> CurrentJob:
+    """Return the job that is being run. Raises NoCurrentJob outside of a task that a worker runs."""
+    try:
+        return _current.get()
+    except LookupError:
+        raise NoCurrentJob("no job is being run here: current_job() is for tasks that a worker runs") from None
+
+
+@contextmanager
+def use_current_job(job: CurrentJob) -> Iterator[None]:
+    """Let `current_job` return `job` inside the with block, in this thread or asyncio task."""
+    token = _current.set(job)
+    try:
+        yield
+    finally:
+        _current.reset(token)

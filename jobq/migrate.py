@@ -1,0 +1,143 @@
+"""Bringing a database's schema to this version of jobq, and telling whether it is there.
+
+Raises DatabaseUnavailable when the database cannot be reached and SchemaError when its schema is newer than this jobq.
+"""
+
+from __future__ import annotations
+
+import io
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import psycopg
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import Script, ScriptDirectory
+from alembic.script.revision import RevisionError
+from alembic.util import CommandError
+from sqlalchemy import Connection, create_engine, pool
+from sqlalchemy.exc import OperationalError
+
+from jobq.config import libpq_url
+from jobq.errors import DatabaseUnavailable, SchemaError
+
+VERSION_TABLE = "schema_version"
+
+# Alembic keeps its context in module globals: one migration at a time in a process.
+_alembic = threading.Lock()
+
+
+@dataclass(frozen=True, slots=True)
+class Revision:
+    """One step of the schema: its identifier and what it does, in a line."""
+
+    id: str
+    title: str
+
+
+def head() -> str:
+    """Return the revision that this jobq needs."""
+    found = ScriptDirectory.from_config(_config("jobq")).get_current_head()
+    assert found is not None
+    return found
+
+
+def current(database_url: str, schema: str = "jobq") -> str | None:
+    """Return the database's revision, or None when it has no jobq schema."""
+    with _connect(database_url) as connection:
+        return _current(connection, schema)
+
+
+def pending(database_url: str, schema: str = "jobq") -> list[Revision]:
+    """Return what `upgrade` would do, in order. Raises SchemaError when the database is newer than this jobq."""
+    return _after(current(database_url, schema), schema)
+
+
+def upgrade(database_url: str, schema: str = "jobq") -> list[str]:
+    """Bring the schema to `head` and return the revisions applied; nothing to do is no error.
+
+    Two at once are safe: an advisory lock makes the second wait, and then find nothing to do.
+    """
+    with _connect(database_url) as connection:
+        name = f"jobq migrate {schema}"
+        connection.exec_driver_sql("SELECT pg_advisory_lock(hashtextextended(%s, 0))", (name,))
+        connection.commit()
+        steps = _after(_current(connection, schema), schema)
+        connection.rollback()
+        if steps:
+            with _alembic:
+                command.upgrade(_config(schema, connection), "head")
+        return [step.id for step in steps]
+
+
+def downgrade(database_url: str, revision: str, schema: str = "jobq") -> None:
+    """Take the schema back to `revision` (``base``: remove it, with every job)."""
+    with _connect(database_url) as connection, _alembic:
+        command.downgrade(_config(schema, connection), revision)
+
+
+def sql(schema: str = "jobq", start: str = "base") -> str:
+    """Return the SQL that leads from `start` to `head`, for a database administrator to review and run."""
+    buffer = io.StringIO()
+    config = _config(schema)
+    config.attributes["output_buffer"] = buffer
+    command.upgrade(config, f"{start}:head" if start != "base" else "head", sql=True)
+    return buffer.getvalue()
+
+
+def check(database_url: str, schema: str = "jobq") -> None:
+    """Raise SchemaError, with the mend, unless the schema is exactly what this jobq needs."""
+    found = current(database_url, schema)
+    if found is None:
+        raise SchemaError(f"schema {schema!r} has no jobq tables: run `jobq migrate`")
+    if _after(found, schema):
+        raise SchemaError(f"schema {schema!r} is at revision {found}, jobq needs {head()}: run `jobq migrate`")
+
+
+def _after(found: str | None, schema: str) -> list[Revision]:
+    scripts = ScriptDirectory.from_config(_config(schema))
+    try:
+        steps: list[Script] = list(scripts.iterate_revisions("head", found or "base"))
+    except (CommandError, RevisionError):
+        raise SchemaError(
+            f"schema {schema!r} is at revision {found}, which this jobq does not know (it knows up to {head()}): "
+            "it was made by a newer jobq; upgrade this one"
+        ) from None
+    return [Revision(step.revision, (step.doc or "").split("\n")[0]) for step in reversed(steps)]
+
+
+def _current(connection: Connection, schema: str) -> str | None:
+    context = MigrationContext.configure(
+        connection, opts={"version_table": VERSION_TABLE, "version_table_schema": schema}
+    )
+    return context.get_current_revision()
+
+
+def _config(schema: str, connection: Connection | None = None) -> Config:
+    config = Config()
+    config.set_main_option("script_location", "jobq.migrations:")
+    config.set_main_option("path_separator", "os")
+    config.attributes["schema"] = schema
+    config.attributes["connection"] = connection
+    return config
+
+
+@contextmanager
+def _connect(database_url: str) -> Iterator[Connection]:
+    url = libpq_url(database_url)
+    # libpq reads the address itself: SQLAlchemy would not know a conninfo, a service or two hosts.
+    try:
+        engine = create_engine(
+            "postgresql+psycopg://",
+            creator=lambda: psycopg.connect(url, connect_timeout=10, application_name="jobq migrate"),
+            poolclass=pool.NullPool,
+        )
+        with engine.connect() as connection:
+            yield connection
+    except OperationalError as error:
+        if error.connection_invalidated or "connect" in str(error.orig):
+            raise DatabaseUnavailable(f"cannot reach the database: {str(error.orig).strip()}") from error
+        raise

@@ -1,0 +1,189 @@
+"""Connections of jobq's own, for submit() and result(): made when first needed, one pool a process and event loop.
+
+Safe with threads, with fork (a child makes pools of its own and leaves its parent's sockets alone) and with several
+event loops one after another. Connections are autocommit: one statement is one transaction and one round trip.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import os
+import threading
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any, TypeAlias
+from weakref import WeakKeyDictionary, WeakSet
+
+import psycopg
+from psycopg.conninfo import conninfo_to_dict
+from psycopg_pool import AsyncConnectionPool, ConnectionPool, PoolTimeout
+
+from jobq.config import Settings, redact_url
+from jobq.errors import DatabaseUnavailable
+
+SyncPool: TypeAlias = ConnectionPool[psycopg.Connection[Any]]
+AsyncPool: TypeAlias = AsyncConnectionPool[psycopg.AsyncConnection[Any]]
+
+
+class _AsyncConnection(psycopg.AsyncConnection[Any]):
+    """Says nothing when it is dropped open: nobody can close it once its event loop has ended."""
+
+    def __del__(self, *_: Any) -> None:
+        """Leave it to libpq, which closes the socket in the process that opened it, and in no other."""
+
+
+class Pools:
+    """The pools of one JobQ."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._lock = threading.Lock()
+        self._sync: SyncPool | None = None
+        self._by_loop: WeakKeyDictionary[asyncio.AbstractEventLoop, AsyncPool] = WeakKeyDictionary()
+        _all.add(self)
+
+    @contextmanager
+    def connection(self) -> Iterator[psycopg.Connection[Any]]:
+        """Lend an autocommit connection. Raises DatabaseUnavailable, and ConfigurationError without a database URL."""
+        pool = self._sync_pool()
+        try:
+            connection = pool.getconn()
+        except PoolTimeout as error:
+            raise self._unavailable(pool, self._reason()) from error
+        with _lost(self._settings):
+            try:
+                with connection:
+                    yield connection
+            finally:
+                pool.putconn(connection)
+
+    @asynccontextmanager
+    async def connection_async(self) -> AsyncIterator[psycopg.AsyncConnection[Any]]:
+        """Lend an asynchronous autocommit connection, like `connection`."""
+        pool = await self._async_pool()
+        try:
+            connection = await pool.getconn()
+        except PoolTimeout as error:
+            raise self._unavailable(pool, await asyncio.to_thread(self._reason)) from error
+        with _lost(self._settings):
+            try:
+                async with connection:
+                    yield connection
+            finally:
+                await pool.putconn(connection)
+
+    def close(self) -> None:
+        """Close the synchronous pool; the next use opens one anew."""
+        with self._lock:
+            pool, self._sync = self._sync, None
+        if pool is not None:
+            pool.close()
+
+    async def aclose(self) -> None:
+        """Close this event loop's pool, and the synchronous one."""
+        pool = self._by_loop.pop(asyncio.get_running_loop(), None)
+        if pool is not None:
+            await pool.close()
+        await asyncio.to_thread(self.close)
+
+    def _sync_pool(self) -> SyncPool:
+        with self._lock:
+            if self._sync is None:
+                self._sync = ConnectionPool(
+                    **self._options(),
+                    open=True,
+                    connection_class=psycopg.Connection[Any],
+                    check=ConnectionPool.check_connection,
+                )
+            return self._sync
+
+    async def _async_pool(self) -> AsyncPool:
+        loop = asyncio.get_running_loop()
+        pool = self._by_loop.get(loop)
+        if pool is None:
+            pool = self._by_loop[loop] = AsyncConnectionPool(
+                **self._options(),
+                open=False,
+                connection_class=_AsyncConnection,
+                check=AsyncConnectionPool.check_connection,
+            )
+        # Nothing happens when it is open already.
+        await pool.open()
+        return pool
+
+    def _options(self) -> dict[str, Any]:
+        settings = self._settings
+        return {
+            "conninfo": settings.require_database_url(),
+            "kwargs": {"autocommit": True, **self._connect_options()},
+            "min_size": 0,
+            "max_size": settings.pool_size,
+            "timeout": settings.connect_timeout,
+            "reconnect_timeout": settings.connect_timeout,
+            "num_workers": 1,
+            "name": "jobq",
+        }
+
+    def _connect_options(self) -> dict[str, Any]:
+        given = conninfo_to_dict(self._settings.require_database_url())
+        # libpq counts whole seconds, of which 1 means 2.
+        options = {"application_name": "jobq", "connect_timeout": max(2, round(self._settings.connect_timeout))}
+        return {name: value for name, value in options.items() if name not in given}
+
+    def _reason(self) -> str | None:
+        """Return why no connection can be made, or None when one can: then the pool is what lacks them."""
+        url = self._settings.require_database_url()
+        try:
+            psycopg.connect(url, **{**self._connect_options(), "connect_timeout": 2}).close()
+        except psycopg.Error as error:
+            return str(error).strip()
+        return None
+
+    def _unavailable(self, pool: SyncPool | AsyncPool, reason: str | None) -> DatabaseUnavailable:
+        waited = f"no connection within {self._settings.connect_timeout:g} s"
+        if reason is None:
+            return DatabaseUnavailable(
+                f"{waited}: all {pool.max_size} of jobq's pool are in use; raise pool_size (JOBQ_POOL_SIZE)"
+            )
+        return DatabaseUnavailable(f"{waited} to {_where(self._settings)}: {reason}")
+
+    def _abandon(self) -> None:
+        """In a forked child: keep the parent's pools from being closed or collected here, for their sockets are shared."""
+        _abandoned.append((self._sync, list(self._by_loop.items())))
+        # A thread of the parent's may have held the lock: it does not exist here.
+        self._lock, self._sync, self._by_loop = threading.Lock(), None, WeakKeyDictionary()
+
+
+@contextmanager
+def _lost(settings: Settings) -> Iterator[None]:
+    """Name the loss of the connection."""
+    try:
+        yield
+    except psycopg.OperationalError as error:
+        # With an SQLSTATE of another class it is the statement that failed: a lock timeout, a full disk.
+        if error.sqlstate is None or error.sqlstate.startswith(("08", "57P")):
+            raise DatabaseUnavailable(f"the connection to {_where(settings)} was lost: {str(error).strip()}") from error
+        raise
+
+
+def _where(settings: Settings) -> str:
+    return redact_url(settings.require_database_url())
+
+
+_all: WeakSet[Pools] = WeakSet()
+_abandoned: list[object] = []
+
+
+def _after_fork() -> None:
+    for pools in list(_all):
+        pools._abandon()
+
+
+@atexit.register
+def _at_exit() -> None:
+    for pools in list(_all):
+        pools.close()
+
+
+os.register_at_fork(after_in_child=_after_fork)

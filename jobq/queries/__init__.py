@@ -1,0 +1,61 @@
+"""Operators' reads: one module for the command line, the status page and whatever counts.
+
+Each takes a psycopg connection and the schema, runs plain SELECTs and leaves the transaction to the caller.
+None takes longer because a table is larger: lists go by id, counts stop at COUNT_LIMIT, and a filter without
+an index searches a bounded range of ids at a time.
+"""
+
+from __future__ import annotations
+
+from jobq.queries.jobs import get_job, list_jobs, search_jobs
+from jobq.queries.rest import audit_log, chores, schema_revision, workers
+from jobq.queries.totals import overview, queue_names, queues, stats, throughput
+from jobq.queries.values import (
+    COUNT_LIMIT,
+    HISTORY_STATES,
+    LIVE_STATES,
+    STATES,
+    Attempt,
+    AuditEntry,
+    ChoreInfo,
+    JobDetail,
+    JobPage,
+    JobRow,
+    Minute,
+    Overview,
+    QueueInfo,
+    Stats,
+    Throughput,
+    WorkerInfo,
+)
+
+__all__ = [
+    "COUNT_LIMIT",
+    "HISTORY_STATES",
+    "LIVE_STATES",
+    "STATES",
+    "Attempt",
+    "AuditEntry",
+    "ChoreInfo",
+    "JobDetail",
+    "JobPage",
+    "JobRow",
+    "Minute",
+    "Overview",
+    "QueueInfo",
+    "Stats",
+    "Throughput",
+    "WorkerInfo",
+    "audit_log",
+    "chores",
+    "get_job",
+    "list_jobs",
+    "overview",
+    "queue_names",
+    "queues",
+    "schema_revision",
+    "search_jobs",
+    "stats",
+    "throughput",
+    "workers",
+]

@@ -1,0 +1,40 @@
+"""Reads of the small tables: workers, chores, audit, the schema's revision."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from psycopg import Connection, sql
+
+from jobq.queries.rows import MAX_ID, fetch
+from jobq.queries.values import AuditEntry, ChoreInfo, WorkerInfo
+
+
+def workers(conn: Connection[Any], schema: str) -> list[WorkerInfo]:
+    """Return every dispatcher that has a heartbeat row, by host and process id; at most 1,000."""
+    return [WorkerInfo(**row) for row in fetch(conn, schema, "workers", {})]
+
+
+def chores(conn: Connection[Any], schema: str) -> list[ChoreInfo]:
+    """Return the maintenance chores by name."""
+    return [ChoreInfo(**row) for row in fetch(conn, schema, "chores", {})]
+
+
+def audit_log(conn: Connection[Any], schema: str, *, limit: int = 50, before_id: int | None = None) -> list[AuditEntry]:
+    """Return operators' actions, newest first; `before_id` (the last one's id) continues."""
+    params = {"limit": limit, "before": MAX_ID if before_id is None else before_id}
+    return [AuditEntry(**row) for row in fetch(conn, schema, "audit_log", params)]
+
+
+def schema_revision(conn: Connection[Any], schema: str) -> str | None:
+    """Return the database's revision, to be compared with `jobq.migrate.head()`; None when none is recorded.
+
+    Raises psycopg.errors.UndefinedTable where there is no jobq schema at all.
+    """
+    query = sql.SQL("SELECT version_num FROM {}.schema_version").format(sql.Identifier(schema))
+    with conn.cursor() as cursor:
+        rows: list[Any] = cursor.execute(query).fetchall()
+    if not rows:
+        return None
+    row = rows[0]
+    return str(row["version_num"] if isinstance(row, dict) else row[0])

@@ -1,0 +1,244 @@
+"""What the reads return. All times are aware and from the database's clock; all durations are seconds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+LIVE_STATES = ("ready", "scheduled", "running", "parked", "waiting")
+HISTORY_STATES = ("succeeded", "failed", "cancelled", "expired")
+STATES = LIVE_STATES + HISTORY_STATES
+
+# Counts stop here: a page must not take longer because a table is larger.
+COUNT_LIMIT = 10_000
+# A worker whose heartbeat is older than the first is late, older than the second silent: its lease has run
+# out.
+LATE_SECONDS = 5.0
+SILENT_SECONDS = 30.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueueInfo:
+    """One queue. Counts above COUNT_LIMIT mean "more than"; `failed` counts among the newest COUNT_LIMIT dead
+    letters.
+    """
+
+    name: str
+    ready: int
+    scheduled: int
+    running: int
+    failed: int
+    oldest_ready_seconds: float | None
+    paused_at: datetime | None
+    paused_by: str | None
+    pause_reason: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobRow:
+    """One job in a list. `state` is one of STATES; `args` is None when they are too large for a list (over 2
+    kB).
+    """
+
+    id: int
+    task: str
+    queue: str
+    state: str
+    priority: int
+    attempt: int
+    max_attempts: int
+    run_at: datetime
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+    cancel_requested_at: datetime | None
+    worker_id: UUID | None
+    key: str | None
+    error: str | None
+    args: Any
+    progress: Any
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobPage:
+    """Rows found by a search, newest first. `before_id` continues it, and is None when nothing is left to
+    search.
+
+    `complete` is False when the search gave up, having looked at many jobs, before the page was full.
+    """
+
+    rows: list[JobRow]
+    before_id: int | None
+    complete: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attempt:
+    """One attempt that did not succeed. `claims` tells attempts apart across snoozes and redrives."""
+
+    claims: int
+    attempt: int
+    outcome: str
+    worker_id: UUID | None
+    started_at: datetime | None
+    finished_at: datetime
+    retry_at: datetime | None
+    error_type: str | None
+    message: str | None
+    traceback: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobDetail:
+    """One job, live or finished, with its newest unsuccessful attempts (oldest first, at most 100)."""
+
+    id: int
+    task: str
+    queue: str
+    state: str
+    priority: int
+    attempt: int
+    max_attempts: int
+    claims: int
+    crashes: int
+    run_at: datetime
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+    expires_at: datetime | None
+    cancel_requested_at: datetime | None
+    worker_id: UUID | None
+    timeout: float | None
+    key: str | None
+    group_key: str | None
+    error: str | None
+    args: Any
+    headers: Any
+    progress: Any
+    result: Any
+    read_at: datetime
+    attempts: list[Attempt] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerInfo:
+    """One dispatcher, as its last heartbeat left it. `queues` is None when it serves every queue."""
+
+    id: UUID
+    host: str
+    pid: int
+    version: str
+    app: str | None
+    state: str
+    queues: list[str] | None
+    tasks: list[str]
+    slots: int
+    running: int
+    started_at: datetime
+    heartbeat_at: datetime
+    heartbeat_seconds: float
+
+    @property
+    def health(self) -> str:
+        """``alive``, ``late`` (no heartbeat for 5 s) or ``silent`` (for 30 s: its jobs are being given to
+        others).
+        """
+        if self.heartbeat_seconds >= SILENT_SECONDS:
+            return "silent"
+        return "late" if self.heartbeat_seconds >= LATE_SECONDS else "alive"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChoreInfo:
+    """One maintenance chore: when it is due, when it last ran, and how that went."""
+
+    name: str
+    due_at: datetime
+    last_run_at: datetime | None
+    last_worker: UUID | None
+    last_report: str | None
+    last_error: str | None
+    overdue_seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditEntry:
+    """One operator's action and what it touched: ``{"ids": […]}`` or ``{"queue": …}``."""
+
+    id: int
+    at: datetime
+    actor: str
+    action: str
+    target: Any
+    reason: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Minute:
+    """Jobs that finished within one minute; `minutes_ago` 0 is the running one."""
+
+    minutes_ago: int
+    succeeded: int = 0
+    failed: int = 0
+    cancelled: int = 0
+    expired: int = 0
+
+    @property
+    def total(self) -> int:
+        """All that finished in this minute."""
+        return self.succeeded + self.failed + self.cancelled + self.expired
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Throughput:
+    """The last hour, oldest minute first. `since` is set when only the time after it could be read
+    cheaply.
+    """
+
+    minutes: list[Minute]
+    since: datetime | None
+
+    @property
+    def total(self) -> int:
+        """All that finished in the time seen."""
+        return sum(minute.total for minute in self.minutes)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Overview:
+    """The state of the whole at one moment. Counts above COUNT_LIMIT mean "more than".
+
+    `aside_complete` is False when parked and waiting were counted among the newest COUNT_LIMIT live jobs
+    only.
+    """
+
+    counts: dict[str, int]
+    aside_complete: bool
+    queues: list[QueueInfo]
+    oldest_ready_seconds: float | None
+    workers: list[WorkerInfo]
+    throughput: Throughput
+    failures: list[JobRow]
+    revision: str | None
+    read_at: datetime
+
+    @property
+    def workers_alive(self) -> int:
+        """Workers heard of within SILENT_SECONDS."""
+        return sum(worker.health != "silent" for worker in self.workers)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stats:
+    """The numbers of :class:`Overview` without its lists, for machines."""
+
+    counts: dict[str, int]
+    queues: list[QueueInfo]
+    oldest_ready_seconds: float | None
+    workers_alive: int
+    slots: int
+    finished_last_hour: int
+    failed_last_hour: int
+    finished_since: datetime | None

@@ -1,0 +1,259 @@
+"""The tables, as SQLAlchemy metadata: the one truth that Alembic and the status page read.
+
+What a table promises and why it is shaped so stands beside it. `docs/architecture.md` draws the whole.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    Column,
+    DateTime,
+    Float,
+    Identity,
+    Index,
+    Integer,
+    MetaData,
+    PrimaryKeyConstraint,
+    SmallInteger,
+    Table,
+    Text,
+    text,
+)
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB, UUID
+
+JOB_STATES = ("ready", "running", "parked", "waiting")
+FINISHED_STATES = ("succeeded", "failed", "cancelled", "expired")
+ATTEMPT_OUTCOMES = ("error", "timeout", "crashed", "cancelled", "failed")
+KEY_HOLDS = ("period", "until_finished", "until_started")
+
+# Autovacuum of the hot tables: by a fixed number of dead rows, at full speed. A share of the table's size would wait
+# longest just when the backlog is largest.
+_HOT = {
+    "autovacuum_vacuum_threshold": "5000",
+    "autovacuum_vacuum_scale_factor": "0",
+    "autovacuum_vacuum_cost_delay": "0",
+}
+
+
+def _timestamp(name: str, *, now: bool = False, nullable: bool = False) -> Column[object]:
+    return Column(name, DateTime(timezone=True), nullable=nullable, server_default=text("now()") if now else None)
+
+
+def _one_of(column: str, values: tuple[str, ...]) -> str:
+    return f"{column} IN ({', '.join(repr(value) for value in values)})"
+
+
+@lru_cache(maxsize=16)
+def metadata(schema: str = "jobq") -> MetaData:
+    """Return the tables in `schema`. The same object for the same name."""
+    meta = MetaData(
+        schema=schema,
+        naming_convention={"pk": "%(table_name)s_pkey", "ck": "%(table_name)s_%(constraint_name)s"},
+    )
+    _job(meta)
+    _job_history(meta)
+    _job_attempt(meta)
+    _job_key(meta)
+    _queue(meta)
+    _worker(meta)
+    _chore(meta)
+    _audit(meta)
+    return meta
+
+
+def _job(meta: MetaData) -> None:
+    """Live jobs only. Everything that a claim must skip is either elsewhere or behind the end of its index range."""
+    Table(
+        "job",
+        meta,
+        # CACHE 1: ids below a horizon can then only surface by a late commit, never out of another session's cache.
+        Column("id", BigInteger, Identity(always=False, cache=1), nullable=False),
+        Column("claims", Integer, nullable=False, server_default=text("0")),
+        Column("attempt", Integer, nullable=False, server_default=text("0")),
+        Column("max_attempts", Integer, nullable=False, server_default=text("10")),
+        Column("priority", SmallInteger, nullable=False, server_default=text("5")),
+        Column("crashes", SmallInteger, nullable=False, server_default=text("0")),
+        Column("queue", Text, nullable=False, server_default=text("'default'")),
+        Column("task", Text, nullable=False),
+        Column("state", Text, nullable=False, server_default=text("'ready'")),
+        _timestamp("run_at", now=True),
+        _timestamp("created_at", now=True),
+        _timestamp("started_at", nullable=True),
+        _timestamp("expires_at", nullable=True),
+        _timestamp("cancel_requested_at", nullable=True),
+        Column("worker_id", UUID(as_uuid=True)),
+        Column("timeout", Float(53)),
+        Column("key", Text),
+        Column("group_key", Text),
+        Column("args", JSONB, nullable=False, server_default=text("'{}'")),
+        Column("headers", JSONB, nullable=False, server_default=text("'{}'")),
+        # What the task last said of itself: {"done": n, "total": m}.
+        Column("progress", JSONB),
+        PrimaryKeyConstraint("id"),
+        CheckConstraint(_one_of("state", JOB_STATES), name="state_check"),
+        CheckConstraint("priority BETWEEN 0 AND 9", name="priority_check"),
+        CheckConstraint("max_attempts >= 1", name="max_attempts_check"),
+        CheckConstraint("timeout > 0", name="timeout_check"),
+        CheckConstraint("length(queue) BETWEEN 1 AND 100", name="queue_check"),
+        CheckConstraint("length(task) BETWEEN 1 AND 200", name="task_check"),
+        # Within what every client can read: no infinity, no year 10,000.
+        CheckConstraint(
+            "run_at >= '1970-01-01 00:00:00+00' AND run_at < '9999-01-01 00:00:00+00'", name="run_at_check"
+        ),
+        CheckConstraint("jsonb_typeof(args) = 'object'", name="args_check"),
+        CheckConstraint("jsonb_typeof(headers) = 'object'", name="headers_check"),
+        # The claim reads one (queue, priority) at a time, so run_at ends its range and future jobs cost nothing.
+        Index("job_claim_idx", "queue", "priority", "run_at", "id", postgresql_where=text("state = 'ready'")),
+        Index("job_running_idx", "worker_id", postgresql_where=text("state = 'running'")),
+        postgresql_with={"fillfactor": "70", **_HOT},
+    )
+
+
+def _job_history(meta: MetaData) -> None:
+    """Finished jobs. Partitioned by state, then by UTC day of finished_at: retention drops partitions, never rows."""
+    Table(
+        "job_history",
+        meta,
+        Column("id", BigInteger, nullable=False),
+        Column("claims", Integer, nullable=False),
+        Column("attempt", Integer, nullable=False),
+        Column("max_attempts", Integer, nullable=False),
+        Column("priority", SmallInteger, nullable=False),
+        Column("crashes", SmallInteger, nullable=False),
+        Column("queue", Text, nullable=False),
+        Column("task", Text, nullable=False),
+        Column("state", Text, nullable=False),
+        _timestamp("run_at"),
+        _timestamp("created_at"),
+        _timestamp("started_at", nullable=True),
+        _timestamp("finished_at"),
+        Column("worker_id", UUID(as_uuid=True)),
+        Column("timeout", Float(53)),
+        Column("key", Text),
+        Column("group_key", Text),
+        Column("error", Text),
+        Column("args", JSONB, nullable=False),
+        Column("headers", JSONB, nullable=False),
+        Column("result", JSONB),
+        Index("job_history_id_idx", "id"),
+        postgresql_partition_by="LIST (state)",
+    )
+
+
+def _job_attempt(meta: MetaData) -> None:
+    """One row per attempt that did not succeed: what an operator reads to learn why. Partitioned by UTC day."""
+    Table(
+        "job_attempt",
+        meta,
+        Column("job_id", BigInteger, nullable=False),
+        Column("claims", Integer, nullable=False),
+        Column("attempt", Integer, nullable=False),
+        Column("outcome", Text, nullable=False),
+        Column("worker_id", UUID(as_uuid=True)),
+        _timestamp("started_at", nullable=True),
+        _timestamp("finished_at", now=True),
+        _timestamp("retry_at", nullable=True),
+        Column("error_type", Text),
+        Column("message", Text),
+        Column("traceback", Text),
+        CheckConstraint(_one_of("outcome", ATTEMPT_OUTCOMES), name="outcome_check"),
+        Index("job_attempt_job_id_idx", "job_id"),
+        postgresql_partition_by="RANGE (finished_at)",
+    )
+
+
+def _job_key(meta: MetaData) -> None:
+    """Idempotency keys. A row outlives its job when it holds for a period; no foreign key, no index but the key's."""
+    Table(
+        "job_key",
+        meta,
+        Column("job_id", BigInteger, nullable=False),
+        _timestamp("created_at", now=True),
+        _timestamp("until", nullable=True),
+        Column("key", Text, nullable=False),
+        Column("holds", Text, nullable=False),
+        PrimaryKeyConstraint("key"),
+        CheckConstraint(_one_of("holds", KEY_HOLDS), name="holds_check"),
+        CheckConstraint("(holds = 'period') = (until IS NOT NULL)", name="until_check"),
+        CheckConstraint("length(key) BETWEEN 1 AND 500", name="key_check"),
+        postgresql_with=dict(_HOT),
+    )
+
+
+def _queue(meta: MetaData) -> None:
+    """What operators set for a queue. A queue without a row is simply not paused: rows are made when first needed."""
+    Table(
+        "queue",
+        meta,
+        Column("name", Text, nullable=False),
+        _timestamp("created_at", now=True),
+        _timestamp("paused_at", nullable=True),
+        Column("paused_by", Text),
+        Column("pause_reason", Text),
+        PrimaryKeyConstraint("name"),
+    )
+
+
+def _worker(meta: MetaData) -> None:
+    """One row per dispatcher, rewritten at every heartbeat: only the primary key is indexed, so the update stays HOT."""
+    Table(
+        "worker",
+        meta,
+        Column("id", UUID(as_uuid=True), nullable=False),
+        # Of the session advisory lock that the dispatcher holds while its connection lives.
+        Column("lock_key", BigInteger, nullable=False),
+        _timestamp("started_at", now=True),
+        _timestamp("heartbeat_at", now=True),
+        Column("beats", BigInteger, nullable=False, server_default=text("0")),
+        Column("pid", Integer, nullable=False),
+        Column("slots", Integer, nullable=False),
+        Column("running", Integer, nullable=False, server_default=text("0")),
+        Column("state", Text, nullable=False, server_default=text("'starting'")),
+        Column("host", Text, nullable=False),
+        Column("version", Text, nullable=False),
+        Column("app", Text),
+        # NULL: every queue.
+        Column("queues", ARRAY(Text)),
+        Column("tasks", ARRAY(Text), nullable=False, server_default=text("'{}'")),
+        PrimaryKeyConstraint("id"),
+        CheckConstraint(_one_of("state", ("starting", "running", "draining")), name="state_check"),
+        postgresql_with={"fillfactor": "50", "autovacuum_vacuum_threshold": "500", **_without_threshold()},
+    )
+
+
+def _without_threshold() -> dict[str, str]:
+    return {name: value for name, value in _HOT.items() if name != "autovacuum_vacuum_threshold"}
+
+
+def _chore(meta: MetaData) -> None:
+    """Maintenance work, claimed with SKIP LOCKED by whichever dispatcher finds it due: no leader to lose."""
+    Table(
+        "chore",
+        meta,
+        Column("name", Text, nullable=False),
+        _timestamp("due_at", now=True),
+        _timestamp("last_run_at", nullable=True),
+        Column("last_worker", UUID(as_uuid=True)),
+        Column("last_report", Text),
+        Column("last_error", Text),
+        PrimaryKeyConstraint("name"),
+    )
+
+
+def _audit(meta: MetaData) -> None:
+    """Operators' actions, written in the same transaction as the action."""
+    Table(
+        "audit",
+        meta,
+        Column("id", BigInteger, Identity(always=False), nullable=False),
+        _timestamp("at", now=True),
+        Column("actor", Text, nullable=False),
+        Column("action", Text, nullable=False),
+        Column("target", JSONB, nullable=False),
+        Column("reason", Text),
+        PrimaryKeyConstraint("id"),
+    )

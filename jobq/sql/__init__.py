@@ -1,0 +1,38 @@
+"""The SQL statements of jobq, one file each.
+
+A file writes ``{schema}`` where the schema's name belongs (and doubles other braces); parameters are psycopg's
+``%(name)s``. Each file starts with a comment that tells what it does and which plan it must have; `tests/plans/` holds it
+to that.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib.resources import files
+
+from psycopg import sql
+
+
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """A statement for one schema: `text` for SQLAlchemy's ``exec_driver_sql``, `query` for psycopg."""
+
+    name: str
+    text: str
+    query: bytes
+
+
+@lru_cache(maxsize=256)
+def statement(name: str, schema: str) -> Statement:
+    """Return the statement in ``sql/<name>.sql`` with its schema filled in.
+
+    Raises FileNotFoundError for a name without a file: a bug in jobq, never a matter of input.
+    """
+    source = files(__name__).joinpath(f"{name}.sql").read_text(encoding="utf-8")
+    # Comments stay in the file: the server should not parse them again at every call, nor pg_stat_statements keep them.
+    body = "\n".join(line for line in source.splitlines() if not line.lstrip().startswith("--"))
+    # psycopg.sql quotes the identifier; the file is ours, so it may stand as a literal.
+    composed = sql.SQL(body).format(schema=sql.Identifier(schema))
+    query = composed.as_bytes(None)
+    return Statement(name=name, text=query.decode(), query=query)

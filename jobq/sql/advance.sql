@@ -1,0 +1,62 @@
+-- Acknowledge successes and claim new jobs: one statement, one commit.
+--
+-- The fence is (id, claims, worker_id). It does not name `state`, or the planner would take the partial index of running
+-- jobs and walk its dead entries. A claim reads each lane (queue, priority) through job_claim_idx in order, stopping at
+-- now(), so it never reads future jobs, and pulls only as many rows as it takes. `= ANY (ARRAY(…))`: joined to a CTE the
+-- update would become a hash join over the whole table once the plan is generic.
+-- Plan: Index Scan using job_claim_idx under LockRows and Limit; Index Scan using job_pkey; no Sort, no Seq Scan on job.
+-- The first row returned tells how many acknowledgements were accepted; the others are the claimed jobs.
+WITH finished AS (
+    DELETE FROM {schema}.job AS job
+    USING unnest(%(ids)s::bigint[], %(claims)s::integer[], %(results)s::text[], %(seconds)s::double precision[])
+        AS done (id, claims, result, seconds)
+    WHERE job.id = done.id
+      AND job.claims = done.claims
+      AND job.worker_id = %(worker)s
+    RETURNING job.*, done.result, done.seconds
+), kept AS (
+    INSERT INTO {schema}.job_history (
+        id, claims, attempt, max_attempts, priority, crashes, queue, task, state, run_at, created_at, started_at,
+        finished_at, worker_id, timeout, key, group_key, args, headers, result)
+    SELECT id, claims, attempt, max_attempts, priority, crashes, queue, task, 'succeeded', run_at, created_at,
+           now() - seconds * interval '1 second', now(), worker_id, timeout, key, group_key, args, headers,
+           result::jsonb
+    FROM finished
+), freed AS (
+    DELETE FROM {schema}.job_key
+    WHERE key = ANY (ARRAY(SELECT key FROM finished WHERE key IS NOT NULL))
+      AND job_id = ANY (ARRAY(SELECT id FROM finished WHERE key IS NOT NULL))
+      AND holds = 'until_finished'
+), claimed AS (
+    UPDATE {schema}.job AS job
+    SET state = 'running', attempt = job.attempt + 1, claims = job.claims + 1, worker_id = %(worker)s,
+        started_at = now(), progress = NULL
+    WHERE job.id = ANY (ARRAY(
+        SELECT head.id
+        FROM unnest(%(queues)s::text[], %(priorities)s::smallint[]) AS lane (queue, priority)
+        CROSS JOIN LATERAL (
+            SELECT ready.id
+            FROM {schema}.job AS ready
+            WHERE ready.queue = lane.queue
+              AND ready.priority = lane.priority
+              AND ready.state = 'ready'
+              AND ready.run_at <= now()
+            ORDER BY ready.run_at, ready.id
+            LIMIT %(want)s
+            FOR UPDATE SKIP LOCKED
+        ) AS head
+        LIMIT %(want)s
+    ))
+    RETURNING job.id, job.claims, job.task, job.queue, job.args, job.attempt, job.max_attempts, job.crashes,
+              job.timeout, job.headers, job.key, job.expires_at
+), started AS (
+    DELETE FROM {schema}.job_key
+    WHERE key = ANY (ARRAY(SELECT key FROM claimed WHERE key IS NOT NULL))
+      AND job_id = ANY (ARRAY(SELECT id FROM claimed WHERE key IS NOT NULL))
+      AND holds = 'until_started'
+)
+SELECT (SELECT count(*) FROM finished), NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
+UNION ALL
+SELECT id, claims, task, queue, args::text, attempt, max_attempts, crashes, timeout, headers::text,
+       expires_at <= now()
+FROM claimed

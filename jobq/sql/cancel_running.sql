@@ -1,0 +1,15 @@
+-- Asks running jobs to stop. Their workers do it: at the notification, or at their next heartbeat at the latest.
+-- Plan: job_pkey, twice.
+WITH chosen AS MATERIALIZED (
+    SELECT id FROM {schema}.job
+    WHERE id = ANY(%(ids)s) AND state = 'running'
+    ORDER BY id
+    FOR UPDATE SKIP LOCKED
+), asked AS (
+    UPDATE {schema}.job SET cancel_requested_at = coalesce(cancel_requested_at, clock_timestamp())
+    WHERE id = ANY(ARRAY(SELECT id FROM chosen))
+    RETURNING id
+), woken AS MATERIALIZED (
+    SELECT pg_notify(%(channel)s, 'cancel') FROM (SELECT 1 FROM asked LIMIT 1) AS any_asked
+)
+SELECT asked.id FROM asked WHERE (SELECT count(*) FROM woken) >= 0

@@ -1,0 +1,17 @@
+-- Finished jobs by state, each counted up to `bound`, and live jobs set aside, among the newest `bound` live ones.
+-- Plan: the newest entries of each state's job_history_id_idx; job_pkey from its end. No whole table is read.
+SELECT
+    (SELECT count(*) FROM (SELECT id FROM {schema}.job_history WHERE state = 'succeeded'
+                           ORDER BY id DESC LIMIT %(bound)s) AS entry) AS succeeded,
+    (SELECT count(*) FROM (SELECT id FROM {schema}.job_history WHERE state = 'failed'
+                           ORDER BY id DESC LIMIT %(bound)s) AS entry) AS failed,
+    (SELECT count(*) FROM (SELECT id FROM {schema}.job_history WHERE state = 'cancelled'
+                           ORDER BY id DESC LIMIT %(bound)s) AS entry) AS cancelled,
+    (SELECT count(*) FROM (SELECT id FROM {schema}.job_history WHERE state = 'expired'
+                           ORDER BY id DESC LIMIT %(bound)s) AS entry) AS expired,
+    aside.parked, aside.waiting, aside.seen
+FROM (
+    SELECT count(*) FILTER (WHERE entry.state = 'parked') AS parked,
+           count(*) FILTER (WHERE entry.state = 'waiting') AS waiting, count(*) AS seen
+    FROM (SELECT state FROM {schema}.job ORDER BY id DESC LIMIT %(bound)s) AS entry
+) AS aside

@@ -1,0 +1,8 @@
+-- Pauses a queue. No row when it was paused already, and then nothing changes.
+-- Plan: queue_pkey.
+INSERT INTO {schema}.queue AS entry (name, paused_at, paused_by, pause_reason)
+VALUES (%(queue)s, clock_timestamp(), %(actor)s, %(reason)s)
+ON CONFLICT (name) DO UPDATE
+SET paused_at = excluded.paused_at, paused_by = excluded.paused_by, pause_reason = excluded.pause_reason
+WHERE entry.paused_at IS NULL
+RETURNING entry.name

@@ -1,0 +1,80 @@
+-- Every queue with its depth: what is due, what is for later, what runs, what failed, who paused it.
+-- Plan: a loose index scan hops over job_claim_idx from one (queue, priority) to the next; a queue counts at most `bound`
+-- entries of its ranges; running by job_running_idx; failed by the newest `bound` entries of job_history_id_idx.
+WITH RECURSIVE pair AS (
+    (SELECT job.queue, job.priority FROM {schema}.job WHERE job.state = 'ready' ORDER BY job.queue, job.priority LIMIT 1)
+    UNION ALL
+    SELECT following.queue, following.priority
+    FROM pair
+    CROSS JOIN LATERAL (
+        SELECT job.queue, job.priority FROM {schema}.job
+        WHERE job.state = 'ready' AND (job.queue, job.priority) > (pair.queue, pair.priority)
+        ORDER BY job.queue, job.priority LIMIT 1
+    ) AS following
+), few AS MATERIALIZED (
+    SELECT * FROM pair LIMIT 2000
+), depth AS (
+    SELECT lane.queue, due.number AS ready, later.number AS scheduled, first.run_at AS oldest
+    FROM (SELECT DISTINCT few.queue FROM few) AS lane
+    CROSS JOIN LATERAL (
+        SELECT min(entry.run_at) AS run_at FROM few
+        CROSS JOIN LATERAL (
+            SELECT job.run_at FROM {schema}.job
+            WHERE job.state = 'ready' AND job.queue = few.queue AND job.priority = few.priority AND job.run_at <= now()
+            ORDER BY job.run_at LIMIT 1
+        ) AS entry
+        WHERE few.queue = lane.queue
+    ) AS first
+    CROSS JOIN LATERAL (
+        SELECT count(*) AS number FROM (
+            SELECT FROM few
+            CROSS JOIN LATERAL (
+                SELECT FROM {schema}.job
+                WHERE job.state = 'ready' AND job.queue = few.queue AND job.priority = few.priority AND job.run_at <= now()
+                ORDER BY job.run_at LIMIT %(bound)s
+            ) AS entry
+            WHERE few.queue = lane.queue
+            LIMIT %(bound)s
+        ) AS counted
+    ) AS due
+    CROSS JOIN LATERAL (
+        SELECT count(*) AS number FROM (
+            SELECT FROM few
+            CROSS JOIN LATERAL (
+                SELECT FROM {schema}.job
+                WHERE job.state = 'ready' AND job.queue = few.queue AND job.priority = few.priority AND job.run_at > now()
+                ORDER BY job.run_at LIMIT %(bound)s
+            ) AS entry
+            WHERE few.queue = lane.queue
+            LIMIT %(bound)s
+        ) AS counted
+    ) AS later
+), running AS (
+    SELECT entry.queue, count(*) AS number
+    FROM (SELECT job.queue FROM {schema}.job WHERE job.state = 'running' LIMIT %(bound)s) AS entry
+    GROUP BY entry.queue
+), failed AS (
+    SELECT entry.queue, count(*) AS number
+    FROM (SELECT queue FROM {schema}.job_history WHERE state = 'failed' ORDER BY id DESC LIMIT %(bound)s) AS entry
+    GROUP BY entry.queue
+), name AS (
+    SELECT queue FROM depth
+    UNION SELECT queue FROM running
+    UNION SELECT queue FROM failed
+    UNION SELECT name FROM {schema}.queue
+    UNION SELECT unnest(queues) FROM {schema}.worker
+)
+SELECT name.queue AS name,
+       coalesce(depth.ready, 0)::integer AS ready,
+       coalesce(depth.scheduled, 0)::integer AS scheduled,
+       coalesce(running.number, 0)::integer AS running,
+       coalesce(failed.number, 0)::integer AS failed,
+       extract(epoch FROM now() - depth.oldest)::double precision AS oldest_ready_seconds,
+       queue.paused_at, queue.paused_by, queue.pause_reason
+FROM name
+LEFT JOIN depth ON depth.queue = name.queue
+LEFT JOIN running ON running.queue = name.queue
+LEFT JOIN failed ON failed.queue = name.queue
+LEFT JOIN {schema}.queue ON queue.name = name.queue
+ORDER BY name.queue
+LIMIT 1000

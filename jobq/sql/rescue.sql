@@ -1,0 +1,46 @@
+-- Take a dead worker's jobs back, if its count of beats is still what the rescuer watched stand still. One statement: the
+-- deleted row is the right to do it, so two rescuers cannot both. The attempt is given back and a crash counted; a job
+-- that has seen %(max_losses)s of its workers die is failed.
+-- Plan: Index Scan using job_running_idx; no Seq Scan on job.
+WITH dead AS (
+    DELETE FROM {schema}.worker WHERE id = %(dead)s AND beats = %(beats)s RETURNING id
+), finished AS (
+    DELETE FROM {schema}.job AS job
+    USING dead
+    WHERE job.worker_id = dead.id AND job.state = 'running'
+      AND (job.cancel_requested_at IS NOT NULL OR job.crashes + 1 >= %(max_losses)s)
+    RETURNING job.*
+), requeued AS (
+    UPDATE {schema}.job AS job
+    SET state = 'ready', run_at = now(), worker_id = NULL, started_at = NULL, attempt = job.attempt - 1,
+        crashes = job.crashes + 1
+    FROM dead
+    WHERE job.worker_id = dead.id AND job.state = 'running'
+      AND job.cancel_requested_at IS NULL AND job.crashes + 1 < %(max_losses)s
+    RETURNING job.id, job.claims, job.attempt + 1 AS attempt, job.queue
+), kept AS (
+    INSERT INTO {schema}.job_history (
+        id, claims, attempt, max_attempts, priority, crashes, queue, task, state, run_at, created_at, started_at,
+        finished_at, worker_id, timeout, key, group_key, error, args, headers)
+    SELECT id, claims, attempt, max_attempts, priority, crashes + 1, queue, task,
+           CASE WHEN cancel_requested_at IS NOT NULL THEN 'cancelled' ELSE 'failed' END,
+           run_at, created_at, started_at, now(), worker_id, timeout, key, group_key,
+           CASE WHEN cancel_requested_at IS NOT NULL THEN 'cancelled by an operator; its worker died'
+                ELSE 'lost with its worker ' || (crashes + 1) || ' times' END,
+           args, headers
+    FROM finished
+), freed AS (
+    DELETE FROM {schema}.job_key
+    WHERE key = ANY (ARRAY(SELECT key FROM finished WHERE key IS NOT NULL))
+      AND job_id = ANY (ARRAY(SELECT id FROM finished WHERE key IS NOT NULL))
+      AND holds = 'until_finished'
+), attempts AS (
+    INSERT INTO {schema}.job_attempt (job_id, claims, attempt, outcome, worker_id, error_type, message)
+    SELECT id, claims, attempt, 'crashed', %(dead)s, 'WorkerDied', 'the worker stopped giving signs of life' FROM requeued
+    UNION ALL
+    SELECT id, claims, attempt, 'crashed', %(dead)s, 'WorkerDied', 'the worker stopped giving signs of life' FROM finished
+), woken AS (
+    SELECT pg_notify(%(channel)s, 'insert ' || queue) FROM (SELECT DISTINCT queue FROM requeued) AS fresh
+)
+SELECT (SELECT count(*) FROM dead), (SELECT count(*) FROM requeued), (SELECT count(*) FROM finished),
+       (SELECT count(*) FROM woken)

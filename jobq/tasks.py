@@ -1,0 +1,356 @@
+"""Tasks: functions that jobs run, and the typed ways to enqueue them."""
+
+from __future__ import annotations
+
+import inspect
+import random
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Protocol, TypeVar, cast
+
+from jobq.arguments import Arguments
+from jobq.config import Settings
+from jobq.errors import InvalidOption, TaskDefinitionError
+from jobq.jobs import (
+    DEFAULT_KEY_PERIOD,
+    JobRef,
+    JobSource,
+    KeyHolds,
+    NewJob,
+    OnConflict,
+    headers_json,
+    seconds,
+)
+
+if TYPE_CHECKING:
+    from jobq.connections import AnyAsyncConnection, AnyConnection
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inserted:
+    """What an insert did for one job. `id` is None when the key's holder is beyond the transaction's snapshot."""
+
+    id: int | None
+    created: bool
+    replaced: bool
+
+
+class Inserter(JobSource, Protocol):
+    """What a task needs of the application that it belongs to."""
+
+    @property
+    def settings(self) -> Settings: ...
+
+    def insert(self, connection: AnyConnection | None, jobs: Sequence[NewJob]) -> list[Inserted]: ...
+
+    async def insert_async(self, connection: AnyAsyncConnection | None, jobs: Sequence[NewJob]) -> list[Inserted]: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Backoff:
+    """How long a job waits for its next attempt: exponential, capped, with full jitter.
+
+    After attempt n the wait is drawn evenly from 0 to ``min(cap, base * 2 ** (n - 1))`` seconds, so that jobs that
+    failed together do not come back together.
+    """
+
+    base: float = 2.0
+    """Longest wait after the first attempt, in seconds. Smaller retries sooner, and hits a sick service harder."""
+    cap: float = 3600.0
+    """Longest wait after any attempt, in seconds."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.base <= self.cap or not self.cap <= 365 * 86400:
+            raise InvalidOption(
+                f"Backoff(base={self.base!r}, cap={self.cap!r}): give seconds, 0 < base <= cap <= one year"
+            )
+
+    def longest(self, attempt: int) -> float:
+        """Return the most seconds to wait after attempt number `attempt` (1 is the first)."""
+        # The exponent is bounded: 2.0 ** 1024 overflows.
+        return min(self.cap, self.base * 2.0 ** min(max(attempt, 1) - 1, 60))
+
+    def delay(self, attempt: int) -> float:
+        """Draw how many seconds to wait after attempt number `attempt` (1 is the first)."""
+        return random.uniform(0, self.longest(attempt))
+
+
+class _Enqueues(ABC, Generic[P, R]):
+    """The ways to enqueue, the same on a task and on a task with options.
+
+    All of them raise InvalidArguments, at the call, when the arguments do not fit the task's signature.
+    """
+
+    @property
+    @abstractmethod
+    def _bound(self) -> tuple[BaseTask[P, R], NewJob]:
+        """The task, and a job that has every option but no arguments."""
+
+    def job(self, /, *args: P.args, **kwargs: P.kwargs) -> NewJob:
+        """Return a job to insert later, with others, by ``JobQ.enqueue_many``."""
+        task, template = self._bound
+        return template.with_arguments(task.encode_arguments(args, kwargs))
+
+    def enqueue(self, connection: AnyConnection, /, *args: P.args, **kwargs: P.kwargs) -> JobRef[R]:
+        """Insert a job on `connection`, inside its transaction: it runs if and when that commits.
+
+        `connection` is a psycopg Connection, or a SQLAlchemy Connection, Session or scoped_session that uses psycopg. An
+        autocommit connection commits at once. One statement; no commit, no savepoint. Raises KeyConflict for a held key
+        with ``on_conflict="raise"``, ConnectionNotUsable, UnsupportedConnection.
+        """
+        task, _ = self._bound
+        job = self.job(*args, **kwargs)
+        return task.reference(job, task.app.insert(connection, [job])[0])
+
+    async def enqueue_async(self, connection: AnyAsyncConnection, /, *args: P.args, **kwargs: P.kwargs) -> JobRef[R]:
+        """Insert a job on an asynchronous connection, like `enqueue`.
+
+        `connection` is a psycopg AsyncConnection, or a SQLAlchemy AsyncConnection or AsyncSession that uses psycopg.
+        """
+        task, _ = self._bound
+        job = self.job(*args, **kwargs)
+        return task.reference(job, (await task.app.insert_async(connection, [job]))[0])
+
+    def submit(self, /, *args: P.args, **kwargs: P.kwargs) -> JobRef[R]:
+        """Insert a job in a transaction of its own, on a connection of jobq's pool. Raises DatabaseUnavailable."""
+        task, _ = self._bound
+        job = self.job(*args, **kwargs)
+        return task.reference(job, task.app.insert(None, [job])[0])
+
+    async def submit_async(self, /, *args: P.args, **kwargs: P.kwargs) -> JobRef[R]:
+        """Insert a job in a transaction of its own, like `submit`."""
+        task, _ = self._bound
+        job = self.job(*args, **kwargs)
+        return task.reference(job, (await task.app.insert_async(None, [job]))[0])
+
+
+class TaskOptions(_Enqueues[P, R]):
+    """A task with options for the jobs that it enqueues. Made by ``task.options(…)``; may be kept and used often."""
+
+    def __init__(self, task: BaseTask[P, R], template: NewJob) -> None:
+        self._pair = (task, template)
+
+    @property
+    def _bound(self) -> tuple[BaseTask[P, R], NewJob]:
+        return self._pair
+
+    def __repr__(self) -> str:
+        return f"<options of {self._pair[0]!r}>"
+
+
+class BaseTask(_Enqueues[P, R]):
+    """A registered function. Made by ``@q.task``; calling it calls the function, with no job and no database."""
+
+    def __init__(
+        self,
+        app: Inserter,
+        function: Callable[..., Any],
+        *,
+        name: str | None = None,
+        queue: str = "default",
+        priority: int = 5,
+        max_attempts: int = 10,
+        backoff: Backoff | None = None,
+        timeout: float | timedelta | None = None,
+        retry_on: tuple[type[BaseException], ...] = (Exception,),
+        no_retry_on: tuple[type[BaseException], ...] = (),
+        headers: Mapping[str, Any] | None = None,
+        local_names: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.app = app
+        self.function = function
+        self.name = name if name is not None else _name(function)
+        self.arguments = Arguments(self.name, function, local_names)
+        self.backoff = backoff or Backoff()
+        self.retry_on = _exceptions(self.name, "retry_on", retry_on)
+        self.no_retry_on = _exceptions(self.name, "no_retry_on", no_retry_on)
+        try:
+            self._template = NewJob(
+                task=self.name,
+                queue=queue,
+                priority=priority,
+                max_attempts=max_attempts,
+                timeout=None if timeout is None else seconds("timeout", timeout),
+                headers=dict(headers or {}),
+            )
+        except InvalidOption as error:
+            raise TaskDefinitionError(f"{self.name}: {error}") from None
+        self.__module__ = function.__module__
+        self.__doc__ = function.__doc__
+        self.__name__ = getattr(function, "__name__", self.name)
+        self.__qualname__ = getattr(function, "__qualname__", self.name)
+        self.__wrapped__ = function
+
+    @property
+    def is_async(self) -> bool:
+        """Whether the function is an ``async def``."""
+        return isinstance(self, AsyncTask)
+
+    @property
+    def queue(self) -> str:
+        """Queue of jobs enqueued without that option."""
+        return self._template.queue
+
+    @property
+    def priority(self) -> int:
+        """Priority of jobs enqueued without that option."""
+        return self._template.priority
+
+    @property
+    def max_attempts(self) -> int:
+        """How often jobs enqueued without that option are tried."""
+        return self._template.max_attempts
+
+    @property
+    def timeout(self) -> float | None:
+        """Seconds that an attempt of a job enqueued without that option may take."""
+        return self._template.timeout
+
+    @property
+    def headers(self) -> Mapping[str, Any]:
+        """Headers that every job of this task carries."""
+        return self._template.headers
+
+    @property
+    def _bound(self) -> tuple[BaseTask[P, R], NewJob]:
+        return self, self._template
+
+    def options(
+        self,
+        *,
+        queue: str | None = None,
+        priority: int | None = None,
+        key: str | None = None,
+        key_holds: KeyHolds = "period",
+        key_period: float | timedelta = DEFAULT_KEY_PERIOD,
+        on_conflict: OnConflict = "return",
+        delay: float | timedelta | None = None,
+        run_at: datetime | None = None,
+        max_attempts: int | None = None,
+        timeout: float | timedelta | None = None,
+        headers: Mapping[str, Any] | None = None,
+    ) -> TaskOptions[P, R]:
+        """Return this task with options for its jobs; what is not given is as the task was defined.
+
+        :param queue: where to wait, 1 to 100 characters.
+        :param priority: 0 to 9; 9 runs first.
+        :param key: idempotency key, 1 to 500 characters: one job while it is held, under any concurrency.
+        :param key_holds: ``period`` (for `key_period` from the insert), ``until_finished`` or ``until_started``.
+        :param key_period: seconds or timedelta; 7 days by default. Longer costs a row in a table that long.
+        :param on_conflict: when the key is held: ``return`` its job; ``replace`` that job's arguments, headers and
+            time if it has not started; or ``raise`` KeyConflict.
+        :param delay: seconds or timedelta until the start, by the database's clock.
+        :param run_at: earliest start, an aware datetime; a past one means at once.
+        :param max_attempts: how often to try, the first time included.
+        :param timeout: seconds or timedelta that one attempt may take.
+        :param headers: JSON object, laid over the task's own headers.
+
+        Raises InvalidOption.
+        """
+        if key is None and (key_holds != "period" or on_conflict != "return" or key_period != DEFAULT_KEY_PERIOD):
+            raise InvalidOption("key_holds, key_period and on_conflict say how a key is held: give key=… as well")
+        if key_holds != "period" and key_period != DEFAULT_KEY_PERIOD:
+            raise InvalidOption(f"key_period is for key_holds='period', not for {key_holds!r}: give one of them")
+        if headers is not None:
+            headers_json(headers)
+        own = self._template
+        return TaskOptions(
+            self,
+            replace(
+                own,
+                queue=own.queue if queue is None else queue,
+                priority=own.priority if priority is None else priority,
+                key=key,
+                key_holds=key_holds,
+                key_period=seconds("key_period", key_period),
+                on_conflict=on_conflict,
+                delay=None if delay is None else seconds("delay", delay),
+                run_at=run_at,
+                max_attempts=own.max_attempts if max_attempts is None else max_attempts,
+                timeout=own.timeout if timeout is None else seconds("timeout", timeout),
+                headers=own.headers if headers is None else {**own.headers, **headers},
+            ),
+        )
+
+    def ref(self, job_id: int) -> JobRef[R]:
+        """Return a reference to a job of this task by its id, to ask for its status or result."""
+        return JobRef(job_id, created=False, replaced=False, key=None, source=self.app, decode=self._decode_result)
+
+    def reference(self, job: NewJob, inserted: Inserted) -> JobRef[R]:
+        """Return the reference to `job`, of which `inserted` tells what became."""
+        return JobRef(
+            inserted.id,
+            created=inserted.created,
+            replaced=inserted.replaced,
+            key=job.key,
+            source=self.app,
+            decode=self._decode_result,
+        )
+
+    def encode_arguments(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> str:
+        """Return the JSON of a call's arguments. Raises InvalidArguments."""
+        return self.arguments.encode(args, kwargs, self.app.settings.max_args_bytes)
+
+    def decode_arguments(self, raw: bytes | str) -> dict[str, Any]:
+        """Return stored arguments as keyword arguments for `function`. Raises InvalidArguments."""
+        return self.arguments.decode(raw)
+
+    def encode_result(self, value: Any, limit: int) -> bytes:
+        """Return the JSON of what `function` returned, of at most `limit` bytes. Raises ResultError."""
+        return self.arguments.encode_result(value, limit)
+
+    def retry_delay(self, error: BaseException, attempt: int) -> float | None:
+        """Return how many seconds to wait after `attempt` failed with `error`; None: do not try again.
+
+        How many attempts a job has is the job's own matter and is not looked at here.
+        """
+        if isinstance(error, self.no_retry_on) or not isinstance(error, self.retry_on):
+            return None
+        return self.backoff.delay(attempt)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.name!r}>"
+
+    def _decode_result(self, raw: str) -> R:
+        return cast(R, self.arguments.decode_result(raw))
+
+
+class Task(BaseTask[P, R]):
+    """A task whose function is a ``def``; it runs on a thread."""
+
+    def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Call the function itself: no job, no database."""
+        return cast(R, self.function(*args, **kwargs))
+
+
+class AsyncTask(BaseTask[P, R]):
+    """A task whose function is an ``async def``; it runs on an event loop. Results are what the coroutine returns."""
+
+    def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]:
+        """Call the function itself and return its coroutine: no job, no database."""
+        return cast("Coroutine[Any, Any, R]", self.function(*args, **kwargs))
+
+
+def task_class(function: Callable[..., Any]) -> type[Task[..., Any]] | type[AsyncTask[..., Any]]:
+    """Return which class of task `function` makes."""
+    return AsyncTask if inspect.iscoroutinefunction(function) else Task
+
+
+def _name(function: Callable[..., Any]) -> str:
+    name = getattr(function, "__name__", None)
+    if not name or name == "<lambda>":
+        raise TaskDefinitionError(f"{function!r} has no name: give the task one with name=…")
+    return cast(str, name)
+
+
+def _exceptions(task: str, option: str, given: object) -> tuple[type[BaseException], ...]:
+    found = given if isinstance(given, tuple) else (given,)
+    for item in found:
+        if not (isinstance(item, type) and issubclass(item, BaseException)):
+            raise TaskDefinitionError(f"{task}: {option}={given!r}: give a tuple of exception classes")
+    return cast("tuple[type[BaseException], ...]", found)

@@ -1,0 +1,338 @@
+"""The hot loop: outcomes to history, ready jobs to runners, one statement and one commit a round.
+
+While there is work, a round follows the other, and what has ended meanwhile makes its batch: the busier, the larger. When
+nothing is ready the loop sleeps until a notification, an outcome, the next due job, or the poll.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from typing import Any
+
+import psycopg
+from psycopg import AsyncConnection
+
+from jobq.tasks import Backoff
+from jobq.worker.database import connect, fetch, is_connection_loss
+from jobq.worker.frames import Ending, Progress, Setback, Success
+from jobq.worker.lanes import Lanes
+from jobq.worker.lease import Lease
+from jobq.worker.options import WorkerOptions
+from jobq.worker.outcomes import MAX_BATCH, Ledger
+from jobq.worker.pace import Pace
+from jobq.worker.pool import RunnerPool
+
+logger = logging.getLogger("jobq.worker")
+
+# Acknowledgements wait this long for company, unless a slot idles.
+FLUSH_AFTER = 0.002
+# How often queues and settings are read anew, and the jobs held compared with those that the database thinks we hold.
+RECONCILE_INTERVAL = 5.0
+# How often what running jobs say of their progress is written down.
+PROGRESS_INTERVAL = 1.0
+_RECONNECT = Backoff(base=0.1, cap=2)
+
+
+class Advance:
+    """Claims for, and acknowledges from, one pool of runners."""
+
+    def __init__(self, options: WorkerOptions, pool: RunnerPool, lease: Lease) -> None:
+        self._options = options
+        self._schema = options.settings.schema
+        self._pool = pool
+        self._lease = lease
+        self._ledger = Ledger(self._schema)
+        self._lanes = Lanes(options.queues)
+        self._pace = Pace()
+        self._connection: AsyncConnection[Any] | None = None
+        self._lock = asyncio.Lock()
+        self._successes: list[Success] = []
+        self._setbacks: list[Setback] = []
+        self._progress: dict[int, Progress] = {}
+        self._ended = asyncio.Event()
+        self._woken = asyncio.Event()
+        self._more = True
+        """Whether the last claim found as many jobs as it wanted, so that there may be more."""
+        self._reconcile_at = 0.0
+        self._blocked = 0
+        self._due_at: float | None = None
+        """When the next future job is due, as far as we know; None: look it up."""
+        self.held: str | None = None
+        """Why nothing is claimed at present; None when claims go on."""
+        self.finished = 0
+        """Outcomes recorded so far."""
+
+    # --- what the others tell --------------------
+
+    def succeeded(self, success: Success) -> None:
+        """A runner reports a success."""
+        self._successes.append(success)
+        self._ended.set()
+
+    def set_back(self, setback: Setback) -> None:
+        """A runner, or the pool in its name, reports anything else."""
+        self._setbacks.append(setback)
+        self._ended.set()
+
+    def progressed(self, progress: Progress) -> None:
+        """A runner reports progress; the last word before a round counts."""
+        self._progress[progress.id] = progress
+        self._reconcile_at = min(self._reconcile_at, time.monotonic() + PROGRESS_INTERVAL)
+
+    def notified(self, payload: str) -> None:
+        """A notification arrived; empty: some may have been missed."""
+        kind, _, queue = payload.partition(" ")
+        if kind == "insert":
+            if self._lanes.hear(queue):
+                self._more = True
+                self._due_at = None
+                self._woken.set()
+        else:
+            self._reconcile_at = 0.0
+            self._woken.set()
+
+    def ready(self) -> None:
+        """A runner has become ready."""
+        self._more = True
+        self._woken.set()
+
+    def poke(self) -> None:
+        """Make the loop look at its state now."""
+        self._woken.set()
+
+    def hold(self, reason: str) -> None:
+        """Claim nothing until `release_hold`."""
+        self.held = reason
+
+    def release_hold(self) -> None:
+        """Claim again."""
+        self.held = None
+        self._more = True
+        self._woken.set()
+
+    async def forget(self) -> None:
+        """Drop the outcomes of an identity that is no longer ours: the fence would refuse them."""
+        async with self._lock:
+            self._successes.clear()
+            self._setbacks.clear()
+            self._progress.clear()
+
+    # --- the loop --------------------
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Advance until `stop` is set or, with `drain`, until no work is left."""
+        failures = 0
+        while not stop.is_set():
+            try:
+                if await self._round():
+                    if self._options.drain and await self._drained():
+                        return
+                    await self._idle()
+                failures = 0
+            except (psycopg.Error, OSError, TimeoutError) as error:
+                if not is_connection_loss(error, self._connection):
+                    raise
+                failures += 1
+                await self._lost(error, failures)
+
+    async def _lost(self, error: BaseException, failures: int) -> None:
+        logger.warning("the database does not answer", extra={"error": str(error).strip() or type(error).__name__})
+        self._reconcile_at = 0.0
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            await connection.close()
+        await asyncio.sleep(_RECONNECT.delay(min(failures, 6)))
+
+    async def _round(self) -> bool:
+        """Do one round. Return whether there is nothing to do now."""
+        if time.monotonic() >= self._reconcile_at:
+            await self._reconcile()
+        want = self._want()
+        if self._successes or self._setbacks or (want > 0 and self._more):
+            await self._step(want)
+        if self._successes or self._setbacks:
+            await self._gather()
+            return False
+        return not (self._more and self._want() > 0)
+
+    def _want(self) -> int:
+        if self.held or not self._pool.ready or not self._lease.fresh:
+            return 0
+        return min(MAX_BATCH, self._pool.slots + self._pace.prefetch() - self._pool.held)
+
+    async def _gather(self) -> None:
+        """Let outcomes collect for a moment, unless a slot idles for want of the next claim."""
+        if self._pool.held >= self._pool.slots and len(self._successes) < MAX_BATCH // 2:
+            await asyncio.sleep(FLUSH_AFTER)
+
+    async def _step(self, want: int) -> None:
+        async with self._lock:
+            connection = await self._connected()
+            if self._setbacks:
+                await self._settle(connection)
+            successes = self._successes[:MAX_BATCH]
+            lanes = self._lanes.arrays() if want > 0 else ([], [])
+            if not successes and not lanes[0]:
+                self._more = False
+                return
+            begun = time.monotonic()
+            # A notification from here on is about jobs that this claim may not see.
+            self._more = False
+            claimed, refused = await self._ledger.advance(
+                connection, self._lease.worker, successes, lanes, max(want, 0)
+            )
+            del self._successes[: len(successes)]
+            self._setbacks += refused
+            self.finished += claimed.accepted
+            if claimed.accepted + len(refused) < len(successes):
+                logger.warning(
+                    "outcomes were refused: those jobs were no longer ours",
+                    extra={"refused": len(successes) - claimed.accepted - len(refused)},
+                )
+            now = time.monotonic()
+            self._pace.measured(now, len(successes), now - begun)
+            self._setbacks += [Setback(job.id, job.claims, Ending.EXPIRE, message="expired") for job in claimed.expired]
+            found = len(claimed.jobs) + len(claimed.expired)
+            if want > 0 and found >= want:
+                self._more = True
+            if claimed.jobs:
+                self._blocked = 0
+                # While the statement was on its way, everything may have stood still.
+                if self.held or not self._lease.fresh:
+                    self._setbacks += [Setback(job.id, job.claims, Ending.RELEASE) for job in claimed.jobs]
+                else:
+                    await self._pool.give(claimed.jobs)
+
+    async def _settle(self, connection: AsyncConnection[Any]) -> None:
+        setbacks = self._setbacks[:MAX_BATCH]
+        for setback in setbacks:
+            if setback.ending is Ending.RELEASE and setback.message is not None:
+                logger.warning("a job was put back", extra={"job": setback.id, "reason": setback.message})
+            if setback.recorded is not None:
+                logger.log(
+                    logging.ERROR if setback.ending is Ending.FAIL else logging.WARNING,
+                    "job failed" if setback.ending is Ending.FAIL else "job set back",
+                    extra={
+                        "job": setback.id,
+                        "outcome": setback.recorded,
+                        "error": f"{setback.error_type}: {setback.message}",
+                        "retry_in": round(setback.delay, 1) if setback.ending is not Ending.FAIL else None,
+                    },
+                )
+        self.finished += await self._ledger.settle(connection, self._lease.worker, setbacks)
+        del self._setbacks[: len(setbacks)]
+        if any(setback.ending is not Ending.FAIL for setback in setbacks):
+            # Some may be ready again at once, others sooner than what was next.
+            self._more = True
+            self._due_at = None
+
+    async def _idle(self) -> None:
+        """Sleep until there is reason for a round: an outcome, a notification, the next due job, or the poll."""
+        patience = self._options.poll_interval
+        if self._want() > 0:
+            patience = min(patience, await self._until_due())
+        self._ended.clear()
+        if self._successes or self._setbacks:
+            return
+        waits = [asyncio.ensure_future(event.wait()) for event in (self._ended, self._woken)]
+        try:
+            done, _ = await asyncio.wait(waits, timeout=max(patience, 0.001), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for wait in waits:
+                wait.cancel()
+        if not done:
+            self._more = True
+            self._due_at = None
+        self._woken.clear()
+
+    async def _until_due(self) -> float:
+        """Return the seconds until the next job is due, as far as that is known; the poll interval at most."""
+        if self._due_at is None:
+            due = await self._look_up_due()
+            # A job that is due and was not claimed is locked by someone: look again, ever less often.
+            self._blocked = self._blocked + 1 if due <= 0 else 0
+            self._due_at = time.monotonic() + max(due, min(0.005 * 2**self._blocked, self._options.poll_interval))
+        return self._due_at - time.monotonic()
+
+    async def _look_up_due(self) -> float:
+        lanes = self._lanes.arrays()
+        if not lanes[0]:
+            return self._options.poll_interval
+        async with self._lock:
+            rows = await fetch(await self._connected(), self._schema, "next_due", queues=lanes[0], priorities=lanes[1])
+        due: float | None = rows[0][0]
+        return self._options.poll_interval if due is None else min(due, self._options.poll_interval)
+
+    # --- keeping the account straight --------------------
+
+    async def _connected(self) -> AsyncConnection[Any]:
+        if self._connection is None or self._connection.closed:
+            self._connection = await connect(self._options.settings, "advance")
+        return self._connection
+
+    async def _reconcile(self) -> None:
+        """Read queues and settings anew, write progress, and give back claims that we do not know to have.
+
+        On the connection that claims, between two claims: so no claim of ours is on its way, and what the database holds in
+        our name and no runner has was lost with a statement whose answer we never saw.
+        """
+        async with self._lock:
+            connection = await self._connected()
+            if self._lanes.refresh((row[0], row[1]) for row in await fetch(connection, self._schema, "lanes")):
+                self._more = True
+            if self._progress:
+                said = [self._progress[job_id] for job_id in sorted(self._progress)]
+                self._progress.clear()
+                await fetch(
+                    connection,
+                    self._schema,
+                    "progress",
+                    worker=self._lease.worker,
+                    ids=[p.id for p in said],
+                    claims=[p.claims for p in said],
+                    done=[p.done for p in said],
+                    totals=[p.total for p in said],
+                )
+            known = {(s.id, s.claims) for s in self._successes} | {(s.id, s.claims) for s in self._setbacks}
+            for job_id, claims in await fetch(connection, self._schema, "held_jobs", worker=self._lease.worker):
+                if (job_id, claims) not in known and not self._pool.holds(job_id, claims):
+                    logger.warning("giving back a job that was claimed and never arrived", extra={"job": job_id})
+                    self._setbacks.append(Setback(job_id, claims, Ending.RELEASE))
+        self._reconcile_at = time.monotonic() + RECONCILE_INTERVAL
+
+    async def look_for_cancellations(self, connection: AsyncConnection[Any]) -> None:
+        """Pass operators' cancellations on to the runners."""
+        if rows := await fetch(connection, self._schema, "cancel_requests", worker=self._lease.worker):
+            self._pool.cancel([row[0] for row in rows])
+
+    async def _drained(self) -> bool:
+        """Tell whether no served queue has a job that is due, and nobody is running one."""
+        if self._successes or self._setbacks or self._pool.held:
+            return False
+        await self._reconcile()
+        if self._setbacks or self._more:
+            return False
+        async with self._lock:
+            rows = await fetch(
+                await self._connected(),
+                self._schema,
+                "drained",
+                queues=list(self._options.queues) if self._options.queues is not None else None,
+            )
+        return bool(rows[0][0])
+
+    async def flush(self) -> None:
+        """Record what has ended, claiming nothing; used while stopping. Errors are logged, and tried again."""
+        if not (self._successes or self._setbacks):
+            return
+        try:
+            await self._step(0)
+        except (psycopg.Error, OSError, TimeoutError) as error:
+            await self._lost(error, 1)
+
+    async def close(self) -> None:
+        """Close the connection."""
+        if self._connection is not None:
+            await self._connection.close()

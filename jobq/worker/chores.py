@@ -1,0 +1,145 @@
+"""Maintenance: rows in `chore`, each done by whichever worker finds it due. There is no leader to lose."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+import psycopg
+from psycopg import AsyncConnection, sql
+
+from jobq.worker.database import fetch, is_connection_loss
+from jobq.worker.options import WorkerOptions
+
+logger = logging.getLogger("jobq.worker")
+
+# Partitions are made this many days ahead: as long as no worker may run before rows fall into the default partition.
+DAYS_AHEAD = 7
+# Expired keys are deleted in batches, at most so many a time.
+KEY_BATCH = 5_000
+KEY_BATCHES = 40
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Chore:
+    """A piece of maintenance: how often, how soon again after an error, and what to do. Returns its report."""
+
+    name: str
+    every: timedelta
+    after_error: timedelta
+    work: Callable[[AsyncConnection[Any]], Awaitable[str]]
+
+
+class Chores:
+    """The chores of one schema, done over one connection."""
+
+    def __init__(self, options: WorkerOptions) -> None:
+        self._schema = options.settings.schema
+        succeeded = timedelta(days=options.keep_succeeded_days)
+        others = timedelta(days=options.keep_failed_days)
+        self._keep = {
+            "job_history_succeeded": succeeded,
+            "job_history_failed": others,
+            "job_history_cancelled": others,
+            "job_history_expired": others,
+            "job_attempt": others,
+        }
+        self.chores = {
+            chore.name: chore
+            for chore in (
+                Chore(
+                    name="partitions",
+                    every=timedelta(hours=1),
+                    after_error=timedelta(minutes=1),
+                    work=self.make_partitions,
+                ),
+                Chore(
+                    name="retention",
+                    every=timedelta(hours=1),
+                    after_error=timedelta(minutes=1),
+                    work=self.drop_partitions,
+                ),
+                Chore(
+                    name="orphans",
+                    every=timedelta(minutes=1),
+                    after_error=timedelta(minutes=1),
+                    work=self.release_orphans,
+                ),
+                Chore(
+                    name="keys",
+                    every=timedelta(minutes=5),
+                    after_error=timedelta(minutes=1),
+                    work=self.expire_keys,
+                ),
+            )
+        }
+
+    async def register(self, connection: AsyncConnection[Any]) -> None:
+        """Make the rows of chores that have none: a new version's."""
+        await fetch(connection, self._schema, "chore_register", names=sorted(self.chores))
+
+    async def run_due(self, connection: AsyncConnection[Any], worker: UUID) -> int:
+        """Do every chore that is due and that no other worker is doing; return how many were done.
+
+        The chore's row stays locked while it is done; its outcome is written even when it fails.
+        """
+        done = 0
+        while True:
+            async with connection.transaction():
+                rows = await fetch(connection, self._schema, "chore_claim", names=sorted(self.chores))
+                if not rows:
+                    return done
+                chore = self.chores[rows[0][0]]
+                report, error = "", None
+                try:
+                    async with connection.transaction():
+                        report = await chore.work(connection)
+                except psycopg.Error as failure:
+                    if is_connection_loss(failure, connection) and connection.closed:
+                        raise
+                    error = str(failure).strip()
+                    logger.warning("a chore failed", extra={"chore": chore.name, "error": error})
+                await fetch(
+                    connection,
+                    self._schema,
+                    "chore_done",
+                    name=chore.name,
+                    worker=worker,
+                    report=report,
+                    error=error,
+                    again=chore.every if error is None else chore.after_error,
+                )
+                done += 1
+
+    async def make_partitions(self, connection: AsyncConnection[Any]) -> str:
+        """Make the days' partitions ahead of time."""
+        query = sql.SQL("SELECT {}.make_partitions(%s)").format(sql.Identifier(self._schema))
+        rows = await (await connection.execute(query, (DAYS_AHEAD,))).fetchall()
+        return f"{len(rows)} partitions made"
+
+    async def drop_partitions(self, connection: AsyncConnection[Any]) -> str:
+        """Drop the partitions whose last row has been kept for long enough."""
+        dropped = 0
+        query = sql.SQL("SELECT {}.drop_partitions(%s, %s)").format(sql.Identifier(self._schema))
+        for parent, keep in self._keep.items():
+            dropped += len(await (await connection.execute(query, (parent, keep))).fetchall())
+        return f"{dropped} partitions dropped"
+
+    async def release_orphans(self, connection: AsyncConnection[Any]) -> str:
+        """Put back jobs that run in the name of a worker that is long gone: claims that crossed with its rescue."""
+        rows = await fetch(connection, self._schema, "release_orphans", channel=self._schema)
+        return f"{rows[0][0]} jobs released"
+
+    async def expire_keys(self, connection: AsyncConnection[Any]) -> str:
+        """Delete keys whose period is over, a batch at a time."""
+        expired = 0
+        for _ in range(KEY_BATCHES):
+            rows = await fetch(connection, self._schema, "keys_expire", batch=KEY_BATCH)
+            expired += rows[0][0]
+            if rows[0][0] < KEY_BATCH:
+                break
+        return f"{expired} keys expired"

@@ -1,0 +1,255 @@
+"""The dispatcher: the process that talks to the database, and runs no user code.
+
+Loops in one event loop, each with its own connection, so that none waits for another's statement: `advance` acknowledges
+and claims, `lease` heartbeats and watches the others, `wake` listens, `chores` maintains, `supervise` watches the runners.
+A loop that fails for any other reason than a lost connection ends the worker, loudly: half a worker is worse than none.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import time
+from collections.abc import Coroutine
+from typing import Any
+
+import psycopg
+from psycopg import AsyncConnection
+
+from jobq.worker.advance import Advance
+from jobq.worker.chores import Chores
+from jobq.worker.database import connect, is_connection_loss, is_refusal
+from jobq.worker.lease import Lease, LeaseLost, wait_or
+from jobq.worker.options import WorkerOptions
+from jobq.worker.pool import RunnerPool
+from jobq.worker.wake import Listener
+
+logger = logging.getLogger("jobq.worker")
+
+SUPERVISE_INTERVAL = 0.1
+CHORES_INTERVAL = 30.0
+# What running jobs get, once told to stop, before their runners are killed.
+CANCEL_GRACE = 2.0
+
+
+class Dispatcher:
+    """One worker, from its start to its end."""
+
+    def __init__(self, options: WorkerOptions, version: str) -> None:
+        self._options = options
+        self._settings = options.settings
+        self._pool: RunnerPool
+        self._advance: Advance
+        self._lease = Lease(options, version)
+        self._chores = Chores(options)
+        self._state = "running"
+        self._stop = asyncio.Event()
+        self._hurry = asyncio.Event()
+        self._rejoin = asyncio.Lock()
+        self._lease_connection: AsyncConnection[Any] | None = None
+
+    async def run(self) -> None:
+        """Work until told to stop (or, with `drain`, until nothing is left).
+
+        Raises AppImportError, psycopg.OperationalError when the database cannot be reached at the start, and whatever bug
+        of ours ended a loop.
+        """
+        self._pool = RunnerPool(
+            self._options,
+            on_success=lambda success: self._advance.succeeded(success),  # noqa: PLW0108  (it is made below)
+            on_setback=lambda setback: self._advance.set_back(setback),  # noqa: PLW0108  (it is made below)
+            on_ready=lambda: self._advance.ready(),  # noqa: PLW0108  (it is made below)
+            on_progress=lambda progress: self._advance.progressed(progress),  # noqa: PLW0108  (it is made below)
+        )
+        self._advance = Advance(self._options, self._pool, self._lease)
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._signalled, number)
+        try:
+            await self._chores_once(register=True)
+            await self._until_stopped(self._pool.start())
+            if not self._stop.is_set():
+                await self._work()
+        finally:
+            await self._pool.close()
+            for number in (signal.SIGTERM, signal.SIGINT):
+                loop.remove_signal_handler(number)
+
+    def _signalled(self, number: int) -> None:
+        if self._stop.is_set():
+            logger.warning("second signal: stopping at once", extra={"signal": signal.Signals(number).name})
+            self._hurry.set()
+            return
+        logger.info("stopping", extra={"signal": signal.Signals(number).name, "running": self._pool.held})
+        self._stop.set()
+        self._advance.poke()
+
+    async def _until_stopped(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.ensure_future(work)
+        stop = asyncio.ensure_future(self._stop.wait())
+        await asyncio.wait({task, stop}, return_when=asyncio.FIRST_COMPLETED)
+        stop.cancel()
+        if task.done():
+            await task
+        else:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    async def _work(self) -> None:
+        self._lease_connection = await connect(self._settings, "lease")
+        await self._lease.register(self._lease_connection, self._pool.slots, self._pool.tasks)
+        logger.info(
+            "working",
+            extra={
+                "worker": str(self._lease.worker),
+                "app": self._options.app,
+                "tasks": len(self._pool.tasks),
+                "slots": self._options.concurrency * self._options.processes,
+                "queues": ",".join(self._options.queues) if self._options.queues else "all",
+            },
+        )
+        helpers = [
+            asyncio.create_task(self._keep_lease(), name="lease"),
+            asyncio.create_task(Listener(self._settings, self._advance.notified).run(), name="wake"),
+            asyncio.create_task(self._do_chores(), name="chores"),
+            asyncio.create_task(self._supervise(), name="supervise"),
+        ]
+        advance = asyncio.create_task(self._advance.run(self._stop), name="advance")
+        try:
+            await asyncio.wait([*helpers, advance], return_when=asyncio.FIRST_COMPLETED)
+            if advance.done() and not advance.exception():
+                await self._finish(helpers)
+            for task in [advance, *helpers]:
+                if task.done() and not task.cancelled() and (error := task.exception()) is not None:
+                    logger.critical("a part of the worker failed", exc_info=error, extra={"part": task.get_name()})
+                    raise error
+        finally:
+            for task in [advance, *helpers]:
+                task.cancel()
+            await asyncio.gather(advance, *helpers, return_exceptions=True)
+            await self._leave()
+
+    # --- the loops --------------------
+
+    async def _keep_lease(self) -> None:
+        """Heartbeat, and once a second look after the others. The fence is watched elsewhere: a query may hang."""
+        next_beat = 0.0
+        while True:
+            try:
+                connection = self._lease_connection
+                if connection is None or connection.closed:
+                    connection = self._lease_connection = await connect(self._settings, "lease")
+                    await self._lease.lock(connection)
+                    next_beat = 0.0
+                if time.monotonic() >= next_beat:
+                    next_beat = time.monotonic() + self._options.heartbeat_interval
+                    async with asyncio.timeout(self._options.heartbeat_interval * 2):
+                        await self._lease.beat(
+                            connection, running=self._pool.held, state=self._state, tasks=self._pool.tasks
+                        )
+                    await self._advance.look_for_cancellations(connection)
+                async with asyncio.timeout(10):
+                    await self._lease.look(connection)
+                await asyncio.sleep(min(1.0, self._options.heartbeat_interval / 2))
+            except LeaseLost:
+                logger.error("the lease is lost: another worker took this one for dead")
+                await self._start_anew()
+            except (psycopg.Error, OSError, TimeoutError) as error:
+                if not is_connection_loss(error, connection):
+                    raise
+                self._lease.refused = is_refusal(error)
+                self._lease.locked = False
+                logger.warning("no heartbeat", extra={"error": str(error).strip() or type(error).__name__})
+                await _close(self._lease_connection)
+                self._lease_connection = None
+                await asyncio.sleep(0.25)
+
+    async def _start_anew(self) -> None:
+        """Give up everything held under the old identity, and take a new one."""
+        self._advance.hold("the lease is lost")
+        self._pool.kill_all("the lease is lost")
+        while self._pool.held:
+            self._pool.changed.clear()
+            await wait_or(self._pool.changed, 0.5)
+        connection = self._lease_connection = await self._reconnected()
+        await self._advance.forget()
+        await self._lease.register(connection, self._options.concurrency * self._options.processes, self._pool.tasks)
+        self._advance.release_hold()
+
+    async def _reconnected(self) -> AsyncConnection[Any]:
+        await _close(self._lease_connection)
+        return await connect(self._settings, "lease")
+
+    async def _supervise(self) -> None:
+        while True:
+            self._pool.supervise(self._lease.last_beat + self._lease.fence_after)
+            silent = time.monotonic() - self._lease.last_beat
+            if silent > self._lease.fence_after and not self._advance.held:
+                logger.error("no heartbeat for too long: killing the running jobs", extra={"silent": round(silent, 1)})
+                self._advance.hold("no heartbeat")
+                self._pool.kill_all("no heartbeat for too long")
+            elif self._advance.held == "no heartbeat" and silent < self._options.heartbeat_interval:
+                self._advance.release_hold()
+            await asyncio.sleep(SUPERVISE_INTERVAL)
+
+    async def _do_chores(self) -> None:
+        while True:
+            await asyncio.sleep(CHORES_INTERVAL)
+            try:
+                await self._chores_once()
+            except (psycopg.Error, OSError, TimeoutError) as error:
+                logger.warning("no chores", extra={"error": str(error).strip()})
+
+    async def _chores_once(self, *, register: bool = False) -> None:
+        connection = await connect(self._settings, "chores")
+        async with connection:
+            if register:
+                await self._chores.register(connection)
+            await self._chores.run_due(connection, self._lease.worker)
+
+    # --- the end --------------------
+
+    async def _finish(self, helpers: list[asyncio.Task[None]]) -> None:
+        """Let running jobs end, then make them; heartbeats go on until the last one is released."""
+        self._state = "draining"
+        deadline = time.monotonic() + self._options.shutdown_timeout
+        self._pool.recall()
+        while self._pool.held and time.monotonic() < deadline and not self._hurry.is_set():
+            await self._advance.flush()
+            await wait_or(self._hurry, 0.02)
+            if any(task.done() for task in helpers):
+                return
+        if self._pool.held:
+            logger.warning("stopping jobs that have not ended in time", extra={"jobs": self._pool.held})
+            self._pool.cancel_all()
+            deadline = time.monotonic() + (0.2 if self._hurry.is_set() else CANCEL_GRACE)
+            while self._pool.held and time.monotonic() < deadline:
+                await self._advance.flush()
+                await asyncio.sleep(0.02)
+            self._pool.kill_all("the worker stops")
+            while self._pool.held:
+                self._pool.changed.clear()
+                await wait_or(self._pool.changed, 0.5)
+        await self._advance.flush()
+
+    async def _leave(self) -> None:
+        try:
+            async with asyncio.timeout(5):
+                if self._lease_connection is None or self._lease_connection.closed:
+                    self._lease_connection = await connect(self._settings, "lease")
+                await self._lease.leave(self._lease_connection)
+        except (psycopg.Error, OSError, TimeoutError) as error:
+            logger.warning("the worker's row stays behind", extra={"error": str(error).strip()})
+        await _close(self._lease_connection)
+        await self._advance.close()
+        logger.info("stopped", extra={"finished": self._advance.finished})
+
+
+async def _close(connection: AsyncConnection[Any] | None) -> None:
+    if connection is not None:
+        try:
+            async with asyncio.timeout(2):
+                await connection.close()
+        except (psycopg.Error, OSError, TimeoutError):
+            pass

@@ -1,0 +1,153 @@
+"""What dispatcher and runner say to each other: length-prefixed msgpack over a socket pair.
+
+Both ends are the same version of jobq on one machine, started together, so the format needs no compatibility. Arguments
+and results pass as bytes that the dispatcher never parses.
+"""
+
+from __future__ import annotations
+
+import struct
+from enum import IntEnum
+
+import msgspec
+
+_LENGTH = struct.Struct("!I")
+LENGTH_SIZE = _LENGTH.size
+MAX_FRAME_BYTES = 256 * 1024 * 1024
+
+
+class Job(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """A claimed job. (id, claims) names this one execution: `claims` never returns to an earlier value."""
+
+    id: int
+    claims: int
+    task: str
+    queue: str
+    args: bytes
+    attempt: int
+    max_attempts: int
+    crashes: int
+    timeout: float | None
+    headers: bytes
+
+
+class Ending(IntEnum):
+    """How an execution ended that did not succeed, and what becomes of its job."""
+
+    RETRY = 1
+    """It raised: run again after `delay`."""
+    FAIL = 2
+    """It raised and may not run again: a dead letter."""
+    CANCEL = 3
+    """The task or an operator cancelled it."""
+    SNOOZE = 4
+    """The task asked to run again after `delay`; the attempt is given back."""
+    RELEASE = 5
+    """It did not run, or was stopped through no fault of its own; the attempt is given back."""
+    CRASH = 6
+    """It took its runner down; counted apart from errors."""
+    EXPIRE = 7
+    """Its `expires_at` had passed before it could start."""
+
+
+class Success(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """The job returned; `result` is JSON."""
+
+    id: int
+    claims: int
+    result: bytes
+    seconds: float
+
+
+class Setback(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """The job did not succeed. `recorded`: leave a row in job_attempt, with this outcome name."""
+
+    id: int
+    claims: int
+    ending: Ending
+    delay: float = 0.0
+    seconds: float | None = None
+    recorded: str | None = None
+    error_type: str | None = None
+    message: str | None = None
+    traceback: str | None = None
+
+
+class Run(msgspec.Struct, array_like=True, tag=1):
+    """To the runner: execute these, in this order."""
+
+    jobs: list[Job]
+
+
+class Recall(msgspec.Struct, array_like=True, tag=2):
+    """To the runner: hand back (as RELEASE) the jobs that have not started."""
+
+
+class CancelJobs(msgspec.Struct, array_like=True, tag=3):
+    """To the runner: an operator wants these stopped, or (`stopping`) the worker shuts down."""
+
+    ids: list[int]
+    stopping: bool = False
+
+
+class Hello(msgspec.Struct, array_like=True, tag=4):
+    """From the runner: the application is imported; these tasks can be run."""
+
+    tasks: list[str]
+
+
+class Outcomes(msgspec.Struct, array_like=True, tag=5):
+    """From the runner: executions that have ended."""
+
+    successes: list[Success]
+    setbacks: list[Setback]
+
+
+class Progress(msgspec.Struct, array_like=True, tag=6):
+    """From the runner: what a running job says of itself."""
+
+    id: int
+    claims: int
+    done: int
+    total: int | None
+
+
+class ImportFailed(msgspec.Struct, array_like=True, tag=7):
+    """From the runner: the application cannot be imported; the runner exits."""
+
+    message: str
+    traceback: str
+
+
+ToRunner = Run | Recall | CancelJobs
+FromRunner = Hello | Outcomes | Progress | ImportFailed
+
+_encoder = msgspec.msgpack.Encoder()
+_to_runner = msgspec.msgpack.Decoder(ToRunner)
+_from_runner = msgspec.msgpack.Decoder(FromRunner)
+
+
+def encode(message: ToRunner | FromRunner) -> bytes:
+    """Return the frame of `message`, its length before it."""
+    body = _encoder.encode(message)
+    return _LENGTH.pack(len(body)) + body
+
+
+def length(prefix: bytes) -> int:
+    """Return the length of the body that follows `prefix`; raise ValueError for one that no peer of ours sends."""
+    (size,) = _LENGTH.unpack(prefix)
+    if size > MAX_FRAME_BYTES:
+        raise ValueError(f"a frame of {size} bytes: the stream is corrupt")
+    return int(size)
+
+
+def decode_to_runner(body: bytes) -> ToRunner:
+    """Return the message in a body that the dispatcher sent."""
+    message: ToRunner = _to_runner.decode(body)
+    return message
+
+
+def decode_from_runner(body: bytes) -> FromRunner:
+    """Return the message in a body that a runner sent."""
+    message: FromRunner = _from_runner.decode(body)
+    return message

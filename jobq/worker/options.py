@@ -1,0 +1,101 @@
+"""What a worker is told: each option's default, and what choosing otherwise costs."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+
+from jobq.config import Settings
+from jobq.errors import ConfigurationError
+from jobq.logs import LogFormat
+
+
+def _default_processes() -> int:
+    return max(1, min(4, len(os.sched_getaffinity(0)) // 2))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerOptions:
+    """Options of one worker daemon. Raises ConfigurationError for a value that cannot be used."""
+
+    app: str
+    """The application as ``module:attribute``; only runners import it."""
+
+    settings: Settings
+    """Database, schema and limits."""
+
+    queues: tuple[str, ...] | None = None
+    """Queues to serve (default: None, every queue). Naming some keeps slow work from holding up quick work, at the price
+    that a queue which no worker names stands still."""
+
+    concurrency: int = 16
+    """Jobs that one runner executes at the same time (default: 16). Each takes a thread of the runner; more suits tasks
+    that wait, fewer suits tasks that compute or use much memory."""
+
+    processes: int = field(default_factory=_default_processes)
+    """Runner processes (default: half the CPUs, 1 to 4). More use more CPUs for tasks that compute; each imports the
+    application, so each costs its memory."""
+
+    drain: bool = False
+    """Exit with 0 when no job is ready, running or due (default: False). Future jobs are left."""
+
+    shutdown_timeout: float = 25.0
+    """Seconds that running jobs get after SIGTERM (default: 25, below systemd's and Kubernetes' kill at 90 and 30).
+    Longer lets longer jobs finish, and makes deployments slower; a job that is cut off runs again, unpunished."""
+
+    poll_interval: float = 1.0
+    """Seconds between looks at the queues when no notification comes (default: 1). Shorter finds jobs sooner when
+    notifications are lost, and costs a query each time."""
+
+    heartbeat_interval: float = 2.0
+    """Seconds between heartbeats (default: 2)."""
+
+    lease: float = 30.0
+    """Seconds without heartbeat after which another worker may take this one's jobs (default: 30). Shorter recovers
+    sooner from a lost machine, and kills running jobs sooner when the database cannot be reached."""
+
+    suspicion: float = 4.0
+    """The same when the worker's advisory lock is free, as it is once its process has died (default: 4)."""
+
+    max_crashes: int = 3
+    """Times that a job may take its runner down before it fails for good (default: 3). More give a job that crashes by
+    chance another try; each crash also interrupts the jobs beside it."""
+
+    max_error_bytes: int = 32 * 1024
+    """Largest traceback kept of an attempt (default: 32 KiB; the middle is cut out)."""
+
+    keep_succeeded_days: float = 7.0
+    """Days that succeeded jobs stay in history (default: 7)."""
+
+    keep_failed_days: float = 90.0
+    """Days that failed, cancelled and expired jobs and the attempts stay in history (default: 90)."""
+
+    log_format: LogFormat = "text"
+    """Format of the runners' logs, as the dispatcher's (default: text)."""
+
+    log_level: str = "INFO"
+    """Least level that the runners log (default: INFO)."""
+
+    def __post_init__(self) -> None:
+        for name in ("concurrency", "processes", "max_crashes"):
+            if getattr(self, name) < 1:
+                raise ConfigurationError(f"{name}={getattr(self, name)!r}: give a number of at least 1")
+        for name in (
+            "poll_interval",
+            "heartbeat_interval",
+            "lease",
+            "suspicion",
+            "keep_succeeded_days",
+            "keep_failed_days",
+        ):
+            if not getattr(self, name) > 0:
+                raise ConfigurationError(f"{name}={getattr(self, name)!r}: give a number above 0")
+        if not self.shutdown_timeout >= 0:
+            raise ConfigurationError(f"shutdown_timeout={self.shutdown_timeout!r}: give a number of seconds, 0 or more")
+        if not self.heartbeat_interval < self.suspicion <= self.lease:
+            raise ConfigurationError(
+                f"heartbeat_interval={self.heartbeat_interval}, suspicion={self.suspicion}, lease={self.lease}: "
+                "each must be longer than the one before"
+            )
+        if self.queues is not None and not all(1 <= len(queue) <= 100 for queue in self.queues):
+            raise ConfigurationError(f"queues={','.join(self.queues)!r}: give names of 1 to 100 characters")

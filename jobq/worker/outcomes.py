@@ -1,0 +1,182 @@
+"""Writing outcomes down: successes together with the next claim, setbacks by themselves, one bad row alone.
+
+Every write is fenced by (id, claims, worker): repeating one is harmless, and one that comes too late changes nothing.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+import psycopg
+from psycopg import AsyncConnection
+
+from jobq.worker.database import fetch, is_connection_loss
+from jobq.worker.execution import clean
+from jobq.worker.frames import Ending, Job, Setback, Success
+
+logger = logging.getLogger("jobq.worker")
+
+# The longest batch of one statement: bounds its time and what a failure must repeat.
+MAX_BATCH = 500
+
+_STATES = {
+    Ending.RETRY: "ready",
+    Ending.SNOOZE: "ready",
+    Ending.RELEASE: "ready",
+    Ending.CRASH: "ready",
+    Ending.FAIL: "failed",
+    Ending.CANCEL: "cancelled",
+    Ending.EXPIRE: "expired",
+}
+_GIVES_BACK = frozenset({Ending.SNOOZE, Ending.RELEASE, Ending.CRASH})
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """What one advance brought: jobs to run, jobs that had expired, and how many acknowledgements were accepted."""
+
+    jobs: list[Job]
+    expired: list[Job]
+    accepted: int
+
+
+class Ledger:
+    """The statements that change jobs, for one worker on one schema."""
+
+    def __init__(self, schema: str) -> None:
+        self._schema = schema
+
+    async def advance(
+        self,
+        connection: AsyncConnection[Any],
+        worker: UUID,
+        successes: list[Success],
+        lanes: tuple[list[str], list[int]],
+        want: int,
+    ) -> tuple[Claimed, list[Setback]]:
+        """Acknowledge `successes` and claim up to `want` jobs.
+
+        Returns what was claimed, and a setback for each success that the database will not store (bad data, not a lost
+        connection): those were found by halving the batch, and the others are recorded. Raises psycopg.Error when the
+        connection is lost; then nothing is known of this batch and it must be tried again.
+        """
+        try:
+            return await self._advance(connection, worker, successes, lanes, want), []
+        except psycopg.Error as error:
+            if is_connection_loss(error, connection) or not successes:
+                raise
+            if len(successes) == 1:
+                return Claimed([], [], 0), [_unstorable(successes[0], error)]
+        middle = len(successes) // 2
+        accepted, setbacks = 0, []
+        for half in (successes[:middle], successes[middle:]):
+            claimed, refused = await self.advance(connection, worker, half, ([], []), 0)
+            accepted += claimed.accepted
+            setbacks += refused
+        return Claimed([], [], accepted), setbacks
+
+    async def _advance(
+        self,
+        connection: AsyncConnection[Any],
+        worker: UUID,
+        successes: list[Success],
+        lanes: tuple[list[str], list[int]],
+        want: int,
+    ) -> Claimed:
+        rows = await fetch(connection, self._schema, "advance", **advance_parameters(worker, successes, lanes, want))
+        return claimed(rows)
+
+    async def settle(self, connection: AsyncConnection[Any], worker: UUID, setbacks: list[Setback]) -> int:
+        """Record `setbacks` and return how many were accepted; a row that cannot be stored is stored without its texts."""
+        try:
+            return await self._settle(connection, worker, setbacks)
+        except psycopg.Error as error:
+            if is_connection_loss(error, connection):
+                raise
+            if len(setbacks) == 1:
+                logger.error("the report of a job cannot be stored", extra={"job": setbacks[0].id, "error": str(error)})
+                return await self._settle(connection, worker, [_plain(setbacks[0], error)])
+        middle = len(setbacks) // 2
+        accepted = 0
+        for half in (setbacks[:middle], setbacks[middle:]):
+            accepted += await self.settle(connection, worker, half)
+        return accepted
+
+    async def _settle(self, connection: AsyncConnection[Any], worker: UUID, setbacks: list[Setback]) -> int:
+        rows = await fetch(connection, self._schema, "settle", **settle_parameters(worker, setbacks))
+        return len(rows)
+
+
+def advance_parameters(
+    worker: UUID, successes: list[Success], lanes: tuple[list[str], list[int]], want: int
+) -> dict[str, Any]:
+    """Return the parameters of advance.sql."""
+    # Sorted like every other writer of jobs, so that two can never wait for each other.
+    ordered = sorted(successes, key=lambda success: success.id)
+    return {
+        "ids": [success.id for success in ordered],
+        "claims": [success.claims for success in ordered],
+        "results": [success.result.decode() for success in ordered],
+        "seconds": [success.seconds for success in ordered],
+        "worker": worker,
+        "queues": lanes[0],
+        "priorities": lanes[1],
+        "want": want,
+    }
+
+
+def claimed(rows: list[tuple[Any, ...]]) -> Claimed:
+    """Return what the rows of advance.sql tell."""
+    jobs: list[Job] = []
+    expired: list[Job] = []
+    for id_, claims, task, queue, args, attempt, max_attempts, crashes, timeout, headers, too_late in rows[1:]:
+        job = Job(id_, claims, task, queue, args.encode(), attempt, max_attempts, crashes, timeout, headers.encode())
+        (expired if too_late else jobs).append(job)
+    return Claimed(jobs, expired, rows[0][0])
+
+
+def settle_parameters(worker: UUID, setbacks: list[Setback]) -> dict[str, Any]:
+    """Return the parameters of settle.sql."""
+    ordered = sorted(setbacks, key=lambda setback: setback.id)
+    return {
+        "worker": worker,
+        "ids": [s.id for s in ordered],
+        "claims": [s.claims for s in ordered],
+        "states": [_STATES[s.ending] for s in ordered],
+        "delays": [s.delay for s in ordered],
+        "given_back": [int(s.ending in _GIVES_BACK) for s in ordered],
+        "crashes": [int(s.recorded == "crashed") for s in ordered],
+        "seconds": [s.seconds for s in ordered],
+        "recorded": [s.recorded for s in ordered],
+        "error_types": [s.error_type for s in ordered],
+        "messages": [s.message for s in ordered],
+        "tracebacks": [s.traceback for s in ordered],
+    }
+
+
+def _unstorable(success: Success, error: psycopg.Error) -> Setback:
+    return Setback(
+        success.id,
+        success.claims,
+        Ending.FAIL,
+        seconds=success.seconds,
+        recorded="failed",
+        error_type="ResultError",
+        message=clean(f"the job ran, but its result cannot be stored: {error}", 2000),
+    )
+
+
+def _plain(setback: Setback, error: psycopg.Error) -> Setback:
+    return Setback(
+        setback.id,
+        setback.claims,
+        setback.ending,
+        delay=setback.delay,
+        seconds=setback.seconds,
+        recorded=setback.recorded,
+        error_type="ReportError",
+        message=clean(f"what the job reported cannot be stored: {error}", 2000),
+    )

@@ -1,0 +1,89 @@
+"""User code that misbehaves harms its own job, and neither its runner's neighbours nor the worker."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+
+import pytest
+
+from tests.support import trouble
+from tests.support.jobs import Jobs
+from tests.support.waiting import wait_until
+from tests.support.workers import WorkerProcess
+
+StartWorker = Callable[..., WorkerProcess]
+APP = "tests.support.trouble:q"
+
+
+@pytest.mark.parametrize("kind", ["fraction", "huge", "text", "negative"])
+def test_a_wrong_progress_fails_its_job_alone(jobs: Jobs, worker: StartWorker, kind: str) -> None:
+    job = trouble.wrong_progress.enqueue(jobs.connection, kind).id
+    running = worker(app=APP)
+    ended = jobs.wait(job, timeout=15)
+    assert (ended["state"], ended["claims"]) == ("failed", 1)
+    assert "progress" in ended["error"]
+    assert jobs.wait(trouble.calm.enqueue(jobs.connection, "after").id)["claims"] == 1
+    assert "runner" not in running.log.replace("jobq.runner", "")
+
+
+def test_progress_in_a_tight_loop_delays_nobody(jobs: Jobs, worker: StartWorker) -> None:
+    """What is reported faster than it is sent is replaced, not queued: the job's own outcome follows at once."""
+    job = trouble.endless_progress.enqueue(jobs.connection, 3.0).id
+    running = worker("--processes", "1", app=APP)
+    wait_until(lambda: jobs.live(job) and jobs.live(job)["progress"], what="progress")  # type: ignore[index]
+    ended = jobs.wait(job, timeout=20)
+    late = jobs.one("SELECT extract(epoch FROM finished_at - started_at) FROM jobq.job_history WHERE id = %s", job)
+    assert ended["state"] == "succeeded", late
+    assert running.is_running()
+
+
+def test_an_error_without_text_is_an_ordinary_error(jobs: Jobs, worker: StartWorker) -> None:
+    job = trouble.raise_unspeakable.enqueue(jobs.connection).id
+    worker(app=APP)
+    ended = jobs.wait(job, timeout=15)
+    assert (ended["state"], ended["attempt"], ended["crashes"]) == ("failed", 2, 0)
+    assert [row["outcome"] for row in jobs.attempts(job)] == ["error", "error"]
+    assert "Unspeakable" in ended["error"]
+
+
+def test_a_runner_that_leaves_a_child_is_noticed(jobs: Jobs, worker: StartWorker) -> None:
+    """The child holds the runner's end of the socket open; the runner has ended nevertheless."""
+    job = trouble.leave_a_child.enqueue(jobs.connection, 60.0).id
+    running = worker("--max-crashes", "1", "--processes", "1", app=APP)
+    try:
+        assert jobs.wait(job, timeout=20)["state"] == "failed"
+        (attempt,) = jobs.attempts(job)
+        assert attempt["outcome"] == "crashed"
+        assert jobs.wait(trouble.calm.enqueue(jobs.connection, "after").id)["state"] == "succeeded"
+        assert running.is_running()
+    finally:
+        for pid in jobs.traces(job):
+            if pid.isdigit():
+                os.kill(int(pid), signal.SIGKILL)
+
+
+def test_a_task_that_breaks_the_stream_is_blamed(jobs: Jobs, worker: StartWorker) -> None:
+    """Else it would run again and again, and take its neighbours along each time."""
+    job = trouble.scribble.enqueue(jobs.connection).id
+    worker("--max-crashes", "1", app=APP)
+    ended = jobs.wait(job, timeout=20)
+    assert (ended["state"], ended["claims"]) == ("failed", 1)
+    assert jobs.traces(job) == ["start"]
+
+
+def test_programs_that_a_task_starts_heed_sigterm(jobs: Jobs, worker: StartWorker) -> None:
+    job = trouble.end_a_program.enqueue(jobs.connection).id
+    worker(app=APP)
+    assert jobs.wait(job)["result"] == -signal.SIGTERM
+
+
+def test_a_cancelled_task_is_interrupted_once(jobs: Jobs, worker: StartWorker) -> None:
+    """The request is repeated with every heartbeat; the task's cleaning up is not to be cut off by it."""
+    job = trouble.tidy_up_slowly.enqueue(jobs.connection, 1.5).id
+    worker("--heartbeat-interval", "0.3", app=APP)
+    wait_until(lambda: jobs.traces(job), what="the start")
+    jobs.connection.execute("UPDATE jobq.job SET cancel_requested_at = now() WHERE id = %s", (job,))
+    assert jobs.wait(job)["state"] == "cancelled"
+    assert jobs.traces(job) == ["start", "tidy"]

@@ -1,0 +1,399 @@
+"""The command line on a real database: what it prints, what it changes, and its exit codes."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import psycopg
+import pytest
+from click.testing import CliRunner, Result
+
+from jobq import migrate
+from jobq.cli import checks_server, main
+from tests.support.postgres import OwnServer
+from tests.support.rows import add_attempt, add_finished, add_job, add_worker
+
+Conn = psycopg.Connection[Any]
+Run = Callable[..., Result]
+
+
+@pytest.fixture
+def db(database_url: str) -> Iterator[Conn]:
+    """A connection that commits each statement by itself."""
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        yield connection
+
+
+@pytest.fixture
+def run(database_url: str) -> Run:
+    """Run the command line in this process."""
+
+    def call(*arguments: str, answer: str | None = None, code: int = 0, **env: str | None) -> Result:
+        environment = {"JOBQ_DATABASE_URL": database_url, "JOBQ_APP": None, "JOBQ_ACTOR": "ann", **env}
+        result = CliRunner().invoke(main, arguments, input=answer, env=environment)
+        assert result.exit_code == code, result.output
+        return result
+
+    return call
+
+
+def document(result: Result) -> Any:
+    return json.loads(result.stdout)
+
+
+def states(db: Conn) -> dict[int, str]:
+    query = "SELECT id, state FROM jobq.job UNION ALL SELECT id, state FROM jobq.job_history"
+    return dict(db.execute(query).fetchall())
+
+
+# --- migrate
+
+
+def test_migrate_tells_asks_and_does(run: Run, empty_database_url: str) -> None:
+    here = {"JOBQ_DATABASE_URL": empty_database_url}
+    assert "no tables" in run("migrate", "--check", code=78, **here).stderr
+    assert "nothing was changed" in run("migrate", answer="n\n", code=1, **here).stderr
+    assert "--yes" in run("migrate", answer="", code=64, **here).stderr
+    assert migrate.current(empty_database_url) is None
+    asked = run("migrate", answer="y\n", **here)
+    assert migrate.head() in asked.stderr
+    assert migrate.current(empty_database_url) == migrate.head()
+    assert document(run("migrate", "--json", **here))["applied"] == []
+    assert document(run("migrate", "--check", "--json", **here))["pending"] == []
+
+
+def test_migrate_goes_back_only_when_told_so(run: Run, database_url: str) -> None:
+    asked = run("migrate", "--downgrade", "base", answer="n\n", code=1)
+    assert "every job" in asked.stderr
+    assert migrate.current(database_url) == migrate.head()
+    run("migrate", "--downgrade", "nowhere", "--yes", code=64)
+    assert document(run("migrate", "--downgrade", "base", "--yes", "--json"))["after"] is None
+    assert migrate.current(database_url) is None
+    assert "nothing to do" in run("migrate", "--downgrade", "base").stderr
+
+
+def test_migrate_prints_sql_that_makes_the_schema(run: Run, empty_database_url: str) -> None:
+    result = run("migrate", "--sql", JOBQ_DATABASE_URL=None)
+    assert document(run("migrate", "--sql", "--json"))["sql"] == result.stdout
+    with psycopg.connect(empty_database_url, autocommit=True) as connection:
+        connection.execute(result.stdout.encode())
+    assert migrate.current(empty_database_url) == migrate.head()
+    run("migrate", "--sql", "--from", "nowhere", code=64)
+    run("migrate", "--from", "0001", code=64)
+    run("migrate", "--sql", "--check", code=64)
+
+
+def test_a_schema_of_a_newer_jobq_is_told(run: Run, db: Conn) -> None:
+    db.execute("UPDATE jobq.schema_version SET version_num = '9999'")
+    assert "newer" in run("migrate", code=78).stderr
+    assert "newer" in run("doctor", code=78).stdout
+
+
+# --- jobs
+
+
+def test_list_pages_and_filters(run: Run, db: Conn) -> None:
+    ids = [add_job(db, queue="mail" if n % 2 else "default") for n in range(5)]
+    add_job(db, run_in=3600)
+    failed = add_finished(db, "failed", error="boom\nsecond line")
+    page = document(run("jobs", "list", "--state", "ready", "--limit", "3", "--json"))
+    assert [job["id"] for job in page["jobs"]] == ids[:1:-1]
+    rest = document(run("jobs", "list", "--state", "ready", "--json", "--before", str(page["next_before"])))
+    assert [job["id"] for job in rest["jobs"]] == ids[1::-1]
+    assert rest["next_before"] is None
+    assert len(document(run("jobs", "list", "--queue", "mail", "--json"))["jobs"]) == 2
+    assert len(document(run("jobs", "list", "--json", JOBQ_JOBS_LIST_STATE="scheduled"))["jobs"]) == 1
+    shown = run("jobs", "list")
+    assert f"{failed}" in shown.stdout
+    assert "boom" in shown.stdout
+    assert "second line" not in shown.stdout
+    assert "no jobs" in run("jobs", "list", "--task", "none").stderr
+    run("jobs", "list", "--state", "lost", code=64)
+
+
+def test_show(run: Run, db: Conn) -> None:
+    job = add_finished(db, "failed", args={"to": "ann\x1b[2J"}, error="boom", key="k1")
+    add_attempt(db, job, message="boom", traceback="Traceback …\nValueError: \x1b[31mboom")
+    shown = run("jobs", "show", str(job)).stdout
+    assert "k1" in shown
+    assert "attempt 1: error" in shown
+    assert "\x1b" not in shown
+    found = document(run("jobs", "show", str(job), "--json"))
+    assert (found["state"], found["args"], len(found["attempts"])) == ("failed", {"to": "ann\x1b[2J"}, 1)
+    assert "job 99" in run("jobs", "show", "99", code=64).stderr
+    live = add_job(db, args={"a": 1})
+    assert "ready" in run("jobs", "show", str(live)).stdout
+
+
+def test_retry_by_id(run: Run, db: Conn) -> None:
+    dead, live = add_finished(db, "failed"), add_job(db, state="running")
+    assert "retried 1 job" in run("jobs", "retry", str(dead), "--reason", "fixed").stdout
+    assert states(db)[dead] == "ready"
+    refused = run("jobs", "retry", str(live), "99", "--json", code=1)
+    assert document(refused)["done"] == []
+    assert set(document(refused)["refused"]) == {str(live), "99"}
+    assert db.execute("SELECT actor, action, reason FROM jobq.audit").fetchall() == [("ann", "retry", "fixed")]
+    assert "job 99" in run("jobs", "retry", "99", code=1).stderr
+
+
+def test_bulk_retry_tells_what_it_touches_and_asks(run: Run, db: Conn) -> None:
+    mails = [add_finished(db, "failed", queue="mail", task="mail.send") for _ in range(3)]
+    other = add_finished(db, "failed", queue="other")
+    choice = ("jobs", "retry", "--state", "failed", "--queue", "mail")
+    assert "mail.send in queue mail" in run(*choice, answer="n\n", code=1).stderr
+    assert run(*choice, "--dry-run").stdout == ""
+    run(*choice, answer="", code=64)
+    assert set(states(db).values()) == {"failed"}
+    assert document(run(*choice, "--limit", "2", "--yes", "--json"))["done"] == [mails[1], mails[2]]
+    assert "retried 1 job" in run(*choice, answer="y\n").stdout
+    assert states(db) == {**dict.fromkeys(mails, "ready"), other: "failed"}
+    assert "no job to retry" in run(*choice).stderr
+    assert document(run(*choice, "--json"))["selected"] == 0
+
+
+def test_bulk_cancel_in_several_steps(run: Run, db: Conn) -> None:
+    db.execute("INSERT INTO jobq.job (task) SELECT 'mail.send' FROM generate_series(1, 2300)")
+    running = add_job(db, state="running")
+    kept = add_job(db, task="other")
+    done = document(run("jobs", "cancel", "--task", "mail.send", "--yes", "--json"))
+    assert len(done["done"]) == 2301
+    assert states(db)[kept] == "ready"
+    assert db.execute("SELECT cancel_requested_at IS NOT NULL FROM jobq.job WHERE id = %s", (running,)).fetchone() == (
+        True,
+    )
+    assert db.execute("SELECT count(*) FROM jobq.job_history WHERE state = 'cancelled'").fetchone() == (2300,)
+
+
+def test_bulk_needs_ids_or_filters_and_not_both(run: Run) -> None:
+    assert "--state" in run("jobs", "cancel", code=64).stderr
+    assert "not both" in run("jobs", "retry", "1", "--queue", "q", code=64).stderr
+    run("jobs", "retry", "--state", "succeeded", code=64)
+    run("jobs", "cancel", str(2**63), code=64)
+
+
+# --- queues, stats
+
+
+def test_queues(run: Run, db: Conn) -> None:
+    assert "no queues" in run("queues", "list").stderr
+    add_job(db, queue="mail")
+    assert "nope" in run("queues", "pause", "nope", code=64).stderr
+    assert run("queues", "pause", "mail", "--reason", "provider down").stdout == "queue mail is paused\n"
+    assert "as it was" in run("queues", "pause", "mail").stdout
+    listed = run("queues", "list").stdout
+    assert "mail" in listed
+    assert "by ann: provider down" in listed
+    [queue] = document(run("queues", "list", "--json"))["queues"]
+    assert (queue["ready"], queue["pause_reason"]) == (1, "provider down")
+    assert document(run("queues", "resume", "mail", "--json")) == {"queue": "mail", "paused": False, "changed": True}
+
+
+def test_stats(run: Run, db: Conn) -> None:
+    add_job(db)
+    add_finished(db, "succeeded")
+    add_worker(db, slots=4)
+    numbers = document(run("stats", "--json"))
+    assert (numbers["counts"]["ready"], numbers["workers_alive"], numbers["slots"]) == (1, 1, 4)
+    shown = run("stats").stdout
+    assert "1 with 4 slots" in shown
+    assert "default" in shown
+
+
+# --- doctor
+
+
+def findings(result: Result) -> dict[str, list[dict[str, str]]]:
+    found: dict[str, list[dict[str, str]]] = {}
+    for line in document(result)["checks"]:
+        found.setdefault(line["check"], []).append(line)
+    return found
+
+
+def test_doctor_is_content_with_a_healthy_system(run: Run, db: Conn) -> None:
+    add_worker(db, tasks=["mail.send"])
+    add_job(db)
+    found = findings(run("doctor", "--json"))
+    wrong = [
+        line for lines in found.values() for line in lines if line["status"] != "ok" and line["check"] != "durability"
+    ]
+    assert wrong == []
+    assert {"database", "server", "clock", "schema", "privileges", "partitions", "workers", "tasks"} <= set(found)
+    assert "ok    schema" in run("doctor").stdout
+
+
+def test_doctor_sees_what_is_wrong(run: Run, db: Conn, database_url: str) -> None:
+    add_worker(db, tasks=["mail.send"], queues=["mail", "default"])
+    add_worker(db, tasks=["lost"], ago=100, pid=77)
+    add_job(db, queue="slow")
+    add_job(db, queue="mail", task="gone")
+    db.execute("INSERT INTO jobq.queue (name, paused_at, paused_by) VALUES ('mail', now(), 'bob')")
+    db.execute("INSERT INTO jobq.chore (name, due_at, last_error) VALUES ('retention', now(), 'lock timeout')")
+    db.execute(
+        "INSERT INTO jobq.chore (name, due_at) VALUES ('partitions', now() - interval '1 hour') ON CONFLICT DO NOTHING"
+    )
+    add_finished(db, "succeeded", ago=30 * 86400)
+    db.execute("ALTER TABLE jobq.job SET (autovacuum_enabled = false)")
+    result = run("doctor", "--json", code=78)
+    found = findings(result)
+
+    def told(check: str) -> str:
+        return " | ".join(f"{line['status']} {line['message']}" for line in found[check])
+
+    assert "fail queue slow has ready jobs, and no live worker serves it" in told("tasks")
+    assert "fail no live worker of queue mail knows task gone" in told("tasks")
+    assert "warn box:77 sent no heartbeat" in told("workers")
+    assert "warn queue mail was paused by bob, and 1 ready jobs wait" in told("paused")
+    assert "warn retention failed when it last ran: lock timeout" in told("chores")
+    assert "warn job_history_succeeded_rest holds rows" in told("partitions")
+    assert "fail it is switched off for table jobq.job" in told("autovacuum")
+    assert all(line["mend"] for lines in found.values() for line in lines if line["status"] != "ok")
+
+
+def test_doctor_sees_missing_partitions_and_workers(run: Run, db: Conn) -> None:
+    add_job(db)
+    names = db.execute(
+        "SELECT relname FROM pg_class WHERE relkind = 'r' AND relname ~ '^job_attempt_[0-9]{8}$'"
+    ).fetchall()
+    for (name,) in names:
+        db.execute(f"DROP TABLE jobq.{name}".encode())
+    found = findings(run("doctor", "--json", code=1))
+    assert [line["status"] for line in found["partitions"]] == ["fail"]
+    assert found["workers"][0]["status"] == "warn"
+
+
+def test_doctor_without_a_schema_or_a_database(run: Run, empty_database_url: str) -> None:
+    missing = run("doctor", code=78, JOBQ_DATABASE_URL=empty_database_url)
+    assert "jobq migrate" in missing.stdout
+    gone = run("doctor", "--json", code=69, JOBQ_DATABASE_URL="postgresql://127.0.0.1:1/none")
+    assert document(gone)["exit_code"] == 69
+
+
+def test_doctor_names_missing_privileges(run: Run, db: Conn, database_url: str) -> None:
+    db.execute("DROP ROLE IF EXISTS doctor_viewer")
+    db.execute("CREATE ROLE doctor_viewer LOGIN")
+    try:
+        as_viewer = psycopg.conninfo.make_conninfo(database_url, user="doctor_viewer")
+        assert "may not read schema" in run("doctor", code=78, JOBQ_DATABASE_URL=as_viewer).stdout
+        assert "role" in run("jobs", "list", code=78, JOBQ_DATABASE_URL=as_viewer).stderr
+        db.execute("GRANT USAGE ON SCHEMA jobq TO doctor_viewer")
+        db.execute("GRANT SELECT ON ALL TABLES IN SCHEMA jobq TO doctor_viewer")
+        found = findings(run("doctor", "--json", JOBQ_DATABASE_URL=as_viewer))
+        assert "INSERT/UPDATE/DELETE on job" in found["privileges"][0]["message"]
+    finally:
+        db.execute("DROP OWNED BY doctor_viewer")
+        db.execute("DROP ROLE doctor_viewer")
+
+
+# --- Errors, as a process
+
+
+def process(*arguments: str, url: str, **options: Any) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "jobq", *arguments],
+        env={**os.environ, "JOBQ_DATABASE_URL": url},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+        **options,
+    )
+
+
+@pytest.mark.parametrize("command", [("jobs", "list"), ("stats",), ("migrate", "--yes"), ("queues", "list")])
+def test_no_database_exits_with_69_and_a_sentence(command: tuple[str, ...]) -> None:
+    done = process(*command, url="postgresql://ann:hunter2@127.0.0.1:1/none")
+    assert done.returncode == 69
+    assert done.stdout == ""
+    assert done.stderr.count("\n") == 1
+    assert "hunter2" not in done.stderr
+    assert "Traceback" in process("--debug", *command, url="postgresql://127.0.0.1:1/none").stderr
+
+
+def test_no_migration_exits_with_78(run: Run, empty_database_url: str) -> None:
+    for command in (("jobs", "list"), ("stats",), ("queues", "pause", "q")):
+        assert "jobq migrate" in run(*command, code=78, JOBQ_DATABASE_URL=empty_database_url).stderr
+
+
+def test_a_lock_that_is_not_free_exits_with_75(run: Run, db: Conn, conn: Conn, database_url: str) -> None:
+    job = add_job(db)
+    conn.execute("LOCK TABLE jobq.job")
+    impatient = psycopg.conninfo.make_conninfo(database_url, options="-c lock_timeout=100ms")
+    assert "lock" in run("jobs", "cancel", str(job), code=75, JOBQ_DATABASE_URL=impatient).stderr
+
+
+def test_a_reader_that_goes_away_is_no_error(database_url: str, db: Conn) -> None:
+    db.execute("INSERT INTO jobq.job (task) SELECT 'mail.send' FROM generate_series(1, 3000)")
+    command = [sys.executable, "-m", "jobq", "jobs", "list", "--limit", "3000", "--json"]
+    environment = {**os.environ, "JOBQ_DATABASE_URL": database_url}
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as child:
+        assert child.stdout is not None
+        assert child.stderr is not None
+        child.stdout.read(10)
+        child.stdout.close()
+        assert child.stderr.read() == b""
+        assert child.wait(60) == 0
+
+
+@pytest.mark.parametrize("command", [("--help",), ("jobs", "--help"), ("config",), ("migrate", "--sql")])
+def test_a_reader_that_never_reads_is_no_error(command: tuple[str, ...]) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "wb") as closed:
+        done = subprocess.run(
+            [sys.executable, "-m", "jobq", *command], stdout=closed, stderr=subprocess.PIPE, check=False, timeout=60
+        )
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_a_server_that_dies_in_the_middle_exits_with_69(own_server: OwnServer) -> None:
+    migrate.upgrade(own_server.url)
+    with psycopg.connect(own_server.url, autocommit=True) as connection:
+        connection.execute("INSERT INTO jobq.job (task) SELECT 'mail.send' FROM generate_series(1, 10)")
+    environment = {**os.environ, "JOBQ_DATABASE_URL": own_server.url}
+    with subprocess.Popen(
+        [sys.executable, "-m", "jobq", "jobs", "cancel", "--task", "mail.send"],
+        env=environment,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as child:
+        assert child.stderr is not None
+        assert child.stdin is not None
+        assert "10 jobs" in child.stderr.readline()
+        own_server.kill()
+        child.stdin.write("y\n")
+        child.stdin.close()
+        told = child.stderr.read()
+        assert child.wait(60) == 69, told
+    assert "cancelled 0 jobs of 10" in told
+
+
+# --- What the doctor can only be shown with other limits
+
+
+def test_doctor_sees_long_transactions(run: Run, conn: Conn, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checks_server, "LONG_TRANSACTION", -1)
+    conn.execute("SELECT pg_current_xact_id()")
+    told = [line["message"] for line in findings(run("doctor", "--json"))["transactions"]]
+    assert any("idle in transaction" in message and "vacuum cannot clean up" in message for message in told)
+
+
+def test_doctor_sees_an_old_server_and_a_clock_that_is_off(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checks_server, "OLDEST_SERVER", 99)
+    monkeypatch.setattr(checks_server, "CLOCK_SKEW", -1.0)
+    found = findings(run("doctor", "--json", code=78))
+    assert found["server"][0]["status"] == "fail"
+    assert "upgrade to PostgreSQL 99" in found["server"][0]["mend"]
+    assert found["clock"][0]["status"] == "warn"
+
+
+def test_doctor_sees_commits_that_are_not_durable(run: Run, database_url: str) -> None:
+    careless = psycopg.conninfo.make_conninfo(database_url, options="-c synchronous_commit=off")
+    told = findings(run("doctor", "--json", JOBQ_DATABASE_URL=careless))["durability"]
+    assert any("synchronous_commit is off" in line["message"] for line in told)

@@ -1,0 +1,471 @@
+"""deploy/roles.sql: what each role may do works through jobq's own code, and what it may not is refused."""
+
+from __future__ import annotations
+
+import subprocess
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, LiteralString
+
+import psycopg
+import pytest
+from psycopg import sql
+
+from jobq import migrate, operations, queries
+from jobq.dev import bindir
+from jobq.errors import KeyConflict
+from tests.support.waiting import wait_until
+from tests.support.workers import WorkerProcess
+
+ROLES_SQL = Path(__file__).resolve().parents[2] / "deploy" / "roles.sql"
+ROLES = ("producer", "worker", "viewer", "operator")
+DENIED = psycopg.errors.InsufficientPrivilege
+
+
+def grant_roles(url: str, **variables: str) -> None:
+    options = [f"--set={name}={value}" for name, value in variables.items()]
+    command = [str(bindir() / "psql"), "-X", "-q", "-d", url, *options, "-f", str(ROLES_SQL)]
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert not done.stderr
+
+
+@pytest.fixture
+def login(database_url: str) -> Iterator[Callable[[str | None], str]]:
+    """A function that returns the URL of a fresh user with a role of jobq's, or with none."""
+    grant_roles(database_url)
+    users: list[str] = []
+
+    def url_of(role: str | None) -> str:
+        user = f"u_{uuid.uuid4().hex[:12]}"
+        create = sql.SQL("CREATE ROLE {} LOGIN").format(sql.Identifier(user))
+        if role:
+            create += sql.SQL(" IN ROLE {}").format(sql.Identifier(f"jobq_{role}"))
+        with psycopg.connect(database_url) as connection:
+            connection.execute(create)
+        users.append(user)
+        return database_url.replace("postgres@", f"{user}@")
+
+    yield url_of
+    with psycopg.connect(database_url) as connection:
+        for user in users:
+            connection.execute(sql.SQL("DROP OWNED BY {}").format(sql.Identifier(user)))
+            connection.execute(sql.SQL("DROP ROLE {}").format(sql.Identifier(user)))
+
+
+def refused(url: str, statements: list[str]) -> None:
+    """Every one of `statements` is refused for want of a privilege."""
+    with psycopg.connect(url, autocommit=True) as connection:
+        for statement in statements:
+            with pytest.raises(DENIED):
+                connection.execute(statement.encode())
+
+
+# --- The whole table -----------------------------------------------------------------------------------------------------
+
+S, I, U, D = "SELECT", "INSERT", "UPDATE", "DELETE"  # noqa: E741
+# What each role may do to the whole of a table; columns apart.
+WANTED: dict[str, dict[str, set[str]]] = {
+    "producer": {"schema_version": {S}},
+    "worker": {
+        "job": {S, I, U, D},
+        "job_history": {S, I},
+        "job_attempt": {S, I},
+        "job_key": {S, D},
+        "worker": {S, I, U, D},
+        "chore": {S, I, U},
+        "queue": {S},
+        "schema_version": {S},
+    },
+    "viewer": {
+        name: {S}
+        for name in ("job", "job_history", "job_attempt", "job_key", "worker", "chore", "queue", "audit", "schema_version")
+    },
+    "operator": {
+        "job": {S, I, D},
+        "job_history": {S, I, D},
+        "job_attempt": {S},
+        "job_key": {S, D},
+        "worker": {S},
+        "chore": {S},
+        "queue": {S, I, U},
+        "audit": {S, I},
+        "schema_version": {S},
+    },
+}  # fmt: skip
+FUNCTIONS = {
+    "producer": {"enqueue", "enqueue_keyed"},
+    "worker": {"enqueue", "enqueue_keyed", "make_partitions", "drop_partitions"},
+    "viewer": set(),
+    "operator": set(),
+}
+COLUMNS = {
+    ("producer", "job", "SELECT"): {"id", "state"},
+    ("producer", "job", "INSERT"): {
+        "task", "args", "queue", "priority", "run_at", "expires_at", "max_attempts", "timeout", "group_key", "headers",
+    },
+    ("producer", "job_history", "SELECT"): {"id", "state", "result", "error"},
+    ("worker", "job_key", "UPDATE"): {"until"},
+    ("operator", "job", "UPDATE"): {"run_at", "cancel_requested_at"},
+    ("operator", "job_history", "UPDATE"): {"finished_at"},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_tables(conn: psycopg.Connection[Any], login: Callable[[str | None], str], role: str) -> None:
+    rows = conn.execute(
+        "SELECT relname, privilege FROM pg_class "
+        "CROSS JOIN unnest(ARRAY['SELECT','INSERT','UPDATE','DELETE','TRUNCATE','REFERENCES','TRIGGER']) AS privilege "
+        "WHERE relnamespace = 'jobq'::regnamespace AND relkind IN ('r', 'p') AND NOT relispartition "
+        "AND has_table_privilege(%s, pg_class.oid, privilege)",
+        (f"jobq_{role}",),
+    ).fetchall()
+    found: dict[str, set[str]] = {}
+    for table, privilege in rows:
+        found.setdefault(table, set()).add(privilege)
+    assert found == WANTED[role]
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_columns(conn: psycopg.Connection[Any], login: Callable[[str | None], str], role: str) -> None:
+    rows = conn.execute(
+        "SELECT table_name, privilege_type, column_name FROM information_schema.column_privileges "
+        "WHERE table_schema = 'jobq' AND grantee = %s",
+        (f"jobq_{role}",),
+    ).fetchall()
+    found: dict[tuple[str, str, str], set[str]] = {}
+    for table, privilege, column in rows:
+        if privilege not in WANTED[role].get(table, set()) and table in migrate_tables():
+            found.setdefault((role, table, privilege), set()).add(column)
+    assert found == {key: columns for key, columns in COLUMNS.items() if key[0] == role}
+
+
+def migrate_tables() -> set[str]:
+    from jobq.schema import metadata
+
+    return {table.name for table in metadata().tables.values()} | {migrate.VERSION_TABLE}
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_functions(conn: psycopg.Connection[Any], login: Callable[[str | None], str], role: str) -> None:
+    rows = conn.execute(
+        "SELECT proname FROM pg_proc WHERE pronamespace = 'jobq'::regnamespace "
+        "AND has_function_privilege(%s, oid, 'EXECUTE')",
+        (f"jobq_{role}",),
+    ).fetchall()
+    assert {row[0] for row in rows} == FUNCTIONS[role]
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_partitions_and_sequences(conn: psycopg.Connection[Any], login: Callable[[str | None], str], role: str) -> None:
+    """Rows reach partitions through their parents; only who views reads them one by one, those made later too."""
+    conn.execute("SELECT jobq.make_partitions(20)")
+    rows = conn.execute(
+        "SELECT DISTINCT privilege FROM pg_class "
+        "CROSS JOIN unnest(ARRAY['SELECT','INSERT','UPDATE','DELETE','TRUNCATE','REFERENCES','TRIGGER']) AS privilege "
+        "WHERE relnamespace = 'jobq'::regnamespace AND relkind IN ('r', 'p') AND relispartition "
+        "AND has_table_privilege(%s, pg_class.oid, privilege)",
+        (f"jobq_{role}",),
+    ).fetchall()
+    assert rows == ([("SELECT",)] if role in ("viewer", "operator") else [])
+    seen = conn.execute(
+        "SELECT bool_and(has_table_privilege(%s, oid, 'SELECT')) FROM pg_class "
+        "WHERE relnamespace = 'jobq'::regnamespace AND relkind IN ('r', 'p') AND relispartition",
+        (f"jobq_{role}",),
+    ).fetchone()
+    assert seen == (role in ("viewer", "operator"),)
+    sequences = conn.execute(
+        "SELECT count(*) FROM pg_class WHERE relnamespace = 'jobq'::regnamespace AND relkind = 'S' "
+        "AND (has_sequence_privilege(%(role)s, oid, 'USAGE') OR has_sequence_privilege(%(role)s, oid, 'UPDATE'))",
+        {"role": f"jobq_{role}"},
+    ).fetchone()
+    assert sequences == (0,)
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_nobody_makes_or_drops_anything(login: Callable[[str | None], str], role: str) -> None:
+    refused(
+        login(role),
+        [
+            "CREATE TABLE jobq.mine (n integer)",
+            "CREATE FUNCTION jobq.mine() RETURNS integer LANGUAGE sql AS 'SELECT 1'",
+            "DROP TABLE jobq.job_key",
+            "ALTER TABLE jobq.job ADD COLUMN mine integer",
+            "ALTER TABLE jobq.job DISABLE TRIGGER ALL",
+            "TRUNCATE jobq.audit",
+            "DELETE FROM jobq.audit",
+            "UPDATE jobq.audit SET actor = 'somebody else'",
+            "UPDATE jobq.schema_version SET version_num = '0'",
+        ],
+    )
+
+
+def test_everybody_else_gets_nothing(login: Callable[[str | None], str]) -> None:
+    stranger = login(None)
+    refused(
+        stranger,
+        [
+            "SELECT count(*) FROM jobq.job",
+            "SELECT jobq.enqueue('t')",
+            "SELECT jobq.make_partitions(1)",
+            "SELECT jobq.drop_partitions('job_history_failed', '0')",
+            "INSERT INTO jobq.job (task) VALUES ('t')",
+        ],
+    )
+    with psycopg.connect(stranger) as connection:
+        row = connection.execute(
+            "SELECT count(*) FROM pg_proc WHERE pronamespace = 'jobq'::regnamespace AND has_function_privilege(oid, 'EXECUTE')"
+        ).fetchone()
+    assert row == (0,)
+
+
+# --- Producer ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_producer_enqueues(login: Callable[[str | None], str]) -> None:
+    from jobq import JobQ
+
+    url = login("producer")
+    app = JobQ(url)
+
+    @app.task
+    def greet(name: str) -> str:
+        return name
+
+    try:
+        migrate.check(url)
+        with psycopg.connect(url) as connection:
+            first = greet.enqueue(connection, "a")
+            assert greet.options(key="k").enqueue(connection, "b").created
+            assert not greet.options(key="k").enqueue(connection, "c").created
+            greet.options(key="k", on_conflict="replace").enqueue(connection, "d")
+            with pytest.raises(KeyConflict):
+                greet.options(key="k", on_conflict="raise").enqueue(connection, "e")
+            assert len(app.enqueue_many(connection, [greet.job(str(n)) for n in range(20)])) == 20
+            row = connection.execute("SELECT jobq.enqueue('greet', '{\"name\": \"x\"}', key => 'other')").fetchone()
+            assert row
+            connection.execute("INSERT INTO jobq.job (task, args) VALUES ('greet', '{\"name\": \"y\"}')")
+        greet.submit("f")
+        assert first.id
+        with pytest.raises(TimeoutError):
+            first.result(timeout=0)
+    finally:
+        app.close()
+
+
+def test_a_producer_does_no_more(login: Callable[[str | None], str]) -> None:
+    refused(
+        login("producer"),
+        [
+            "SELECT args FROM jobq.job",
+            "SELECT args FROM jobq.job_history",
+            "SELECT key FROM jobq.job_key",
+            "SELECT * FROM jobq.job_attempt",
+            "SELECT * FROM jobq.audit",
+            "SELECT * FROM jobq.worker",
+            "UPDATE jobq.job SET priority = 9",
+            "DELETE FROM jobq.job",
+            "INSERT INTO jobq.job (task, state) VALUES ('t', 'running')",
+            "INSERT INTO jobq.job (id, task) VALUES (1, 't')",
+            "INSERT INTO jobq.job (task, key) VALUES ('t', 'k')",
+            "INSERT INTO jobq.job_key (job_id, key, holds) VALUES (1, 'k', 'until_finished')",
+            "INSERT INTO jobq.queue (name, paused_at) VALUES ('default', now())",
+            "SELECT jobq.make_partitions(1)",
+            "SELECT jobq.drop_partitions('job_history_failed', '0')",
+            "SELECT nextval('jobq.job_id_seq')",
+        ],
+    )
+
+
+# --- Worker --------------------------------------------------------------------------------------------------------------
+
+
+def is_true(connection: psycopg.Connection[Any], query: LiteralString) -> bool:
+    row = connection.execute(query).fetchone()
+    return bool(row and row[0])
+
+
+def test_a_worker_works(
+    database_url: str, login: Callable[[str | None], str], worker: Callable[..., WorkerProcess]
+) -> None:
+    from tests.support.apps import always_fail, create_traces, fail_until, noop, record
+
+    with psycopg.connect(database_url) as connection:
+        create_traces(connection)
+        connection.execute("GRANT ALL ON ran TO jobq_worker")
+        for number in range(5):
+            noop.options(key=f"k{number}", key_holds="until_finished").enqueue(connection)
+        noop.options(key="started", key_holds="until_started").enqueue(connection)
+        record.enqueue(connection, "seen")
+        fail_until.enqueue(connection, 2)
+        dead = always_fail.enqueue(connection)
+        connection.execute(
+            "INSERT INTO jobq.job_key (job_id, key, holds, until) VALUES (0, 'old', 'period', now() - interval '1 day')"
+        )
+    process = worker(database_url=login("worker"))
+    # Not --drain: that leaves while a failed job still waits for its retry.
+    with psycopg.connect(database_url, autocommit=True) as watcher:
+        done = "SELECT count(*) = 9 FROM jobq.job_history"
+        wait_until(lambda: is_true(watcher, done) or not process.is_running(), timeout=60, what="the jobs")
+        tidy = "SELECT (SELECT bool_and(last_run_at IS NOT NULL) FROM jobq.chore) AND NOT EXISTS (SELECT FROM jobq.job_key)"
+        wait_until(lambda: is_true(watcher, tidy) or not process.is_running(), timeout=60, what="the chores")
+    process.terminate()
+    assert process.wait() == 0, process.log
+    with psycopg.connect(database_url) as connection:
+        states = connection.execute("SELECT state, count(*) FROM jobq.job_history GROUP BY 1 ORDER BY 1").fetchall()
+        assert states == [("failed", 1), ("succeeded", 8)], process.log
+        assert queries.get_job(connection, "jobq", dead.id).state == "failed"
+        assert connection.execute("SELECT count(*) FROM jobq.job_key").fetchone() == (0,)
+        chores = connection.execute("SELECT name, last_run_at IS NOT NULL, last_error FROM jobq.chore").fetchall()
+        assert {(ran, error) for _, ran, error in chores} == {(True, None)}, chores
+        assert connection.execute("SELECT count(*) FROM jobq.worker").fetchone() == (0,)
+    assert "permission denied" not in process.log
+
+
+def test_a_worker_does_no_more(login: Callable[[str | None], str]) -> None:
+    refused(
+        login("worker"),
+        [
+            "SELECT * FROM jobq.audit",
+            "INSERT INTO jobq.audit (actor, action, target) VALUES ('a', 'b', '{}')",
+            "INSERT INTO jobq.queue (name, paused_at) VALUES ('default', now())",
+            "UPDATE jobq.queue SET paused_at = NULL",
+            "DELETE FROM jobq.job_history",
+            "UPDATE jobq.job_history SET state = 'succeeded'",
+            "DELETE FROM jobq.job_attempt",
+            "INSERT INTO jobq.job_key (job_id, key, holds) VALUES (1, 'k', 'until_finished')",
+            "UPDATE jobq.job_key SET job_id = 1",
+        ],
+    )
+
+
+# --- Viewer and operator -------------------------------------------------------------------------------------------------
+
+
+def finish(url: str, state: str) -> int:
+    with psycopg.connect(url) as connection:
+        row = connection.execute(
+            "INSERT INTO jobq.job_history (id, claims, attempt, max_attempts, priority, crashes, queue, task, state, run_at, "
+            "created_at, finished_at, args, headers) VALUES (nextval('jobq.job_id_seq'), 1, 1, 1, 5, 0, 'default', 't', "
+            "%s, now(), now(), now(), '{}', '{}') RETURNING id",
+            (state,),
+        ).fetchone()
+    assert row
+    return int(row[0])
+
+
+def look_at_everything(connection: psycopg.Connection[Any], job: int) -> None:
+    assert queries.get_job(connection, "jobq", job).id == job
+    looks: list[Callable[[psycopg.Connection[Any], str], object]] = [
+        queries.overview, queries.queues, queries.list_jobs, queries.workers, queries.chores, queries.audit_log,
+        queries.stats, queries.throughput, queries.schema_revision,
+    ]  # fmt: skip
+    for look in looks:
+        look(connection, "jobq")
+
+
+@pytest.mark.parametrize("role", ["viewer", "operator"])
+def test_who_views_sees_everything(database_url: str, login: Callable[[str | None], str], role: str) -> None:
+    job = finish(database_url, "failed")
+    url = login(role)
+    migrate.check(url)
+    with psycopg.connect(url) as connection:
+        look_at_everything(connection, job)
+
+
+def test_a_viewer_changes_nothing(database_url: str, login: Callable[[str | None], str]) -> None:
+    job = finish(database_url, "failed")
+    url = login("viewer")
+    with psycopg.connect(url) as connection:
+        for act in (operations.retry, operations.cancel):
+            with pytest.raises(DENIED):
+                act(connection, "jobq", [job], actor="me")
+            connection.rollback()
+        with pytest.raises(DENIED):
+            operations.pause(connection, "jobq", "default", actor="me")
+    refused(
+        url,
+        [
+            "INSERT INTO jobq.job (task) VALUES ('t')",
+            "SELECT jobq.enqueue('t')",
+            "SELECT jobq.drop_partitions('job_history_failed', '0')",
+            "SELECT FROM jobq.job FOR UPDATE",
+        ],
+    )
+
+
+def test_an_operator_operates(database_url: str, login: Callable[[str | None], str]) -> None:
+    dead = [finish(database_url, state) for state in ("failed", "cancelled", "expired")]
+    with psycopg.connect(database_url) as connection:
+        rows = connection.execute(
+            "SELECT jobq.enqueue('t'), jobq.enqueue('t', key => 'k', key_holds => 'until_finished'), "
+            "jobq.enqueue('t', delay => '1 day'), jobq.enqueue('t')"
+        ).fetchone()
+        assert rows
+        ready, keyed, later, running = rows
+        connection.execute("UPDATE jobq.job SET state = 'running' WHERE id = %s", (running,))
+    with psycopg.connect(login("operator")) as connection:
+        assert operations.retry(connection, "jobq", [*dead, later], actor="me").done == sorted([*dead, later])
+        asked = [ready, keyed, running]
+        assert operations.cancel(connection, "jobq", asked, actor="me", reason="for the test").done == sorted(asked)
+        assert operations.pause(connection, "jobq", "default", actor="me")
+        assert operations.resume(connection, "jobq", "default", actor="me")
+        assert operations.count_where(connection, "jobq", state="ready") == 4
+        assert len(operations.cancel_where(connection, "jobq", actor="me").done) == 4
+        connection.commit()
+        assert len(queries.audit_log(connection, "jobq")) >= 5
+        assert connection.execute("SELECT count(*) FROM jobq.job_key").fetchone() == (0,)
+
+
+def test_an_operator_does_no_more(login: Callable[[str | None], str]) -> None:
+    refused(
+        login("operator"),
+        [
+            "UPDATE jobq.job SET args = '{}'",
+            "UPDATE jobq.job SET state = 'running'",
+            "UPDATE jobq.job_history SET state = 'succeeded'",
+            "UPDATE jobq.job_attempt SET message = ''",
+            "DELETE FROM jobq.job_attempt",
+            "DELETE FROM jobq.worker",
+            "UPDATE jobq.chore SET due_at = now()",
+            "SELECT jobq.drop_partitions('job_history_failed', '0')",
+        ],
+    )
+
+
+# --- The file ------------------------------------------------------------------------------------------------------------
+
+
+def test_run_again_it_takes_back_what_was_given_besides(database_url: str) -> None:
+    grant_roles(database_url)
+    with psycopg.connect(database_url) as connection:
+        connection.execute("GRANT ALL ON ALL TABLES IN SCHEMA jobq TO jobq_viewer, PUBLIC")
+        connection.execute("GRANT ALL ON ALL FUNCTIONS IN SCHEMA jobq TO jobq_viewer, PUBLIC")
+    grant_roles(database_url)
+    with psycopg.connect(database_url) as connection:
+        row = connection.execute(
+            "SELECT has_table_privilege('jobq_viewer', 'jobq.job', 'INSERT'), "
+            "has_function_privilege('jobq_viewer', 'jobq.make_partitions(integer)', 'EXECUTE')"
+        ).fetchone()
+    assert row == (False, False)
+
+
+def test_another_schema_has_roles_of_its_own(empty_database_url: str) -> None:
+    migrate.upgrade(empty_database_url)
+    migrate.upgrade(empty_database_url, "other_jobs")
+    grant_roles(empty_database_url)
+    grant_roles(empty_database_url, schema="other_jobs")
+    grant_roles(empty_database_url, schema="other_jobs", roles="Acme's")
+    with psycopg.connect(empty_database_url) as connection:
+        for role, here, there in (("jobq", True, False), ("other_jobs", False, True), ("Acme's", False, True)):
+            row = connection.execute(
+                "SELECT has_schema_privilege(%(role)s, 'jobq', 'USAGE'), has_schema_privilege(%(role)s, 'other_jobs', 'USAGE')",
+                {"role": f"{role}_worker"},
+            ).fetchone()
+            assert row == (here, there)
+
+
+def test_a_schema_that_is_not_there(empty_database_url: str) -> None:
+    with pytest.raises(AssertionError, match=r"no_such.*does not exist"):
+        grant_roles(empty_database_url, schema="no_such")

@@ -1,0 +1,118 @@
+"""What the status page changes, for whom, and which forms it refuses."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+from werkzeug.test import TestResponse
+
+from tests.support.rows import add_finished, add_job
+from tests.support.web import Conn, audit, token
+
+
+def test_retry_and_cancel_one(client: FlaskClient, db: Conn) -> None:
+    dead, idle = add_finished(db, "failed"), add_job(db)
+    response = client.post(f"/jobs/{dead}/retry", data={"csrf": token(client)})
+    assert response.status_code == 303
+    text = client.get(response.location).text
+    assert "The job is due now." in text
+    assert 'class="state ready"' in text
+    response = client.post(f"/jobs/{idle}/cancel", data={"csrf": token(client), "reason": "not wanted"})
+    assert "cancelled by web: not wanted" in client.get(response.location).text
+    response = client.post(f"/jobs/{idle}/cancel", data={"csrf": token(client)})
+    assert "Nothing changed: it is cancelled already." in client.get(response.location).text
+    assert audit(db) == [("web", "retry"), ("web", "cancel")]
+
+
+def test_change_the_ticked_jobs(client: FlaskClient, db: Conn) -> None:
+    dead, done = [add_finished(db, "failed") for _ in range(3)], add_finished(db, "succeeded")
+    form = {"csrf": token(client), "id": [str(id) for id in (*dead, done)], "action": "retry", "queue": "default"}
+    response = client.post("/jobs/change", data=form)
+    assert "queue=default" in response.location
+    text = client.get(response.location).text
+    assert f"Retried: 3. Refused: 1 (job {done}: it has succeeded)." in text
+    form = {"csrf": token(client), "id": [str(id) for id in dead], "action": "cancel"}
+    assert "Cancelled: 3." in client.get(client.post("/jobs/change", data=form).location).text
+    form = {"csrf": token(client), "action": "cancel"}
+    assert "No job was ticked" in client.get(client.post("/jobs/change", data=form).location).text
+
+
+@pytest.mark.parametrize(
+    ("form", "code"),
+    [({"action": "drop"}, 400), ({"action": "retry", "id": "x"}, 400), ({"action": "retry", "id": ["1"] * 501}, 400),
+     ({"action": "retry", "id": ["1" * 19] * 9000}, 413)],
+)  # fmt: skip
+def test_unusable_forms_change_nothing(client: FlaskClient, db: Conn, form: dict[str, Any], code: int) -> None:
+    add_job(db)
+    assert client.post("/jobs/change", data={"csrf": token(client), **form}).status_code == code
+    assert audit(db) == []
+
+
+def test_pause_and_resume(client: FlaskClient, db: Conn) -> None:
+    add_job(db, queue="mail")
+    form = {"csrf": token(client, "/queues"), "queue": "mail", "reason": "smtp down"}
+    text = client.get(client.post("/queues/pause", data=form).location).text
+    assert "Queue mail is paused." in text
+    assert "by web: smtp down" in text
+    assert "was paused already" in client.get(client.post("/queues/pause", data=form).location).text
+    assert "Queue mail goes on." in client.get(client.post("/queues/resume", data=form).location).text
+    assert client.post("/queues/pause", data=form | {"queue": "nosuch"}).status_code == 404
+    assert audit(db) == [("web", "pause"), ("web", "resume")]
+
+
+POSTS = ("/jobs/1/retry", "/jobs/1/cancel", "/jobs/change", "/queues/pause", "/queues/resume")
+
+
+def test_every_change_is_a_post_with_a_token(make_app: Callable[..., Flask], database_url: str) -> None:
+    app = make_app(database_url)
+    posts = {str(rule) for rule in app.url_map.iter_rules() if "POST" in (rule.methods or ())}
+    assert posts == {post.replace("/1/", "/<int:id>/") for post in POSTS}
+
+
+@pytest.mark.parametrize("path", POSTS)
+def test_forms_from_elsewhere_are_refused(client: FlaskClient, db: Conn, path: str) -> None:
+    id = add_finished(db, "failed", queue="mail")
+    path = path.replace("/1/", f"/{id}/")
+    form = {"id": str(id), "action": "retry", "queue": "mail"}
+    good = token(client, "/jobs")
+    stranger = client.application.test_client()
+    attempts: list[TestResponse] = [
+        client.post(path, data=form),
+        client.post(path, data=form | {"csrf": "x"}),
+        client.post(path, data=form | {"csrf": good + "x"}),
+        client.post(path, data=form | {"csrf": token(stranger)}),
+        client.application.test_client().post(path, data=form | {"csrf": good}),
+        client.post(path, data=form | {"csrf": good}, headers={"Sec-Fetch-Site": "cross-site"}),
+        client.post(path, data=form | {"csrf": good}, headers={"Sec-Fetch-Site": "same-site"}),
+    ]
+    assert [response.status_code for response in attempts] == [403] * len(attempts)
+    assert audit(db) == []
+    assert client.post(path, data=form | {"csrf": good}, headers={"Sec-Fetch-Site": "same-origin"}).status_code == 303
+
+
+def test_a_note_in_the_address_must_be_ours(client: FlaskClient) -> None:
+    assert "You won" not in client.get("/?note=You+won").text
+
+
+def test_the_form_cookie_is_for_this_page_alone(client: FlaskClient) -> None:
+    cookie = client.get("/queues").headers.get("Set-Cookie", "") + client.get("/jobs").headers.get("Set-Cookie", "")
+    assert cookie == "" or ("HttpOnly" in cookie and "SameSite=Strict" in cookie)
+
+
+@pytest.mark.parametrize(
+    ("actor", "environ", "expected"),
+    [(None, {}, "web"), (None, {"REMOTE_USER": "ann"}, "ann"), ("ben", {"REMOTE_USER": "ann"}, "ben"),
+     (lambda: "carl", {}, "carl"), (lambda: None, {}, "web"), (None, {"REMOTE_USER": "x" * 999}, "x" * 200)],
+)  # fmt: skip
+def test_who_did_it(
+    make_app: Callable[..., Flask], database_url: str, db: Conn, actor: Any, environ: dict[str, str], expected: str
+) -> None:
+    client = make_app(database_url, actor=actor).test_client()
+    id = add_finished(db, "failed")
+    add_finished(db, "failed")
+    client.post(f"/jobs/{id}/retry", data={"csrf": token(client)}, environ_overrides=environ)
+    assert audit(db) == [(expected, "retry")]

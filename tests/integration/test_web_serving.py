@@ -1,0 +1,268 @@
+"""The status page's headers, password, errors, mounting and serving."""
+
+from __future__ import annotations
+
+import base64
+import http.client
+import re
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import psycopg
+import psycopg.conninfo
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+
+from jobq import migrate
+from jobq.errors import ConfigurationError
+from jobq.web import blueprint, create_app, serve
+from jobq.web.app import close, is_loopback
+from tests.support import postgres
+from tests.support.rows import add_finished
+from tests.support.waiting import wait_until
+from tests.support.web import PAGES, Conn, audit
+
+# --- Headers, password, errors ---
+
+
+@pytest.mark.parametrize("path", [*PAGES, "/nothing", "/api/stats", "/static/page.js", "/favicon.ico", "/livez"])
+def test_headers(client: FlaskClient, path: str) -> None:
+    response = client.get(path, buffered=True)
+    policy = response.headers["Content-Security-Policy"]
+    assert "default-src 'none'" in policy
+    assert "unsafe" not in policy
+    assert "frame-ancestors 'none'" in policy
+    assert response.headers["X-Content-Type-Options"] == "nosniff"
+    assert response.headers["X-Frame-Options"] == "DENY"
+    stored = path.startswith("/static")
+    assert (response.headers["Cache-Control"] == "no-store") is not stored
+
+
+@pytest.mark.parametrize("path", [*PAGES, "/nothing"])
+def test_nothing_in_a_page_needs_a_looser_policy(client: FlaskClient, db: Conn, path: str) -> None:
+    add_finished(db, "failed", error="e")
+    text = client.get(path).text
+    assert re.findall(r"<script(?![^>]* src=)|<style| style=| on\w+=|javascript:|https?://(?!www\.w3\.org)", text) == []
+
+
+def test_a_password_guards_all_but_livez(
+    make_app: Callable[..., Flask], database_url: str, db: Conn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("JOBQ_WEB_PASSWORD", "päss:word")
+    client = make_app(database_url).test_client()
+    good = {"Authorization": "Basic " + base64.b64encode("ann:päss:word".encode()).decode()}
+    for path in (*PAGES, "/api/stats", "/static/page.css", "/nothing", "/livez/x"):
+        response = client.get(path)
+        assert response.status_code == 401
+        assert response.headers["WWW-Authenticate"].startswith("Basic")
+    assert client.post("/queues/pause").status_code == 401
+    for wrong in ("Basic !", "Basic " + base64.b64encode(b"ann:wrong").decode(), "Bearer x", "Basic"):
+        assert client.get("/", headers={"Authorization": wrong}).status_code == 401
+    assert client.get("/livez").text == "ok\n"
+    assert client.get("/", headers=good).status_code == 200
+
+    id = add_finished(db, "failed")
+    found = re.search(r'name="csrf" value="([^"]+)"', client.get(f"/jobs/{id}", headers=good).text)
+    assert found is not None
+    client.post(f"/jobs/{id}/retry", data={"csrf": found[1]}, headers=good)
+    assert audit(db) == [("ann", "retry")]
+
+
+def test_unknown_addresses_and_methods(client: FlaskClient) -> None:
+    for path in ("/nothing", "/jobs/x", "/jobs/404", "/jobs/99999999999999999999999", "/static/no.css"):
+        response = client.get(path)
+        assert response.status_code == 404
+        assert "<h1>Not found</h1>" in response.text
+    assert client.get("/api/jobs/404").json == {
+        "error": "Job 404: there is none with this id, neither live nor in the history still kept.",
+        "status": 404,
+    }
+    assert client.get("/jobs/change").status_code == 404
+    assert client.post("/").status_code == 405
+
+
+def test_without_tables(make_app: Callable[..., Flask], empty_database_url: str) -> None:
+    client = make_app(empty_database_url).test_client()
+    for path in PAGES:
+        response = client.get(path)
+        assert response.status_code == 503
+        assert "Run “jobq migrate”" in response.text
+    assert client.get("/livez").status_code == 200
+
+
+def test_a_failure_of_ours(make_app: Callable[..., Flask], database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    client = make_app(database_url).test_client()
+
+    def fail(*_: Any, **__: Any) -> Any:
+        raise RuntimeError("secret detail")
+
+    monkeypatch.setattr("jobq.queries.workers", fail)
+    for path in ("/workers", "/api/workers"):
+        response = client.get(path)
+        assert response.status_code == 500
+        assert "secret detail" not in response.text
+        assert "server&#39;s log" in response.text or "server's log" in response.text
+
+
+def test_a_slow_statement_is_cut_off(
+    make_app: Callable[..., Flask], database_url: str, db: Conn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("jobq.web.database._TIMEOUT", "SET LOCAL statement_timeout = '100ms'")
+    client = make_app(database_url).test_client()
+    with db.transaction():
+        db.execute("LOCK jobq.worker")
+        response = client.get("/workers")
+    assert response.status_code == 503
+    assert "more than 5 seconds" in response.text
+    assert client.get("/workers").status_code == 200
+
+
+def test_the_database_goes_and_comes_back(make_app: Callable[..., Flask], own_server: postgres.OwnServer) -> None:
+    migrate.upgrade(own_server.url)
+    client = make_app(own_server.url).test_client()
+    assert client.get("/").status_code == 200
+    own_server.kill()
+    response = client.get("/")
+    assert response.status_code == 503
+    assert "The database cannot be reached" in response.text
+    assert response.headers["Retry-After"] == "5"
+    assert client.get("/api/stats").status_code == 503
+    assert client.get("/livez").status_code == 200
+    own_server.restart()
+    wait_until(lambda: client.get("/").status_code == 200, what="the page to come back")
+
+
+def test_no_connection_is_held_between_requests(client: FlaskClient, db: Conn) -> None:
+    client.get("/")
+    row = db.execute(
+        "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'jobq web' AND state <> 'idle'"
+    ).fetchone()
+    assert row == (0,)
+
+
+# --- Mounting and serving ---
+
+
+def test_mounted_in_another_application(database_url: str, db: Conn) -> None:
+    host = Flask("host")
+    host.secret_key = "s"
+    mounted = blueprint(database_url=database_url, actor="ann")
+    host.register_blueprint(mounted, url_prefix="/ops/jobs")
+    host.add_url_rule("/", "home", lambda: "home")
+    client = host.test_client()
+    try:
+        id = add_finished(db, "failed")
+        assert "Content-Security-Policy" not in client.get("/").headers
+        text = client.get("/ops/jobs/").text
+        assert 'href="/ops/jobs/queues"' in text
+        assert 'src="/ops/jobs/static/page.js"' in text
+        page = client.get(f"/ops/jobs/jobs/{id}")
+        assert "Path=/ops/jobs/" in page.headers["Set-Cookie"]
+        found = re.search(r'name="csrf" value="([^"]+)"', page.text)
+        assert found is not None
+        response = client.post(f"/ops/jobs/jobs/{id}/retry", data={"csrf": found[1]})
+        assert response.location.startswith(f"/ops/jobs/jobs/{id}?note=")
+        assert audit(db) == [("ann", "retry")]
+        missing = client.get("/ops/jobs/nothing")
+        assert missing.status_code == 404
+        assert "To the overview" in missing.text
+        assert "To the overview" not in client.get("/nothing").text
+    finally:
+        close(host)
+
+
+def test_another_schema(make_app: Callable[..., Flask], empty_database_url: str) -> None:
+    migrate.upgrade(empty_database_url, "other")
+    client = make_app(empty_database_url, schema="other").test_client()
+    assert "<code>other</code>" in client.get("/").text
+
+
+def test_no_database_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("JOBQ_DATABASE_URL", raising=False)
+    with pytest.raises(ConfigurationError, match="no database"):
+        create_app()
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "example.org", ""])
+def test_serve_refuses_other_machines_without_a_password(
+    make_app: Callable[..., Flask], database_url: str, host: str
+) -> None:
+    with pytest.raises(ConfigurationError, match="JOBQ_WEB_PASSWORD"):
+        serve(make_app(database_url), host, 0)
+
+
+def test_serve_tells_an_address_that_is_taken(make_app: Callable[..., Flask], database_url: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(ConfigurationError, match="cannot listen"):
+        serve(make_app(database_url), "127.0.0.1", taken.getsockname()[1])
+
+
+@pytest.mark.parametrize(
+    ("host", "expected"),
+    [("127.0.0.1", True), ("127.9.9.9", True), ("::1", True), ("[::1]", True), ("localhost", True),
+     ("0.0.0.0", False), ("localhost.example.org", False)],
+)  # fmt: skip
+def test_loopback(host: str, expected: bool) -> None:
+    assert is_loopback(host) is expected
+
+
+_SERVE = """
+import sys
+from jobq.web import create_app, serve
+serve(create_app(database_url=sys.argv[1]), "127.0.0.1", 0, ready=lambda address: print(address, flush=True))
+"""
+
+
+def test_serve_answers_this_machines_names_only(database_url: str) -> None:
+    command = [sys.executable, "-c", _SERVE, database_url]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            address = process.stdout.readline().strip()
+            assert address.startswith("http://127.0.0.1:")
+            port = int(address.rstrip("/").rsplit(":", 1)[1])
+            codes = {}
+            for name in (
+                f"127.0.0.1:{port}",
+                f"localhost:{port}",
+                "rebound.example.org",
+                f"127.0.0.1.example.org:{port}",
+            ):
+                connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+                connection.request("GET", "/queues", headers={"Host": name})
+                response = connection.getresponse()
+                codes[name] = response.status
+                assert "Server" not in response.headers
+                assert b"Traceback" not in response.read()
+                connection.close()
+            assert list(codes.values()) == [200, 200, 400, 400]
+        finally:
+            process.send_signal(signal.SIGINT)
+        process.wait(20)
+
+
+def test_a_role_without_rights_is_told(make_app: Callable[..., Flask], database_url: str, db: Conn) -> None:
+    db.execute("DROP ROLE IF EXISTS web_nobody")
+    db.execute("CREATE ROLE web_nobody LOGIN")
+    try:
+        client = make_app(psycopg.conninfo.make_conninfo(database_url, user="web_nobody")).test_client()
+        response = client.get("/")
+        assert response.status_code == 503
+        assert "grant it" in response.text
+        db.execute("GRANT USAGE ON SCHEMA jobq TO web_nobody")
+        assert client.get("/queues").status_code == 503
+    finally:
+        close(client.application)
+        db.execute("DROP OWNED BY web_nobody")
+        db.execute("DROP ROLE web_nobody")
+
+
+def test_tables_of_another_shape_are_told(client: FlaskClient, db: Conn) -> None:
+    db.execute("ALTER TABLE jobq.worker RENAME COLUMN slots TO places")
+    response = client.get("/workers")
+    assert response.status_code == 503
+    assert "are not those that this jobq needs" in response.text

@@ -1,0 +1,175 @@
+"""The status page's statements, with 100,000 jobs live and in history: none reads a large table whole."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import psycopg
+import pytest
+
+from jobq import operations, queries
+from jobq.queries import jobs, rest, totals
+from jobq.sql import statement
+from tests.support import postgres
+
+Conn = psycopg.Connection[Any]
+BEFORE = 2**63 - 1
+
+_FILL = """
+INSERT INTO jobq.job (task, queue, priority, run_at, state, worker_id, args)
+SELECT 'task' || n % 7, 'queue' || n % 20, n % 3, now() + (n % 4 - 2) * interval '1 hour',
+       CASE WHEN n % 1000 = 0 THEN 'running' WHEN n % 500 = 1 THEN 'parked' ELSE 'ready' END,
+       CASE WHEN n % 1000 = 0 THEN gen_random_uuid() END, jsonb_build_object('n', n)
+FROM generate_series(1, 100000) AS n;
+INSERT INTO jobq.job_history (id, claims, attempt, max_attempts, priority, crashes, queue, task, state, run_at,
+                              created_at, started_at, finished_at, args, headers)
+SELECT nextval('jobq.job_id_seq'), 1, 1, 10, 5, 0, 'queue' || n % 20, 'task' || n % 7,
+       CASE WHEN n % 10 > 2 THEN 'succeeded' WHEN n % 10 = 2 THEN 'cancelled' ELSE 'failed' END,
+       now(), now(), now(), now() + (n - 100000) * interval '0.03 s', jsonb_build_object('n', n), '{}'
+FROM generate_series(1, 100000) AS n;
+INSERT INTO jobq.job_attempt (job_id, claims, attempt, outcome)
+SELECT n, 1, 1, 'error' FROM generate_series(1, 50000) AS n;
+INSERT INTO jobq.audit (actor, action, target) SELECT 'ann', 'retry', '{}' FROM generate_series(1, 50000);
+"""
+
+
+@pytest.fixture(scope="module")
+def full(server: postgres.Server, template: str) -> Iterator[Conn]:
+    """A connection to a filled and vacuumed database."""
+    with (
+        postgres.database(server, template) as url,
+        psycopg.connect(url, autocommit=True, options="-c max_parallel_workers_per_gather=0") as connection,
+    ):
+        connection.execute(_FILL)
+        connection.execute("VACUUM ANALYZE")
+        yield connection
+
+
+def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    yield plan
+    for child in plan.get("Plans", ()):
+        yield from nodes(child)
+
+
+def explain(conn: Conn, query: bytes, params: dict[str, Any]) -> list[dict[str, Any]]:
+    cursor = psycopg.ClientCursor(conn)
+    row = cursor.execute(b"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) " + query, params).fetchone()
+    assert row is not None
+    return list(nodes(row[0][0]["Plan"]))
+
+
+def large_seq_scans(conn: Conn, plan: list[dict[str, Any]]) -> list[str]:
+    """The sequential scans of jobq's big tables that have more than a page."""
+    small = {row[0] for row in conn.execute(
+        "SELECT relname FROM pg_class WHERE relkind = 'r' AND pg_relation_size(oid) <= 8192").fetchall()}  # fmt: skip
+    return [
+        node["Relation Name"] for node in plan if node["Node Type"] == "Seq Scan" and node["Relation Name"] not in small
+    ]
+
+
+JOBS = {"state": None, "queue": None, "task": None, "floor": 0, "before": BEFORE, "limit": 51}
+WINDOW = {"floor": 80_000, "before": 100_000, "limit": 51}
+MATCH = {"queue": None, "task": None, "after": 40_000, "last": 60_000, "limit": 500}
+FEW = {"ids": list(range(1, 1000, 37)), "channel": "jobq", "error": "cancelled"}
+STATEMENTS: list[tuple[str, dict[str, Any], int]] = [
+    # name, parameters, most pages it may touch
+    ("queues", {"bound": 10_001}, 60_000),
+    ("queue_names", {}, 2_000),
+    ("overview_counts", {"bound": 10_001}, 25_000),
+    ("jobs_all", JOBS, 400),
+    ("jobs_all", JOBS | WINDOW | {"task": "task3"}, 4_000),
+    ("jobs_live", JOBS | WINDOW | {"state": "scheduled"}, 4_000),
+    ("jobs_live", JOBS | WINDOW | {"state": "parked", "queue": "nosuch"}, 25_000),
+    ("jobs_running", JOBS | {"state": "running"}, 2_000),
+    ("jobs_finished", JOBS | {"state": "failed"}, 400),
+    ("jobs_finished", JOBS | {"state": "failed", "before": 150_000}, 400),
+    ("jobs_finished", JOBS | {"state": "expired"}, 400),
+    ("jobs_below", {"before": 150_000}, 200),
+    ("job_detail", {"id": 42}, 200),
+    ("job_detail", {"id": 150_000}, 200),
+    ("job_attempts", {"id": 42}, 100),
+    ("audit_log", {"before": 40_000, "limit": 50}, 100),
+    ("job_states", FEW, 3_000),
+    ("redrive", {"ids": list(range(100_001, 101_001, 37))}, 10_000),
+    ("run_now", FEW, 3_000),
+    ("cancel_idle", FEW, 3_000),
+    ("cancel_running", FEW, 3_000),
+    ("queue_known", {"queue": "nosuch"}, 40_000),
+    ("matching_live", MATCH | {"state": "ready", "queue": "queue3"}, 60_000),
+    ("matching_finished", MATCH | {"state": "failed", "after": 140_000, "last": 160_000}, 2_000),
+    ("jobs_above", {"after": 50_000}, 200),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("generic", [False, True], ids=["custom", "generic"])
+@pytest.mark.parametrize(("name", "params", "pages"), STATEMENTS)
+def test_no_large_table_is_read_whole(full: Conn, name: str, params: dict[str, Any], pages: int, generic: bool) -> None:
+    query = statement(name, "jobq").query
+    with full.transaction(force_rollback=True):
+        plan = (explain_generic if generic else explain)(full, query, params)
+    full.execute("DEALLOCATE ALL")
+    assert large_seq_scans(full, plan) == []
+    touched = plan[0].get("Shared Hit Blocks", 0) + plan[0].get("Shared Read Blocks", 0)
+    assert touched <= pages
+
+
+def explain_generic(conn: Conn, query: bytes, params: dict[str, Any]) -> list[dict[str, Any]]:
+    """Explain the plan that Postgres makes once for all parameters."""
+    used = {name: value for name, value in params.items() if f"%({name})s".encode() in query}
+    numbers = {name: f"${n}".encode() for n, name in enumerate(used, 1)}
+    types = {int: "bigint", str: "text", list: "bigint[]", type(None): "text"}
+    text = query
+    for name, number in numbers.items():
+        text = text.replace(f"%({name})s".encode(), number)
+    text = text.replace(b"%%", b"%")
+    cursor = psycopg.ClientCursor(conn)
+    conn.execute("SET LOCAL plan_cache_mode = force_generic_plan")
+    kinds = ", ".join(types[type(value)] for value in used.values())
+    conn.execute(f"PREPARE page {f'({kinds})' if kinds else ''} AS ".encode() + text)
+    places = ", ".join(["%s"] * len(used))
+    explained = cursor.execute(
+        f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) EXECUTE page {f'({places})' if places else ''}",
+        list(used.values()),
+    ).fetchone()
+    assert explained is not None
+    return list(nodes(explained[0][0]["Plan"]))
+
+
+def test_every_statement_of_queries_and_operations_is_held_to_its_plan() -> None:
+    exempt = {"workers", "chores", "history_tails", "audit_write", "pause_queue", "resume_queue"}
+    named: set[str] = set()
+    for module in (operations, jobs, rest, totals):
+        named |= set(re.findall(r'"([a-z]+(?:_[a-z]+)*)"', inspect.getsource(module)))
+    files = {name for name in named if _exists(name)}
+    assert files - exempt == {name for name, _, _ in STATEMENTS}
+
+
+def _exists(name: str) -> bool:
+    try:
+        statement(name, "jobq")
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def test_the_last_hour_reads_the_end_of_history_only(full: Conn, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(totals, "_TAIL_PAGES", 500)
+    seen: list[bytes] = []
+
+    class Spy(psycopg.Cursor[Any]):
+        def execute(self, query: Any, *args: Any, **options: Any) -> Any:
+            seen.append(query.as_bytes(self) if hasattr(query, "as_bytes") else query)
+            return super().execute(query, *args, **options)
+
+    full.cursor_factory = Spy
+    try:
+        found = queries.throughput(full, "jobq")
+    finally:
+        full.cursor_factory = psycopg.Cursor
+    assert found.since is not None
+    plan = explain(full, seen[-1].replace(b"%", b"%%"), {})
+    tails = [node for node in plan if node.get("Relation Name", "").startswith("job_history_succeeded_")]
+    assert {node["Node Type"] for node in tails} == {"Tid Range Scan"}

@@ -1,0 +1,167 @@
+"""The worker's statements keep their plans with a million future jobs, a backlog, and 100,000 dead index entries."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+from uuid import UUID, uuid4
+
+import psycopg
+import pytest
+
+from jobq import migrate
+from tests.plans.explain import MODES, explain, kinds, rows_read
+from tests.support import postgres
+
+WORKER = UUID("00000000-0000-0000-0000-000000000001")
+QUEUES = ["default", "mail", "reports"]
+LANES: dict[str, Any] = {
+    "queues": QUEUES * 10,
+    "priorities": [priority for priority in range(9, -1, -1) for _ in QUEUES],
+}
+
+
+@pytest.fixture(scope="module")
+def full_database(server: postgres.Server) -> Iterator[str]:
+    """1,000,000 future jobs, 20,000 ready ones, 500 running, and 100,000 dead entries that a held snapshot keeps."""
+    with postgres.database(server) as url:
+        migrate.upgrade(url)
+        with psycopg.connect(url, autocommit=True) as connection:
+            connection.execute(
+                "INSERT INTO jobq.job (task, queue, priority, run_at) SELECT 't', "
+                "(ARRAY['default', 'mail', 'reports'])[n % 3 + 1], n % 10, now() + n * interval '1 second' + interval '1 h' "
+                "FROM generate_series(1, 1000000) AS n"
+            )
+            connection.execute(
+                "INSERT INTO jobq.job (task, queue, state, worker_id, claims, attempt) "
+                "SELECT 't', 'default', 'running', %s, 1, 1 FROM generate_series(1, 500)",
+                (WORKER,),
+            )
+            connection.execute("ANALYZE jobq.job")
+        with psycopg.connect(url) as holder, psycopg.connect(url, autocommit=True) as connection:
+            # The snapshot keeps what is deleted below from being removed for good.
+            holder.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+            holder.execute("SELECT count(*) FROM jobq.queue")
+            connection.execute(
+                "INSERT INTO jobq.job (task, run_at) SELECT 't', now() - interval '1 h' FROM generate_series(1, 100000)"
+            )
+            connection.execute("DELETE FROM jobq.job WHERE run_at < now() - interval '30 min'")
+            connection.execute("INSERT INTO jobq.job (task) SELECT 't' FROM generate_series(1, 20000)")
+            yield url
+
+
+@pytest.fixture
+def full(full_database: str) -> Iterator[psycopg.Connection[Any]]:
+    with psycopg.connect(full_database) as connection:
+        yield connection
+
+
+def running_ids(connection: psycopg.Connection[Any]) -> list[int]:
+    rows = connection.execute("SELECT id FROM jobq.job WHERE worker_id = %s ORDER BY id LIMIT 100", (WORKER,))
+    return [row[0] for row in rows]
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_advance(full: psycopg.Connection[Any], mode: str) -> None:
+    ids = running_ids(full)
+    nodes = explain(
+        full,
+        mode,
+        "advance",
+        {
+            **LANES,
+            "ids": ids,
+            "claims": [1] * 100,
+            "results": ["null"] * 100,
+            "seconds": [0.1] * 100,
+            "worker": WORKER,
+            "want": 100,
+        },
+    )
+    found = kinds(nodes)
+    indexes = {node["Index Name"] for node in nodes if "Index Name" in node}
+    assert {"job_claim_idx", "job_pkey"} <= indexes
+    assert "job_running_idx" not in indexes
+    assert not {"Sort", "Incremental Sort", "Hash Join", "Merge Join", "Seq Scan on job"} & found
+    # 100 found through the claim index, 100 updated, 100 acknowledged.
+    assert rows_read(nodes, "job") == 300
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_settle(full: psycopg.Connection[Any], mode: str) -> None:
+    ids = running_ids(full)
+    columns = {"states": "ready", "delays": 1.0, "given_back": 0, "crashes": 0, "seconds": 0.1, "recorded": "error"}
+    texts = {"error_types": "E", "messages": "m", "tracebacks": "t"}
+    nodes = explain(
+        full,
+        mode,
+        "settle",
+        {
+            "worker": WORKER,
+            "ids": ids,
+            "claims": [1] * 100,
+            **{name: [value] * 100 for name, value in (columns | texts).items()},
+        },
+    )
+    assert not {"Seq Scan on job", "Hash Join", "Merge Join"} & kinds(nodes)
+    assert rows_read(nodes, "job") == 200
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_lanes(full: psycopg.Connection[Any], mode: str) -> None:
+    nodes = explain(full, mode, "lanes", {})
+    assert "Seq Scan on job" not in kinds(nodes)
+    assert {node["Index Name"] for node in nodes if "job" in node.get("Index Name", "")} == {"job_claim_idx"}
+    assert rows_read(nodes, "job") <= 10
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_next_due(full: psycopg.Connection[Any], mode: str) -> None:
+    nodes = explain(full, mode, "next_due", LANES)
+    assert not {"Sort", "Seq Scan on job"} & kinds(nodes)
+    assert {node["Index Name"] for node in nodes if "job" in node.get("Index Name", "")} == {"job_claim_idx"}
+    assert rows_read(nodes, "job") <= 30
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("name", ["held_jobs", "cancel_requests"])
+def test_own_jobs(full: psycopg.Connection[Any], mode: str, name: str) -> None:
+    nodes = explain(full, mode, name, {"worker": WORKER})
+    assert {node["Index Name"] for node in nodes if "Index Name" in node} == {"job_running_idx"}
+    assert rows_read(nodes, "job") <= 500
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_rescue(full: psycopg.Connection[Any], mode: str) -> None:
+    full.execute(
+        "INSERT INTO jobq.worker (id, lock_key, pid, slots, host, version) VALUES (%s, 1, 1, 1, 'h', '0') ON CONFLICT "
+        "DO NOTHING",
+        (WORKER,),
+    )
+    full.commit()
+    nodes = explain(full, mode, "rescue", {"dead": WORKER, "beats": 0, "max_losses": 10, "channel": "jobq"})
+    assert "Seq Scan on job" not in kinds(nodes)
+    assert {node["Index Name"] for node in nodes if "Index Name" in node} <= {
+        "job_running_idx",
+        "job_pkey",
+        "job_key_pkey",
+        "worker_pkey",
+    }
+    assert rows_read(nodes, "job_key") == 0
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_drained(full: psycopg.Connection[Any], mode: str) -> None:
+    nodes = explain(full, mode, "drained", {"queues": None})
+    assert "Seq Scan on job" not in kinds(nodes)
+
+
+def test_a_claim_of_nothing_reads_nothing(full: psycopg.Connection[Any]) -> None:
+    nodes = explain(
+        full,
+        "force_generic_plan",
+        "advance",
+        {**LANES, "queues": ["empty"] * 30, "ids": [], "claims": [], "results": [], "seconds": [], "worker": uuid4()}
+        | {"want": 100},
+    )
+    assert rows_read(nodes, "job") == 0

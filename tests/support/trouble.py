@@ -1,0 +1,118 @@
+"""An application whose tasks do what no task should. ``TROUBLE_IMPORT``: seconds that its import takes."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import time
+from typing import Any
+
+from jobq import JobQ, current_job
+from tests.support.apps import FAST, trace
+
+q = JobQ()
+
+time.sleep(float(os.environ.get("TROUBLE_IMPORT", "0")))
+
+
+@q.task
+def calm(note: str = "") -> str:
+    trace(note)
+    return note
+
+
+@q.task(backoff=FAST, max_attempts=1)
+def wrong_progress(kind: str) -> None:
+    """Report what is no progress."""
+    wrong: dict[str, Any] = {"fraction": 0.5, "huge": 2**63, "text": "half", "negative": -1}
+    current_job().progress(wrong[kind], 10)
+
+
+@q.task
+def endless_progress(seconds: float) -> None:
+    """Report progress as fast as a loop can."""
+    deadline = time.monotonic() + seconds
+    done = 0
+    while time.monotonic() < deadline:
+        done += 1
+        current_job().progress(done)
+
+
+class Unspeakable(Exception):
+    """Cannot be turned into text."""
+
+    def __str__(self) -> str:
+        raise RuntimeError("no text")
+
+
+@q.task(backoff=FAST, max_attempts=2)
+def raise_unspeakable() -> None:
+    raise Unspeakable
+
+
+@q.task
+def leave_a_child(seconds: float) -> None:
+    """Fork a process that lives on, and take the runner down."""
+    pid = os.fork()
+    if pid == 0:
+        time.sleep(seconds)
+        os._exit(0)
+    trace(str(pid))
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@q.task
+def scribble() -> None:
+    """Write to every socket of the process, as code that holds a stale descriptor does."""
+    trace("start")
+    for number in range(3, 64):
+        try:
+            if os.readlink(f"/proc/self/fd/{number}").startswith("socket:"):
+                os.write(number, b"\x00\x00\x00\x03abc")
+        except OSError:
+            continue
+    time.sleep(600)
+
+
+@q.task
+def end_a_program() -> int:
+    """Start a program, tell it to end, and return how it ended."""
+    program = subprocess.Popen(["sleep", "600"])
+    program.terminate()
+    try:
+        return program.wait(3)
+    except subprocess.TimeoutExpired:
+        program.kill()
+        program.wait()
+        return 0
+
+
+@q.task
+async def tidy_up_slowly(seconds: float) -> None:
+    """When cancelled, clean up for a while."""
+    await asyncio.to_thread(trace, "start")
+    try:
+        await asyncio.sleep(600)
+    finally:
+        await asyncio.sleep(seconds)
+        await asyncio.to_thread(trace, "tidy")
+
+
+@q.task
+def large_result(size: int) -> str:
+    return "x" * size
+
+
+@q.task
+def large_results_together(size: int, moment: float) -> str:
+    """Return at `moment` (of time.time()), so that many results are ready at once."""
+    value = "x" * size
+    time.sleep(max(0.0, moment - time.time()))
+    return value
+
+
+@q.task
+def take(data: str) -> int:
+    return len(data)

@@ -1,0 +1,24 @@
+"""The status page in tests: forms and what was recorded."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import psycopg
+from flask.testing import FlaskClient
+
+Conn = psycopg.Connection[Any]
+PAGES = ("/", "/queues", "/jobs", "/workers", "/audit")
+
+
+def token(client: FlaskClient, at: str = "/jobs") -> str:
+    """The form token of the page at `at`, which must have a form."""
+    found = re.search(r'name="csrf" value="([^"]+)"', client.get(at).text)
+    assert found is not None
+    return found[1]
+
+
+def audit(db: Conn) -> list[tuple[str, str]]:
+    """Who did what, in order."""
+    return db.execute("SELECT actor, action FROM jobq.audit ORDER BY id").fetchall()

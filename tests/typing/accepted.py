@@ -1,0 +1,142 @@
+"""Right calls: type checkers accept every line. tests/typing/test_typing.py runs them over this file."""
+
+from __future__ import annotations
+
+import datetime
+from dataclasses import dataclass
+from typing import Any, assert_type
+
+import psycopg
+from sqlalchemy import Connection, Engine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, async_scoped_session
+from sqlalchemy.orm import Session, scoped_session
+
+from jobq import AsyncTask, Backoff, JobQ, JobRef, NewJob, Task, current_job
+
+
+@dataclass
+class Order:
+    id: int
+    lines: list[str]
+
+
+q = JobQ("postgresql://localhost/app", schema="jobs", pool_size=8)
+
+
+@q.task
+def bare(number: int) -> str:
+    return str(number)
+
+
+@q.task(
+    name="mail.receipt",
+    queue="mail",
+    priority=7,
+    max_attempts=8,
+    backoff=Backoff(base=2, cap=60),
+    timeout=30,
+    retry_on=(OSError, TimeoutError),
+    no_retry_on=(FileNotFoundError,),
+    headers={"team": "billing"},
+)
+def send_receipt(order_id: int, template: str = "plain", *, copy_to: list[str] | None = None) -> Order:
+    current_job().progress(1, 2)
+    return Order(order_id, [])
+
+
+@q.task(queue="web", timeout=datetime.timedelta(minutes=1))
+async def fetch(url: str, retries: int = 3) -> bytes:
+    return b""
+
+
+@q.task
+async def ping() -> None: ...
+
+
+def test_kinds_of_task() -> None:
+    assert_type(bare(3), str)
+    assert_type(send_receipt(3, copy_to=["a@example.org"]), Order)
+
+
+async def calls() -> None:
+    assert_type(await fetch("https://example.org"), bytes)
+    await ping()
+
+
+def on_connections(
+    plain: psycopg.Connection[Any],
+    rows: psycopg.Connection[dict[str, Any]],
+    core: Connection,
+    session: Session,
+    scoped: scoped_session[Session],
+    engine: Engine,
+) -> None:
+    assert_type(send_receipt.enqueue(plain, 1), JobRef[Order])
+    assert_type(send_receipt.enqueue(rows, 1, "rich"), JobRef[Order])
+    assert_type(send_receipt.enqueue(core, order_id=1, template="rich"), JobRef[Order])
+    assert_type(send_receipt.enqueue(session, 1, copy_to=None), JobRef[Order])
+    assert_type(send_receipt.enqueue(scoped, 1), JobRef[Order])
+    assert_type(fetch.enqueue(session, "https://example.org").result(timeout=5), bytes)
+    assert_type(fetch.submit("https://example.org", retries=1).result(), bytes)
+    assert_type(send_receipt.submit(1).result(), Order)
+    with engine.begin() as connection:
+        bare.enqueue(connection, 1)
+    with q.connection() as own:
+        bare.enqueue(own, 1)
+
+
+async def on_async_connections(
+    plain: psycopg.AsyncConnection[Any],
+    core: AsyncConnection,
+    session: AsyncSession,
+    scoped: async_scoped_session[AsyncSession],
+) -> None:
+    assert_type(await send_receipt.enqueue_async(plain, 1), JobRef[Order])
+    assert_type(await send_receipt.enqueue_async(core, 1), JobRef[Order])
+    ref = await fetch.enqueue_async(session, "https://example.org", retries=2)
+    assert_type(await ref.result_async(timeout=1), bytes)
+    await ping.enqueue_async(scoped)
+    assert_type(await (await bare.submit_async(1)).result_async(), str)
+    assert_type(await q.enqueue_many_async(core, [bare.job(1), ping.job()]), list[JobRef[Any]])
+
+
+def with_options(session: Session) -> None:
+    keyed = send_receipt.options(
+        queue="slow",
+        priority=9,
+        key="receipt:1",
+        key_holds="period",
+        key_period=datetime.timedelta(hours=1),
+        on_conflict="replace",
+        delay=60,
+        max_attempts=2,
+        timeout=5.5,
+        headers={"trace": "1"},
+    )
+    assert_type(keyed.enqueue(session, 1, template="rich"), JobRef[Order])
+    assert_type(keyed.submit(1).result(), Order)
+    assert_type(keyed.job(1), NewJob)
+    bare.options(run_at=datetime.datetime.now(datetime.UTC)).submit(1)
+    bare.options(delay=datetime.timedelta(minutes=1), key="k", key_holds="until_finished", on_conflict="raise").submit(
+        1
+    )
+    assert_type(fetch.options(key="k", key_holds="until_started").submit("u").result(), bytes)
+
+
+def in_bulk(session: Session) -> None:
+    assert_type(q.enqueue_many(session, [bare.job(n) for n in range(10)]), list[JobRef[Any]])
+    q.enqueue_many(session, (send_receipt.options(key=f"k{n}").job(n) for n in range(10)))
+
+
+def references(session: Session) -> None:
+    ref = bare.ref(17)
+    assert_type(ref.result(timeout=0), str)
+    assert_type(ref.id, int)
+    assert_type(ref.created, bool)
+    state = ref.status()
+    if state == "succeeded" or state == "parked":
+        return
+
+
+def a_task_is_a_task() -> tuple[Task[[int], str], AsyncTask[[], None]]:
+    return bare, ping

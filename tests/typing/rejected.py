@@ -1,0 +1,112 @@
+"""Wrong calls: type checkers reject every line marked ``# error``, and no other."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import psycopg
+from sqlalchemy import Engine
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import Session
+
+from jobq import AsyncTask, Backoff, JobQ, Snooze
+
+q = JobQ()
+
+
+@q.task(queue="mail")
+def send_receipt(order_id: int, template: str = "plain", *, urgent: bool = False) -> str:
+    return template
+
+
+@q.task
+async def fetch(url: str) -> bytes:
+    return b""
+
+
+def on_a_connection(connection: psycopg.Connection[Any], session: Session, engine: Engine) -> None:
+    send_receipt.enqueue(session)  # error
+    send_receipt.enqueue(session, "1")  # error
+    send_receipt.enqueue(session, 1, 2)  # error
+    send_receipt.enqueue(session, 1, "rich", True)  # error
+    send_receipt.enqueue(session, order=1)  # error
+    send_receipt.enqueue(session, 1, order_id=2)  # error
+    send_receipt.enqueue(1)  # error
+    send_receipt.enqueue(engine, 1)  # error
+    send_receipt.enqueue("postgresql://localhost", 1)  # error
+    send_receipt.enqueue(None, 1)  # error
+    fetch.enqueue(connection, 1)  # error
+    fetch.enqueue(connection, "u", queue="web")  # error
+
+
+async def on_an_async_connection(session: Session, later: AsyncSession) -> None:
+    send_receipt.enqueue(later, 1)  # error
+    await send_receipt.enqueue_async(session, 1)  # error
+    await send_receipt.enqueue_async(later, None)  # error
+    await fetch.enqueue_async(later)  # error
+    await fetch.submit_async(b"u")  # error
+    await q.enqueue_many_async(session, [])  # error
+    wrong: str = await (await fetch.submit_async("u")).result_async()  # error
+    print(wrong)
+
+
+def submitting() -> None:
+    send_receipt.submit()  # error
+    send_receipt.submit(None)  # error
+    send_receipt.submit(1, urgent="yes")  # error
+    fetch.submit("u", 3)  # error
+    wrong: bytes = send_receipt.submit(1).result()  # error
+    also: str = fetch.submit("u").result()  # error
+    send_receipt.submit(1).result(timeout="10")  # error
+    send_receipt.ref("17")  # error
+    print(wrong, also, send_receipt.submit(1).status() == "done")  # error
+
+
+def with_options(session: Session) -> None:
+    send_receipt.options(key=17)  # error
+    send_receipt.options(key_holds="forever", key="k")  # error
+    send_receipt.options(on_conflict="ignore", key="k")  # error
+    send_receipt.options(priority="high")  # error
+    send_receipt.options(delay="1 minute")  # error
+    send_receipt.options(run_at=1700000000)  # error
+    send_receipt.options(headers=["a"])  # error
+    send_receipt.options(retries=3)  # error
+    send_receipt.options("mail")  # error
+    send_receipt.options(key="k").enqueue(session, "1")  # error
+    send_receipt.options(key="k").submit(template="rich")  # error
+    send_receipt.options(key="k").job()  # error
+    send_receipt.options(key="k")(1)  # error
+
+
+def in_bulk(session: Session) -> None:
+    q.enqueue_many(session, [send_receipt.job("1")])  # error
+    q.enqueue_many(session, [send_receipt(1)])  # error
+    q.enqueue_many(session, [fetch.job()])  # error
+    q.enqueue_many([fetch.job("u")])  # error
+
+
+def calling() -> None:
+    send_receipt("1")  # error
+    length: int = send_receipt(1)  # error
+    later: AsyncTask[[int], str] = send_receipt  # error
+    print(length, later)
+
+
+@q.task(queue=1)  # error
+def wrong_queue() -> None: ...
+
+
+@q.task(retries=3)  # error
+def wrong_option() -> None: ...
+
+
+@q.task(backoff=2)  # error
+def wrong_backoff() -> None: ...
+
+
+@q.task(retry_on=("OSError",))  # error
+def wrong_exceptions() -> None: ...
+
+
+Backoff(2, 60)  # error
+Snooze("soon")  # error

@@ -1,0 +1,100 @@
+"""The same reads as JSON. Times are ISO 8601, durations seconds; secret fields are hidden as on the pages."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, is_dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from flask import Response
+
+from jobq import queries
+from jobq.web.context import current_page, filters, number
+
+_SECRETIVE = ("args", "headers", "result", "progress")
+
+
+def api_overview() -> Response:
+    """Counts, queues, workers, the last hour and the newest failures."""
+    return _read(queries.overview)
+
+
+def api_stats() -> Response:
+    """The numbers alone."""
+    return _read(queries.stats)
+
+
+def api_queues() -> Response:
+    """Every queue."""
+    return _read(lambda conn, schema: {"queues": queries.queues(conn, schema)})
+
+
+def api_jobs() -> Response:
+    """A page of jobs; ``before_id`` of the answer, given as ``before``, continues it."""
+    wanted = filters()
+    limit, before = number("limit", 50, 200) or 50, number("before", None)
+
+    def search(conn: Any, schema: str) -> Any:
+        found = queries.search_jobs(conn, schema, **wanted, limit=limit, before_id=before)
+        return {"jobs": found.rows, "before_id": found.before_id, "complete": found.complete}
+
+    return _read(search)
+
+
+def api_job(id: int) -> Response:
+    """One job with its attempts."""
+    return _read(lambda conn, schema: queries.get_job(conn, schema, id))
+
+
+def api_workers() -> Response:
+    """Every worker."""
+    return _read(lambda conn, schema: {"workers": queries.workers(conn, schema)})
+
+
+def api_chores() -> Response:
+    """The maintenance chores."""
+    return _read(lambda conn, schema: {"chores": queries.chores(conn, schema)})
+
+
+def api_audit() -> Response:
+    """Operators' actions, newest first."""
+    limit, before = number("limit", 50, 200) or 50, number("before", None)
+    return _read(lambda conn, schema: {"audit": queries.audit_log(conn, schema, limit=limit, before_id=before)})
+
+
+def _read(query: Callable[[Any, str], Any]) -> Response:
+    page = current_page()
+    with page.database.read() as conn:
+        found = query(conn, page.settings.schema)
+    return Response(json.dumps(_plain(found), ensure_ascii=False) + "\n", mimetype="application/json")
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, queries.WorkerInfo):
+        return {name: _plain(item) for name, item in asdict(value).items()} | {"health": value.health}
+    if is_dataclass(value) and not isinstance(value, type):
+        redact = current_page().redact
+        fields = {name: getattr(value, name) for name in value.__dataclass_fields__}
+        return {name: redact(item) if name in _SECRETIVE else _plain(item) for name, item in fields.items()}
+    if isinstance(value, dict):
+        return {str(name): _plain(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    if isinstance(value, datetime):
+        return value.isoformat()
+    return str(value) if isinstance(value, UUID) else value
+
+
+ROUTES: list[tuple[str, str, Callable[..., Any]]] = [
+    ("/api/overview", "GET", api_overview),
+    ("/api/stats", "GET", api_stats),
+    ("/api/queues", "GET", api_queues),
+    ("/api/jobs", "GET", api_jobs),
+    ("/api/jobs/<int:id>", "GET", api_job),
+    ("/api/workers", "GET", api_workers),
+    ("/api/chores", "GET", api_chores),
+    ("/api/audit", "GET", api_audit),
+]

@@ -1,0 +1,47 @@
+"""Finding the mounted page that serves this request, and reading what the request asks for."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from flask import abort, g, request
+
+from jobq.queries import STATES
+
+if TYPE_CHECKING:
+    from jobq.web.page import Page
+
+_MAX_ID = 2**63 - 1
+
+
+def current_page() -> Page:
+    """Return the Page that serves this request."""
+    page: Page = g.jobq_page
+    return page
+
+
+def filters(source: Any = None) -> dict[str, str | None]:
+    """Return state, queue and task from the address or a form; abort with 400 where one cannot be."""
+    values = request.args if source is None else source
+    found: dict[str, str | None] = {}
+    for name in ("state", "queue", "task"):
+        value = values.get(name, "").strip()
+        if "\x00" in value or len(value) > 200:
+            abort(400, f"{name}: give at most 200 characters, none of them NUL.")
+        found[name] = value or None
+    if found["state"] is not None and found["state"] not in STATES:
+        abort(400, f"state={found['state']!r}: give one of {', '.join(STATES)}.")
+    return found
+
+
+def number(name: str, default: int | None, largest: int = _MAX_ID, source: Any = None) -> int | None:
+    """Return a whole number from 1 to `largest` from the address or a form; abort with 400 for anything
+    else.
+    """
+    text = (request.args if source is None else source).get(name, "").strip()
+    if not text:
+        return default
+    # int() takes signs, underscores and other scripts' digits, and minutes for millions of them.
+    if not (text.isascii() and text.isdigit() and len(text) <= 19 and 1 <= int(text) <= largest):
+        abort(400, f"{name}={text[:50]!r}: give a whole number from 1 to {largest}.")
+    return int(text)

@@ -1,0 +1,99 @@
+"""Making text of values. Nothing here is marked as safe: the templates escape all of it."""
+
+from __future__ import annotations
+
+import json
+import re
+from datetime import datetime
+from typing import Any
+
+from jobq.queries import COUNT_LIMIT
+
+LONGEST = 20_000
+_LONGEST_TEXT = 2_000
+# Control and direction characters can make a line look like another one.
+_INVISIBLE = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]"
+)
+
+MARKS = {
+    "ready": "○", "scheduled": "◷", "running": "▶", "parked": "‖", "waiting": "…", "succeeded": "✓", "failed": "✕",
+    "cancelled": "⊘", "expired": "◑", "error": "!", "timeout": "◔", "crashed": "⚡",
+}  # fmt: skip
+
+
+def visible(text: Any, longest: int = LONGEST) -> str:
+    """Return `text` with invisible characters spelled out, shortened to `longest` characters."""
+    found = str(text)
+    shown = _INVISIBLE.sub(lambda match: f"\\u{ord(match[0]):04x}", found[:longest])
+    return shown if len(found) <= longest else f"{shown}… ({len(found) - longest:,} more characters)"
+
+
+def pretty(value: Any) -> str:
+    """Return JSON over several lines: each text in it shortened to 2,000 characters, the whole to 20,000."""
+    return visible(json.dumps(_short(value), ensure_ascii=False, indent=2))
+
+
+def _short(value: Any) -> Any:
+    # One long text must not push everything else out of sight.
+    if isinstance(value, str) and len(value) > _LONGEST_TEXT:
+        return f"{value[:_LONGEST_TEXT]}… ({len(value) - _LONGEST_TEXT:,} more characters)"
+    if isinstance(value, list):
+        return [_short(item) for item in value]
+    return {name: _short(item) for name, item in value.items()} if isinstance(value, dict) else value
+
+
+def brief(value: Any, longest: int = 120) -> str:
+    """Return JSON, or a text's first line, in one short line."""
+    if value is None:
+        return ""
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    line = text.strip().split("\n", 1)[0]
+    return visible(line[:longest]) + ("…" if len(line) > longest or line != text.strip() else "")
+
+
+def count(number: int) -> str:
+    """Return a count as a person reads it; one that stopped at the limit has a plus."""
+    return f"{COUNT_LIMIT:,}+" if number > COUNT_LIMIT else f"{number:,}"
+
+
+def duration(seconds: float | None, *, rough: bool = False) -> str:
+    """Return a duration in its largest one or two units; `rough`: minutes without seconds."""
+    if seconds is None:
+        return "–"
+    seconds = max(seconds, 0.0)
+    if seconds < 0.9995:
+        return f"{seconds * 1000:.0f} ms"
+    if seconds < 9.95:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 90:
+        return f"{whole} s"
+    if whole < 600:
+        return f"{whole // 60} min" + (f" {whole % 60} s" if whole % 60 and not rough else "")
+    if whole < 5400:
+        return f"{whole // 60} min"
+    if whole < 129_600:
+        return f"{whole // 3600} h" + (f" {minutes} min" if (minutes := whole % 3600 // 60) else "")
+    return f"{whole // 86400} d"
+
+
+def ago(then: datetime | None, now: datetime) -> str:
+    """Return how far `then` is from `now`, in either direction."""
+    if then is None:
+        return "–"
+    seconds = (now - then).total_seconds()
+    if abs(seconds) < 1:
+        return "now"
+    text = duration(abs(seconds), rough=True)
+    return f"{text} ago" if seconds > 0 else f"in {text}"
+
+
+def moment(then: datetime) -> str:
+    """Return a time to the millisecond, with its offset."""
+    return then.strftime("%Y-%m-%d %H:%M:%S.") + f"{then.microsecond // 1000:03d} " + (then.strftime("%Z") or "UTC")
+
+
+def mark(state: str) -> str:
+    """Return a state's sign: colour alone tells not everybody."""
+    return MARKS.get(state, "•")
