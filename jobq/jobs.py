@@ -297,7 +297,14 @@ class CurrentJob:
         return self.is_cancelled()
 
     def progress(self, done: int, total: int | None = None) -> None:
-        """Tell operators how far this attempt is: `done` steps, of `total` if that is known."""
+        """Tell operators how far this attempt is: `done` steps, of `total` if that is known.
+
+        Written down about once a second, the last word only: calling it in a tight loop is fine. Raises InvalidOption for
+        anything but whole numbers of 0 to 2**63 - 1.
+        """
+        for name, value in (("done", done), ("total", total)):
+            if not ((isinstance(value, int) and 0 <= value < 2**63) or (name == "total" and value is None)):
+                raise InvalidOption(f"progress({name}={value!r}): give a whole number from 0 to 2**63 - 1")
         self.report_progress(done, total)
 
 

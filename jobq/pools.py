@@ -17,13 +17,14 @@ from weakref import WeakKeyDictionary, WeakSet
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
-from psycopg_pool import AsyncConnectionPool, ConnectionPool, PoolTimeout
+from psycopg.pq import TransactionStatus
+from psycopg_pool import ConnectionPool, PoolTimeout
 
 from jobq.config import Settings, redact_url
 from jobq.errors import DatabaseUnavailable
 
 SyncPool: TypeAlias = ConnectionPool[psycopg.Connection[Any]]
-AsyncPool: TypeAlias = AsyncConnectionPool[psycopg.AsyncConnection[Any]]
+AsyncConnection: TypeAlias = psycopg.AsyncConnection[Any]
 
 
 class _AsyncConnection(psycopg.AsyncConnection[Any]):
@@ -31,6 +32,72 @@ class _AsyncConnection(psycopg.AsyncConnection[Any]):
 
     def __del__(self, *_: Any) -> None:
         """Leave it to libpq, which closes the socket in the process that opened it, and in no other."""
+
+
+class AsyncPool:
+    """At most `size` connections of one event loop, each made by the coroutine that needs it.
+
+    Not psycopg_pool's: that one connects in tasks of its own, which ignore being cancelled while they connect, so that an
+    `asyncio.run` which ends at that moment never returns.
+    """
+
+    def __init__(self, conninfo: str, options: dict[str, Any], size: int, timeout: float) -> None:
+        self._conninfo = conninfo
+        self._options = options
+        self._timeout = timeout
+        self._free = asyncio.Semaphore(size)
+        self._idle: list[AsyncConnection] = []
+
+    async def getconn(self) -> AsyncConnection:
+        """Return a connection that answers. Raises PoolTimeout; its cause is why none could be made, if one was missing."""
+        refused: psycopg.Error | None = None
+        free = False
+        try:
+            async with asyncio.timeout(self._timeout):
+                free = await self._free.acquire()
+                while self._idle:
+                    connection = self._idle.pop()
+                    if await _answers(connection):
+                        return connection
+                pause = 0.05
+                while True:
+                    try:
+                        return await _AsyncConnection.connect(self._conninfo, autocommit=True, **self._options)
+                    except psycopg.OperationalError as error:
+                        refused = error
+                    await asyncio.sleep(pause)
+                    pause = min(pause * 2, 1.0)
+        except BaseException as error:
+            if free:
+                self._free.release()
+            if isinstance(error, TimeoutError):
+                raise PoolTimeout from refused
+            raise
+
+    async def putconn(self, connection: AsyncConnection) -> None:
+        """Take a connection back, or close it when it is no longer fit for use."""
+        self._free.release()
+        if not connection.closed and connection.info.transaction_status is TransactionStatus.IDLE:
+            self._idle.append(connection)
+        else:
+            await connection.close()
+
+    async def close(self) -> None:
+        """Close the connections that nobody uses."""
+        while self._idle:
+            await self._idle.pop().close()
+
+
+async def _answers(connection: AsyncConnection) -> bool:
+    try:
+        await connection.execute("")
+    except psycopg.Error:
+        await connection.close()
+        return False
+    except BaseException:
+        await connection.close()
+        raise
+    return True
 
 
 class Pools:
@@ -50,7 +117,7 @@ class Pools:
         try:
             connection = pool.getconn()
         except PoolTimeout as error:
-            raise self._unavailable(pool, self._reason()) from error
+            raise self._unavailable(self._reason()) from error
         with _lost(self._settings):
             try:
                 with connection:
@@ -61,15 +128,15 @@ class Pools:
     @asynccontextmanager
     async def connection_async(self) -> AsyncIterator[psycopg.AsyncConnection[Any]]:
         """Lend an asynchronous autocommit connection, like `connection`."""
-        pool = await self._async_pool()
+        pool = self._async_pool()
         try:
             connection = await pool.getconn()
         except PoolTimeout as error:
-            raise self._unavailable(pool, await asyncio.to_thread(self._reason)) from error
+            reason = str(error.__cause__).strip() if error.__cause__ else await asyncio.to_thread(self._reason)
+            raise self._unavailable(reason) from error
         with _lost(self._settings):
             try:
-                async with connection:
-                    yield connection
+                yield connection
             finally:
                 await pool.putconn(connection)
 
@@ -98,18 +165,14 @@ class Pools:
                 )
             return self._sync
 
-    async def _async_pool(self) -> AsyncPool:
+    def _async_pool(self) -> AsyncPool:
         loop = asyncio.get_running_loop()
         pool = self._by_loop.get(loop)
         if pool is None:
-            pool = self._by_loop[loop] = AsyncConnectionPool(
-                **self._options(),
-                open=False,
-                connection_class=_AsyncConnection,
-                check=AsyncConnectionPool.check_connection,
+            settings = self._settings
+            pool = self._by_loop[loop] = AsyncPool(
+                settings.require_database_url(), self._connect_options(), settings.pool_size, settings.connect_timeout
             )
-        # Nothing happens when it is open already.
-        await pool.open()
         return pool
 
     def _options(self) -> dict[str, Any]:
@@ -140,11 +203,11 @@ class Pools:
             return str(error).strip()
         return None
 
-    def _unavailable(self, pool: SyncPool | AsyncPool, reason: str | None) -> DatabaseUnavailable:
+    def _unavailable(self, reason: str | None) -> DatabaseUnavailable:
         waited = f"no connection within {self._settings.connect_timeout:g} s"
         if reason is None:
             return DatabaseUnavailable(
-                f"{waited}: all {pool.max_size} of jobq's pool are in use; raise pool_size (JOBQ_POOL_SIZE)"
+                f"{waited}: all {self._settings.pool_size} of jobq's pool are in use; raise pool_size (JOBQ_POOL_SIZE)"
             )
         return DatabaseUnavailable(f"{waited} to {_where(self._settings)}: {reason}")
 

@@ -295,8 +295,10 @@ class Advance:
                     done=[p.done for p in said],
                     totals=[p.total for p in said],
                 )
+            rows = await fetch(connection, self._schema, "held_jobs", worker=self._lease.worker)
+            # Only now: what a runner reported while the statement was on its way has gone from its jobs to these lists.
             known = {(s.id, s.claims) for s in self._successes} | {(s.id, s.claims) for s in self._setbacks}
-            for job_id, claims in await fetch(connection, self._schema, "held_jobs", worker=self._lease.worker):
+            for job_id, claims in rows:
                 if (job_id, claims) not in known and not self._pool.holds(job_id, claims):
                     logger.warning("giving back a job that was claimed and never arrived", extra={"job": job_id})
                     self._setbacks.append(Setback(job_id, claims, Ending.RELEASE))

@@ -9,6 +9,7 @@ import os
 import signal
 import socket
 import sys
+import time
 from asyncio.subprocess import Process
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,6 +22,10 @@ from jobq.worker.slots import SlotTable, Started
 from jobq.worker.spec import Spec
 
 logger = logging.getLogger("jobq.worker")
+
+# A runner that has ended can have left its end of the socket to a process that it forked. Once it is dead, what it wrote
+# lies in our buffers: when nothing has come for this long, nothing will.
+LAST_WORDS = 0.2
 
 
 @dataclass(slots=True, kw_only=True)
@@ -47,6 +52,10 @@ class Child:
         self.recalled = False
         self.killed_for: str | None = None
         """Why we killed it, when we did."""
+        self.to_blame = False
+        """Whether it was killed for something that its running jobs must have done."""
+        self.born = time.monotonic()
+        self._heard = 0
         self._spec = spec
         self._on_message = on_message
         self._on_exit = on_exit
@@ -87,27 +96,45 @@ class Child:
         reader, self._writer = await asyncio.open_connection(sock=ours, limit=1 << 20)
         self._watch = asyncio.create_task(self._listen(reader), name=f"runner-{self._process.pid}")
 
+    def begin(self, tasks: list[str], now: float) -> None:
+        """It is ready to run `tasks`: what it was given before has waited for nothing until now."""
+        self.tasks = tasks
+        for held in self.jobs.values():
+            held.since = now
+
     async def _listen(self, reader: asyncio.StreamReader) -> None:
         assert self._process is not None
+        hearing = asyncio.create_task(self._hear(reader))
+        ending = asyncio.create_task(self._process.wait())
+        await asyncio.wait({hearing, ending}, return_when=asyncio.FIRST_COMPLETED)
+        if not ending.done() and not (await asyncio.wait({ending}, timeout=5))[0]:
+            self.kill("it closed its socket and did not end")
+        status = await ending
+        # Every outcome that was sent is heard; only then judge the rest.
+        heard = -1
+        while not hearing.done() and heard != self._heard:
+            heard = self._heard
+            await asyncio.wait({hearing}, timeout=LAST_WORDS)
+        hearing.cancel()
+        await asyncio.gather(hearing, return_exceptions=True)
+        if self._writer is not None:
+            self._writer.close()
+        self._on_exit(self, status)
+
+    async def _hear(self, reader: asyncio.StreamReader) -> None:
         try:
             while True:
                 size = frames.length(await reader.readexactly(frames.LENGTH_SIZE))
-                self._on_message(self, frames.decode_from_runner(await reader.readexactly(size)))
+                message = frames.decode_from_runner(await reader.readexactly(size))
+                self._heard += 1
+                self._on_message(self, message)
         except (asyncio.IncompleteReadError, ConnectionError):
             pass
         except Exception:
             # User code can write to any descriptor of its process, ours included.
-            logger.exception("a runner sent what is no frame", extra={"pid": self._process.pid})
+            logger.exception("a runner sent what is no frame", extra={"pid": self.pid})
+            self.to_blame = True
             self.kill("it sent what is no frame")
-        # The stream is read to its end, so every outcome that was sent has been heard; only now judge the rest.
-        try:
-            status = await asyncio.wait_for(self._process.wait(), 5)
-        except TimeoutError:
-            self.kill("it closed its socket and did not end")
-            status = await self._process.wait()
-        if self._writer is not None:
-            self._writer.close()
-        self._on_exit(self, status)
 
     def send(self, jobs: list[Job], now: float) -> None:
         """Give it `jobs`. They count as held from here on, whether it lives to read them or not."""

@@ -40,10 +40,10 @@ class Execution:
     """Cancels the coroutine of an async task."""
 
     def cancel(self, *, stopping: bool) -> None:
-        """Tell the task that it should stop."""
+        """Tell the task that it should stop. Told again, it is not interrupted again: it may be cleaning up."""
         self.stopping = self.stopping or stopping
-        self.cancelled = True
-        if self.interrupt is not None:
+        already, self.cancelled = self.cancelled, True
+        if self.interrupt is not None and not already:
             self.interrupt()
 
 
@@ -104,7 +104,7 @@ class Executor:
                 seconds=seconds,
                 recorded=recorded,
                 error_type=_type_name(error),
-                message=clean(str(error) or _type_name(error), 2000),
+                message=clean(_text(error) or _type_name(error), 2000),
                 traceback=clean(_traceback(error), self.max_error_bytes) if recorded else None,
             )
 
@@ -157,6 +157,13 @@ def clean(text: str, limit: int) -> str:
 def _type_name(error: BaseException) -> str:
     kind = type(error)
     return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+
+
+def _text(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception as fault:  # the user's __str__ must not turn an error into a crash
+        return f"{_type_name(error)}, whose text cannot be had: its __str__ raised {_type_name(fault)}"
 
 
 def _traceback(error: BaseException) -> str:

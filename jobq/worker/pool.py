@@ -32,6 +32,8 @@ logger = logging.getLogger("jobq.worker")
 QUARANTINE_AFTER = 2
 # A prefetched job that has not started within this time goes back, for another worker to take.
 RECALL_AFTER = 1.0
+# A runner that has not imported the application by then is started anew.
+IMPORT_WITHIN = 120.0
 # What a job gets beyond its timeout to notice it (`current_job().deadline`, a coroutine's cancellation) before its runner
 # is killed.
 TIMEOUT_GRACE = 0.5
@@ -170,7 +172,7 @@ class RunnerPool:
             case Progress():
                 self._on_progress(message)
             case Hello(tasks):
-                child.tasks = tasks
+                child.begin(tasks, time.monotonic())
                 self.tasks = tasks
                 self._deaths = 0
                 self.changed.set()
@@ -193,6 +195,11 @@ class RunnerPool:
             if any(slot.deadline is not None and now > slot.deadline + TIMEOUT_GRACE for slot in started):
                 child.kill("a job passed its timeout")
                 continue
+            if child.tasks is None:
+                # Its jobs wait for the import, in quarantine; no other runner would take them.
+                if now - child.born > IMPORT_WITHIN:
+                    child.kill(f"it was not ready within {IMPORT_WITHIN:g} s")
+                continue
             if child.recalled or len(child.jobs) <= len(started):
                 continue
             running = {slot.id for slot in started}
@@ -206,7 +213,7 @@ class RunnerPool:
         """Judge the jobs of a runner that has ended, and start another."""
         now = time.monotonic()
         started = {(slot.id, slot.claims): slot for slot in child.started()}
-        blameless = child.killed_for is not None
+        blameless = child.killed_for is not None and not child.to_blame
         for held in list(child.jobs.values()):
             job = held.job
             slot = started.get((job.id, job.claims))

@@ -60,7 +60,10 @@ class Runner:
         self._table = table
         self._spec = spec
         self._inbox: SimpleQueue[Job] = SimpleQueue()
-        self._outbox: SimpleQueue[Outcome | Progress] = SimpleQueue()
+        self._outbox: SimpleQueue[Outcome | None] = SimpleQueue()
+        """What has ended; None: look at the progress."""
+        self._progress: dict[int, Progress] = {}
+        """The last word of each job, not sent yet: said faster than it is sent, it is replaced."""
         self._running: dict[int, Execution] = {}
         self._loop = asyncio.new_event_loop()
         self._send_lock = threading.Lock()
@@ -158,7 +161,10 @@ class Runner:
             coroutine.close()
 
     def _report_progress(self, job: Job, done: int, total: int | None) -> None:
-        self._outbox.put(Progress(job.id, job.claims, done, total))
+        first = job.id not in self._progress
+        self._progress[job.id] = Progress(job.id, job.claims, done, total)
+        if first:
+            self._outbox.put(None)
 
     # --- the socket --------------------
 
@@ -189,21 +195,18 @@ class Runner:
 
     def _write(self) -> None:
         while True:
-            pending: list[Outcome | Progress] = [self._outbox.get()]
+            pending: list[Outcome | None] = [self._outbox.get()]
             with contextlib.suppress(Empty):
                 while len(pending) < _FRAME_OUTCOMES:
                     pending.append(self._outbox.get_nowait())
-            latest: dict[int, Progress] = {}
+            for job_id in list(self._progress):
+                self._send(self._progress.pop(job_id))
             outcomes = Outcomes([], [])
             for item in pending:
                 if isinstance(item, frames.Success):
                     outcomes.successes.append(item)
-                elif isinstance(item, Setback):
+                elif item is not None:
                     outcomes.setbacks.append(item)
-                else:
-                    latest[item.id] = item
-            for progress in latest.values():
-                self._send(progress)
             if outcomes.successes or outcomes.setbacks:
                 self._send(outcomes)
 
@@ -238,8 +241,9 @@ def main() -> None:
     spec = msgspec.json.decode(os.environ.pop("JOBQ_RUNNER"), type=Spec)
     logs.configure(format=spec.log_format, level=spec.log_level)
     # The terminal's Ctrl-C and systemd's SIGTERM reach the whole group: the dispatcher decides what they mean.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    # Handlers, not SIG_IGN: that one would be handed down to the programs that tasks start.
+    signal.signal(signal.SIGINT, lambda *_: None)
+    signal.signal(signal.SIGTERM, lambda *_: None)
     _die_with_dispatcher()
     connection = socket.socket(fileno=spec.socket_fd)
     runner = Runner(connection, SlotTable(spec.slots_fd, spec.concurrency), spec)
