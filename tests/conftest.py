@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,10 @@ from jobq import migrate
 from tests.support import apps, postgres
 from tests.support.jobs import Jobs
 from tests.support.workers import WorkerProcess
+
+# A shell that starts us in the background has SIGINT ignored, and what is ignored is handed down to every program that a
+# test starts and interrupts.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

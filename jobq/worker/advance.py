@@ -311,7 +311,7 @@ class Advance:
 
     async def _drained(self) -> bool:
         """Tell whether no served queue has a job that is due, and nobody is running one."""
-        if self._successes or self._setbacks or self._pool.held:
+        if self.unrecorded or self._pool.held:
             return False
         await self._reconcile()
         if self._setbacks or self._more:
@@ -325,9 +325,14 @@ class Advance:
             )
         return bool(rows[0][0])
 
+    @property
+    def unrecorded(self) -> int:
+        """How many executions have ended whose outcomes are not written down."""
+        return len(self._successes) + len(self._setbacks)
+
     async def flush(self) -> None:
-        """Record what has ended, claiming nothing; used while stopping. Errors are logged, and tried again."""
-        if not (self._successes or self._setbacks):
+        """Record a batch of what has ended, claiming nothing; used while stopping. Errors are logged, for another try."""
+        if not self.unrecorded:
             return
         try:
             await self._step(0)

@@ -111,8 +111,8 @@ class Child:
             self.kill("it closed its socket and did not end")
         status = await ending
         # Every outcome that was sent is heard; only then judge the rest.
-        heard = -1
-        while not hearing.done() and heard != self._heard:
+        heard, until = -1, time.monotonic() + LAST_WORDS * 25
+        while not hearing.done() and heard != self._heard and time.monotonic() < until:
             heard = self._heard
             await asyncio.wait({hearing}, timeout=LAST_WORDS)
         hearing.cancel()
@@ -140,7 +140,8 @@ class Child:
         """Give it `jobs`. They count as held from here on, whether it lives to read them or not."""
         for job in jobs:
             self.jobs[job.id] = Held(job=job, since=now)
-        self._tell(Run(jobs))
+        for batch in frames.batches(jobs, lambda job: len(job.args) + len(job.headers)):
+            self._tell(Run(batch))
 
     def recall(self) -> None:
         """Ask for the jobs that it has not started."""

@@ -31,6 +31,8 @@ SUPERVISE_INTERVAL = 0.1
 CHORES_INTERVAL = 30.0
 # What running jobs get, once told to stop, before their runners are killed.
 CANCEL_GRACE = 2.0
+# How long a worker that stops goes on trying to write down the last outcomes.
+LAST_WRITES = 10.0
 
 
 class Dispatcher:
@@ -231,7 +233,13 @@ class Dispatcher:
             while self._pool.held:
                 self._pool.changed.clear()
                 await wait_or(self._pool.changed, 0.5)
-        await self._advance.flush()
+        deadline = time.monotonic() + LAST_WRITES
+        while self._advance.unrecorded and time.monotonic() < deadline:
+            await self._advance.flush()
+        if self._advance.unrecorded:
+            logger.error(
+                "outcomes could not be recorded: those jobs run again", extra={"jobs": self._advance.unrecorded}
+            )
 
     async def _leave(self) -> None:
         try:

@@ -7,13 +7,19 @@ and results pass as bytes that the dispatcher never parses.
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable, Iterable, Iterator
 from enum import IntEnum
+from typing import TypeVar
 
 import msgspec
+
+T = TypeVar("T")
 
 _LENGTH = struct.Struct("!I")
 LENGTH_SIZE = _LENGTH.size
 MAX_FRAME_BYTES = 256 * 1024 * 1024
+# What several jobs or outcomes may add up to in one frame; one alone may be larger.
+BATCH_BYTES = 8 * 1024 * 1024
 
 
 class Job(msgspec.Struct, array_like=True, frozen=True, gc=False):
@@ -125,6 +131,20 @@ FromRunner = Hello | Outcomes | Progress | ImportFailed
 _encoder = msgspec.msgpack.Encoder()
 _to_runner = msgspec.msgpack.Decoder(ToRunner)
 _from_runner = msgspec.msgpack.Decoder(FromRunner)
+
+
+def batches(items: Iterable[T], size: Callable[[T], int]) -> Iterator[list[T]]:
+    """Yield `items` in lists of at most BATCH_BYTES each (or of one item), by what `size` says of them, in order."""
+    batch: list[T] = []
+    total = 0
+    for item in items:
+        total += size(item)
+        if batch and total > BATCH_BYTES:
+            yield batch
+            batch, total = [], size(item)
+        batch.append(item)
+    if batch:
+        yield batch
 
 
 def encode(message: ToRunner | FromRunner) -> bytes:

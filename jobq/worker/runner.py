@@ -48,7 +48,7 @@ from jobq.worker.spec import Spec
 
 logger = logging.getLogger("jobq.runner")
 
-# Most outcomes in one frame: so that one frame stays far below the limit whatever the results.
+# Most outcomes in one frame.
 _FRAME_OUTCOMES = 500
 
 
@@ -201,14 +201,11 @@ class Runner:
                     pending.append(self._outbox.get_nowait())
             for job_id in list(self._progress):
                 self._send(self._progress.pop(job_id))
-            outcomes = Outcomes([], [])
-            for item in pending:
-                if isinstance(item, frames.Success):
-                    outcomes.successes.append(item)
-                elif item is not None:
-                    outcomes.setbacks.append(item)
-            if outcomes.successes or outcomes.setbacks:
-                self._send(outcomes)
+            ended = (outcome for outcome in pending if outcome is not None)
+            for batch in frames.batches(ended, _size):
+                successes = [outcome for outcome in batch if isinstance(outcome, frames.Success)]
+                setbacks = [outcome for outcome in batch if isinstance(outcome, Setback)]
+                self._send(Outcomes(successes, setbacks))
 
     def _send(self, message: frames.FromRunner) -> None:
         with self._send_lock:
@@ -216,6 +213,12 @@ class Runner:
                 self._connection.sendall(frames.encode(message))
             except OSError:
                 _exit(0)
+
+
+def _size(outcome: Outcome) -> int:
+    if isinstance(outcome, frames.Success):
+        return len(outcome.result)
+    return len(outcome.message or "") + len(outcome.traceback or "")
 
 
 def _exit(status: int) -> NoReturn:

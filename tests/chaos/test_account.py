@@ -53,8 +53,8 @@ def test_a_job_locked_by_others_does_not_end_the_worker(database_url: str, jobs:
 
 
 def test_more_jobs_than_a_batch_are_put_back_at_the_end(jobs: Jobs, worker: StartWorker) -> None:
-    apps.q.enqueue_many(jobs.connection, [apps.stubborn.job(600.0) for _ in range(700)])
-    running = worker("--concurrency", "700", "--processes", "1", "--shutdown-timeout", "0")
+    trouble.q.enqueue_many(jobs.connection, [trouble.hang.job(600.0) for _ in range(700)])
+    running = worker("--concurrency", "700", "--processes", "1", "--shutdown-timeout", "0", app=APP)
     wait_until(lambda: jobs.one("SELECT count(*) FROM jobq.job WHERE state = 'running'") == 700, what="700 claims")
     running.terminate()
     assert running.wait() == 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Callable
 
 import pytest
@@ -87,3 +88,20 @@ def test_a_cancelled_task_is_interrupted_once(jobs: Jobs, worker: StartWorker) -
     jobs.connection.execute("UPDATE jobq.job SET cancel_requested_at = now() WHERE id = %s", (job,))
     assert jobs.wait(job)["state"] == "cancelled"
     assert jobs.traces(job) == ["start", "tidy"]
+
+
+def test_large_arguments_and_results_by_the_hundred(database_url: str, jobs: Jobs, worker: StartWorker) -> None:
+    """No frame, and no statement, is larger than what either end takes."""
+    large = trouble.q.enqueue_many(jobs.connection, [trouble.take.job("x" * 1_000_000) for _ in range(300)])
+    moment = time.time() + 6
+    trouble.q.enqueue_many(jobs.connection, [trouble.large_results_together.job(1_000_000, moment) for _ in range(300)])
+    running = worker("--concurrency", "700", "--processes", "1", app=APP)
+    wait_until(lambda: jobs.one("SELECT count(*) = 600 FROM jobq.job_history"), timeout=90, what="every end")
+    # Not `claims`: on a busy machine a job that does not start within a second goes back, unpunished.
+    ends = jobs.all(
+        "SELECT state, attempt, crashes, left(error, 200) AS error, count(*) FROM jobq.job_history GROUP BY 1, 2, 3, 4"
+    )
+    assert ends == [{"state": "succeeded", "attempt": 1, "crashes": 0, "error": None, "count": 600}], running.log
+    assert "a runner" not in running.log
+    assert jobs.wait(large[-1].id)["result"] == 1_000_000
+    assert running.is_running()

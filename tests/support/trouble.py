@@ -101,8 +101,9 @@ async def tidy_up_slowly(seconds: float) -> None:
 
 
 @q.task
-def large_result(size: int) -> str:
-    return "x" * size
+def hang(seconds: float) -> None:
+    """Wait, whatever is said, and leave no trace: hundreds at once would take every connection of the server."""
+    time.sleep(seconds)
 
 
 @q.task
