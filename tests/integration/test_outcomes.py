@@ -1,0 +1,73 @@
+"""A batch with a row that the database will not store: that row alone is refused, with the reason; the rest is kept."""
+
+from __future__ import annotations
+
+from uuid import uuid4
+
+import psycopg
+import pytest
+
+from jobq.config import Settings
+from jobq.worker.database import connect
+from jobq.worker.frames import Ending, Job, Setback, Success
+from jobq.worker.outcomes import Ledger
+from tests.support import apps
+from tests.support.jobs import Jobs
+
+LANES = (["default"], [5])
+
+
+@pytest.mark.parametrize("bad", [0, 3, 6])
+async def test_one_bad_result_is_found_by_halving(database_url: str, jobs: Jobs, bad: int) -> None:
+    apps.q.enqueue_many(jobs.connection, [apps.noop.job() for _ in range(7)])
+    ledger, worker = Ledger("jobq"), uuid4()
+    async with await connect(Settings(database_url=database_url), "test") as connection:
+        claimed, _ = await ledger.advance(connection, worker, [], LANES, 7)
+        successes = [Success(job.id, job.claims, b"1", 0.1) for job in claimed.jobs]
+        # Text in JSON, and nothing that jsonb can hold.
+        poison = claimed.jobs[bad]
+        successes[bad] = Success(poison.id, poison.claims, b'"\\u0000"', 0.1)
+        done, refused = await ledger.advance(connection, worker, successes, LANES, 7)
+        assert (done.accepted, done.jobs) == (6, [])
+        (setback,) = refused
+        assert (setback.id, setback.ending) == (poison.id, Ending.FAIL)
+        assert await ledger.settle(connection, worker, refused) == 1
+    assert jobs.wait(poison.id)["state"] == "failed"
+    assert "cannot be stored" in jobs.wait(poison.id)["error"]
+    assert jobs.one("SELECT count(*) FROM jobq.job_history WHERE state = 'succeeded'") == 6
+
+
+async def test_a_report_that_cannot_be_stored_is_replaced_by_why(database_url: str, jobs: Jobs) -> None:
+    apps.q.enqueue_many(jobs.connection, [apps.noop.job() for _ in range(4)])
+    ledger, worker = Ledger("jobq"), uuid4()
+    async with await connect(Settings(database_url=database_url), "test") as connection:
+        claimed, _ = await ledger.advance(connection, worker, [], LANES, 4)
+
+        def failed(job: Job, message: str) -> Setback:
+            return Setback(job.id, job.claims, Ending.FAIL, recorded="failed", error_type="E", message=message)
+
+        setbacks = [failed(job, "plain" if n != 2 else "nul \x00 here") for n, job in enumerate(claimed.jobs)]
+        assert await ledger.settle(connection, worker, setbacks) == 4
+    errors = [row["error"] for row in jobs.all("SELECT error FROM jobq.job_history ORDER BY id")]
+    assert [error == "plain" for error in errors] == [True, True, False, True]
+    assert "cannot be stored" in errors[2]
+
+
+async def test_a_late_outcome_is_refused(database_url: str, jobs: Jobs) -> None:
+    """The fence: another worker, or an earlier execution by this one, writes nothing."""
+    job = apps.noop.enqueue(jobs.connection).id
+    ledger, worker = Ledger("jobq"), uuid4()
+    async with await connect(Settings(database_url=database_url), "test") as connection:
+        claimed, _ = await ledger.advance(connection, worker, [], LANES, 1)
+        claims = claimed.jobs[0].claims
+        for late, number in ((uuid4(), claims), (worker, claims - 1), (worker, claims + 1)):
+            done, _ = await ledger.advance(connection, late, [Success(job, number, b"1", 0.1)], ([], []), 0)
+            assert done.accepted == 0
+            assert await ledger.settle(connection, late, [Setback(job, number, Ending.FAIL)]) == 0
+    assert jobs.live(job) is not None
+
+
+async def test_an_error_of_another_kind_is_not_taken_for_a_bad_row(database_url: str) -> None:
+    async with await connect(Settings(database_url=database_url), "test") as connection:
+        with pytest.raises(psycopg.errors.UndefinedTable):
+            await Ledger("nosuch").advance(connection, uuid4(), [], LANES, 1)
