@@ -283,3 +283,15 @@ def test_a_second_signal_stops_at_once(jobs: Jobs, worker: StartWorker) -> None:
     row = jobs.live(job)
     assert row is not None
     assert row["state"] == "ready"
+
+
+def test_runners_share_the_jobs_and_give_all_of_them_back(jobs: Jobs, worker: StartWorker) -> None:
+    """Two runners of two slots: four jobs run at once, the fifth waits; at the end each is told, and none is punished."""
+    apps.q.enqueue_many(jobs.connection, [apps.wait_async.job(600.0) for _ in range(5)])
+    running = worker("--processes", "2", "--concurrency", "2", "--shutdown-timeout", "0")
+    wait_until(lambda: jobs.one("SELECT count(*) FROM ran WHERE note = 'start'") == 4, what="four starts")
+    running.terminate()
+    assert running.wait() == 0
+    assert jobs.one("SELECT count(*) FROM ran WHERE note = 'start'") == 4
+    assert jobs.one("SELECT count(*) FROM ran WHERE note = 'cancelled'") == 4
+    assert jobs.one("SELECT count(*) FROM jobq.job WHERE state = 'ready' AND attempt = 0 AND crashes = 0") == 5
