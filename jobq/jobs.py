@@ -302,10 +302,11 @@ class CurrentJob:
         Written down about once a second, the last word only: calling it in a tight loop is fine. Raises InvalidOption for
         anything but whole numbers of 0 to 2**63 - 1.
         """
-        for name, value in (("done", done), ("total", total)):
-            if not ((isinstance(value, int) and 0 <= value < 2**63) or (name == "total" and value is None)):
-                raise InvalidOption(f"progress({name}={value!r}): give a whole number from 0 to 2**63 - 1")
-        self.report_progress(done, total)
+        _whole("progress done", done, 0, 2**63 - 1)
+        if total is not None:
+            _whole("progress total", total, 0, 2**63 - 1)
+        # Plain numbers: a subclass of int need not travel.
+        self.report_progress(int(done), None if total is None else int(total))
 
 
 _current: ContextVar[CurrentJob] = ContextVar("jobq_current_job")

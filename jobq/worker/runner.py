@@ -64,6 +64,7 @@ class Runner:
         """What has ended; None: look at the progress."""
         self._progress: dict[int, Progress] = {}
         """The last word of each job, not sent yet: said faster than it is sent, it is replaced."""
+        self._progress_lock = threading.Lock()
         self._running: dict[int, Execution] = {}
         self._loop = asyncio.new_event_loop()
         self._send_lock = threading.Lock()
@@ -161,8 +162,10 @@ class Runner:
             coroutine.close()
 
     def _report_progress(self, job: Job, done: int, total: int | None) -> None:
-        first = job.id not in self._progress
-        self._progress[job.id] = Progress(job.id, job.claims, done, total)
+        # One step with the writer's taking: else a word put in just after it would wake nobody, nor any word after it.
+        with self._progress_lock:
+            first = not self._progress
+            self._progress[job.id] = Progress(job.id, job.claims, done, total)
         if first:
             self._outbox.put(None)
 
@@ -199,8 +202,11 @@ class Runner:
             with contextlib.suppress(Empty):
                 while len(pending) < _FRAME_OUTCOMES:
                     pending.append(self._outbox.get_nowait())
-            for job_id in list(self._progress):
-                self._send(self._progress.pop(job_id))
+            if self._progress:
+                with self._progress_lock:
+                    said, self._progress = self._progress, {}
+                for progress in said.values():
+                    self._send(progress)
             ended = (outcome for outcome in pending if outcome is not None)
             for batch in frames.batches(ended, _size):
                 successes = [outcome for outcome in batch if isinstance(outcome, frames.Success)]

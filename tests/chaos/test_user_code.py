@@ -18,7 +18,7 @@ StartWorker = Callable[..., WorkerProcess]
 APP = "tests.support.trouble:q"
 
 
-@pytest.mark.parametrize("kind", ["fraction", "huge", "text", "negative"])
+@pytest.mark.parametrize("kind", ["fraction", "huge", "text", "negative", "truth"])
 def test_a_wrong_progress_fails_its_job_alone(jobs: Jobs, worker: StartWorker, kind: str) -> None:
     job = trouble.wrong_progress.enqueue(jobs.connection, kind).id
     running = worker(app=APP)

@@ -26,7 +26,7 @@ def calm(note: str = "") -> str:
 @q.task(backoff=FAST, max_attempts=1)
 def wrong_progress(kind: str) -> None:
     """Report what is no progress."""
-    wrong: dict[str, Any] = {"fraction": 0.5, "huge": 2**63, "text": "half", "negative": -1}
+    wrong: dict[str, Any] = {"fraction": 0.5, "huge": 2**63, "text": "half", "negative": -1, "truth": True}
     current_job().progress(wrong[kind], 10)
 
 
