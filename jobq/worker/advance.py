@@ -16,7 +16,7 @@ from psycopg import AsyncConnection
 
 from jobq.tasks import Backoff
 from jobq.worker.database import connect, fetch, is_connection_loss
-from jobq.worker.frames import Ending, Progress, Setback, Success
+from jobq.worker.frames import Ending, Progress, Setback, Success, head, outcome_size
 from jobq.worker.lanes import Lanes
 from jobq.worker.lease import Lease
 from jobq.worker.options import WorkerOptions
@@ -160,11 +160,11 @@ class Advance:
     def _want(self) -> int:
         if self.held or not self._pool.ready or not self._lease.fresh:
             return 0
-        return min(MAX_BATCH, self._pool.slots + self._pace.prefetch() - self._pool.held)
+        return min(MAX_BATCH, self._pool.room(self._pace.prefetch()))
 
     async def _gather(self) -> None:
         """Let outcomes collect for a moment, unless a slot idles for want of the next claim."""
-        if self._pool.held >= self._pool.slots and len(self._successes) < MAX_BATCH // 2:
+        if self._pool.load >= self._pool.slots and len(self._successes) < MAX_BATCH // 2:
             await asyncio.sleep(FLUSH_AFTER)
 
     async def _step(self, want: int) -> None:
@@ -172,7 +172,7 @@ class Advance:
             connection = await self._connected()
             if self._setbacks:
                 await self._settle(connection)
-            successes = self._successes[:MAX_BATCH]
+            successes = head(self._successes, outcome_size, MAX_BATCH)
             lanes = self._lanes.arrays() if want > 0 else ([], [])
             if not successes and not lanes[0]:
                 self._more = False
@@ -203,10 +203,10 @@ class Advance:
                 if self.held or not self._lease.fresh:
                     self._setbacks += [Setback(job.id, job.claims, Ending.RELEASE) for job in claimed.jobs]
                 else:
-                    await self._pool.give(claimed.jobs)
+                    self._pool.give(claimed.jobs)
 
     async def _settle(self, connection: AsyncConnection[Any]) -> None:
-        setbacks = self._setbacks[:MAX_BATCH]
+        setbacks = head(self._setbacks, outcome_size, MAX_BATCH)
         for setback in setbacks:
             if setback.ending is Ending.RELEASE and setback.message is not None:
                 logger.warning("a job was put back", extra={"job": setback.id, "reason": setback.message})

@@ -216,7 +216,7 @@ class Dispatcher:
         """Let running jobs end, then make them; heartbeats go on until the last one is released."""
         self._state = "draining"
         deadline = time.monotonic() + self._options.shutdown_timeout
-        self._pool.recall()
+        self._pool.drain()
         while self._pool.held and time.monotonic() < deadline and not self._hurry.is_set():
             await self._advance.flush()
             await wait_or(self._hurry, 0.02)
