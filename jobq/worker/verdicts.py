@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import signal
 
 from jobq.tasks import Backoff
@@ -46,7 +45,8 @@ def crashed(job: Job, slot: Started, now: float, how: str, max_crashes: int) -> 
         job.id,
         job.claims,
         Ending.FAIL if last else Ending.CRASH,
-        delay=0.0 if last else random.uniform(0, _CRASH.delay(job.crashes + 1)),
+        # At once the first time: most often somebody else's crash, or a machine short of memory, is to blame.
+        delay=0.0 if last or not job.crashes else _CRASH.delay(job.crashes),
         seconds=now - slot.since,
         recorded="crashed",
         error_type="RunnerCrashed",
