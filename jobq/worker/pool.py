@@ -83,6 +83,18 @@ class RunnerPool:
         """Whether some runner takes jobs."""
         return any(child.ready for child in self._children)
 
+    @property
+    def unready(self) -> str | None:
+        """Why no runner takes jobs, in words; None when one does."""
+        if self.ready:
+            return None
+        if self.import_failure is not None:
+            return self.import_failure
+        importing = [time.monotonic() - child.born for child in self._children if child.tasks is None]
+        if importing:
+            return f"{len(importing)} importing the application {self._options.app!r}, for up to {max(importing):.0f} s"
+        return f"{self._deaths} runners ended one after the other; another is about to be started"
+
     def _all(self) -> list[Child]:
         return [*self._children, *([self._quarantine] if self._quarantine is not None else [])]
 
