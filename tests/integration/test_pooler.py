@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -185,3 +188,38 @@ def test_none_suits_session_mode(jobs: Jobs, database_url: str, worker: StartWor
     finally:
         running.close()
         session.close()
+
+
+def jobq(url: str, *args: str, **environ: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "jobq", *args],
+        env={**os.environ, "JOBQ_DATABASE_URL": url, **environ},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def test_the_command_line_works_through_it(jobs: Jobs, pooler: PgBouncer, database_url: str) -> None:
+    apps.record.enqueue(jobs.connection, "x")
+    listed = jobq(pooler.url, "jobs", "list", "--json")
+    assert listed.returncode == 0, listed.stderr
+    assert '"record"' in listed.stdout
+    report = jobq(pooler.url, "doctor")
+    assert report.returncode == 0, report.stdout
+    assert "a pooler such as PgBouncer stands between" in report.stdout
+    assert "JOBQ_DIRECT_URL" in report.stdout
+
+
+def test_migrations_want_a_session(empty_database_url: str) -> None:
+    """The lock that makes two of them safe would stay behind in the pooler's session, for ever."""
+    pooler = PgBouncer(empty_database_url, ignore_options=True)
+    try:
+        refused = jobq(pooler.url, "migrate", "--yes")
+        assert refused.returncode == 78
+        assert "JOBQ_DIRECT_URL" in refused.stderr
+        done = jobq(pooler.url, "migrate", "--yes", JOBQ_DIRECT_URL=empty_database_url)
+        assert done.returncode == 0, done.stderr
+    finally:
+        pooler.close()
