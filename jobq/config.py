@@ -14,6 +14,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 from jobq.errors import ConfigurationError
 
+POOLERS = ("auto", "transaction", "none")
 _SCHEMA_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}")
 
 
@@ -30,6 +31,12 @@ class Settings:
         "Postgres to use, as a URL or libpq conninfo (default: none; `jobq dev` and `jobq demo` bring an embedded one). "
         "SQLAlchemy's postgresql+psycopg:// form is accepted too.",
     )
+    direct_url: str | None = _setting(
+        None,
+        "The same database without the pooler, where database_url leads through one (default: none). Only for what a "
+        "pooler in transaction mode cannot carry: workers listen there for notifications, and `jobq migrate` works there. "
+        "Costs one server connection per worker; without it such workers find jobs by polling.",
+    )
     schema: str = _setting(
         "jobq",
         "Postgres schema that holds jobq's tables, and the NOTIFY channel (default: jobq). Two schemas are two separate "
@@ -43,6 +50,13 @@ class Settings:
     connect_timeout: float = _setting(
         10.0,
         "Seconds to wait for a connection (default: 10). Shorter fails sooner during a failover, longer rides it out.",
+    )
+    pooler: str = _setting(
+        "auto",
+        "Whether a pooler such as PgBouncer stands before the database: auto, transaction or none (default: auto, which "
+        "finds out for each connection and takes any pooler for one in transaction mode). Behind one, a worker does without "
+        "prepared statements and without its advisory lock, so claims cost more and a killed worker's jobs wait for the "
+        "whole lease. `none` is right for a pooler in session mode, and wrong for any other: locks would leak.",
     )
     max_args_bytes: int = _setting(
         1024 * 1024,
@@ -62,6 +76,8 @@ class Settings:
         for name in ("pool_size", "max_args_bytes", "max_result_bytes"):
             if getattr(self, name) < 1:
                 raise ConfigurationError(f"{name}={getattr(self, name)!r}: give a number of at least 1")
+        if self.pooler not in POOLERS:
+            raise ConfigurationError(f"pooler={self.pooler!r}: give one of {', '.join(POOLERS)}")
         if not self.connect_timeout > 0:
             raise ConfigurationError(f"connect_timeout={self.connect_timeout!r}: give a number of seconds above 0")
 
@@ -90,6 +106,10 @@ class Settings:
             else:
                 found[name] = (spec.default, "default")
         return found
+
+    def unpooled_url(self) -> str:
+        """Return `direct_url` in libpq's form, or the database's URL when there is none."""
+        return libpq_url(self.direct_url) if self.direct_url else self.require_database_url()
 
     def require_database_url(self) -> str:
         """Return the database's URL in libpq's form; raise ConfigurationError when there is none."""

@@ -22,7 +22,7 @@ from sqlalchemy import Connection, create_engine, pool
 from sqlalchemy.exc import OperationalError
 
 from jobq.config import libpq_url
-from jobq.errors import DatabaseUnavailable, SchemaError
+from jobq.errors import ConfigurationError, DatabaseUnavailable, SchemaError
 
 VERSION_TABLE = "schema_version"
 
@@ -56,12 +56,18 @@ def pending(database_url: str, schema: str = "jobq") -> list[Revision]:
     return _after(current(database_url, schema), schema)
 
 
-def upgrade(database_url: str, schema: str = "jobq") -> list[str]:
+def upgrade(database_url: str, schema: str = "jobq", *, session_mode: bool = False) -> list[str]:
     """Bring the schema to `head` and return the revisions applied; nothing to do is no error.
 
-    Two at once are safe: an advisory lock makes the second wait, and then find nothing to do.
+    Two at once are safe: an advisory lock makes the second wait, and then find nothing to do. The lock needs one session,
+    so a pooler is refused with ConfigurationError, unless `session_mode` says that it is one in session mode.
     """
     with _connect(database_url) as connection:
+        if not session_mode and _pooled(connection):
+            raise ConfigurationError(
+                "a pooler such as PgBouncer stands before the database, and migrations need one session: set JOBQ_DIRECT_URL "
+                "to the server itself, or JOBQ_POOLER=none where the pooler is in session mode"
+            )
         name = f"jobq migrate {schema}"
         connection.exec_driver_sql("SELECT pg_advisory_lock(hashtextextended(%s, 0))", (name,))
         connection.commit()
@@ -107,6 +113,15 @@ def _after(found: str | None, schema: str) -> list[Revision]:
             "it was made by a newer jobq; upgrade this one"
         ) from None
     return [Revision(step.revision, (step.doc or "").split("\n")[0]) for step in reversed(steps)]
+
+
+def _pooled(connection: Connection) -> bool:
+    """Tell whether the server's process is another than the one that the handshake named, as poolers make it."""
+    driver = connection.connection.driver_connection
+    assert isinstance(driver, psycopg.Connection)
+    pid = connection.exec_driver_sql("SELECT pg_backend_pid()").scalar()
+    connection.rollback()
+    return bool(pid != driver.info.backend_pid)
 
 
 def _current(connection: Connection, schema: str) -> str | None:

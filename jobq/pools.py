@@ -120,7 +120,7 @@ class Pools:
             raise self._unavailable(self._reason()) from error
         with _lost(self._settings):
             try:
-                with connection:
+                with connection, _no_standby(connection):
                     yield connection
             finally:
                 pool.putconn(connection)
@@ -136,7 +136,8 @@ class Pools:
             raise self._unavailable(reason) from error
         with _lost(self._settings):
             try:
-                yield connection
+                with _no_standby(connection):
+                    yield connection
             finally:
                 await pool.putconn(connection)
 
@@ -190,9 +191,15 @@ class Pools:
 
     def _connect_options(self) -> dict[str, Any]:
         given = conninfo_to_dict(self._settings.require_database_url())
-        # libpq counts whole seconds, of which 1 means 2.
-        options = {"application_name": "jobq", "connect_timeout": max(2, round(self._settings.connect_timeout))}
-        return {name: value for name, value in options.items() if name not in given}
+        # libpq counts whole seconds, of which 1 means 2, for each host: a silent one must leave time for the next.
+        hosts = str(given.get("host") or given.get("hostaddr") or "").count(",") + 1
+        seconds = max(2, round(self._settings.connect_timeout / hosts))
+        options = {"application_name": "jobq", "connect_timeout": seconds}
+        found: dict[str, Any] = {name: value for name, value in options.items() if name not in given}
+        if self._settings.pooler != "none":
+            # A prepared statement is the server session's, and behind a pooler the next transaction may have another.
+            found["prepare_threshold"] = None
+        return found
 
     def _reason(self) -> str | None:
         """Return why no connection can be made, or None when one can: then the pool is what lacks them."""
@@ -216,6 +223,16 @@ class Pools:
         _abandoned.append((self._sync, list(self._by_loop.items())))
         # A thread of the parent's may have held the lock: it does not exist here.
         self._lock, self._sync, self._by_loop = threading.Lock(), None, WeakKeyDictionary()
+
+
+@contextmanager
+def _no_standby(connection: psycopg.Connection[Any] | AsyncConnection) -> Iterator[None]:
+    """End a connection whose server has become a standby: it would answer, and refuse every job, for ever."""
+    try:
+        yield
+    except psycopg.errors.ReadOnlySqlTransaction as error:
+        connection.pgconn.finish()
+        raise psycopg.OperationalError(str(error)) from error
 
 
 @contextmanager

@@ -206,6 +206,8 @@ def _worker(meta: MetaData) -> None:
         Column("id", UUID(as_uuid=True), nullable=False),
         # Of the session advisory lock that the dispatcher holds while its connection lives.
         Column("lock_key", BigInteger, nullable=False),
+        # When the server started in which the lock was taken; a free lock tells something in that server only. NULL: none was.
+        _timestamp("lock_server_start", nullable=True),
         _timestamp("started_at", now=True),
         _timestamp("heartbeat_at", now=True),
         Column("beats", BigInteger, nullable=False, server_default=text("0")),

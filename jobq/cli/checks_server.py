@@ -51,9 +51,10 @@ def _connection(connection: psycopg.Connection[Any], _schema: str) -> Iterator[F
         yield Finding(
             check="connection",
             status=Status.WARN,
-            message="a pooler such as PgBouncer stands between",
-            mend="let workers connect directly or in session mode: LISTEN, advisory locks and prepared "
-            "statements need one session; enqueueing through it is fine",
+            message="a pooler such as PgBouncer stands between: workers claim more slowly, hear no notification "
+            "unless JOBQ_DIRECT_URL is set, and a killed worker's jobs wait for its whole lease",
+            mend="nothing, if that is wanted; else let workers connect directly, or set JOBQ_POOLER=none where the "
+            "pooler is in session mode. Enqueueing through it is fine",
         )
 
 

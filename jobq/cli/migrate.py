@@ -54,7 +54,7 @@ def _upgrade(yes: bool, as_json: bool) -> None:
     from jobq import migrate as migrations
 
     session = current()
-    url, schema = session.url, session.schema
+    url, schema = session.unpooled_url, session.schema
     before = migrations.current(url, schema)
     steps = migrations.pending(url, schema)
     applied: list[str] = []
@@ -65,7 +65,7 @@ def _upgrade(yes: bool, as_json: bool) -> None:
         for step in steps:
             output.note(f"  {step.id}  {step.title}")
         output.confirm("Apply?", yes=yes)
-        applied = migrations.upgrade(url, schema)
+        applied = migrations.upgrade(url, schema, session_mode=session.settings.pooler == "none")
         output.note(f"schema {schema!r} is at revision {migrations.current(url, schema)}")
     if as_json:
         after = migrations.current(url, schema)
@@ -76,8 +76,8 @@ def _check(as_json: bool) -> None:
     from jobq import migrate as migrations
 
     session = current()
-    found = migrations.current(session.url, session.schema)
-    steps = migrations.pending(session.url, session.schema)
+    found = migrations.current(session.unpooled_url, session.schema)
+    steps = migrations.pending(session.unpooled_url, session.schema)
     if as_json:
         output.print_json({"schema": session.schema, "current": found, "head": migrations.head(), "pending": steps})
     if steps:
@@ -111,7 +111,7 @@ def _downgrade(revision: str, yes: bool, as_json: bool) -> None:
     from jobq import migrate as migrations
 
     session = current()
-    before = migrations.current(session.url, session.schema)
+    before = migrations.current(session.unpooled_url, session.schema)
     if before is None:
         output.note(f"schema {session.schema!r} has no jobq tables: nothing to do")
     else:
@@ -119,9 +119,9 @@ def _downgrade(revision: str, yes: bool, as_json: bool) -> None:
         output.note(f"schema {session.schema!r} goes from revision {before} back to {revision}{loss}")
         output.confirm("Do it?", yes=yes)
         try:
-            migrations.downgrade(session.url, revision, session.schema)
+            migrations.downgrade(session.unpooled_url, revision, session.schema)
         except CommandError as error:
             raise click.BadParameter(f"{revision!r}: {error}", param_hint="--downgrade") from error
     if as_json:
-        after = migrations.current(session.url, session.schema)
+        after = migrations.current(session.unpooled_url, session.schema)
         output.print_json({"schema": session.schema, "before": before, "after": after})

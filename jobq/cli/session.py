@@ -50,6 +50,11 @@ class Session:
         """The database's URL for libpq. Raises ConfigurationError when none is set."""
         return self.settings.require_database_url()
 
+    @property
+    def unpooled_url(self) -> str:
+        """The URL that leads to the database without a pooler, as far as we were told of one."""
+        return self.settings.unpooled_url()
+
     @contextmanager
     def connect(self, *, autocommit: bool = False) -> Iterator[psycopg.Connection[Any]]:
         """Yield a connection; commit when the block ends well, roll back otherwise.
@@ -60,15 +65,26 @@ class Session:
 
         url = self.url
         timeout = max(1, round(self.settings.connect_timeout))
-        try:
-            connection = psycopg.connect(
+        given = psycopg.conninfo.conninfo_to_dict(url).get("options")
+
+        def attempt(options: str | int | None) -> psycopg.Connection[Any]:
+            return psycopg.connect(
                 url,
                 autocommit=autocommit,
+                prepare_threshold=None,
                 connect_timeout=timeout,
                 application_name="jobq cli",
-                # Compiling the overviews takes longer than running them.
-                options=f"{psycopg.conninfo.conninfo_to_dict(url).get('options') or ''} -c jit=off".strip(),
+                options=options,
             )
+
+        try:
+            try:
+                # Compiling the overviews takes longer than running them.
+                connection = attempt(f"{given or ''} -c jit=off".strip())
+            except psycopg.OperationalError as error:
+                if "unsupported startup parameter" not in str(error):
+                    raise
+                connection = attempt(given)  # a pooler, which knows no options
         except psycopg.OperationalError as error:
             raise DatabaseUnavailable(unreachable(url, error)) from error
         with connection:

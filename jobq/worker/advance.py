@@ -9,13 +9,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from typing import Any
 
 import psycopg
-from psycopg import AsyncConnection
 
 from jobq.tasks import Backoff
-from jobq.worker.database import connect, fetch, is_connection_loss
+from jobq.worker.database import Connection, Database, close, fetch, is_connection_loss
 from jobq.worker.frames import Ending, Progress, Setback, Success, head, outcome_size
 from jobq.worker.lanes import Lanes
 from jobq.worker.lease import Lease
@@ -23,6 +21,7 @@ from jobq.worker.options import WorkerOptions
 from jobq.worker.outcomes import MAX_BATCH, Ledger
 from jobq.worker.pace import Pace
 from jobq.worker.pool import RunnerPool
+from jobq.worker.stalls import Repeats, Trouble
 
 logger = logging.getLogger("jobq.worker")
 
@@ -38,15 +37,18 @@ _RECONNECT = Backoff(base=0.1, cap=2)
 class Advance:
     """Claims for, and acknowledges from, one pool of runners."""
 
-    def __init__(self, options: WorkerOptions, pool: RunnerPool, lease: Lease) -> None:
+    def __init__(
+        self, options: WorkerOptions, pool: RunnerPool, lease: Lease, database: Database | None = None
+    ) -> None:
         self._options = options
+        self._database = database or Database(options.settings)
         self._schema = options.settings.schema
         self._pool = pool
         self._lease = lease
         self._ledger = Ledger(self._schema)
         self._lanes = Lanes(options.queues)
         self._pace = Pace()
-        self._connection: AsyncConnection[Any] | None = None
+        self._connection: Connection | None = None
         self._lock = asyncio.Lock()
         self._successes: list[Success] = []
         self._setbacks: list[Setback] = []
@@ -59,6 +61,12 @@ class Advance:
         self._blocked = 0
         self._due_at: float | None = None
         """When the next future job is due, as far as we know; None: look it up."""
+        self._trying_since: float | None = None
+        """Since when a round trip is wanted that has not succeeded; None: none is wanted."""
+        self._waiting_since: float | None = None
+        """Since when outcomes wait without any of them being written; None: none waits."""
+        self._error: str | None = None
+        self._repeats = Repeats()
         self.held: str | None = None
         """Why nothing is claimed at present; None when claims go on."""
         self.finished = 0
@@ -69,12 +77,17 @@ class Advance:
     def succeeded(self, success: Success) -> None:
         """A runner reports a success."""
         self._successes.append(success)
-        self._ended.set()
+        self._ended_one()
 
     def set_back(self, setback: Setback) -> None:
         """A runner, or the pool in its name, reports anything else."""
         self._setbacks.append(setback)
+        self._ended_one()
+
+    def _ended_one(self) -> None:
         self._ended.set()
+        if self._waiting_since is None:
+            self._waiting_since = time.monotonic()
 
     def progressed(self, progress: Progress) -> None:
         """A runner reports progress; the last word before a round counts."""
@@ -118,6 +131,7 @@ class Advance:
             self._successes.clear()
             self._setbacks.clear()
             self._progress.clear()
+            self._waiting_since = None
 
     # --- the loop --------------------
 
@@ -125,12 +139,14 @@ class Advance:
         """Advance until `stop` is set or, with `drain`, until no work is left."""
         failures = 0
         while not stop.is_set():
+            self._trying_since = self._trying_since or time.monotonic()
             try:
                 if await self._round():
                     if self._options.drain and await self._drained():
                         return
                     await self._idle()
                 failures = 0
+                self._trying_since = self._error = None
             except (psycopg.Error, OSError, TimeoutError) as error:
                 if not is_connection_loss(error, self._connection):
                     raise
@@ -138,11 +154,10 @@ class Advance:
                 await self._lost(error, failures)
 
     async def _lost(self, error: BaseException, failures: int) -> None:
-        logger.warning("the database does not answer", extra={"error": str(error).strip() or type(error).__name__})
+        self._error = self._repeats.warn("the database does not answer", error)
         self._reconcile_at = 0.0
         connection, self._connection = self._connection, None
-        if connection is not None:
-            await connection.close()
+        await close(connection)
         await asyncio.sleep(_RECONNECT.delay(min(failures, 6)))
 
     async def _round(self) -> bool:
@@ -184,6 +199,7 @@ class Advance:
                 connection, self._lease.worker, successes, lanes, max(want, 0)
             )
             del self._successes[: len(successes)]
+            self._written()
             self._setbacks += refused
             self.finished += claimed.accepted
             if claimed.accepted + len(refused) < len(successes):
@@ -205,7 +221,11 @@ class Advance:
                 else:
                     self._pool.give(claimed.jobs)
 
-    async def _settle(self, connection: AsyncConnection[Any]) -> None:
+    def _written(self) -> None:
+        self._error = None
+        self._waiting_since = time.monotonic() if self.unrecorded else None
+
+    async def _settle(self, connection: Connection) -> None:
         setbacks = head(self._setbacks, outcome_size, MAX_BATCH)
         for setback in setbacks:
             if setback.ending is Ending.RELEASE and setback.message is not None:
@@ -223,6 +243,7 @@ class Advance:
                 )
         self.finished += await self._ledger.settle(connection, self._lease.worker, setbacks)
         del self._setbacks[: len(setbacks)]
+        self._written()
         if any(setback.ending is not Ending.FAIL for setback in setbacks):
             # Some may be ready again at once, others sooner than what was next.
             self._more = True
@@ -236,6 +257,7 @@ class Advance:
         self._ended.clear()
         if self._successes or self._setbacks:
             return
+        self._trying_since = None
         waits = [asyncio.ensure_future(event.wait()) for event in (self._ended, self._woken)]
         try:
             done, _ = await asyncio.wait(waits, timeout=max(patience, 0.001), return_when=asyncio.FIRST_COMPLETED)
@@ -267,9 +289,9 @@ class Advance:
 
     # --- keeping the account straight --------------------
 
-    async def _connected(self) -> AsyncConnection[Any]:
+    async def _connected(self) -> Connection:
         if self._connection is None or self._connection.closed:
-            self._connection = await connect(self._options.settings, "advance")
+            self._connection = await self._database.connect("advance")
         return self._connection
 
     async def _reconcile(self) -> None:
@@ -304,7 +326,7 @@ class Advance:
                     self._setbacks.append(Setback(job_id, claims, Ending.RELEASE))
         self._reconcile_at = time.monotonic() + RECONCILE_INTERVAL
 
-    async def look_for_cancellations(self, connection: AsyncConnection[Any]) -> None:
+    async def look_for_cancellations(self, connection: Connection) -> None:
         """Pass operators' cancellations on to the runners."""
         if rows := await fetch(connection, self._schema, "cancel_requests", worker=self._lease.worker):
             self._pool.cancel([row[0] for row in rows])
@@ -341,5 +363,21 @@ class Advance:
 
     async def close(self) -> None:
         """Close the connection."""
-        if self._connection is not None:
-            await self._connection.close()
+        await close(self._connection)
+
+    # --- what stands still --------------------
+
+    def trouble(self) -> Trouble | None:
+        """Return since when and why the database is wanted and does nothing for this loop, if that is so."""
+        return Trouble(self._cause(), self._trying_since) if self._trying_since is not None else None
+
+    def outcomes_trouble(self) -> Trouble | None:
+        """Return since when and why outcomes wait to be written down, if they do."""
+        if self._waiting_since is None:
+            return None
+        return Trouble(f"{self.unrecorded} outcomes wait: {self._cause()}", self._waiting_since)
+
+    def _cause(self) -> str:
+        where = self._database.connecting.get("advance")
+        now = f"waiting for a connection to {where}" if where else self._connection and self._connection.waiting_for
+        return "; ".join(part for part in (self._error, now) if part) or "no round trip is under way"

@@ -1,49 +1,309 @@
-"""The dispatcher's own connections: what is set on them, and how their loss is told from other errors."""
+"""The dispatcher's own connections: what is set on them, how long they may take, and how their loss is told from other errors.
+
+Every wait for the server has a deadline here, in `Connection.wait`, through which psycopg does all its waiting. A
+connection that is overdue is not asked to cancel (psycopg would open a second one for that, which hangs as the first did):
+its socket is shut down, which ends the wait at once, and what it was doing is repeated on a new one.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+import asyncio
+import contextlib
+import logging
+import os
+import socket
+import time
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import psycopg
-from psycopg import AsyncConnection
+from psycopg import AsyncConnection, IsolationLevel, sql
+from psycopg.abc import PQGen
+from psycopg.conninfo import conninfo_attempts_async, conninfo_to_dict
+from psycopg.pq import TransactionStatus
 
 from jobq.config import Settings
 from jobq.sql import statement
 
+logger = logging.getLogger("jobq.worker")
+
+RV = TypeVar("RV")
+
 # The statements are written for one plan each. A planner misled by old statistics must not leave it for a scan of the whole
 # table, nor spend longer on planning than on running. Read committed whatever the database's default: SKIP LOCKED needs it.
-_OPTIONS = (
-    "-c enable_seqscan=off -c enable_hashjoin=off -c enable_mergejoin=off -c jit=off "
-    "-c plan_cache_mode=force_generic_plan -c default_transaction_isolation=read\\ committed "
-    "-c statement_timeout=30s -c lock_timeout=0 -c idle_in_transaction_session_timeout=0 -c client_min_messages=warning"
-)
+_PLANNER = {
+    "enable_seqscan": "off",
+    "enable_hashjoin": "off",
+    "enable_mergejoin": "off",
+    "jit": "off",
+    "plan_cache_mode": "force_generic_plan",
+}
+_SESSION = {
+    "default_transaction_isolation": "read\\ committed",
+    "idle_in_transaction_session_timeout": "0",
+    "client_min_messages": "warning",
+}
 
 
-async def connect(settings: Settings, purpose: str) -> AsyncConnection[tuple[Any, ...]]:
-    """Return an autocommit connection for the worker's `purpose`. Raises psycopg.OperationalError."""
-    url = settings.require_database_url()
-    given = psycopg.conninfo.conninfo_to_dict(url).get("options")
-    connection = await AsyncConnection.connect(
-        url,
-        autocommit=True,
-        prepare_threshold=0,
-        options=f"{given} {_OPTIONS}" if given else _OPTIONS,
-        application_name=f"jobq worker {purpose}",
-        connect_timeout=int(max(2, min(settings.connect_timeout, 3600))),
-        keepalives_idle=5,
-        keepalives_interval=2,
-        keepalives_count=3,
-        tcp_user_timeout=10_000,
-    )
-    return connection
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Terms:
+    """What one kind of connection may take, in seconds; 0: no limit of the server's."""
+
+    statement: float = 10.0
+    """The server ends a statement after this."""
+    lock: float = 0.0
+    """The server ends a statement that waits for one lock for longer than this."""
+    patience: float = 13.0
+    """We end the connection after this: longer than `statement`, so that a server that still answers can say why."""
+
+    def settings(self) -> dict[str, str]:
+        """Return the planner's settings and these limits."""
+        return {
+            **_PLANNER,
+            "statement_timeout": f"{round(self.statement * 1000)}ms",
+            "lock_timeout": f"{round(self.lock * 1000)}ms",
+        }
+
+
+HOT = Terms()
+# A job that somebody else has locked must not keep its rescuer from its own heartbeats.
+LEASE = Terms(lock=1.0)
+CHORES = Terms(statement=120.0, lock=5.0, patience=125.0)
+
+
+class Overdue(psycopg.OperationalError):
+    """The server did not answer within the connection's patience."""
+
+
+class Connection(AsyncConnection[tuple[Any, ...]]):
+    """A connection whose every wait for the server ends."""
+
+    terms = HOT
+    patience = HOT.patience
+    pooled = False
+    """Whether a pooler stands between that may hand every transaction to another session."""
+    server_pid = 0
+    """The server's process at the start; behind a pooler it may be another for each transaction."""
+    doing = "a statement"
+    since: float | None = None
+    """When the wait that is under way began, in time.monotonic() seconds."""
+    database: Database | None = None
+    _overdue = False
+
+    def found_pooler(self) -> None:
+        """Take every connection from now on for one through a pooler."""
+        if self.database is not None:
+            self.database.pooled = True
+
+    @property
+    def waiting_for(self) -> str | None:
+        """What the server is doing for us, and for how long, in words; None when it is doing nothing."""
+        if self.since is None:
+            return None
+        return f"{self.doing} has been running for {time.monotonic() - self.since:.0f} s"
+
+    async def wait(self, gen: PQGen[RV], interval: float = 0.1, timeout: float | None = None) -> RV:  # noqa: ASYNC109
+        """Wait for the server. Raises Overdue after `patience` seconds."""
+        if timeout is not None:  # a wait that is meant to end without an answer: for notifications
+            return await super().wait(gen, interval=interval, timeout=timeout)
+        patience = self.patience
+        timer = asyncio.get_running_loop().call_later(patience, self.cut)
+        self.since = time.monotonic()
+        try:
+            return await super().wait(gen, interval=interval)
+        except psycopg.Error:
+            if self._overdue:
+                raise Overdue(f"no answer to {self.doing} within {patience:g} s") from None
+            raise
+        finally:
+            self.since = None
+            timer.cancel()
+
+    async def cancel_safe(self, *, timeout: float = 30.0) -> None:  # noqa: ASYNC109
+        """Called when a wait is cancelled. psycopg would ask the server to cancel, and wait for it."""
+        self.cut()
+
+    def cut(self) -> None:
+        """End the wait that is under way, and the connection with it."""
+        self._overdue = True
+        with (
+            contextlib.suppress(OSError, psycopg.Error),
+            socket.socket(fileno=os.dup(self.pgconn.socket)) as duplicate,
+        ):
+            duplicate.shutdown(socket.SHUT_RDWR)
+
+
+class Database:
+    """Where a worker's connections lead. Remembers which address was silent last time, and what a pooler refused."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._silent: set[tuple[object, object]] = set()
+        self._options_refused = False
+        self.pooled = settings.pooler == "transaction"
+        """Whether every connection is to be taken for one through a pooler in transaction mode."""
+        self.connecting: dict[str, str] = {}
+        """For each purpose that is being connected now, the address that is being tried."""
+
+    async def connect(
+        self, purpose: str, terms: Terms = HOT, *, patience: float | None = None, direct: bool = False
+    ) -> Connection:
+        """Return an autocommit connection to a server that can be written to.
+
+        Tries every address of every host within `connect_timeout`, those that did not answer last time last. `direct`: by
+        `direct_url`. Raises psycopg.OperationalError.
+        """
+        settings = self._settings
+        url = settings.unpooled_url() if direct else settings.require_database_url()
+        within = max(2.0, min(settings.connect_timeout, 3600.0))
+        try:
+            async with asyncio.timeout(within + 1):
+                return await self._first(url, within, purpose, terms, patience or terms.patience)
+        except TimeoutError:
+            raise Unreachable(f"no connection within {within:g} s", refused=False) from None
+        finally:
+            self.connecting.pop(purpose, None)
+
+    async def _first(self, url: str, within: float, purpose: str, terms: Terms, patience: float) -> Connection:
+        self.connecting[purpose] = "the name service"
+        attempts = await conninfo_attempts_async(conninfo_to_dict(url))
+        attempts.sort(key=lambda attempt: _address(attempt) in self._silent)
+        # libpq counts whole seconds, of which 1 means 2.
+        each = max(2, int(within / len(attempts)))
+        errors: list[psycopg.OperationalError] = []
+        for attempt in attempts:
+            where = ":".join(str(part) for part in (attempt.get("host"), attempt.get("port")) if part)
+            self.connecting[purpose] = where or "the default address"
+            try:
+                connection = await self._connect({**attempt, "connect_timeout": each}, purpose, terms, patience)
+            except psycopg.errors.ConnectionTimeout as error:
+                self._silent.add(_address(attempt))
+                errors.append(error)
+            except psycopg.OperationalError as error:
+                self._silent.discard(_address(attempt))
+                errors.append(error)
+            else:
+                self._silent.discard(_address(attempt))
+                return connection
+        if len(errors) == 1:
+            raise Unreachable(str(errors[0]).strip(), refused=is_refusal(errors[0]), state=errors[0].sqlstate)
+        told = "; ".join(dict.fromkeys(str(error).strip() for error in errors))
+        raise Unreachable(
+            f"none of {len(errors)} addresses serves: {told}", refused=all(is_refusal(error) for error in errors)
+        )
+
+    async def _connect(self, params: dict[str, Any], purpose: str, terms: Terms, patience: float) -> Connection:
+        said = params.pop("options", None)
+        ours = " ".join(f"-c {name}={value}" for name, value in {**terms.settings(), **_SESSION}.items())
+        pooled = self.pooled
+        options = said if pooled or self._options_refused else f"{said} {ours}" if said else ours
+        try:
+            connection = await Connection.connect(
+                "",
+                autocommit=True,
+                prepare_threshold=None if pooled else 0,
+                **{
+                    **params,
+                    "options": options,
+                    "application_name": f"jobq worker {purpose}",
+                    "keepalives_idle": 5,
+                    "keepalives_interval": 2,
+                    "keepalives_count": 3,
+                    "tcp_user_timeout": 10_000,
+                },
+            )
+        except psycopg.OperationalError as error:
+            # What PgBouncer says to `options`; no server does.
+            if "unsupported startup parameter" not in str(error) or self._options_refused or pooled:
+                raise
+            if self._settings.pooler == "none":
+                raise psycopg.OperationalError(
+                    f"{str(error).strip()}: a pooler; leave JOBQ_POOLER out, or let it ignore_startup_parameters = options"
+                ) from None
+            self._options_refused = True
+            return await self._connect({**params, "options": said}, purpose, terms, patience)
+        try:
+            await self._greet(connection, terms, patience)
+        except BaseException:
+            await connection.close()
+            raise
+        return connection
+
+    async def _greet(self, connection: Connection, terms: Terms, patience: float) -> None:
+        """Learn what is at the other end. Raises psycopg.OperationalError for a standby."""
+        connection.terms, connection.patience = terms, patience
+        connection.doing = "the first statement"
+        connection.prepare_threshold = None
+        cursor = await connection.execute("SELECT pg_backend_pid(), pg_is_in_recovery()")
+        pid, standby = await cursor.fetchone() or (0, False)
+        if standby:
+            raise psycopg.OperationalError(f"the server at {_place(connection)} is a standby, which is read-only")
+        connection.server_pid = pid
+        connection.database = self
+        # A pooler hands out cancel keys of its own, so the process of the handshake is not the server's.
+        found = self._settings.pooler == "auto" and pid != connection.info.backend_pid
+        connection.pooled = self.pooled or found
+        if connection.pooled:
+            await connection.set_isolation_level(IsolationLevel.READ_COMMITTED)
+        else:
+            connection.prepare_threshold = 0
+
+
+class Unreachable(psycopg.OperationalError):
+    """No address took a connection. `refused`: every one of them said so itself, so it is there for nobody."""
+
+    def __init__(self, message: str, *, refused: bool, state: str | None = None) -> None:
+        super().__init__(message)
+        self.refused = refused
+        self.sqlstate = state
+
+
+def _address(attempt: dict[str, Any]) -> tuple[object, object]:
+    return attempt.get("hostaddr") or attempt.get("host"), attempt.get("port")
+
+
+def _place(connection: Connection) -> str:
+    return f"{connection.info.host}:{connection.info.port}"
+
+
+async def connect(settings: Settings, purpose: str) -> Connection:
+    """Return one connection of `Database(settings)`, for who needs no more."""
+    return await Database(settings).connect(purpose)
 
 
 async def fetch(
     connection: AsyncConnection[tuple[Any, ...]], schema: str, name: str, /, **parameters: Any
 ) -> list[tuple[Any, ...]]:
     """Execute the statement `name` and return its rows."""
-    cursor = await connection.execute(statement(name, schema).query, parameters)
+    query = statement(name, schema).query
+    if isinstance(connection, Connection):
+        connection.doing = f"statement {name}"
+        if connection.pooled:
+            return await _fetch_pooled(connection, query, parameters)
+    cursor = await connection.execute(query, parameters)
     return await cursor.fetchall() if cursor.description is not None else []
+
+
+async def _fetch_pooled(connection: Connection, query: bytes, parameters: dict[str, Any]) -> list[tuple[Any, ...]]:
+    """Execute `query` with our settings, where nothing may be set for longer than a transaction: in one round trip."""
+    settings = _local_settings(connection.terms)
+    if connection.info.transaction_status is not TransactionStatus.IDLE:
+        await connection.execute(settings)
+        cursor = await connection.execute(query, parameters)
+    else:
+        async with connection.pipeline(), connection.transaction():
+            await connection.execute(settings)
+            cursor = await connection.execute(query, parameters)
+    return await cursor.fetchall() if cursor.description is not None else []
+
+
+def _local_settings(terms: Terms) -> sql.Composed:
+    return sql.SQL("SELECT {}").format(
+        sql.SQL(", ").join(
+            sql.SQL("set_config({}, {}, true)").format(sql.Literal(name), sql.Literal(value))
+            for name, value in terms.settings().items()
+        )
+    )
 
 
 def is_connection_loss(error: BaseException, connection: AsyncConnection[Any] | None) -> bool:
@@ -53,11 +313,14 @@ def is_connection_loss(error: BaseException, connection: AsyncConnection[Any] | 
     if isinstance(error, psycopg.OperationalError):
         # Class 57 (operator intervention, shutdown), 08 (connection), 53 (resources), or no state: libpq's own.
         return error.sqlstate is None or error.sqlstate[:2] in ("57", "08", "53", "55", "40")
+    # A server that has become a standby says ReadOnlySqlTransaction: the primary is elsewhere now.
     return isinstance(error, (psycopg.errors.ReadOnlySqlTransaction, psycopg.InterfaceError, OSError, TimeoutError))
 
 
 def is_refusal(error: BaseException) -> bool:
     """Tell whether the server itself said that it is not there: then it is there for nobody, rescuers included."""
+    if isinstance(error, Unreachable):
+        return error.refused
     text = str(error).lower()
     return any(
         sign in text
@@ -68,5 +331,13 @@ def is_refusal(error: BaseException) -> bool:
             "recovery mode",
             "no such file",
             "not yet accepting",
+            "read-only",
         )
     )
+
+
+async def close(connection: AsyncConnection[Any] | None) -> None:
+    """Close a connection, in whatever state. Never waits for the server: libpq's socket does not block."""
+    if connection is not None:
+        with contextlib.suppress(psycopg.Error, OSError):
+            await connection.close()

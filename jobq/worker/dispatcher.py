@@ -15,19 +15,28 @@ from collections.abc import Coroutine
 from typing import Any
 
 import psycopg
-from psycopg import AsyncConnection
 
 from jobq.worker.advance import Advance
 from jobq.worker.chores import Chores
-from jobq.worker.database import connect, is_connection_loss, is_refusal
+from jobq.worker.database import (
+    CHORES,
+    LEASE,
+    Connection,
+    Database,
+    close,
+    is_connection_loss,
+    is_refusal,
+)
 from jobq.worker.lease import Lease, LeaseLost, wait_or
 from jobq.worker.options import WorkerOptions
 from jobq.worker.pool import RunnerPool
+from jobq.worker.stalls import Repeats, Stalls, Trouble
 from jobq.worker.wake import Listener
 
 logger = logging.getLogger("jobq.worker")
 
 SUPERVISE_INTERVAL = 0.1
+STALLS_INTERVAL = 0.5
 CHORES_INTERVAL = 30.0
 # What running jobs get, once told to stop, before their runners are killed.
 CANCEL_GRACE = 2.0
@@ -43,13 +52,18 @@ class Dispatcher:
         self._settings = options.settings
         self._pool: RunnerPool
         self._advance: Advance
+        self._listener: Listener
         self._lease = Lease(options, version)
         self._chores = Chores(options)
         self._state = "running"
         self._stop = asyncio.Event()
         self._hurry = asyncio.Event()
-        self._rejoin = asyncio.Lock()
-        self._lease_connection: AsyncConnection[Any] | None = None
+        self._database = Database(options.settings)
+        self._lease_connection: Connection | None = None
+        self._anew = False
+        """Whether the lease was lost, so that a life under a new id has to be begun."""
+        self._repeats = Repeats()
+        self.stalls = Stalls({"runners": self._no_runner})
 
     async def run(self) -> None:
         """Work until told to stop (or, with `drain`, until nothing is left).
@@ -64,16 +78,19 @@ class Dispatcher:
             on_ready=lambda: self._advance.ready(),  # noqa: PLW0108  (it is made below)
             on_progress=lambda progress: self._advance.progressed(progress),  # noqa: PLW0108  (it is made below)
         )
-        self._advance = Advance(self._options, self._pool, self._lease)
+        self._advance = Advance(self._options, self._pool, self._lease, self._database)
+        self._listener = Listener(self._settings, self._advance.notified, self._database)
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._signalled, number)
+        stalls = asyncio.create_task(self._look_for_stalls(), name="stalls")
         try:
             await self._chores_once(register=True)
             await self._until_stopped(self._pool.start())
             if not self._stop.is_set():
                 await self._work()
         finally:
+            stalls.cancel()
             await self._pool.close()
             for number in (signal.SIGTERM, signal.SIGINT):
                 loop.remove_signal_handler(number)
@@ -99,7 +116,7 @@ class Dispatcher:
             await asyncio.gather(task, return_exceptions=True)
 
     async def _work(self) -> None:
-        self._lease_connection = await connect(self._settings, "lease")
+        self._lease_connection = await self._connect_lease()
         await self._lease.register(self._lease_connection, self._pool.slots, self._pool.tasks)
         logger.info(
             "working",
@@ -111,9 +128,17 @@ class Dispatcher:
                 "queues": ",".join(self._options.queues) if self._options.queues else "all",
             },
         )
+        self.stalls.watch(
+            {
+                "claims": self._advance.trouble,
+                "outcomes": self._advance.outcomes_trouble,
+                "heartbeats": self._no_heartbeat,
+                "notifications": self._listener.trouble,
+            }
+        )
         helpers = [
             asyncio.create_task(self._keep_lease(), name="lease"),
-            asyncio.create_task(Listener(self._settings, self._advance.notified).run(), name="wake"),
+            asyncio.create_task(self._listener.run(), name="wake"),
             asyncio.create_task(self._do_chores(), name="chores"),
             asyncio.create_task(self._supervise(), name="supervise"),
         ]
@@ -141,47 +166,54 @@ class Dispatcher:
             try:
                 connection = self._lease_connection
                 if connection is None or connection.closed:
-                    connection = self._lease_connection = await connect(self._settings, "lease")
-                    await self._lease.lock(connection)
+                    connection = self._lease_connection = await self._connect_lease()
+                    if not self._anew:
+                        await self._lease.lock(connection)
                     next_beat = 0.0
+                if self._anew:
+                    await self._register_anew(connection)
                 if time.monotonic() >= next_beat:
                     next_beat = time.monotonic() + self._options.heartbeat_interval
-                    async with asyncio.timeout(self._options.heartbeat_interval * 2):
-                        await self._lease.beat(
-                            connection, running=self._pool.held, state=self._state, tasks=self._pool.tasks
-                        )
+                    await self._lease.beat(
+                        connection, running=self._pool.held, state=self._state, tasks=self._pool.tasks
+                    )
                     await self._advance.look_for_cancellations(connection)
-                async with asyncio.timeout(10):
-                    await self._lease.look(connection)
+                await self._lease.look(connection)
                 await asyncio.sleep(min(1.0, self._options.heartbeat_interval / 2))
             except LeaseLost:
                 logger.error("the lease is lost: another worker took this one for dead")
-                await self._start_anew()
+                await self._give_up_everything()
+                self._anew = True
             except (psycopg.Error, OSError, TimeoutError) as error:
                 if not is_connection_loss(error, connection):
                     raise
                 self._lease.refused = is_refusal(error)
                 self._lease.locked = False
-                logger.warning("no heartbeat", extra={"error": str(error).strip() or type(error).__name__})
-                await _close(self._lease_connection)
+                self._lease.error = self._repeats.warn("no heartbeat", error)
+                await close(self._lease_connection)
                 self._lease_connection = None
                 await asyncio.sleep(0.25)
 
-    async def _start_anew(self) -> None:
-        """Give up everything held under the old identity, and take a new one."""
+    async def _connect_lease(self) -> Connection:
+        # A heartbeat that hangs for longer than this is as good as none: what else is sent here must not hide it.
+        return await self._database.connect("lease", LEASE, patience=self._options.heartbeat_interval * 2)
+
+    async def _give_up_everything(self) -> None:
+        """End whatever runs under the identity that is lost."""
         self._advance.hold("the lease is lost")
         self._pool.kill_all("the lease is lost")
         while self._pool.held:
             self._pool.changed.clear()
             await wait_or(self._pool.changed, 0.5)
-        connection = self._lease_connection = await self._reconnected()
         await self._advance.forget()
-        await self._lease.register(connection, self._options.concurrency * self._options.processes, self._pool.tasks)
-        self._advance.release_hold()
+        await close(self._lease_connection)
+        self._lease_connection = None
 
-    async def _reconnected(self) -> AsyncConnection[Any]:
-        await _close(self._lease_connection)
-        return await connect(self._settings, "lease")
+    async def _register_anew(self, connection: Connection) -> None:
+        """Begin a life under a new identity; tried again, over a new connection, until it succeeds."""
+        await self._lease.register(connection, self._options.concurrency * self._options.processes, self._pool.tasks)
+        self._anew = False
+        self._advance.release_hold()
 
     async def _supervise(self) -> None:
         while True:
@@ -201,14 +233,34 @@ class Dispatcher:
             try:
                 await self._chores_once()
             except (psycopg.Error, OSError, TimeoutError) as error:
-                logger.warning("no chores", extra={"error": str(error).strip()})
+                self._repeats.warn("no chores", error)
 
     async def _chores_once(self, *, register: bool = False) -> None:
-        connection = await connect(self._settings, "chores")
+        connection = await self._database.connect("chores", CHORES)
         async with connection:
             if register:
                 await self._chores.register(connection)
             await self._chores.run_due(connection, self._lease.worker)
+
+    # --- what stands still --------------------
+
+    async def _look_for_stalls(self) -> None:
+        while True:
+            self.stalls.look()
+            await asyncio.sleep(STALLS_INTERVAL)
+
+    def _no_runner(self) -> Trouble | None:
+        cause = self._pool.unready
+        return Trouble(cause) if cause is not None and not self._stop.is_set() else None
+
+    def _no_heartbeat(self) -> Trouble | None:
+        due = self._lease.last_beat + self._options.heartbeat_interval
+        if time.monotonic() < due + 0.5:
+            return None
+        where = self._database.connecting.get("lease")
+        connection = self._lease_connection
+        now = f"waiting for a connection to {where}" if where else connection and connection.waiting_for
+        return Trouble("; ".join(part for part in (self._lease.error, now) if part) or "none was sent", due)
 
     # --- the end --------------------
 
@@ -218,7 +270,7 @@ class Dispatcher:
         deadline = time.monotonic() + self._options.shutdown_timeout
         self._pool.drain()
         while self._pool.held and time.monotonic() < deadline and not self._hurry.is_set():
-            await self._advance.flush()
+            await self._flush(deadline)
             await wait_or(self._hurry, 0.02)
             if any(task.done() for task in helpers):
                 return
@@ -227,7 +279,7 @@ class Dispatcher:
             self._pool.cancel_all()
             deadline = time.monotonic() + (0.2 if self._hurry.is_set() else CANCEL_GRACE)
             while self._pool.held and time.monotonic() < deadline:
-                await self._advance.flush()
+                await self._flush(deadline)
                 await asyncio.sleep(0.02)
             self._pool.kill_all("the worker stops")
             while self._pool.held:
@@ -235,29 +287,34 @@ class Dispatcher:
                 await wait_or(self._pool.changed, 0.5)
         deadline = time.monotonic() + LAST_WRITES
         while self._advance.unrecorded and time.monotonic() < deadline:
-            await self._advance.flush()
+            await self._flush(deadline)
         if self._advance.unrecorded:
             logger.error(
                 "outcomes could not be recorded: those jobs run again", extra={"jobs": self._advance.unrecorded}
             )
 
+    async def _flush(self, deadline: float) -> None:
+        """Record a batch of what has ended, unless that takes until `deadline`, or a second signal comes."""
+        flush = asyncio.ensure_future(self._advance.flush())
+        hurry = asyncio.ensure_future(self._hurry.wait())
+        waits = {flush} if self._hurry.is_set() else {flush, hurry}
+        await asyncio.wait(waits, timeout=max(0.1, deadline - time.monotonic()), return_when=asyncio.FIRST_COMPLETED)
+        hurry.cancel()
+        if not flush.done() and self._hurry.is_set():
+            await asyncio.wait({flush}, timeout=2.0)
+        flush.cancel()
+        await asyncio.gather(flush, return_exceptions=True)
+        if not flush.cancelled() and (error := flush.exception()) is not None:
+            raise error
+
     async def _leave(self) -> None:
         try:
             async with asyncio.timeout(5):
                 if self._lease_connection is None or self._lease_connection.closed:
-                    self._lease_connection = await connect(self._settings, "lease")
+                    self._lease_connection = await self._connect_lease()
                 await self._lease.leave(self._lease_connection)
         except (psycopg.Error, OSError, TimeoutError) as error:
             logger.warning("the worker's row stays behind", extra={"error": str(error).strip()})
-        await _close(self._lease_connection)
+        await close(self._lease_connection)
         await self._advance.close()
         logger.info("stopped", extra={"finished": self._advance.finished})
-
-
-async def _close(connection: AsyncConnection[Any] | None) -> None:
-    if connection is not None:
-        try:
-            async with asyncio.timeout(2):
-                await connection.close()
-        except (psycopg.Error, OSError, TimeoutError):
-            pass

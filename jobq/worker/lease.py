@@ -1,7 +1,8 @@
 """The worker's sign of life, and the watch over those of the others.
 
 The lease belongs to the worker: one row, rewritten at every heartbeat, and a session advisory lock held by the connection
-that writes it. The times that matter are intervals on one's own monotonic clock; nobody compares clocks.
+that writes it, unless a pooler stands between, through which nobody can hold one: then only the whole lease counts. The
+times that matter are intervals on one's own monotonic clock; nobody compares clocks.
 
 Two executions of a job must not overlap. So a worker whose heartbeats fail kills its runners before anyone can have
 watched its row stand still for long enough (`fence_after`), and whoever rescues must have watched for all that time
@@ -18,12 +19,11 @@ import secrets
 import socket
 import time
 from dataclasses import dataclass
-from typing import Any
 from uuid import UUID, uuid4
 
-from psycopg import AsyncConnection
+import psycopg
 
-from jobq.worker.database import fetch
+from jobq.worker.database import Connection, fetch
 from jobq.worker.options import WorkerOptions
 
 logger = logging.getLogger("jobq.worker")
@@ -61,16 +61,20 @@ class Lease:
         """Whether the server, when last asked, said that it is not there for anyone."""
         self.locked = False
         """Whether the advisory lock is held by a connection that is not known to be lost."""
+        self.lockless = False
+        """Whether our row says that we hold no lock, so that nobody suspects us for a free one."""
+        self.error: str | None = None
+        """Why the last heartbeat failed; None once one has succeeded."""
 
     @property
     def fence_after(self) -> float:
         """Seconds after `last_beat` at which the runners must be dead.
 
-        While our lock is held, or the server refuses everyone so that nobody can watch, the whole lease counts; once our
-        connection is lost, the lock may be free: the suspicion counts. The margin pays for killing and for one late look
-        at the clock.
+        While our lock is held, or we never took one, or the server refuses everyone so that nobody can watch, the whole
+        lease counts; once our connection is lost, the lock may be free: the suspicion counts. The margin pays for killing
+        and for one late look at the clock.
         """
-        limit = self._options.lease if self.locked or self.refused else self._options.suspicion
+        limit = self._options.lease if self.locked or self.lockless or self.refused else self._options.suspicion
         return limit - 0.5
 
     @property
@@ -78,17 +82,19 @@ class Lease:
         """Whether jobs may be claimed and started: the last heartbeat is not so old that someone may have taken over."""
         return time.monotonic() - self.last_beat < self.fence_after
 
-    async def register(self, connection: AsyncConnection[Any], slots: int, tasks: list[str]) -> None:
+    async def register(self, connection: Connection, slots: int, tasks: list[str]) -> None:
         """Begin a life under a new id: lock first, so that the row is never without it."""
         self.worker, self._lock_key = uuid4(), secrets.randbits(62)
         begun = time.monotonic()
         await self.lock(connection)
+        self.lockless = not self.locked
         await fetch(
             connection,
             self._schema,
             "worker_register",
             id=self.worker,
             lock_key=self._lock_key,
+            locked=self.locked,
             pid=os.getpid(),
             slots=slots,
             host=socket.gethostname(),
@@ -99,32 +105,51 @@ class Lease:
         )
         self.last_beat = begun
 
-    async def lock(self, connection: AsyncConnection[Any]) -> None:
-        """Take this worker's advisory lock on a new connection. The old connection's lock may take a while to go."""
-        cursor = await connection.execute("SELECT pg_try_advisory_lock(%s)", (self._lock_key,))
-        row = await cursor.fetchone()
-        self.locked = bool(row and row[0])
+    async def lock(self, connection: Connection) -> None:
+        """Take this worker's advisory lock on a new connection. The old connection's lock may take a while to go.
+
+        Through a pooler the lock would stay with whatever session took it, for other clients to inherit: none is taken.
+        """
+        if connection.pooled:
+            self.locked = False
+            return
+        [(self.locked,)] = await fetch(connection, self._schema, "worker_lock", lock_key=self._lock_key)
         if not self.locked:
             logger.info("the advisory lock is still held by the lost connection")
 
-    async def beat(self, connection: AsyncConnection[Any], *, running: int, state: str, tasks: list[str]) -> None:
+    async def beat(self, connection: Connection, *, running: int, state: str, tasks: list[str]) -> None:
         """Write a heartbeat. Raises LeaseLost when the row is gone."""
         begun = time.monotonic()
         if not self.locked:
             await self.lock(connection)
+        # Once the row may say that we hold a lock, a free one counts against us; the other way round only when it is said.
+        self.lockless = self.lockless and not self.locked
         rows = await fetch(
-            connection, self._schema, "worker_beat", id=self.worker, running=running, state=state, tasks=tasks
+            connection,
+            self._schema,
+            "worker_beat",
+            id=self.worker,
+            running=running,
+            state=state,
+            tasks=tasks,
+            locked=self.locked,
+            pooled=connection.pooled,
         )
         if not rows:
             raise LeaseLost
+        if not connection.pooled and rows[0][1] != connection.server_pid:
+            connection.found_pooler()
+            raise psycopg.OperationalError("the server's process has changed: a pooler stands between")
+        self.lockless = connection.pooled
         self.last_beat = begun
         self.refused = False
+        self.error = None
 
-    async def leave(self, connection: AsyncConnection[Any]) -> None:
+    async def leave(self, connection: Connection) -> None:
         """Take the row back, if no job is held in its name any more."""
         await fetch(connection, self._schema, "worker_leave", id=self.worker)
 
-    async def look(self, connection: AsyncConnection[Any]) -> None:
+    async def look(self, connection: Connection) -> None:
         """Look at the other workers and rescue from those that have stood still for too long.
 
         Called about once a second; a gap between looks means that our own queries did not work, and starts all watches
@@ -136,19 +161,23 @@ class Lease:
             self._watched.clear()
         self._last_look = now
         seen: dict[UUID, _Watch] = {}
-        for worker, beats, lock_held in rows:
+        for worker, beats, unsuspected in rows:
             if worker == self.worker:
                 continue
             watch = self._watched.get(worker)
             if watch is None or watch.beats != beats:
                 watch = _Watch(beats, now)
             seen[worker] = watch
-            patience = self._options.lease if lock_held else self._options.suspicion
+            patience = self._options.lease if unsuspected else self._options.suspicion
             if now - watch.since >= patience:
-                await self._rescue(connection, worker, beats, now - watch.since)
+                try:
+                    await self._rescue(connection, worker, beats, now - watch.since)
+                except psycopg.errors.LockNotAvailable as error:
+                    # Somebody's transaction holds one of its jobs: that must not cost us our own heartbeats.
+                    logger.warning("a dead worker's jobs are locked", extra={"dead": str(worker), "error": str(error)})
         self._watched = seen
 
-    async def _rescue(self, connection: AsyncConnection[Any], dead: UUID, beats: int, silent: float) -> None:
+    async def _rescue(self, connection: Connection, dead: UUID, beats: int, silent: float) -> None:
         rows = await fetch(
             connection,
             self._schema,

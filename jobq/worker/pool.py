@@ -93,9 +93,18 @@ class RunnerPool:
         return any(child.ready for child in self._children)
 
     @property
-    def runners(self) -> int:
-        """How many runners take jobs."""
-        return sum(child.ready for child in self._children)
+    def unready(self) -> str | None:
+        """Why no runner takes jobs, in words; None when one does."""
+        if self.ready:
+            return None
+        if self.import_failure is not None:
+            return self.import_failure
+        if stuck := [child.pulseless_since for child in self._children if child.pulseless_since is not None]:
+            return f"{len(stuck)} runners do not react, for up to {time.monotonic() - min(stuck):.0f} s"
+        importing = [time.monotonic() - child.born for child in self._children if not child.imported]
+        if importing:
+            return f"{len(importing)} importing the application {self._options.app!r}, for up to {max(importing):.0f} s"
+        return f"{self._deaths} runners ended one after the other; another is about to be started"
 
     def _all(self) -> list[Child]:
         return [*self._children, *self._solos.children]

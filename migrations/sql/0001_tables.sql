@@ -109,6 +109,7 @@ CREATE TABLE {schema}.queue (
 CREATE TABLE {schema}.worker (
     id uuid NOT NULL,
     lock_key bigint NOT NULL,
+    lock_server_start timestamptz,
     started_at timestamptz DEFAULT now() NOT NULL,
     heartbeat_at timestamptz DEFAULT now() NOT NULL,
     beats bigint DEFAULT 0 NOT NULL,

@@ -31,7 +31,7 @@ def _pool() -> ConnectionPool[Any]:
 
 @cache
 def _make_pool() -> ConnectionPool[Any]:
-    url = os.environ["JOBQ_DATABASE_URL"]
+    url = os.environ.get("TRACES_URL") or os.environ["JOBQ_DATABASE_URL"]
     return ConnectionPool(url, min_size=1, max_size=4, open=True, kwargs={"autocommit": True})
 
 

@@ -169,9 +169,11 @@ def pid() -> int:
 
 
 @q.task(isolation="process")
-def pid_alone(seconds: float) -> int:
+def pid_alone(seconds: float) -> tuple[int, float, float]:
+    """Return its process, its start and its end (time.monotonic())."""
+    start = time.monotonic()
     time.sleep(seconds)
-    return os.getpid()
+    return os.getpid(), start, time.monotonic()
 
 
 @q.task(isolation="process")

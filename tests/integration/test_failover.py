@@ -1,0 +1,120 @@
+"""Two servers, one of them a standby: when the primary is lost, workers and callers go on with the other."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from jobq import JobQ, migrate
+from jobq.config import Settings, redact_url
+from jobq.worker.database import Database, Unreachable, is_connection_loss
+from tests.support import apps, trouble
+from tests.support.jobs import Jobs
+from tests.support.replication import Pair
+from tests.support.waiting import wait_until
+from tests.support.workers import WorkerProcess
+
+StartWorker = Callable[..., WorkerProcess]
+
+
+@pytest.fixture
+def pair() -> Iterator[Pair]:
+    """A primary with a migrated schema, and its standby."""
+    made = Pair()
+    try:
+        migrate.upgrade(made.url)
+        yield made
+    finally:
+        made.close()
+
+
+@pytest.mark.parametrize("how", ["killed", "demoted"])
+def test_running_jobs_go_on_and_their_outcomes_are_written_to_the_new_primary(
+    pair: Pair, worker: StartWorker, how: str
+) -> None:
+    jobs = Jobs(pair.primary.url)
+    apps.create_traces(jobs.connection)
+    running = worker(database_url=pair.url, app="tests.support.trouble:q")
+    job = trouble.hang.enqueue(jobs.connection, 4.0).id
+    wait_until(lambda: (jobs.live(job) or {}).get("state") == "running", what="the start")
+    pair.caught_up()
+    jobs.close()
+    if how == "killed":
+        pair.primary.end(signal.SIGKILL)
+        pair.promote()
+    else:
+        pair.demote()
+    after = Jobs(pair.standby.url)
+    ended = after.wait(job, timeout=60)
+    assert (ended["state"], ended["claims"], ended["crashes"]) == ("succeeded", 1, 0)
+    # Claims and callers go on as well, by the same address of both.
+    q = JobQ(database_url=pair.url)
+    assert q.settings.database_url == pair.url
+    later = after.wait(trouble.calm.enqueue(after.connection, "later").id, timeout=60)
+    assert later["state"] == "succeeded"
+    assert "no heartbeat for too long" not in running.log
+    assert migrate.current(pair.url) == migrate.head()
+    assert running.is_running()
+    assert "secret" not in running.log
+    running.terminate()
+    assert running.wait() == 0
+    after.close()
+
+
+async def test_a_connection_to_a_standby_is_none(pair: Pair) -> None:
+    """By whatever address it was found: a worker can do nothing there."""
+    with pytest.raises(Unreachable, match="is a standby") as raised:
+        await Database(Settings(database_url=pair.standby.url)).connect("test")
+    assert raised.value.refused
+    assert is_connection_loss(raised.value, None)
+    without = f"postgresql://postgres@127.0.0.1:{pair.standby.port},127.0.0.1:{pair.primary.port}/postgres"
+    connection = await Database(Settings(database_url=without)).connect("test")
+    assert connection.info.port == pair.primary.port
+    await connection.close()
+
+
+async def test_a_silent_host_is_passed_over_within_the_connect_timeout(pair: Pair) -> None:
+    import socket
+
+    with socket.socket() as silent:
+        # It takes the connection into its backlog, and says nothing, as a frozen host does.
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        hosts = f"host=127.0.0.1,127.0.0.1 port={silent.getsockname()[1]},{pair.primary.port}"
+        database = Database(Settings(database_url=f"{hosts} user=postgres dbname=postgres", connect_timeout=4))
+        begun = time.monotonic()
+        connection = await database.connect("test")
+        first = time.monotonic() - begun
+        assert connection.info.port == pair.primary.port
+        await connection.close()
+        # It is not asked first again.
+        begun = time.monotonic()
+        await (await database.connect("test")).close()
+        assert time.monotonic() - begun < first
+        assert first < 20
+
+
+def test_addresses_of_several_hosts_are_redacted() -> None:
+    url = "postgresql://u:secret@h1:5432,h2:5433/db?target_session_attrs=read-write"
+    assert redact_url(url) == "postgresql://u:***@h1:5432,h2:5433/db?target_session_attrs=read-write"
+    assert redact_url("host=a,b port=1,2 password='s e' user=u") == "host=a,b port=1,2 password=*** user=u"
+
+
+def test_submit_goes_to_the_new_primary(pair: Pair) -> None:
+    q = JobQ(database_url=pair.url)
+
+    @q.task
+    def nothing() -> None:
+        """Do nothing."""
+
+    first = nothing.submit()
+    pair.caught_up()
+    pair.primary.end(signal.SIGKILL)
+    pair.promote()
+    second = nothing.submit()
+    after = Jobs(pair.standby.url)
+    assert [row["id"] for row in after.all("SELECT id FROM jobq.job ORDER BY id")] == [first.id, second.id]
+    after.close()
