@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from jobq.app import JobQ
+    from jobq.backoff import Backoff
+    from jobq.current import CurrentJob, current_job
     from jobq.errors import (
         AppImportError,
         Cancel,
@@ -31,17 +33,19 @@ if TYPE_CHECKING:
         JobqError,
         KeyConflict,
         NoCurrentJob,
+        NotTransactional,
         ResultError,
         ResultTimeout,
         SchemaError,
         Snooze,
         TaskDefinitionError,
+        TransactionEnded,
         UnknownQueue,
         UnknownTask,
         UnsupportedConnection,
     )
-    from jobq.jobs import CurrentJob, JobRef, NewJob, current_job
-    from jobq.tasks import AsyncTask, Backoff, Task
+    from jobq.jobs import JobRef, NewJob
+    from jobq.tasks import AsyncTask, Task
 
     __version__: str
 
@@ -66,12 +70,14 @@ __all__ = [
     "KeyConflict",
     "NewJob",
     "NoCurrentJob",
+    "NotTransactional",
     "ResultError",
     "ResultTimeout",
     "SchemaError",
     "Snooze",
     "Task",
     "TaskDefinitionError",
+    "TransactionEnded",
     "UnknownQueue",
     "UnknownTask",
     "UnsupportedConnection",
@@ -83,13 +89,13 @@ if not TYPE_CHECKING:
     # Imported at the first use: `jobq --help` should not wait for pydantic and the database driver.
     _ELSEWHERE = {
         "AsyncTask": "tasks",
-        "Backoff": "tasks",
-        "CurrentJob": "jobs",
+        "Backoff": "backoff",
+        "CurrentJob": "current",
         "JobQ": "app",
         "JobRef": "jobs",
         "NewJob": "jobs",
         "Task": "tasks",
-        "current_job": "jobs",
+        "current_job": "current",
     }
 
     def __getattr__(name: str) -> object:

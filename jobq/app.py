@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar, cast, overl
 import psycopg
 
 from jobq import enqueue, sql
+from jobq.backoff import Backoff
 from jobq.config import Settings
 from jobq.connections import async_executor, sync_executor
 from jobq.errors import AppImportError, TaskDefinitionError, UnknownTask
 from jobq.jobs import Found, JobRef, NewJob
 from jobq.pools import Pools
-from jobq.tasks import AsyncTask, Backoff, BaseTask, Inserted, Task, task_class
+from jobq.tasks import AsyncTask, BaseTask, Inserted, Task, task_class
 
 if TYPE_CHECKING:
     from jobq.connections import AnyAsyncConnection, AnyConnection
@@ -94,6 +95,7 @@ class JobQ:
         retry_on: tuple[type[BaseException], ...] = ...,
         no_retry_on: tuple[type[BaseException], ...] = (),
         headers: Mapping[str, Any] | None = None,
+        transactional: bool = False,
     ) -> TaskDecorator: ...
 
     def task(
@@ -109,6 +111,7 @@ class JobQ:
         retry_on: tuple[type[BaseException], ...] = (Exception,),
         no_retry_on: tuple[type[BaseException], ...] = (),
         headers: Mapping[str, Any] | None = None,
+        transactional: bool = False,
     ) -> Any:
         """Register a function as a task: ``@q.task`` or ``@q.task(queue="mail")``. It stays callable as before.
 
@@ -124,6 +127,10 @@ class JobQ:
         :param retry_on: exceptions after which to try again.
         :param no_retry_on: exceptions after which not to, though `retry_on` names their base.
         :param headers: JSON object that every job of this task carries.
+        :param transactional: give the task a connection (``current_job().connection``, ``.session`` or their async twins)
+            on which its effects and its success commit together, so that they happen exactly once. Costs two or three
+            round trips a job, a connection for each slot that runs such tasks, and an open transaction for as long as
+            the task runs.
 
         Raises TaskDefinitionError for an unusable signature or option, and for a name that is taken.
         """
@@ -141,6 +148,7 @@ class JobQ:
                 retry_on=retry_on,
                 no_retry_on=no_retry_on,
                 headers=headers,
+                transactional=transactional,
                 local_names=_local_names(function, frame),
             )
             if (taken := self._tasks.get(made.name)) is not None:

@@ -14,9 +14,9 @@ from typing import Any
 import psycopg
 from psycopg import AsyncConnection
 
-from jobq.tasks import Backoff
+from jobq.backoff import Backoff
 from jobq.worker.database import connect, fetch, is_connection_loss
-from jobq.worker.frames import Ending, Progress, Setback, Success
+from jobq.worker.frames import Ending, Progress, Recorded, Setback, Success
 from jobq.worker.lanes import Lanes
 from jobq.worker.lease import Lease
 from jobq.worker.options import WorkerOptions
@@ -32,6 +32,8 @@ FLUSH_AFTER = 0.002
 RECONCILE_INTERVAL = 5.0
 # How often what running jobs say of their progress is written down.
 PROGRESS_INTERVAL = 1.0
+# When to try a setback again whose job is locked: a transaction of its runner's is still being committed, or undone.
+BUSY_RETRY = 0.25
 _RECONNECT = Backoff(base=0.1, cap=2)
 
 
@@ -50,6 +52,12 @@ class Advance:
         self._lock = asyncio.Lock()
         self._successes: list[Success] = []
         self._setbacks: list[Setback] = []
+        self._busy: dict[tuple[int, int], Setback] = {}
+        """Setbacks whose jobs were locked when they were to be written, until they are tried again."""
+        self._recorded: set[tuple[int, int]] = set()
+        """Executions whose ends runners have written themselves, since the last reconciliation began."""
+        self._landed = 0
+        """How many of these the pace has not heard of."""
         self._progress: dict[int, Progress] = {}
         self._ended = asyncio.Event()
         self._woken = asyncio.Event()
@@ -74,6 +82,16 @@ class Advance:
     def set_back(self, setback: Setback) -> None:
         """A runner, or the pool in its name, reports anything else."""
         self._setbacks.append(setback)
+        self._ended.set()
+
+    def recorded(self, recorded: Recorded) -> None:
+        """A runner reports an execution that is over and done with: a transactional task's."""
+        self._recorded.add((recorded.id, recorded.claims))
+        if recorded.accepted:
+            self.finished += 1
+            self._landed += 1
+        else:
+            logger.warning("an outcome was refused: the job was no longer ours", extra={"job": recorded.id})
         self._ended.set()
 
     def progressed(self, progress: Progress) -> None:
@@ -117,6 +135,7 @@ class Advance:
         async with self._lock:
             self._successes.clear()
             self._setbacks.clear()
+            self._busy.clear()
             self._progress.clear()
 
     # --- the loop --------------------
@@ -180,9 +199,8 @@ class Advance:
             begun = time.monotonic()
             # A notification from here on is about jobs that this claim may not see.
             self._more = False
-            claimed, refused = await self._ledger.advance(
-                connection, self._lease.worker, successes, lanes, max(want, 0)
-            )
+            worker = self._lease.worker
+            claimed, refused = await self._ledger.advance(connection, worker, successes, lanes, max(want, 0))
             del self._successes[: len(successes)]
             self._setbacks += refused
             self.finished += claimed.accepted
@@ -192,7 +210,8 @@ class Advance:
                     extra={"refused": len(successes) - claimed.accepted - len(refused)},
                 )
             now = time.monotonic()
-            self._pace.measured(now, len(successes), now - begun)
+            landed, self._landed = self._landed, 0
+            self._pace.measured(now, len(successes) + landed, now - begun)
             self._setbacks += [Setback(job.id, job.claims, Ending.EXPIRE, message="expired") for job in claimed.expired]
             found = len(claimed.jobs) + len(claimed.expired)
             if want > 0 and found >= want:
@@ -203,11 +222,17 @@ class Advance:
                 if self.held or not self._lease.fresh:
                     self._setbacks += [Setback(job.id, job.claims, Ending.RELEASE) for job in claimed.jobs]
                 else:
-                    await self._pool.give(claimed.jobs)
+                    await self._pool.give(claimed.jobs, worker)
 
     async def _settle(self, connection: AsyncConnection[Any]) -> None:
         setbacks = self._setbacks[:MAX_BATCH]
+        settled = await self._ledger.settle(connection, self._lease.worker, setbacks)
+        self.finished += settled.accepted
+        del self._setbacks[: len(setbacks)]
         for setback in setbacks:
+            if setback.id in settled.busy:
+                self._postpone(setback)
+                continue
             if setback.ending is Ending.RELEASE and setback.message is not None:
                 logger.warning("a job was put back", extra={"job": setback.id, "reason": setback.message})
             if setback.recorded is not None:
@@ -221,12 +246,21 @@ class Advance:
                         "retry_in": round(setback.delay, 1) if setback.ending is not Ending.FAIL else None,
                     },
                 )
-        self.finished += await self._ledger.settle(connection, self._lease.worker, setbacks)
-        del self._setbacks[: len(setbacks)]
         if any(setback.ending is not Ending.FAIL for setback in setbacks):
             # Some may be ready again at once, others sooner than what was next.
             self._more = True
             self._due_at = None
+
+    def _postpone(self, setback: Setback) -> None:
+        """Try `setback` again in a moment: until its job's row is free, nobody knows whether it is still due."""
+        name = (setback.id, setback.claims)
+
+        def again() -> None:
+            if self._busy.pop(name, None) is not None:
+                self.set_back(setback)
+
+        self._busy[name] = setback
+        asyncio.get_running_loop().call_later(BUSY_RETRY, again)
 
     async def _idle(self) -> None:
         """Sleep until there is reason for a round: an outcome, a notification, the next due job, or the poll."""
@@ -234,7 +268,7 @@ class Advance:
         if self._want() > 0:
             patience = min(patience, await self._until_due())
         self._ended.clear()
-        if self._successes or self._setbacks:
+        if self._successes or self._setbacks or (self._more and self._want() > 0):
             return
         waits = [asyncio.ensure_future(event.wait()) for event in (self._ended, self._woken)]
         try:
@@ -295,9 +329,11 @@ class Advance:
                     done=[p.done for p in said],
                     totals=[p.total for p in said],
                 )
+            self._recorded.clear()
             rows = await fetch(connection, self._schema, "held_jobs", worker=self._lease.worker)
             # Only now: what a runner reported while the statement was on its way has gone from its jobs to these lists.
             known = {(s.id, s.claims) for s in self._successes} | {(s.id, s.claims) for s in self._setbacks}
+            known |= self._busy.keys() | self._recorded
             for job_id, claims in rows:
                 if (job_id, claims) not in known and not self._pool.holds(job_id, claims):
                     logger.warning("giving back a job that was claimed and never arrived", extra={"job": job_id})
@@ -328,11 +364,13 @@ class Advance:
     @property
     def unrecorded(self) -> int:
         """How many executions have ended whose outcomes are not written down."""
-        return len(self._successes) + len(self._setbacks)
+        return len(self._successes) + len(self._setbacks) + len(self._busy)
 
     async def flush(self) -> None:
         """Record a batch of what has ended, claiming nothing; used while stopping. Errors are logged, for another try."""
-        if not self.unrecorded:
+        if not self._successes and not self._setbacks:
+            # Locked ones, if any, come back by themselves.
+            await asyncio.sleep(0.02)
             return
         try:
             await self._step(0)

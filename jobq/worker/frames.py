@@ -10,6 +10,7 @@ import struct
 from collections.abc import Callable, Iterable, Iterator
 from enum import IntEnum
 from typing import TypeVar
+from uuid import UUID
 
 import msgspec
 
@@ -79,10 +80,19 @@ class Setback(msgspec.Struct, array_like=True, frozen=True, gc=False):
     traceback: str | None = None
 
 
+class Recorded(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """The execution has ended, and there is nothing left to write. Not `accepted`: the job was no longer ours to write."""
+
+    id: int
+    claims: int
+    accepted: bool
+
+
 class Run(msgspec.Struct, array_like=True, tag=1):
-    """To the runner: execute these, in this order."""
+    """To the runner: execute these, in this order. `worker`: in whose name they are claimed."""
 
     jobs: list[Job]
+    worker: UUID
 
 
 class Recall(msgspec.Struct, array_like=True, tag=2):
@@ -107,6 +117,7 @@ class Outcomes(msgspec.Struct, array_like=True, tag=5):
 
     successes: list[Success]
     setbacks: list[Setback]
+    recorded: list[Recorded] = []
 
 
 class Progress(msgspec.Struct, array_like=True, tag=6):

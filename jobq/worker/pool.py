@@ -8,9 +8,10 @@ import random
 import time
 from collections.abc import Callable, Coroutine, Iterable
 from typing import Any
+from uuid import UUID
 
+from jobq.backoff import Backoff
 from jobq.errors import AppImportError
-from jobq.tasks import Backoff
 from jobq.worker.children import Child
 from jobq.worker.frames import (
     Ending,
@@ -20,6 +21,7 @@ from jobq.worker.frames import (
     Job,
     Outcomes,
     Progress,
+    Recorded,
     Setback,
     Success,
 )
@@ -50,12 +52,14 @@ class RunnerPool:
         *,
         on_success: Callable[[Success], None],
         on_setback: Callable[[Setback], None],
+        on_recorded: Callable[[Recorded], None],
         on_progress: Callable[[Progress], None],
         on_ready: Callable[[], None],
     ) -> None:
         self._options = options
         self._on_success = on_success
         self._on_setback = on_setback
+        self._on_recorded = on_recorded
         self._on_progress = on_progress
         self._on_ready = on_ready
         self._children: list[Child] = []
@@ -112,6 +116,7 @@ class RunnerPool:
             concurrency=concurrency,
             max_result_bytes=self._options.settings.max_result_bytes,
             max_error_bytes=self._options.max_error_bytes,
+            settings=self._options.settings,
             log_format=self._options.log_format,
             log_level=self._options.log_level,
         )
@@ -135,18 +140,18 @@ class RunnerPool:
 
     # --- jobs in, outcomes out --------------------
 
-    async def give(self, jobs: Iterable[Job]) -> None:
-        """Hand jobs to the runners, the least loaded first; a suspect goes to the quarantine."""
+    async def give(self, jobs: Iterable[Job], worker: UUID) -> None:
+        """Hand jobs, claimed in the name of `worker`, to the least loaded runners first; a suspect goes to the quarantine."""
         now = time.monotonic()
         ready = [child for child in self._children if child.ready]
         suspects = [job for job in jobs if job.crashes >= QUARANTINE_AFTER]
         others = [job for job in jobs if job.crashes < QUARANTINE_AFTER]
         if suspects:
             child = self._quarantine or await self._start_child(quarantine=True)
-            child.send(suspects, now)
+            child.send(suspects, worker, now)
         if len(ready) == 1:
             if others:
-                ready[0].send(others, now)
+                ready[0].send(others, worker, now)
             return
         shares: dict[int, list[Job]] = {index: [] for index in range(len(ready))}
         for job in others:
@@ -157,17 +162,20 @@ class RunnerPool:
             shares[index].append(job)
         for index, share in shares.items():
             if share:
-                ready[index].send(share, now)
+                ready[index].send(share, worker, now)
 
     def _hear(self, child: Child, message: FromRunner) -> None:
         match message:
-            case Outcomes(successes, setbacks):
+            case Outcomes(successes, setbacks, recorded):
                 for success in successes:
                     if child.take(success.id, success.claims) is not None:
                         self._on_success(success)
                 for setback in setbacks:
                     if child.take(setback.id, setback.claims) is not None:
                         self._on_setback(setback)
+                for record in recorded:
+                    if child.take(record.id, record.claims) is not None:
+                        self._on_recorded(record)
                 child.recalled = False
             case Progress():
                 self._on_progress(message)

@@ -24,6 +24,7 @@ from concurrent.futures import Future
 from contextvars import copy_context
 from queue import Empty, SimpleQueue
 from typing import Any, NoReturn
+from uuid import UUID
 
 import msgspec
 
@@ -40,11 +41,13 @@ from jobq.worker.frames import (
     Outcomes,
     Progress,
     Recall,
+    Recorded,
     Run,
     Setback,
 )
 from jobq.worker.slots import SlotTable
 from jobq.worker.spec import Spec
+from jobq.worker.transaction import Transactions
 
 logger = logging.getLogger("jobq.runner")
 
@@ -68,6 +71,8 @@ class Runner:
         self._running: dict[int, Execution] = {}
         self._loop = asyncio.new_event_loop()
         self._send_lock = threading.Lock()
+        self._worker = UUID(int=0)
+        """In whose name the jobs are claimed. It changes only while there is no runner: the jobs of both are never mixed."""
         self._executor: Executor
 
     def run(self) -> int:
@@ -83,6 +88,7 @@ class Runner:
             report_progress=self._report_progress,
             max_result_bytes=self._spec.max_result_bytes,
             max_error_bytes=self._spec.max_error_bytes,
+            transactions=Transactions(self._spec.settings, self._run_coroutine),
         )
         for slot in range(self._spec.concurrency):
             self._thread(f"jobq-slot-{slot}", self._serve_slot, slot)
@@ -120,7 +126,7 @@ class Runner:
         take, put, running, table = self._inbox.get, self._outbox.put, self._running, self._table
         while True:
             job = take()
-            execution = Execution(job=job)
+            execution = Execution(job=job, worker=self._worker)
             running[job.id] = execution
             started = time.monotonic()
             table.start(slot, job.id, job.claims, started, None if job.timeout is None else started + job.timeout)
@@ -178,7 +184,8 @@ class Runner:
             if len(prefix) < frames.LENGTH_SIZE:
                 _exit(0)
             match frames.decode_to_runner(stream.read(frames.length(prefix))):
-                case Run(jobs):
+                case Run(jobs, worker):
+                    self._worker = worker
                     for job in jobs:
                         self._inbox.put(job)
                 case Recall():
@@ -211,7 +218,8 @@ class Runner:
             for batch in frames.batches(ended, _size):
                 successes = [outcome for outcome in batch if isinstance(outcome, frames.Success)]
                 setbacks = [outcome for outcome in batch if isinstance(outcome, Setback)]
-                self._send(Outcomes(successes, setbacks))
+                recorded = [outcome for outcome in batch if isinstance(outcome, Recorded)]
+                self._send(Outcomes(successes, setbacks, recorded))
 
     def _send(self, message: frames.FromRunner) -> None:
         with self._send_lock:
@@ -224,6 +232,8 @@ class Runner:
 def _size(outcome: Outcome) -> int:
     if isinstance(outcome, frames.Success):
         return len(outcome.result)
+    if isinstance(outcome, Recorded):
+        return 0
     return len(outcome.message or "") + len(outcome.traceback or "")
 
 

@@ -28,7 +28,7 @@ from jobq import (
     current_job,
 )
 from jobq.app import load
-from jobq.jobs import use_current_job
+from jobq.current import use_current_job
 
 
 @pytest.fixture
