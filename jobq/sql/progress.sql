@@ -5,6 +5,6 @@ SET progress = jsonb_build_object('done', said.done, 'total', said.total)
 FROM unnest(%(ids)s::bigint[], %(claims)s::integer[], %(done)s::bigint[], %(totals)s::bigint[])
     AS said (id, claims, done, total)
 WHERE job.id = said.id AND job.claims = said.claims AND job.worker_id = %(worker)s
-  AND job.id = ANY (ARRAY(
+  AND said.id = ANY (ARRAY(
       SELECT free.id FROM {schema}.job AS free WHERE free.id = ANY (%(ids)s::bigint[]) ORDER BY free.id
       FOR UPDATE SKIP LOCKED))

@@ -19,7 +19,7 @@ WITH ended AS (
     WHERE job.id = ended.id
       AND job.claims = ended.claims
       AND job.worker_id = %(worker)s
-      AND job.id = ANY (ARRAY(SELECT id FROM free))
+      AND ended.id = ANY (ARRAY(SELECT id FROM free))
       AND (ended.new_state <> 'ready' OR job.cancel_requested_at IS NOT NULL)
     RETURNING job.*, ended.seconds, ended.crashed, ended.recorded, ended.error_type, ended.message, ended.traceback,
               CASE WHEN ended.new_state = 'ready' THEN 'cancelled' ELSE ended.new_state END AS final_state
@@ -31,7 +31,7 @@ WITH ended AS (
     WHERE job.id = ended.id
       AND job.claims = ended.claims
       AND job.worker_id = %(worker)s
-      AND job.id = ANY (ARRAY(SELECT id FROM free))
+      AND ended.id = ANY (ARRAY(SELECT id FROM free))
       AND ended.new_state = 'ready'
       AND job.cancel_requested_at IS NULL
     RETURNING job.id, job.claims, job.attempt + ended.given_back AS attempt, job.run_at, ended.seconds,
@@ -66,4 +66,4 @@ SELECT id, true FROM requeued
 UNION ALL
 SELECT job.id, false
 FROM ended JOIN {schema}.job AS job ON job.id = ended.id AND job.claims = ended.claims AND job.worker_id = %(worker)s
-WHERE (SELECT count(*) FROM free) < cardinality(%(ids)s::bigint[]) AND NOT job.id = ANY (ARRAY(SELECT id FROM free))
+WHERE (SELECT count(*) FROM free) < cardinality(%(ids)s::bigint[]) AND NOT ended.id = ANY (ARRAY(SELECT id FROM free))

@@ -305,7 +305,7 @@ def chaotic(number: int) -> int:
     job = current_job()
     time.sleep(random.random() * 0.01)
     effect(f"n{number}")
-    if number % 10 == 0:
+    if number % 10 == 5:
         act.enqueue(job.connection, f"child of {number}")
     time.sleep(random.random() * 0.01)
     return number
