@@ -128,9 +128,9 @@ class JobQ:
         :param no_retry_on: exceptions after which not to, though `retry_on` names their base.
         :param headers: JSON object that every job of this task carries.
         :param transactional: give the task a connection (``current_job().connection``, ``.session`` or their async twins)
-            on which its effects and its success commit together, so that they happen exactly once. Costs two or three
-            round trips a job, a connection for each slot that runs such tasks, and an open transaction for as long as
-            the task runs.
+            on which its effects and its success commit together, so that they happen exactly once. Costs three round
+            trips a job instead of a share in a batch's, a connection for each slot that has run such a task, and an open
+            transaction for as long as the task runs.
 
         Raises TaskDefinitionError for an unusable signature or option, and for a name that is taken.
         """

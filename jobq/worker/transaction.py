@@ -164,7 +164,7 @@ class _Transaction:
             raise CommitUnknown(
                 f"the connection was lost during COMMIT, which may or may not have happened: {str(error).strip()}"
             ) from error
-        link.end()
+        self._leave(lambda: None)
         return Recorded(job.id, job.claims, accepted=True)
 
     def _check(self) -> None:
@@ -183,18 +183,19 @@ class _Transaction:
 
     def abandon(self) -> None:
         link = self._link
-        try:
-            if link.usable and link.status is TransactionStatus.ACTIVE:
-                # A thread that the task has left behind still uses it.
-                link.drop()
-            if link.usable:
-                link.rollback()
-                link.end()
-            else:
-                link.drop()
-        except Exception:
-            # Without a connection the server rolls back by itself.
+        if link.usable and link.status in (TransactionStatus.INTRANS, TransactionStatus.INERROR):
+            self._leave(link.rollback)
+        else:
+            # Lost; or ended by the task, which may have done more to it; or still in use by a thread that it has left behind.
             link.drop()
+
+    def _leave(self, how: Callable[[], None]) -> None:
+        """Leave the connection as the next job expects it; without it, the server rolls back by itself."""
+        try:
+            how()
+            self._link.end()
+        except Exception:
+            self._link.drop()
 
 
 def _opening(execution: Execution) -> bytes:
