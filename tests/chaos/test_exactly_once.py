@@ -260,7 +260,7 @@ def test_a_frozen_worker_commits_nothing(jobs: Jobs, start: StartWorker) -> None
     for pid in stopped:
         os.kill(pid, signal.SIGSTOP)
     try:
-        start(*times)
+        other = start(*times)
         for job in found:
             assert jobs.wait(job, timeout=40)["state"] == "succeeded"
         assert_exactly_once(jobs)
@@ -272,6 +272,10 @@ def test_a_frozen_worker_commits_nothing(jobs: Jobs, start: StartWorker) -> None
     wait_until(lambda: "the lease is lost" in frozen.log, what="the notice")
     assert_exactly_once(jobs)
     assert jobs.one("SELECT max(claims) FROM jobq.job_history") == 2
+    # Its new runners commit in the name of its new identity.
+    other.terminate()
+    other.wait()
+    assert jobs.wait(transfers.act.enqueue(jobs.connection).id)["claims"] == 1
 
 
 # --- all of it --------------------

@@ -228,6 +228,11 @@ def test_the_next_job_finds_the_session_as_new(jobs: Jobs, start: StartWorker) -
     first, second, third = (jobs.wait(job)["result"] for job in found)
     assert first == second == third
     assert first["name"] == "jobq task litter"
+    # The database's own settings, not the worker's.
+    assert (first["enable_seqscan"], first["plan_cache_mode"]) == ("on", "auto")
+    assert first["idle_in_transaction_session_timeout"] == "0"
+    limited = jobs.wait(transfers.litter.options(timeout=20).enqueue(jobs.connection, "limited").id)["result"]
+    assert limited["idle_in_transaction_session_timeout"] == "25s"
     assert (first["locks"], first["tables"], first["cursors"], first["channels"]) == ("0", "0", "0", "0")
 
 
@@ -273,6 +278,25 @@ def test_finished_are_counted(jobs: Jobs, start: StartWorker) -> None:
     assert '"finished":50' in running.log.replace(" ", "")
     assert "refused" not in running.log
     assert "never arrived" not in running.log
+
+
+def test_what_ends_while_the_account_is_compared_is_not_given_back(
+    database_url: str, jobs: Jobs, start: StartWorker
+) -> None:
+    """Between its commit and its report a job is held by nobody in the database, and after it by nobody at all."""
+    transfers.q.enqueue_many(jobs.connection, [transfers.act.job(str(n)) for n in range(1500)])
+    running = start()
+    with psycopg.connect(database_url, autocommit=True) as operator:
+
+        def compared() -> bool:
+            # A change of settings makes the worker compare at once.
+            operator.execute("NOTIFY jobq, 'queues'")
+            return bool(jobs.one("SELECT count(*) = 1500 FROM jobq.job_history"))
+
+        wait_until(compared, timeout=90, what="every end")
+    assert "never arrived" not in running.log
+    assert jobs.one("SELECT max(claims) FROM jobq.job_history") == 1
+    assert jobs.one("SELECT count(*) FROM effect") == 1500
 
 
 # --- in the test's own process --------------------

@@ -262,7 +262,10 @@ def litter(name: str) -> dict[str, str]:
     """Return what is left in the session by former jobs, and leave the same."""
     connection = current_job().connection
     found = {}
-    for setting in ("search_path", "work_mem", "default_transaction_isolation", "transaction_isolation", "role"):
+    for setting in (
+        *("search_path", "work_mem", "default_transaction_isolation", "transaction_isolation", "role"),
+        *("enable_seqscan", "plan_cache_mode", "idle_in_transaction_session_timeout"),
+    ):
         row = connection.execute("SELECT current_setting(%s)", (setting,)).fetchone()
         found[setting] = str(row[0] if row else "")
     rows = connection.execute(
