@@ -19,10 +19,12 @@ from jobq.worker.database import connect, fetch, is_connection_loss
 from jobq.worker.frames import Ending, Progress, Setback, Success
 from jobq.worker.lanes import Lanes
 from jobq.worker.lease import Lease
+from jobq.worker.metrics import Metrics
 from jobq.worker.options import WorkerOptions
 from jobq.worker.outcomes import MAX_BATCH, Ledger
 from jobq.worker.pace import Pace
 from jobq.worker.pool import RunnerPool
+from jobq.worker.vitals import Pulse
 
 logger = logging.getLogger("jobq.worker")
 
@@ -38,11 +40,17 @@ _RECONNECT = Backoff(base=0.1, cap=2)
 class Advance:
     """Claims for, and acknowledges from, one pool of runners."""
 
-    def __init__(self, options: WorkerOptions, pool: RunnerPool, lease: Lease) -> None:
+    def __init__(
+        self, options: WorkerOptions, pool: RunnerPool, lease: Lease, pulse: Pulse, metrics: Metrics | None = None
+    ) -> None:
         self._options = options
         self._schema = options.settings.schema
         self._pool = pool
         self._lease = lease
+        self._pulse = pulse
+        self._metrics = metrics
+        self._asked = False
+        """Whether this round has asked the database for something."""
         self._ledger = Ledger(self._schema)
         self._lanes = Lanes(options.queues)
         self._pace = Pace()
@@ -56,6 +64,8 @@ class Advance:
         self._more = True
         """Whether the last claim found as many jobs as it wanted, so that there may be more."""
         self._reconcile_at = 0.0
+        self._poll_at = 0.0
+        """When to claim although nothing has been heard of a job."""
         self._blocked = 0
         self._due_at: float | None = None
         """When the next future job is due, as far as we know; None: look it up."""
@@ -68,11 +78,15 @@ class Advance:
 
     def succeeded(self, success: Success) -> None:
         """A runner reports a success."""
+        if self._metrics is not None:
+            self._metrics.ended(success)
         self._successes.append(success)
         self._ended.set()
 
     def set_back(self, setback: Setback) -> None:
         """A runner, or the pool in its name, reports anything else."""
+        if self._metrics is not None:
+            self._metrics.ended(setback)
         self._setbacks.append(setback)
         self._ended.set()
 
@@ -118,6 +132,8 @@ class Advance:
             self._successes.clear()
             self._setbacks.clear()
             self._progress.clear()
+            if self._metrics is not None:
+                self._metrics.forget()
 
     # --- the loop --------------------
 
@@ -126,7 +142,12 @@ class Advance:
         failures = 0
         while not stop.is_set():
             try:
-                if await self._round():
+                self._asked = False
+                self._pulse.turn()
+                nothing_to_do = await self._round()
+                if self._asked:
+                    self._pulse.well()
+                if nothing_to_do:
                     if self._options.drain and await self._drained():
                         return
                     await self._idle()
@@ -139,7 +160,11 @@ class Advance:
 
     async def _lost(self, error: BaseException, failures: int) -> None:
         logger.warning("the database does not answer", extra={"error": str(error).strip() or type(error).__name__})
+        self._pulse.failed(error)
         self._reconcile_at = 0.0
+        # What was claimed is unknown, and so is what was notified meanwhile; and only a claim can show that claims work.
+        self._more = True
+        self._due_at = None
         connection, self._connection = self._connection, None
         if connection is not None:
             await connection.close()
@@ -178,6 +203,8 @@ class Advance:
                 self._more = False
                 return
             begun = time.monotonic()
+            if want > 0:
+                self._poll_at = begun + self._options.poll_interval
             # A notification from here on is about jobs that this claim may not see.
             self._more = False
             claimed, refused = await self._ledger.advance(
@@ -193,7 +220,12 @@ class Advance:
                 )
             now = time.monotonic()
             self._pace.measured(now, len(successes), now - begun)
-            self._setbacks += [Setback(job.id, job.claims, Ending.EXPIRE, message="expired") for job in claimed.expired]
+            if self._metrics is not None:
+                self._metrics.round_trip(now - begun)
+                self._metrics.claimed(claimed.jobs)
+                self._metrics.claimed(claimed.expired)
+            for job in claimed.expired:
+                self.set_back(Setback(job.id, job.claims, Ending.EXPIRE, message="expired"))
             found = len(claimed.jobs) + len(claimed.expired)
             if want > 0 and found >= want:
                 self._more = True
@@ -201,7 +233,8 @@ class Advance:
                 self._blocked = 0
                 # While the statement was on its way, everything may have stood still.
                 if self.held or not self._lease.fresh:
-                    self._setbacks += [Setback(job.id, job.claims, Ending.RELEASE) for job in claimed.jobs]
+                    for job in claimed.jobs:
+                        self.set_back(Setback(job.id, job.claims, Ending.RELEASE))
                 else:
                     await self._pool.give(claimed.jobs)
 
@@ -230,9 +263,11 @@ class Advance:
 
     async def _idle(self) -> None:
         """Sleep until there is reason for a round: an outcome, a notification, the next due job, or the poll."""
-        patience = self._options.poll_interval
+        poll = self._poll_at - time.monotonic()
         if self._want() > 0:
-            patience = min(patience, await self._until_due())
+            poll = min(poll, await self._until_due())
+        # However seldom the poll: the account, the progress and the proof that the database answers are not to wait for it.
+        patience = min(poll, self._reconcile_at - time.monotonic())
         self._ended.clear()
         if self._successes or self._setbacks:
             return
@@ -242,7 +277,8 @@ class Advance:
         finally:
             for wait in waits:
                 wait.cancel()
-        if not done:
+        if not done and patience == poll:
+            self._poll_at = time.monotonic() + self._options.poll_interval
             self._more = True
             self._due_at = None
         self._woken.clear()
@@ -268,6 +304,8 @@ class Advance:
     # --- keeping the account straight --------------------
 
     async def _connected(self) -> AsyncConnection[Any]:
+        self._asked = True
+        self._pulse.turn()
         if self._connection is None or self._connection.closed:
             self._connection = await connect(self._options.settings, "advance")
         return self._connection
@@ -301,7 +339,7 @@ class Advance:
             for job_id, claims in rows:
                 if (job_id, claims) not in known and not self._pool.holds(job_id, claims):
                     logger.warning("giving back a job that was claimed and never arrived", extra={"job": job_id})
-                    self._setbacks.append(Setback(job_id, claims, Ending.RELEASE))
+                    self.set_back(Setback(job_id, claims, Ending.RELEASE))
         self._reconcile_at = time.monotonic() + RECONCILE_INTERVAL
 
     async def look_for_cancellations(self, connection: AsyncConnection[Any]) -> None:
@@ -332,6 +370,7 @@ class Advance:
 
     async def flush(self) -> None:
         """Record a batch of what has ended, claiming nothing; used while stopping. Errors are logged, for another try."""
+        self._pulse.turn()
         if not self.unrecorded:
             return
         try:

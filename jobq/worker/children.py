@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from jobq.worker import frames
+from jobq.worker import frames, stacks
 from jobq.worker.frames import CancelJobs, FromRunner, Job, Recall, Run, ToRunner
 from jobq.worker.slots import SlotTable, Started
 from jobq.worker.spec import Spec
@@ -83,14 +83,15 @@ class Child:
         spec = msgspec.structs.replace(self._spec, socket_fd=theirs.fileno(), slots_fd=self._table.fd)
         environment = {**os.environ, "JOBQ_RUNNER": msgspec.json.encode(spec).decode()}
         try:
-            self._process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                "-m",
-                "jobq.worker.runner",
-                pass_fds=(theirs.fileno(), self._table.fd),
-                stdin=asyncio.subprocess.DEVNULL,
-                env=environment,
-            )
+            with stacks.held_back():
+                self._process = await asyncio.create_subprocess_exec(
+                    sys.executable,
+                    "-m",
+                    "jobq.worker.runner",
+                    pass_fds=(theirs.fileno(), self._table.fd),
+                    stdin=asyncio.subprocess.DEVNULL,
+                    env=environment,
+                )
         finally:
             theirs.close()
         reader, self._writer = await asyncio.open_connection(sock=ours, limit=1 << 20)
@@ -178,6 +179,13 @@ class Child:
         if self._process is not None and self._process.returncode is None:
             with contextlib.suppress(ProcessLookupError):
                 self._process.send_signal(signal.SIGKILL)
+
+    def dump_stacks(self) -> None:
+        """Have it print what it is doing to standard error."""
+        if self._process is not None and self._process.returncode is None:
+            stacks.say(f"=== jobq dispatcher {os.getpid()}: runner {self.pid} is asked for its stacks")
+            with contextlib.suppress(ProcessLookupError):
+                self._process.send_signal(signal.SIGQUIT)
 
     async def closed(self) -> None:
         """Wait until the process has ended and `on_exit` has been called; release what it used."""

@@ -17,12 +17,16 @@ from typing import Any
 import psycopg
 from psycopg import AsyncConnection
 
+from jobq.worker import stacks
 from jobq.worker.advance import Advance
 from jobq.worker.chores import Chores
 from jobq.worker.database import connect, is_connection_loss, is_refusal
 from jobq.worker.lease import Lease, LeaseLost, wait_or
+from jobq.worker.notify import Notifier
 from jobq.worker.options import WorkerOptions
 from jobq.worker.pool import RunnerPool
+from jobq.worker.presence import Presence
+from jobq.worker.vitals import Vitals
 from jobq.worker.wake import Listener
 
 logger = logging.getLogger("jobq.worker")
@@ -38,13 +42,16 @@ LAST_WRITES = 10.0
 class Dispatcher:
     """One worker, from its start to its end."""
 
-    def __init__(self, options: WorkerOptions, version: str) -> None:
+    def __init__(self, options: WorkerOptions, version: str, notifier: Notifier | None = None) -> None:
         self._options = options
         self._settings = options.settings
         self._pool: RunnerPool
         self._advance: Advance
         self._lease = Lease(options, version)
         self._chores = Chores(options)
+        self._listener: Listener | None = None
+        self._presence = Presence(options, notifier or Notifier(None), self)
+        self._vitals = self._presence.vitals
         self._state = "running"
         self._stop = asyncio.Event()
         self._hurry = asyncio.Event()
@@ -64,19 +71,39 @@ class Dispatcher:
             on_ready=lambda: self._advance.ready(),  # noqa: PLW0108  (it is made below)
             on_progress=lambda progress: self._advance.progressed(progress),  # noqa: PLW0108  (it is made below)
         )
-        self._advance = Advance(self._options, self._pool, self._lease)
+        self._advance = Advance(self._options, self._pool, self._lease, self._vitals.claims, self._presence.metrics)
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._signalled, number)
+        stacks.install_in_loop(loop, self._pool.dump_stacks)
         try:
-            await self._chores_once(register=True)
-            await self._until_stopped(self._pool.start())
-            if not self._stop.is_set():
-                await self._work()
+            async with self._presence:
+                try:
+                    await self._chores_once(register=True)
+                    await self._until_stopped(self._pool.start())
+                    if not self._stop.is_set():
+                        await self._work()
+                finally:
+                    await self._pool.close()
         finally:
-            await self._pool.close()
+            stacks.remove_from_loop(loop)
             for number in (signal.SIGTERM, signal.SIGINT):
                 loop.remove_signal_handler(number)
+
+    def observe(self, vitals: Vitals) -> None:
+        """Write down what the parts count, for whoever looks."""
+        pool, advance = self._pool, self._advance
+        vitals.slots, vitals.running = pool.slots, pool.held
+        vitals.runners_ready, vitals.runners_wanted = pool.runners_ready, self._options.processes
+        vitals.runner_deaths = pool.deaths
+        vitals.finished, vitals.unrecorded, vitals.held = advance.finished, advance.unrecorded, advance.held
+        if self._listener is not None:
+            vitals.listening(self._listener.connected)
+            vitals.listener_errors = self._listener.losses
+
+    def tasks(self) -> list[str]:
+        """Return the names of the tasks that the runners have imported."""
+        return self._pool.tasks
 
     def _signalled(self, number: int) -> None:
         if self._stop.is_set():
@@ -85,6 +112,7 @@ class Dispatcher:
             return
         logger.info("stopping", extra={"signal": signal.Signals(number).name, "running": self._pool.held})
         self._stop.set()
+        self._presence.stopping()
         self._advance.poke()
 
     async def _until_stopped(self, work: Coroutine[Any, Any, None]) -> None:
@@ -111,9 +139,11 @@ class Dispatcher:
                 "queues": ",".join(self._options.queues) if self._options.queues else "all",
             },
         )
+        self._listener = Listener(self._settings, self._advance.notified)
+        self._presence.working()
         helpers = [
             asyncio.create_task(self._keep_lease(), name="lease"),
-            asyncio.create_task(Listener(self._settings, self._advance.notified).run(), name="wake"),
+            asyncio.create_task(self._listener.run(), name="wake"),
             asyncio.create_task(self._do_chores(), name="chores"),
             asyncio.create_task(self._supervise(), name="supervise"),
         ]
@@ -139,6 +169,7 @@ class Dispatcher:
         next_beat = 0.0
         while True:
             try:
+                self._vitals.heartbeats.turn()
                 connection = self._lease_connection
                 if connection is None or connection.closed:
                     connection = self._lease_connection = await connect(self._settings, "lease")
@@ -150,6 +181,7 @@ class Dispatcher:
                         await self._lease.beat(
                             connection, running=self._pool.held, state=self._state, tasks=self._pool.tasks
                         )
+                    self._vitals.heartbeats.well()
                     await self._advance.look_for_cancellations(connection)
                 async with asyncio.timeout(10):
                     await self._lease.look(connection)
@@ -160,6 +192,7 @@ class Dispatcher:
             except (psycopg.Error, OSError, TimeoutError) as error:
                 if not is_connection_loss(error, connection):
                     raise
+                self._vitals.heartbeats.failed(error)
                 self._lease.refused = is_refusal(error)
                 self._lease.locked = False
                 logger.warning("no heartbeat", extra={"error": str(error).strip() or type(error).__name__})
@@ -215,6 +248,7 @@ class Dispatcher:
     async def _finish(self, helpers: list[asyncio.Task[None]]) -> None:
         """Let running jobs end, then make them; heartbeats go on until the last one is released."""
         self._state = "draining"
+        self._presence.stopping()
         deadline = time.monotonic() + self._options.shutdown_timeout
         self._pool.recall()
         while self._pool.held and time.monotonic() < deadline and not self._hurry.is_set():

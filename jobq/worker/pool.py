@@ -6,11 +6,13 @@ import asyncio
 import logging
 import random
 import time
+from collections import Counter
 from collections.abc import Callable, Coroutine, Iterable
 from typing import Any
 
 from jobq.errors import AppImportError
 from jobq.tasks import Backoff
+from jobq.worker import stacks
 from jobq.worker.children import Child
 from jobq.worker.frames import (
     Ending,
@@ -34,6 +36,8 @@ QUARANTINE_AFTER = 2
 RECALL_AFTER = 1.0
 # A runner that has not imported the application by then is started anew.
 IMPORT_WITHIN = 120.0
+# Why a runner of one suspect is ended once it has nothing left: no fault, and no death to count.
+QUARANTINE_OVER = "nothing is left in quarantine"
 # What a job gets beyond its timeout to notice it (`current_job().deadline`, a coroutine's cancellation) before its runner
 # is killed.
 TIMEOUT_GRACE = 0.5
@@ -63,6 +67,8 @@ class RunnerPool:
         self._deaths = 0
         self._closing = False
         self._restarts: set[asyncio.Task[None]] = set()
+        self.deaths: Counter[str] = Counter()
+        """Runners that ended, by why: crashed, or killed by us."""
         self.tasks: list[str] = []
         self.import_failure: str | None = None
         self.changed = asyncio.Event()
@@ -82,6 +88,11 @@ class RunnerPool:
     def ready(self) -> bool:
         """Whether some runner takes jobs."""
         return any(child.ready for child in self._children)
+
+    @property
+    def runners_ready(self) -> int:
+        """How many runners take jobs."""
+        return sum(child.ready for child in self._children)
 
     def _all(self) -> list[Child]:
         return [*self._children, *([self._quarantine] if self._quarantine is not None else [])]
@@ -207,7 +218,7 @@ class RunnerPool:
                 child.recall()
         quarantine = self._quarantine
         if quarantine is not None and quarantine.ready and not quarantine.jobs:
-            quarantine.kill("nothing is left in quarantine")
+            quarantine.kill(QUARANTINE_OVER)
 
     def _bury(self, child: Child, status: int) -> None:
         """Judge the jobs of a runner that has ended, and start another."""
@@ -233,6 +244,8 @@ class RunnerPool:
         self.changed.set()
         if self._closing:
             return
+        if child.killed_for != QUARANTINE_OVER:
+            self.deaths["crashed" if child.killed_for is None else "killed"] += 1
         if child.killed_for is None:
             self._deaths += 1
             logger.error("a runner ended", extra={"pid": child.pid, "status": status, "started": len(started)})
@@ -255,6 +268,12 @@ class RunnerPool:
         task = asyncio.ensure_future(work)
         self._restarts.add(task)
         task.add_done_callback(self._restarts.discard)
+
+    def dump_stacks(self) -> None:
+        """Have every runner print what it is doing, one after the other."""
+        loop = asyncio.get_running_loop()
+        for place, child in enumerate(self._all(), 1):
+            loop.call_later(place * stacks.FORWARD_AFTER, child.dump_stacks)
 
     # --- stopping --------------------
 

@@ -29,7 +29,7 @@ import msgspec
 
 from jobq import logs
 from jobq.app import load
-from jobq.worker import frames
+from jobq.worker import frames, stacks
 from jobq.worker.execution import Execution, Executor, Outcome, clean
 from jobq.worker.frames import (
     CancelJobs,
@@ -114,7 +114,21 @@ class Runner:
                 _exit(75)
             time.sleep(0.1)
 
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """The event loop of async tasks."""
+        return self._loop
+
     # --- slots --------------------
+
+    def doing(self, thread: str) -> str:
+        """Tell which job the slot of the thread of this name executes; '' for none."""
+        prefix, _, slot = thread.rpartition("-")
+        if prefix != "jobq-slot" or (started := self._table.at(int(slot))) is None:
+            return ""
+        execution = self._running.get(started.id)
+        task = execution.job.task if execution is not None else "?"
+        return f"job {started.id}, task {task}, for {time.monotonic() - started.since:.1f} s"
 
     def _serve_slot(self, slot: int) -> None:
         take, put, running, table = self._inbox.get, self._outbox.put, self._running, self._table
@@ -256,6 +270,8 @@ def main() -> None:
     _die_with_dispatcher()
     connection = socket.socket(fileno=spec.socket_fd)
     runner = Runner(connection, SlotTable(spec.slots_fd, spec.concurrency), spec)
+    stacks.install(f"jobq runner {os.getpid()}", lambda: runner.loop, job=runner.doing)
+    stacks.let_through()
     _exit(runner.run())
 
 

@@ -25,6 +25,8 @@ class Listener:
         self._settings = settings
         self._on_payload = on_payload
         self.connected = False
+        self.losses = 0
+        """Connections that were lost, or could not be made."""
 
     async def run(self) -> None:
         """Listen until cancelled, connecting anew as often as needed."""
@@ -36,6 +38,7 @@ class Listener:
             except (psycopg.Error, OSError, TimeoutError) as error:
                 if self.connected:
                     delay = 0.1
+                self.losses += 1
                 logger.warning("the listening connection is lost; polling goes on", extra={"error": str(error).strip()})
             self.connected = False
             await asyncio.sleep(delay)
