@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-from typing import NoReturn
 
 import click
 
@@ -11,6 +10,7 @@ from jobq.cli import output
 from jobq.cli.options import database_options, log_options
 from jobq.cli.session import current
 from jobq.errors import ConfigurationError
+from jobq.worker.notify import Notifier
 
 
 @click.command(short_help="Serve the status page.")
@@ -36,11 +36,17 @@ def web(*, host: str, port: int, log_format: str | None, log_level: str) -> None
         from jobq.web import create_app, serve
     except ModuleNotFoundError as error:
         raise ConfigurationError(f"the status page needs {error.name}: pip install 'jobq[web]'") from error
+    notifier = Notifier.from_environment()
+
+    def ready(address: str) -> None:
+        output.note(f"the status page is at {address}")
+        notifier.tell(READY=1, STATUS=f"serving {address}")
+
+    def leave(_number: int, _frame: object) -> None:
+        notifier.tell(STOPPING=1)
+        # The server closes its sockets on its way out, as it does at Ctrl-C.
+        raise SystemExit(0)
+
     app = create_app(session.settings)
-    signal.signal(signal.SIGTERM, _leave)
-    serve(app, host, port, ready=lambda address: output.note(f"the status page is at {address}"))
-
-
-def _leave(_number: int, _frame: object) -> NoReturn:
-    # The server closes its sockets on its way out, as it does at Ctrl-C.
-    raise SystemExit(0)
+    signal.signal(signal.SIGTERM, leave)
+    serve(app, host, port, ready=ready)

@@ -109,6 +109,13 @@ def _seconds(flag: str, default: float, text: str) -> Callable[[Any], Any]:
     show_envvar=True,
     help="How long failed, cancelled and expired jobs, and all attempts, stay in history.",
 )
+@click.option(
+    "--health-address",
+    metavar="HOST:PORT|unix:PATH",
+    envvar="JOBQ_HEALTH_ADDRESS",
+    show_envvar=True,
+    help="Serve /livez, /readyz and /metrics there, without a password (default: nowhere).",
+)
 @log_options
 def worker(
     *,

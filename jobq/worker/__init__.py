@@ -11,11 +11,13 @@ def run(options: WorkerOptions) -> int:
     """Run a worker in this process until it is told to stop, and return its exit code: 0.
 
     Must be called from the main thread, which receives the signals. Raises ConfigurationError or SchemaError (78) when it
-    cannot work as it is set up, AppImportError (78) for the application, DatabaseUnavailable (69) when the database cannot
-    be reached at the start; once started, a worker rides out the database's absence.
+    cannot work as it is set up (a health address that is taken, for one), AppImportError (78) for the application,
+    DatabaseUnavailable (69) when the database cannot be reached at the start; once started, a worker rides out the
+    database's absence.
     """
     # Here, so that a runner, which is a module of this package, need not load what only the dispatcher uses.
     import asyncio
+    import signal
     from importlib.metadata import version
 
     import psycopg
@@ -24,12 +26,16 @@ def run(options: WorkerOptions) -> int:
     from jobq.config import redact_url
     from jobq.errors import DatabaseUnavailable
     from jobq.worker.dispatcher import Dispatcher
+    from jobq.worker.notify import Notifier
 
+    notifier = Notifier.from_environment()
+    # Until the event loop is there; see stacks.py.
+    signal.signal(signal.SIGQUIT, lambda *_: None)
     settings = options.settings
     url = settings.require_database_url()
     migrate.check(url, settings.schema)
     try:
-        asyncio.run(Dispatcher(options, version("jobq")).run())
+        asyncio.run(Dispatcher(options, version("jobq"), notifier).run())
     except psycopg.OperationalError as error:
         raise DatabaseUnavailable(f"cannot reach {redact_url(url)}: {str(error).strip()}") from error
     return 0

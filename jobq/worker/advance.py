@@ -20,11 +20,13 @@ from jobq.worker.database import Connection, Database, close, fetch, is_connecti
 from jobq.worker.frames import Ending, Progress, Recorded, Setback, Success, head, outcome_size
 from jobq.worker.lanes import Lanes
 from jobq.worker.lease import Lease
+from jobq.worker.metrics import Metrics
 from jobq.worker.options import WorkerOptions
 from jobq.worker.outcomes import MAX_BATCH, Ledger
 from jobq.worker.pace import Pace
 from jobq.worker.pool import RunnerPool
 from jobq.worker.stalls import Repeats, Trouble
+from jobq.worker.vitals import Pulse
 
 logger = logging.getLogger("jobq.worker")
 
@@ -49,6 +51,9 @@ class Advance:
         options: WorkerOptions,
         pool: RunnerPool,
         lease: Lease,
+        pulse: Pulse,
+        metrics: Metrics | None = None,
+        *,
         database: Database | None = None,
         listening: Callable[[], bool] = lambda: False,
     ) -> None:
@@ -58,6 +63,10 @@ class Advance:
         self._pool = pool
         self._lease = lease
         self._listening = listening
+        self._pulse = pulse
+        self._metrics = metrics
+        self._asked = False
+        """Whether this round has asked the database for something."""
         self._ledger = Ledger(self._schema)
         self._lanes = Lanes(options.queues)
         self._pace = Pace()
@@ -77,6 +86,8 @@ class Advance:
         self._more = True
         """Whether the last claim found as many jobs as it wanted, so that there may be more."""
         self._reconcile_at = 0.0
+        self._poll_at = 0.0
+        """When to claim although nothing has been heard of a job."""
         self._blocked = 0
         self._due_at: float | None = None
         """When the next future job is due, as far as we know; None: look it up."""
@@ -95,11 +106,15 @@ class Advance:
 
     def succeeded(self, success: Success) -> None:
         """A runner reports a success."""
+        if self._metrics is not None:
+            self._metrics.ended(success)
         self._successes.append(success)
         self._ended_one()
 
     def set_back(self, setback: Setback) -> None:
         """A runner, or the pool in its name, reports anything else."""
+        if self._metrics is not None:
+            self._metrics.ended(setback)
         self._setbacks.append(setback)
         self._ended_one()
 
@@ -170,6 +185,8 @@ class Advance:
             self._busy.clear()
             self._account.forget()
             self._waiting_since = None
+            if self._metrics is not None:
+                self._metrics.forget()
 
     # --- the loop --------------------
 
@@ -179,7 +196,12 @@ class Advance:
         while not stop.is_set():
             self._trying_since = self._trying_since or time.monotonic()
             try:
-                if await self._round():
+                self._asked = False
+                self._pulse.turn()
+                nothing_to_do = await self._round()
+                if self._asked:
+                    self._pulse.well()
+                if nothing_to_do:
                     if self._options.drain and await self._drained():
                         return
                     await self._idle()
@@ -193,8 +215,12 @@ class Advance:
 
     async def _lost(self, error: BaseException, failures: int) -> None:
         self._error = self._repeats.warn("the database does not answer", error)
+        self._pulse.failed(error)
         self._reconcile_at = 0.0
         self._account.doubt()
+        # What was claimed is unknown, and so is what was notified meanwhile; and only a claim can show that claims work.
+        self._more = True
+        self._due_at = None
         connection, self._connection = self._connection, None
         await close(connection)
         await asyncio.sleep(_RECONNECT.delay(min(failures, 6)))
@@ -216,6 +242,10 @@ class Advance:
             return 0
         return min(MAX_BATCH, self._pool.room(self._pace.prefetch()))
 
+    @property
+    def _poll_every(self) -> float:
+        return self._options.poll_interval * (QUIET if self._listening() else 1)
+
     async def _gather(self) -> None:
         """Let outcomes collect for a moment, unless a slot idles for want of the next claim."""
         if self._pool.load >= self._pool.slots and len(self._successes) < MAX_BATCH // 2:
@@ -232,6 +262,8 @@ class Advance:
                 self._more = False
                 return
             begun = time.monotonic()
+            if want > 0:
+                self._poll_at = begun + self._poll_every
             # A notification from here on is about jobs that this claim may not see.
             self._more = False
             worker = self._lease.worker
@@ -248,7 +280,12 @@ class Advance:
             now = time.monotonic()
             landed, self._landed = self._landed, 0
             self._pace.measured(now, len(successes) + landed, now - begun)
-            self._setbacks += [Setback(job.id, job.claims, Ending.EXPIRE, message="expired") for job in claimed.expired]
+            if self._metrics is not None:
+                self._metrics.round_trip(now - begun)
+                self._metrics.claimed(claimed.jobs)
+                self._metrics.claimed(claimed.expired)
+            for job in claimed.expired:
+                self.set_back(Setback(job.id, job.claims, Ending.EXPIRE, message="expired"))
             found = len(claimed.jobs) + len(claimed.expired)
             if want > 0 and found >= want:
                 self._more = True
@@ -256,7 +293,8 @@ class Advance:
                 self._blocked = 0
                 # While the statement was on its way, everything may have stood still.
                 if self.held or not self._lease.fresh:
-                    self._setbacks += [Setback(job.id, job.claims, Ending.RELEASE) for job in claimed.jobs]
+                    for job in claimed.jobs:
+                        self.set_back(Setback(job.id, job.claims, Ending.RELEASE))
                 else:
                     self._pool.give(claimed.jobs, worker)
 
@@ -305,35 +343,40 @@ class Advance:
 
     async def _idle(self) -> None:
         """Sleep until there is reason for a round: an outcome, a notification, the next due job, or the poll."""
-        patience = self._options.poll_interval * (QUIET if self._listening() else 1)
+        # However seldom the poll: the account, the progress and the proof that the database answers are not to wait for it.
+        wake_at = self._reconcile_at
         if self._want() > 0:
-            patience = min(patience, await self._until_due())
+            wake_at = min(wake_at, await self._until_due(), self._poll_at)
         self._ended.clear()
         if self._successes or self._setbacks or (self._more and self._want() > 0):
             return
         self._trying_since = None
         waits = [asyncio.ensure_future(event.wait()) for event in (self._ended, self._woken)]
         try:
-            done, _ = await asyncio.wait(waits, timeout=max(patience, 0.001), return_when=asyncio.FIRST_COMPLETED)
+            patience = max(wake_at - time.monotonic(), 0.001)
+            done, _ = await asyncio.wait(waits, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
         finally:
             for wait in waits:
                 wait.cancel()
         if not done:
-            # What was due is claimed; else this was the poll, which looks whether anything is.
-            self._more = self._due_at is not None and time.monotonic() >= self._due_at
-            self._due_at = None
+            now = time.monotonic()
+            if self._due_at is not None and now >= self._due_at:
+                self._more = True
+            if self._more or now >= self._poll_at:
+                self._due_at = None
         self._woken.clear()
 
     async def _until_due(self) -> float:
-        """Return the seconds until the next job is due, as far as that is known."""
+        """Return when the next job is due, as far as that is known, in time.monotonic() seconds."""
         if self._due_at is None:
             due = await self._look_up_due()
             # A job that is due and was not claimed is locked by someone: look again, ever less often.
             self._blocked = self._blocked + 1 if due <= 0 else 0
             self._due_at = time.monotonic() + max(due, min(0.005 * 2**self._blocked, self._options.poll_interval))
-        return self._due_at - time.monotonic()
+        return self._due_at
 
     async def _look_up_due(self) -> float:
+        self._poll_at = time.monotonic() + self._poll_every
         lanes = self._lanes.arrays()
         if not lanes[0]:
             return math.inf
@@ -345,6 +388,8 @@ class Advance:
     # --- keeping the account straight --------------------
 
     async def _connected(self) -> Connection:
+        self._asked = True
+        self._pulse.turn()
         if self._connection is None or self._connection.closed:
             self._connection = await self._database.connect("advance")
         return self._connection
@@ -358,9 +403,9 @@ class Advance:
                 self._more = True
             await self._account.write_progress(connection)
             self._recorded.clear()
-            self._setbacks += await self._account.strays(connection, self._ended_here)
-        quiet = not self._pool.held and self._listening()
-        self._reconcile_at = time.monotonic() + (self._options.poll_interval * QUIET if quiet else RECONCILE_INTERVAL)
+            for stray in await self._account.strays(connection, self._ended_here):
+                self.set_back(stray)
+        self._reconcile_at = time.monotonic() + RECONCILE_INTERVAL
 
     def _ended_here(self) -> set[tuple[int, int]]:
         ended = {(s.id, s.claims) for s in self._successes} | {(s.id, s.claims) for s in self._setbacks}
@@ -389,6 +434,7 @@ class Advance:
 
     async def flush(self) -> None:
         """Record a batch of what has ended, claiming nothing; used while stopping. Errors are logged, for another try."""
+        self._pulse.turn()
         if not self._successes and not self._setbacks:
             # Locked ones, if any, come back by themselves.
             await asyncio.sleep(0.02)

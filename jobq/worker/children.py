@@ -17,7 +17,7 @@ from uuid import UUID
 
 import msgspec
 
-from jobq.worker import frames
+from jobq.worker import frames, stacks
 from jobq.worker.frames import CancelJobs, FromRunner, Job, Run, ToRunner
 from jobq.worker.slots import SETTLED, SlotTable, Started
 from jobq.worker.spec import Spec
@@ -65,6 +65,8 @@ class Child:
         """Why it gets no more jobs; it ends with its last one."""
         self.killed_for: str | None = None
         """Why we ended it, when we did."""
+        self.dismissed = False
+        """Whether it was ended in good order: no fault, no death to count."""
         self.to_blame = False
         """Whether it was killed for something that its running jobs must have done."""
         self.born = time.monotonic()
@@ -127,14 +129,15 @@ class Child:
                 for option in (socket.SO_SNDBUF, socket.SO_RCVBUF):
                     end.setsockopt(socket.SOL_SOCKET, option, 1 << 20)
             spec = msgspec.structs.replace(self._spec, socket_fd=theirs.fileno(), slots_fd=self._table.fd)
-            self._process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                "-m",
-                "jobq.worker.runner",
-                pass_fds=(theirs.fileno(), self._table.fd),
-                stdin=asyncio.subprocess.DEVNULL,
-                env={**os.environ, "JOBQ_RUNNER": msgspec.json.encode(spec).decode()},
-            )
+            with stacks.held_back():
+                self._process = await asyncio.create_subprocess_exec(
+                    sys.executable,
+                    "-m",
+                    "jobq.worker.runner",
+                    pass_fds=(theirs.fileno(), self._table.fd),
+                    stdin=asyncio.subprocess.DEVNULL,
+                    env={**os.environ, "JOBQ_RUNNER": msgspec.json.encode(spec).decode()},
+                )
             reader, self._writer = await asyncio.open_connection(sock=ours, limit=1 << 20)
         except OSError:
             ours.close()
@@ -276,9 +279,17 @@ class Child:
 
     def dismiss(self, reason: str) -> None:
         """End it in good order; it has no jobs."""
+        self.dismissed = True
         self.killed_for = self.killed_for or reason
         if self._writer is not None:
             self._writer.close()
+
+    def dump_stacks(self) -> None:
+        """Have it print what it is doing to standard error."""
+        if self._process is not None and self._process.returncode is None:
+            stacks.say(f"=== jobq dispatcher {os.getpid()}: runner {self.pid} is asked for its stacks")
+            with contextlib.suppress(ProcessLookupError):
+                self._process.send_signal(signal.SIGQUIT)
 
     async def closed(self) -> None:
         """Wait until the process has ended and `on_exit` has been called; release what it used."""

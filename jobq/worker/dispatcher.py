@@ -16,6 +16,7 @@ from typing import Any
 
 import psycopg
 
+from jobq.worker import stacks
 from jobq.worker.advance import Advance
 from jobq.worker.chores import Chores
 from jobq.worker.database import (
@@ -28,9 +29,12 @@ from jobq.worker.database import (
     is_refusal,
 )
 from jobq.worker.lease import Lease, LeaseLost, wait_or
+from jobq.worker.notify import Notifier
 from jobq.worker.options import WorkerOptions
 from jobq.worker.pool import RunnerPool
+from jobq.worker.presence import Presence
 from jobq.worker.stalls import Repeats, Stalls, Trouble
+from jobq.worker.vitals import Vitals
 from jobq.worker.wake import Listener
 
 logger = logging.getLogger("jobq.worker")
@@ -50,7 +54,7 @@ LAST_WRITES = 10.0
 class Dispatcher:
     """One worker, from its start to its end."""
 
-    def __init__(self, options: WorkerOptions, version: str) -> None:
+    def __init__(self, options: WorkerOptions, version: str, notifier: Notifier | None = None) -> None:
         self._options = options
         self._settings = options.settings
         self._pool: RunnerPool
@@ -58,6 +62,8 @@ class Dispatcher:
         self._listener: Listener
         self._lease = Lease(options, version)
         self._chores = Chores(options)
+        self._presence = Presence(options, notifier or Notifier(None), self)
+        self._vitals = self._presence.vitals
         self._state = "running"
         self._stop = asyncio.Event()
         self._hurry = asyncio.Event()
@@ -85,29 +91,54 @@ class Dispatcher:
             on_progress=lambda progress: self._advance.progressed(progress),  # noqa: PLW0108  (it is made below)
         )
         self._advance = Advance(
-            self._options, self._pool, self._lease, self._database, lambda: self._listener.connected
+            self._options,
+            self._pool,
+            self._lease,
+            self._vitals.claims,
+            self._presence.metrics,
+            database=self._database,
+            listening=lambda: self._listener.connected,
         )
         self._listener = Listener(self._settings, self._notified, self._database)
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._signalled, number)
+        stacks.install_in_loop(loop, self._pool.dump_stacks)
         stalls = asyncio.create_task(self._look_for_stalls(), name="stalls")
         scout = asyncio.create_task(self._scout(), name="scout")
         try:
-            await self._chores_once(register=True)
-            await self._until_stopped(self._pool.start())
-            self._started.set()
-            await scout
-            if not self._stop.is_set():
-                await self._work()
+            async with self._presence:
+                try:
+                    await self._chores_once(register=True)
+                    await self._until_stopped(self._pool.start())
+                    self._started.set()
+                    await scout
+                    if not self._stop.is_set():
+                        await self._work()
+                finally:
+                    stalls.cancel()
+                    self._started.set()
+                    await asyncio.gather(scout, return_exceptions=True)
+                    await close(self._lease_connection)
+                    await self._pool.close()
         finally:
-            stalls.cancel()
-            self._started.set()
-            await asyncio.gather(scout, return_exceptions=True)
-            await close(self._lease_connection)
-            await self._pool.close()
+            stacks.remove_from_loop(loop)
             for number in (signal.SIGTERM, signal.SIGINT):
                 loop.remove_signal_handler(number)
+
+    def observe(self, vitals: Vitals) -> None:
+        """Write down what the parts count, for whoever looks."""
+        pool, advance = self._pool, self._advance
+        vitals.slots, vitals.running = pool.slots, pool.held
+        vitals.runners_ready, vitals.runners_wanted = pool.runners_ready, self._options.processes
+        vitals.runner_deaths = pool.deaths
+        vitals.finished, vitals.unrecorded, vitals.held = advance.finished, advance.unrecorded, advance.held
+        vitals.listening(self._listener.connected, polling=self._listener.polling)
+        vitals.listener_errors = self._listener.losses
+
+    def tasks(self) -> list[str]:
+        """Return the names of the tasks that the runners have imported."""
+        return self._pool.tasks
 
     def _notified(self, payload: str) -> None:
         if payload == "cancel":
@@ -123,6 +154,7 @@ class Dispatcher:
             return
         logger.info("stopping", extra={"signal": signal.Signals(number).name, "running": self._pool.held})
         self._stop.set()
+        self._presence.stopping()
         self._advance.poke()
 
     async def _until_stopped(self, work: Coroutine[Any, Any, None]) -> None:
@@ -171,6 +203,7 @@ class Dispatcher:
                 "notifications": self._listener.trouble,
             }
         )
+        self._presence.working()
         helpers = [
             asyncio.create_task(self._keep_lease(), name="lease"),
             asyncio.create_task(self._listener.run(), name="wake"),
@@ -199,6 +232,7 @@ class Dispatcher:
         next_beat = 0.0
         while True:
             try:
+                self._vitals.heartbeats.turn()
                 connection = self._lease_connection
                 if connection is None or connection.closed:
                     connection = self._lease_connection = await self._connect_lease()
@@ -212,6 +246,7 @@ class Dispatcher:
                     heard = await self._lease.beat(
                         connection, running=self._pool.held, state=self._state, tasks=self._pool.tasks
                     )
+                    self._vitals.heartbeats.well()
                     self._advance.heard(heard.paused, heard.cancelled)
                 else:
                     await self._lease.look(connection)
@@ -231,6 +266,7 @@ class Dispatcher:
             except (psycopg.Error, OSError, TimeoutError) as error:
                 if not is_connection_loss(error, connection):
                     raise
+                self._vitals.heartbeats.failed(error)
                 self._lease.refused = is_refusal(error)
                 self._lease.locked = False
                 self._lease.error = self._repeats.warn("no heartbeat", error)
@@ -311,6 +347,7 @@ class Dispatcher:
     async def _finish(self, helpers: list[asyncio.Task[None]]) -> None:
         """Let running jobs end, then make them; heartbeats go on until the last one is released."""
         self._state = "draining"
+        self._presence.stopping()
         deadline = time.monotonic() + self._options.shutdown_timeout
         self._pool.drain()
         while self._pool.held and time.monotonic() < deadline and not self._hurry.is_set():

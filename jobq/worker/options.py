@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from jobq.config import Settings
 from jobq.errors import ConfigurationError
 from jobq.logs import LogFormat
+from jobq.worker.httpd import Address
 
 
 def _default_processes() -> int:
@@ -94,6 +95,11 @@ class WorkerOptions:
     keep_failed_days: float = 90.0
     """Days that failed, cancelled and expired jobs and the attempts stay in history (default: 90)."""
 
+    health_address: str | None = None
+    """Where /livez, /readyz and /metrics are served: HOST:PORT or unix:PATH (default: None, nowhere). Whoever reaches the
+    address can read the state and the names of tasks and queues, without a password: bind it to loopback or to a network
+    of your own."""
+
     log_format: LogFormat = "text"
     """Format of the runners' logs, as the dispatcher's (default: text)."""
 
@@ -123,5 +129,7 @@ class WorkerOptions:
                 f"heartbeat_interval={self.heartbeat_interval}, suspicion={self.suspicion}, lease={self.lease}: "
                 "each must be longer than the one before"
             )
+        if self.health_address is not None:
+            Address.parse(self.health_address)
         if self.queues is not None and not all(1 <= len(queue) <= 100 for queue in self.queues):
             raise ConfigurationError(f"queues={','.join(self.queues)!r}: give names of 1 to 100 characters")

@@ -6,12 +6,13 @@ import asyncio
 import logging
 import random
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable
 from uuid import UUID
 
 from jobq.backoff import Backoff
 from jobq.errors import AppImportError
-from jobq.worker import verdicts
+from jobq.worker import stacks, verdicts
 from jobq.worker.children import Child
 from jobq.worker.frames import (
     Ending,
@@ -28,9 +29,9 @@ from jobq.worker.frames import (
 )
 from jobq.worker.lease import wait_or
 from jobq.worker.options import WorkerOptions
+from jobq.worker.overseer import Overseer
 from jobq.worker.solos import Solos
 from jobq.worker.spec import Spec
-from jobq.worker.watch import Watch
 
 logger = logging.getLogger("jobq.worker")
 
@@ -60,7 +61,7 @@ class RunnerPool:
         self._on_recorded = on_recorded
         self._on_progress = on_progress
         self._on_ready = on_ready
-        self._watch = Watch(options)
+        self._overseer = Overseer(options)
         self._children: list[Child] = []
         self._solos = Solos(options.isolated, options.max_jobs_per_runner, lambda: self._hire(1))
         self._facts: dict[str, TaskFacts] = {}
@@ -70,6 +71,8 @@ class RunnerPool:
         """No runner is replaced any more."""
         self._staffing: asyncio.Task[None] | None = None
         self._burials: set[asyncio.Task[None]] = set()
+        self.deaths: Counter[str] = Counter()
+        """Runners that ended, by why: crashed, or killed by us."""
         self.tasks: list[str] = []
         self.import_failure: str | None = None
         """Why the application could not be imported, when last tried; None once it could."""
@@ -109,6 +112,11 @@ class RunnerPool:
         if importing:
             return f"{len(importing)} importing the application {self._options.app!r}, for up to {max(importing):.0f} s"
         return f"{self._deaths} runners ended one after the other; another is about to be started"
+
+    @property
+    def runners_ready(self) -> int:
+        """How many runners take jobs."""
+        return sum(child.ready for child in self._children)
 
     def _all(self) -> list[Child]:
         return [*self._children, *self._solos.children]
@@ -231,20 +239,20 @@ class RunnerPool:
         now = time.monotonic()
         for child in self._all():
             child.vouch(vouch_until)
-            for job in self._watch.look(child, now):
+            for job in self._overseer.look(child, now):
                 self._on_setback(verdicts.unstarted(job))
         for job in self._solos.overdue(now):
             # Not at once: it would be claimed again at once.
             self._on_setback(Setback(job.id, job.claims, Ending.RELEASE, delay=random.uniform(1, 3)))
         self._solos.assign(now)
         self._solos.dismiss_idle(now)
-        self._watch.relieve(self._children, self._wanted)
+        self._overseer.relieve(self._children, self._wanted)
         self._staff()
 
     @property
     def _wanted(self) -> int:
         """How many runners there should be: one more for each that is stuck, up to twice as many as usual."""
-        stuck = sum(self._watch.is_stuck(child) for child in self._children)
+        stuck = sum(self._overseer.is_stuck(child) for child in self._children)
         return self._options.processes + min(stuck, self._options.processes)
 
     def _staff(self) -> None:
@@ -285,11 +293,13 @@ class RunnerPool:
         for group in (self._children, self._solos.children):
             if child in group:
                 group.remove(child)
+        if not self._leaving and not child.dismissed:
+            self.deaths["crashed" if child.killed_for is None else "killed"] += 1
         if not child.imported:
             self._deaths += 1
         if not self._leaving:
             level = logging.ERROR if child.killed_for is None else logging.WARNING
-            if child.retiring is not None or (child.killed_for is not None and not started):
+            if child.dismissed:
                 level = logging.INFO
             logger.log(
                 level,
@@ -301,6 +311,12 @@ class RunnerPool:
         self._burials.add(burial)
         burial.add_done_callback(self._burials.discard)
         self._staff()
+
+    def dump_stacks(self) -> None:
+        """Have every runner print what it is doing, one after the other."""
+        loop = asyncio.get_running_loop()
+        for place, child in enumerate(self._all(), 1):
+            loop.call_later(place * stacks.FORWARD_AFTER, child.dump_stacks)
 
     # --- stopping --------------------
 

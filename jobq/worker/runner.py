@@ -32,7 +32,7 @@ from jobq import logs
 from jobq.app import load
 from jobq.errors import TimedOut
 from jobq.tasks import BaseTask
-from jobq.worker import frames
+from jobq.worker import frames, stacks
 from jobq.worker.execution import Execution, Executor, Outcome, clean
 from jobq.worker.frames import (
     CancelJobs,
@@ -148,7 +148,21 @@ class Runner:
     def _loop_turns(self) -> None:
         self._loop_asked = None
 
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """The event loop of async tasks."""
+        return self._loop
+
     # --- slots --------------------
+
+    def doing(self, thread: str) -> str:
+        """Tell which job the slot of the thread of this name executes; '' for none."""
+        prefix, _, slot = thread.rpartition("-")
+        if prefix != "jobq-slot" or (started := self._table.at(int(slot))) is None:
+            return ""
+        execution = self._running.get(started.id)
+        task = execution.job.task if execution is not None else "?"
+        return f"job {started.id}, task {task}, for {time.monotonic() - started.since:.1f} s"
 
     def _serve_slot(self, slot: int) -> None:
         take, put, running, table = self._inbox.get, self._outbox.put, self._running, self._table
@@ -287,6 +301,8 @@ def main() -> None:
     _die_with_dispatcher()
     connection = socket.socket(fileno=spec.socket_fd)
     runner = Runner(connection, SlotTable(spec.slots_fd, spec.concurrency), spec)
+    stacks.install(f"jobq runner {os.getpid()}", lambda: runner.loop, job=runner.doing)
+    stacks.let_through()
     _exit(runner.run())
 
 

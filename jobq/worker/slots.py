@@ -95,6 +95,11 @@ class SlotTable:
         offset = _HEAD_SIZE + slot * _SLOT.size
         self._memory[offset : offset + _SLOT.size] = _IDLE
 
+    def at(self, slot: int) -> Started | None:
+        """Return what this slot is executing."""
+        job_id, claims, since, deadline = _SLOT.unpack_from(self._memory, _HEAD_SIZE + slot * _SLOT.size)
+        return Started(job_id, claims, since, deadline or None) if job_id else None
+
     def started(self) -> list[Started]:
         """Return what is being executed now."""
         found = []

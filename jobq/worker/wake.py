@@ -31,6 +31,8 @@ class Listener:
         self._away_since = time.monotonic()
         self._error = "it has not connected yet"
         self.connected = False
+        self.losses = 0
+        """Connections that were lost, or could not be made."""
         self.polling = False
         """Whether there is nothing to listen to, because a pooler stands between: that is how it was set up, no fault."""
 
@@ -53,6 +55,7 @@ class Listener:
                 if self.connected:
                     delay = 0.1
                     self._away_since = time.monotonic()
+                self.losses += 1
                 self._error = self._repeats.warn("the listening connection is lost; polling goes on", error)
             self.connected = False
             await asyncio.sleep(delay)

@@ -1,92 +1,91 @@
-"""Watching a worker's runners: timeouts, memory, age, and whether they react. What is found is acted on at once."""
+"""Whether the worker is past mending itself, so that a restart is right: the one verdict that systemd's watchdog and
+Kubernetes' liveness probe act on.
+
+A restart mends a loop of ours that hangs. It does not mend a database that is away, and if it were tried, every worker
+would be restarted at the same moment, for nothing, and come back to the same outage. So:
+
+- A loop that comes round is sound, whether the database answers it or refuses it: it goes on trying, and that is all that
+  a new process could do.
+- A loop that has not come round for STUCK_AFTER is doubted. It may wait for a server that neither answers nor closes the
+  connection. So the database is asked over a new connection: when that answers, the loop is stuck and the verdict falls;
+  when it does not, the database is away, and nothing is held against us.
+- The event loop itself needs no clause: while it stands still nobody feeds the watchdog or answers a probe.
+"""
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import logging
 import time
 
-from jobq.worker.children import Child
-from jobq.worker.frames import Job
-from jobq.worker.options import WorkerOptions
-from jobq.worker.slots import Started
+import psycopg
+
+from jobq.config import Settings
+from jobq.worker.database import connect
+from jobq.worker.vitals import Pulse, Vitals
 
 logger = logging.getLogger("jobq.worker")
 
-# A prefetched job that has not started within this time goes back, for another worker to take.
-RECALL_AFTER = 1.0
-# A runner that has not reacted for this long gets a stand-in.
-STUCK_AFTER = 1.0
-# A runner whose allowance of jobs is used up to this share gets a successor, so that none is missing when it goes.
-_SUCCESSOR_AT = 0.8
-# How far above `max_rss_mb` a runner is killed rather than left to end its jobs.
-_TOO_LARGE = 1.5
+# Longer than a statement may take (statement_timeout is 30 s) and a lost connection needs to be noticed.
+STUCK_AFTER = 60.0
+# What the database gets for its answer to a doubt.
+PROBE_WITHIN = 10.0
+# Between two probes: a doubt may last as long as an outage.
+PROBE_EVERY = 5.0
 
 
 class Watch:
-    """Looks at runners, one at a time, and does to them what the worker's options ask for."""
+    """Keeps `vitals.stuck`."""
 
-    def __init__(self, options: WorkerOptions) -> None:
-        self._options = options
+    def __init__(self, settings: Settings, vitals: Vitals) -> None:
+        self._settings = settings
+        self._vitals = vitals
+        self._probe: asyncio.Task[bool] | None = None
+        self._probed_at = 0.0
 
-    def look(self, child: Child, now: float) -> list[Job]:
-        """Look after one runner; return the jobs that it will not start any more."""
-        if child.killed_for is not None:
-            return []
-        child.feel(now)
-        started = child.started()
-        self._end_if_due(child, now, started)
-        if not child.imported or child.killed_for is not None:
-            # While it imports, its jobs wait for it: no other runner would take them.
-            return []
-        back = child.revoked(now, started)
-        self._age(child)
-        if len(child.jobs) > len(started):
-            running = {slot.id for slot in started}
-            patience = RECALL_AFTER if child.ready else 0.0
-            if any(now - held.since > patience for job_id, held in child.jobs.items() if job_id not in running):
-                child.revoke(now)
-        if child.retiring is not None and not child.jobs:
-            child.dismiss(child.retiring)
-        return back
-
-    def _end_if_due(self, child: Child, now: float, started: list[Started]) -> None:
-        grace = self._options.timeout_grace
-        if any(slot.deadline is not None and now > slot.deadline + grace for slot in started):
-            child.kill("a job passed its timeout")
-        elif not child.imported and now - child.born > self._options.import_timeout:
-            child.kill(f"it had not imported the application after {self._options.import_timeout:g} s")
-        elif (limit := self._options.max_rss_mb) is not None:
-            rss = child.rss / 2**20
-            if rss > limit * _TOO_LARGE:
-                child.to_blame = True
-                child.kill(f"it used {rss:.0f} MiB, far above max_rss_mb={limit}")
-            elif rss > limit and child.worn is None:
-                child.worn = f"it used {rss:.0f} MiB, above max_rss_mb={limit}"
-
-    def _age(self, child: Child) -> None:
-        limit = self._options.max_jobs_per_runner
-        if limit is None:
+    def look(self) -> None:
+        """Look at the loops; called about once a second. Never waits: a probe goes on beside it."""
+        doubted = self._doubted()
+        if not doubted:
+            self._vitals.stuck = None
             return
-        if child.given >= limit:
-            child.worn = child.worn or f"it has run its {limit} jobs"
-            # Those that may still come back reduce `given`, so the last word is spoken when all have ended.
-            if not child.jobs:
-                child.retiring = child.retiring or child.worn
-        elif child.worn is None and child.given >= limit * _SUCCESSOR_AT:
-            child.worn = f"it will soon have run its {limit} jobs"
+        if self._probe is not None and self._probe.done():
+            answers, self._probe = self._probe.result(), None
+            if not answers:
+                self._vitals.stuck = None
+            elif self._vitals.stuck is None:
+                names = " and ".join(f"{pulse.name} for {time.monotonic() - pulse.turned:.0f} s" for pulse in doubted)
+                self._vitals.stuck = f"a loop of the worker hangs though the database answers: {names}"
+                logger.critical("the worker is stuck; it asks to be restarted", extra={"reason": self._vitals.stuck})
+        if self._probe is None and time.monotonic() - self._probed_at > PROBE_EVERY:
+            self._probed_at = time.monotonic()
+            self._probe = asyncio.create_task(self._database_answers(), name="probe")
 
-    def is_stuck(self, child: Child) -> bool:
-        """Tell whether a runner has not reacted for so long that another should stand in for it."""
-        since = child.pulseless_since
-        return since is not None and time.monotonic() - since > STUCK_AFTER and child.killed_for is None
+    def _doubted(self) -> list[Pulse]:
+        if self._vitals.phase == "starting":
+            # Nothing turns yet; how long a start may take is the service manager's to say.
+            return []
+        now = time.monotonic()
+        patience = STUCK_AFTER + self._settings.connect_timeout
+        return [pulse for pulse in (self._vitals.claims, self._vitals.heartbeats) if now - pulse.turned > patience]
 
-    def relieve(self, children: list[Child], wanted: int) -> None:
-        """Retire worn runners whose successors are ready, and stand-ins that are no longer needed."""
-        fresh = [child for child in children if child.ready and child.worn is None]
-        if len(fresh) < wanted:
-            return
-        for child in children:
-            if child.worn is not None and child.retiring is None:
-                child.retiring = child.worn
-        for child in sorted(fresh, key=lambda child: len(child.jobs))[: len(fresh) - wanted]:
-            child.retiring = "its help is no longer needed"
+    async def _database_answers(self) -> bool:
+        try:
+            async with asyncio.timeout(PROBE_WITHIN):
+                connection = await connect(self._settings, "probe")
+                try:
+                    await connection.execute("SELECT 1")
+                finally:
+                    # Not a leave-taking, which would wait for the server.
+                    connection.pgconn.finish()
+        except (psycopg.Error, OSError, TimeoutError):
+            return False
+        return True
+
+    async def close(self) -> None:
+        """End the probe that is under way."""
+        if self._probe is not None:
+            self._probe.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._probe

@@ -11,6 +11,7 @@ import os
 import random
 import signal
 import subprocess
+import sys
 import time
 from typing import Any
 
@@ -119,6 +120,40 @@ def large_results_together(size: int, moment: float) -> str:
     value = "x" * size
     time.sleep(max(0.0, moment - time.time()))
     return value
+
+
+@q.task
+def environment() -> list[str]:
+    """Return the names of the variables that a program started here is given."""
+    program = [sys.executable, "-c", "import os; print(*os.environ)"]
+    return subprocess.run(program, capture_output=True, text=True, check=True).stdout.split()
+
+
+@q.task
+def spin(seconds: float) -> None:
+    """Compute in Python without ever letting go of the interpreter by itself."""
+    trace("start")
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        pass
+
+
+@q.task
+async def spin_async(seconds: float) -> None:
+    """The same on the event loop, which nothing else can use meanwhile."""
+    await asyncio.to_thread(trace, "start")
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        pass
+
+
+@q.task
+def hang_in_c(seconds: int) -> None:
+    """Sleep in C with the interpreter's lock held, as a careless extension does."""
+    trace("start")
+    left = seconds
+    while left:
+        left = ctypes.PyDLL(None).sleep(left)  # a signal cuts it short
 
 
 @q.task

@@ -24,12 +24,13 @@ class WorkerProcess:
         app: str = "tests.support.apps:q",
         env: Mapping[str, str] | None = None,
         command: Sequence[str] = ("worker",),
+        program: Sequence[str] = (sys.executable, "-m", "jobq"),
     ) -> None:
         self._log_path = log_path
         environ = {**os.environ, "JOBQ_DATABASE_URL": database_url, "PYTHONUNBUFFERED": "1", **(env or {})}
         with log_path.open("wb") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "jobq", *command, app, *args],
+                [*program, *command, app, *args],
                 cwd=ROOT,
                 env=environ,
                 stdin=subprocess.DEVNULL,

@@ -1,0 +1,180 @@
+"""SIGQUIT: print what every thread and every coroutine is doing to standard error, and go on.
+
+Two layers. faulthandler prints the threads from within the signal, in C: that works while a task holds the interpreter
+lock, in Python or in C. What needs the interpreter, names, jobs and coroutines, follows as soon as a bytecode of the main
+thread is run. A runner that hangs in C without letting go of the lock gives only the first.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import faulthandler
+import os
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from types import CodeType, FrameType
+from typing import Any
+
+# After a dump, signals are not heeded for this long: a terminal's Ctrl-\ reaches a runner twice, from the terminal and
+# from its dispatcher.
+_MUTE = 1.0
+# The dispatcher passes the signal on after this long, so that a runner that had it already is mute by then, and to one
+# runner after the other, so that their lines do not mix.
+FORWARD_AFTER = 0.25
+# faulthandler prints no more threads than this.
+_C_THREADS = 100
+_STDERR = 2
+
+
+def install(who: str, loop: Callable[[], asyncio.AbstractEventLoop | None], *, job: Callable[[str], str]) -> None:
+    """Dump at SIGQUIT; and at a fatal signal, before dying of it. Only from the main thread.
+
+    `who` names the process, `loop` returns the event loop whose tasks are of interest, `job` tells for a thread's name
+    what job it executes ('' for none).
+    """
+    if not _has_stderr():
+        signal.signal(signal.SIGQUIT, lambda *_: None)
+        return
+    faulthandler.enable(file=_STDERR)
+    last = [-_MUTE]
+
+    def dump(_number: int, _frame: FrameType | None) -> None:
+        now = time.monotonic()
+        if now - last[0] < _MUTE:
+            return
+        last[0] = now
+        faulthandler.unregister(signal.SIGQUIT)
+        try:
+            _say(describe(who, loop(), job=job))
+        finally:
+            timer = threading.Timer(_MUTE, _register)
+            timer.daemon = True
+            try:
+                timer.start()
+            except RuntimeError:  # no thread can be had
+                _register()
+
+    signal.signal(signal.SIGQUIT, dump)
+    _register()
+
+
+def install_in_loop(loop: asyncio.AbstractEventLoop, forward: Callable[[], None]) -> None:
+    """The dispatcher's: dump its own stacks, then call `forward`. The caller's loop must run in the main thread."""
+
+    def dump() -> None:
+        _say(describe(f"jobq dispatcher {os.getpid()}", loop, job=lambda _: ""))
+        forward()
+
+    # In this order: faulthandler's handler calls the one that it finds.
+    loop.add_signal_handler(signal.SIGQUIT, dump)
+    if _has_stderr():
+        faulthandler.enable(file=_STDERR)
+        _register()
+
+
+def remove_from_loop(loop: asyncio.AbstractEventLoop) -> None:
+    """End what `install_in_loop` began."""
+    faulthandler.unregister(signal.SIGQUIT)
+    loop.remove_signal_handler(signal.SIGQUIT)
+
+
+@contextlib.contextmanager
+def held_back() -> Iterator[None]:
+    """A process started within begins with SIGQUIT blocked: it would die of one before it has installed its handler."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGQUIT})
+    try:
+        yield
+    finally:
+        # Not the mask of before: two that overlap would leave the signal blocked.
+        let_through()
+
+
+def let_through() -> None:
+    """Take the signals that `held_back` kept from this thread."""
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGQUIT})
+
+
+def describe(who: str, loop: asyncio.AbstractEventLoop | None, *, job: Callable[[str], str]) -> str:
+    """Return the threads by name, with their jobs, and the tasks of `loop` with their stacks."""
+    threads = threading.enumerate()
+    frames = sys._current_frames() if len(threads) > _C_THREADS else {}
+    lines = [f"=== {who}: its threads"]
+    for thread in threads:
+        doing = job(thread.name)
+        lines.append(f"0x{thread.ident or 0:016x} {_plain(thread.name)}{f': {_plain(doing)}' if doing else ''}")
+        if thread.ident in frames:
+            lines += [f"  {line}" for line in _stack(frames[thread.ident])]
+    if loop is not None:
+        try:
+            tasks = sorted(asyncio.all_tasks(loop), key=lambda task: task.get_name())
+        except RuntimeError as error:
+            tasks = []
+            lines.append(f"=== {who}: its tasks cannot be listed now: {error}")
+        else:
+            lines.append(f"=== {who}: {len(tasks)} tasks on its event loop (most recent call last)")
+        for task in tasks:
+            lines.append(f"task {_plain(task.get_name())}")
+            lines += [f"  {line}" for line in _coroutine(task.get_coro())]
+    lines.append(f"=== {who}: end of its stacks")
+    return "\n".join(lines) + "\n"
+
+
+def _coroutine(awaited: Any) -> Iterator[str]:
+    """Yield where a coroutine waits, from the outermost to what it waits for in the end."""
+    for _ in range(100):
+        frame: FrameType | None = None
+        following: Any = None
+        for prefix, inner in (("cr", "cr_await"), ("gi", "gi_yieldfrom"), ("ag", "ag_await")):
+            if hasattr(awaited, f"{prefix}_frame"):
+                frame, following = getattr(awaited, f"{prefix}_frame"), getattr(awaited, inner, None)
+                break
+        if frame is None:
+            if awaited is not None:
+                yield f"waits for {_plain(type(awaited).__qualname__)}"
+            return
+        yield _place(frame.f_code, frame.f_lineno)
+        awaited = following
+
+
+def _stack(frame: FrameType) -> Iterator[str]:
+    for inner, line in traceback.walk_stack(frame):
+        yield _place(inner.f_code, line)
+
+
+def _place(code: CodeType, line: int | None) -> str:
+    return f'File "{_plain(code.co_filename)}", line {line} in {_plain(code.co_qualname)}'
+
+
+def _plain(text: str) -> str:
+    """No name that user code gives can forge a line or steer a terminal."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
+def _say(text: str) -> None:
+    """Write past Python's stream, whose lock the code that was interrupted may hold."""
+    data = text.encode(errors="backslashreplace")
+    with contextlib.suppress(OSError):
+        while data:
+            data = data[os.write(_STDERR, data) :]
+
+
+def say(text: str) -> None:
+    """Write a line of a dump to standard error."""
+    _say(text + "\n")
+
+
+def _register() -> None:
+    faulthandler.register(signal.SIGQUIT, file=_STDERR, all_threads=True, chain=True)
+
+
+def _has_stderr() -> bool:
+    try:
+        os.fstat(_STDERR)
+    except OSError:
+        return False
+    return True
