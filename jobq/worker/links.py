@@ -6,6 +6,9 @@ remembered.
 
 from __future__ import annotations
 
+import contextlib
+import os
+import socket
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
@@ -168,8 +171,15 @@ class Link(ABC):
     def drop(self) -> None:
         """Close the connection without asking the server, which rolls back what is open."""
         made, self._made = self._made, None
-        if made is not None:
+        if made is None or made.closed:
+            return
+        if made.info.transaction_status is not TransactionStatus.ACTIVE:
             made.pgconn.finish()
+            return
+        # Someone whom the task has left behind is in the midst of using it: freeing it under his hands could end the
+        # process. The end of its stream is an error to him, and to the server a reason to roll back.
+        with contextlib.suppress(OSError), socket.socket(fileno=os.dup(made.pgconn.socket)) as stream:
+            stream.shutdown(socket.SHUT_RDWR)
 
     def _renew(self) -> None:
         made = self._made

@@ -67,9 +67,10 @@ def cut(jobs: Jobs, condition: str) -> int:
 def test_a_backend_killed_while_it_commits(jobs: Jobs, start: StartWorker, task: Any) -> None:
     """Nothing was committed: the job is tried again."""
     jobs.connection.execute(transfers.SLOW_COMMIT)
-    job = task.enqueue(jobs.connection, "2").id
+    job = task.enqueue(jobs.connection, "4").id
     start()
-    wait_until(lambda: cut(jobs, "application_name LIKE 'jobq task%%' AND query = 'COMMIT'"), what="the commit")
+    committing = "application_name LIKE 'jobq task%%' AND query = 'COMMIT' AND state = 'active'"
+    wait_until(lambda: cut(jobs, committing), what="the commit")
     ended = jobs.wait(job)
     assert (ended["state"], ended["attempt"], ended["claims"]) == ("succeeded", 2, 2)
     (attempt,) = jobs.attempts(job)
@@ -253,7 +254,7 @@ async def test_a_rescue_that_commits_first_wins(database_url: str, jobs: Jobs, s
 def test_a_frozen_worker_commits_nothing(jobs: Jobs, start: StartWorker) -> None:
     """SIGSTOP of the dispatcher and its runner beyond the lease, amid open transactions; another worker runs the jobs."""
     times = ("--lease", "3", "--suspicion", "2", "--heartbeat-interval", "0.5", "--processes", "1")
-    found = [task.enqueue(jobs.connection, 1.5).id for task in (transfers.linger, transfers.linger_async) * 3]
+    found = [task.enqueue(jobs.connection, 3.0).id for task in (transfers.linger, transfers.linger_async) * 3]
     frozen = start(*times)
     wait_until(lambda: jobs.one("SELECT count(*) FROM ran") == 6, what="every start")
     stopped = [*runners_of(frozen.pid), frozen.pid]

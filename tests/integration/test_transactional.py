@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
 import psycopg
 import pytest
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from jobq import JobQ
+from jobq import JobQ, current_job, operations
 from jobq.tasks import BaseTask
 from jobq.testing import JobqTester
+from jobq.worker import inprocess
+from jobq.worker.inprocess import drain
 from tests.support import transfers
 from tests.support.jobs import Jobs
 from tests.support.waiting import wait_until
@@ -209,8 +213,6 @@ def test_a_timeout_rolls_back(jobs: Jobs, start: StartWorker, task: BaseTask[...
 
 def test_cancelling(database_url: str, jobs: Jobs, start: StartWorker) -> None:
     """An async task is interrupted and undone; one on a thread may go on, and counts if it succeeds."""
-    from jobq import operations
-
     start()
     later = transfers.linger_async.enqueue(jobs.connection, 600.0).id
     now = transfers.linger.enqueue(jobs.connection, 2.0).id
@@ -236,11 +238,19 @@ def test_the_next_job_finds_the_session_as_new(jobs: Jobs, start: StartWorker) -
     assert (first["locks"], first["tables"], first["cursors"], first["channels"]) == ("0", "0", "0", "0")
 
 
-def test_a_thread_left_behind_cannot_join_the_next_job(jobs: Jobs, start: StartWorker) -> None:
-    job = transfers.leave_a_thread.options(max_attempts=1).enqueue(jobs.connection).id
-    start("--processes", "1", "--concurrency", "1")
+@pytest.mark.parametrize(
+    ("leave", "after"), [(transfers.leave_a_thread, transfers.act), (transfers.leave_a_task, transfers.act_async)]
+)
+def test_what_a_task_leaves_behind_cannot_join_the_next_job(
+    jobs: Jobs, start: StartWorker, leave: BaseTask[..., Any], after: BaseTask[..., Any]
+) -> None:
+    job = leave.options(max_attempts=1).enqueue(jobs.connection).id
+    running = start("--processes", "1", "--concurrency", "1")
     assert "still under way" in jobs.wait(job)["error"]
-    assert jobs.wait(transfers.act.enqueue(jobs.connection, "next").id)["claims"] == 1
+    assert jobs.wait(after.enqueue(jobs.connection, "next").id)["claims"] == 1
+    assert "runner ended" not in running.log
+    sleeping = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%%pg_sleep(60)%%' AND state = 'active'"
+    wait_until(lambda: jobs.one(f"{sleeping} AND pid <> pg_backend_pid()") == 0, what="the end of what was left")
 
 
 def test_a_kept_connection_that_has_died_is_replaced(jobs: Jobs, start: StartWorker) -> None:
@@ -307,8 +317,6 @@ q = JobQ()
 
 @q.task(transactional=True)
 def note(text: str) -> str:
-    from jobq import current_job
-
     job = current_job()
     job.connection.execute("INSERT INTO effect (job, note) VALUES (%s, %s)", (job.id, text))
     if text == "bad":
@@ -319,8 +327,6 @@ def note(text: str) -> str:
 
 @q.task(transactional=True)
 async def note_async(text: str) -> str:
-    from jobq import current_job
-
     job = current_job()
     await job.async_connection.execute("INSERT INTO effect (job, note) VALUES (%s, %s)", (job.id, text))
     return text
@@ -328,15 +334,11 @@ async def note_async(text: str) -> str:
 
 @q.task(transactional=True)
 def wrong_kind(of: str) -> object:
-    from jobq import current_job
-
     return getattr(current_job(), of)
 
 
 @q.task(transactional=True)
 async def wrong_kind_async(of: str) -> object:
-    from jobq import current_job
-
     return getattr(current_job(), of)
 
 
@@ -367,6 +369,18 @@ def test_drain_is_transactional(tester: JobqTester) -> None:
     assert rows == [("one",), ("one, later",)]
 
 
+def test_transactions_are_where_the_drained_jobs_are(tester: JobqTester) -> None:
+    """The connection's database, whatever the application's settings say; its password, which a DSN does not tell, too."""
+    q.configure(database_url="postgresql://nobody@127.0.0.1:1/nothing")
+    url = make_conninfo(tester.database_url, password="secret's")
+    with psycopg.connect(url, autocommit=True) as connection:
+        note.enqueue(connection, "one")
+        assert drain(q, connection).succeeded == 2
+        given = conninfo_to_dict(inprocess._settings(q.settings, connection).database_url or "")
+        assert given["password"] == "secret's"
+    assert tester.connection.execute("SELECT count(*) FROM effect").fetchone() == (2,)
+
+
 async def test_drain_is_transactional_where_a_loop_runs(tester: JobqTester) -> None:
     await note.submit_async("one")
     assert tester.drain().succeeded == 2
@@ -384,8 +398,6 @@ async def test_drain_is_transactional_where_a_loop_runs(tester: JobqTester) -> N
     ],
 )
 def test_the_wrong_kind_is_named(tester: JobqTester, task: BaseTask[..., Any], of: str, mend: str) -> None:
-    import re
-
     job = task.submit(of)
     tester.drain()
     row = tester.connection.execute("SELECT message FROM jobq.job_attempt WHERE job_id = %s", (job.id,)).fetchone()

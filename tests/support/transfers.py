@@ -288,9 +288,21 @@ def litter(name: str) -> dict[str, str]:
 def leave_a_thread() -> None:
     """Return while a thread still executes a statement on the connection."""
     connection = current_job().connection
-    threading.Thread(target=lambda: connection.execute("SELECT pg_sleep(1)"), daemon=True).start()
+    threading.Thread(target=lambda: connection.execute("SELECT pg_sleep(60)"), daemon=True).start()
     while connection.info.transaction_status != psycopg.pq.TransactionStatus.ACTIVE:
         time.sleep(0.001)
+
+
+@q.task(transactional=True, backoff=FAST)
+async def leave_a_task() -> None:
+    """The same with a task of the event loop."""
+    connection = current_job().async_connection
+    _left.append(asyncio.create_task(connection.execute("SELECT pg_sleep(60)")))
+    while connection.info.transaction_status != psycopg.pq.TransactionStatus.ACTIVE:  # noqa: ASYNC110  # tells nobody
+        await asyncio.sleep(0)
+
+
+_left: list[asyncio.Task[Any]] = []
 
 
 @q.task(transactional=True, backoff=FAST, max_attempts=20)
