@@ -118,11 +118,15 @@ class Vitals:
         if self.stuck is not None:
             yield self.stuck
         failing = [pulse for pulse in (self.claims, self.heartbeats) if pulse.failing_since is not None]
+        silent = now - (self.claims.answered or self.started) if self.phase == "working" else 0.0
         if failing:
             worst = min(failing, key=lambda pulse: pulse.failing_since or now)
-            what = "the database does not answer" if len(failing) > 1 else f"the {worst.name} connection fails"
-            yield f"{what} for {now - (worst.failing_since or now):.0f} s ({worst.error})"
-        elif self.phase == "working" and (silent := now - (self.claims.answered or self.started)) > 10:
+            seconds = now - (worst.failing_since or now)
+            if len(failing) > 1 or silent > 10:
+                yield f"the database does not answer for {max(seconds, silent):.0f} s ({worst.error})"
+            else:
+                yield f"the {worst.name} connection fails for {seconds:.0f} s ({worst.error})"
+        elif silent > 10:
             yield f"the database has not answered a claim for {silent:.0f} s"
         if self.held is not None:
             yield f"nothing is claimed: {self.held}"

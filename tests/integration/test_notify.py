@@ -130,7 +130,9 @@ def test_a_server_that_hangs_is_an_outage_too(
         for pid in frozen:
             os.kill(pid, signal.SIGSTOP)
         try:
-            said = manager.wait("STATUS", what=r"has not answered a claim for (1[7-9]|2\d) s", timeout=60)
+            said = manager.wait(
+                "STATUS", what=r"(does not answer|has not answered a claim) for (1[7-9]|2\d) s", timeout=60
+            )
         finally:
             for pid in frozen:
                 os.kill(pid, signal.SIGCONT)

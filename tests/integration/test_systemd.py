@@ -109,7 +109,9 @@ class Container:
         settings = directory / "etc"
         settings.mkdir()
         inside = f"JOBQ_DATABASE_URL={url}\nJOBQ_WORKER_PROCESSES=1\nPYTHONDONTWRITEBYTECODE=1\n"
-        (settings / "test.env").write_text(f"{inside}JOBQ_APP=tests.support.apps:q\n")
+        (settings / "test.env").write_text(
+            f"{inside}JOBQ_APP=tests.support.apps:q\nJOBQ_HEALTH_ADDRESS=unix:/run/jobq/test/health\n"
+        )
         (settings / "wrong.env").write_text(f"{inside}JOBQ_APP=tests.support.apps:nothing\n")
         (directory / "short.conf").write_text("[Service]\nWatchdogSec=4\nTimeoutStopSec=4\n")
         (directory / "jobq-test.target").write_text(
@@ -212,6 +214,8 @@ def test_a_worker_under_a_real_systemd(container: Container, own_jobs: Jobs) -> 
     shown = container.show(unit)
     assert (shown["ActiveState"], shown["NRestarts"], shown["DynamicUser"]) == ("active", "0", "yes")
     wait_until(lambda: "jobs/s" in container.show(unit)["StatusText"], what="the status line")
+    ask = "import socket; s = socket.socket(1); s.connect('/run/jobq/test/health'); s.send(b'GET /livez HTTP/1.1\\r\\n\\r\\n')"
+    assert "200 OK" in container.run("/usr/bin/python3", "-c", f"{ask}; print(s.recv(999).decode())").stdout
     time_out = time.monotonic() + 9
     # Longer than its watchdog allows: it is fed.
     wait_until(lambda: time.monotonic() > time_out, what="two watchdogs' time")

@@ -50,11 +50,16 @@ class NotifySocket:
 
     def wait(self, name: str, *, timeout: float = 30, what: str = "") -> Heard:
         """Wait for the first word of this name in whose value the pattern `what` is found."""
-        return wait_until(
-            lambda: next((heard for heard in self.heard if heard.name == name and re.search(what, heard.value)), None),
-            timeout=timeout,
-            what=f"{name}={what}",
-        ) or Heard("", "", 0, 0)
+
+        def said() -> Heard | None:
+            return next((heard for heard in self.heard if heard.name == name and re.search(what, heard.value)), None)
+
+        try:
+            found = wait_until(said, timeout=timeout, what=f"{name}={what}")
+        except AssertionError as error:
+            raise AssertionError(f"{error}; the last words were {self.heard[-8:]}") from None
+        assert found is not None
+        return found
 
     def close(self) -> None:
         end = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
