@@ -64,9 +64,6 @@ def _examine(session: Session) -> Iterator[Finding]:
     try:
         with session.connect(autocommit=True) as connection:
             yield Finding(check="database", status=Status.OK, message=f"reached at {where}")
-            # A doctor who waits for a lock helps nobody.
-            connection.execute("SET lock_timeout = '2s'")
-            connection.execute("SET statement_timeout = '15s'")
             yield from _checks(connection, session.schema)
     except DatabaseUnavailable as error:
         yield Finding(
@@ -100,7 +97,11 @@ def _guarded(name: str, check: Check, fine: str, connection: psycopg.Connection[
     from jobq.cli.findings import Finding, Status
 
     try:
-        findings = list(check(connection, schema))
+        with connection.transaction():
+            # A doctor who waits for a lock helps nobody. For the transaction alone: behind a pooler the session is not ours.
+            connection.execute("SET LOCAL lock_timeout = '2s'")
+            connection.execute("SET LOCAL statement_timeout = '15s'")
+            findings = list(check(connection, schema))
     except psycopg.Error as error:
         if connection.broken:
             raise
