@@ -77,17 +77,18 @@ def _examine(session: Session) -> Iterator[Finding]:
 
 def _checks(connection: psycopg.Connection[Any], schema: str) -> Iterator[Finding]:
     from jobq.cli.checks_jobs import JOB_CHECKS
+    from jobq.cli.checks_load import LOAD_CHECKS, STANDSTILL_CHECKS
     from jobq.cli.checks_server import SERVER_CHECKS, schema_fits
     from jobq.cli.findings import Status
 
-    for name, (check, fine) in SERVER_CHECKS.items():
+    for name, (check, fine) in {**SERVER_CHECKS, **LOAD_CHECKS}.items():
         yield from _guarded(name, check, fine, connection, schema)
     usable = True
     for finding in _guarded("schema", schema_fits, "fine", connection, schema):
         usable = usable and finding.status is Status.OK
         yield finding
     if usable:
-        for name, (check, fine) in JOB_CHECKS.items():
+        for name, (check, fine) in {**JOB_CHECKS, **STANDSTILL_CHECKS}.items():
             yield from _guarded(name, check, fine, connection, schema)
 
 
