@@ -21,7 +21,7 @@ def run(options: WorkerOptions) -> int:
     import psycopg
 
     from jobq import migrate
-    from jobq.config import redact_url
+    from jobq.config import unreachable
     from jobq.errors import DatabaseUnavailable
     from jobq.worker.dispatcher import Dispatcher
 
@@ -31,5 +31,5 @@ def run(options: WorkerOptions) -> int:
     try:
         asyncio.run(Dispatcher(options, version("jobq")).run())
     except psycopg.OperationalError as error:
-        raise DatabaseUnavailable(f"cannot reach {redact_url(url)}: {str(error).strip()}") from error
+        raise DatabaseUnavailable(unreachable(url, error)) from error
     return 0

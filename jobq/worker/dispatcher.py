@@ -27,6 +27,7 @@ from jobq.worker.database import (
     is_refusal,
     lease_terms,
 )
+from jobq.worker.lanes import warn_of_unknown_queues
 from jobq.worker.lease import Lease, LeaseLost, wait_or
 from jobq.worker.options import WorkerOptions
 from jobq.worker.pool import RunnerPool
@@ -117,6 +118,7 @@ class Dispatcher:
 
     async def _work(self) -> None:
         self._lease_connection = await self._connect_lease()
+        await warn_of_unknown_queues(self._lease_connection, self._options, self._pool.queues)
         await self._lease.register(self._lease_connection, self._pool.slots, self._pool.tasks)
         logger.info(
             "working",

@@ -6,6 +6,7 @@ Knows neither sockets nor SQL, so the runner process and the in-process runner s
 from __future__ import annotations
 
 import asyncio
+import difflib
 import time
 import traceback
 from collections.abc import Callable, Coroutine, Mapping
@@ -62,9 +63,10 @@ class Executor:
         job = execution.job
         task = self.tasks.get(job.task)
         if task is None:
-            return Setback(
-                job.id, job.claims, Ending.RELEASE, delay=UNKNOWN_TASK_DELAY, message=f"no task {job.task!r} here"
-            )
+            near = difflib.get_close_matches(job.task, self.tasks, n=3)
+            hint = f" (there is {', '.join(map(repr, near))})" if near else ""
+            message = f"no task {job.task!r} here{hint}: it waits for a worker whose application has it"
+            return Setback(job.id, job.claims, Ending.RELEASE, delay=UNKNOWN_TASK_DELAY, message=message)
         try:
             arguments = task.decode_arguments(job.args)
             with use_current_job(self._current(execution)):

@@ -97,9 +97,10 @@ class CancelJobs(msgspec.Struct, array_like=True, tag=3):
 
 
 class Hello(msgspec.Struct, array_like=True, tag=4):
-    """From the runner: the application is imported; these tasks can be run."""
+    """From the runner: the application is imported; these tasks can be run, and these are their queues."""
 
     tasks: list[str]
+    queues: list[str] = []
 
 
 class Outcomes(msgspec.Struct, array_like=True, tag=5):

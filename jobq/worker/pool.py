@@ -64,6 +64,8 @@ class RunnerPool:
         self._closing = False
         self._restarts: set[asyncio.Task[None]] = set()
         self.tasks: list[str] = []
+        self.queues: list[str] = []
+        """The queues that the application's tasks name; jobs may be put into others."""
         self.import_failure: str | None = None
         self.changed = asyncio.Event()
         """Set when a runner became ready, ended, or could not import the application."""
@@ -183,9 +185,9 @@ class RunnerPool:
                 child.recalled = False
             case Progress():
                 self._on_progress(message)
-            case Hello(tasks):
+            case Hello(tasks, queues):
                 child.begin(tasks, time.monotonic())
-                self.tasks = tasks
+                self.tasks, self.queues = tasks, queues
                 self._deaths = 0
                 self.changed.set()
                 self._on_ready()

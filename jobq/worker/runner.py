@@ -89,7 +89,7 @@ class Runner:
         self._thread("jobq-writer", self._write)
         self._thread("jobq-reader", self._read)
         self._thread("jobq-lease", self._watch_lease)
-        self._send(Hello(sorted(app.tasks)))
+        self._send(Hello(sorted(app.tasks), sorted({task.queue for task in app.tasks.values()})))
         asyncio.set_event_loop(self._loop)
         self._loop.run_forever()
         return 70
