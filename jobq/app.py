@@ -19,7 +19,7 @@ from jobq.connections import async_executor, sync_executor
 from jobq.errors import AppImportError, TaskDefinitionError, UnknownTask
 from jobq.jobs import Found, JobRef, NewJob
 from jobq.pools import Pools
-from jobq.tasks import AsyncTask, Backoff, BaseTask, Inserted, Task, task_class
+from jobq.tasks import AsyncTask, Backoff, BaseTask, Inserted, Isolation, Task, task_class
 
 if TYPE_CHECKING:
     from jobq.connections import AnyAsyncConnection, AnyConnection
@@ -94,6 +94,7 @@ class JobQ:
         retry_on: tuple[type[BaseException], ...] = ...,
         no_retry_on: tuple[type[BaseException], ...] = (),
         headers: Mapping[str, Any] | None = None,
+        isolation: Isolation = "thread",
     ) -> TaskDecorator: ...
 
     def task(
@@ -109,6 +110,7 @@ class JobQ:
         retry_on: tuple[type[BaseException], ...] = (Exception,),
         no_retry_on: tuple[type[BaseException], ...] = (),
         headers: Mapping[str, Any] | None = None,
+        isolation: Isolation = "thread",
     ) -> Any:
         """Register a function as a task: ``@q.task`` or ``@q.task(queue="mail")``. It stays callable as before.
 
@@ -124,6 +126,9 @@ class JobQ:
         :param retry_on: exceptions after which to try again.
         :param no_retry_on: exceptions after which not to, though `retry_on` names their base.
         :param headers: JSON object that every job of this task carries.
+        :param isolation: ``thread``: beside other jobs in a runner; ``process``: alone in a process, so that its memory,
+            its crash and its end by force are nobody else's. A process for each that runs at the same time costs the
+            application's memory, and its import when none is idle: for tasks of seconds, not of milliseconds.
 
         Raises TaskDefinitionError for an unusable signature or option, and for a name that is taken.
         """
@@ -141,6 +146,7 @@ class JobQ:
                 retry_on=retry_on,
                 no_retry_on=no_retry_on,
                 headers=headers,
+                isolation=isolation,
                 local_names=_local_names(function, frame),
             )
             if (taken := self._tasks.get(made.name)) is not None:

@@ -45,6 +45,14 @@ class Fail(JobControl):
         self.reason = reason
 
 
+class TimedOut(JobqError, TimeoutError):
+    """Raised in a task whose timeout has passed: clean up and end soon, for after a grace its runner is killed.
+
+    In a coroutine it is a cancellation (asyncio.CancelledError); in a thread it comes between two Python instructions, thus
+    not during a call into C.
+    """
+
+
 # --- Definition and call --------------------
 
 

@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Protocol, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Generic, Literal, ParamSpec, Protocol, TypeVar, cast, get_args
 
 from jobq.arguments import Arguments
 from jobq.config import Settings
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 R = TypeVar("R")
+Isolation = Literal["thread", "process"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -160,6 +161,7 @@ class BaseTask(_Enqueues[P, R]):
         retry_on: tuple[type[BaseException], ...] = (Exception,),
         no_retry_on: tuple[type[BaseException], ...] = (),
         headers: Mapping[str, Any] | None = None,
+        isolation: Isolation = "thread",
         local_names: Mapping[str, Any] | None = None,
     ) -> None:
         self.app = app
@@ -169,6 +171,9 @@ class BaseTask(_Enqueues[P, R]):
         self.backoff = backoff or Backoff()
         self.retry_on = _exceptions(self.name, "retry_on", retry_on)
         self.no_retry_on = _exceptions(self.name, "no_retry_on", no_retry_on)
+        if isolation not in get_args(Isolation):
+            raise TaskDefinitionError(f"{self.name}: isolation={isolation!r}: give 'thread' or 'process'")
+        self.isolation: Isolation = isolation
         try:
             self._template = NewJob(
                 task=self.name,

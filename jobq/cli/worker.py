@@ -54,10 +54,33 @@ def _seconds(flag: str, default: float, text: str) -> Callable[[Any], Any]:
     "--processes",
     type=click.IntRange(1, 1_000),
     show_envvar=True,
-    help="Runner processes (default: half the CPUs, 1 to 4).",
+    help="Runner processes (default: as many as CPUs).",
+)
+@click.option(
+    "--isolated",
+    type=click.IntRange(1, 1_000),
+    default=2,
+    show_default=True,
+    show_envvar=True,
+    help="Most processes for jobs that run alone.",
+)
+@click.option(
+    "--max-jobs-per-runner",
+    type=click.IntRange(min=1),
+    show_envvar=True,
+    help="Replace a runner after so many jobs (default: never).",
+)
+@click.option(
+    "--max-rss-mb",
+    type=click.IntRange(min=1),
+    metavar="MIB",
+    show_envvar=True,
+    help="Replace a runner above so much memory, kill it at one and a half times that (default: no limit).",
 )
 @click.option("--drain", is_flag=True, show_envvar=True, help="Exit when no job is left that can run now.")
 @_seconds("--shutdown-timeout", 25.0, "How long jobs may go on after SIGTERM or Ctrl-C before they are put back.")
+@_seconds("--timeout-grace", 2.0, "Time between a job's timeout and the end of its runner by force.")
+@_seconds("--import-timeout", 120.0, "How long a runner may take to import the application.")
 @_seconds("--poll-interval", 1.0, "Time between looks at the queues when no notification comes.")
 @_seconds("--heartbeat-interval", 2.0, "Time between heartbeats.")
 @_seconds("--lease", 30.0, "Silence after which another worker may take this one's jobs.")

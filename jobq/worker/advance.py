@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
+from collections.abc import Callable
 
 import psycopg
 
 from jobq.tasks import Backoff
+from jobq.worker.account import Account
 from jobq.worker.database import Connection, Database, close, fetch, is_connection_loss
-from jobq.worker.frames import Ending, Progress, Setback, Success
+from jobq.worker.frames import Ending, Progress, Setback, Success, head, outcome_size
 from jobq.worker.lanes import Lanes
 from jobq.worker.lease import Lease
 from jobq.worker.options import WorkerOptions
@@ -27,8 +30,10 @@ logger = logging.getLogger("jobq.worker")
 
 # Acknowledgements wait this long for company, unless a slot idles.
 FLUSH_AFTER = 0.002
-# How often queues and settings are read anew, and the jobs held compared with those that the database thinks we hold.
+# How often queues are read anew, and the jobs held compared with those that the database thinks we hold.
 RECONCILE_INTERVAL = 5.0
+# A poll finds what no notification told of. While notifications come it is made so many times less often.
+QUIET = 5
 # How often what running jobs say of their progress is written down.
 PROGRESS_INTERVAL = 1.0
 _RECONNECT = Backoff(base=0.1, cap=2)
@@ -38,13 +43,19 @@ class Advance:
     """Claims for, and acknowledges from, one pool of runners."""
 
     def __init__(
-        self, options: WorkerOptions, pool: RunnerPool, lease: Lease, database: Database | None = None
+        self,
+        options: WorkerOptions,
+        pool: RunnerPool,
+        lease: Lease,
+        database: Database | None = None,
+        listening: Callable[[], bool] = lambda: False,
     ) -> None:
         self._options = options
         self._database = database or Database(options.settings)
         self._schema = options.settings.schema
         self._pool = pool
         self._lease = lease
+        self._listening = listening
         self._ledger = Ledger(self._schema)
         self._lanes = Lanes(options.queues)
         self._pace = Pace()
@@ -52,7 +63,7 @@ class Advance:
         self._lock = asyncio.Lock()
         self._successes: list[Success] = []
         self._setbacks: list[Setback] = []
-        self._progress: dict[int, Progress] = {}
+        self._account = Account(self._schema, lease, pool)
         self._ended = asyncio.Event()
         self._woken = asyncio.Event()
         self._more = True
@@ -91,19 +102,27 @@ class Advance:
 
     def progressed(self, progress: Progress) -> None:
         """A runner reports progress; the last word before a round counts."""
-        self._progress[progress.id] = progress
+        self._account.progressed(progress)
         self._reconcile_at = min(self._reconcile_at, time.monotonic() + PROGRESS_INTERVAL)
 
     def notified(self, payload: str) -> None:
         """A notification arrived; empty: some may have been missed."""
         kind, _, queue = payload.partition(" ")
-        if kind == "insert":
-            if self._lanes.hear(queue):
-                self._more = True
-                self._due_at = None
-                self._woken.set()
-        else:
+        if kind == "insert" and not self._lanes.hear(queue):
+            return
+        if kind != "insert":
             self._reconcile_at = 0.0
+        self._more = True
+        self._due_at = None
+        self._woken.set()
+
+    def heard(self, paused: list[str], cancelled: list[int]) -> None:
+        """The heartbeat brought back which queues are paused now, and which of our jobs are to be cancelled."""
+        if cancelled:
+            self._pool.cancel(cancelled)
+        if self._lanes.pause(paused):
+            self._more = True
+            self._due_at = None
             self._woken.set()
 
     def ready(self) -> None:
@@ -130,7 +149,7 @@ class Advance:
         async with self._lock:
             self._successes.clear()
             self._setbacks.clear()
-            self._progress.clear()
+            self._account.forget()
             self._waiting_since = None
 
     # --- the loop --------------------
@@ -156,6 +175,7 @@ class Advance:
     async def _lost(self, error: BaseException, failures: int) -> None:
         self._error = self._repeats.warn("the database does not answer", error)
         self._reconcile_at = 0.0
+        self._account.doubt()
         connection, self._connection = self._connection, None
         await close(connection)
         await asyncio.sleep(_RECONNECT.delay(min(failures, 6)))
@@ -175,11 +195,11 @@ class Advance:
     def _want(self) -> int:
         if self.held or not self._pool.ready or not self._lease.fresh:
             return 0
-        return min(MAX_BATCH, self._pool.slots + self._pace.prefetch() - self._pool.held)
+        return min(MAX_BATCH, self._pool.room(self._pace.prefetch()))
 
     async def _gather(self) -> None:
         """Let outcomes collect for a moment, unless a slot idles for want of the next claim."""
-        if self._pool.held >= self._pool.slots and len(self._successes) < MAX_BATCH // 2:
+        if self._pool.load >= self._pool.slots and len(self._successes) < MAX_BATCH // 2:
             await asyncio.sleep(FLUSH_AFTER)
 
     async def _step(self, want: int) -> None:
@@ -187,7 +207,7 @@ class Advance:
             connection = await self._connected()
             if self._setbacks:
                 await self._settle(connection)
-            successes = self._successes[:MAX_BATCH]
+            successes = head(self._successes, outcome_size, MAX_BATCH)
             lanes = self._lanes.arrays() if want > 0 else ([], [])
             if not successes and not lanes[0]:
                 self._more = False
@@ -219,14 +239,14 @@ class Advance:
                 if self.held or not self._lease.fresh:
                     self._setbacks += [Setback(job.id, job.claims, Ending.RELEASE) for job in claimed.jobs]
                 else:
-                    await self._pool.give(claimed.jobs)
+                    self._pool.give(claimed.jobs)
 
     def _written(self) -> None:
         self._error = None
         self._waiting_since = time.monotonic() if self.unrecorded else None
 
     async def _settle(self, connection: Connection) -> None:
-        setbacks = self._setbacks[:MAX_BATCH]
+        setbacks = head(self._setbacks, outcome_size, MAX_BATCH)
         for setback in setbacks:
             if setback.ending is Ending.RELEASE and setback.message is not None:
                 # A thousand jobs of a task that nobody here knows come back every few seconds.
@@ -252,7 +272,7 @@ class Advance:
 
     async def _idle(self) -> None:
         """Sleep until there is reason for a round: an outcome, a notification, the next due job, or the poll."""
-        patience = self._options.poll_interval
+        patience = self._options.poll_interval * (QUIET if self._listening() else 1)
         if self._want() > 0:
             patience = min(patience, await self._until_due())
         self._ended.clear()
@@ -266,12 +286,13 @@ class Advance:
             for wait in waits:
                 wait.cancel()
         if not done:
-            self._more = True
+            # What was due is claimed; else this was the poll, which looks whether anything is.
+            self._more = self._due_at is not None and time.monotonic() >= self._due_at
             self._due_at = None
         self._woken.clear()
 
     async def _until_due(self) -> float:
-        """Return the seconds until the next job is due, as far as that is known; the poll interval at most."""
+        """Return the seconds until the next job is due, as far as that is known."""
         if self._due_at is None:
             due = await self._look_up_due()
             # A job that is due and was not claimed is locked by someone: look again, ever less often.
@@ -282,11 +303,11 @@ class Advance:
     async def _look_up_due(self) -> float:
         lanes = self._lanes.arrays()
         if not lanes[0]:
-            return self._options.poll_interval
+            return math.inf
         async with self._lock:
             rows = await fetch(await self._connected(), self._schema, "next_due", queues=lanes[0], priorities=lanes[1])
         due: float | None = rows[0][0]
-        return self._options.poll_interval if due is None else min(due, self._options.poll_interval)
+        return math.inf if due is None else due
 
     # --- keeping the account straight --------------------
 
@@ -296,41 +317,19 @@ class Advance:
         return self._connection
 
     async def _reconcile(self) -> None:
-        """Read queues and settings anew, write progress, and give back claims that we do not know to have.
-
-        On the connection that claims, between two claims: so no claim of ours is on its way, and what the database holds in
-        our name and no runner has was lost with a statement whose answer we never saw.
-        """
+        """Read queues and settings anew, write progress, and give back claims that nobody here has."""
         async with self._lock:
             connection = await self._connected()
-            if self._lanes.refresh((row[0], row[1]) for row in await fetch(connection, self._schema, "lanes")):
+            rows = await fetch(connection, self._schema, "lanes")
+            if self._lanes.refresh((row[0], row[1]) for row in rows):
                 self._more = True
-            if self._progress:
-                said = [self._progress[job_id] for job_id in sorted(self._progress)]
-                self._progress.clear()
-                await fetch(
-                    connection,
-                    self._schema,
-                    "progress",
-                    worker=self._lease.worker,
-                    ids=[p.id for p in said],
-                    claims=[p.claims for p in said],
-                    done=[p.done for p in said],
-                    totals=[p.total for p in said],
-                )
-            rows = await fetch(connection, self._schema, "held_jobs", worker=self._lease.worker)
-            # Only now: what a runner reported while the statement was on its way has gone from its jobs to these lists.
-            known = {(s.id, s.claims) for s in self._successes} | {(s.id, s.claims) for s in self._setbacks}
-            for job_id, claims in rows:
-                if (job_id, claims) not in known and not self._pool.holds(job_id, claims):
-                    logger.warning("giving back a job that was claimed and never arrived", extra={"job": job_id})
-                    self._setbacks.append(Setback(job_id, claims, Ending.RELEASE))
-        self._reconcile_at = time.monotonic() + RECONCILE_INTERVAL
+            await self._account.write_progress(connection)
+            self._setbacks += await self._account.strays(connection, self._ended_here)
+        quiet = not self._pool.held and self._listening()
+        self._reconcile_at = time.monotonic() + (self._options.poll_interval * QUIET if quiet else RECONCILE_INTERVAL)
 
-    async def look_for_cancellations(self, connection: Connection) -> None:
-        """Pass operators' cancellations on to the runners."""
-        if rows := await fetch(connection, self._schema, "cancel_requests", worker=self._lease.worker):
-            self._pool.cancel([row[0] for row in rows])
+    def _ended_here(self) -> set[tuple[int, int]]:
+        return {(s.id, s.claims) for s in self._successes} | {(s.id, s.claims) for s in self._setbacks}
 
     async def _drained(self) -> bool:
         """Tell whether no served queue has a job that is due, and nobody is running one."""

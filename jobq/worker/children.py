@@ -17,8 +17,8 @@ from dataclasses import dataclass
 import msgspec
 
 from jobq.worker import frames
-from jobq.worker.frames import CancelJobs, FromRunner, Job, Recall, Run, ToRunner
-from jobq.worker.slots import SlotTable, Started
+from jobq.worker.frames import CancelJobs, FromRunner, Job, Run, ToRunner
+from jobq.worker.slots import SETTLED, SlotTable, Started
 from jobq.worker.spec import Spec
 
 logger = logging.getLogger("jobq.worker")
@@ -26,14 +26,21 @@ logger = logging.getLogger("jobq.worker")
 # A runner that has ended can have left its end of the socket to a process that it forked. Once it is dead, what it wrote
 # lies in our buffers: when nothing has come for this long, nothing will.
 LAST_WORDS = 0.2
+# A runner whose pulse has not been felt for this long does not react: a task holds its interpreter, or it is stopped. It
+# beats every 50 ms.
+PULSELESS_AFTER = 0.2
+# A pulse that comes later than this is a sign of a task that computes in Python: what is given to this runner runs slowly.
+SLOW_LAG = 0.003
+_PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
 @dataclass(slots=True, kw_only=True)
 class Held:
-    """A job that a runner has, and since when (loop time, seconds)."""
+    """A job that a runner has, since when (time.monotonic()), and the serial of the frame that brought it."""
 
     job: Job
     since: float
+    serial: int
 
 
 class Child:
@@ -47,14 +54,25 @@ class Child:
         on_exit: Callable[[Child, int], None],
     ) -> None:
         self.jobs: dict[int, Held] = {}
-        self.tasks: list[str] | None = None
-        """Names of the tasks that it can run; None until it is ready."""
-        self.recalled = False
+        self.imported = False
+        """Whether it can run jobs."""
+        self.given = 0
+        """Jobs that it was given and has not handed back."""
+        self.worn: str | None = None
+        """Why a successor is wanted; it goes on until there is one."""
+        self.retiring: str | None = None
+        """Why it gets no more jobs; it ends with its last one."""
         self.killed_for: str | None = None
-        """Why we killed it, when we did."""
+        """Why we ended it, when we did."""
         self.to_blame = False
         """Whether it was killed for something that its running jobs must have done."""
         self.born = time.monotonic()
+        self.idle_since = self.born
+        """When it last had a job, if it has none."""
+        self.pulseless_since: float | None = None
+        """Since when it does not react, as last observed."""
+        self._serial = 0
+        self._revoked_at: float | None = None
         self._heard = 0
         self._spec = spec
         self._on_message = on_message
@@ -62,6 +80,8 @@ class Child:
         self._table = SlotTable.create(spec.concurrency)
         self._process: Process | None = None
         self._writer: asyncio.StreamWriter | None = None
+        self._unsent: list[bytes] = []
+        """Frames from before the socket was there."""
         self._watch: asyncio.Task[None] | None = None
 
     @property
@@ -70,35 +90,66 @@ class Child:
         return self._process.pid if self._process else None
 
     @property
-    def ready(self) -> bool:
-        """Whether it takes jobs."""
-        return self.tasks is not None and self.killed_for is None
+    def slots(self) -> int:
+        """Jobs that it can execute at the same time."""
+        return self._spec.concurrency
 
-    async def start(self) -> None:
-        """Start the process and listen to it."""
-        ours, theirs = socket.socketpair()
-        for end in (ours, theirs):
-            for option in (socket.SO_SNDBUF, socket.SO_RCVBUF):
-                end.setsockopt(socket.SOL_SOCKET, option, 1 << 20)
-        spec = msgspec.structs.replace(self._spec, socket_fd=theirs.fileno(), slots_fd=self._table.fd)
-        environment = {**os.environ, "JOBQ_RUNNER": msgspec.json.encode(spec).decode()}
+    @property
+    def ready(self) -> bool:
+        """Whether it takes jobs and reacts."""
+        return self.imported and self.killed_for is None and self.retiring is None and self.pulseless_since is None
+
+    @property
+    def slow(self) -> bool:
+        """Whether its threads wait long for their turn."""
+        return self._table.pulse[1] > SLOW_LAG
+
+    def open(self) -> None:
+        """Begin to start the process, and listen to it. What is sent meanwhile is kept for it."""
+        self._watch = asyncio.create_task(self._live(), name="runner")
+
+    async def _live(self) -> None:
         try:
+            reader = await self._start()
+        except OSError as error:
+            logger.error("no runner can be started", extra={"error": str(error)})
+            self.killed_for = "it could not be started"
+            await asyncio.sleep(1)
+            self._on_exit(self, 71)  # EX_OSERR
+            return
+        await self._listen(reader)
+
+    async def _start(self) -> asyncio.StreamReader:
+        ours, theirs = socket.socketpair()
+        try:
+            for end in (ours, theirs):
+                for option in (socket.SO_SNDBUF, socket.SO_RCVBUF):
+                    end.setsockopt(socket.SOL_SOCKET, option, 1 << 20)
+            spec = msgspec.structs.replace(self._spec, socket_fd=theirs.fileno(), slots_fd=self._table.fd)
             self._process = await asyncio.create_subprocess_exec(
                 sys.executable,
                 "-m",
                 "jobq.worker.runner",
                 pass_fds=(theirs.fileno(), self._table.fd),
                 stdin=asyncio.subprocess.DEVNULL,
-                env=environment,
+                env={**os.environ, "JOBQ_RUNNER": msgspec.json.encode(spec).decode()},
             )
+            reader, self._writer = await asyncio.open_connection(sock=ours, limit=1 << 20)
+        except OSError:
+            ours.close()
+            raise
         finally:
             theirs.close()
-        reader, self._writer = await asyncio.open_connection(sock=ours, limit=1 << 20)
-        self._watch = asyncio.create_task(self._listen(reader), name=f"runner-{self._process.pid}")
+        if self.killed_for is not None:
+            self.kill(self.killed_for)
+        for frame in self._unsent:
+            self._writer.write(frame)
+        self._unsent.clear()
+        return reader
 
-    def begin(self, tasks: list[str], now: float) -> None:
-        """It is ready to run `tasks`: what it was given before has waited for nothing until now."""
-        self.tasks = tasks
+    def begin(self, now: float) -> None:
+        """It is ready: what it was given before has waited for nothing until now."""
+        self.imported = True
         for held in self.jobs.values():
             held.since = now
 
@@ -138,22 +189,43 @@ class Child:
 
     def send(self, jobs: list[Job], now: float) -> None:
         """Give it `jobs`. They count as held from here on, whether it lives to read them or not."""
+        self._serial += 1
+        self.given += len(jobs)
         for job in jobs:
-            self.jobs[job.id] = Held(job=job, since=now)
+            self.jobs[job.id] = Held(job=job, since=now, serial=self._serial)
         for batch in frames.batches(jobs, lambda job: len(job.args) + len(job.headers)):
-            self._tell(Run(batch))
+            self._tell(Run(self._serial, batch))
 
-    def recall(self) -> None:
-        """Ask for the jobs that it has not started."""
-        self.recalled = True
-        self._tell(Recall())
+    def revoke(self, now: float) -> None:
+        """Begin to take back what it has not started; `revoked` returns it."""
+        if self._revoked_at is None:
+            self._table.revoked = self._serial
+            self._revoked_at = now
+
+    def revoked(self, now: float, started: list[Started]) -> list[Job]:
+        """Return the jobs that are taken back by now, which it will not start any more, and hold them no longer.
+
+        `started`: its slots as they were read not before `now`.
+        """
+        if self._revoked_at is None or now - self._revoked_at < SETTLED:
+            return []
+        self._revoked_at = None
+        running, serial = {slot.id for slot in started}, self._table.revoked
+        back = [held.job for held in self.jobs.values() if held.serial <= serial and held.job.id not in running]
+        for job in back:
+            del self.jobs[job.id]
+        self.given -= len(back)
+        self._rest(now)
+        return back
 
     def cancel(self, ids: list[int], *, stopping: bool = False) -> None:
         """Ask that running jobs stop."""
         self._tell(CancelJobs(ids, stopping))
 
     def _tell(self, message: ToRunner) -> None:
-        if self._writer is not None and not self._writer.is_closing():
+        if self._writer is None:
+            self._unsent.append(frames.encode(message))
+        elif not self._writer.is_closing():
             self._writer.write(frames.encode(message))
 
     def take(self, job_id: int, claims: int) -> Job | None:
@@ -162,7 +234,29 @@ class Child:
         if held is None or held.job.claims != claims:
             return None
         del self.jobs[job_id]
+        self._rest(time.monotonic())
         return held.job
+
+    def _rest(self, now: float) -> None:
+        if not self.jobs:
+            self.idle_since = now
+
+    def feel(self, now: float) -> None:
+        """Take note of whether it reacts."""
+        at, _ = self._table.pulse
+        if not self.imported or now - at < PULSELESS_AFTER:
+            self.pulseless_since = None
+        elif self.pulseless_since is None:
+            self.pulseless_since = now
+
+    @property
+    def rss(self) -> int:
+        """Its resident memory in bytes; 0 when it has none (any more)."""
+        try:
+            with open(f"/proc/{self.pid}/statm", "rb") as file:
+                return int(file.read().split()[1]) * _PAGE
+        except (OSError, IndexError, ValueError):
+            return 0
 
     def vouch(self, until: float) -> None:
         """Let it live until this time of time.monotonic()."""
@@ -179,6 +273,12 @@ class Child:
             with contextlib.suppress(ProcessLookupError):
                 self._process.send_signal(signal.SIGKILL)
 
+    def dismiss(self, reason: str) -> None:
+        """End it in good order; it has no jobs."""
+        self.killed_for = self.killed_for or reason
+        if self._writer is not None:
+            self._writer.close()
+
     async def closed(self) -> None:
         """Wait until the process has ended and `on_exit` has been called; release what it used."""
         if self._watch is not None:
@@ -189,6 +289,8 @@ class Child:
         """Close the socket, which ends an idle runner, and wait for its end."""
         if self._writer is not None:
             self._writer.close()
+        else:
+            self.kill("the worker stops")
         if self._watch is not None:
             try:
                 await asyncio.wait_for(asyncio.shield(self._watch), 5)

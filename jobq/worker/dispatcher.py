@@ -38,7 +38,10 @@ logger = logging.getLogger("jobq.worker")
 
 SUPERVISE_INTERVAL = 0.1
 STALLS_INTERVAL = 0.5
-CHORES_INTERVAL = 30.0
+# No chore is due more often.
+CHORES_INTERVAL = 60.0
+# How often another worker is looked at that may be dead.
+LOOK_INTERVAL = 0.25
 # What running jobs get, once told to stop, before their runners are killed.
 CANCEL_GRACE = 2.0
 # How long a worker that stops goes on trying to write down the last outcomes.
@@ -59,6 +62,8 @@ class Dispatcher:
         self._state = "running"
         self._stop = asyncio.Event()
         self._hurry = asyncio.Event()
+        self._started = asyncio.Event()
+        self._beat_now = asyncio.Event()
         self._database = Database(options.settings)
         self._lease_connection: Connection | None = None
         self._anew = False
@@ -79,22 +84,37 @@ class Dispatcher:
             on_ready=lambda: self._advance.ready(),  # noqa: PLW0108  (it is made below)
             on_progress=lambda progress: self._advance.progressed(progress),  # noqa: PLW0108  (it is made below)
         )
-        self._advance = Advance(self._options, self._pool, self._lease, self._database)
-        self._listener = Listener(self._settings, self._advance.notified, self._database)
+        self._advance = Advance(
+            self._options, self._pool, self._lease, self._database, lambda: self._listener.connected
+        )
+        self._listener = Listener(self._settings, self._notified, self._database)
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._signalled, number)
         stalls = asyncio.create_task(self._look_for_stalls(), name="stalls")
+        scout = asyncio.create_task(self._scout(), name="scout")
         try:
             await self._chores_once(register=True)
             await self._until_stopped(self._pool.start())
+            self._started.set()
+            await scout
             if not self._stop.is_set():
                 await self._work()
         finally:
             stalls.cancel()
+            self._started.set()
+            await asyncio.gather(scout, return_exceptions=True)
+            await close(self._lease_connection)
             await self._pool.close()
             for number in (signal.SIGTERM, signal.SIGINT):
                 loop.remove_signal_handler(number)
+
+    def _notified(self, payload: str) -> None:
+        if payload == "cancel":
+            # Who is meant stands in the rows, which the next heartbeat reads.
+            self._beat_now.set()
+            return
+        self._advance.notified(payload)
 
     def _signalled(self, number: int) -> None:
         if self._stop.is_set():
@@ -116,8 +136,22 @@ class Dispatcher:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
 
+    async def _scout(self) -> None:
+        """Look after the other workers while the runners start: the sooner a dead one is suspected, the sooner its jobs run."""
+        connection: Connection | None = None
+        try:
+            connection = self._lease_connection = await self._connect_lease()
+            while not self._started.is_set():
+                await self._lease.look(connection)
+                await wait_or(self._started, LOOK_INTERVAL if self._lease.suspicious else 1.0)
+        except (psycopg.Error, OSError, TimeoutError) as error:
+            if not is_connection_loss(error, connection):
+                raise
+            await close(connection)
+
     async def _work(self) -> None:
-        self._lease_connection = await self._connect_lease()
+        if self._lease_connection is None or self._lease_connection.closed:
+            self._lease_connection = await self._connect_lease()
         await warn_of_unknown_queues(self._lease_connection, self._options, self._pool.queues)
         await self._lease.register(self._lease_connection, self._pool.slots, self._pool.tasks)
         logger.info(
@@ -162,7 +196,7 @@ class Dispatcher:
     # --- the loops --------------------
 
     async def _keep_lease(self) -> None:
-        """Heartbeat, and once a second look after the others. The fence is watched elsewhere: a query may hang."""
+        """Heartbeat, and look after the others. The fence is watched elsewhere: a query may hang."""
         next_beat = 0.0
         while True:
             try:
@@ -176,12 +210,21 @@ class Dispatcher:
                     await self._register_anew(connection)
                 if time.monotonic() >= next_beat:
                     next_beat = time.monotonic() + self._options.heartbeat_interval
-                    await self._lease.beat(
+                    heard = await self._lease.beat(
                         connection, running=self._pool.held, state=self._state, tasks=self._pool.tasks
                     )
-                    await self._advance.look_for_cancellations(connection)
-                await self._lease.look(connection)
-                await asyncio.sleep(min(1.0, self._options.heartbeat_interval / 2))
+                    self._advance.heard(heard.paused, heard.cancelled)
+                else:
+                    await self._lease.look(connection)
+                pause = min(LOOK_INTERVAL, self._options.heartbeat_interval / 2)
+                if not self._lease.suspicious:
+                    pause = next_beat - time.monotonic()
+                await wait_or(self._beat_now, pause)
+                if self._beat_now.is_set():
+                    # A moment for more of the kind.
+                    await asyncio.sleep(0.02)
+                    self._beat_now.clear()
+                    next_beat = 0.0
             except LeaseLost:
                 logger.error("the lease is lost: another worker took this one for dead")
                 await self._give_up_everything()
@@ -269,7 +312,7 @@ class Dispatcher:
         """Let running jobs end, then make them; heartbeats go on until the last one is released."""
         self._state = "draining"
         deadline = time.monotonic() + self._options.shutdown_timeout
-        self._pool.recall()
+        self._pool.drain()
         while self._pool.held and time.monotonic() < deadline and not self._hurry.is_set():
             await self._flush(deadline)
             await wait_or(self._hurry, 0.02)

@@ -6,17 +6,19 @@ Knows neither sockets nor SQL, so the runner process and the in-process runner s
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import difflib
+import threading
 import time
 import traceback
 from collections.abc import Callable, Coroutine, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import msgspec
 
-from jobq.errors import Cancel, Fail, InvalidArguments, ResultError, Snooze
+from jobq.errors import Cancel, Fail, InvalidArguments, ResultError, Snooze, TimedOut
 from jobq.jobs import CurrentJob, use_current_job
 from jobq.tasks import BaseTask
 from jobq.worker.frames import Ending, Job, Setback, Success
@@ -31,21 +33,74 @@ _decode_headers = msgspec.json.Decoder(dict[str, Any]).decode
 
 @dataclass(slots=True, kw_only=True)
 class Execution:
-    """An execution under way: what may be asked of it from outside."""
+    """An execution under way: what may be asked of it from other threads."""
 
     job: Job
     cancelled: bool = False
     stopping: bool = False
     """The worker shuts down: however the task reacts, the job goes back unpunished unless it succeeds."""
-    interrupt: Callable[[], object] | None = None
-    """Cancels the coroutine of an async task."""
+    timed_out: bool = False
+    """The job's timeout has passed, and it was told so."""
+    deadline: float | None = None
+    """When its timeout passes, in time.monotonic() seconds."""
+    _interrupt: Callable[[], object] | None = None
+    _thread: int | None = None
+    _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def cancel(self, *, stopping: bool) -> None:
         """Tell the task that it should stop. Told again, it is not interrupted again: it may be cleaning up."""
-        self.stopping = self.stopping or stopping
-        already, self.cancelled = self.cancelled, True
-        if self.interrupt is not None and not already:
-            self.interrupt()
+        with self._lock:
+            self.stopping = self.stopping or stopping
+            already, self.cancelled = self.cancelled, True
+            if self._interrupt is not None and not already:
+                self._interrupt()
+
+    def interruptible(self, interrupt: Callable[[], object]) -> None:
+        """From here on `interrupt` cancels the coroutine; called at once if it should have been already."""
+        with self._lock:
+            self._interrupt = interrupt
+            if self.cancelled:
+                interrupt()
+
+    def settled(self) -> None:
+        """The coroutine has ended: there is nothing to cancel."""
+        with self._lock:
+            self._interrupt = None
+
+    def time_out(self) -> None:
+        """Its deadline has passed: tell it, and raise TimedOut in the thread that runs the task, once.
+
+        The exception comes when the thread executes its next Python instruction: not during a call into C. A coroutine is
+        cancelled by its event loop instead.
+        """
+        # Not `with`: the thread that the exception hits may hold the lock, and then never release it.
+        if self.timed_out or not self._lock.acquire(timeout=0.01):
+            return
+        try:
+            self.timed_out = True
+            if self._thread is not None:
+                _raise_in(self._thread, TimedOut)
+        finally:
+            self._lock.release()
+
+    def call(self, function: Callable[..., Any], arguments: Mapping[str, Any]) -> Any:
+        """Call a task's function in this thread, where TimedOut can hit it, and only it."""
+        try:
+            self._thread = threading.get_ident()
+            return function(**arguments)
+        finally:
+            # An exception that is on its way when the lock is taken is withdrawn; one that arrives in these lines is the
+            # function's, which has ended at the very moment of its timeout. It comes once, so nothing comes after it.
+            with self._lock:
+                self._thread = None
+                if self.timed_out:
+                    _raise_in(threading.get_ident(), None)
+
+
+def _raise_in(thread: int, error: type[BaseException] | None) -> None:
+    """Raise `error` in a thread as soon as it executes Python code; None: withdraw one that has not been raised yet."""
+    raised = ctypes.py_object(error) if error is not None else None
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), raised)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,9 +126,9 @@ class Executor:
             arguments = task.decode_arguments(job.args)
             with use_current_job(self._current(execution)):
                 if task.is_async:
-                    value = self.run_coroutine(execution, _within(task.function(**arguments), job.timeout))
+                    value = self.run_coroutine(execution, _within(execution, task.function(**arguments)))
                 else:
-                    value = task.function(**arguments)
+                    value = execution.call(task.function, arguments)
             result = task.encode_result(value, self.max_result_bytes)
         except BaseException as error:
             # SystemExit and KeyboardInterrupt too: a task that calls sys.exit() ends its job, not its runner.
@@ -90,7 +145,7 @@ class Executor:
             max_attempts=job.max_attempts,
             headers=_decode_headers(job.headers),
             deadline=None if job.timeout is None else datetime.now(UTC) + timedelta(seconds=job.timeout),
-            is_cancelled=lambda: execution.cancelled,
+            is_cancelled=lambda: execution.cancelled or execution.timed_out,
             report_progress=lambda done, total: self.report_progress(job, done, total),
         )
 
@@ -106,7 +161,7 @@ class Executor:
                 seconds=seconds,
                 recorded=recorded,
                 error_type=_type_name(error),
-                message=clean(_text(error) or _type_name(error), 2000),
+                message=clean(_message(execution, error), 2000),
                 traceback=clean(_traceback(error), self.max_error_bytes) if recorded else None,
             )
 
@@ -123,28 +178,37 @@ class Executor:
                 return setback(Ending.CANCEL, "cancelled")
         if execution.stopping:
             return setback(Ending.RELEASE, None)
-        recorded = "timeout" if isinstance(error, TimedOut) else "error"
+        recorded = "timeout" if execution.timed_out else "error"
         if job.attempt >= job.max_attempts:
             return setback(Ending.FAIL, recorded)
         delay = task.retry_delay(error, job.attempt)
         return setback(Ending.FAIL, recorded) if delay is None else setback(Ending.RETRY, recorded, delay)
 
 
-class TimedOut(TimeoutError):
-    """The job's `timeout` passed."""
-
-
-async def _within(coroutine: Coroutine[Any, Any, Any], limit: float | None) -> Any:
+async def _within(execution: Execution, coroutine: Coroutine[Any, Any, Any]) -> Any:
+    limit = execution.job.timeout
     if limit is None:
         return await coroutine
     timer = asyncio.timeout(limit)
     try:
         async with timer:
             return await coroutine
-    except TimeoutError:
+    except TimeoutError as error:
         if timer.expired():
-            raise TimedOut(f"timed out after {limit:g} s") from None
+            execution.timed_out = True
+            raise TimedOut from error.__cause__
         raise
+
+
+def _message(execution: Execution, error: BaseException) -> str:
+    """Return what the attempt's record says: the error's text, and how a timeout made itself felt."""
+    text = _text(error)
+    if not execution.timed_out:
+        return text or _type_name(error)
+    after = f"timed out after {execution.job.timeout:g} s"
+    if isinstance(error, TimedOut):
+        return text or f"{after} and was interrupted"
+    return f"{after}; it then raised {_type_name(error)}: {text}"
 
 
 def clean(text: str, limit: int) -> str:
@@ -170,8 +234,10 @@ def _text(error: BaseException) -> str:
 
 def _traceback(error: BaseException) -> str:
     try:
-        # Without the frame of `execute`: it tells the reader nothing of his task.
-        inner = error.__traceback__.tb_next if error.__traceback__ else None
+        # Without the frames of this file: they tell the reader nothing of his task.
+        inner = error.__traceback__
+        while inner is not None and inner.tb_frame.f_code.co_filename == __file__:
+            inner = inner.tb_next
         return "".join(traceback.format_exception(type(error), error, inner, limit=-50))
     except Exception as failure:
         return f"{_type_name(error)} (its traceback cannot be formatted: {_type_name(failure)})"

@@ -80,37 +80,46 @@ class Setback(msgspec.Struct, array_like=True, frozen=True, gc=False):
 
 
 class Run(msgspec.Struct, array_like=True, tag=1):
-    """To the runner: execute these, in this order."""
+    """To the runner: execute these, in this order, unless the slot table says that `serial` is taken back."""
 
+    serial: int
     jobs: list[Job]
 
 
-class Recall(msgspec.Struct, array_like=True, tag=2):
-    """To the runner: hand back (as RELEASE) the jobs that have not started."""
-
-
-class CancelJobs(msgspec.Struct, array_like=True, tag=3):
+class CancelJobs(msgspec.Struct, array_like=True, tag=2):
     """To the runner: an operator wants these stopped, or (`stopping`) the worker shuts down."""
 
     ids: list[int]
     stopping: bool = False
 
 
-class Hello(msgspec.Struct, array_like=True, tag=4):
-    """From the runner: the application is imported; these tasks can be run, and these are their queues."""
+class TaskFacts(msgspec.Struct, array_like=True, frozen=True):
+    """What the dispatcher must know of a task to handle its jobs when no runner can be asked."""
 
-    tasks: list[str]
-    queues: list[str] = []
+    name: str
+    queue: str
+    isolated: bool
+    """Its jobs run in a process of their own."""
+    retries_timeout: bool
+    """Whether a job that timed out is tried again."""
+    backoff_base: float
+    backoff_cap: float
 
 
-class Outcomes(msgspec.Struct, array_like=True, tag=5):
+class Hello(msgspec.Struct, array_like=True, tag=3):
+    """From the runner: the application is imported; these tasks can be run."""
+
+    tasks: list[TaskFacts]
+
+
+class Outcomes(msgspec.Struct, array_like=True, tag=4):
     """From the runner: executions that have ended."""
 
     successes: list[Success]
     setbacks: list[Setback]
 
 
-class Progress(msgspec.Struct, array_like=True, tag=6):
+class Progress(msgspec.Struct, array_like=True, tag=5):
     """From the runner: what a running job says of itself."""
 
     id: int
@@ -119,19 +128,29 @@ class Progress(msgspec.Struct, array_like=True, tag=6):
     total: int | None
 
 
-class ImportFailed(msgspec.Struct, array_like=True, tag=7):
+class ImportFailed(msgspec.Struct, array_like=True, tag=6):
     """From the runner: the application cannot be imported; the runner exits."""
 
     message: str
     traceback: str
 
 
-ToRunner = Run | Recall | CancelJobs
+ToRunner = Run | CancelJobs
 FromRunner = Hello | Outcomes | Progress | ImportFailed
 
 _encoder = msgspec.msgpack.Encoder()
 _to_runner = msgspec.msgpack.Decoder(ToRunner)
 _from_runner = msgspec.msgpack.Decoder(FromRunner)
+
+
+def head(items: list[T], size: Callable[[T], int], most: int) -> list[T]:
+    """Return the first of `items`: at most `most`, and at most BATCH_BYTES by what `size` says of them (or one item)."""
+    total = 0
+    for number, item in enumerate(items[:most]):
+        total += size(item)
+        if number and total > BATCH_BYTES:
+            return items[:number]
+    return items[:most]
 
 
 def batches(items: Iterable[T], size: Callable[[T], int]) -> Iterator[list[T]]:
@@ -146,6 +165,13 @@ def batches(items: Iterable[T], size: Callable[[T], int]) -> Iterator[list[T]]:
         batch.append(item)
     if batch:
         yield batch
+
+
+def outcome_size(outcome: Success | Setback) -> int:
+    """Return about how many bytes an outcome takes, in a frame or a statement."""
+    if isinstance(outcome, Success):
+        return len(outcome.result)
+    return len(outcome.message or "") + len(outcome.traceback or "")
 
 
 def encode(message: ToRunner | FromRunner) -> bytes:

@@ -54,7 +54,7 @@ def drain(
         run_coroutine=_run_coroutine,
         report_progress=lambda job, done, total: None,
         max_result_bytes=app.settings.max_result_bytes,
-        max_error_bytes=32 * 1024,
+        max_error_bytes=64 * 1024,
     )
     with connection.cursor(row_factory=tuple_row) as cursor:
         while max_jobs is None or sum(counts.values()) < max_jobs:

@@ -46,6 +46,15 @@ class Lanes:
         self._rebuild()
         return bool(set(self._order) - before)
 
+    def pause(self, queues: Iterable[str]) -> bool:
+        """These queues are paused, and no others. Return whether a queue can be served that could not before."""
+        paused = frozenset(queues)
+        if paused == self._paused:
+            return False
+        before, self._paused = set(self._order), paused
+        self._rebuild()
+        return bool(set(self._order) - before)
+
     def arrays(self) -> tuple[list[str], list[int]]:
         """Return the lanes for the next claim as parallel arrays: every queue's first priority before any second one.
 

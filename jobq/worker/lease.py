@@ -19,6 +19,7 @@ import secrets
 import socket
 import time
 from dataclasses import dataclass
+from typing import Any
 from uuid import UUID, uuid4
 
 import psycopg
@@ -45,6 +46,16 @@ class _Watch:
     looks: int = 0
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Heard:
+    """What a heartbeat brought back."""
+
+    cancelled: list[int]
+    """Which of our jobs an operator wants stopped."""
+    paused: list[str]
+    """Which queues are paused."""
+
+
 class Lease:
     """One worker's identity in the database, and its heartbeat."""
 
@@ -65,6 +76,8 @@ class Lease:
         """Whether the advisory lock is held by a connection that is not known to be lost."""
         self.lockless = False
         """Whether our row says that we hold no lock, so that nobody suspects us for a free one."""
+        self.suspicious = False
+        """Whether some worker's lock is free, so that it pays to look again soon."""
         self.error: str | None = None
         """Why the last heartbeat failed; None once one has succeeded."""
 
@@ -119,8 +132,8 @@ class Lease:
         if not self.locked:
             logger.info("the advisory lock is still held by the lost connection")
 
-    async def beat(self, connection: Connection, *, running: int, state: str, tasks: list[str]) -> None:
-        """Write a heartbeat. Raises LeaseLost when the row is gone."""
+    async def beat(self, connection: Connection, *, running: int, state: str, tasks: list[str]) -> Heard:
+        """Write a heartbeat, look after the others, and return what else it brought. Raises LeaseLost when our row is gone."""
         begun = time.monotonic()
         if not self.locked:
             await self.lock(connection)
@@ -139,30 +152,36 @@ class Lease:
         )
         if not rows:
             raise LeaseLost
-        if not connection.pooled and rows[0][1] != connection.server_pid:
+        pid, cancelled, paused, *peers = rows[0]
+        if not connection.pooled and pid != connection.server_pid:
             connection.found_pooler()
             raise psycopg.OperationalError("the server's process has changed: a pooler stands between")
         self.lockless = connection.pooled
         self.last_beat = begun
         self.refused = False
         self.error = None
+        await self._watch(connection, list(zip(*peers, strict=True)))
+        return Heard(cancelled=cancelled, paused=paused)
 
     async def leave(self, connection: Connection) -> None:
         """Take the row back, if no job is held in its name any more."""
         await fetch(connection, self._schema, "worker_leave", id=self.worker)
 
     async def look(self, connection: Connection) -> None:
-        """Look at the other workers and rescue from those that have stood still for too long.
+        """Look after the other workers, between two heartbeats."""
+        await self._watch(connection, await fetch(connection, self._schema, "worker_peers"))
 
-        Called about once a second; a gap between looks means that our own queries did not work, and starts all watches
-        anew.
+    async def _watch(self, connection: Connection, rows: list[tuple[Any, ...]]) -> None:
+        """Rescue from those workers that have stood still for too long.
+
+        Called at every heartbeat at least; a gap means that our own queries did not work, and starts all watches anew.
         """
-        rows = await fetch(connection, self._schema, "worker_peers")
         now = time.monotonic()
         if now - self._last_look > max(3.0, self._options.heartbeat_interval * 1.5):
             self._watched.clear()
         self._last_look = now
         seen: dict[UUID, _Watch] = {}
+        self.suspicious = False
         for worker, beats, unsuspected in rows:
             if worker == self.worker:
                 continue
@@ -170,6 +189,7 @@ class Lease:
             if watch is None or watch.beats != beats:
                 watch = _Watch(beats, now)
             seen[worker] = watch
+            self.suspicious = self.suspicious or not unsuspected
             patience = self._options.lease if unsuspected else self._options.suspicion
             if now - watch.since >= patience:
                 try:

@@ -11,7 +11,7 @@ from jobq.logs import LogFormat
 
 
 def _default_processes() -> int:
-    return max(1, min(4, len(os.sched_getaffinity(0)) // 2))
+    return len(os.sched_getaffinity(0))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,8 +33,31 @@ class WorkerOptions:
     that wait, fewer suits tasks that compute or use much memory."""
 
     processes: int = field(default_factory=_default_processes)
-    """Runner processes (default: half the CPUs, 1 to 4). More use more CPUs for tasks that compute; each imports the
-    application, so each costs its memory."""
+    """Runner processes (default: as many as CPUs). More use more CPUs for tasks that compute, and keep a task that holds
+    the interpreter from stopping the others; each imports the application, so each costs its memory."""
+
+    isolated: int = 2
+    """Most processes for jobs that run alone: those of tasks with ``isolation="process"``, and those that have crashed
+    runners before (default: 2). More run more such jobs at a time; each costs the application's memory while it works
+    and for 10 seconds after. Jobs beyond that wait in the database and are looked at every few seconds."""
+
+    max_jobs_per_runner: int | None = None
+    """Jobs after which a runner is replaced (default: None, never). A number bounds what a leak can take, at the price of
+    an import of the application every so many jobs; its successor is started ahead of time."""
+
+    max_rss_mb: int | None = None
+    """Resident memory, in MiB, above which a runner is replaced: it gets no more jobs and ends with those that it has
+    (default: None, no limit). At one and a half times this it is killed at once, which counts as a crash of what it was
+    running: leave room for what the jobs of one runner need together. Programs that tasks start are not counted."""
+
+    import_timeout: float = 120.0
+    """Seconds that a runner gets to import the application (default: 120). Longer suits heavy imports; shorter notices
+    an import that hangs sooner."""
+
+    timeout_grace: float = 2.0
+    """Seconds between a job's timeout, when it is interrupted, and the end of its runner by force (default: 2). Longer
+    lets tasks clean up; shorter frees the slot of one that does not react sooner. Each such end interrupts the jobs
+    beside it, which run again, unpunished."""
 
     drain: bool = False
     """Exit with 0 when no job is ready, running or due (default: False). Future jobs are left."""
@@ -44,8 +67,8 @@ class WorkerOptions:
     Longer lets longer jobs finish, and makes deployments slower; a job that is cut off runs again, unpunished."""
 
     poll_interval: float = 1.0
-    """Seconds between looks at the queues when no notification comes (default: 1). Shorter finds jobs sooner when
-    notifications are lost, and costs a query each time."""
+    """Seconds between looks at the queues while notifications cannot be heard (default: 1), and a fifth of how long it takes
+    while they can. Shorter finds jobs sooner whose notification was lost, and costs a query each time."""
 
     heartbeat_interval: float = 2.0
     """Seconds between heartbeats (default: 2)."""
@@ -61,8 +84,9 @@ class WorkerOptions:
     """Times that a job may take its runner down before it fails for good (default: 3). More give a job that crashes by
     chance another try; each crash also interrupts the jobs beside it."""
 
-    max_error_bytes: int = 32 * 1024
-    """Largest traceback kept of an attempt (default: 32 KiB; the middle is cut out)."""
+    max_error_bytes: int = 64 * 1024
+    """Largest traceback kept of an attempt, in bytes (default: 64 KiB; the middle is cut out). More keeps deep ones whole,
+    and makes the table of attempts larger."""
 
     keep_succeeded_days: float = 7.0
     """Days that succeeded jobs stay in history (default: 7)."""
@@ -77,21 +101,23 @@ class WorkerOptions:
     """Least level that the runners log (default: INFO)."""
 
     def __post_init__(self) -> None:
-        for name in ("concurrency", "processes", "max_crashes"):
-            if getattr(self, name) < 1:
-                raise ConfigurationError(f"{name}={getattr(self, name)!r}: give a number of at least 1")
+        for name in ("concurrency", "processes", "isolated", "max_jobs_per_runner", "max_rss_mb", "max_crashes"):
+            if (value := getattr(self, name)) is not None and value < 1:
+                raise ConfigurationError(f"{name}={value!r}: give a number of at least 1")
         for name in (
             "poll_interval",
             "heartbeat_interval",
             "lease",
             "suspicion",
+            "import_timeout",
             "keep_succeeded_days",
             "keep_failed_days",
         ):
             if not getattr(self, name) > 0:
                 raise ConfigurationError(f"{name}={getattr(self, name)!r}: give a number above 0")
-        if not self.shutdown_timeout >= 0:
-            raise ConfigurationError(f"shutdown_timeout={self.shutdown_timeout!r}: give a number of seconds, 0 or more")
+        for name in ("shutdown_timeout", "timeout_grace"):
+            if not getattr(self, name) >= 0:
+                raise ConfigurationError(f"{name}={getattr(self, name)!r}: give a number of seconds, 0 or more")
         if not self.heartbeat_interval < self.suspicion <= self.lease:
             raise ConfigurationError(
                 f"heartbeat_interval={self.heartbeat_interval}, suspicion={self.suspicion}, lease={self.lease}: "

@@ -1,4 +1,4 @@
-"""The runners of a worker: giving them jobs, and judging what becomes of those jobs when a runner ends."""
+"""The runners of a worker: giving them jobs, hearing what became of those, starting and replacing the runners."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Callable, Coroutine, Iterable
-from typing import Any
+from collections.abc import Callable, Iterable
 
 from jobq.errors import AppImportError
 from jobq.tasks import Backoff
+from jobq.worker import verdicts
 from jobq.worker.children import Child
 from jobq.worker.frames import (
     Ending,
@@ -22,27 +22,25 @@ from jobq.worker.frames import (
     Progress,
     Setback,
     Success,
+    TaskFacts,
 )
+from jobq.worker.lease import wait_or
 from jobq.worker.options import WorkerOptions
+from jobq.worker.solos import Solos
 from jobq.worker.spec import Spec
+from jobq.worker.watch import Watch
 
 logger = logging.getLogger("jobq.worker")
 
-# A job that has seen this many runners crash runs in a runner of its own, so that its next crash can only be its own.
+# A job that has seen this many runners crash runs in a runner of its own.
 QUARANTINE_AFTER = 2
-# A prefetched job that has not started within this time goes back, for another worker to take.
-RECALL_AFTER = 1.0
-# A runner that has not imported the application by then is started anew.
-IMPORT_WITHIN = 120.0
-# What a job gets beyond its timeout to notice it (`current_job().deadline`, a coroutine's cancellation) before its runner
-# is killed.
-TIMEOUT_GRACE = 0.5
+# What runners are told while there is no lease that could end.
+NO_LEASE = 0.0
 _RESTART = Backoff(base=0.2, cap=30)
-_CRASH = Backoff(base=1, cap=60)
 
 
 class RunnerPool:
-    """`processes` runners, and one more for suspects when there are any. Lives in the dispatcher's event loop."""
+    """`processes` runners, a few more while some are stuck, and runners for single jobs. Lives in the dispatcher's loop."""
 
     def __init__(
         self,
@@ -58,27 +56,38 @@ class RunnerPool:
         self._on_setback = on_setback
         self._on_progress = on_progress
         self._on_ready = on_ready
+        self._watch = Watch(options)
         self._children: list[Child] = []
-        self._quarantine: Child | None = None
+        self._solos = Solos(options.isolated, options.max_jobs_per_runner, lambda: self._hire(1))
+        self._facts: dict[str, TaskFacts] = {}
         self._deaths = 0
-        self._closing = False
-        self._restarts: set[asyncio.Task[None]] = set()
+        """Runners that died before they were ready, since one was."""
+        self._leaving = False
+        """No runner is replaced any more."""
+        self._staffing: asyncio.Task[None] | None = None
+        self._burials: set[asyncio.Task[None]] = set()
         self.tasks: list[str] = []
         self.queues: list[str] = []
         """The queues that the application's tasks name; jobs may be put into others."""
         self.import_failure: str | None = None
+        """Why the application could not be imported, when last tried; None once it could."""
         self.changed = asyncio.Event()
         """Set when a runner became ready, ended, or could not import the application."""
 
     @property
     def slots(self) -> int:
         """Jobs that the ready runners can execute at the same time."""
-        return sum(self._options.concurrency for child in self._children if child.ready)
+        return sum(child.slots for child in self._children if child.ready)
+
+    @property
+    def load(self) -> int:
+        """Jobs that the ready runners have, started or not."""
+        return sum(len(child.jobs) for child in self._children if child.ready) + len(self._solos)
 
     @property
     def held(self) -> int:
-        """Jobs that runners have, started or not."""
-        return sum(len(child.jobs) for child in self._all())
+        """Jobs that this worker has, started or not."""
+        return sum(len(child.jobs) for child in self._all()) + len(self._solos)
 
     @property
     def ready(self) -> bool:
@@ -92,86 +101,94 @@ class RunnerPool:
             return None
         if self.import_failure is not None:
             return self.import_failure
-        importing = [time.monotonic() - child.born for child in self._children if child.tasks is None]
+        if stuck := [child.pulseless_since for child in self._children if child.pulseless_since is not None]:
+            return f"{len(stuck)} runners do not react, for up to {time.monotonic() - min(stuck):.0f} s"
+        importing = [time.monotonic() - child.born for child in self._children if not child.imported]
         if importing:
             return f"{len(importing)} importing the application {self._options.app!r}, for up to {max(importing):.0f} s"
         return f"{self._deaths} runners ended one after the other; another is about to be started"
 
     def _all(self) -> list[Child]:
-        return [*self._children, *([self._quarantine] if self._quarantine is not None else [])]
+        return [*self._children, *self._solos.children]
+
+    def room(self, prefetch: int) -> int:
+        """Return how many jobs can be given now, when `prefetch` may wait beyond those being executed."""
+        ready = [child for child in self._children if child.ready]
+        held = sum(len(child.jobs) for child in self._solos.children) + len(self._solos)
+        room = sum(child.slots - len(child.jobs) for child in ready) + prefetch - held
+        if (limit := self._options.max_jobs_per_runner) is not None:
+            room = min(room, sum(limit - child.given for child in ready))
+        return max(0, room)
 
     def holds(self, job_id: int, claims: int) -> bool:
-        """Tell whether some runner has this execution."""
-        return any((held := child.jobs.get(job_id)) is not None and held.job.claims == claims for child in self._all())
-
-    def held_jobs(self) -> list[Job]:
-        """Return every job that a runner has."""
-        return [held.job for child in self._all() for held in child.jobs.values()]
+        """Tell whether this worker has this execution."""
+        return any(job.id == job_id and job.claims == claims for job in self._solos.waiting()) or any(
+            (held := child.jobs.get(job_id)) is not None and held.job.claims == claims for child in self._all()
+        )
 
     async def start(self) -> None:
         """Start the runners and wait until one is ready. Raises AppImportError when the application cannot be imported."""
-        for _ in range(self._options.processes):
-            await self._start_child()
+        self._staff()
         while not self.ready:
             if self.import_failure is not None:
                 raise AppImportError(self.import_failure)
             self.changed.clear()
-            await self.changed.wait()
+            await wait_or(self.changed, 0.1)
+            self.supervise(NO_LEASE)
 
-    def _spec(self, concurrency: int) -> Spec:
-        return Spec(
-            app=self._options.app,
-            socket_fd=-1,
-            slots_fd=-1,
-            concurrency=concurrency,
-            max_result_bytes=self._options.settings.max_result_bytes,
-            max_error_bytes=self._options.max_error_bytes,
-            log_format=self._options.log_format,
-            log_level=self._options.log_level,
+    def _hire(self, concurrency: int) -> Child:
+        """Return a new runner, which begins to start. Jobs may be sent to it at once."""
+        child = Child(
+            Spec(
+                app=self._options.app,
+                socket_fd=-1,
+                slots_fd=-1,
+                concurrency=concurrency,
+                max_result_bytes=self._options.settings.max_result_bytes,
+                max_error_bytes=self._options.max_error_bytes,
+                log_format=self._options.log_format,
+                log_level=self._options.log_level,
+            ),
+            on_message=self._hear,
+            on_exit=self._bury,
         )
-
-    async def _start_child(self, *, quarantine: bool = False) -> Child:
-        concurrency = 1 if quarantine else self._options.concurrency
-        child = Child(self._spec(concurrency), on_message=self._hear, on_exit=self._bury)
-        if quarantine:
-            self._quarantine = child
-        else:
-            self._children.append(child)
-        try:
-            await child.start()
-        except OSError:
-            if child in self._children:
-                self._children.remove(child)
-            if child is self._quarantine:
-                self._quarantine = None
-            raise
+        child.open()
         return child
 
     # --- jobs in, outcomes out --------------------
 
-    async def give(self, jobs: Iterable[Job]) -> None:
-        """Hand jobs to the runners, the least loaded first; a suspect goes to the quarantine."""
+    def give(self, jobs: Iterable[Job]) -> None:
+        """Hand jobs to the runners: the least loaded first, and those last that are slow to react."""
         now = time.monotonic()
+        alone: list[Job] = []
+        others: list[Job] = []
+        for job in jobs:
+            facts = self._facts.get(job.task)
+            suspect = job.crashes >= QUARANTINE_AFTER or (facts is not None and facts.isolated)
+            (alone if suspect else others).append(job)
+        if alone:
+            self._solos.give(alone, now)
         ready = [child for child in self._children if child.ready]
-        suspects = [job for job in jobs if job.crashes >= QUARANTINE_AFTER]
-        others = [job for job in jobs if job.crashes < QUARANTINE_AFTER]
-        if suspects:
-            child = self._quarantine or await self._start_child(quarantine=True)
-            child.send(suspects, now)
-        if len(ready) == 1:
+        limit = self._options.max_jobs_per_runner
+        if len(ready) == 1 and limit is None:
             if others:
                 ready[0].send(others, now)
             return
-        shares: dict[int, list[Job]] = {index: [] for index in range(len(ready))}
+        shares: list[list[Job]] = [[] for _ in ready]
+        # A slow runner counts as one whose slots are full: it comes after those that have some free.
+        loads = [len(child.jobs) + (child.slots if child.slow else 0) for child in ready]
+        allowed = [float("inf") if limit is None else limit - child.given for child in ready]
         for job in others:
-            if not ready:
-                self._on_setback(Setback(job.id, job.claims, Ending.RELEASE))
+            index = min((i for i, left in enumerate(allowed) if left > 0), key=loads.__getitem__, default=None)
+            if index is None:
+                self._on_setback(verdicts.unstarted(job))
                 continue
-            index = min(shares, key=lambda i: len(ready[i].jobs) + len(shares[i]))
             shares[index].append(job)
-        for index, share in shares.items():
+            loads[index] += 1
+            allowed[index] -= 1
+        for child, share in zip(ready, shares, strict=True):
             if share:
-                ready[index].send(share, now)
+                child.send(share, now)
 
     def _hear(self, child: Child, message: FromRunner) -> None:
         match message:
@@ -182,13 +199,17 @@ class RunnerPool:
                 for setback in setbacks:
                     if child.take(setback.id, setback.claims) is not None:
                         self._on_setback(setback)
-                child.recalled = False
+                if child in self._solos.children:
+                    self._solos.assign(time.monotonic())
             case Progress():
                 self._on_progress(message)
-            case Hello(tasks, queues):
-                child.begin(tasks, time.monotonic())
-                self.tasks, self.queues = tasks, queues
+            case Hello(tasks):
+                child.begin(time.monotonic())
+                self._facts = {task.name: task for task in tasks}
+                self.queues = sorted({task.queue for task in tasks})
+                self.tasks = [task.name for task in tasks]
                 self._deaths = 0
+                self.import_failure = None
                 self.changed.set()
                 self._on_ready()
             case ImportFailed(text, trace):
@@ -205,80 +226,95 @@ class RunnerPool:
         now = time.monotonic()
         for child in self._all():
             child.vouch(vouch_until)
-            started = child.started()
-            if any(slot.deadline is not None and now > slot.deadline + TIMEOUT_GRACE for slot in started):
-                child.kill("a job passed its timeout")
-                continue
-            if child.tasks is None:
-                # Its jobs wait for the import, in quarantine; no other runner would take them.
-                if now - child.born > IMPORT_WITHIN:
-                    child.kill(f"it was not ready within {IMPORT_WITHIN:g} s")
-                continue
-            if child.recalled or len(child.jobs) <= len(started):
-                continue
-            running = {slot.id for slot in started}
-            if any(now - held.since > RECALL_AFTER for job_id, held in child.jobs.items() if job_id not in running):
-                child.recall()
-        quarantine = self._quarantine
-        if quarantine is not None and quarantine.ready and not quarantine.jobs:
-            quarantine.kill("nothing is left in quarantine")
+            for job in self._watch.look(child, now):
+                self._on_setback(verdicts.unstarted(job))
+        for job in self._solos.overdue(now):
+            # Not at once: it would be claimed again at once.
+            self._on_setback(Setback(job.id, job.claims, Ending.RELEASE, delay=random.uniform(1, 3)))
+        self._solos.assign(now)
+        self._solos.dismiss_idle(now)
+        self._watch.relieve(self._children, self._wanted)
+        self._staff()
+
+    @property
+    def _wanted(self) -> int:
+        """How many runners there should be: one more for each that is stuck, up to twice as many as usual."""
+        stuck = sum(self._watch.is_stuck(child) for child in self._children)
+        return self._options.processes + min(stuck, self._options.processes)
+
+    def _staff(self) -> None:
+        fresh = sum(child.worn is None and child.retiring is None for child in self._children)
+        if fresh < self._wanted and not self._leaving and (self._staffing is None or self._staffing.done()):
+            self._staffing = asyncio.ensure_future(self._recruit(self._wanted - fresh))
+
+    async def _recruit(self, number: int) -> None:
+        if self._deaths > 1:
+            delay = _RESTART.longest(min(self._deaths - 1, 10))
+            logger.warning("waiting before the next runner is started", extra={"died": self._deaths, "delay": delay})
+            await asyncio.sleep(delay)
+        for _ in range(number):
+            try:
+                self._children.append(self._hire(self._options.concurrency))
+            except OSError as error:
+                logger.error("no runner can be started", extra={"error": str(error)})
+                await asyncio.sleep(1)
 
     def _bury(self, child: Child, status: int) -> None:
         """Judge the jobs of a runner that has ended, and start another."""
         now = time.monotonic()
         started = {(slot.id, slot.claims): slot for slot in child.started()}
+        how = f"was ended ({child.killed_for})" if child.killed_for is not None else verdicts.ending(status)
         blameless = child.killed_for is not None and not child.to_blame
         for held in list(child.jobs.values()):
             job = held.job
             slot = started.get((job.id, job.claims))
             if slot is None:
-                self._on_setback(Setback(job.id, job.claims, Ending.RELEASE))
+                self._on_setback(verdicts.unstarted(job))
             elif slot.deadline is not None and now > slot.deadline:
-                self._on_setback(_timed_out(job, now - slot.since))
+                self._on_setback(verdicts.timed_out(job, slot, now, self._facts.get(job.task)))
             elif blameless:
-                self._on_setback(Setback(job.id, job.claims, Ending.RELEASE, seconds=now - slot.since))
+                self._on_setback(verdicts.bystander(job, slot, now))
             else:
-                self._on_setback(_crashed(job, now - slot.since, status, self._options.max_crashes))
+                self._on_setback(verdicts.crashed(job, slot, now, how, self._options.max_crashes))
         child.jobs.clear()
-        if child is self._quarantine:
-            self._quarantine = None
-        else:
-            self._children.remove(child)
-        self.changed.set()
-        if self._closing:
-            return
-        if child.killed_for is None:
+        for group in (self._children, self._solos.children):
+            if child in group:
+                group.remove(child)
+        if not child.imported:
             self._deaths += 1
-            logger.error("a runner ended", extra={"pid": child.pid, "status": status, "started": len(started)})
-        else:
-            logger.warning("a runner was killed", extra={"pid": child.pid, "reason": child.killed_for})
-        self._background(self._replace(child))
-
-    async def _replace(self, dead: Child) -> None:
-        await dead.closed()
-        if self._deaths > 1:
-            await asyncio.sleep(_RESTART.delay(min(self._deaths, 10)))
-        while not self._closing and len(self._children) < self._options.processes:
-            try:
-                await self._start_child()
-            except OSError as error:
-                logger.error("no runner can be started", extra={"error": str(error)})
-                await asyncio.sleep(1)
-
-    def _background(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.ensure_future(work)
-        self._restarts.add(task)
-        task.add_done_callback(self._restarts.discard)
+        if not self._leaving:
+            level = logging.ERROR if child.killed_for is None else logging.WARNING
+            if child.retiring is not None or (child.killed_for is not None and not started):
+                level = logging.INFO
+            logger.log(
+                level,
+                f"a runner {how}" + ("" if child.imported else f" before it had imported {self._options.app!r}"),
+                extra={"pid": child.pid, "started": len(started)},
+            )
+        self.changed.set()
+        burial = asyncio.ensure_future(child.closed())
+        self._burials.add(burial)
+        burial.add_done_callback(self._burials.discard)
+        self._staff()
 
     # --- stopping --------------------
 
-    def recall(self) -> None:
-        """Ask every runner for what it has not started."""
+    def drain(self) -> None:
+        """Take back what has not started, and let the rest end: the worker stops."""
+        self._leaving = True
+        now = time.monotonic()
         for child in self._all():
-            child.recall()
+            if child.imported:
+                child.revoke(now)
+            else:
+                child.kill("the worker stops")
+        for job in self._solos.withdraw():
+            self._on_setback(verdicts.unstarted(job))
 
     def cancel(self, ids: list[int]) -> None:
         """An operator wants these jobs stopped."""
+        for job in self._solos.withdraw(set(ids)):
+            self._on_setback(verdicts.unstarted(job))
         for child in self._all():
             if mine := [job_id for job_id in ids if job_id in child.jobs]:
                 child.cancel(mine)
@@ -290,42 +326,15 @@ class RunnerPool:
 
     def kill_all(self, reason: str) -> None:
         """End every runner at once; its jobs are handed to `on_setback` as each end is noticed."""
+        for job in self._solos.withdraw():
+            self._on_setback(verdicts.unstarted(job))
         for child in self._all():
             child.kill(reason)
 
     async def close(self) -> None:
         """End all runners and wait for them."""
-        self._closing = True
-        for task in list(self._restarts):
-            task.cancel()
-        await asyncio.gather(*self._restarts, return_exceptions=True)
-        await asyncio.gather(*(child.stop() for child in self._all()))
-
-
-def _timed_out(job: Job, seconds: float) -> Setback:
-    last = job.attempt >= job.max_attempts
-    return Setback(
-        job.id,
-        job.claims,
-        Ending.FAIL if last else Ending.RETRY,
-        delay=0.0 if last else Backoff().delay(job.attempt),
-        seconds=seconds,
-        recorded="timeout",
-        error_type="TimedOut",
-        message=f"timed out after {job.timeout:g} s; its runner was killed",
-    )
-
-
-def _crashed(job: Job, seconds: float, status: int, max_crashes: int) -> Setback:
-    how = f"killed by signal {-status}" if status < 0 else f"ended with status {status}"
-    last = job.crashes + 1 >= max_crashes
-    return Setback(
-        job.id,
-        job.claims,
-        Ending.FAIL if last else Ending.CRASH,
-        delay=0.0 if last else random.uniform(0, _CRASH.delay(job.crashes + 1)),
-        seconds=seconds,
-        recorded="crashed",
-        error_type="RunnerCrashed",
-        message=f"its runner was {how} while it ran" + (f", {job.crashes + 1} times now" if last else ""),
-    )
+        self._leaving = True
+        if self._staffing is not None:
+            self._staffing.cancel()
+            await asyncio.gather(self._staffing, return_exceptions=True)
+        await asyncio.gather(*(child.stop() for child in self._all()), *self._burials)

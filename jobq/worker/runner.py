@@ -29,19 +29,21 @@ import msgspec
 
 from jobq import logs
 from jobq.app import load
+from jobq.errors import TimedOut
+from jobq.tasks import BaseTask
 from jobq.worker import frames
 from jobq.worker.execution import Execution, Executor, Outcome, clean
 from jobq.worker.frames import (
     CancelJobs,
-    Ending,
     Hello,
     ImportFailed,
     Job,
     Outcomes,
     Progress,
-    Recall,
     Run,
     Setback,
+    TaskFacts,
+    outcome_size,
 )
 from jobq.worker.slots import SlotTable
 from jobq.worker.spec import Spec
@@ -50,6 +52,8 @@ logger = logging.getLogger("jobq.runner")
 
 # Most outcomes in one frame.
 _FRAME_OUTCOMES = 500
+# Seconds between two beats of the pulse, which also watches the lease and the timeouts.
+_PULSE = 0.05
 
 
 class Runner:
@@ -59,7 +63,8 @@ class Runner:
         self._connection = connection
         self._table = table
         self._spec = spec
-        self._inbox: SimpleQueue[Job] = SimpleQueue()
+        self._inbox: SimpleQueue[tuple[int, Job]] = SimpleQueue()
+        """Jobs, each with the serial of its frame."""
         self._outbox: SimpleQueue[Outcome | None] = SimpleQueue()
         """What has ended; None: look at the progress."""
         self._progress: dict[int, Progress] = {}
@@ -67,6 +72,8 @@ class Runner:
         self._progress_lock = threading.Lock()
         self._running: dict[int, Execution] = {}
         self._loop = asyncio.new_event_loop()
+        self._loop_asked: float | None = None
+        """When the event loop was last asked for a sign of life, until it gives one."""
         self._send_lock = threading.Lock()
         self._executor: Executor
 
@@ -88,8 +95,9 @@ class Runner:
             self._thread(f"jobq-slot-{slot}", self._serve_slot, slot)
         self._thread("jobq-writer", self._write)
         self._thread("jobq-reader", self._read)
-        self._thread("jobq-lease", self._watch_lease)
-        self._send(Hello(sorted(app.tasks), sorted({task.queue for task in app.tasks.values()})))
+        self._table.beat(time.monotonic(), 0.0)
+        self._thread("jobq-pulse", self._beat)
+        self._send(Hello([_facts(task) for _, task in sorted(app.tasks.items())]))
         asyncio.set_event_loop(self._loop)
         self._loop.run_forever()
         return 70
@@ -105,25 +113,51 @@ class Runner:
             logger.critical("a runner's own thread failed", exc_info=True)
             _exit(70)
 
-    def _watch_lease(self) -> None:
-        """End when the dispatcher has not vouched for us in time: another worker may be about to run our jobs."""
+    def _beat(self) -> None:
+        """Show that threads get to run, and how late; end when the lease is over; tell jobs that their time is up."""
+        lag, due = 0.0, time.monotonic()
         while True:
+            due += _PULSE
+            time.sleep(max(0.0, due - time.monotonic()))
+            now = time.monotonic()
+            # The lease: another worker may be about to run our jobs when the dispatcher has not vouched for us in time.
             ends = self._table.lease_ends
-            if ends and time.monotonic() > ends:
+            if ends and now > ends:
                 logger.error("the dispatcher's lease has run out: ending")
                 _exit(75)
-            time.sleep(0.1)
+            lag += 0.3 * (now - due - lag)
+            due = now
+            self._table.beat(now, max(lag, self._loop_lag(now)))
+            for execution in list(self._running.values()):
+                if execution.deadline is not None and now >= execution.deadline:
+                    execution.time_out()
+
+    def _loop_lag(self, now: float) -> float:
+        """Return for how long the event loop has owed its sign of life, in seconds; an idle one is left alone."""
+        if (asked := self._loop_asked) is not None:
+            return now - asked
+        if self._running:
+            self._loop_asked = now
+            self._loop.call_soon_threadsafe(self._loop_turns)
+        return 0.0
+
+    def _loop_turns(self) -> None:
+        self._loop_asked = None
 
     # --- slots --------------------
 
     def _serve_slot(self, slot: int) -> None:
         take, put, running, table = self._inbox.get, self._outbox.put, self._running, self._table
         while True:
-            job = take()
-            execution = Execution(job=job)
-            running[job.id] = execution
+            serial, job = take()
             started = time.monotonic()
-            table.start(slot, job.id, job.claims, started, None if job.timeout is None else started + job.timeout)
+            deadline = None if job.timeout is None else started + job.timeout
+            # In this order (slots.py): a job that was taken back before it started is no longer ours.
+            table.start(slot, job.id, job.claims, started, deadline)
+            if serial <= table.revoked:
+                table.clear(slot)
+                continue
+            execution = running[job.id] = Execution(job=job, deadline=deadline)
             outcome = self._executor.execute(execution, started)
             # Idle before the outcome is out: a crash between the two can only repeat the job, never blame it.
             table.clear(slot)
@@ -148,17 +182,15 @@ class Runner:
 
         def start() -> None:
             task = self._loop.create_task(guarded())
-            execution.interrupt = lambda: self._loop.call_soon_threadsafe(task.cancel)
-            if execution.cancelled:
-                task.cancel()
             task.add_done_callback(never_begun)
+            execution.interruptible(lambda: self._loop.call_soon_threadsafe(task.cancel))
 
         # In the slot's context, where current_job() is set.
         self._loop.call_soon_threadsafe(start, context=copy_context())
         try:
             return ended.result()
         finally:
-            execution.interrupt = None
+            execution.settled()
             coroutine.close()
 
     def _report_progress(self, job: Job, done: int, total: int | None) -> None:
@@ -178,23 +210,13 @@ class Runner:
             if len(prefix) < frames.LENGTH_SIZE:
                 _exit(0)
             match frames.decode_to_runner(stream.read(frames.length(prefix))):
-                case Run(jobs):
+                case Run(serial, jobs):
                     for job in jobs:
-                        self._inbox.put(job)
-                case Recall():
-                    self._hand_back()
+                        self._inbox.put((serial, job))
                 case CancelJobs(ids, stopping):
                     for job_id in ids:
                         if (execution := self._running.get(job_id)) is not None:
                             execution.cancel(stopping=stopping)
-
-    def _hand_back(self) -> None:
-        while True:
-            try:
-                job = self._inbox.get_nowait()
-            except Empty:
-                return
-            self._outbox.put(Setback(job.id, job.claims, Ending.RELEASE))
 
     def _write(self) -> None:
         while True:
@@ -208,7 +230,7 @@ class Runner:
                 for progress in said.values():
                     self._send(progress)
             ended = (outcome for outcome in pending if outcome is not None)
-            for batch in frames.batches(ended, _size):
+            for batch in frames.batches(ended, outcome_size):
                 successes = [outcome for outcome in batch if isinstance(outcome, frames.Success)]
                 setbacks = [outcome for outcome in batch if isinstance(outcome, Setback)]
                 self._send(Outcomes(successes, setbacks))
@@ -221,10 +243,15 @@ class Runner:
                 _exit(0)
 
 
-def _size(outcome: Outcome) -> int:
-    if isinstance(outcome, frames.Success):
-        return len(outcome.result)
-    return len(outcome.message or "") + len(outcome.traceback or "")
+def _facts(task: BaseTask[..., Any]) -> TaskFacts:
+    return TaskFacts(
+        task.name,
+        task.queue,
+        task.isolation == "process",
+        task.retry_delay(TimedOut(), 1) is not None,
+        task.backoff.base,
+        task.backoff.cap,
+    )
 
 
 def _exit(status: int) -> NoReturn:

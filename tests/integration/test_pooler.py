@@ -86,10 +86,11 @@ def test_every_job_runs_once_and_everything_works_through_it(
     assert jobs.wait(failing.id)["state"] == "failed"
     assert len(jobs.attempts(failing.id)) == 3
     assert jobs.one("SELECT count(*) FROM jobq.chore WHERE last_error IS NOT NULL") == 0
-    for log in (first.log, second.log):
-        assert log.count("notifications do not pass a pooler") == 1
-        assert "stalled" not in log
-        assert "does not answer" not in log
+    for running in (first, second):
+        wait_until(lambda running=running: "notifications do not pass" in running.log, what="the notice")  # type: ignore[misc]
+        assert running.log.count("notifications do not pass a pooler") == 1
+        assert "stalled" not in running.log
+        assert "does not answer" not in running.log
     q.close()
     for running in (first, second):
         running.terminate()

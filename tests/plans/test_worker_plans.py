@@ -124,11 +124,29 @@ def test_next_due(full: psycopg.Connection[Any], mode: str) -> None:
 
 
 @pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("name", ["held_jobs", "cancel_requests"])
-def test_own_jobs(full: psycopg.Connection[Any], mode: str, name: str) -> None:
-    nodes = explain(full, mode, name, {"worker": WORKER})
+def test_own_jobs(full: psycopg.Connection[Any], mode: str) -> None:
+    nodes = explain(full, mode, "held_jobs", {"worker": WORKER})
     assert {node["Index Name"] for node in nodes if "Index Name" in node} == {"job_running_idx"}
     assert rows_read(nodes, "job") <= 500
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_heartbeat(full: psycopg.Connection[Any], mode: str) -> None:
+    """With 500 jobs running, none to be cancelled, and 200 other workers."""
+    full.execute(
+        "INSERT INTO jobq.worker (id, lock_key, pid, slots, host, version) "
+        "SELECT gen_random_uuid(), n, 1, 1, 'h', '0' FROM generate_series(1, 200) AS n"
+    )
+    full.execute(
+        "INSERT INTO jobq.worker (id, lock_key, pid, slots, host, version) VALUES (%s, 1, 1, 1, 'h', '0') ON CONFLICT "
+        "DO NOTHING",
+        (WORKER,),
+    )
+    beat = {"id": WORKER, "running": 500, "state": "running", "tasks": ["t"], "locked": True, "pooled": False}
+    nodes = explain(full, mode, "worker_beat", beat)
+    assert {node["Index Name"] for node in nodes if node.get("Relation Name") == "job"} == {"job_running_idx"}
+    assert rows_read(nodes, "job") <= 500
+    full.rollback()
 
 
 @pytest.mark.parametrize("mode", MODES)

@@ -1,20 +1,27 @@
-"""An application whose tasks do what no task should. ``TROUBLE_IMPORT``: seconds that its import takes."""
+"""An application whose tasks do what no task should.
+
+``TROUBLE_IMPORT``: seconds that its import takes. ``TROUBLE_DIE``: a file; while it exists, the import ends the process.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import os
+import random
 import signal
 import subprocess
 import time
 from typing import Any
 
-from jobq import JobQ, current_job
+from jobq import JobQ, TimedOut, current_job
 from tests.support.apps import FAST, trace
 
 q = JobQ()
 
 time.sleep(float(os.environ.get("TROUBLE_IMPORT", "0")))
+if os.path.exists(os.environ.get("TROUBLE_DIE", "")):
+    os.kill(os.getpid(), signal.SIGSEGV)
 
 
 @q.task
@@ -117,3 +124,86 @@ def large_results_together(size: int, moment: float) -> str:
 @q.task
 def take(data: str) -> int:
     return len(data)
+
+
+@q.task(timeout=0.5, max_attempts=1)
+def loop_past_timeout(then: str) -> str:
+    """Compute until TimedOut comes, then do as told."""
+    trace("start")
+    try:
+        while True:
+            time.sleep(0.005)
+    except TimedOut:
+        trace(f"interrupted, cancelled={current_job().cancelled}")
+        if then == "fail":
+            raise ValueError("while cleaning up") from None
+        if then == "ignore":
+            hold_the_interpreter_for(60)
+        if then == "end":
+            return "just in time"
+        raise
+
+
+def hold_the_interpreter_for(seconds: int) -> None:
+    """Call into C without letting other threads run."""
+    ctypes.PyDLL(None).sleep(seconds)
+
+
+@q.task
+def hold_the_interpreter(seconds: int) -> None:
+    trace("start")
+    hold_the_interpreter_for(seconds)
+
+
+@q.task
+def busy(seconds: float) -> None:
+    """Compute in Python."""
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        pass
+
+
+@q.task
+def pid() -> int:
+    return os.getpid()
+
+
+@q.task(isolation="process")
+def pid_alone(seconds: float) -> tuple[int, float, float]:
+    """Return its process, its start and its end (time.monotonic())."""
+    start = time.monotonic()
+    time.sleep(seconds)
+    return os.getpid(), start, time.monotonic()
+
+
+@q.task(isolation="process")
+def die_alone() -> None:
+    os._exit(3)
+
+
+_leaked: list[bytearray] = []
+
+
+@q.task
+def leak(mib: int) -> int:
+    """Keep so much memory for ever."""
+    _leaked.append(bytearray(b"x") * (mib << 20))
+    return os.getpid()
+
+
+@q.task
+def bomb() -> None:
+    """Take memory until something ends it."""
+    while True:
+        _leaked.append(bytearray(b"x") * (8 << 20))
+        time.sleep(0.005)
+
+
+@q.task(timeout=0.3, no_retry_on=(TimedOut,))
+def hang_once() -> None:
+    time.sleep(600)
+
+
+@q.task(timeout=0.05, max_attempts=1)
+def about_as_long_as_its_timeout() -> None:
+    time.sleep(random.uniform(0.03, 0.12))

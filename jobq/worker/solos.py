@@ -1,0 +1,87 @@
+"""Runners for one job at a time: for tasks that ask for a process of their own, and for jobs that have crashed runners.
+
+A job that has seen two runners crash runs here, so that its next crash can only be its own.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable
+
+from jobq.worker.children import Child
+from jobq.worker.frames import Job
+
+logger = logging.getLogger("jobq.worker")
+
+# Seconds that a runner without a job stays, for the next one: it has the application imported.
+KEEP_IDLE = 10.0
+# How long a job waits here for a process before it goes back to the database.
+WAIT_AT_MOST = 1.0
+
+
+class Solos:
+    """At most `limit` such runners, made by `hire` as they are needed, each for at most `most` jobs (None: any number).
+
+    Lives in the dispatcher's event loop.
+    """
+
+    def __init__(self, limit: int, most: int | None, hire: Callable[[], Child]) -> None:
+        self._limit = limit
+        self._most = most
+        self._hire = hire
+        self._waiting: deque[tuple[Job, float]] = deque()
+        self.children: list[Child] = []
+
+    def __len__(self) -> int:
+        """How many jobs wait here for a process."""
+        return len(self._waiting)
+
+    def waiting(self) -> list[Job]:
+        """Return the jobs that wait here for a process."""
+        return [job for job, _ in self._waiting]
+
+    def give(self, jobs: list[Job], now: float) -> None:
+        """Take jobs over; those for which no process is idle wait for one."""
+        self._waiting.extend((job, now) for job in jobs)
+        self.assign(now)
+
+    def assign(self, now: float) -> None:
+        """Give each idle runner a waiting job, and start runners while there are too few."""
+        while self._waiting:
+            child = next((child for child in self.children if not child.jobs and self._usable(child)), None)
+            if child is None:
+                if len(self.children) >= self._limit:
+                    return
+                try:
+                    child = self._hire()
+                except OSError as error:
+                    logger.error("no runner can be started", extra={"error": str(error)})
+                    return
+                self.children.append(child)
+            job, _ = self._waiting.popleft()
+            child.send([job], now)
+
+    def overdue(self, now: float) -> list[Job]:
+        """Return the jobs that have waited for too long, and let go of them."""
+        back = []
+        while self._waiting and now - self._waiting[0][1] > WAIT_AT_MOST:
+            back.append(self._waiting.popleft()[0])
+        return back
+
+    def withdraw(self, ids: set[int] | None = None) -> list[Job]:
+        """Return the waiting jobs (those of `ids` only), and let go of them."""
+        back = [job for job, _ in self._waiting if ids is None or job.id in ids]
+        self._waiting = deque((job, since) for job, since in self._waiting if ids is not None and job.id not in ids)
+        return back
+
+    def dismiss_idle(self, now: float) -> None:
+        """End the runners that have had nothing to do for a while, and those that are worn."""
+        for child in self.children:
+            if child.imported and not child.jobs and (child.worn or now - child.idle_since > KEEP_IDLE):
+                child.dismiss(child.worn or "nothing to do in isolation")
+
+    def _usable(self, child: Child) -> bool:
+        # One that is still importing will read its job when it is ready.
+        fresh = self._most is None or child.given < self._most
+        return fresh and child.killed_for is None and child.worn is None

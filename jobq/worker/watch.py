@@ -1,0 +1,92 @@
+"""Watching a worker's runners: timeouts, memory, age, and whether they react. What is found is acted on at once."""
+
+from __future__ import annotations
+
+import logging
+import time
+
+from jobq.worker.children import Child
+from jobq.worker.frames import Job
+from jobq.worker.options import WorkerOptions
+from jobq.worker.slots import Started
+
+logger = logging.getLogger("jobq.worker")
+
+# A prefetched job that has not started within this time goes back, for another worker to take.
+RECALL_AFTER = 1.0
+# A runner that has not reacted for this long gets a stand-in.
+STUCK_AFTER = 1.0
+# A runner whose allowance of jobs is used up to this share gets a successor, so that none is missing when it goes.
+_SUCCESSOR_AT = 0.8
+# How far above `max_rss_mb` a runner is killed rather than left to end its jobs.
+_TOO_LARGE = 1.5
+
+
+class Watch:
+    """Looks at runners, one at a time, and does to them what the worker's options ask for."""
+
+    def __init__(self, options: WorkerOptions) -> None:
+        self._options = options
+
+    def look(self, child: Child, now: float) -> list[Job]:
+        """Look after one runner; return the jobs that it will not start any more."""
+        if child.killed_for is not None:
+            return []
+        child.feel(now)
+        started = child.started()
+        self._end_if_due(child, now, started)
+        if not child.imported or child.killed_for is not None:
+            # While it imports, its jobs wait for it: no other runner would take them.
+            return []
+        back = child.revoked(now, started)
+        self._age(child)
+        if len(child.jobs) > len(started):
+            running = {slot.id for slot in started}
+            patience = RECALL_AFTER if child.ready else 0.0
+            if any(now - held.since > patience for job_id, held in child.jobs.items() if job_id not in running):
+                child.revoke(now)
+        if child.retiring is not None and not child.jobs:
+            child.dismiss(child.retiring)
+        return back
+
+    def _end_if_due(self, child: Child, now: float, started: list[Started]) -> None:
+        grace = self._options.timeout_grace
+        if any(slot.deadline is not None and now > slot.deadline + grace for slot in started):
+            child.kill("a job passed its timeout")
+        elif not child.imported and now - child.born > self._options.import_timeout:
+            child.kill(f"it had not imported the application after {self._options.import_timeout:g} s")
+        elif (limit := self._options.max_rss_mb) is not None:
+            rss = child.rss / 2**20
+            if rss > limit * _TOO_LARGE:
+                child.to_blame = True
+                child.kill(f"it used {rss:.0f} MiB, far above max_rss_mb={limit}")
+            elif rss > limit and child.worn is None:
+                child.worn = f"it used {rss:.0f} MiB, above max_rss_mb={limit}"
+
+    def _age(self, child: Child) -> None:
+        limit = self._options.max_jobs_per_runner
+        if limit is None:
+            return
+        if child.given >= limit:
+            child.worn = child.worn or f"it has run its {limit} jobs"
+            # Those that may still come back reduce `given`, so the last word is spoken when all have ended.
+            if not child.jobs:
+                child.retiring = child.retiring or child.worn
+        elif child.worn is None and child.given >= limit * _SUCCESSOR_AT:
+            child.worn = f"it will soon have run its {limit} jobs"
+
+    def is_stuck(self, child: Child) -> bool:
+        """Tell whether a runner has not reacted for so long that another should stand in for it."""
+        since = child.pulseless_since
+        return since is not None and time.monotonic() - since > STUCK_AFTER and child.killed_for is None
+
+    def relieve(self, children: list[Child], wanted: int) -> None:
+        """Retire worn runners whose successors are ready, and stand-ins that are no longer needed."""
+        fresh = [child for child in children if child.ready and child.worn is None]
+        if len(fresh) < wanted:
+            return
+        for child in children:
+            if child.worn is not None and child.retiring is None:
+                child.retiring = child.worn
+        for child in sorted(fresh, key=lambda child: len(child.jobs))[: len(fresh) - wanted]:
+            child.retiring = "its help is no longer needed"
