@@ -15,7 +15,7 @@ from jobq.config import Settings
 from jobq.worker.database import Connection, Database, Overdue, fetch, is_connection_loss, lease_terms
 from tests.support import apps
 from tests.support.jobs import Jobs
-from tests.support.proxy import Proxy
+from tests.support.silence import Proxy
 from tests.support.waiting import wait_until
 from tests.support.workers import WorkerProcess
 
