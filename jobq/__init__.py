@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from jobq.app import JobQ
+    from jobq.backoff import Backoff
+    from jobq.current import CurrentJob, current_job
     from jobq.errors import (
         AppImportError,
         Cancel,
@@ -31,18 +33,20 @@ if TYPE_CHECKING:
         JobqError,
         KeyConflict,
         NoCurrentJob,
+        NotTransactional,
         ResultError,
         ResultTimeout,
         SchemaError,
         Snooze,
         TaskDefinitionError,
         TimedOut,
+        TransactionEnded,
         UnknownQueue,
         UnknownTask,
         UnsupportedConnection,
     )
-    from jobq.jobs import CurrentJob, JobRef, NewJob, current_job
-    from jobq.tasks import AsyncTask, Backoff, Task
+    from jobq.jobs import JobRef, NewJob
+    from jobq.tasks import AsyncTask, Task
 
     __version__: str
 
@@ -67,6 +71,7 @@ __all__ = [
     "KeyConflict",
     "NewJob",
     "NoCurrentJob",
+    "NotTransactional",
     "ResultError",
     "ResultTimeout",
     "SchemaError",
@@ -74,6 +79,7 @@ __all__ = [
     "Task",
     "TaskDefinitionError",
     "TimedOut",
+    "TransactionEnded",
     "UnknownQueue",
     "UnknownTask",
     "UnsupportedConnection",
@@ -85,13 +91,13 @@ if not TYPE_CHECKING:
     # Imported at the first use: `jobq --help` should not wait for pydantic and the database driver.
     _ELSEWHERE = {
         "AsyncTask": "tasks",
-        "Backoff": "tasks",
-        "CurrentJob": "jobs",
+        "Backoff": "backoff",
+        "CurrentJob": "current",
         "JobQ": "app",
         "JobRef": "jobs",
         "NewJob": "jobs",
         "Task": "tasks",
-        "current_job": "jobs",
+        "current_job": "current",
     }
 
     def __getattr__(name: str) -> object:

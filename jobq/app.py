@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar, cast, overl
 import psycopg
 
 from jobq import enqueue, sql
+from jobq.backoff import Backoff
 from jobq.config import Settings
 from jobq.connections import async_executor, sync_executor
 from jobq.errors import AppImportError, TaskDefinitionError, UnknownTask
 from jobq.jobs import Found, JobRef, NewJob
 from jobq.pools import Pools
-from jobq.tasks import AsyncTask, Backoff, BaseTask, Inserted, Isolation, Task, task_class
+from jobq.tasks import AsyncTask, BaseTask, Inserted, Isolation, Task, task_class
 
 if TYPE_CHECKING:
     from jobq.connections import AnyAsyncConnection, AnyConnection
@@ -95,6 +96,7 @@ class JobQ:
         no_retry_on: tuple[type[BaseException], ...] = (),
         headers: Mapping[str, Any] | None = None,
         isolation: Isolation = "thread",
+        transactional: bool = False,
     ) -> TaskDecorator: ...
 
     def task(
@@ -111,6 +113,7 @@ class JobQ:
         no_retry_on: tuple[type[BaseException], ...] = (),
         headers: Mapping[str, Any] | None = None,
         isolation: Isolation = "thread",
+        transactional: bool = False,
     ) -> Any:
         """Register a function as a task: ``@q.task`` or ``@q.task(queue="mail")``. It stays callable as before.
 
@@ -129,6 +132,10 @@ class JobQ:
         :param isolation: ``thread``: beside other jobs in a runner; ``process``: alone in a process, so that its memory,
             its crash and its end by force are nobody else's. A process for each that runs at the same time costs the
             application's memory, and its import when none is idle: for tasks of seconds, not of milliseconds.
+        :param transactional: give the task a connection (``current_job().connection``, ``.session`` or their async twins)
+            on which its effects and its success commit together, so that they happen exactly once. Costs three round
+            trips a job instead of a share in a batch's, a connection for each slot that has run such a task, and an open
+            transaction for as long as the task runs.
 
         Raises TaskDefinitionError for an unusable signature or option, and for a name that is taken.
         """
@@ -147,6 +154,7 @@ class JobQ:
                 no_retry_on=no_retry_on,
                 headers=headers,
                 isolation=isolation,
+                transactional=transactional,
                 local_names=_local_names(function, frame),
             )
             if (taken := self._tasks.get(made.name)) is not None:

@@ -98,6 +98,14 @@ class NoCurrentJob(JobqError, LookupError):
     """``current_job()`` was called where no worker runs a job."""
 
 
+class NotTransactional(JobqError, LookupError):
+    """``current_job().connection`` or a twin of it in a task that has none of that kind; the message names the mend."""
+
+
+class TransactionEnded(JobqError):
+    """A transactional task committed its transaction, or rolled it back, itself. Its job fails: jobq does that, at its end."""
+
+
 class JobIdUnknown(JobqError, LookupError):
     """The key is held by a job that this REPEATABLE READ or SERIALIZABLE snapshot cannot see; ask again after commit."""
 

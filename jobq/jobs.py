@@ -1,4 +1,4 @@
-"""A job before it is inserted (`NewJob`), after (`JobRef`), and while it runs (`current_job`)."""
+"""A job before it is inserted (`NewJob`) and after (`JobRef`); `jobq.current` is about one that runs."""
 
 from __future__ import annotations
 
@@ -6,14 +6,12 @@ import asyncio
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Generic, Literal, Protocol, TypeVar, get_args
 
 from jobq import jsontext
-from jobq.errors import InvalidOption, JobFailed, JobIdUnknown, JobNotFound, NoCurrentJob, ResultTimeout
+from jobq.errors import InvalidOption, JobFailed, JobIdUnknown, JobNotFound, ResultTimeout
 
 R_co = TypeVar("R_co", covariant=True)
 
@@ -64,8 +62,8 @@ class NewJob:
     def __post_init__(self) -> None:
         _text("queue", self.queue, 100)
         _text("task", self.task, 200)
-        _whole("priority", self.priority, 0, 9)
-        _whole("max_attempts", self.max_attempts, 1, 2**31 - 1)
+        whole("priority", self.priority, 0, 9)
+        whole("max_attempts", self.max_attempts, 1, 2**31 - 1)
         if self.run_at is not None:
             _moment("run_at", self.run_at)
             if self.delay is not None:
@@ -126,7 +124,7 @@ def _text(name: str, value: object, longest: int) -> None:
             raise InvalidOption(f"{name}={value!r} contains a lone surrogate: give Unicode text") from None
 
 
-def _whole(name: str, value: object, least: int, most: int) -> None:
+def whole(name: str, value: object, least: int, most: int) -> None:
     if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
         raise InvalidOption(f"{name}={value!r}: give a whole number between {least} and {most}")
 
@@ -270,61 +268,3 @@ def _pauses() -> Iterator[float]:
     while True:
         yield pause
         pause = min(pause * 1.5, 0.5)
-
-
-# --- While it runs --------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CurrentJob:
-    """The job that the calling task is running."""
-
-    id: int
-    task: str
-    queue: str
-    attempt: int
-    """Which attempt this is; the first is 1."""
-    max_attempts: int
-    headers: Mapping[str, Any] = field(default_factory=dict)
-    deadline: datetime | None = None
-    """When the task's timeout strikes; None without a timeout."""
-    is_cancelled: Callable[[], bool] = field(default=lambda: False, repr=False)
-    report_progress: Callable[[int, int | None], None] = field(default=lambda done, total: None, repr=False)
-
-    @property
-    def cancelled(self) -> bool:
-        """True once an operator has asked to cancel this job: clean up and raise Cancel."""
-        return self.is_cancelled()
-
-    def progress(self, done: int, total: int | None = None) -> None:
-        """Tell operators how far this attempt is: `done` steps, of `total` if that is known.
-
-        Written down about once a second, the last word only: calling it in a tight loop is fine. Raises InvalidOption for
-        anything but whole numbers of 0 to 2**63 - 1.
-        """
-        _whole("progress done", done, 0, 2**63 - 1)
-        if total is not None:
-            _whole("progress total", total, 0, 2**63 - 1)
-        # Plain numbers: a subclass of int need not travel.
-        self.report_progress(int(done), None if total is None else int(total))
-
-
-_current: ContextVar[CurrentJob] = ContextVar("jobq_current_job")
-
-
-def current_job() -> CurrentJob:
-    """Return the job that is being run. Raises NoCurrentJob outside of a task that a worker runs."""
-    try:
-        return _current.get()
-    except LookupError:
-        raise NoCurrentJob("no job is being run here: current_job() is for tasks that a worker runs") from None
-
-
-@contextmanager
-def use_current_job(job: CurrentJob) -> Iterator[None]:
-    """Let `current_job` return `job` inside the with block, in this thread or asyncio task."""
-    token = _current.set(job)
-    try:
-        yield
-    finally:
-        _current.reset(token)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import random
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -11,6 +10,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Generic, Literal, ParamSpec, Protocol, TypeVar, cast, get_args
 
 from jobq.arguments import Arguments
+from jobq.backoff import Backoff
 from jobq.config import Settings
 from jobq.errors import InvalidOption, TaskDefinitionError
 from jobq.jobs import (
@@ -50,35 +50,6 @@ class Inserter(JobSource, Protocol):
     def insert(self, connection: AnyConnection | None, jobs: Sequence[NewJob]) -> list[Inserted]: ...
 
     async def insert_async(self, connection: AnyAsyncConnection | None, jobs: Sequence[NewJob]) -> list[Inserted]: ...
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Backoff:
-    """How long a job waits for its next attempt: exponential, capped, with full jitter.
-
-    After attempt n the wait is drawn evenly from 0 to ``min(cap, base * 2 ** (n - 1))`` seconds, so that jobs that
-    failed together do not come back together.
-    """
-
-    base: float = 2.0
-    """Longest wait after the first attempt, in seconds. Smaller retries sooner, and hits a sick service harder."""
-    cap: float = 3600.0
-    """Longest wait after any attempt, in seconds."""
-
-    def __post_init__(self) -> None:
-        if not 0 < self.base <= self.cap or not self.cap <= 365 * 86400:
-            raise InvalidOption(
-                f"Backoff(base={self.base!r}, cap={self.cap!r}): give seconds, 0 < base <= cap <= one year"
-            )
-
-    def longest(self, attempt: int) -> float:
-        """Return the most seconds to wait after attempt number `attempt` (1 is the first)."""
-        # The exponent is bounded: 2.0 ** 1024 overflows.
-        return min(self.cap, self.base * 2.0 ** min(max(attempt, 1) - 1, 60))
-
-    def delay(self, attempt: int) -> float:
-        """Draw how many seconds to wait after attempt number `attempt` (1 is the first)."""
-        return random.uniform(0, self.longest(attempt))
 
 
 class _Enqueues(ABC, Generic[P, R]):
@@ -162,6 +133,7 @@ class BaseTask(_Enqueues[P, R]):
         no_retry_on: tuple[type[BaseException], ...] = (),
         headers: Mapping[str, Any] | None = None,
         isolation: Isolation = "thread",
+        transactional: bool = False,
         local_names: Mapping[str, Any] | None = None,
     ) -> None:
         self.app = app
@@ -174,6 +146,9 @@ class BaseTask(_Enqueues[P, R]):
         if isolation not in get_args(Isolation):
             raise TaskDefinitionError(f"{self.name}: isolation={isolation!r}: give 'thread' or 'process'")
         self.isolation: Isolation = isolation
+        if not isinstance(transactional, bool):
+            raise TaskDefinitionError(f"{self.name}: transactional={transactional!r}: give True or False")
+        self.transactional = transactional
         try:
             self._template = NewJob(
                 task=self.name,

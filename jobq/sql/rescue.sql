@@ -1,21 +1,25 @@
 -- Take a dead worker's jobs back, if its count of beats is still what the rescuer watched stand still. One statement: the
 -- deleted row is the right to do it, so two rescuers cannot both. The attempt is given back and a crash counted; a job
--- that has seen %(max_losses)s of its workers die is failed.
+-- that has seen %(max_losses)s of its workers die is failed. A row that someone has locked is not waited for, or a dead worker's
+-- transaction that hangs in its commit would hang its rescuers: it is left to release_orphans.sql.
 -- Plan: Index Scan using job_running_idx; no Seq Scan on job.
 WITH dead AS (
     DELETE FROM {schema}.worker WHERE id = %(dead)s AND beats = %(beats)s RETURNING id
+), free AS MATERIALIZED (
+    SELECT job.id FROM {schema}.job AS job, dead
+    WHERE job.worker_id = dead.id AND job.state = 'running'
+    ORDER BY job.id
+    FOR UPDATE OF job SKIP LOCKED
 ), finished AS (
     DELETE FROM {schema}.job AS job
-    USING dead
-    WHERE job.worker_id = dead.id AND job.state = 'running'
+    WHERE job.id = ANY (ARRAY(SELECT id FROM free)) AND job.worker_id = %(dead)s
       AND (job.cancel_requested_at IS NOT NULL OR job.crashes + 1 >= %(max_losses)s)
     RETURNING job.*
 ), requeued AS (
     UPDATE {schema}.job AS job
     SET state = 'ready', run_at = now(), worker_id = NULL, started_at = NULL, attempt = job.attempt - 1,
         crashes = job.crashes + 1
-    FROM dead
-    WHERE job.worker_id = dead.id AND job.state = 'running'
+    WHERE job.id = ANY (ARRAY(SELECT id FROM free)) AND job.worker_id = %(dead)s
       AND job.cancel_requested_at IS NULL AND job.crashes + 1 < %(max_losses)s
     RETURNING job.id, job.claims, job.attempt + 1 AS attempt, job.queue
 ), kept AS (

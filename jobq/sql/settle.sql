@@ -1,5 +1,7 @@
 -- Record executions that did not succeed: back to `ready` (retry, snooze, release, crash) or finished (failed, cancelled,
--- expired), with a row in job_attempt where one is due. Same fence as advance.sql. Returns the ids accepted.
+-- expired), with a row in job_attempt where one is due. Same fence as advance.sql.
+-- A row that someone has locked is not waited for: the transaction of a runner that is lost may still be committing in its
+-- backend, for as long as it likes. Returns the ids that were accepted (true), and those to try again (false).
 -- A job whose cancellation an operator has asked for is not run again: it ends as cancelled.
 -- Plan: Index Scan using job_pkey; no Seq Scan on job.
 WITH ended AS (
@@ -9,12 +11,15 @@ WITH ended AS (
         %(given_back)s::integer[], %(crashes)s::integer[], %(seconds)s::double precision[], %(recorded)s::text[],
         %(error_types)s::text[], %(messages)s::text[], %(tracebacks)s::text[]
     ) AS ended (id, claims, new_state, delay, given_back, crashed, seconds, recorded, error_type, message, traceback)
+), free AS MATERIALIZED (
+    SELECT job.id FROM {schema}.job AS job WHERE job.id = ANY (%(ids)s::bigint[]) ORDER BY job.id FOR UPDATE SKIP LOCKED
 ), finished AS (
     DELETE FROM {schema}.job AS job
     USING ended
     WHERE job.id = ended.id
       AND job.claims = ended.claims
       AND job.worker_id = %(worker)s
+      AND ended.id = ANY (ARRAY(SELECT id FROM free))
       AND (ended.new_state <> 'ready' OR job.cancel_requested_at IS NOT NULL)
     RETURNING job.*, ended.seconds, ended.crashed, ended.recorded, ended.error_type, ended.message, ended.traceback,
               CASE WHEN ended.new_state = 'ready' THEN 'cancelled' ELSE ended.new_state END AS final_state
@@ -26,6 +31,7 @@ WITH ended AS (
     WHERE job.id = ended.id
       AND job.claims = ended.claims
       AND job.worker_id = %(worker)s
+      AND ended.id = ANY (ARRAY(SELECT id FROM free))
       AND ended.new_state = 'ready'
       AND job.cancel_requested_at IS NULL
     RETURNING job.id, job.claims, job.attempt + ended.given_back AS attempt, job.run_at, ended.seconds,
@@ -54,4 +60,10 @@ WITH ended AS (
            traceback
     FROM finished WHERE recorded IS NOT NULL
 )
-SELECT id FROM finished UNION ALL SELECT id FROM requeued
+SELECT id, true FROM finished
+UNION ALL
+SELECT id, true FROM requeued
+UNION ALL
+SELECT job.id, false
+FROM ended JOIN {schema}.job AS job ON job.id = ended.id AND job.claims = ended.claims AND job.worker_id = %(worker)s
+WHERE (SELECT count(*) FROM free) < cardinality(%(ids)s::bigint[]) AND NOT ended.id = ANY (ARRAY(SELECT id FROM free))

@@ -14,10 +14,10 @@ from collections.abc import Callable
 
 import psycopg
 
-from jobq.tasks import Backoff
+from jobq.backoff import Backoff
 from jobq.worker.account import Account
 from jobq.worker.database import Connection, Database, close, fetch, is_connection_loss
-from jobq.worker.frames import Ending, Progress, Setback, Success, head, outcome_size
+from jobq.worker.frames import Ending, Progress, Recorded, Setback, Success, head, outcome_size
 from jobq.worker.lanes import Lanes
 from jobq.worker.lease import Lease
 from jobq.worker.options import WorkerOptions
@@ -36,6 +36,8 @@ RECONCILE_INTERVAL = 5.0
 QUIET = 5
 # How often what running jobs say of their progress is written down.
 PROGRESS_INTERVAL = 1.0
+# When to try a setback again whose job is locked: a transaction of its runner's is still being committed, or undone.
+BUSY_RETRY = 0.25
 _RECONNECT = Backoff(base=0.1, cap=2)
 
 
@@ -63,6 +65,12 @@ class Advance:
         self._lock = asyncio.Lock()
         self._successes: list[Success] = []
         self._setbacks: list[Setback] = []
+        self._busy: dict[tuple[int, int], Setback] = {}
+        """Setbacks whose jobs were locked when they were to be written, until they are tried again."""
+        self._recorded: set[tuple[int, int]] = set()
+        """Executions whose ends runners have written themselves, since the last reconciliation began."""
+        self._landed = 0
+        """How many of these the pace has not heard of."""
         self._account = Account(self._schema, lease, pool)
         self._ended = asyncio.Event()
         self._woken = asyncio.Event()
@@ -99,6 +107,16 @@ class Advance:
         self._ended.set()
         if self._waiting_since is None:
             self._waiting_since = time.monotonic()
+
+    def recorded(self, recorded: Recorded) -> None:
+        """A runner reports an execution that is over and done with: a transactional task's."""
+        self._recorded.add((recorded.id, recorded.claims))
+        if recorded.accepted:
+            self.finished += 1
+            self._landed += 1
+        else:
+            logger.warning("an outcome was refused: the job was no longer ours", extra={"job": recorded.id})
+        self._ended.set()
 
     def progressed(self, progress: Progress) -> None:
         """A runner reports progress; the last word before a round counts."""
@@ -149,6 +167,7 @@ class Advance:
         async with self._lock:
             self._successes.clear()
             self._setbacks.clear()
+            self._busy.clear()
             self._account.forget()
             self._waiting_since = None
 
@@ -215,9 +234,8 @@ class Advance:
             begun = time.monotonic()
             # A notification from here on is about jobs that this claim may not see.
             self._more = False
-            claimed, refused = await self._ledger.advance(
-                connection, self._lease.worker, successes, lanes, max(want, 0)
-            )
+            worker = self._lease.worker
+            claimed, refused = await self._ledger.advance(connection, worker, successes, lanes, max(want, 0))
             del self._successes[: len(successes)]
             self._written()
             self._setbacks += refused
@@ -228,7 +246,8 @@ class Advance:
                     extra={"refused": len(successes) - claimed.accepted - len(refused)},
                 )
             now = time.monotonic()
-            self._pace.measured(now, len(successes), now - begun)
+            landed, self._landed = self._landed, 0
+            self._pace.measured(now, len(successes) + landed, now - begun)
             self._setbacks += [Setback(job.id, job.claims, Ending.EXPIRE, message="expired") for job in claimed.expired]
             found = len(claimed.jobs) + len(claimed.expired)
             if want > 0 and found >= want:
@@ -239,7 +258,7 @@ class Advance:
                 if self.held or not self._lease.fresh:
                     self._setbacks += [Setback(job.id, job.claims, Ending.RELEASE) for job in claimed.jobs]
                 else:
-                    self._pool.give(claimed.jobs)
+                    self._pool.give(claimed.jobs, worker)
 
     def _written(self) -> None:
         self._error = None
@@ -247,7 +266,14 @@ class Advance:
 
     async def _settle(self, connection: Connection) -> None:
         setbacks = head(self._setbacks, outcome_size, MAX_BATCH)
+        settled = await self._ledger.settle(connection, self._lease.worker, setbacks)
+        self.finished += settled.accepted
+        del self._setbacks[: len(setbacks)]
+        self._written()
         for setback in setbacks:
+            if setback.id in settled.busy:
+                self._postpone(setback)
+                continue
             if setback.ending is Ending.RELEASE and setback.message is not None:
                 # A thousand jobs of a task that nobody here knows come back every few seconds.
                 self._repeats.note("a job was put back", setback.message, job=setback.id, reason=setback.message)
@@ -262,13 +288,21 @@ class Advance:
                         "retry_in": round(setback.delay, 1) if setback.ending is not Ending.FAIL else None,
                     },
                 )
-        self.finished += await self._ledger.settle(connection, self._lease.worker, setbacks)
-        del self._setbacks[: len(setbacks)]
-        self._written()
         if any(setback.ending is not Ending.FAIL for setback in setbacks):
             # Some may be ready again at once, others sooner than what was next.
             self._more = True
             self._due_at = None
+
+    def _postpone(self, setback: Setback) -> None:
+        """Try `setback` again in a moment: until its job's row is free, nobody knows whether it is still due."""
+        name = (setback.id, setback.claims)
+
+        def again() -> None:
+            if self._busy.pop(name, None) is not None:
+                self.set_back(setback)
+
+        self._busy[name] = setback
+        asyncio.get_running_loop().call_later(BUSY_RETRY, again)
 
     async def _idle(self) -> None:
         """Sleep until there is reason for a round: an outcome, a notification, the next due job, or the poll."""
@@ -276,7 +310,7 @@ class Advance:
         if self._want() > 0:
             patience = min(patience, await self._until_due())
         self._ended.clear()
-        if self._successes or self._setbacks:
+        if self._successes or self._setbacks or (self._more and self._want() > 0):
             return
         self._trying_since = None
         waits = [asyncio.ensure_future(event.wait()) for event in (self._ended, self._woken)]
@@ -324,12 +358,14 @@ class Advance:
             if self._lanes.refresh((row[0], row[1]) for row in rows):
                 self._more = True
             await self._account.write_progress(connection)
+            self._recorded.clear()
             self._setbacks += await self._account.strays(connection, self._ended_here)
         quiet = not self._pool.held and self._listening()
         self._reconcile_at = time.monotonic() + (self._options.poll_interval * QUIET if quiet else RECONCILE_INTERVAL)
 
     def _ended_here(self) -> set[tuple[int, int]]:
-        return {(s.id, s.claims) for s in self._successes} | {(s.id, s.claims) for s in self._setbacks}
+        ended = {(s.id, s.claims) for s in self._successes} | {(s.id, s.claims) for s in self._setbacks}
+        return ended | self._busy.keys() | self._recorded
 
     async def _drained(self) -> bool:
         """Tell whether no served queue has a job that is due, and nobody is running one."""
@@ -350,11 +386,13 @@ class Advance:
     @property
     def unrecorded(self) -> int:
         """How many executions have ended whose outcomes are not written down."""
-        return len(self._successes) + len(self._setbacks)
+        return len(self._successes) + len(self._setbacks) + len(self._busy)
 
     async def flush(self) -> None:
         """Record a batch of what has ended, claiming nothing; used while stopping. Errors are logged, for another try."""
-        if not self.unrecorded:
+        if not self._successes and not self._setbacks:
+            # Locked ones, if any, come back by themselves.
+            await asyncio.sleep(0.02)
             return
         try:
             await self._step(0)

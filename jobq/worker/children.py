@@ -13,6 +13,7 @@ import time
 from asyncio.subprocess import Process
 from collections.abc import Callable
 from dataclasses import dataclass
+from uuid import UUID
 
 import msgspec
 
@@ -187,14 +188,14 @@ class Child:
             self.to_blame = True
             self.kill("it sent what is no frame")
 
-    def send(self, jobs: list[Job], now: float) -> None:
-        """Give it `jobs`. They count as held from here on, whether it lives to read them or not."""
+    def send(self, jobs: list[Job], worker: UUID, now: float) -> None:
+        """Give it `jobs`, claimed in the name of `worker`. They count as held from here on, lives it to read them or not."""
         self._serial += 1
         self.given += len(jobs)
         for job in jobs:
             self.jobs[job.id] = Held(job=job, since=now, serial=self._serial)
         for batch in frames.batches(jobs, lambda job: len(job.args) + len(job.headers)):
-            self._tell(Run(self._serial, batch))
+            self._tell(Run(self._serial, worker, batch))
 
     def revoke(self, now: float) -> None:
         """Begin to take back what it has not started; `revoked` returns it."""

@@ -14,20 +14,24 @@ import traceback
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, Protocol
+from uuid import UUID
 
 import msgspec
 
-from jobq.errors import Cancel, Fail, InvalidArguments, ResultError, Snooze, TimedOut
-from jobq.jobs import CurrentJob, use_current_job
+from jobq.current import CurrentJob, JobTransaction, use_current_job
+from jobq.errors import Cancel, Fail, InvalidArguments, ResultError, Snooze, TimedOut, TransactionEnded
 from jobq.tasks import BaseTask
-from jobq.worker.frames import Ending, Job, Setback, Success
+from jobq.worker.frames import Ending, Job, Recorded, Setback, Success
 
 # How soon a job comes back whose task this worker does not know: soon enough for the worker that does, late enough not to
 # spin when there is none.
 UNKNOWN_TASK_DELAY = 15.0
 
-Outcome = Success | Setback
+# How soon a transactional job comes back whose transaction could not be begun: it has not run.
+NO_TRANSACTION_DELAY = 1.0
+
+Outcome = Success | Setback | Recorded
 _decode_headers = msgspec.json.Decoder(dict[str, Any]).decode
 
 
@@ -36,6 +40,8 @@ class Execution:
     """An execution under way: what may be asked of it from other threads."""
 
     job: Job
+    worker: UUID
+    """In whose name it is claimed."""
     cancelled: bool = False
     stopping: bool = False
     """The worker shuts down: however the task reacts, the job goes back unpunished unless it succeeds."""
@@ -103,6 +109,26 @@ def _raise_in(thread: int, error: type[BaseException] | None) -> None:
     ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), raised)
 
 
+class Transaction(JobTransaction, Protocol):
+    """The transaction of one execution of a transactional task, driven from the thread that executes it."""
+
+    def succeed(self, result: bytes, seconds: float) -> Recorded:
+        """Commit the task's effects together with the job's success.
+
+        Raises TransactionEnded, ResultError, CommitUnknown, and whatever error made the success impossible.
+        """
+
+    def abandon(self) -> None:
+        """Roll back, if there is still anything to. Raises nothing."""
+
+
+class TransactionSource(Protocol):
+    """Where transactions come from."""
+
+    def begin(self, execution: Execution, *, is_async: bool) -> Transaction:
+        """Begin one for this execution. Raises psycopg.Error."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Executor:
     """Calls tasks. `run_coroutine` runs a coroutine to its end on an event loop, from a thread that is not the loop's."""
@@ -112,6 +138,7 @@ class Executor:
     report_progress: Callable[[Job, int, int | None], None]
     max_result_bytes: int
     max_error_bytes: int
+    transactions: TransactionSource
 
     def execute(self, execution: Execution, started: float) -> Outcome:
         """Run the job to its end. Never raises an Exception: whatever user code does becomes an outcome."""
@@ -122,20 +149,30 @@ class Executor:
             hint = f" (there is {', '.join(map(repr, near))})" if near else ""
             message = f"no task {job.task!r} here{hint}: it waits for a worker whose application has it"
             return Setback(job.id, job.claims, Ending.RELEASE, delay=UNKNOWN_TASK_DELAY, message=message)
+        transaction: Transaction | None = None
         try:
             arguments = task.decode_arguments(job.args)
-            with use_current_job(self._current(execution)):
+            if task.transactional:
+                try:
+                    transaction = self.transactions.begin(execution, is_async=task.is_async)
+                except Exception as error:
+                    return _no_transaction(job, error)
+            with use_current_job(self._current(execution, transaction)):
                 if task.is_async:
                     value = self.run_coroutine(execution, _within(execution, task.function(**arguments)))
                 else:
                     value = execution.call(task.function, arguments)
             result = task.encode_result(value, self.max_result_bytes)
+            if transaction is not None:
+                return transaction.succeed(result, time.monotonic() - started)
         except BaseException as error:
+            if transaction is not None:
+                transaction.abandon()
             # SystemExit and KeyboardInterrupt too: a task that calls sys.exit() ends its job, not its runner.
             return self._setback(execution, task, error, time.monotonic() - started)
         return Success(job.id, job.claims, result, time.monotonic() - started)
 
-    def _current(self, execution: Execution) -> CurrentJob:
+    def _current(self, execution: Execution, transaction: Transaction | None) -> CurrentJob:
         job = execution.job
         return CurrentJob(
             id=job.id,
@@ -147,6 +184,7 @@ class Executor:
             deadline=None if job.timeout is None else datetime.now(UTC) + timedelta(seconds=job.timeout),
             is_cancelled=lambda: execution.cancelled or execution.timed_out,
             report_progress=lambda done, total: self.report_progress(job, done, total),
+            transaction=transaction,
         )
 
     def _setback(self, execution: Execution, task: BaseTask[..., Any], error: BaseException, seconds: float) -> Setback:
@@ -170,7 +208,7 @@ class Executor:
                 return setback(Ending.SNOOZE, None, error.seconds)
             case Cancel():
                 return setback(Ending.CANCEL, None)
-            case Fail() | InvalidArguments() | ResultError():
+            case Fail() | InvalidArguments() | ResultError() | TransactionEnded():
                 return setback(Ending.FAIL, "failed")
             case asyncio.CancelledError() if execution.stopping:
                 return setback(Ending.RELEASE, None)
@@ -181,8 +219,20 @@ class Executor:
         recorded = "timeout" if execution.timed_out else "error"
         if job.attempt >= job.max_attempts:
             return setback(Ending.FAIL, recorded)
+        if isinstance(error, CommitUnknown):
+            # Not the task's doing, so not for its retry_on to say. Should it be committed, this will be refused.
+            return setback(Ending.RETRY, recorded, task.backoff.delay(job.attempt))
         delay = task.retry_delay(error, job.attempt)
         return setback(Ending.FAIL, recorded) if delay is None else setback(Ending.RETRY, recorded, delay)
+
+
+class CommitUnknown(Exception):
+    """The connection was lost during COMMIT: whether it has happened, only the database can tell."""
+
+
+def _no_transaction(job: Job, error: Exception) -> Setback:
+    message = f"its transaction could not be begun: {_text(error)}"
+    return Setback(job.id, job.claims, Ending.RELEASE, delay=NO_TRANSACTION_DELAY, message=clean(message, 2000))
 
 
 async def _within(execution: Execution, coroutine: Coroutine[Any, Any, Any]) -> Any:

@@ -10,6 +10,7 @@ import struct
 from collections.abc import Callable, Iterable, Iterator
 from enum import IntEnum
 from typing import TypeVar
+from uuid import UUID
 
 import msgspec
 
@@ -79,10 +80,22 @@ class Setback(msgspec.Struct, array_like=True, frozen=True, gc=False):
     traceback: str | None = None
 
 
+class Recorded(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """The execution has ended, and there is nothing left to write. Not `accepted`: the job was no longer ours to write."""
+
+    id: int
+    claims: int
+    accepted: bool
+
+
 class Run(msgspec.Struct, array_like=True, tag=1):
-    """To the runner: execute these, in this order, unless the slot table says that `serial` is taken back."""
+    """To the runner: execute these, in this order, unless the slot table says that `serial` is taken back.
+
+    `worker`: in whose name they are claimed.
+    """
 
     serial: int
+    worker: UUID
     jobs: list[Job]
 
 
@@ -117,6 +130,7 @@ class Outcomes(msgspec.Struct, array_like=True, tag=4):
 
     successes: list[Success]
     setbacks: list[Setback]
+    recorded: list[Recorded] = []
 
 
 class Progress(msgspec.Struct, array_like=True, tag=5):
@@ -167,10 +181,12 @@ def batches(items: Iterable[T], size: Callable[[T], int]) -> Iterator[list[T]]:
         yield batch
 
 
-def outcome_size(outcome: Success | Setback) -> int:
+def outcome_size(outcome: Success | Setback | Recorded) -> int:
     """Return about how many bytes an outcome takes, in a frame or a statement."""
     if isinstance(outcome, Success):
         return len(outcome.result)
+    if isinstance(outcome, Recorded):
+        return 0
     return len(outcome.message or "") + len(outcome.traceback or "")
 
 

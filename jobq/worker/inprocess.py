@@ -8,22 +8,26 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import threading
 import time
-from collections.abc import Coroutine
-from dataclasses import dataclass
+from collections.abc import Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass, replace
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
-from psycopg import Connection
+from psycopg import Connection, Cursor
+from psycopg.conninfo import make_conninfo
 from psycopg.rows import tuple_row
 
 from jobq.app import JobQ
+from jobq.config import Settings
 from jobq.sql import statement
 from jobq.worker.execution import Execution, Executor
-from jobq.worker.frames import Ending, Setback, Success
+from jobq.worker.frames import Ending, Recorded, Setback, Success
 from jobq.worker.lanes import Lanes
 from jobq.worker.outcomes import advance_parameters, claimed, settle_parameters
+from jobq.worker.transaction import Transactions
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,58 +47,77 @@ def drain(
     """Run every job that is due, and those that they insert, until none is due or `max_jobs` executions are done.
 
     `connection` must be in autocommit mode, so that each outcome is committed by itself; ValueError when it is not.
-    Jobs of the future, retries among them, are left.
+    Jobs of the future, retries among them, are left. Transactional tasks get connections of their own to the same database.
     """
     if not connection.autocommit:
         raise ValueError("drain(connection=…): give a connection in autocommit mode; each outcome is its own commit")
     schema, worker, lanes = app.settings.schema, uuid4(), Lanes(queues)
     counts = {"succeeded": 0, "failed": 0, "retried": 0}
+    loop = _Loop()
+    transactions = Transactions(_settings(app.settings, connection), loop.run)
     executor = Executor(
         tasks=app.tasks,
-        run_coroutine=_run_coroutine,
+        run_coroutine=loop.run,
         report_progress=lambda job, done, total: None,
         max_result_bytes=app.settings.max_result_bytes,
         max_error_bytes=64 * 1024,
+        transactions=transactions,
     )
-    with connection.cursor(row_factory=tuple_row) as cursor:
+    with closing(loop), closing(transactions), connection.cursor(row_factory=tuple_row) as cursor:
         while max_jobs is None or sum(counts.values()) < max_jobs:
             lanes.refresh((row[0], row[1]) for row in cursor.execute(statement("lanes", schema).query).fetchall())
             query = statement("advance", schema).query
             found = claimed(cursor.execute(query, advance_parameters(worker, [], lanes.arrays(), 1)).fetchall())
             for job in found.expired:
-                expired = Setback(job.id, job.claims, Ending.EXPIRE, message="expired")
-                cursor.execute(statement("settle", schema).query, settle_parameters(worker, [expired]))
+                _settle(cursor, schema, worker, Setback(job.id, job.claims, Ending.EXPIRE, message="expired"))
             if not found.jobs and not found.expired:
                 break
             for job in found.jobs:
-                outcome = executor.execute(Execution(job=job), time.monotonic())
-                if isinstance(outcome, Success):
-                    cursor.execute(query, advance_parameters(worker, [outcome], ([], []), 0))
-                    counts["succeeded"] += 1
-                    continue
-                cursor.execute(statement("settle", schema).query, settle_parameters(worker, [outcome]))
-                counts["failed" if outcome.ending in (Ending.FAIL, Ending.CANCEL) else "retried"] += 1
+                outcome = executor.execute(Execution(job=job, worker=worker), time.monotonic())
+                match outcome:
+                    case Recorded():
+                        counts["succeeded"] += outcome.accepted
+                    case Success():
+                        cursor.execute(query, advance_parameters(worker, [outcome], ([], []), 0))
+                        counts["succeeded"] += 1
+                    case Setback():
+                        _settle(cursor, schema, worker, outcome)
+                        counts["failed" if outcome.ending in (Ending.FAIL, Ending.CANCEL) else "retried"] += 1
     return Drained(**counts)
 
 
-def _run_coroutine(execution: Execution, coroutine: Coroutine[Any, Any, Any]) -> Any:
-    """Run `coroutine` on a loop of its own; in a thread when this one already runs a loop, as under async tests."""
+def _settings(settings: Settings, connection: Connection[Any]) -> Settings:
+    """Return `settings` with the database that `connection` has: transactions must be where the jobs are."""
+    # The DSN has every parameter but the password.
+    return replace(settings, database_url=make_conninfo(connection.info.dsn, password=connection.info.password or None))
+
+
+def _settle(cursor: Cursor[tuple[Any, ...]], schema: str, worker: UUID, setback: Setback) -> None:
+    """Record `setback`; while its job is locked, by a transaction whose connection was lost, wait."""
+    query, parameters = statement("settle", schema).query, settle_parameters(worker, [setback])
+    while [accepted for _, accepted in cursor.execute(query, parameters).fetchall()] == [False]:
+        time.sleep(0.05)
+
+
+class _Loop:
+    """One event loop for all that a drain runs; in threads when the caller's already runs one, as under async tests."""
+
+    def __init__(self) -> None:
+        self._runner = asyncio.Runner(loop_factory=asyncio.new_event_loop)
+
+    def run(self, execution: Execution, coroutine: Coroutine[Any, Any, Any]) -> Any:
+        """Run `coroutine` to its end."""
+        return _undisturbed(lambda: self._runner.run(coroutine, context=contextvars.copy_context()))
+
+    def close(self) -> None:
+        """Cancel what is left, and close the loop."""
+        _undisturbed(self._runner.close)
+
+
+def _undisturbed(work: Callable[[], Any]) -> Any:
     try:
         asyncio.get_running_loop()
     except RuntimeError:
-        return asyncio.run(coroutine)
-    ended: list[Any] = []
-    errors: list[BaseException] = []
-
-    def run() -> None:
-        try:
-            ended.append(asyncio.run(coroutine))
-        except BaseException as error:
-            errors.append(error)
-
-    thread = threading.Thread(target=contextvars.copy_context().run, args=(run,))
-    thread.start()
-    thread.join()
-    if errors:
-        raise errors[0]
-    return ended[0]
+        return work()
+    with ThreadPoolExecutor(1) as elsewhere:
+        return elsewhere.submit(contextvars.copy_context().run, work).result()

@@ -43,6 +43,17 @@ class Claimed:
     accepted: int
 
 
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """What became of setbacks: how many were accepted, and the ids of those whose rows are locked, to be tried again."""
+
+    accepted: int = 0
+    busy: frozenset[int] = frozenset()
+
+    def __add__(self, other: Settled) -> Settled:
+        return Settled(self.accepted + other.accepted, self.busy | other.busy)
+
+
 class Ledger:
     """The statements that change jobs, for one worker on one schema."""
 
@@ -89,8 +100,8 @@ class Ledger:
         rows = await fetch(connection, self._schema, "advance", **advance_parameters(worker, successes, lanes, want))
         return claimed(rows)
 
-    async def settle(self, connection: AsyncConnection[Any], worker: UUID, setbacks: list[Setback]) -> int:
-        """Record `setbacks` and return how many were accepted; a row that cannot be stored is stored without its texts."""
+    async def settle(self, connection: AsyncConnection[Any], worker: UUID, setbacks: list[Setback]) -> Settled:
+        """Record `setbacks` and return what became of them; a row that cannot be stored is stored without its texts."""
         try:
             return await self._settle(connection, worker, setbacks)
         except psycopg.Error as error:
@@ -100,14 +111,12 @@ class Ledger:
                 logger.error("the report of a job cannot be stored", extra={"job": setbacks[0].id, "error": str(error)})
                 return await self._settle(connection, worker, [_plain(setbacks[0], error)])
         middle = len(setbacks) // 2
-        accepted = 0
-        for half in (setbacks[:middle], setbacks[middle:]):
-            accepted += await self.settle(connection, worker, half)
-        return accepted
+        first = await self.settle(connection, worker, setbacks[:middle])
+        return first + await self.settle(connection, worker, setbacks[middle:])
 
-    async def _settle(self, connection: AsyncConnection[Any], worker: UUID, setbacks: list[Setback]) -> int:
+    async def _settle(self, connection: AsyncConnection[Any], worker: UUID, setbacks: list[Setback]) -> Settled:
         rows = await fetch(connection, self._schema, "settle", **settle_parameters(worker, setbacks))
-        return len(rows)
+        return Settled(sum(accepted for _, accepted in rows), frozenset(id_ for id_, accepted in rows if not accepted))
 
 
 def advance_parameters(

@@ -7,9 +7,10 @@ import logging
 import random
 import time
 from collections.abc import Callable, Iterable
+from uuid import UUID
 
+from jobq.backoff import Backoff
 from jobq.errors import AppImportError
-from jobq.tasks import Backoff
 from jobq.worker import verdicts
 from jobq.worker.children import Child
 from jobq.worker.frames import (
@@ -20,6 +21,7 @@ from jobq.worker.frames import (
     Job,
     Outcomes,
     Progress,
+    Recorded,
     Setback,
     Success,
     TaskFacts,
@@ -48,12 +50,14 @@ class RunnerPool:
         *,
         on_success: Callable[[Success], None],
         on_setback: Callable[[Setback], None],
+        on_recorded: Callable[[Recorded], None],
         on_progress: Callable[[Progress], None],
         on_ready: Callable[[], None],
     ) -> None:
         self._options = options
         self._on_success = on_success
         self._on_setback = on_setback
+        self._on_recorded = on_recorded
         self._on_progress = on_progress
         self._on_ready = on_ready
         self._watch = Watch(options)
@@ -146,6 +150,7 @@ class RunnerPool:
                 concurrency=concurrency,
                 max_result_bytes=self._options.settings.max_result_bytes,
                 max_error_bytes=self._options.max_error_bytes,
+                settings=self._options.settings,
                 log_format=self._options.log_format,
                 log_level=self._options.log_level,
             ),
@@ -157,8 +162,8 @@ class RunnerPool:
 
     # --- jobs in, outcomes out --------------------
 
-    def give(self, jobs: Iterable[Job]) -> None:
-        """Hand jobs to the runners: the least loaded first, and those last that are slow to react."""
+    def give(self, jobs: Iterable[Job], worker: UUID) -> None:
+        """Hand jobs, claimed in the name of `worker`, to the runners: the least loaded first, those slow to react last."""
         now = time.monotonic()
         alone: list[Job] = []
         others: list[Job] = []
@@ -167,12 +172,12 @@ class RunnerPool:
             suspect = job.crashes >= QUARANTINE_AFTER or (facts is not None and facts.isolated)
             (alone if suspect else others).append(job)
         if alone:
-            self._solos.give(alone, now)
+            self._solos.give(alone, worker, now)
         ready = [child for child in self._children if child.ready]
         limit = self._options.max_jobs_per_runner
         if len(ready) == 1 and limit is None:
             if others:
-                ready[0].send(others, now)
+                ready[0].send(others, worker, now)
             return
         shares: list[list[Job]] = [[] for _ in ready]
         # A slow runner counts as one whose slots are full: it comes after those that have some free.
@@ -188,17 +193,20 @@ class RunnerPool:
             allowed[index] -= 1
         for child, share in zip(ready, shares, strict=True):
             if share:
-                child.send(share, now)
+                child.send(share, worker, now)
 
     def _hear(self, child: Child, message: FromRunner) -> None:
         match message:
-            case Outcomes(successes, setbacks):
+            case Outcomes(successes, setbacks, recorded):
                 for success in successes:
                     if child.take(success.id, success.claims) is not None:
                         self._on_success(success)
                 for setback in setbacks:
                     if child.take(setback.id, setback.claims) is not None:
                         self._on_setback(setback)
+                for record in recorded:
+                    if child.take(record.id, record.claims) is not None:
+                        self._on_recorded(record)
                 if child in self._solos.children:
                     self._solos.assign(time.monotonic())
             case Progress():

@@ -24,6 +24,7 @@ from concurrent.futures import Future
 from contextvars import copy_context
 from queue import Empty, SimpleQueue
 from typing import Any, NoReturn
+from uuid import UUID
 
 import msgspec
 
@@ -40,6 +41,7 @@ from jobq.worker.frames import (
     Job,
     Outcomes,
     Progress,
+    Recorded,
     Run,
     Setback,
     TaskFacts,
@@ -47,6 +49,7 @@ from jobq.worker.frames import (
 )
 from jobq.worker.slots import SlotTable
 from jobq.worker.spec import Spec
+from jobq.worker.transaction import Transactions
 
 logger = logging.getLogger("jobq.runner")
 
@@ -63,8 +66,8 @@ class Runner:
         self._connection = connection
         self._table = table
         self._spec = spec
-        self._inbox: SimpleQueue[tuple[int, Job]] = SimpleQueue()
-        """Jobs, each with the serial of its frame."""
+        self._inbox: SimpleQueue[tuple[int, UUID, Job]] = SimpleQueue()
+        """Jobs, each with the serial of its frame and in whose name it is claimed."""
         self._outbox: SimpleQueue[Outcome | None] = SimpleQueue()
         """What has ended; None: look at the progress."""
         self._progress: dict[int, Progress] = {}
@@ -90,6 +93,7 @@ class Runner:
             report_progress=self._report_progress,
             max_result_bytes=self._spec.max_result_bytes,
             max_error_bytes=self._spec.max_error_bytes,
+            transactions=Transactions(self._spec.settings, self._run_coroutine),
         )
         for slot in range(self._spec.concurrency):
             self._thread(f"jobq-slot-{slot}", self._serve_slot, slot)
@@ -149,7 +153,7 @@ class Runner:
     def _serve_slot(self, slot: int) -> None:
         take, put, running, table = self._inbox.get, self._outbox.put, self._running, self._table
         while True:
-            serial, job = take()
+            serial, worker, job = take()
             started = time.monotonic()
             deadline = None if job.timeout is None else started + job.timeout
             # In this order (slots.py): a job that was taken back before it started is no longer ours.
@@ -157,7 +161,7 @@ class Runner:
             if serial <= table.revoked:
                 table.clear(slot)
                 continue
-            execution = running[job.id] = Execution(job=job, deadline=deadline)
+            execution = running[job.id] = Execution(job=job, worker=worker, deadline=deadline)
             outcome = self._executor.execute(execution, started)
             # Idle before the outcome is out: a crash between the two can only repeat the job, never blame it.
             table.clear(slot)
@@ -210,9 +214,9 @@ class Runner:
             if len(prefix) < frames.LENGTH_SIZE:
                 _exit(0)
             match frames.decode_to_runner(stream.read(frames.length(prefix))):
-                case Run(serial, jobs):
+                case Run(serial, worker, jobs):
                     for job in jobs:
-                        self._inbox.put((serial, job))
+                        self._inbox.put((serial, worker, job))
                 case CancelJobs(ids, stopping):
                     for job_id in ids:
                         if (execution := self._running.get(job_id)) is not None:
@@ -233,7 +237,8 @@ class Runner:
             for batch in frames.batches(ended, outcome_size):
                 successes = [outcome for outcome in batch if isinstance(outcome, frames.Success)]
                 setbacks = [outcome for outcome in batch if isinstance(outcome, Setback)]
-                self._send(Outcomes(successes, setbacks))
+                recorded = [outcome for outcome in batch if isinstance(outcome, Recorded)]
+                self._send(Outcomes(successes, setbacks, recorded))
 
     def _send(self, message: frames.FromRunner) -> None:
         with self._send_lock:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Callable
+from uuid import UUID
 
 from jobq.worker.children import Child
 from jobq.worker.frames import Job
@@ -30,7 +31,8 @@ class Solos:
         self._limit = limit
         self._most = most
         self._hire = hire
-        self._waiting: deque[tuple[Job, float]] = deque()
+        self._waiting: deque[tuple[Job, UUID, float]] = deque()
+        """Jobs, each with in whose name it is claimed, and since when it waits."""
         self.children: list[Child] = []
 
     def __len__(self) -> int:
@@ -39,11 +41,11 @@ class Solos:
 
     def waiting(self) -> list[Job]:
         """Return the jobs that wait here for a process."""
-        return [job for job, _ in self._waiting]
+        return [job for job, _, _ in self._waiting]
 
-    def give(self, jobs: list[Job], now: float) -> None:
-        """Take jobs over; those for which no process is idle wait for one."""
-        self._waiting.extend((job, now) for job in jobs)
+    def give(self, jobs: list[Job], worker: UUID, now: float) -> None:
+        """Take jobs over, claimed in the name of `worker`; those for which no process is idle wait for one."""
+        self._waiting.extend((job, worker, now) for job in jobs)
         self.assign(now)
 
     def assign(self, now: float) -> None:
@@ -59,20 +61,20 @@ class Solos:
                     logger.error("no runner can be started", extra={"error": str(error)})
                     return
                 self.children.append(child)
-            job, _ = self._waiting.popleft()
-            child.send([job], now)
+            job, worker, _ = self._waiting.popleft()
+            child.send([job], worker, now)
 
     def overdue(self, now: float) -> list[Job]:
         """Return the jobs that have waited for too long, and let go of them."""
         back = []
-        while self._waiting and now - self._waiting[0][1] > WAIT_AT_MOST:
+        while self._waiting and now - self._waiting[0][2] > WAIT_AT_MOST:
             back.append(self._waiting.popleft()[0])
         return back
 
     def withdraw(self, ids: set[int] | None = None) -> list[Job]:
         """Return the waiting jobs (those of `ids` only), and let go of them."""
-        back = [job for job, _ in self._waiting if ids is None or job.id in ids]
-        self._waiting = deque((job, since) for job, since in self._waiting if ids is not None and job.id not in ids)
+        back = [job for job, _, _ in self._waiting if ids is None or job.id in ids]
+        self._waiting = deque(waiting for waiting in self._waiting if ids is not None and waiting[0].id not in ids)
         return back
 
     def dismiss_idle(self, now: float) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from jobq.config import Settings
 from jobq.logs import LogFormat
 
 
@@ -16,5 +17,7 @@ class Spec(msgspec.Struct, kw_only=True, frozen=True):
     concurrency: int
     max_result_bytes: int
     max_error_bytes: int
+    settings: Settings
+    """Where the jobs are: the worker's own, for the transactions of transactional tasks."""
     log_format: LogFormat
     log_level: str

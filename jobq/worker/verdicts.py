@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 
-from jobq.tasks import Backoff
+from jobq.backoff import Backoff
 from jobq.worker.frames import Ending, Job, Setback, TaskFacts
 from jobq.worker.slots import Started
 

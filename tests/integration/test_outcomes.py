@@ -10,7 +10,7 @@ import pytest
 from jobq.config import Settings
 from jobq.worker.database import connect
 from jobq.worker.frames import Ending, Job, Setback, Success
-from jobq.worker.outcomes import Ledger
+from jobq.worker.outcomes import Ledger, Settled
 from tests.support import apps
 from tests.support.jobs import Jobs
 
@@ -31,7 +31,7 @@ async def test_one_bad_result_is_found_by_halving(database_url: str, jobs: Jobs,
         assert (done.accepted, done.jobs) == (6, [])
         (setback,) = refused
         assert (setback.id, setback.ending) == (poison.id, Ending.FAIL)
-        assert await ledger.settle(connection, worker, refused) == 1
+        assert await ledger.settle(connection, worker, refused) == Settled(1)
     assert jobs.wait(poison.id)["state"] == "failed"
     assert "cannot be stored" in jobs.wait(poison.id)["error"]
     assert jobs.one("SELECT count(*) FROM jobq.job_history WHERE state = 'succeeded'") == 6
@@ -47,7 +47,7 @@ async def test_a_report_that_cannot_be_stored_is_replaced_by_why(database_url: s
             return Setback(job.id, job.claims, Ending.FAIL, recorded="failed", error_type="E", message=message)
 
         setbacks = [failed(job, "plain" if n != 2 else "nul \x00 here") for n, job in enumerate(claimed.jobs)]
-        assert await ledger.settle(connection, worker, setbacks) == 4
+        assert await ledger.settle(connection, worker, setbacks) == Settled(4)
     errors = [row["error"] for row in jobs.all("SELECT error FROM jobq.job_history ORDER BY id")]
     assert [error == "plain" for error in errors] == [True, True, False, True]
     assert "cannot be stored" in errors[2]
@@ -63,7 +63,7 @@ async def test_a_late_outcome_is_refused(database_url: str, jobs: Jobs) -> None:
         for late, number in ((uuid4(), claims), (worker, claims - 1), (worker, claims + 1)):
             done, _ = await ledger.advance(connection, late, [Success(job, number, b"1", 0.1)], ([], []), 0)
             assert done.accepted == 0
-            assert await ledger.settle(connection, late, [Setback(job, number, Ending.FAIL)]) == 0
+            assert await ledger.settle(connection, late, [Setback(job, number, Ending.FAIL)]) == Settled()
     assert jobs.live(job) is not None
 
 

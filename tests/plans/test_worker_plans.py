@@ -104,6 +104,33 @@ def test_settle(full: psycopg.Connection[Any], mode: str) -> None:
         },
     )
     assert not {"Seq Scan on job", "Hash Join", "Merge Join"} & kinds(nodes)
+    # 100 locked, 100 looked at for their end, 100 updated; nothing more unless some are locked by others.
+    assert rows_read(nodes, "job") == 300
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_succeed(full: psycopg.Connection[Any], mode: str) -> None:
+    """On the application's planner settings, whatever they are."""
+    (job,) = running_ids(full)[:1]
+    parameters = {"id": job, "claims": 1, "worker": WORKER, "execution": f"{job}/1", "seconds": 0.1, "result": "null"}
+    full.rollback()
+    full.execute("SELECT set_config('jobq.execution', %s, false)", (f"{job}/1",))
+    full.commit()
+    nodes = explain(full, mode, "succeed", parameters)
+    assert "Seq Scan on job" not in kinds(nodes)
+    assert "job_pkey" in {node.get("Index Name") for node in nodes}
+    assert rows_read(nodes, "job") == 1
+    assert rows_read(nodes, "job_key") == 0
+    # The same for an execution of another transaction: it reads nothing at all.
+    assert rows_read(explain(full, mode, "succeed", parameters | {"execution": "0/0"}), "job") == 0
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_progress(full: psycopg.Connection[Any], mode: str) -> None:
+    ids = running_ids(full)
+    said = {"ids": ids, "claims": [1] * 100, "done": [1] * 100, "totals": [None] * 100}
+    nodes = explain(full, mode, "progress", {"worker": WORKER, **said})
+    assert not {"Seq Scan on job", "Hash Join", "Merge Join"} & kinds(nodes)
     assert rows_read(nodes, "job") == 200
 
 

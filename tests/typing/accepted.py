@@ -44,6 +44,25 @@ def send_receipt(order_id: int, template: str = "plain", *, copy_to: list[str] |
     return Order(order_id, [])
 
 
+@q.task(transactional=True)
+def pay(amount: int) -> int:
+    job = current_job()
+    assert_type(job.connection, psycopg.Connection[tuple[Any, ...]])
+    assert_type(job.session, Session)
+    bare.enqueue(job.connection, amount)
+    bare.options(delay=1).enqueue(job.session, amount)
+    return amount
+
+
+@q.task(queue="mail", transactional=True)
+async def pay_later(amount: int) -> int:
+    job = current_job()
+    assert_type(job.async_connection, psycopg.AsyncConnection[tuple[Any, ...]])
+    assert_type(job.async_session, AsyncSession)
+    await bare.enqueue_async(job.async_connection, amount)
+    return amount
+
+
 @q.task(queue="web", timeout=datetime.timedelta(minutes=1))
 async def fetch(url: str, retries: int = 3) -> bytes:
     return b""
@@ -136,6 +155,12 @@ def references(session: Session) -> None:
     state = ref.status()
     if state == "succeeded" or state == "parked":
         return
+
+
+def transactional_tasks_are_typed_as_others(session: Session) -> None:
+    assert_type(pay(1), int)
+    assert_type(pay.enqueue(session, 1), JobRef[int])
+    assert_type(pay_later.options(key="k").submit(2).result(), int)
 
 
 def a_task_is_a_task() -> tuple[Task[[int], str], AsyncTask[[], None]]:

@@ -9,7 +9,7 @@ from sqlalchemy import Engine
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 
-from jobq import AsyncTask, Backoff, JobQ, Snooze
+from jobq import AsyncTask, Backoff, JobQ, Snooze, current_job
 
 q = JobQ()
 
@@ -98,6 +98,24 @@ def wrong_queue() -> None: ...
 
 @q.task(retries=3)  # error
 def wrong_option() -> None: ...
+
+
+@q.task(transactional="yes")  # error
+def wrong_transactional() -> None: ...
+
+
+@q.task(transactional=True)
+def pay(amount: int) -> int:
+    job = current_job()
+    session: AsyncSession = job.session  # error
+    rows: psycopg.AsyncConnection[Any] = job.connection  # error
+    job.connection = None  # error
+    job.transaction.commit()  # error
+    send_receipt.enqueue(job.async_connection, 1)  # error
+    send_receipt.options(transactional=True)  # error
+    pay.enqueue(job.connection, "1")  # error
+    print(session, rows)
+    return amount
 
 
 @q.task(backoff=2)  # error

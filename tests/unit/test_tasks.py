@@ -22,13 +22,14 @@ from jobq import (
     JobQ,
     NewJob,
     NoCurrentJob,
+    NotTransactional,
     Task,
     TaskDefinitionError,
     UnknownTask,
     current_job,
 )
 from jobq.app import load
-from jobq.jobs import use_current_job
+from jobq.current import use_current_job
 
 
 @pytest.fixture
@@ -98,6 +99,23 @@ def test_a_job_carries_what_the_task_and_its_options_say(q: JobQ) -> None:
     )
     assert send.options(delay=timedelta(seconds=90)).job(1).delay == 90
     assert send.options(key="k", key_holds="until_started").job(1).key_holds == "until_started"
+
+
+def test_transactional_is_a_truth(q: JobQ) -> None:
+    @q.task(transactional=True)
+    def pay() -> None: ...
+
+    assert pay.transactional
+    assert not q.task(name="other")(lambda: None).transactional
+    with pytest.raises(TaskDefinitionError, match=r"shop: transactional='yes': give True or False"):
+        q.task(name="shop", transactional="yes")(lambda: None)  # type: ignore[call-overload]
+
+
+@pytest.mark.parametrize("of", ["connection", "session", "async_connection", "async_session"])
+def test_a_job_without_a_transaction_says_how_to_have_one(of: str) -> None:
+    job = CurrentJob(id=1, task="send", queue="q", attempt=1, max_attempts=1)
+    with pytest.raises(NotTransactional, match=rf"current_job\(\)\.{of}: task 'send'.*@q.task\(transactional=True\)"):
+        getattr(job, of)
 
 
 def test_a_wrong_call_is_a_type_error_before_any_connection(q: JobQ) -> None:

@@ -1,0 +1,127 @@
+"""A job while it runs: what its task may ask of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Protocol
+
+from jobq.errors import NoCurrentJob, NotTransactional
+from jobq.jobs import whole
+
+if TYPE_CHECKING:
+    import psycopg
+    from psycopg.rows import TupleRow
+    from sqlalchemy.ext.asyncio import AsyncSession
+    from sqlalchemy.orm import Session
+
+
+class JobTransaction(Protocol):
+    """The transaction of a transactional task. What the task's kind does not have raises NotTransactional."""
+
+    @property
+    def connection(self) -> psycopg.Connection[TupleRow]: ...
+
+    @property
+    def session(self) -> Session: ...
+
+    @property
+    def async_connection(self) -> psycopg.AsyncConnection[TupleRow]: ...
+
+    @property
+    def async_session(self) -> AsyncSession: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CurrentJob:
+    """The job that the calling task is running."""
+
+    id: int
+    task: str
+    queue: str
+    attempt: int
+    """Which attempt this is; the first is 1."""
+    max_attempts: int
+    headers: Mapping[str, Any] = field(default_factory=dict)
+    deadline: datetime | None = None
+    """When the task's timeout strikes; None without a timeout."""
+    is_cancelled: Callable[[], bool] = field(default=lambda: False, repr=False)
+    report_progress: Callable[[int, int | None], None] = field(default=lambda done, total: None, repr=False)
+    transaction: JobTransaction | None = field(default=None, repr=False)
+    """What `connection`, `session` and their asynchronous twins come from; None unless the task is transactional."""
+
+    @property
+    def cancelled(self) -> bool:
+        """True once an operator has asked to cancel this job: clean up and raise Cancel."""
+        return self.is_cancelled()
+
+    def progress(self, done: int, total: int | None = None) -> None:
+        """Tell operators how far this attempt is: `done` steps, of `total` if that is known.
+
+        Written down about once a second, the last word only: calling it in a tight loop is fine. Raises InvalidOption for
+        anything but whole numbers of 0 to 2**63 - 1.
+        """
+        whole("progress done", done, 0, 2**63 - 1)
+        if total is not None:
+            whole("progress total", total, 0, 2**63 - 1)
+        # Plain numbers: a subclass of int need not travel.
+        self.report_progress(int(done), None if total is None else int(total))
+
+    @property
+    def connection(self) -> psycopg.Connection[TupleRow]:
+        """The connection of a transactional ``def`` task, in the transaction that commits with the job's success.
+
+        What is done on it, further jobs enqueued on it included, counts if and only if the job succeeds. Nest with
+        ``connection.transaction()``; to undo everything, raise. Raises NotTransactional.
+        """
+        return self._transaction("connection").connection
+
+    @property
+    def session(self) -> Session:
+        """A SQLAlchemy Session on that same transaction, made at the first use and flushed at the end.
+
+        Nest with ``session.begin_nested()``; ``commit()`` raises TransactionEnded. Raises NotTransactional.
+        """
+        return self._transaction("session").session
+
+    @property
+    def async_connection(self) -> psycopg.AsyncConnection[TupleRow]:
+        """The connection of a transactional ``async def`` task, like `connection`."""
+        return self._transaction("async_connection").async_connection
+
+    @property
+    def async_session(self) -> AsyncSession:
+        """A SQLAlchemy AsyncSession on that same transaction, like `session`. Needs SQLAlchemy's extra ``asyncio``."""
+        return self._transaction("async_session").async_session
+
+    def _transaction(self, wanted: str) -> JobTransaction:
+        if self.transaction is None:
+            raise NotTransactional(
+                f"current_job().{wanted}: task {self.task!r} has no transaction; define it with "
+                "@q.task(transactional=True)"
+            )
+        return self.transaction
+
+
+_current: ContextVar[CurrentJob] = ContextVar("jobq_current_job")
+
+
+def current_job() -> CurrentJob:
+    """Return the job that is being run. Raises NoCurrentJob outside of a task that a worker runs."""
+    try:
+        return _current.get()
+    except LookupError:
+        raise NoCurrentJob("no job is being run here: current_job() is for tasks that a worker runs") from None
+
+
+@contextmanager
+def use_current_job(job: CurrentJob) -> Iterator[None]:
+    """Let `current_job` return `job` inside the with block, in this thread or asyncio task."""
+    token = _current.set(job)
+    try:
+        yield
+    finally:
+        _current.reset(token)

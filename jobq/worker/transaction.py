@@ -1,0 +1,213 @@
+"""The transactions of transactional tasks: begun before the task, committed with its success, or rolled back.
+
+A transaction belongs to one execution, its connection to one slot of one kind, kept from job to job. Before each, the
+session is brought back to how it was connected: settings, roles, cursors, temporary tables, advisory locks, listening. What
+is prepared stays, or nothing would ever be prepared twice.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Coroutine
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+from psycopg import sql
+from psycopg.pq import TransactionStatus
+from psycopg.rows import TupleRow
+
+from jobq.config import Settings
+from jobq.errors import NotTransactional, ResultError, TransactionEnded
+from jobq.sql import statement
+from jobq.worker.execution import CommitUnknown, Execution, Transaction
+from jobq.worker.frames import Recorded
+from jobq.worker.links import AsyncLink, Link, SyncLink
+
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncSession
+    from sqlalchemy.orm import Session
+
+# One message, one round trip. The session is reset in a transaction of its own: rolling the task's back must not undo it,
+# and a default of the former task's must not govern it. `jobq.execution` is how succeed.sql knows this transaction again.
+_BEGIN = sql.SQL(
+    "BEGIN; SET SESSION AUTHORIZATION DEFAULT; RESET ALL; CLOSE ALL; UNLISTEN *; DISCARD TEMP; DISCARD SEQUENCES; "
+    "SELECT pg_advisory_unlock_all(); COMMIT; "
+    "BEGIN; SET LOCAL jobq.execution = {execution}; SET LOCAL application_name = {name}"
+)
+_IDLE_LIMIT = sql.SQL("; SET LOCAL idle_in_transaction_session_timeout = {limit}")
+# What a session may idle beyond its job's timeout before the server ends it: by then its runner should have.
+_IDLE_GRACE = 5.0
+
+_ENDED = (
+    "the task ended its transaction by itself: leave the commit to jobq, which commits it with the job's success, and raise "
+    "to roll back; for a part of it, use connection.transaction() or session.begin_nested()"
+)
+_FAILED = (
+    "a statement failed and the task went on: its transaction can only be rolled back; wrap what may fail in "
+    "connection.transaction() or session.begin_nested()"
+)
+
+
+class Transactions:
+    """The transactions of one process. `run_coroutine` is the executor's."""
+
+    def __init__(self, settings: Settings, run_coroutine: Callable[[Execution, Coroutine[Any, Any, Any]], Any]) -> None:
+        self._settings = settings
+        self._run_coroutine = run_coroutine
+        self._slot = threading.local()
+
+    def begin(self, execution: Execution, *, is_async: bool) -> Transaction:
+        """Begin a transaction on this slot's connection, made anew when it is broken. Raises psycopg.Error."""
+        link, fresh = self._link(is_async), False
+        if isinstance(link, AsyncLink):
+            # An execution of its own: to cancel the task's must not interrupt what is done around it.
+            link.run = lambda coroutine: self._run_coroutine(
+                Execution(job=execution.job, worker=execution.worker), coroutine
+            )
+        opening = _opening(execution)
+        while True:
+            if not link.usable:
+                link.connect(self._settings)
+                fresh = True
+            try:
+                link.begin(opening)
+            except psycopg.Error:
+                link.drop()
+                # One that was kept may have died since; one just made has not.
+                if fresh:
+                    raise
+            else:
+                return _Transaction(link, execution, self._settings.schema)
+
+    def close(self) -> None:
+        """Close the connections of this thread's slot."""
+        for link in vars(self._slot).values():
+            link.drop()
+
+    def _link(self, is_async: bool) -> Link:
+        kept: Link | None = getattr(self._slot, "asynchronous" if is_async else "synchronous", None)
+        if kept is not None:
+            return kept
+        if is_async:
+            self._slot.asynchronous = made = AsyncLink()
+            return made
+        self._slot.synchronous = plain = SyncLink()
+        return plain
+
+
+class _Transaction:
+    """One execution's transaction; see `jobq.worker.execution.Transaction`."""
+
+    def __init__(self, link: Link, execution: Execution, schema: str) -> None:
+        self._link = link
+        self._execution = execution
+        self._success = statement("succeed", schema)
+
+    @property
+    def connection(self) -> psycopg.Connection[TupleRow]:
+        return self._synchronous("connection").connection
+
+    @property
+    def session(self) -> Session:
+        return self._synchronous("session").session
+
+    @property
+    def async_connection(self) -> psycopg.AsyncConnection[TupleRow]:
+        return self._asynchronous("async_connection").connection
+
+    @property
+    def async_session(self) -> AsyncSession:
+        return self._asynchronous("async_session").session
+
+    def _synchronous(self, wanted: str) -> SyncLink:
+        if isinstance(self._link, SyncLink):
+            return self._link
+        raise NotTransactional(
+            f"current_job().{wanted}: {self._execution.job.task!r} is an async task: use current_job().async_{wanted}"
+        )
+
+    def _asynchronous(self, wanted: str) -> AsyncLink:
+        if isinstance(self._link, AsyncLink):
+            return self._link
+        raise NotTransactional(
+            f"current_job().{wanted}: {self._execution.job.task!r} is a `def` task: use current_job()."
+            f"{wanted.removeprefix('async_')}"
+        )
+
+    def succeed(self, result: bytes, seconds: float) -> Recorded:
+        job, link = self._execution.job, self._link
+        link.flush()
+        self._check()
+        parameters = {
+            "id": job.id,
+            "claims": job.claims,
+            "worker": self._execution.worker,
+            "execution": _name(self._execution),
+            "seconds": seconds,
+            "result": result.decode(),
+        }
+        try:
+            accepted, begun_for = link.fetch(self._success.query, parameters)
+        except psycopg.DataError as error:
+            raise ResultError(f"the job ran, but its result cannot be stored: {error}") from error
+        if begun_for != parameters["execution"]:
+            raise TransactionEnded(_ENDED)
+        if not accepted:
+            self.abandon()
+            return Recorded(job.id, job.claims, accepted=False)
+        try:
+            link.commit()
+        except psycopg.Error as error:
+            # With the connection intact it is the server's answer: a deferred constraint, a serialization failure.
+            if link.usable:
+                raise
+            raise CommitUnknown(
+                f"the connection was lost during COMMIT, which may or may not have happened: {str(error).strip()}"
+            ) from error
+        self._leave(lambda: None)
+        return Recorded(job.id, job.claims, accepted=True)
+
+    def _check(self) -> None:
+        """Raise unless the transaction is still open and can be committed."""
+        link = self._link
+        if not link.usable:
+            raise psycopg.OperationalError("the connection of the task's transaction was lost, or closed by the task")
+        match link.status:
+            case TransactionStatus.INTRANS if link.undone is None:
+                return
+            case TransactionStatus.INERROR:
+                raise psycopg.errors.InFailedSqlTransaction(_FAILED)
+            case TransactionStatus.ACTIVE:
+                raise psycopg.ProgrammingError("a statement of the task's transaction is still under way")
+        raise psycopg.errors.InFailedSqlTransaction(_FAILED) if link.undone == "failed" else TransactionEnded(_ENDED)
+
+    def abandon(self) -> None:
+        link = self._link
+        if link.usable and link.status in (TransactionStatus.INTRANS, TransactionStatus.INERROR):
+            self._leave(link.rollback)
+        else:
+            # Lost; or ended by the task, which may have done more to it; or still in use by a thread that it has left behind.
+            link.drop()
+
+    def _leave(self, how: Callable[[], None]) -> None:
+        """Leave the connection as the next job expects it; without it, the server rolls back by itself."""
+        try:
+            how()
+            self._link.end()
+        except Exception:
+            self._link.drop()
+
+
+def _opening(execution: Execution) -> bytes:
+    job = execution.job
+    opening = _BEGIN.format(
+        execution=_name(execution), name=f"jobq task {job.task}".encode()[:63].decode("utf-8", "ignore")
+    )
+    if job.timeout is not None:
+        limit = int(min((job.timeout + _IDLE_GRACE) * 1000, 2**31 - 1))
+        opening += _IDLE_LIMIT.format(limit=limit)
+    return opening.as_bytes(None)
+
+
+def _name(execution: Execution) -> str:
+    return f"{execution.job.id}/{execution.job.claims}"
