@@ -265,7 +265,7 @@ def load(spec: str) -> JobQ:
         sys.path.insert(0, here)
     try:
         module = importlib.import_module(module_name)
-    except Exception as error:  # whatever the user's module raises, the sentence must name it
+    except (Exception, SystemExit) as error:  # whatever the user's module raises, the sentence must name it
         if isinstance(error, ModuleNotFoundError) and error.name and f"{module_name}.".startswith(f"{error.name}."):
             raise AppImportError(f"{spec!r}: there is no module {error.name!r} in {here} or on the path") from error
         raise AppImportError(f"{spec!r}: importing {module_name} raised {type(error).__name__}: {error}") from error

@@ -136,6 +136,34 @@ def redact_url(url: str) -> str:
     return urlunsplit(parts._replace(netloc=f"{user}{':***' if colon else ''}{at}{hosts}", query=query))
 
 
+# What a server or libpq says when nobody can connect, and what to do about it.
+_MENDS = (
+    (
+        "password authentication failed",
+        "correct the user and the password in JOBQ_DATABASE_URL (or PGPASSWORD, ~/.pgpass)",
+    ),
+    ("no password supplied", "give a password in JOBQ_DATABASE_URL, PGPASSWORD or ~/.pgpass"),
+    ("resolve host", "correct the host in JOBQ_DATABASE_URL, or the name service"),
+    ("translate host name", "correct the host in JOBQ_DATABASE_URL, or the name service"),
+    ("no pg_hba.conf entry", "let the server's pg_hba.conf admit this role from here"),
+    ("too many connections", "raise max_connections, or use fewer"),
+    ("too many clients", "raise max_connections, or use fewer"),
+    ("standby", "name the primary in JOBQ_DATABASE_URL, or every host"),
+    ("read-only", "name the primary in JOBQ_DATABASE_URL, or every host"),
+    ('database "', "create that database, or correct the name in JOBQ_DATABASE_URL"),
+    ('role "', "create that role (deploy/roles.sql), or correct the user in JOBQ_DATABASE_URL"),
+)
+
+
+def unreachable(url: str, error: BaseException | str) -> str:
+    """Return the sentence for a database that cannot be reached: where, why, and the mend."""
+    text = str(error).strip()
+    mend = next((mend for sign, mend in _MENDS if sign in text), "is it running, and is JOBQ_DATABASE_URL right?")
+    # libpq adds what could be the matter, a line for each; SQLAlchemy where to read of it.
+    reason = text.partition("\n")[0].removeprefix("connection failed: ").rstrip("?. ")
+    return f"cannot reach the database {redact_url(url)}: {reason}; {mend}"
+
+
 def _parse(variable: str, text: str, default: Any) -> Any:
     kind = type(default) if default is not None else str
     try:

@@ -21,7 +21,7 @@ from alembic.util import CommandError
 from sqlalchemy import Connection, create_engine, pool
 from sqlalchemy.exc import OperationalError
 
-from jobq.config import libpq_url
+from jobq.config import libpq_url, unreachable
 from jobq.errors import ConfigurationError, DatabaseUnavailable, SchemaError
 
 VERSION_TABLE = "schema_version"
@@ -150,9 +150,13 @@ def _connect(database_url: str) -> Iterator[Connection]:
             creator=lambda: psycopg.connect(url, connect_timeout=10, application_name="jobq migrate"),
             poolclass=pool.NullPool,
         )
-        with engine.connect() as connection:
+        opened = engine.connect()
+    except OperationalError as error:
+        raise DatabaseUnavailable(unreachable(url, str(error.orig))) from error
+    try:
+        with opened as connection:
             yield connection
     except OperationalError as error:
-        if error.connection_invalidated or "connect" in str(error.orig):
-            raise DatabaseUnavailable(f"cannot reach the database: {str(error.orig).strip()}") from error
+        if error.connection_invalidated:
+            raise DatabaseUnavailable(unreachable(url, str(error.orig))) from error
         raise

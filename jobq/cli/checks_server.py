@@ -10,6 +10,7 @@ from typing import Any
 import psycopg
 
 from jobq import queries
+from jobq.cli.checks_load import shortened
 from jobq.cli.exits import Exit
 from jobq.cli.findings import Check, Finding, Status, rows
 from jobq.cli.output import duration, plural
@@ -125,11 +126,11 @@ def _autovacuum(connection: psycopg.Connection[Any], schema: str) -> Iterator[Fi
 
 
 def _transactions(connection: psycopg.Connection[Any], _schema: str) -> Iterator[Finding]:
-    for pid, who, state, seconds in rows(
+    for pid, who, state, seconds, query in rows(
         connection,
         "SELECT pid, concat_ws(' ', usename, nullif(application_name, '')),"
         " coalesce(state, backend_type),"
-        " extract(epoch FROM clock_timestamp() - xact_start)::double precision FROM pg_stat_activity"
+        " extract(epoch FROM clock_timestamp() - xact_start)::double precision, query FROM pg_stat_activity"
         " WHERE (backend_xmin IS NOT NULL OR backend_xid IS NOT NULL) AND pid <> pg_backend_pid()"
         " AND backend_type <> 'autovacuum worker'"
         " AND xact_start < clock_timestamp() - make_interval(secs => %s) ORDER BY xact_start LIMIT 5",
@@ -138,7 +139,8 @@ def _transactions(connection: psycopg.Connection[Any], _schema: str) -> Iterator
         yield Finding(
             check="transactions",
             status=Status.WARN,
-            message=f"process {pid} ({who}, {state}) has one open for {duration(seconds)}: vacuum cannot clean up",
+            message=f"process {pid} ({who}, {state}) has one open for {duration(seconds)}: vacuum cannot clean up"
+            + (f"; its statement: {said}" if (said := shortened(query)) else ""),
             mend=f"end it with SELECT pg_terminate_backend({pid}), and set idle_in_transaction_session_timeout",
         )
     for name, seconds in rows(
@@ -171,7 +173,8 @@ def schema_fits(connection: psycopg.Connection[Any], schema: str) -> Iterator[Fi
 
     head = migrate.head()
     try:
-        found = queries.schema_revision(connection, schema)
+        with connection.transaction():
+            found = queries.schema_revision(connection, schema)
     except psycopg.errors.InsufficientPrivilege:
         [(role,)] = rows(connection, "SELECT current_user")
         yield Finding(

@@ -64,9 +64,6 @@ def _examine(session: Session) -> Iterator[Finding]:
     try:
         with session.connect(autocommit=True) as connection:
             yield Finding(check="database", status=Status.OK, message=f"reached at {where}")
-            # A doctor who waits for a lock helps nobody.
-            connection.execute("SET lock_timeout = '2s'")
-            connection.execute("SET statement_timeout = '15s'")
             yield from _checks(connection, session.schema)
     except DatabaseUnavailable as error:
         yield Finding(
@@ -80,17 +77,18 @@ def _examine(session: Session) -> Iterator[Finding]:
 
 def _checks(connection: psycopg.Connection[Any], schema: str) -> Iterator[Finding]:
     from jobq.cli.checks_jobs import JOB_CHECKS
+    from jobq.cli.checks_load import LOAD_CHECKS, STANDSTILL_CHECKS
     from jobq.cli.checks_server import SERVER_CHECKS, schema_fits
     from jobq.cli.findings import Status
 
-    for name, (check, fine) in SERVER_CHECKS.items():
+    for name, (check, fine) in {**SERVER_CHECKS, **LOAD_CHECKS}.items():
         yield from _guarded(name, check, fine, connection, schema)
     usable = True
     for finding in _guarded("schema", schema_fits, "fine", connection, schema):
         usable = usable and finding.status is Status.OK
         yield finding
     if usable:
-        for name, (check, fine) in JOB_CHECKS.items():
+        for name, (check, fine) in {**JOB_CHECKS, **STANDSTILL_CHECKS}.items():
             yield from _guarded(name, check, fine, connection, schema)
 
 
@@ -100,7 +98,11 @@ def _guarded(name: str, check: Check, fine: str, connection: psycopg.Connection[
     from jobq.cli.findings import Finding, Status
 
     try:
-        findings = list(check(connection, schema))
+        with connection.transaction():
+            # A doctor who waits for a lock helps nobody. For the transaction alone: behind a pooler the session is not ours.
+            connection.execute("SET LOCAL lock_timeout = '2s'")
+            connection.execute("SET LOCAL statement_timeout = '15s'")
+            findings = list(check(connection, schema))
     except psycopg.Error as error:
         if connection.broken:
             raise

@@ -34,7 +34,7 @@ class Finding:
 
 
 Check = Callable[[psycopg.Connection[Any], str], Iterator[Finding]]
-"""Called with a connection in autocommit mode and the schema; yields nothing when all is well."""
+"""Called with a connection in a transaction of its own and the schema; yields nothing when all is well."""
 
 
 def rows(

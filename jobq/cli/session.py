@@ -63,6 +63,8 @@ class Session:
         """
         import psycopg
 
+        from jobq.config import unreachable
+
         url = self.url
         timeout = max(1, round(self.settings.connect_timeout))
         given = psycopg.conninfo.conninfo_to_dict(url).get("options")
@@ -94,15 +96,6 @@ class Session:
         """Return the environment for a child process that is to work with the same settings."""
         given = {f"JOBQ_{name.upper()}": value for name, value in self.overrides.items() if value is not None}
         return {**os.environ, **given}
-
-
-def unreachable(url: str, error: Exception) -> str:
-    """Return the sentence for a database that cannot be reached."""
-    from jobq.config import redact_url
-
-    reason = str(error).strip().partition("\n")[0].removeprefix("connection failed: ").rstrip("?.")
-    where = redact_url(url)
-    return f"cannot reach the database {where}: {reason}. Is it running, and is JOBQ_DATABASE_URL right?"
 
 
 def current() -> Session:

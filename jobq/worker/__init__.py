@@ -23,7 +23,7 @@ def run(options: WorkerOptions) -> int:
     import psycopg
 
     from jobq import migrate
-    from jobq.config import redact_url
+    from jobq.config import unreachable
     from jobq.errors import DatabaseUnavailable
     from jobq.worker.dispatcher import Dispatcher
     from jobq.worker.notify import Notifier
@@ -37,5 +37,5 @@ def run(options: WorkerOptions) -> int:
     try:
         asyncio.run(Dispatcher(options, version("jobq"), notifier).run())
     except psycopg.OperationalError as error:
-        raise DatabaseUnavailable(f"cannot reach {redact_url(url)}: {str(error).strip()}") from error
+        raise DatabaseUnavailable(unreachable(url, error)) from error
     return 0

@@ -313,7 +313,8 @@ class Advance:
                 self._postpone(setback)
                 continue
             if setback.ending is Ending.RELEASE and setback.message is not None:
-                logger.warning("a job was put back", extra={"job": setback.id, "reason": setback.message})
+                # A thousand jobs of a task that nobody here knows come back every few seconds.
+                self._repeats.note("a job was put back", setback.message, job=setback.id, reason=setback.message)
             if setback.recorded is not None:
                 logger.log(
                     logging.ERROR if setback.ending is Ending.FAIL else logging.WARNING,

@@ -21,13 +21,14 @@ from jobq.worker.advance import Advance
 from jobq.worker.chores import Chores
 from jobq.worker.database import (
     CHORES,
-    LEASE,
     Connection,
     Database,
     close,
     is_connection_loss,
     is_refusal,
+    lease_terms,
 )
+from jobq.worker.lanes import warn_of_unknown_queues
 from jobq.worker.lease import Lease, LeaseLost, wait_or
 from jobq.worker.notify import Notifier
 from jobq.worker.options import WorkerOptions
@@ -184,6 +185,7 @@ class Dispatcher:
     async def _work(self) -> None:
         if self._lease_connection is None or self._lease_connection.closed:
             self._lease_connection = await self._connect_lease()
+        await warn_of_unknown_queues(self._lease_connection, self._options, self._pool.queues)
         await self._lease.register(self._lease_connection, self._pool.slots, self._pool.tasks)
         logger.info(
             "working",
@@ -275,8 +277,7 @@ class Dispatcher:
                 await asyncio.sleep(0.25)
 
     async def _connect_lease(self) -> Connection:
-        # A heartbeat that hangs for longer than this is as good as none: what else is sent here must not hide it.
-        return await self._database.connect("lease", LEASE, patience=self._options.heartbeat_interval * 2)
+        return await self._database.connect("lease", lease_terms(self._options.heartbeat_interval))
 
     async def _give_up_everything(self) -> None:
         """End whatever runs under the identity that is lost."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import difflib
 import threading
 import time
 import traceback
@@ -144,9 +145,10 @@ class Executor:
         job = execution.job
         task = self.tasks.get(job.task)
         if task is None:
-            return Setback(
-                job.id, job.claims, Ending.RELEASE, delay=UNKNOWN_TASK_DELAY, message=f"no task {job.task!r} here"
-            )
+            near = difflib.get_close_matches(job.task, self.tasks, n=3)
+            hint = f" (there is {', '.join(map(repr, near))})" if near else ""
+            message = f"no task {job.task!r} here{hint}: it waits for a worker whose application has it"
+            return Setback(job.id, job.claims, Ending.RELEASE, delay=UNKNOWN_TASK_DELAY, message=message)
         transaction: Transaction | None = None
         try:
             arguments = task.decode_arguments(job.args)

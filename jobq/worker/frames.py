@@ -110,6 +110,7 @@ class TaskFacts(msgspec.Struct, array_like=True, frozen=True):
     """What the dispatcher must know of a task to handle its jobs when no runner can be asked."""
 
     name: str
+    queue: str
     isolated: bool
     """Its jobs run in a process of their own."""
     retries_timeout: bool

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+import difflib
+import logging
 from collections.abc import Iterable
+
+from jobq.worker.database import Connection, fetch
+from jobq.worker.options import WorkerOptions
+
+logger = logging.getLogger("jobq.worker")
 
 PRIORITIES = range(9, -1, -1)
 
@@ -58,3 +65,16 @@ class Lanes:
         self._turn = (self._turn + 1) % len(self._order)
         queues = self._order[self._turn :] + self._order[: self._turn]
         return queues * len(PRIORITIES), [priority for priority in PRIORITIES for _ in queues]
+
+
+async def warn_of_unknown_queues(connection: Connection, options: WorkerOptions, of_tasks: Iterable[str]) -> None:
+    """Say which of the worker's queues nobody else has named: they may be misspelt, or their first job still to come."""
+    if options.queues is None:
+        return
+    known = {*of_tasks, *(row[0] for row in await fetch(connection, options.settings.schema, "lanes"))}
+    for queue in sorted(set(options.queues) - known):
+        near = difflib.get_close_matches(queue, sorted(known), n=3)
+        logger.warning(
+            "no task and no job names this queue: it is served all the same",
+            extra={"queue": queue, "near": ", ".join(near) or None, "known": ", ".join(sorted(known)[:20])},
+        )

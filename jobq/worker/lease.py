@@ -26,6 +26,7 @@ import psycopg
 
 from jobq.worker.database import Connection, fetch
 from jobq.worker.options import WorkerOptions
+from jobq.worker.stalls import Repeats
 
 logger = logging.getLogger("jobq.worker")
 
@@ -63,6 +64,7 @@ class Lease:
         self._version = version
         self._schema = options.settings.schema
         self._watched: dict[UUID, _Watch] = {}
+        self._repeats = Repeats()
         self._last_look = 0.0
         self.worker: UUID = uuid4()
         self._lock_key = secrets.randbits(62)
@@ -194,7 +196,9 @@ class Lease:
                     await self._rescue(connection, worker, beats, now - watch.since)
                 except psycopg.errors.LockNotAvailable as error:
                     # Somebody's transaction holds one of its jobs: that must not cost us our own heartbeats.
-                    logger.warning("a dead worker's jobs are locked", extra={"dead": str(worker), "error": str(error)})
+                    self._repeats.note(
+                        "a dead worker's jobs are locked", str(worker), dead=str(worker), error=str(error)
+                    )
         self._watched = seen
 
     async def _rescue(self, connection: Connection, dead: UUID, beats: int, silent: float) -> None:

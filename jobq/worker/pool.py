@@ -74,6 +74,8 @@ class RunnerPool:
         self.deaths: Counter[str] = Counter()
         """Runners that ended, by why: crashed, or killed by us."""
         self.tasks: list[str] = []
+        self.queues: list[str] = []
+        """The queues that the application's tasks name; jobs may be put into others."""
         self.import_failure: str | None = None
         """Why the application could not be imported, when last tried; None once it could."""
         self.changed = asyncio.Event()
@@ -220,6 +222,7 @@ class RunnerPool:
             case Hello(tasks):
                 child.begin(time.monotonic())
                 self._facts = {task.name: task for task in tasks}
+                self.queues = sorted({task.queue for task in tasks})
                 self.tasks = [task.name for task in tasks]
                 self._deaths = 0
                 self.import_failure = None

@@ -265,6 +265,7 @@ class Runner:
 def _facts(task: BaseTask[..., Any]) -> TaskFacts:
     return TaskFacts(
         task.name,
+        task.queue,
         task.isolation == "process",
         task.retry_delay(TimedOut(), 1) is not None,
         task.backoff.base,

@@ -69,14 +69,18 @@ class Repeats:
         """Log `message` with `error`, unless that was just done; return the error's text."""
         text = str(error).strip() or type(error).__name__
         # Ports, process ids and seconds differ where the fault is the same.
-        key = re.sub(r"\d+", "", f"{message} {text}")
+        self.note(message, re.sub(r"\d+", "", text), error=text)
+        return text
+
+    def note(self, message: str, key: str, **extra: object) -> None:
+        """Log `message` with `extra` unless the same was just logged with the same `key`."""
+        key = f"{message} {key}"
         now = time.monotonic()
         at, kept_back = self._last.get(key, (now - AGAIN, 0))
         if now - at < AGAIN:
             self._last[key] = at, kept_back + 1
-            return text
+            return
         if len(self._last) > 100:
             self._last.clear()
         self._last[key] = now, 0
-        logger.warning(message, extra={"error": text, **({"not_logged": kept_back} if kept_back else {})})
-        return text
+        logger.warning(message, extra={**extra, **({"not_logged": kept_back} if kept_back else {})})

@@ -18,6 +18,8 @@ logger = logging.getLogger("jobq.worker")
 
 # A connection that carries nothing for this long is asked whether it still lives: TCP may not tell for hours.
 PING_AFTER = 10.0
+# How long that may take.
+PONG_WITHIN = 5.0
 
 
 class Listener:
@@ -62,7 +64,7 @@ class Listener:
             delay = min(delay * 2, 2.0)
 
     async def _listen(self) -> None:
-        connection = await self._database.connect("listen", direct=True)
+        connection = await self._database.connect("listen", patience=PONG_WITHIN, direct=True)
         async with connection:
             if connection.pooled:
                 self.polling = True

@@ -14,9 +14,10 @@ import pytest
 from click.testing import CliRunner, Result
 
 from jobq import migrate
-from jobq.cli import checks_server, main
+from jobq.cli import checks_load, checks_server, main
 from tests.support.postgres import OwnServer
 from tests.support.rows import add_attempt, add_finished, add_job, add_worker
+from tests.support.waiting import wait_until
 
 Conn = psycopg.Connection[Any]
 Run = Callable[..., Result]
@@ -289,6 +290,105 @@ def test_doctor_names_missing_privileges(run: Run, db: Conn, database_url: str) 
         db.execute("DROP ROLE doctor_viewer")
 
 
+def test_doctor_sees_jobs_that_wait_while_slots_stand_idle(run: Run, db: Conn) -> None:
+    """What /readyz tells of one worker from inside, seen from outside."""
+    add_worker(db, tasks=["mail.send"], slots=16)
+    add_job(db)
+    assert [line["status"] for line in findings(run("doctor", "--json"))["idle"]] == ["ok"]
+    db.execute("UPDATE jobq.job SET run_at = now() - interval '1 minute'")
+    (told,) = findings(run("doctor", "--json", code=1))["idle"]
+    assert told["status"] == "fail"
+    assert "due for 1 m" in told["message"]
+    assert "16 slots of its workers stand idle" in told["message"]
+    # With every slot busy it is a backlog, and nobody's fault.
+    db.execute("UPDATE jobq.worker SET running = slots")
+    assert findings(run("doctor", "--json"))["idle"][0]["status"] == "ok"
+
+
+def test_doctor_tells_each_workers_heartbeat_and_lock(run: Run, db: Conn) -> None:
+    free, held, pooled, before = 11, (5 << 32) + 7, 13, 14
+    db.execute("SELECT pg_advisory_lock(%s)", (held,))
+    for pid, key, start in (
+        (1, free, "pg_postmaster_start_time()"),
+        (2, held, "pg_postmaster_start_time()"),
+        (3, pooled, "NULL"),
+        (4, before, "pg_postmaster_start_time() - interval '1 hour'"),
+    ):
+        worker = add_worker(db, tasks=[], pid=pid)
+        db.execute(
+            f"UPDATE jobq.worker SET lock_key = %s, lock_server_start = {start} WHERE id = %s".encode(), (key, worker)
+        )
+    told = {line["message"].split(" ")[0]: line for line in findings(run("doctor", "--json"))["heartbeats"]}
+    assert {name: line["status"] for name, line in told.items()} == {
+        "box:1": "warn",
+        "box:2": "ok",
+        "box:3": "ok",
+        "box:4": "ok",
+    }
+    assert "lock lost" in told["box:1"]["message"]
+    assert "lock held" in told["box:2"]["message"]
+    assert "as through a pooler" in told["box:3"]["message"]
+    assert "before this one" in told["box:4"]["message"]
+    assert all(" ago, " in line["message"] for line in told.values())
+
+
+def test_doctor_sees_a_queue_for_later_that_nobody_serves(run: Run, db: Conn) -> None:
+    add_worker(db, tasks=["mail.send"], queues=["mail"])
+    add_job(db, queue="reports")
+    db.execute("UPDATE jobq.job SET run_at = now() + interval '1 day'")
+    (told,) = findings(run("doctor", "--json"))["queues"]
+    assert told["message"] == "queue reports has 1 jobs for later, and no live worker serves it"
+    assert "--queues reports" in told["mend"]
+
+
+def test_doctor_sees_dead_rows(run: Run, db: Conn, monkeypatch: pytest.MonkeyPatch) -> None:
+    with psycopg.connect(db.info.dsn, autocommit=True) as other:
+        other.execute(
+            "INSERT INTO jobq.job_key (key, job_id, holds)"
+            " SELECT n::text, n, 'until_finished' FROM generate_series(1, 300) AS n"
+        )
+        other.execute("DELETE FROM jobq.job_key")
+
+    def told() -> list[dict[str, str]]:
+        return findings(run("doctor", "--json"))["dead rows"]
+
+    # The server counts once the session that deleted has ended.
+    wait_until(lambda: "job_key 300" in told()[0]["message"], timeout=60, what="the count of dead rows")
+    assert "never vacuumed" in told()[0]["message"]
+    monkeypatch.setattr(checks_load, "DEAD_ROWS", 200)
+    (warned,) = told()
+    assert warned["status"] == "warn"
+    assert "jobq.job_key has 300 dead rows and 0 live ones" in warned["message"]
+    assert "VACUUM jobq.job_key" in warned["mend"]
+
+
+def test_doctor_sees_what_runs_short(run: Run, db: Conn, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = findings(run("doctor", "--json"))
+    assert found["connections"][0]["status"] == "ok"
+    assert found["notify"][0]["message"] == "the notification queue is 0% full"
+    monkeypatch.setattr(checks_load, "CONNECTIONS_LEFT", 10_000)
+    monkeypatch.setattr(checks_load, "NOTIFY_USAGE", 0.0)
+    found = findings(run("doctor", "--json"))
+    assert [found[check][0]["status"] for check in ("connections", "notify")] == ["warn", "warn"]
+    assert "raise max_connections" in found["connections"][0]["mend"]
+
+
+@pytest.mark.parametrize(
+    ("query", "shown"),
+    [
+        (
+            "SELECT *\n FROM orders WHERE card = '4111 1111' AND id = 77",
+            "SELECT * FROM orders WHERE card = '…' AND id = …",
+        ),
+        ("UPDATE t2 SET a = E'it\\'s', b = 'x''y' WHERE c = $1", "UPDATE t2 SET a = '…', b = '…' WHERE c = $1"),
+        ("SELECT $tag$secret$tag$, 'cut off in the mid", "SELECT '…', '…'"),
+        (None, ""),
+    ],
+)
+def test_statements_are_shown_without_their_values(query: str | None, shown: str) -> None:
+    assert checks_load.shortened(query) == shown
+
+
 # --- Errors, as a process
 
 
@@ -379,9 +479,11 @@ def test_a_server_that_dies_in_the_middle_exits_with_69(own_server: OwnServer) -
 
 def test_doctor_sees_long_transactions(run: Run, conn: Conn, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(checks_server, "LONG_TRANSACTION", -1)
-    conn.execute("SELECT pg_current_xact_id()")
+    conn.execute("SELECT pg_current_xact_id(), 'a secret'")
     told = [line["message"] for line in findings(run("doctor", "--json"))["transactions"]]
     assert any("idle in transaction" in message and "vacuum cannot clean up" in message for message in told)
+    assert any("its statement: SELECT pg_current_xact_id(), '…'" in message for message in told)
+    assert not any("secret" in message for message in told)
 
 
 def test_doctor_sees_an_old_server_and_a_clock_that_is_off(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

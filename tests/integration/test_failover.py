@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from jobq import JobQ, migrate
+from jobq import DatabaseUnavailable, JobQ, migrate
 from jobq.config import Settings, redact_url
 from jobq.worker.database import Database, Unreachable, is_connection_loss
 from tests.support import apps, trouble
@@ -118,3 +118,34 @@ def test_submit_goes_to_the_new_primary(pair: Pair) -> None:
     after = Jobs(pair.standby.url)
     assert [row["id"] for row in after.all("SELECT id FROM jobq.job ORDER BY id")] == [first.id, second.id]
     after.close()
+
+
+def test_a_callers_connection_to_what_is_now_a_standby_is_given_up(database_url: str) -> None:
+    """It answers, so the pool would keep it, and refuses every job. Read-only by a setting, as a standby is by its state."""
+    q = JobQ(database_url=database_url)
+
+    @q.task
+    def nothing() -> None:
+        """Do nothing."""
+
+    with q._pools.connection() as connection:
+        connection.execute("SET default_transaction_read_only = on")
+    with pytest.raises(DatabaseUnavailable, match="read-only"):
+        nothing.submit()
+    assert nothing.submit().created
+    q.close()
+
+
+async def test_an_asynchronous_callers_too(database_url: str) -> None:
+    q = JobQ(database_url=database_url)
+
+    @q.task
+    def nothing() -> None:
+        """Do nothing."""
+
+    async with q._pools.connection_async() as connection:
+        await connection.execute("SET default_transaction_read_only = on")
+    with pytest.raises(DatabaseUnavailable, match="read-only"):
+        await nothing.submit_async()
+    assert (await nothing.submit_async()).created
+    await q.aclose()

@@ -98,6 +98,29 @@ def test_every_job_runs_once_and_everything_works_through_it(
     assert jobs.one("SELECT count(*) FROM jobq.worker") == 0
 
 
+def test_a_result_that_cannot_be_stored_fails_its_job_alone(jobs: Jobs, pooler: PgBouncer, worker: StartWorker) -> None:
+    """An error in the middle of a pipelined transaction is told as itself, and the connection goes on."""
+    apps.q.enqueue_many(jobs.connection, [apps.record.job(str(n)) for n in range(60)])
+    bad = [apps.nul.enqueue(jobs.connection).id for _ in range(3)]
+    running = worker(*TIMES, "--drain", database_url=pooler.url)
+    assert running.wait() == 0
+    assert [jobs.wait(job)["state"] for job in bad] == ["failed"] * 3
+    assert jobs.one("SELECT count(*) FROM jobq.job_history WHERE state = 'succeeded'") == 60
+    assert "does not answer" not in running.log
+
+
+async def test_an_error_through_it_leaves_the_connection_usable(pooler: PgBouncer) -> None:
+    connection = await Database(Settings(database_url=pooler.url)).connect("test")
+    try:
+        for _ in range(3):
+            with pytest.raises(psycopg.errors.InvalidTextRepresentation):
+                await fetch(connection, "jobq", "worker_leave", id="no uuid")
+            assert await fetch(connection, "jobq", "lanes") == []
+        assert connection.info.transaction_status.name == "IDLE"
+    finally:
+        await connection.close()
+
+
 def test_submit_and_result_from_many_threads(jobs: Jobs, pooler: PgBouncer, worker: StartWorker) -> None:
     """Prepared statements of one client would be unknown to the server session of the next."""
     from concurrent.futures import ThreadPoolExecutor

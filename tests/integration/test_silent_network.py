@@ -1,0 +1,145 @@
+"""A network that falls silent: no wait of the worker's outlasts its deadline, and every stall is told, once."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import psycopg
+import pytest
+
+from jobq.config import Settings
+from jobq.worker.database import Connection, Database, Overdue, fetch, is_connection_loss, lease_terms
+from tests.support import apps
+from tests.support.jobs import Jobs
+from tests.support.silence import Proxy
+from tests.support.waiting import wait_until
+from tests.support.workers import WorkerProcess
+
+StartWorker = Callable[..., WorkerProcess]
+TERMS = lease_terms(2.0)
+
+
+@pytest.fixture
+def proxy(database_url: str) -> Iterator[Proxy]:
+    made = Proxy(database_url)
+    yield made
+    made.close()
+
+
+def messages(worker: WorkerProcess, text: str) -> list[dict[str, Any]]:
+    lines = [json.loads(line) for line in worker.log.splitlines() if line.startswith("{")]
+    return [line for line in lines if line["message"] == text]
+
+
+async def through(proxy: Proxy, patience: float) -> Connection:
+    return await Database(Settings(database_url=proxy.url)).connect("test", patience=patience)
+
+
+async def test_a_statement_without_an_answer_ends_its_connection(proxy: Proxy) -> None:
+    connection = await through(proxy, 0.3)
+    await fetch(connection, "jobq", "lanes")
+    proxy.silence()
+    with pytest.raises(Overdue, match=r"no answer to statement lanes within 0\.3 s") as raised:
+        await fetch(connection, "jobq", "lanes")
+    assert is_connection_loss(raised.value, None)
+    assert connection.closed
+
+
+async def test_a_commit_without_an_answer_ends_its_connection(proxy: Proxy) -> None:
+    connection = await through(proxy, 0.3)
+
+    async def silenced_before_the_commit() -> None:
+        async with connection.transaction():
+            await fetch(connection, "jobq", "lanes")
+            proxy.silence()
+
+    with pytest.raises(Overdue):
+        await silenced_before_the_commit()
+    assert connection.closed
+
+
+async def test_a_wait_that_is_cancelled_ends_at_once(proxy: Proxy) -> None:
+    """psycopg by itself opens a second connection to cancel the statement, and waits for that one and for the first."""
+    connection = await through(proxy, 60)
+    proxy.silence()
+    statement = asyncio.ensure_future(fetch(connection, "jobq", "lanes"))
+    while connection.since is None:  # noqa: ASYNC110  (it is the connection's own note, not an event)
+        await asyncio.sleep(0)
+    begun = time.monotonic()
+    statement.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await statement
+    # psycopg's own way takes 10 s here.
+    assert time.monotonic() - begun < 5
+    assert connection.closed
+
+
+async def test_the_server_is_the_first_to_end_a_statement(database_url: str, conn: psycopg.Connection[Any]) -> None:
+    """So that what is slow is named by who knows why; and a lock that somebody holds does not hold the rescuer."""
+    conn.execute("LOCK TABLE jobq.worker")
+    connection = await Database(Settings(database_url=database_url)).connect("test", TERMS)
+    try:
+        with pytest.raises(psycopg.errors.LockNotAvailable):
+            await fetch(connection, "jobq", "worker_peers")
+        assert TERMS.statement < TERMS.patience
+        assert not connection.closed
+    finally:
+        await connection.close()
+
+
+def test_a_worker_outlasts_the_silence_and_tells_of_it_once(proxy: Proxy, jobs: Jobs, worker: StartWorker) -> None:
+    running = worker(database_url=proxy.url, env={"JOBQ_LOG_FORMAT": "json"})
+    wait_until(lambda: messages(running, "working"), what="the worker")
+    before = apps.noop.enqueue(jobs.connection).id
+    jobs.wait(before)
+    proxy.silence()
+    during = apps.noop.enqueue(jobs.connection).id
+    wait_until(
+        lambda: {line["stalled"] for line in messages(running, "stalled")} >= {"claims", "heartbeats"},
+        timeout=60,
+        what="the stalls",
+    )
+    causes = {line["stalled"]: line["cause"] for line in messages(running, "stalled")}
+    assert "has been running for" in causes["claims"] or "waiting for a connection" in causes["claims"]
+    proxy.heal()
+    assert jobs.wait(during, timeout=90)["state"] == "succeeded"
+    wait_until(
+        lambda: {line["stalled"] for line in messages(running, "a stall is over")} >= {"claims", "heartbeats"},
+        timeout=60,
+        what="their end",
+    )
+    assert all(line["seconds"] > 5 for line in messages(running, "a stall is over"))
+    for what in ("claims", "heartbeats"):
+        assert len([line for line in messages(running, "stalled") if line["stalled"] == what]) == 1
+    # Nothing was told at each attempt.
+    assert len(messages(running, "no heartbeat")) <= 3
+    assert len(messages(running, "the database does not answer")) <= 3
+
+
+def test_a_worker_told_to_stop_in_the_silence_does_so(proxy: Proxy, jobs: Jobs, worker: StartWorker) -> None:
+    running = worker("--shutdown-timeout", "1", database_url=proxy.url)
+    job = apps.stubborn.enqueue(jobs.connection, 600.0).id
+    wait_until(lambda: jobs.traces(job), what="the start")
+    proxy.silence()
+    running.terminate()
+    # 1 s for the job, 2 s to cancel it, 10 s for the last outcomes, 5 s for the worker's row; and a busy machine.
+    assert running.wait(60) == 0
+    assert "outcomes could not be recorded" in running.log or "outcomes wait" in running.log
+
+
+def test_a_worker_without_a_database_does_not_flood_its_log(database_url: str, jobs: Jobs, worker: StartWorker) -> None:
+    through_proxy = Proxy(database_url)
+    running = worker(database_url=through_proxy.url, env={"JOBQ_LOG_FORMAT": "json"})
+    wait_until(lambda: messages(running, "working"), what="the worker")
+    through_proxy.close()
+    # Every connection is refused from now on: many attempts, few lines.
+    wait_until(
+        lambda: {line["stalled"] for line in messages(running, "stalled")} >= {"claims", "heartbeats", "notifications"},
+        timeout=60,
+        what="the stalls",
+    )
+    assert len(running.log.splitlines()) < 40

@@ -1,0 +1,79 @@
+"""A stall is told once when it has lasted, once when it is over; an identical warning is not repeated."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+import pytest
+
+from jobq.worker import stalls
+from jobq.worker.stalls import Repeats, Stalls, Trouble
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
+    """Set what time.monotonic() says."""
+    now = [1000.0]
+    monkeypatch.setattr("jobq.worker.stalls.time.monotonic", lambda: now[0])
+
+    def advance(seconds: float) -> None:
+        now[0] += seconds
+
+    return advance
+
+
+def test_told_once_when_it_has_lasted_and_once_when_over(
+    clock: Callable[[float], None], caplog: pytest.LogCaptureFixture
+) -> None:
+    trouble: list[Trouble | None] = [Trouble("the disk is full")]
+    watched = Stalls({"claims": lambda: trouble[0]})
+    with caplog.at_level(logging.INFO, "jobq.worker"):
+        for _ in range(10):
+            watched.look()
+            clock(0.5)
+        assert caplog.records == []
+        assert watched.current == {}
+        for _ in range(10):
+            clock(0.5)
+            watched.look()
+        (record,) = caplog.records
+        assert (record.__dict__["stalled"], record.__dict__["cause"]) == ("claims", "the disk is full")
+        assert watched.current == {"claims": "the disk is full"}
+        trouble[0] = None
+        watched.look()
+        assert [each.message for each in caplog.records] == ["stalled", "a stall is over"]
+        assert caplog.records[1].__dict__["seconds"] == 10.0
+        assert watched.current == {}
+
+
+def test_a_short_one_is_not_told(clock: Callable[[float], None], caplog: pytest.LogCaptureFixture) -> None:
+    trouble: list[Trouble | None] = [Trouble("a blink")]
+    watched = Stalls({"claims": lambda: trouble[0]})
+    for _ in range(20):
+        trouble[0] = Trouble("a blink")
+        watched.look()
+        clock(4)
+        trouble[0] = None
+        watched.look()
+    assert caplog.records == []
+
+
+def test_the_beginning_that_is_known_counts(clock: Callable[[float], None], caplog: pytest.LogCaptureFixture) -> None:
+    watched = Stalls({"heartbeats": lambda: Trouble("late", since=990.0)})
+    watched.look()
+    assert [record.__dict__["seconds"] for record in caplog.records] == [10.0]
+
+
+def test_an_identical_warning_is_kept_back_and_counted(
+    clock: Callable[[float], None], caplog: pytest.LogCaptureFixture
+) -> None:
+    repeats = Repeats()
+    for port in range(100):
+        assert repeats.warn("no heartbeat", OSError(f"refused by port {port}")) == f"refused by port {port}"
+        clock(0.25)
+    repeats.warn("no heartbeat", OSError("another reason"))
+    assert len(caplog.records) == 2
+    clock(stalls.AGAIN)
+    repeats.warn("no heartbeat", OSError("refused by port 7"))
+    assert caplog.records[-1].__dict__["not_logged"] == 99
