@@ -1,0 +1,96 @@
+"""kill -9, SIGSTOP and SIGTERM of dispatchers and runners under load."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+
+import pytest
+
+from tests.chaos.checker import Limits
+from tests.chaos.harness import Arena, children
+from tests.support.waiting import wait_until
+from tests.support.workers import WorkerProcess
+
+
+@pytest.mark.parametrize("victim", ["dispatcher", "runner", "both"])
+def test_kill_9(arena: Arena, victim: str) -> None:
+    """The worker that is left, or the one that is started instead, takes over."""
+    working = [arena.start_worker() for _ in range(2)]
+    arena.produce(arena.size(150), 40 if arena.long else 5)
+
+    def kill() -> None:
+        index = arena.random.randrange(2)
+        worker = working[index]
+        if victim in ("runner", "both"):
+            arena.kill_runner(worker)
+        if victim in ("dispatcher", "both"):
+            arena.kill_dispatcher(worker)
+            working[index] = arena.start_worker()
+
+    arena.torment(kill, every=(1.0, 2.0))
+    arena.finish(limits=Limits(max_losses=10 if victim != "runner" else 0))
+
+
+@pytest.mark.parametrize("what", ["dispatcher", "everything"])
+def test_frozen_for_longer_than_its_lease(arena: Arena, what: str) -> None:
+    """A process that is stopped believes on waking that no time has passed; the others have taken its jobs meanwhile.
+
+    Of everything at once: as a machine that is suspended. An execution that slept through the end of its lease is told
+    apart by nobody before it is back, so the jobs are short: they are over when it wakes, or they never began.
+    """
+    working = [arena.start_worker() for _ in range(2)]
+    arena.produce(arena.size(150), 40 if arena.long else 6)
+
+    def freeze() -> None:
+        worker = arena.random.choice(working)
+        pids = [worker.pid, *(children(worker.pid) if what == "everything" else [])]
+        arena.fault("SIGSTOP", pids=pids)
+        for pid in pids:
+            os.kill(pid, signal.SIGSTOP)
+        # Longer than the lease of 5 s, for its lock is held all the while.
+        arena.pause(5.5, 7.5)
+        for pid in pids:
+            # A runner may have ended by itself.
+            if os.path.exists(f"/proc/{pid}"):
+                os.kill(pid, signal.SIGCONT)
+        arena.fault("SIGCONT", pids=pids)
+
+    arena.torment(freeze, every=(0.5, 1.5))
+    arena.finish()
+    assert any("the lease is lost" in worker.log for worker in working), "nobody was frozen for long enough"
+
+
+def test_rolling_restarts(arena: Arena) -> None:
+    """SIGTERM in the middle of everything: what cannot end in time goes back unpunished, and no crash is counted."""
+    working = [arena.start_worker("--shutdown-timeout", "0.2") for _ in range(2)]
+    arena.produce(arena.size(150), 40 if arena.long else 6)
+    ended: list[WorkerProcess] = []
+
+    def restart() -> None:
+        index = arena.random.randrange(2)
+        arena.fault("SIGTERM", pid=working[index].pid)
+        working[index].terminate()
+        ended.append(working[index])
+        working[index] = arena.start_worker("--shutdown-timeout", "0.2")
+
+    arena.torment(restart, every=(0.5, 1.5))
+    assert {worker.wait() for worker in ended} == {0}
+    arena.finish(limits=Limits(blameless=True))
+
+
+def test_two_versions(arena: Arena) -> None:
+    """A job whose task a worker does not know waits, unpunished, for the worker that does."""
+    old = arena.start_worker(env={"CHAOS_VERSION": "old"})
+    new = arena.start_worker(env={"CHAOS_VERSION": "new"})
+    arena.produce(arena.size(40), 20 if arena.long else 2, mix="versions")
+    wait_until(lambda: not arena.producing, timeout=60, what="the producers")
+    # The new version goes first, so that jobs of its own are left to the old one; then it is rolled out for good.
+    for worker, version in ((new, "new"), (old, "old")):
+        arena.fault("SIGTERM", pid=worker.pid)
+        worker.terminate()
+        time.sleep(0.5)
+        arena.start_worker(env={"CHAOS_VERSION": version})
+    # It comes back 15 s after a worker that does not know it has put it back, by chance several times.
+    arena.finish(timeout=150 if not arena.long else 300, limits=Limits(blameless=True))
