@@ -52,6 +52,8 @@ class Final:
     finished: tuple[JobRow, ...] = ()
     crashed: Counter[int] = field(default_factory=Counter)
     """Rows of job_attempt whose outcome is `crashed`, by job."""
+    data: frozenset[str] = frozenset()
+    """Tokens of the application's own rows, each written in the transaction of its job."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,6 +86,8 @@ class Placed:
     key: str | None
     holds: str
     transaction: str
+    data: bool = False
+    """Whether the transaction writes a row of the application's own for it, too."""
     fate: str = "rollback"
     """``commit``, ``rollback`` or ``unknown``."""
     job: int | None = None
@@ -143,6 +147,7 @@ def check(records: Iterable[Record], final: Final, limits: Limits | None = None)
     rules = (
         _lost(history, final),
         _ghosts(history, final),
+        _torn(history, final),
         _finished_twice(final),
         _stalled(final),
         _overlaps(history),
@@ -191,6 +196,15 @@ def _ghosts(history: History, final: Final) -> Iterator[Violation]:
             yield Violation("ghost", f"{token} was told to be a duplicate, and exists")
         elif token not in there:
             yield Violation("ghost", f"{token} ran as job {run[token]} and is not in the database")
+
+
+def _torn(history: History, final: Final) -> Iterator[Violation]:
+    """No job without its data, no data without its job."""
+    there = {row.token for row in _rows(final)}
+    for placed in history.placed.values():
+        if placed.data and (placed.token in there) != (placed.token in final.data):
+            missing = "data" if placed.token in there else "job"
+            yield Violation("torn", f"{placed.token} ({placed.fate}) came without its {missing}")
 
 
 def _finished_twice(final: Final) -> Iterator[Violation]:

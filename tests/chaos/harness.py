@@ -22,6 +22,7 @@ from psycopg.rows import dict_row
 from jobq import migrate, operations
 from tests.chaos import ledger
 from tests.chaos.checker import Final, JobRow, Limits, check
+from tests.chaos.producer import OWN_DATA
 from tests.support.postgres import OwnServer
 from tests.support.waiting import wait_until
 from tests.support.workers import ROOT, WorkerProcess
@@ -46,6 +47,8 @@ class Arena:
         self.workers: list[WorkerProcess] = []
         self.producers: list[subprocess.Popen[bytes]] = []
         migrate.upgrade(self.url)
+        with self.connect() as connection:
+            connection.execute(OWN_DATA)
 
     # --- who takes part --------------------
 
@@ -197,12 +200,14 @@ class Arena:
                 "FROM jobq.job_history".encode()
             ).fetchall()
             crashed = connection.execute("SELECT job_id FROM jobq.job_attempt WHERE outcome = 'crashed'").fetchall()
+            data = connection.execute("SELECT token FROM own_data").fetchall()
         for row in finished:
             row["finished_at"] = row["finished_at"] - between if clocks else None
         return Final(
             live=tuple(JobRow(**row) for row in live),
             finished=tuple(JobRow(**row) for row in finished),
             crashed=Counter(row["job_id"] for row in crashed),
+            data=frozenset(row["token"] for row in data),
         )
 
     def summary(self) -> str:
@@ -212,11 +217,9 @@ class Arena:
 
     def where(self) -> str:
         """Return where to look, and how to see it again."""
-        return (
-            f"\n  ledger and logs: {self.directory}"
-            f"\n  again: make chaos SEED={self.seed} ARGS='tests/chaos -k {self.name.partition('[')[0]}'"
-            f"{'' if self.long else ' (short form: add --chaos-short)'}"
-        )
+        tests = f"tests/chaos -k {self.name.partition('[')[0]}"
+        again = f"chaos SEED={self.seed} ARGS='{tests}'" if self.long else f"test ARGS='{tests} --chaos-seed={self.seed}'"
+        return f"\n  ledger and logs: {self.directory}\n  again: make {again}"
 
     def close(self) -> None:
         """End everything that was started."""

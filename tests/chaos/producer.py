@@ -53,6 +53,16 @@ class Wish:
         )
 
 
+# The application's own data, one row a job. A deferred trigger makes each COMMIT last, so that faults find some under way.
+OWN_DATA = """
+CREATE TABLE own_data (token text PRIMARY KEY);
+CREATE FUNCTION linger() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN PERFORM pg_sleep(random() * 0.02); RETURN NULL; END $$;
+CREATE CONSTRAINT TRIGGER linger AFTER INSERT ON own_data DEFERRABLE INITIALLY DEFERRED
+FOR EACH ROW EXECUTE FUNCTION linger();
+"""
+
+
 # --- what is wished for --------------------
 
 Planner = Callable[[random.Random], dict[str, Any]]
@@ -146,21 +156,23 @@ class Producer:
                 values["delay"] = round(rng.uniform(0.1, 1.5), 2)
             yield Wish(token=f"{self._name}-{transaction}-{n}", **values)
 
-    def _intend(self, wishes: list[Wish]) -> str:
+    def _intend(self, wishes: list[Wish], *, data: bool) -> str:
         name = wishes[0].token.rpartition("-")[0]
-        listed = [{"token": wish.token, "key": wish.key, "holds": wish.holds} for wish in wishes]
+        listed = [{"token": wish.token, "key": wish.key, "holds": wish.holds, "data": data} for wish in wishes]
         self._ledger.write("intent", transaction=name, jobs=listed)
         return name
 
     def _transact(self, wishes: list[Wish], roll_back: bool) -> int:
         """Enqueue in one transaction; return how many jobs may have been committed."""
-        name = self._intend(wishes)
+        name = self._intend(wishes, data=True)
         committing = False
         try:
             connection = self._connected()
             jobs = [wish.options().job(wish.token, wish.plan) for wish in wishes]
             for wish, ref in zip(wishes, app.q.enqueue_many(connection, jobs), strict=True):
                 self._ledger.write("placed", token=wish.token, job=ref.id, created=ref.created)
+                if ref.created:
+                    connection.execute("INSERT INTO own_data VALUES (%s)", (wish.token,))
             if roll_back:
                 connection.rollback()
                 self._ledger.write("rollback", transaction=name)
@@ -178,7 +190,7 @@ class Producer:
 
     def _submit(self, wish: Wish) -> int:
         """Enqueue by submit(): the library's own connection, and its own commit."""
-        name = self._intend([wish])
+        name = self._intend([wish], data=False)
         self._ledger.write("committing", transaction=name)
         try:
             ref = wish.options().submit(wish.token, wish.plan)
