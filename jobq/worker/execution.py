@@ -111,7 +111,7 @@ class Executor:
         match error:
             case Snooze():
                 return setback(Ending.SNOOZE, None, error.seconds)
-            case Cancel():
+            case Cancel() if not execution.stopping:
                 return setback(Ending.CANCEL, None)
             case Fail() | InvalidArguments() | ResultError():
                 return setback(Ending.FAIL, "failed")

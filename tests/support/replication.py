@@ -1,104 +1,138 @@
-"""A primary and its synchronous standby, for tests of failover."""
+"""A primary and a streaming standby, which a test may promote. Each stops as its test ends."""
 
 from __future__ import annotations
 
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import tempfile
+import time
 from pathlib import Path
-from typing import Any
 
 import psycopg
 
 from jobq.dev import drop_privileges
-from jobq.postmaster import RunAs
-from tests.support import postgres
+from tests.support.postgres import _programs
 from tests.support.waiting import wait_until
 
 
-class Pair:
-    """`url` names both servers and asks for the one that can be written to. A commit that was answered is on both."""
+def free_port() -> int:
+    """Return a port of the loopback that nobody uses at present."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
-    def __init__(self, primary: postgres.OwnServer) -> None:
-        self.primary = primary
-        self._primary_port = _port(primary.url)
-        self._directory = Path(tempfile.mkdtemp(prefix="jobq-test-"))
-        self._as: RunAs = drop_privileges()
-        self._programs = postgres.programs()
-        self._give(self._directory)
-        self._data = self._directory / "data"
-        self.log = self._directory / "standby.log"
-        self._run(
-            "pg_basebackup", "-h", "127.0.0.1", "-p", str(self._primary_port), "-U", "postgres",
-            "-D", str(self._data), "-R", "-X", "stream", "-c", "fast", "--no-sync",
-        )  # fmt: skip
-        self._port = postgres.unused_port()
-        self._process: subprocess.Popen[bytes] | None = self._start()
-        wait_until(self._streams, timeout=30, what="a standby that streams")
-        # After the copy was made: the standby, once promoted, has nobody to wait for.
-        with primary.server.admin() as admin:
-            admin.execute("ALTER SYSTEM SET synchronous_standby_names = '*'")
-            admin.execute("SELECT pg_reload_conf()")
-        wait_until(lambda: self._asked("sync_state = 'sync'"), timeout=30, what="a synchronous standby")
+
+class Node:
+    """One server of a pair."""
+
+    def __init__(self, data: Path) -> None:
+        self.data, self.port = data, free_port()
+        self.process: subprocess.Popen[bytes] | None = None
 
     @property
     def url(self) -> str:
-        """Both hosts, the one to be written to preferred."""
-        return f"{self._hosts('127.0.0.1,127.0.0.1', f'{self._primary_port},{self._port}')}&target_session_attrs=read-write"
+        return f"postgresql://postgres@127.0.0.1:{self.port}/postgres"
+
+    def run(self, program: str, *args: str | Path) -> None:
+        """Run one of Postgres' programs to its end, as the servers' user."""
+        run_as = drop_privileges()
+        done = subprocess.run(
+            [_programs() / program, *args], cwd="/", capture_output=True, text=True, check=False, **run_as
+        )
+        if done.returncode:
+            raise AssertionError(f"{program}: {done.stderr}")
+
+    def start(self) -> None:
+        """Start the server and wait until it answers."""
+        run_as = drop_privileges()
+        settings = {
+            "port": str(self.port), "listen_addresses": "127.0.0.1", "unix_socket_directories": "", "fsync": "off",
+            "max_connections": "100", "wal_level": "replica", "max_wal_senders": "4", "hot_standby": "on",
+        }  # fmt: skip
+        options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
+        with (self.data.parent / f"{self.data.name}.log").open("ab") as log:
+            self.process = subprocess.Popen(
+                [_programs() / "postgres", "-D", self.data, *options], cwd="/", stdin=subprocess.DEVNULL,
+                stdout=log, stderr=log, start_new_session=True, **run_as,
+            )  # fmt: skip
+        wait_until(self.answers, timeout=60, what=f"the server on port {self.port}")
+
+    def answers(self) -> bool:
+        try:
+            psycopg.connect(self.url, connect_timeout=2).close()
+        except psycopg.OperationalError:
+            return False
+        return True
+
+    def end(self, number: int) -> None:
+        """Send a signal, SIGKILL (a crash) or SIGINT (a clean stop), and wait for the end of every process."""
+        process, self.process = self.process, None
+        if process is None:
+            return
+        process.send_signal(number)
+        process.wait(60)
+        # Children of a killed postmaster leave by themselves, and hold its shared memory until then.
+        deadline = time.monotonic() + 20
+        while number == signal.SIGKILL and time.monotonic() < deadline:
+            try:
+                os.killpg(process.pid, 0)
+            except ProcessLookupError:
+                return
+            time.sleep(0.02)
+
+
+class Pair:
+    """A primary, and a standby that follows it."""
+
+    def __init__(self) -> None:
+        self.directory = Path(tempfile.mkdtemp(prefix="jobq-test-pair-"))
+        if run_as := drop_privileges():
+            os.chown(self.directory, run_as["user"], run_as["group"])
+        self.primary, self.standby = Node(self.directory / "a"), Node(self.directory / "b")
+        self.primary.run("initdb", "-D", self.primary.data, "-U", "postgres", "-A", "trust", "-E", "UTF8", "--no-sync")
+        self.primary.start()
+        self.standby.run(
+            "pg_basebackup", "-D", self.standby.data, "-d", self.primary.url, "-R", "--no-sync", "-c", "fast"
+        )
+        self.standby.start()
 
     @property
-    def standby_url(self) -> str:
-        """The standby alone."""
-        return self._hosts("127.0.0.1", str(self._port))
+    def url(self) -> str:
+        """Both hosts, for whoever wants the one that can be written to."""
+        hosts = f"127.0.0.1:{self.primary.port},127.0.0.1:{self.standby.port}"
+        return f"postgresql://postgres:secret@{hosts}/postgres?target_session_attrs=read-write"
+
+    def caught_up(self) -> None:
+        """Wait until the standby has everything that the primary has written."""
+        with psycopg.connect(self.primary.url, autocommit=True) as connection:
+            row = connection.execute("SELECT pg_current_wal_lsn()").fetchone()
+        assert row is not None
+        with psycopg.connect(self.standby.url, autocommit=True) as connection:
+            wait_until(
+                lambda: connection.execute("SELECT pg_last_wal_replay_lsn() >= %s::pg_lsn", row).fetchone() == (True,),
+                what="the standby to catch up",
+            )
 
     def promote(self) -> None:
-        """Make the standby a primary, and wait until it takes writes."""
-        with psycopg.connect(self.standby_url, autocommit=True) as connection:
-            connection.execute("SELECT pg_promote(true, 30)")
+        """Make the standby the primary, and wait until it can be written to."""
+        with psycopg.connect(self.standby.url, autocommit=True) as connection:
+            assert connection.execute("SELECT pg_promote(true, 60)").fetchone() == (True,)
+
+    def demote(self) -> None:
+        """Stop the primary cleanly, promote the standby, and let the old primary come back as its standby."""
+        self.primary.end(signal.SIGINT)
+        self.promote()
+        (self.primary.data / "standby.signal").touch()
+        if run_as := drop_privileges():
+            os.chown(self.primary.data / "standby.signal", run_as["user"], run_as["group"])
+        with (self.primary.data / "postgresql.auto.conf").open("a") as settings:
+            settings.write(f"primary_conninfo = 'host=127.0.0.1 port={self.standby.port} user=postgres'\n")
+        self.primary.start()
 
     def close(self) -> None:
-        """End the standby."""
-        if self._process is not None:
-            self._process.send_signal(signal.SIGQUIT)
-            self._process.wait()
-            self._process = None
-        shutil.rmtree(self._directory, ignore_errors=True)
-
-    def _hosts(self, hosts: str, ports: str) -> str:
-        return f"postgresql:///test?user=postgres&host={hosts}&port={ports}"
-
-    def _give(self, path: Path) -> None:
-        if self._as:
-            os.chown(path, self._as["user"], self._as["group"])
-
-    def _run(self, program: str, *args: str) -> None:
-        command = [str(self._programs / program), *args]
-        done = subprocess.run(command, check=False, capture_output=True, cwd="/", **self._as)
-        assert done.returncode == 0, done.stderr.decode(errors="replace")
-
-    def _start(self) -> subprocess.Popen[bytes]:
-        command = [
-            str(self._programs / "postgres"), "-D", str(self._data), "-p", str(self._port), "-k", str(self._directory),
-            "-c", "synchronous_commit=on", *postgres.FAST.split(),
-        ]  # fmt: skip
-        with self.log.open("wb") as log:
-            return subprocess.Popen(command, cwd="/", stdout=log, stderr=log, stdin=subprocess.DEVNULL, **self._as)
-
-    def _streams(self) -> bool:
-        assert self._process is not None
-        assert self._process.poll() is None, self.log.read_text()
-        return self._asked("state = 'streaming'")
-
-    def _asked(self, condition: str) -> bool:
-        with self.primary.server.admin() as admin:
-            row: Any = admin.execute(
-                f"SELECT count(*) FROM pg_stat_replication WHERE {condition}".encode()
-            ).fetchone()
-            return bool(row[0])
-
-
-def _port(url: str) -> int:
-    with psycopg.connect(url) as connection:
-        return connection.info.port
+        for node in (self.primary, self.standby):
+            node.end(signal.SIGKILL)
+        shutil.rmtree(self.directory, ignore_errors=True)
