@@ -62,6 +62,9 @@ class Limits:
 
     max_crashes: int = 3
     max_losses: int = 10
+    asleep: frozenset[int] = frozenset()
+    """Pids of runners that slept through the end of their lease, as with their machine. What such a one was executing
+    nobody can end before it is awake; what it begins thereafter is nobody's fault but its own."""
     blameless: bool = False
     """No process was killed and no task kills its own: then nothing may count as a crash."""
 
@@ -150,7 +153,7 @@ def check(records: Iterable[Record], final: Final, limits: Limits | None = None)
         _torn(history, final),
         _finished_twice(final),
         _stalled(final),
-        _overlaps(history),
+        _overlaps(history, limits),
         _ran_after_the_end(history, final),
         _attempts(history, final),
         _crashes(final, limits),
@@ -219,18 +222,18 @@ def _stalled(final: Final) -> Iterator[Violation]:
         yield Violation("stalled", f"job {row.id} ({row.token}) is still {row.state}, attempt {row.attempt}")
 
 
-def _overlaps(history: History) -> Iterator[Violation]:
+def _overlaps(history: History, limits: Limits) -> Iterator[Violation]:
     """Executions of one job come one after the other. Without an end line, the lock and the process tell."""
     for job, listed in history.executions.items():
         for number, later in enumerate(listed):
-            if not later.start["lock_free"] or later.start["alive"]:
-                alive = ", ".join(later.start["alive"]) or "one that the lock does not name"
-                yield Violation("overlap", f"job {job}: {later} began while {alive} had not ended")
-                continue
-            for earlier in listed[:number]:
-                if earlier.end is not None and earlier.end["at"] > later.start["at"]:
-                    yield Violation("overlap", f"job {job}: {later} began before the end of {earlier}")
-                    break
+            earlier = [each for each in listed[:number] if each.start["pid"] not in limits.asleep]
+            slept = len(earlier) < number
+            alive = [each for each in earlier if each.start["execution"] in later.start["alive"]]
+            unended = [each for each in earlier if each.end is not None and each.end["at"] > later.start["at"]]
+            if alive or unended:
+                yield Violation("overlap", f"job {job}: {later} began while this went on: {(alive or unended)[0]}")
+            elif not slept and not (later.start["lock_free"] and not later.start["alive"]):
+                yield Violation("overlap", f"job {job}: {later} began while another, unknown, held the lock")
 
 
 def _ran_after_the_end(history: History, final: Final) -> Iterator[Violation]:

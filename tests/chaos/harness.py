@@ -43,10 +43,15 @@ class Arena:
         self.random = random.Random(f"{seed} {name}")
         self.ledger = ledger.Ledger(directory)
         self.server = OwnServer()
-        self.url = self.server.url
+        self.url = ""
         self.workers: list[WorkerProcess] = []
         self.producers: list[subprocess.Popen[bytes]] = []
-        migrate.upgrade(self.url)
+        self.move_to(self.server.url)
+
+    def move_to(self, url: str) -> None:
+        """Take another database, which is empty, for the scene."""
+        self.url = url
+        migrate.upgrade(url)
         with self.connect() as connection:
             connection.execute(OWN_DATA)
 

@@ -78,9 +78,9 @@ def _sleep(longest: float, task: str = "act") -> Planner:
 
 # Each with its weight. Calm jobs do no harm; the mixed ones hold every way to end.
 CALM: list[tuple[int, Planner]] = [
-    (60, _plan("ok")),
-    (15, _sleep(0.3)),
-    (15, _sleep(0.3, "act_async")),
+    (40, _plan("ok")),
+    (25, _sleep(1.0)),
+    (25, _sleep(1.0, "act_async")),
     (6, _plan("error", "ok")),
     (4, _plan("snooze:0.1", "ok")),
 ]

@@ -6,14 +6,16 @@ import contextlib
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
+import psycopg
 import pytest
 
 from tests.chaos.checker import Limits
 from tests.chaos.harness import Arena
 from tests.support import postgres
 from tests.support.replication import Pair
+from tests.support.waiting import wait_until
 
 
 @pytest.mark.parametrize(
@@ -38,23 +40,36 @@ def test_postgres_goes_and_comes_back(arena: Arena, end: Callable[[postgres.OwnS
     arena.finish(limits=Limits(blameless=True))
 
 
-def test_failover_to_a_synchronous_standby(arena: Arena) -> None:
+@pytest.fixture
+def pair() -> Iterator[Pair]:
+    """A primary and its synchronous standby: a commit that was answered is on both."""
+    made = Pair()
+    with psycopg.connect(made.primary.url, autocommit=True) as connection:
+        connection.execute("ALTER SYSTEM SET synchronous_standby_names = '*'")
+        connection.execute("SELECT pg_reload_conf()")
+        wait_until(
+            lambda: connection.execute("SELECT FROM pg_stat_replication WHERE sync_state = 'sync'").fetchone() is not None,
+            what="a synchronous standby",
+        )
+    # The standby's copy was made before: once promoted, it has nobody to wait for.
+    yield made
+    made.close()
+
+
+def test_failover_to_a_synchronous_standby(arena: Arena, pair: Pair) -> None:
     """The primary is killed, the standby promoted: what was committed is there, and the workers go on by themselves."""
-    pair = Pair(arena.server)
-    try:
-        for _ in range(2):
-            arena.start_worker(url=pair.url)
-        arena.produce(arena.size(200), 30 if arena.long else 5, url=pair.url)
-        arena.pause(1.5, 3.0)
-        arena.fault("kill -9 primary")
-        arena.server.kill()
-        arena.pause(0.0, 1.0)
-        pair.promote()
-        arena.url = pair.standby_url
-        arena.fault("promoted")
-        arena.finish(limits=Limits(blameless=True))
-    finally:
-        pair.close()
+    arena.move_to(pair.primary.url)
+    for _ in range(2):
+        arena.start_worker(url=pair.url)
+    arena.produce(arena.size(200), 30 if arena.long else 5, url=pair.url)
+    arena.pause(1.5, 3.0)
+    arena.fault("kill -9 primary")
+    pair.primary.end(signal.SIGKILL)
+    arena.pause(0.0, 1.0)
+    pair.promote()
+    arena.url = pair.standby.url
+    arena.fault("promoted")
+    arena.finish(limits=Limits(blameless=True))
 
 
 def test_terminated_backends(arena: Arena) -> None:

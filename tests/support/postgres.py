@@ -6,7 +6,6 @@ import atexit
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -26,11 +25,11 @@ from jobq.dev import drop_privileges, reachable_bindir
 
 _INITDB = "-U postgres -A trust -E UTF8 --locale=C --no-sync"
 # A machine crash would lose these servers; killed processes do not.
-FAST = "-h 127.0.0.1 -F -c full_page_writes=off -c max_connections=200 -c autovacuum_naptime=10min"
+_FAST = "-h 127.0.0.1 -F -c full_page_writes=off -c max_connections=200 -c autovacuum_naptime=10min"
 
 
 @cache
-def programs() -> Path:
+def _programs() -> Path:
     """Postgres' programs, where the server's user may read them."""
     copies = Path(tempfile.mkdtemp(prefix="jobq-test-"))
     copies.chmod(0o755)
@@ -43,10 +42,10 @@ class Server(testing.postgresql.Postgresql):  # type: ignore[misc]
 
     def __init__(self, **settings: Any) -> None:
         self._as_other: list[str] = []
-        directory = programs()
+        programs = _programs()
         super().__init__(
-            initdb=str(directory / "initdb"),
-            postgres=str(directory / "postgres"),
+            initdb=str(programs / "initdb"),
+            postgres=str(programs / "postgres"),
             initdb_args=_INITDB,
             **settings,
         )
@@ -75,7 +74,7 @@ class Server(testing.postgresql.Postgresql):  # type: ignore[misc]
         return psycopg.connect(self.database_url("postgres"), autocommit=True)
 
 
-def start(args: str = f"{FAST} -c synchronous_commit=off", **settings: Any) -> Server:
+def start(args: str = f"{_FAST} -c synchronous_commit=off", **settings: Any) -> Server:
     """Start a server; a port that another process took in between is no failure."""
     for tries_left in (2, 1, 0):
         try:
@@ -84,13 +83,6 @@ def start(args: str = f"{FAST} -c synchronous_commit=off", **settings: Any) -> S
             if not tries_left or "Address already in use" not in str(error):
                 raise
     raise AssertionError
-
-
-def unused_port() -> int:
-    """Return a port of loopback that nobody listens on just now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @contextmanager
@@ -114,7 +106,7 @@ class OwnServer:
     def __init__(self) -> None:
         # Given a directory, testing.postgresql does not remove it when a start fails.
         self._directory = tempfile.mkdtemp(prefix="jobq-test-")
-        self.server = start(f"{FAST} -c synchronous_commit=on", base_dir=self._directory)
+        self.server = start(f"{_FAST} -c synchronous_commit=on", base_dir=self._directory)
         self.url = self.server.database_url("test")
 
     def kill(self) -> None:

@@ -89,12 +89,12 @@ class Proxy:
 
         async def end() -> None:
             self._server.close()
+            self._refuse = True
+            self._open.set()
             for flow in list(self._flows):
                 flow.reset()
-            tasks = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            # Not cancelled: asyncio would report each of its stream's handlers as failed.
+            await asyncio.gather(*(asyncio.all_tasks() - {asyncio.current_task()}), return_exceptions=True)
 
         self._call(end())
         self._loop.call_soon_threadsafe(self._loop.stop)
