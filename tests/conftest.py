@@ -22,8 +22,6 @@ from tests.support.workers import WorkerProcess
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-
-
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("chaos", "tests/chaos: faults at random")
     default = os.environ.get("JOBQ_CHAOS_SEED", "1")

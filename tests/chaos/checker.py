@@ -257,7 +257,9 @@ def _crashes(final: Final, limits: Limits) -> Iterator[Violation]:
     limit = 0 if limits.blameless else max(limits.max_crashes, limits.max_losses)
     for row in _rows(final):
         if row.crashes > limit:
-            yield Violation("crashes", f"job {row.id} ({row.token}) counts {row.crashes} crashes; {limit} are the limit")
+            yield Violation(
+                "crashes", f"job {row.id} ({row.token}) counts {row.crashes} crashes; {limit} are the limit"
+            )
         if final.crashed[row.id] != row.crashes:
             told = f"{row.crashes} crashes and has {final.crashed[row.id]} attempts that crashed"
             yield Violation("crashes", f"job {row.id} ({row.token}) counts {told}")

@@ -28,7 +28,7 @@ from tests.support.waiting import wait_until
 from tests.support.workers import ROOT, WorkerProcess
 
 # Short, so that a scenario sees several leases end; the proportions are those of the defaults.
-TIMES = ("--heartbeat-interval", "0.5", "--suspicion", "2", "--lease", "5")
+TIMES = ("--heartbeat-interval", "0.5", "--suspicion", "2", "--lease", "4")
 APP = "tests.chaos.app:q"
 
 
@@ -77,7 +77,9 @@ class Arena:
         assert worker.is_running(), worker.log
         return worker
 
-    def produce(self, jobs: int, seconds: float, *, mix: str = "calm", url: str | None = None, producers: int = 2) -> None:
+    def produce(
+        self, jobs: int, seconds: float, *, mix: str = "calm", url: str | None = None, producers: int = 2
+    ) -> None:
         """Start producers that together place `jobs` jobs within about `seconds`."""
         for _ in range(producers):
             number = len(self.producers)
@@ -149,7 +151,9 @@ class Arena:
     def cancel_some(self, most: int) -> None:
         """Cancel a few live jobs, as an operator would."""
         with contextlib.suppress(psycopg.OperationalError), self.connect() as connection:
-            ids = [row["id"] for row in connection.execute("SELECT id FROM jobq.job ORDER BY random() LIMIT %s", (most,))]
+            ids = [
+                row["id"] for row in connection.execute("SELECT id FROM jobq.job ORDER BY random() LIMIT %s", (most,))
+            ]
             for job in ids:
                 # Before it is done: an execution can end by it at once.
                 self.ledger.write("cancel", job=job)
@@ -223,7 +227,9 @@ class Arena:
     def where(self) -> str:
         """Return where to look, and how to see it again."""
         tests = f"tests/chaos -k {self.name.partition('[')[0]}"
-        again = f"chaos SEED={self.seed} ARGS='{tests}'" if self.long else f"test ARGS='{tests} --chaos-seed={self.seed}'"
+        again = (
+            f"chaos SEED={self.seed} ARGS='{tests}'" if self.long else f"test ARGS='{tests} --chaos-seed={self.seed}'"
+        )
         return f"\n  ledger and logs: {self.directory}\n  again: make {again}"
 
     def close(self) -> None:

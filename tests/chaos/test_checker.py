@@ -104,9 +104,7 @@ def with_row(*rows: JobRow, data: tuple[str, ...] = ()) -> Final:
 
 def changed(name: str, **values: Any) -> list[Record]:
     """The ledger with other values in the start line of one execution."""
-    return [
-        line | values if line["event"] == "start" and line["execution"] == name else line for line in LEDGER
-    ]
+    return [line | values if line["event"] == "start" and line["execution"] == name else line for line in LEDGER]
 
 
 def cut(*events: Record) -> list[Record]:
@@ -191,7 +189,9 @@ def test_every_rule_is_broken_by_some_test() -> None:
     for name in names:
         if name.startswith("_"):
             rules |= {
-                constant for constant in module[name].__code__.co_consts if isinstance(constant, str) and constant in broken
+                constant
+                for constant in module[name].__code__.co_consts
+                if isinstance(constant, str) and constant in broken
             }
     assert rules == broken
     assert len([name for name in names if name.startswith("_")]) == len(rules)

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import ctypes
-import glob
 import shutil
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,6 +13,7 @@ from tests.chaos.checker import Limits
 from tests.chaos.harness import Arena
 
 # Preloaded: the wall clock plus the seconds that a file says, looked up at each call, so that it can jump at any time.
+# Not libfaketime: under it Python's time.sleep, which sleeps until a time of the monotonic clock, fails with EINVAL.
 _SHIM = r"""
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -73,8 +72,8 @@ class Clock:
 
 
 @pytest.fixture
-def clock(arena: Arena) -> Iterator[Clock]:
-    yield Clock(arena.directory)
+def clock(arena: Arena) -> Clock:
+    return Clock(arena.directory)
 
 
 def test_the_clock_jumps_to_and_fro(arena: Arena, clock: Clock) -> None:
@@ -92,16 +91,3 @@ def test_the_clock_jumps_to_and_fro(arena: Arena, clock: Clock) -> None:
     states = arena.finish(limits=Limits(blameless=True))
     assert set(states) == {"succeeded"}
     assert "the lease is lost" not in jumping.log
-
-
-def test_a_host_an_hour_ahead(arena: Arena) -> None:
-    """The same by libfaketime, from the start."""
-    places = ("/usr/lib/*/faketime", "/usr/lib/faketime", "/usr/lib64/faketime", "/usr/local/lib/faketime")
-    found = [path for place in places for path in glob.glob(f"{place}/libfaketimeMT.so.1")]
-    if not found:
-        pytest.skip("no libfaketime (Debian's package: faketime)")
-    env = {"LD_PRELOAD": found[0], "FAKETIME": "+1h", "FAKETIME_DONT_FAKE_MONOTONIC": "1", "DONT_FAKE_MONOTONIC": "1"}
-    arena.start_worker(env=env)
-    arena.start_worker()
-    arena.produce(arena.size(150), 30 if arena.long else 5)
-    assert set(arena.finish(limits=Limits(blameless=True))) == {"succeeded"}

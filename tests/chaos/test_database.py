@@ -48,7 +48,9 @@ def pair() -> Iterator[Pair]:
         connection.execute("ALTER SYSTEM SET synchronous_standby_names = '*'")
         connection.execute("SELECT pg_reload_conf()")
         wait_until(
-            lambda: connection.execute("SELECT FROM pg_stat_replication WHERE sync_state = 'sync'").fetchone() is not None,
+            lambda: (
+                connection.execute("SELECT FROM pg_stat_replication WHERE sync_state = 'sync'").fetchone() is not None
+            ),
             what="a synchronous standby",
         )
     # The standby's copy was made before: once promoted, it has nobody to wait for.

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 import psycopg
 import pytest
 
+from jobq.worker import database
 from tests.chaos.harness import Arena
 from tests.support.proxy import Proxy
 
@@ -71,11 +72,15 @@ FAULTS: dict[str, list[Callable[[Arena, Proxy], None]]] = {
 @pytest.mark.parametrize("kind", FAULTS)
 def test_network(arena: Arena, proxies: list[Proxy], kind: str) -> None:
     """Each worker behind a network of its own, so that one can be cut off while the other rescues."""
+    forgets = kind == "forgotten_connections"
+    if forgets and not hasattr(database, "Terms"):
+        pytest.skip("this worker's statements have no deadline of their own")
     for proxy in proxies[:2]:
         arena.start_worker(url=through(arena.url, proxy))
-    forgets = kind == "forgotten_connections"
     # A producer has no deadline of its own: on a connection that is forgotten it would wait for ever.
-    arena.produce(arena.size(150), 40 if arena.long else 6, url=arena.url if forgets else through(arena.url, proxies[2]))
+    arena.produce(
+        arena.size(150), 40 if arena.long else 6, url=arena.url if forgets else through(arena.url, proxies[2])
+    )
 
     def fail() -> None:
         proxy = arena.random.choice(proxies[:2] if forgets else proxies)

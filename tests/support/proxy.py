@@ -7,7 +7,7 @@ import contextlib
 import socket
 import struct
 import threading
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -49,11 +49,11 @@ class Proxy:
 
     def drop(self) -> None:
         """Reset every connection. New ones are welcome."""
-        self._later(lambda: [flow.reset() for flow in list(self._flows)])
+        self._later(lambda: self._each(_Flow.reset))
 
     def half_close(self) -> None:
         """End what the server says, on every connection, and go on carrying what the client says."""
-        self._later(lambda: [flow.half_close() for flow in list(self._flows)])
+        self._later(lambda: self._each(_Flow.half_close))
 
     def swallow(self) -> None:
         """Be a black hole: accept connections and bytes, acknowledge them, and pass nothing on."""
@@ -64,8 +64,7 @@ class Proxy:
 
         def begin() -> None:
             self._refuse = True
-            for flow in list(self._flows):
-                flow.reset()
+            self._each(_Flow.reset)
 
         self._later(begin)
 
@@ -91,8 +90,7 @@ class Proxy:
             self._server.close()
             self._refuse = True
             self._open.set()
-            for flow in list(self._flows):
-                flow.reset()
+            self._each(_Flow.reset)
             # Not cancelled: asyncio would report each of its stream's handlers as failed.
             await asyncio.gather(*(asyncio.all_tasks() - {asyncio.current_task()}), return_exceptions=True)
 
@@ -103,7 +101,11 @@ class Proxy:
 
     # --- inside the loop --------------------
 
-    def _later(self, action: Any) -> None:
+    def _each(self, fault: Callable[[_Flow], None]) -> None:
+        for flow in list(self._flows):
+            fault(flow)
+
+    def _later(self, action: Callable[[], object]) -> None:
         self._loop.call_soon_threadsafe(action)
 
     def _call(self, work: Coroutine[Any, Any, T]) -> T:
