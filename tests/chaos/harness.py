@@ -176,7 +176,7 @@ class Arena:
         failed = [process.args for process in self.producers if process.returncode]
         assert not failed, f"a producer failed{self.where()}"
         deadline = time.monotonic() + timeout
-        while self._live() and time.monotonic() < deadline:
+        while not self._drained() and time.monotonic() < deadline:
             time.sleep(0.1)
         running = [worker for worker in self.workers if worker.is_running()]
         for worker in running:
@@ -191,11 +191,15 @@ class Arena:
         print(f"{self.name}, seed {self.seed}: {dict(states)}, {self.summary()}")
         return states
 
-    def _live(self) -> int:
-        with contextlib.suppress(psycopg.OperationalError), self.connect() as connection:
-            row = connection.execute("SELECT count(*) AS live FROM jobq.job").fetchone()
-            return int(row["live"]) if row else -1
-        return -1
+    def waiting(self) -> list[str]:
+        """Return the tasks of the jobs that have not finished."""
+        with self.connect() as connection:
+            return [row["task"] for row in connection.execute("SELECT DISTINCT task FROM jobq.job")]
+
+    def _drained(self) -> bool:
+        with contextlib.suppress(psycopg.OperationalError):
+            return not self.waiting()
+        return False
 
     def final(self, *, clocks: bool = True) -> Final:
         """Read the database as the checker wants it."""
