@@ -108,11 +108,14 @@ class Runner:
     def _watch_lease(self) -> None:
         """End when the dispatcher has not vouched for us in time: another worker may be about to run our jobs."""
         while True:
-            ends = self._table.lease_ends
-            if ends and time.monotonic() > ends:
-                logger.error("the dispatcher's lease has run out: ending")
-                _exit(75)
+            self._heed_lease(time.monotonic())
             time.sleep(0.1)
+
+    def _heed_lease(self, now: float) -> None:
+        ends = self._table.lease_ends
+        if ends and now > ends:
+            logger.error("the dispatcher's lease has run out: ending")
+            _exit(75)
 
     # --- slots --------------------
 
@@ -123,6 +126,9 @@ class Runner:
             execution = Execution(job=job)
             running[job.id] = execution
             started = time.monotonic()
+            # A machine that was suspended wakes here, with jobs in stock that others have run meanwhile, before the watch
+            # has had its turn.
+            self._heed_lease(started)
             table.start(slot, job.id, job.claims, started, None if job.timeout is None else started + job.timeout)
             outcome = self._executor.execute(execution, started)
             # Idle before the outcome is out: a crash between the two can only repeat the job, never blame it.
