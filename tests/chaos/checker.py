@@ -64,7 +64,8 @@ class Limits:
     max_losses: int = 10
     asleep: frozenset[int] = frozenset()
     """Pids of runners that slept through the end of their lease, as with their machine. What such a one was executing
-    nobody can end before it is awake; what it begins thereafter is nobody's fault but its own."""
+    nobody can end before it is awake, and it can have fallen asleep with the lock and without a start line; what it begins
+    thereafter is nobody's fault but its own."""
     blameless: bool = False
     """No process was killed and no task kills its own: then nothing may count as a crash."""
 
@@ -227,12 +228,11 @@ def _overlaps(history: History, limits: Limits) -> Iterator[Violation]:
     for job, listed in history.executions.items():
         for number, later in enumerate(listed):
             earlier = [each for each in listed[:number] if each.start["pid"] not in limits.asleep]
-            slept = len(earlier) < number
             alive = [each for each in earlier if each.start["execution"] in later.start["alive"]]
             unended = [each for each in earlier if each.end is not None and each.end["at"] > later.start["at"]]
             if alive or unended:
                 yield Violation("overlap", f"job {job}: {later} began while this went on: {(alive or unended)[0]}")
-            elif not slept and not (later.start["lock_free"] and not later.start["alive"]):
+            elif not limits.asleep and not (later.start["lock_free"] and not later.start["alive"]):
                 yield Violation("overlap", f"job {job}: {later} began while another, unknown, held the lock")
 
 

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from psycopg.rows import dict_row
 
 from jobq import migrate, operations
 from tests.chaos import ledger
+from tests.chaos.app import act, q
 from tests.chaos.checker import Final, JobRow, Limits, check
 from tests.chaos.producer import OWN_DATA
 from tests.support.postgres import OwnServer
@@ -97,6 +98,24 @@ class Arena:
                     stderr=subprocess.STDOUT,
                 )
             self.producers.append(process)
+
+    def place(
+        self, name: str, plans: list[list[str]], *, max_attempts: int = 10, timeout: float | None = None
+    ) -> list[int]:
+        """Enqueue a job for each plan in one transaction, and return their ids."""
+        tokens = [f"{name}-{number}" for number in range(len(plans))]
+        # A line at a time, and each a write: short.
+        for token in tokens:
+            wish = {"token": token, "key": None, "holds": "period"}
+            self.ledger.write("intent", transaction=token, jobs=[wish])
+        task = act.options(max_attempts=max_attempts, timeout=timeout)
+        with self.connect() as connection:
+            jobs = [task.job(token, plan) for token, plan in zip(tokens, plans, strict=True)]
+            refs = q.enqueue_many(connection, jobs)
+        for token, ref in zip(tokens, refs, strict=True):
+            self.ledger.write("placed", token=token, job=ref.id, created=True)
+            self.ledger.write("commit", transaction=token)
+        return [ref.id for ref in refs]
 
     @property
     def producing(self) -> bool:
@@ -248,6 +267,13 @@ class Arena:
             shutil.copy(Path(self.server.server.base_dir) / "Server.log", self.directory / "postgres.log")
         self.server.close()
         self.ledger.close()
+
+
+def signal_all(pids: Iterable[int], number: int) -> None:
+    """Send a signal to each; one that has ended meanwhile is past caring."""
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, number)
 
 
 def children(pid: int) -> list[int]:

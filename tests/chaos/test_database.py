@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -12,7 +10,7 @@ import psycopg
 import pytest
 
 from tests.chaos.checker import Limits
-from tests.chaos.harness import Arena
+from tests.chaos.harness import Arena, signal_all
 from tests.support import postgres
 from tests.support.replication import Pair
 from tests.support.waiting import wait_until
@@ -92,16 +90,10 @@ def test_frozen_postgres(arena: Arena) -> None:
     def freeze() -> None:
         pids = arena.server.processes()
         arena.fault("SIGSTOP postgres", pids=sorted(pids))
-        _signal(pids, signal.SIGSTOP)
+        signal_all(pids, signal.SIGSTOP)
         arena.pause(1.0, 4.0)
-        _signal(pids, signal.SIGCONT)
+        signal_all(pids, signal.SIGCONT)
         arena.fault("SIGCONT postgres")
 
     arena.torment(freeze, every=(0.5, 1.5))
     arena.finish()
-
-
-def _signal(pids: set[int], number: int) -> None:
-    for pid in pids:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, number)

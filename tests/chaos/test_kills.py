@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 import signal
 
 import pytest
 
 from tests.chaos.checker import Limits
-from tests.chaos.harness import Arena, children
+from tests.chaos.harness import Arena, children, signal_all
 from tests.support.waiting import wait_until
 from tests.support.workers import WorkerProcess
 
@@ -50,19 +48,33 @@ def test_frozen_for_longer_than_its_lease(arena: Arena, what: str) -> None:
         asleep.update(runners)
         pids = [worker.pid, *runners]
         arena.fault("SIGSTOP", pids=pids)
-        for pid in pids:
-            os.kill(pid, signal.SIGSTOP)
+        signal_all(pids, signal.SIGSTOP)
         # Longer than the lease of 4 s, for its lock is held all the while.
         arena.pause(4.5, 6.0)
-        for pid in pids:
-            # A runner may have ended by itself.
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGCONT)
+        signal_all(pids, signal.SIGCONT)
         arena.fault("SIGCONT", pids=pids)
 
     arena.torment(freeze, every=(0.5, 1.5))
     arena.finish(limits=Limits(asleep=frozenset(asleep)))
     assert any("the lease is lost" in worker.log for worker in working), "nobody was frozen for long enough"
+
+
+def test_a_suspended_machine_with_jobs_in_stock(arena: Arena) -> None:
+    """Jobs of no length: hundreds lie in the runner when its machine is suspended, all done by others when it wakes."""
+    sleeper = arena.start_worker("--concurrency", "64", "--processes", "1")
+    runners = children(sleeper.pid)
+    pids = [sleeper.pid, *runners]
+    first, others = arena.size(4000), arena.size(200)
+    arena.place("stock", [["ok"]] * first)
+    wait_until(lambda: len(arena.ledger.read()) > 3 * first + 200, timeout=60, what="the first jobs")
+    arena.fault("SIGSTOP", pids=pids)
+    signal_all(pids, signal.SIGSTOP)
+    arena.start_worker()
+    wait_until(lambda: not arena.waiting(), timeout=120, what="the other worker's end of the stock")
+    arena.place("more", [["ok"]] * others)
+    signal_all(pids, signal.SIGCONT)
+    arena.fault("SIGCONT", pids=pids)
+    arena.finish(limits=Limits(asleep=frozenset(runners)))
 
 
 def test_rolling_restarts(arena: Arena) -> None:

@@ -8,7 +8,6 @@ from functools import cache
 
 import pytest
 
-from tests.chaos.app import act
 from tests.chaos.checker import Limits
 from tests.chaos.harness import Arena
 
@@ -17,16 +16,6 @@ from tests.chaos.harness import Arena
 def worker_help() -> str:
     command = [sys.executable, "-m", "jobq", "worker", "--help"]
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout
-
-
-def place(arena: Arena, token: str, plan: list[str], *, max_attempts: int = 2, timeout: float | None = None) -> int:
-    """Enqueue one job, and write down that it was committed."""
-    arena.ledger.write("intent", transaction=token, jobs=[{"token": token, "key": None, "holds": "period"}])
-    with arena.connect() as connection:
-        ref = act.options(max_attempts=max_attempts, timeout=timeout).enqueue(connection, token, plan)
-    arena.ledger.write("placed", token=token, job=ref.id, created=True)
-    arena.ledger.write("commit", transaction=token)
-    return ref.id
 
 
 @pytest.mark.parametrize(
@@ -44,7 +33,7 @@ def test_poison(arena: Arena, step: str, crashes: int, timeout: float | None, re
     """Poison among the innocent, on one runner that they all share."""
     arena.start_worker("--processes", "1")
     arena.produce(arena.size(100), 20 if arena.long else 3)
-    poison = [place(arena, f"poison-{n}", [step], timeout=timeout) for n in range(4 if arena.long else 2)]
+    poison = arena.place("poison", [[step]] * (4 if arena.long else 2), max_attempts=2, timeout=timeout)
     arena.finish(timeout=90, limits=Limits(max_losses=0))
     rows = {row.id: row for row in arena.final().finished}
     assert {(rows[job].state, rows[job].crashes) for job in poison} == {("failed", crashes)}
@@ -60,7 +49,7 @@ def test_memory_bomb(arena: Arena) -> None:
         pytest.skip("this worker has no --max-rss-mb")
     arena.start_worker("--processes", "1", "--max-rss-mb", "400")
     arena.produce(arena.size(100), 20 if arena.long else 3)
-    bomb = place(arena, "bomb", ["grow:2000"], timeout=60)
+    (bomb,) = arena.place("bomb", [["grow:2000"]], max_attempts=2, timeout=60)
     # The innocent beside it go back unpunished, or are blamed with it less often than it takes to fail.
     states = arena.finish(timeout=120, limits=Limits(max_losses=0))
     with arena.connect() as connection:
