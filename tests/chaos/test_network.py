@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator
 
-import psycopg
 import pytest
 
 from jobq.worker import database
@@ -16,16 +14,10 @@ from tests.support.proxy import Proxy
 @pytest.fixture
 def proxies(arena: Arena) -> Iterator[list[Proxy]]:
     """One network for each worker and one for the producers, so that one can fail alone."""
-    with psycopg.connect(arena.url) as connection:
-        port = connection.info.port
-    made = [Proxy("127.0.0.1", port) for _ in range(3)]
+    made = [Proxy(arena.url) for _ in range(3)]
     yield made
     for proxy in made:
         proxy.close()
-
-
-def through(url: str, proxy: Proxy) -> str:
-    return re.sub(r"@127\.0\.0\.1:\d+/", f"@127.0.0.1:{proxy.port}/", url)
 
 
 def _delay(arena: Arena, proxy: Proxy) -> None:
@@ -56,9 +48,9 @@ def _swallow(arena: Arena, proxy: Proxy) -> None:
 
 def _forget(arena: Arena, proxy: Proxy) -> None:
     """As a firewall that has lost its table, behind which something still acknowledges: only new connections work."""
-    proxy.swallow()
+    proxy.silence()
     arena.pause(0.2, 1.0)
-    proxy.heal(forget=True)
+    proxy.heal()
 
 
 FAULTS: dict[str, list[Callable[[Arena, Proxy], None]]] = {
@@ -76,11 +68,9 @@ def test_network(arena: Arena, proxies: list[Proxy], kind: str) -> None:
     if forgets and not hasattr(database, "Terms"):
         pytest.skip("this worker's statements have no deadline of their own")
     for proxy in proxies[:2]:
-        arena.start_worker(url=through(arena.url, proxy))
+        arena.start_worker(url=proxy.url)
     # A producer has no deadline of its own: on a connection that is forgotten it would wait for ever.
-    arena.produce(
-        arena.size(150), 40 if arena.long else 6, url=arena.url if forgets else through(arena.url, proxies[2])
-    )
+    arena.produce(arena.size(150), 40 if arena.long else 6, url=arena.url if forgets else proxies[2].url)
 
     def fail() -> None:
         proxy = arena.random.choice(proxies[:2] if forgets else proxies)

@@ -9,6 +9,7 @@ import struct
 import threading
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 T = TypeVar("T")
 
@@ -18,28 +19,26 @@ _RESET = struct.pack("ii", 1, 0)
 
 
 class Proxy:
-    """Listens on a port of loopback and forwards to `host`:`port`, from a thread of its own.
+    """Stands before the server of `database_url`, in a thread of its own; `url` leads through it.
 
     What it does wrong is set at any time, and holds for the connections that there are and for those to come.
     """
 
-    def __init__(self, host: str, port: int) -> None:
-        self._target = (host, port)
+    def __init__(self, database_url: str) -> None:
+        parts = urlsplit(database_url)
+        self._target = (parts.hostname or "127.0.0.1", parts.port or 5432)
         self._loop = asyncio.new_event_loop()
         self._flows: set[_Flow] = set()
         self._delay = 0.0
         self._open = asyncio.Event()
         self._open.set()
+        self._silent = False
         self._refuse = False
         self._thread = threading.Thread(target=self._loop.run_forever, name="proxy", daemon=True)
         self._thread.start()
         self._server = self._call(asyncio.start_server(self._accept, "127.0.0.1", 0))
-        self.port: int = self._server.sockets[0].getsockname()[1]
-
-    @property
-    def connections(self) -> int:
-        """How many connections it carries."""
-        return len(self._flows)
+        port = self._server.sockets[0].getsockname()[1]
+        self.url = f"postgresql://{parts.username or 'postgres'}@127.0.0.1:{port}{parts.path}"
 
     # --- faults --------------------
 
@@ -68,17 +67,22 @@ class Proxy:
 
         self._later(begin)
 
-    def heal(self, *, forget: bool = False) -> None:
-        """Forward again: what a black hole has swallowed, too; or, to `forget`, never say anything more on the
-        connections that were swallowed, nor end them.
-        """
+    def silence(self) -> None:
+        """Swallow, and for good: the connections that there are, and those made until `heal`, stay silent for ever."""
+
+        def begin() -> None:
+            self._silent = True
+            self._open.clear()
+            self._each(_Flow.lose)
+
+        self._later(begin)
+
+    def heal(self) -> None:
+        """Do nothing wrong any more, and pass on what `swallow` has kept."""
 
         def mend() -> None:
-            self._refuse = False
+            self._refuse = self._silent = False
             self._delay = 0.0
-            if forget:
-                for flow in self._flows:
-                    flow.lost = True
             self._open.set()
 
         self._later(mend)
@@ -112,13 +116,17 @@ class Proxy:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(10)
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        flow = _Flow(writer)
+        flow = _Flow(writer, lost=self._silent)
         if self._refuse:
             flow.reset()
             return
         self._flows.add(flow)
         try:
             await self._open.wait()
+            if flow.lost:
+                while await reader.read(_CHUNK):
+                    pass
+                return
             upstream_reader, flow.upstream = await asyncio.open_connection(*self._target)
             pumps = {
                 asyncio.create_task(self._pump(flow, reader, flow.upstream)),
@@ -148,10 +156,13 @@ class Proxy:
 class _Flow:
     """One connection: the client's side of it and, once there is one, the server's."""
 
-    def __init__(self, client: asyncio.StreamWriter) -> None:
+    def __init__(self, client: asyncio.StreamWriter, *, lost: bool) -> None:
         self.client = client
         self.upstream: asyncio.StreamWriter | None = None
-        self.lost = False
+        self.lost = lost
+
+    def lose(self) -> None:
+        self.lost = True
 
     def reset(self) -> None:
         for writer in (self.client, self.upstream):
