@@ -132,14 +132,13 @@ class Arena:
         """Let the load run on for a random while."""
         time.sleep(self.random.uniform(least, most))
 
-    def torment(self, step: Callable[[], None], *, every: tuple[float, float]) -> int:
-        """Call `step` again and again until the producers are done, and return how often."""
+    def torment(self, step: Callable[[], None], *, every: tuple[float, float], most: int | None = None) -> None:
+        """Call `step` again and again until the producers are done, once at least; in the short form `most` times."""
         times = 0
-        while self.producing or not times:
+        while not times or (self.producing and (self.long or most is None or times < most)):
             self.pause(*every)
             step()
             times += 1
-        return times
 
     def kill_dispatcher(self, worker: WorkerProcess) -> None:
         """kill -9 the dispatcher; its runners are left to the kernel."""

@@ -163,14 +163,15 @@ class Producer:
         return name
 
     def _transact(self, wishes: list[Wish], roll_back: bool) -> int:
-        """Enqueue in one transaction; return how many jobs may have been committed."""
+        """Enqueue in one transaction; return how many new jobs may have been committed."""
         name = self._intend(wishes, data=True)
-        committing = False
+        committing, created = False, 0
         try:
             connection = self._connected()
             jobs = [wish.options().job(wish.token, wish.plan) for wish in wishes]
             for wish, ref in zip(wishes, app.q.enqueue_many(connection, jobs), strict=True):
                 self._ledger.write("placed", token=wish.token, job=ref.id, created=ref.created)
+                created += ref.created
                 if ref.created:
                     connection.execute("INSERT INTO own_data VALUES (%s)", (wish.token,))
             if roll_back:
@@ -184,9 +185,9 @@ class Producer:
             self._disconnect()
             fate = "unknown" if committing else "rollback"
             self._ledger.write(fate, transaction=name, error=str(error)[:200])
-            return len(wishes) if committing else 0
+            return created if committing else 0
         self._ledger.write("commit", transaction=name)
-        return len(wishes)
+        return created
 
     def _submit(self, wish: Wish) -> int:
         """Enqueue by submit(): the library's own connection, and its own commit."""
@@ -199,7 +200,7 @@ class Producer:
             return 1
         self._ledger.write("placed", token=wish.token, job=ref.id, created=ref.created)
         self._ledger.write("commit", transaction=name)
-        return 1
+        return int(ref.created)
 
     def _connected(self) -> psycopg.Connection[Any]:
         if self._connection is None or self._connection.closed:
