@@ -32,7 +32,7 @@ test: $(VENV)/.ready-dev
 	@$(BIN)/python -m pytest -n $(JOBS) $(if $(ARGS),$(ARGS),--cov --cov-report=term:skip-covered)
 
 chaos: $(VENV)/.ready-dev
-	@$(BIN)/python -m pytest -n $(JOBS) --dist worksteal -rA --no-header --chaos-long \
+	@$(BIN)/python -m pytest -n $(JOBS) --dist worksteal -rA --chaos-long \
 	  --chaos-seed $${SEED:-$$RANDOM} $(if $(ARGS),$(ARGS),tests/chaos)
 
 check: $(VENV)/.ready-dev
