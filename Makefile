@@ -1,6 +1,7 @@
 # Two commands to begin with: `make demo`, `make test`. Each sets itself up (in .venv) the first time.
 #   make demo ARGS="--once --json"     a real application's jobs, on a Postgres that comes along
 #   make test ARGS="tests/unit -x"     the tests; without ARGS all of them, with coverage
+#   make chaos                         faults by the minute, at random: SEED=7 repeats a run, ARGS="tests/chaos -k proxy" narrows it
 #   make check                         style, types and layers
 #   make bench                         measurements, ours and the peers'
 #   make test-matrix                   the tests that touch SQL, on PostgreSQL 14 to 18
@@ -19,7 +20,7 @@ PINS := requirements/test.txt
 JOBS ?= $(shell nproc 2>/dev/null || echo 2)
 ARGS ?=
 
-.PHONY: help demo test check lint format types imports bench test-matrix pins clean distclean
+.PHONY: help demo test chaos check lint format types imports bench test-matrix pins clean distclean
 
 help:
 	@sed -n 's/^# \{0,1\}//p;/^$$/q' Makefile
@@ -29,6 +30,10 @@ demo: $(VENV)/.ready-demo
 
 test: $(VENV)/.ready-dev
 	@$(BIN)/python -m pytest -n $(JOBS) $(if $(ARGS),$(ARGS),--cov --cov-report=term:skip-covered)
+
+chaos: $(VENV)/.ready-dev
+	@$(BIN)/python -m pytest -n $(JOBS) --dist worksteal -rA --chaos-long \
+	  --chaos-seed $${SEED:-$$RANDOM} $(if $(ARGS),$(ARGS),tests/chaos)
 
 check: $(VENV)/.ready-dev
 	@failed=; for part in lint types imports; do $(MAKE) $$part || failed="$$failed $$part"; done; \

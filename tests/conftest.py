@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,6 +20,17 @@ from tests.support.workers import WorkerProcess
 # A shell that starts us in the background has SIGINT ignored, and what is ignored is handed down to every program that a
 # test starts and interrupts.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("chaos", "tests/chaos: faults at random")
+    default = os.environ.get("JOBQ_CHAOS_SEED", "1")
+    group.addoption("--chaos-seed", type=int, default=default, help="what the faults are drawn from (default: 1)")
+    group.addoption("--chaos-long", action="store_true", help="the long form: minutes and thousands of jobs")
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+    return f"chaos: seed {config.option.chaos_seed}, {'long' if config.option.chaos_long else 'short'} form"
 
 
 @pytest.fixture(scope="session")

@@ -206,7 +206,7 @@ class Executor:
         match error:
             case Snooze():
                 return setback(Ending.SNOOZE, None, error.seconds)
-            case Cancel():
+            case Cancel() if not execution.stopping:
                 return setback(Ending.CANCEL, None)
             case Fail() | InvalidArguments() | ResultError() | TransactionEnded():
                 return setback(Ending.FAIL, "failed")

@@ -124,11 +124,7 @@ class Runner:
             due += _PULSE
             time.sleep(max(0.0, due - time.monotonic()))
             now = time.monotonic()
-            # The lease: another worker may be about to run our jobs when the dispatcher has not vouched for us in time.
-            ends = self._table.lease_ends
-            if ends and now > ends:
-                logger.error("the dispatcher's lease has run out: ending")
-                _exit(75)
+            self._heed_lease(now)
             lag += 0.3 * (now - due - lag)
             due = now
             self._table.beat(now, max(lag, self._loop_lag(now)))
@@ -153,6 +149,13 @@ class Runner:
         """The event loop of async tasks."""
         return self._loop
 
+    def _heed_lease(self, now: float) -> None:
+        """End when the dispatcher has not vouched for us in time: another worker may be about to run our jobs."""
+        ends = self._table.lease_ends
+        if ends and now > ends:
+            logger.error("the dispatcher's lease has run out: ending")
+            _exit(75)
+
     # --- slots --------------------
 
     def doing(self, thread: str) -> str:
@@ -169,6 +172,9 @@ class Runner:
         while True:
             serial, worker, job = take()
             started = time.monotonic()
+            # A machine that was suspended wakes here, with jobs in stock that others have run meanwhile, before the pulse
+            # has had its turn.
+            self._heed_lease(started)
             deadline = None if job.timeout is None else started + job.timeout
             # In this order (slots.py): a job that was taken back before it started is no longer ours.
             table.start(slot, job.id, job.claims, started, deadline)

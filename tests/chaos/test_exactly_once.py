@@ -23,8 +23,8 @@ from jobq.worker.outcomes import Ledger
 from jobq.worker.transaction import Transactions
 from tests.chaos.test_faults import runners_of
 from tests.support import transfers
+from tests.support.commit_eater import CommitEater
 from tests.support.jobs import Jobs
-from tests.support.proxy import CommitEater
 from tests.support.waiting import wait_until
 from tests.support.workers import WorkerProcess
 

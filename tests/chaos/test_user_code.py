@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.support import trouble
+from tests.support import apps, trouble
 from tests.support.jobs import Jobs
 from tests.support.waiting import wait_until
 from tests.support.workers import WorkerProcess
@@ -88,6 +88,18 @@ def test_a_cancelled_task_is_interrupted_once(jobs: Jobs, worker: StartWorker) -
     jobs.connection.execute("UPDATE jobq.job SET cancel_requested_at = now() WHERE id = %s", (job,))
     assert jobs.wait(job)["state"] == "cancelled"
     assert jobs.traces(job) == ["start", "tidy"]
+
+
+def test_a_task_that_heeds_a_shutdown_is_not_cancelled_by_it(jobs: Jobs, worker: StartWorker) -> None:
+    """`current_job().cancelled` is true then, too, and raising Cancel is what a task is told to do about it."""
+    job = apps.wait.enqueue(jobs.connection, 600.0).id
+    running = worker("--shutdown-timeout", "0")
+    wait_until(lambda: jobs.traces(job), what="the start")
+    running.terminate()
+    assert running.wait() == 0
+    row = jobs.live(job)
+    assert row is not None, jobs.finished(job)
+    assert (row["state"], row["attempt"], row["crashes"]) == ("ready", 0, 0)
 
 
 def test_large_arguments_and_results_by_the_hundred(database_url: str, jobs: Jobs, worker: StartWorker) -> None:

@@ -16,6 +16,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import psutil
 import psycopg
 import testing.postgresql
 from psycopg import sql
@@ -112,6 +113,18 @@ class OwnServer:
         """kill -9 the postmaster, as a crash would; its children leave by themselves."""
         process = self.server.child_process
         process.send_signal(signal.SIGKILL)
+        process.wait()
+        self.server.child_process = None
+
+    def processes(self) -> set[int]:
+        """Every process of the server."""
+        parent = self.server.child_process.pid
+        return {parent} | {child.pid for child in psutil.Process(parent).children(recursive=True)}
+
+    def stop_at_once(self) -> None:
+        """`pg_ctl stop -m immediate`: every process leaves as it stands; the next start recovers."""
+        process = self.server.child_process
+        process.send_signal(signal.SIGQUIT)
         process.wait()
         self.server.child_process = None
 
