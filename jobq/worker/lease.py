@@ -195,10 +195,8 @@ class Lease:
                 try:
                     await self._rescue(connection, worker, beats, now - watch.since)
                 except psycopg.errors.LockNotAvailable as error:
-                    # Somebody's transaction holds one of its jobs: that must not cost us our own heartbeats.
-                    self._repeats.note(
-                        "a dead worker's jobs are locked", str(worker), dead=str(worker), error=str(error)
-                    )
+                    # Somebody's transaction holds its row: that must not cost us our own heartbeats.
+                    self._repeats.note("a dead worker is locked", str(worker), dead=str(worker), error=str(error))
         self._watched = seen
 
     async def _rescue(self, connection: Connection, dead: UUID, beats: int, silent: float) -> None:

@@ -86,10 +86,10 @@ async def test_with_a_lock_that_may_be_lost_the_suspicion_counts(database_url: s
     await connection.close()
 
 
-def test_a_locked_job_of_a_dead_worker_costs_the_rescuer_nothing(
+def test_a_dead_worker_that_is_locked_costs_the_rescuer_nothing(
     database_url: str, jobs: Jobs, worker: StartWorker
 ) -> None:
-    """Somebody's open transaction holds the job: the rescue waits for it, the rescuer's own heartbeats do not."""
+    """Somebody's open transaction holds the dead worker's row: the rescue waits for it, the rescuer's own heartbeats do not."""
     times = ("--heartbeat-interval", "0.5", "--suspicion", "2")
     lost = apps.wait.enqueue(jobs.connection, 600.0, "lost").id
     victim = worker(*times)
@@ -97,11 +97,9 @@ def test_a_locked_job_of_a_dead_worker_costs_the_rescuer_nothing(
     rescuer = worker(*times)
     wait_until(lambda: "working" in rescuer.log, what="the second worker")
     with psycopg.connect(database_url) as holder:
-        holder.execute("SELECT FROM jobq.job WHERE id = %s FOR UPDATE", (lost,))
-        mine = apps.wait.enqueue(jobs.connection, 600.0, "mine").id
-        wait_until(lambda: jobs.traces(mine), what="the rescuer's own job, or the victim's")
         victim.process.send_signal(signal.SIGKILL)
-        wait_until(lambda: "jobs are locked" in rescuer.log, timeout=60, what="the rescue that waits")
+        holder.execute("SELECT FROM jobq.worker WHERE pid = %s FOR UPDATE", (victim.pid,))
+        wait_until(lambda: "dead worker is locked" in rescuer.log, timeout=60, what="the rescue that waits")
         beats = jobs.one("SELECT max(beats) FROM jobq.worker")
         wait_until(lambda: jobs.one("SELECT max(beats) FROM jobq.worker") > beats + 8, timeout=60, what="heartbeats")
         assert "no heartbeat" not in rescuer.log
