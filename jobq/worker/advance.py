@@ -136,7 +136,10 @@ class Advance:
     def progressed(self, progress: Progress) -> None:
         """A runner reports progress; the last word before a round counts."""
         self._account.progressed(progress)
-        self._reconcile_at = min(self._reconcile_at, time.monotonic() + PROGRESS_INTERVAL)
+        due = time.monotonic() + PROGRESS_INTERVAL
+        if due < self._reconcile_at:
+            self._reconcile_at = due
+            self._woken.set()
 
     def notified(self, payload: str) -> None:
         """A notification arrived; empty: some may have been missed."""

@@ -300,7 +300,7 @@ class Child:
     async def stop(self) -> None:
         """Close the socket, which ends an idle runner, and wait for its end."""
         if self._writer is not None:
-            self._writer.close()
+            self.dismiss("the worker stops")
         else:
             self.kill("the worker stops")
         if self._watch is not None:

@@ -279,7 +279,9 @@ class RunnerPool:
         """Judge the jobs of a runner that has ended, and start another."""
         now = time.monotonic()
         started = {(slot.id, slot.claims): slot for slot in child.started()}
-        how = f"was ended ({child.killed_for})" if child.killed_for is not None else verdicts.ending(status)
+        how = f"was killed ({child.killed_for})" if child.killed_for is not None else verdicts.ending(status)
+        if child.dismissed:
+            how = f"has ended ({child.killed_for})"
         blameless = child.killed_for is not None and not child.to_blame
         for held in list(child.jobs.values()):
             job = held.job
@@ -296,19 +298,16 @@ class RunnerPool:
         for group in (self._children, self._solos.children):
             if child in group:
                 group.remove(child)
-        if not self._leaving and not child.dismissed:
+        if not child.dismissed:
             self.deaths["crashed" if child.killed_for is None else "killed"] += 1
         if not child.imported:
             self._deaths += 1
-        if not self._leaving:
-            level = logging.ERROR if child.killed_for is None else logging.WARNING
-            if child.dismissed:
-                level = logging.INFO
-            logger.log(
-                level,
-                f"a runner {how}" + ("" if child.imported else f" before it had imported {self._options.app!r}"),
-                extra={"pid": child.pid, "started": len(started)},
-            )
+        level = logging.ERROR if child.killed_for is None else logging.WARNING
+        logger.log(
+            logging.INFO if child.dismissed else level,
+            f"a runner {how}" + ("" if child.imported else f" before it had imported {self._options.app!r}"),
+            extra={"pid": child.pid, "started": len(started)},
+        )
         self.changed.set()
         burial = asyncio.ensure_future(child.closed())
         self._burials.add(burial)

@@ -22,7 +22,7 @@ def worker_help() -> str:
     ("step", "crashes", "timeout", "reason"),
     [
         pytest.param("exit", 3, None, "ended with status 3 while it ran, 3 times now", id="exit"),
-        pytest.param("segfault", 3, None, "killed by signal 11 while it ran, 3 times now", id="segfault"),
+        pytest.param("segfault", 3, None, "killed by SIGSEGV while it ran, 3 times now", id="segfault"),
         pytest.param("hang", 0, 1.0, "timed out after 1 s", id="endless_c_call"),
         pytest.param("spin", 0, 1.0, "timed out after 1 s", id="gil_held_by_a_loop"),
         pytest.param("nul", 0, None, r"a NUL \x00", id="nul"),
