@@ -13,6 +13,9 @@ from importlib.resources import files
 
 from psycopg import sql
 
+REVISION = "0001"
+"""The revision of the schema that these statements are written for: the migrations' last."""
+
 
 @dataclass(frozen=True, slots=True)
 class Statement:

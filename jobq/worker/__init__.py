@@ -22,7 +22,6 @@ def run(options: WorkerOptions) -> int:
 
     import psycopg
 
-    from jobq import migrate
     from jobq.config import unreachable
     from jobq.errors import DatabaseUnavailable
     from jobq.worker.dispatcher import Dispatcher
@@ -33,9 +32,27 @@ def run(options: WorkerOptions) -> int:
     signal.signal(signal.SIGQUIT, lambda *_: None)
     settings = options.settings
     url = settings.require_database_url()
-    migrate.check(url, settings.schema)
+    if not _fits(url, settings.schema):
+        # Costs a quarter of a second to import, which a start should not wait for that takes a dead worker's place.
+        from jobq import migrate
+
+        migrate.check(url, settings.schema)
     try:
         asyncio.run(Dispatcher(options, version("jobq"), notifier).run())
     except psycopg.OperationalError as error:
         raise DatabaseUnavailable(unreachable(url, error)) from error
     return 0
+
+
+def _fits(url: str, schema: str) -> bool:
+    """Tell whether the schema is surely the one that this jobq needs; False also when it cannot be looked at."""
+    import psycopg
+
+    from jobq import queries
+    from jobq.sql import REVISION
+
+    try:
+        with psycopg.connect(url, connect_timeout=5) as connection:
+            return queries.schema_revision(connection, schema) == REVISION
+    except psycopg.Error:
+        return False

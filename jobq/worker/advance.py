@@ -17,7 +17,8 @@ import psycopg
 from jobq.backoff import Backoff
 from jobq.worker.account import Account
 from jobq.worker.database import Connection, Database, close, fetch, is_connection_loss
-from jobq.worker.frames import Ending, Progress, Recorded, Setback, Success, head, outcome_size
+from jobq.worker.ended import Ended
+from jobq.worker.frames import Ending, Progress, Setback
 from jobq.worker.lanes import Lanes
 from jobq.worker.lease import Lease
 from jobq.worker.metrics import Metrics
@@ -38,8 +39,6 @@ RECONCILE_INTERVAL = 5.0
 QUIET = 5
 # How often what running jobs say of their progress is written down.
 PROGRESS_INTERVAL = 1.0
-# When to try a setback again whose job is locked: a transaction of its runner's is still being committed, or undone.
-BUSY_RETRY = 0.25
 _RECONNECT = Backoff(base=0.1, cap=2)
 
 
@@ -72,16 +71,9 @@ class Advance:
         self._pace = Pace()
         self._connection: Connection | None = None
         self._lock = asyncio.Lock()
-        self._successes: list[Success] = []
-        self._setbacks: list[Setback] = []
-        self._busy: dict[tuple[int, int], Setback] = {}
-        """Setbacks whose jobs were locked when they were to be written, until they are tried again."""
-        self._recorded: set[tuple[int, int]] = set()
-        """Executions whose ends runners have written themselves, since the last reconciliation began."""
-        self._landed = 0
-        """How many of these the pace has not heard of."""
+        self._repeats = Repeats()
+        self.ended = Ended(self._ledger, lease, metrics, self._repeats)
         self._account = Account(self._schema, lease, pool)
-        self._ended = asyncio.Event()
         self._woken = asyncio.Event()
         self._more = True
         """Whether the last claim found as many jobs as it wanted, so that there may be more."""
@@ -93,45 +85,11 @@ class Advance:
         """When the next future job is due, as far as we know; None: look it up."""
         self._trying_since: float | None = None
         """Since when a round trip is wanted that has not succeeded; None: none is wanted."""
-        self._waiting_since: float | None = None
-        """Since when outcomes wait without any of them being written; None: none waits."""
         self._error: str | None = None
-        self._repeats = Repeats()
         self.held: str | None = None
         """Why nothing is claimed at present; None when claims go on."""
-        self.finished = 0
-        """Outcomes recorded so far."""
 
     # --- what the others tell --------------------
-
-    def succeeded(self, success: Success) -> None:
-        """A runner reports a success."""
-        if self._metrics is not None:
-            self._metrics.ended(success)
-        self._successes.append(success)
-        self._ended_one()
-
-    def set_back(self, setback: Setback) -> None:
-        """A runner, or the pool in its name, reports anything else."""
-        if self._metrics is not None:
-            self._metrics.ended(setback)
-        self._setbacks.append(setback)
-        self._ended_one()
-
-    def _ended_one(self) -> None:
-        self._ended.set()
-        if self._waiting_since is None:
-            self._waiting_since = time.monotonic()
-
-    def recorded(self, recorded: Recorded) -> None:
-        """A runner reports an execution that is over and done with: a transactional task's."""
-        self._recorded.add((recorded.id, recorded.claims))
-        if recorded.accepted:
-            self.finished += 1
-            self._landed += 1
-        else:
-            logger.warning("an outcome was refused: the job was no longer ours", extra={"job": recorded.id})
-        self._ended.set()
 
     def progressed(self, progress: Progress) -> None:
         """A runner reports progress; the last word before a round counts."""
@@ -183,13 +141,8 @@ class Advance:
     async def forget(self) -> None:
         """Drop the outcomes of an identity that is no longer ours: the fence would refuse them."""
         async with self._lock:
-            self._successes.clear()
-            self._setbacks.clear()
-            self._busy.clear()
+            self.ended.forget()
             self._account.forget()
-            self._waiting_since = None
-            if self._metrics is not None:
-                self._metrics.forget()
 
     # --- the loop --------------------
 
@@ -233,9 +186,9 @@ class Advance:
         if time.monotonic() >= self._reconcile_at:
             await self._reconcile()
         want = self._want()
-        if self._successes or self._setbacks or (want > 0 and self._more):
+        if self.ended.writable or (want > 0 and self._more):
             await self._step(want)
-        if self._successes or self._setbacks:
+        if self.ended.writable:
             await self._gather()
             return False
         return not (self._more and self._want() > 0)
@@ -251,15 +204,19 @@ class Advance:
 
     async def _gather(self) -> None:
         """Let outcomes collect for a moment, unless a slot idles for want of the next claim."""
-        if self._pool.load >= self._pool.slots and len(self._successes) < MAX_BATCH // 2:
+        if self._pool.load >= self._pool.slots and len(self.ended.successes) < MAX_BATCH // 2:
             await asyncio.sleep(FLUSH_AFTER)
 
     async def _step(self, want: int) -> None:
         async with self._lock:
             connection = await self._connected()
-            if self._setbacks:
-                await self._settle(connection)
-            successes = head(self._successes, outcome_size, MAX_BATCH)
+            if self.ended.setbacks:
+                if await self.ended.settle(connection):
+                    # Some may be ready again at once, others sooner than what was next.
+                    self._more = True
+                    self._due_at = None
+                self._error = None
+            successes = self.ended.batch()
             lanes = self._lanes.arrays() if want > 0 else ([], [])
             if not successes and not lanes[0]:
                 self._more = False
@@ -271,24 +228,15 @@ class Advance:
             self._more = False
             worker = self._lease.worker
             claimed, refused = await self._ledger.advance(connection, worker, successes, lanes, max(want, 0))
-            del self._successes[: len(successes)]
-            self._written()
-            self._setbacks += refused
-            self.finished += claimed.accepted
-            if claimed.accepted + len(refused) < len(successes):
-                logger.warning(
-                    "outcomes were refused: those jobs were no longer ours",
-                    extra={"refused": len(successes) - claimed.accepted - len(refused)},
-                )
+            self._error = None
             now = time.monotonic()
-            landed, self._landed = self._landed, 0
-            self._pace.measured(now, len(successes) + landed, now - begun)
+            self._pace.measured(now, self.ended.written(successes, claimed, refused), now - begun)
             if self._metrics is not None:
                 self._metrics.round_trip(now - begun)
                 self._metrics.claimed(claimed.jobs)
                 self._metrics.claimed(claimed.expired)
             for job in claimed.expired:
-                self.set_back(Setback(job.id, job.claims, Ending.EXPIRE, message="expired"))
+                self.ended.set_back(Setback(job.id, job.claims, Ending.EXPIRE, message="expired"))
             found = len(claimed.jobs) + len(claimed.expired)
             if want > 0 and found >= want:
                 self._more = True
@@ -297,53 +245,9 @@ class Advance:
                 # While the statement was on its way, everything may have stood still.
                 if self.held or not self._lease.fresh:
                     for job in claimed.jobs:
-                        self.set_back(Setback(job.id, job.claims, Ending.RELEASE))
+                        self.ended.set_back(Setback(job.id, job.claims, Ending.RELEASE))
                 else:
                     self._pool.give(claimed.jobs, worker)
-
-    def _written(self) -> None:
-        self._error = None
-        self._waiting_since = time.monotonic() if self.unrecorded else None
-
-    async def _settle(self, connection: Connection) -> None:
-        setbacks = head(self._setbacks, outcome_size, MAX_BATCH)
-        settled = await self._ledger.settle(connection, self._lease.worker, setbacks)
-        self.finished += settled.accepted
-        del self._setbacks[: len(setbacks)]
-        self._written()
-        for setback in setbacks:
-            if setback.id in settled.busy:
-                self._postpone(setback)
-                continue
-            if setback.ending is Ending.RELEASE and setback.message is not None:
-                # A thousand jobs of a task that nobody here knows come back every few seconds.
-                self._repeats.note("a job was put back", setback.message, job=setback.id, reason=setback.message)
-            if setback.recorded is not None:
-                logger.log(
-                    logging.ERROR if setback.ending is Ending.FAIL else logging.WARNING,
-                    "job failed" if setback.ending is Ending.FAIL else "job set back",
-                    extra={
-                        "job": setback.id,
-                        "outcome": setback.recorded,
-                        "error": f"{setback.error_type}: {setback.message}",
-                        "retry_in": round(setback.delay, 1) if setback.ending is not Ending.FAIL else None,
-                    },
-                )
-        if any(setback.ending is not Ending.FAIL for setback in setbacks):
-            # Some may be ready again at once, others sooner than what was next.
-            self._more = True
-            self._due_at = None
-
-    def _postpone(self, setback: Setback) -> None:
-        """Try `setback` again in a moment: until its job's row is free, nobody knows whether it is still due."""
-        name = (setback.id, setback.claims)
-
-        def again() -> None:
-            if self._busy.pop(name, None) is not None:
-                self.set_back(setback)
-
-        self._busy[name] = setback
-        asyncio.get_running_loop().call_later(BUSY_RETRY, again)
 
     async def _idle(self) -> None:
         """Sleep until there is reason for a round: an outcome, a notification, the next due job, or the poll."""
@@ -351,11 +255,11 @@ class Advance:
         wake_at = self._reconcile_at
         if self._want() > 0:
             wake_at = min(wake_at, await self._until_due(), self._poll_at)
-        self._ended.clear()
-        if self._successes or self._setbacks or (self._more and self._want() > 0):
+        self.ended.more.clear()
+        if self.ended.writable or (self._more and self._want() > 0):
             return
         self._trying_since = None
-        waits = [asyncio.ensure_future(event.wait()) for event in (self._ended, self._woken)]
+        waits = [asyncio.ensure_future(event.wait()) for event in (self.ended.more, self._woken)]
         try:
             patience = max(wake_at - time.monotonic(), 0.001)
             done, _ = await asyncio.wait(waits, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
@@ -406,21 +310,17 @@ class Advance:
             if self._lanes.refresh((row[0], row[1]) for row in rows):
                 self._more = True
             await self._account.write_progress(connection)
-            self._recorded.clear()
-            for stray in await self._account.strays(connection, self._ended_here):
-                self.set_back(stray)
+            self.ended.recount()
+            for stray in await self._account.strays(connection, self.ended.names):
+                self.ended.set_back(stray)
         self._reconcile_at = time.monotonic() + RECONCILE_INTERVAL
-
-    def _ended_here(self) -> set[tuple[int, int]]:
-        ended = {(s.id, s.claims) for s in self._successes} | {(s.id, s.claims) for s in self._setbacks}
-        return ended | self._busy.keys() | self._recorded
 
     async def _drained(self) -> bool:
         """Tell whether no served queue has a job that is due, and nobody is running one."""
-        if self.unrecorded or self._pool.held:
+        if len(self.ended) or self._pool.held:
             return False
         await self._reconcile()
-        if self._setbacks or self._more:
+        if self.ended.setbacks or self._more:
             return False
         async with self._lock:
             rows = await fetch(
@@ -431,15 +331,10 @@ class Advance:
             )
         return bool(rows[0][0])
 
-    @property
-    def unrecorded(self) -> int:
-        """How many executions have ended whose outcomes are not written down."""
-        return len(self._successes) + len(self._setbacks) + len(self._busy)
-
     async def flush(self) -> None:
         """Record a batch of what has ended, claiming nothing; used while stopping. Errors are logged, for another try."""
         self._pulse.turn()
-        if not self._successes and not self._setbacks:
+        if not self.ended.writable:
             # Locked ones, if any, come back by themselves.
             await asyncio.sleep(0.02)
             return
@@ -460,9 +355,9 @@ class Advance:
 
     def outcomes_trouble(self) -> Trouble | None:
         """Return since when and why outcomes wait to be written down, if they do."""
-        if self._waiting_since is None:
+        if self.ended.waiting_since is None:
             return None
-        return Trouble(f"{self.unrecorded} outcomes wait: {self._cause()}", self._waiting_since)
+        return Trouble(f"{len(self.ended)} outcomes wait: {self._cause()}", self.ended.waiting_since)
 
     def _cause(self) -> str:
         where = self._database.connecting.get("advance")

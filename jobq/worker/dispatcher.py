@@ -19,17 +19,10 @@ import psycopg
 from jobq.worker import stacks
 from jobq.worker.advance import Advance
 from jobq.worker.chores import Chores
-from jobq.worker.database import (
-    CHORES,
-    Connection,
-    Database,
-    close,
-    is_connection_loss,
-    is_refusal,
-    lease_terms,
-)
+from jobq.worker.database import CHORES, Database
+from jobq.worker.keeper import Keeper
 from jobq.worker.lanes import warn_of_unknown_queues
-from jobq.worker.lease import Lease, LeaseLost, wait_or
+from jobq.worker.lease import Lease, wait_or
 from jobq.worker.notify import Notifier
 from jobq.worker.options import WorkerOptions
 from jobq.worker.pool import RunnerPool
@@ -44,8 +37,6 @@ SUPERVISE_INTERVAL = 0.1
 STALLS_INTERVAL = 0.5
 # No chore is due more often.
 CHORES_INTERVAL = 60.0
-# How often another worker is looked at that may be dead.
-LOOK_INTERVAL = 0.25
 # What running jobs get, once told to stop, before their runners are killed.
 CANCEL_GRACE = 2.0
 # How long a worker that stops goes on trying to write down the last outcomes.
@@ -61,19 +52,15 @@ class Dispatcher:
         self._pool: RunnerPool
         self._advance: Advance
         self._listener: Listener
+        self._keeper: Keeper
         self._lease = Lease(options, version)
         self._chores = Chores(options)
         self._presence = Presence(options, notifier or Notifier(None), self)
         self._vitals = self._presence.vitals
-        self._state = "running"
         self._stop = asyncio.Event()
         self._hurry = asyncio.Event()
         self._started = asyncio.Event()
-        self._beat_now = asyncio.Event()
         self._database = Database(options.settings)
-        self._lease_connection: Connection | None = None
-        self._anew = False
-        """Whether the lease was lost, so that a life under a new id has to be begun."""
         self._repeats = Repeats()
         self.stalls = Stalls({"runners": self._no_runner})
 
@@ -85,9 +72,9 @@ class Dispatcher:
         """
         self._pool = RunnerPool(
             self._options,
-            on_success=lambda success: self._advance.succeeded(success),  # noqa: PLW0108  (it is made below)
-            on_setback=lambda setback: self._advance.set_back(setback),  # noqa: PLW0108  (it is made below)
-            on_recorded=lambda recorded: self._advance.recorded(recorded),  # noqa: PLW0108  (it is made below)
+            on_success=lambda success: self._advance.ended.succeeded(success),  # noqa: PLW0108  (it is made below)
+            on_setback=lambda setback: self._advance.ended.set_back(setback),  # noqa: PLW0108  (it is made below)
+            on_recorded=lambda recorded: self._advance.ended.recorded(recorded),  # noqa: PLW0108  (it is made below)
             on_ready=lambda: self._advance.ready(),  # noqa: PLW0108  (it is made below)
             on_progress=lambda progress: self._advance.progressed(progress),  # noqa: PLW0108  (it is made below)
         )
@@ -101,12 +88,20 @@ class Dispatcher:
             listening=lambda: self._listener.connected,
         )
         self._listener = Listener(self._settings, self._notified, self._database)
+        self._keeper = Keeper(
+            self._options,
+            database=self._database,
+            lease=self._lease,
+            pool=self._pool,
+            advance=self._advance,
+            pulse=self._vitals.heartbeats,
+        )
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._signalled, number)
         stacks.install_in_loop(loop, self._pool.dump_stacks)
         stalls = asyncio.create_task(self._look_for_stalls(), name="stalls")
-        scout = asyncio.create_task(self._scout(), name="scout")
+        scout = asyncio.create_task(self._keeper.scout(self._started), name="scout")
         try:
             async with self._presence:
                 try:
@@ -120,7 +115,7 @@ class Dispatcher:
                     stalls.cancel()
                     self._started.set()
                     await asyncio.gather(scout, return_exceptions=True)
-                    await close(self._lease_connection)
+                    await self._keeper.close()
                     await self._pool.close()
         finally:
             stacks.remove_from_loop(loop)
@@ -133,7 +128,7 @@ class Dispatcher:
         vitals.slots, vitals.running = pool.slots, pool.held
         vitals.runners_ready, vitals.runners_wanted = pool.runners_ready, self._options.processes
         vitals.runner_deaths = pool.deaths
-        vitals.finished, vitals.unrecorded, vitals.held = advance.finished, advance.unrecorded, advance.held
+        vitals.finished, vitals.unrecorded, vitals.held = advance.ended.finished, len(advance.ended), advance.held
         vitals.listening(self._listener.connected, polling=self._listener.polling)
         vitals.listener_errors = self._listener.losses
 
@@ -144,7 +139,7 @@ class Dispatcher:
     def _notified(self, payload: str) -> None:
         if payload == "cancel":
             # Who is meant stands in the rows, which the next heartbeat reads.
-            self._beat_now.set()
+            self._keeper.beat_at_once()
             return
         self._advance.notified(payload)
 
@@ -169,24 +164,9 @@ class Dispatcher:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
 
-    async def _scout(self) -> None:
-        """Look after the other workers while the runners start: the sooner a dead one is suspected, the sooner its jobs run."""
-        connection: Connection | None = None
-        try:
-            connection = self._lease_connection = await self._connect_lease()
-            while not self._started.is_set():
-                await self._lease.look(connection)
-                await wait_or(self._started, LOOK_INTERVAL if self._lease.suspicious else 1.0)
-        except (psycopg.Error, OSError, TimeoutError) as error:
-            if not is_connection_loss(error, connection):
-                raise
-            await close(connection)
-
     async def _work(self) -> None:
-        if self._lease_connection is None or self._lease_connection.closed:
-            self._lease_connection = await self._connect_lease()
-        await warn_of_unknown_queues(self._lease_connection, self._options, self._pool.queues)
-        await self._lease.register(self._lease_connection, self._pool.slots, self._pool.tasks)
+        await warn_of_unknown_queues(await self._keeper.connected(), self._options, self._pool.queues)
+        await self._keeper.register()
         logger.info(
             "working",
             extra={
@@ -201,13 +181,13 @@ class Dispatcher:
             {
                 "claims": self._advance.trouble,
                 "outcomes": self._advance.outcomes_trouble,
-                "heartbeats": self._no_heartbeat,
+                "heartbeats": self._keeper.trouble,
                 "notifications": self._listener.trouble,
             }
         )
         self._presence.working()
         helpers = [
-            asyncio.create_task(self._keep_lease(), name="lease"),
+            asyncio.create_task(self._keeper.run(), name="lease"),
             asyncio.create_task(self._listener.run(), name="wake"),
             asyncio.create_task(self._do_chores(), name="chores"),
             asyncio.create_task(self._supervise(), name="supervise"),
@@ -228,73 +208,6 @@ class Dispatcher:
             await self._leave()
 
     # --- the loops --------------------
-
-    async def _keep_lease(self) -> None:
-        """Heartbeat, and look after the others. The fence is watched elsewhere: a query may hang."""
-        next_beat = 0.0
-        while True:
-            try:
-                self._vitals.heartbeats.turn()
-                connection = self._lease_connection
-                if connection is None or connection.closed:
-                    connection = self._lease_connection = await self._connect_lease()
-                    if not self._anew:
-                        await self._lease.lock(connection)
-                    next_beat = 0.0
-                if self._anew:
-                    await self._register_anew(connection)
-                if time.monotonic() >= next_beat:
-                    next_beat = time.monotonic() + self._options.heartbeat_interval
-                    heard = await self._lease.beat(
-                        connection, running=self._pool.held, state=self._state, tasks=self._pool.tasks
-                    )
-                    self._vitals.heartbeats.well()
-                    self._advance.heard(heard.paused, heard.cancelled)
-                else:
-                    await self._lease.look(connection)
-                pause = min(LOOK_INTERVAL, self._options.heartbeat_interval / 2)
-                if not self._lease.suspicious:
-                    pause = next_beat - time.monotonic()
-                await wait_or(self._beat_now, pause)
-                if self._beat_now.is_set():
-                    # A moment for more of the kind.
-                    await asyncio.sleep(0.02)
-                    self._beat_now.clear()
-                    next_beat = 0.0
-            except LeaseLost:
-                logger.error("the lease is lost: another worker took this one for dead")
-                await self._give_up_everything()
-                self._anew = True
-            except (psycopg.Error, OSError, TimeoutError) as error:
-                if not is_connection_loss(error, connection):
-                    raise
-                self._vitals.heartbeats.failed(error)
-                self._lease.refused = is_refusal(error)
-                self._lease.locked = False
-                self._lease.error = self._repeats.warn("no heartbeat", error)
-                await close(self._lease_connection)
-                self._lease_connection = None
-                await asyncio.sleep(0.25)
-
-    async def _connect_lease(self) -> Connection:
-        return await self._database.connect("lease", lease_terms(self._options.heartbeat_interval))
-
-    async def _give_up_everything(self) -> None:
-        """End whatever runs under the identity that is lost."""
-        self._advance.hold("the lease is lost")
-        self._pool.kill_all("the lease is lost")
-        while self._pool.held:
-            self._pool.changed.clear()
-            await wait_or(self._pool.changed, 0.5)
-        await self._advance.forget()
-        await close(self._lease_connection)
-        self._lease_connection = None
-
-    async def _register_anew(self, connection: Connection) -> None:
-        """Begin a life under a new identity; tried again, over a new connection, until it succeeds."""
-        await self._lease.register(connection, self._options.concurrency * self._options.processes, self._pool.tasks)
-        self._anew = False
-        self._advance.release_hold()
 
     async def _supervise(self) -> None:
         while True:
@@ -334,20 +247,11 @@ class Dispatcher:
         cause = self._pool.unready
         return Trouble(cause) if cause is not None and not self._stop.is_set() else None
 
-    def _no_heartbeat(self) -> Trouble | None:
-        due = self._lease.last_beat + self._options.heartbeat_interval
-        if time.monotonic() < due + 0.5:
-            return None
-        where = self._database.connecting.get("lease")
-        connection = self._lease_connection
-        now = f"waiting for a connection to {where}" if where else connection and connection.waiting_for
-        return Trouble("; ".join(part for part in (self._lease.error, now) if part) or "none was sent", due)
-
     # --- the end --------------------
 
     async def _finish(self, helpers: list[asyncio.Task[None]]) -> None:
         """Let running jobs end, then make them; heartbeats go on until the last one is released."""
-        self._state = "draining"
+        self._keeper.state = "draining"
         self._presence.stopping()
         deadline = time.monotonic() + self._options.shutdown_timeout
         self._pool.drain()
@@ -368,11 +272,11 @@ class Dispatcher:
                 self._pool.changed.clear()
                 await wait_or(self._pool.changed, 0.5)
         deadline = time.monotonic() + LAST_WRITES
-        while self._advance.unrecorded and time.monotonic() < deadline:
+        while len(self._advance.ended) and time.monotonic() < deadline:
             await self._flush(deadline)
-        if self._advance.unrecorded:
+        if len(self._advance.ended):
             logger.error(
-                "outcomes could not be recorded: those jobs run again", extra={"jobs": self._advance.unrecorded}
+                "outcomes could not be recorded: those jobs run again", extra={"jobs": len(self._advance.ended)}
             )
 
     async def _flush(self, deadline: float) -> None:
@@ -390,13 +294,6 @@ class Dispatcher:
             raise error
 
     async def _leave(self) -> None:
-        try:
-            async with asyncio.timeout(5):
-                if self._lease_connection is None or self._lease_connection.closed:
-                    self._lease_connection = await self._connect_lease()
-                await self._lease.leave(self._lease_connection)
-        except (psycopg.Error, OSError, TimeoutError) as error:
-            logger.warning("the worker's row stays behind", extra={"error": str(error).strip()})
-        await close(self._lease_connection)
+        await self._keeper.leave()
         await self._advance.close()
-        logger.info("stopped", extra={"finished": self._advance.finished})
+        logger.info("stopped", extra={"finished": self._advance.ended.finished})

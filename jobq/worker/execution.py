@@ -23,6 +23,7 @@ from jobq.current import CurrentJob, JobTransaction, use_current_job
 from jobq.errors import Cancel, Fail, InvalidArguments, ResultError, Snooze, TimedOut, TransactionEnded
 from jobq.tasks import BaseTask
 from jobq.worker.frames import Ending, Job, Recorded, Setback, Success
+from jobq.worker.texts import clean
 
 # How soon a job comes back whose task this worker does not know: soon enough for the worker that does, late enough not to
 # spin when there is none.
@@ -259,15 +260,6 @@ def _message(execution: Execution, error: BaseException) -> str:
     if isinstance(error, TimedOut):
         return text or f"{after} and was interrupted"
     return f"{after}; it then raised {_type_name(error)}: {text}"
-
-
-def clean(text: str, limit: int) -> str:
-    """Return `text` as Postgres can store it, at most `limit` bytes, its middle cut out when it is longer."""
-    data = text.replace("\x00", "\\x00").encode("utf-8", "backslashreplace")
-    if len(data) > limit:
-        half = (limit - 40) // 2
-        data = data[:half] + f"\n… {len(data) - 2 * half} bytes cut …\n".encode() + data[-half:]
-    return data.decode("utf-8", "replace")
 
 
 def _type_name(error: BaseException) -> str:

@@ -14,8 +14,8 @@ import psycopg
 from psycopg import AsyncConnection
 
 from jobq.worker.database import fetch, is_connection_loss
-from jobq.worker.execution import clean
 from jobq.worker.frames import Ending, Job, Setback, Success
+from jobq.worker.texts import clean
 
 logger = logging.getLogger("jobq.worker")
 

@@ -239,7 +239,7 @@ class RunnerPool:
 
         `vouch_until`: the time of time.monotonic() at which the worker's lease obliges them to have ended.
         """
-        now = time.monotonic()
+        now, before = time.monotonic(), self.ready
         for child in self._all():
             child.vouch(vouch_until)
             for job in self._overseer.look(child, now):
@@ -251,6 +251,8 @@ class RunnerPool:
         self._solos.dismiss_idle(now)
         self._overseer.relieve(self._children, self._wanted)
         self._staff()
+        if self.ready and not before:
+            self._on_ready()
 
     @property
     def _wanted(self) -> int:

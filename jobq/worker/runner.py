@@ -33,7 +33,7 @@ from jobq.app import load
 from jobq.errors import TimedOut
 from jobq.tasks import BaseTask
 from jobq.worker import frames, stacks
-from jobq.worker.execution import Execution, Executor, Outcome, clean
+from jobq.worker.execution import Execution, Executor, Outcome
 from jobq.worker.frames import (
     CancelJobs,
     Hello,
@@ -49,6 +49,7 @@ from jobq.worker.frames import (
 )
 from jobq.worker.slots import SlotTable
 from jobq.worker.spec import Spec
+from jobq.worker.texts import clean
 from jobq.worker.transaction import Transactions
 
 logger = logging.getLogger("jobq.runner")

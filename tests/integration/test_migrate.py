@@ -22,6 +22,7 @@ from sqlalchemy.exc import OperationalError
 from jobq import migrate, schema
 from jobq.config import Settings
 from jobq.errors import ConfigurationError, DatabaseUnavailable, SchemaError
+from jobq.sql import REVISION
 from tests.support.postgres import Server
 
 SCHEMAS = ["jobq", "other_jobs", "Select", "x" * 48]
@@ -496,3 +497,8 @@ def test_drop_partitions_does_not_wait_for_a_reader(database_url: str) -> None:
         chore.rollback()
         reader.rollback()
         assert chore.execute("SELECT jobq.drop_partitions('job_history_succeeded', '7 days')").fetchall() == [(old,)]
+
+
+def test_the_statements_are_written_for_the_last_revision() -> None:
+    """By this a worker tells, without loading the migrations, that the schema fits."""
+    assert migrate.head() == REVISION

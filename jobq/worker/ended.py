@@ -1,0 +1,160 @@
+"""Executions that have ended here, from their runner's report until their outcome is written down."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+
+from jobq.worker.database import Connection
+from jobq.worker.frames import Ending, Recorded, Setback, Success, head, outcome_size
+from jobq.worker.lease import Lease
+from jobq.worker.metrics import Metrics
+from jobq.worker.outcomes import MAX_BATCH, Claimed, Ledger
+from jobq.worker.stalls import Repeats
+
+logger = logging.getLogger("jobq.worker")
+
+# When to try a setback again whose job is locked: a transaction of its runner's is still being committed, or undone.
+BUSY_RETRY = 0.25
+
+
+class Ended:
+    """One worker's outcomes that are still to be written. Lives in the dispatcher's event loop."""
+
+    def __init__(self, ledger: Ledger, lease: Lease, metrics: Metrics | None, repeats: Repeats) -> None:
+        self._ledger = ledger
+        self._lease = lease
+        self._metrics = metrics
+        self._repeats = repeats
+        self.successes: list[Success] = []
+        self.setbacks: list[Setback] = []
+        self._busy: dict[tuple[int, int], Setback] = {}
+        """Setbacks whose jobs were locked when they were to be written, until they are tried again."""
+        self._recorded: set[tuple[int, int]] = set()
+        """Executions whose ends runners have written themselves, since `recount`."""
+        self._landed = 0
+        self.finished = 0
+        """Outcomes recorded so far."""
+        self.waiting_since: float | None = None
+        """Since when outcomes wait without any of them being written; None: none waits."""
+        self.more = asyncio.Event()
+        """Set when something has ended."""
+
+    def __len__(self) -> int:
+        """How many executions have ended whose outcomes are not written down."""
+        return len(self.successes) + len(self.setbacks) + len(self._busy)
+
+    @property
+    def writable(self) -> bool:
+        """Whether something can be written now."""
+        return bool(self.successes or self.setbacks)
+
+    def succeeded(self, success: Success) -> None:
+        """A runner reports a success."""
+        if self._metrics is not None:
+            self._metrics.ended(success)
+        self.successes.append(success)
+        self._one_more()
+
+    def set_back(self, setback: Setback) -> None:
+        """A runner, or the pool in its name, reports anything else."""
+        if self._metrics is not None:
+            self._metrics.ended(setback)
+        self.setbacks.append(setback)
+        self._one_more()
+
+    def _one_more(self) -> None:
+        self.more.set()
+        if self.waiting_since is None:
+            self.waiting_since = time.monotonic()
+
+    def recorded(self, recorded: Recorded) -> None:
+        """A runner reports an execution that is over and done with: a transactional task's."""
+        self._recorded.add((recorded.id, recorded.claims))
+        if recorded.accepted:
+            self.finished += 1
+            self._landed += 1
+        else:
+            logger.warning("an outcome was refused: the job was no longer ours", extra={"job": recorded.id})
+        self.more.set()
+
+    def forget(self) -> None:
+        """Drop the outcomes of an identity that is no longer ours: the fence would refuse them."""
+        self.successes.clear()
+        self.setbacks.clear()
+        self._busy.clear()
+        self.waiting_since = None
+        if self._metrics is not None:
+            self._metrics.forget()
+
+    def recount(self) -> None:
+        """Begin to compare with the database: what runners wrote themselves before this moment it knows."""
+        self._recorded.clear()
+
+    def names(self) -> set[tuple[int, int]]:
+        """Return (id, claims) of all that has ended and that the database may still hold to be running."""
+        ended = {(s.id, s.claims) for s in self.successes} | {(s.id, s.claims) for s in self.setbacks}
+        return ended | self._busy.keys() | self._recorded
+
+    # --- writing --------------------
+
+    def batch(self) -> list[Success]:
+        """Return the successes to be written next."""
+        return head(self.successes, outcome_size, MAX_BATCH)
+
+    def written(self, successes: list[Success], claimed: Claimed, refused: list[Setback]) -> int:
+        """A batch was written; return how many executions have ended since the last one."""
+        del self.successes[: len(successes)]
+        self.setbacks += refused
+        self.finished += claimed.accepted
+        self._wrote()
+        if lost := len(successes) - claimed.accepted - len(refused):
+            logger.warning("outcomes were refused: those jobs were no longer ours", extra={"refused": lost})
+        landed, self._landed = self._landed, 0
+        return len(successes) + landed
+
+    def _wrote(self) -> None:
+        self.waiting_since = time.monotonic() if len(self) else None
+
+    async def settle(self, connection: Connection) -> bool:
+        """Write a batch of setbacks. Return whether some of their jobs may be claimed again. Raises psycopg.Error."""
+        setbacks = head(self.setbacks, outcome_size, MAX_BATCH)
+        settled = await self._ledger.settle(connection, self._lease.worker, setbacks)
+        self.finished += settled.accepted
+        del self.setbacks[: len(setbacks)]
+        self._wrote()
+        for setback in setbacks:
+            if setback.id in settled.busy:
+                self._postpone(setback)
+            else:
+                self._tell(setback)
+        return any(setback.ending is not Ending.FAIL for setback in setbacks)
+
+    def _postpone(self, setback: Setback) -> None:
+        """Try `setback` again in a moment: until its job's row is free, nobody knows whether it is still due."""
+        name = (setback.id, setback.claims)
+
+        def again() -> None:
+            if self._busy.pop(name, None) is not None:
+                self.setbacks.append(setback)
+                self._one_more()
+
+        self._busy[name] = setback
+        asyncio.get_running_loop().call_later(BUSY_RETRY, again)
+
+    def _tell(self, setback: Setback) -> None:
+        if setback.ending is Ending.RELEASE and setback.message is not None:
+            # A thousand jobs of a task that nobody here knows come back every few seconds.
+            self._repeats.note("a job was put back", setback.message, job=setback.id, reason=setback.message)
+        if setback.recorded is not None:
+            logger.log(
+                logging.ERROR if setback.ending is Ending.FAIL else logging.WARNING,
+                "job failed" if setback.ending is Ending.FAIL else "job set back",
+                extra={
+                    "job": setback.id,
+                    "outcome": setback.recorded,
+                    "error": f"{setback.error_type}: {setback.message}",
+                    "retry_in": round(setback.delay, 1) if setback.ending is not Ending.FAIL else None,
+                },
+            )
