@@ -35,6 +35,9 @@ logger = logging.getLogger("jobq.worker")
 FLUSH_AFTER = 0.002
 # How often queues are read anew, and the jobs held compared with those that the database thinks we hold.
 RECONCILE_INTERVAL = 5.0
+# The same while nothing runs here and notifications come. Less than the ten seconds after which a worker without an answer
+# of the database is not ready.
+QUIET_RECONCILE_INTERVAL = 8.0
 # A poll finds what no notification told of. While notifications come it is made so many times less often.
 QUIET = 5
 # How often what running jobs say of their progress is written down.
@@ -313,7 +316,8 @@ class Advance:
             self.ended.recount()
             for stray in await self._account.strays(connection, self.ended.names):
                 self.ended.set_back(stray)
-        self._reconcile_at = time.monotonic() + RECONCILE_INTERVAL
+        quiet = not self._pool.held and self._listening()
+        self._reconcile_at = time.monotonic() + (QUIET_RECONCILE_INTERVAL if quiet else RECONCILE_INTERVAL)
 
     async def _drained(self) -> bool:
         """Tell whether no served queue has a job that is due, and nobody is running one."""
