@@ -51,6 +51,8 @@ class Execution:
     deadline: float | None = None
     """When its timeout passes, in time.monotonic() seconds."""
     _interrupt: Callable[[], object] | None = None
+    _at_timeout: Callable[[], object] | None = None
+    _freeing: threading.Thread | None = None
     _thread: int | None = None
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -87,8 +89,25 @@ class Execution:
             self.timed_out = True
             if self._thread is not None:
                 _raise_in(self._thread, TimedOut)
+            if self._at_timeout is not None:
+                self._freeing = threading.Thread(target=self._at_timeout, name="jobq-timeout", daemon=True)
+                self._freeing.start()
         finally:
             self._lock.release()
+
+    def at_timeout(self, do: Callable[[], object]) -> None:
+        """Have `do` called, in a thread of its own, when the deadline passes: to end a wait that TimedOut cannot reach."""
+        with self._lock:
+            self._at_timeout = do
+
+    def past_timeout(self) -> bool:
+        """From here on nothing is done at a timeout any more; tell whether it was, after waiting for its end."""
+        with self._lock:
+            self._at_timeout = None
+        if self._freeing is None:
+            return False
+        self._freeing.join()
+        return True
 
     def call(self, function: Callable[..., Any], arguments: Mapping[str, Any]) -> Any:
         """Call a task's function in this thread, where TimedOut can hit it, and only it."""

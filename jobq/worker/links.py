@@ -242,6 +242,13 @@ class SyncLink(Link):
         assert row is not None
         return row
 
+    def cancel(self) -> None:
+        """Ask the server to cancel the statement that is running; called from another thread."""
+        made = self._made
+        if made is not None:
+            with contextlib.suppress(psycopg.Error, OSError):
+                made.cancel_safe(timeout=2.0)
+
     def commit(self) -> None:
         psycopg.Connection.commit(self.connection)
 

@@ -101,6 +101,9 @@ class _Transaction:
     def __init__(self, link: Link, execution: Execution, schema: str) -> None:
         self._link = link
         self._execution = execution
+        if isinstance(link, SyncLink):
+            # A thread that waits for the server is in a call into C, which TimedOut does not reach. (A coroutine is cancelled.)
+            execution.at_timeout(link.cancel)
         self._success = statement("succeed", schema)
 
     @property
@@ -138,6 +141,7 @@ class _Transaction:
         job, link = self._execution.job, self._link
         link.flush()
         self._check()
+        disturbed = self._execution.past_timeout()
         parameters = {
             "id": job.id,
             "claims": job.claims,
@@ -164,7 +168,10 @@ class _Transaction:
             raise CommitUnknown(
                 f"the connection was lost during COMMIT, which may or may not have happened: {str(error).strip()}"
             ) from error
-        self._leave(lambda: None)
+        if disturbed:
+            link.drop()
+        else:
+            self._leave(lambda: None)
         return Recorded(job.id, job.claims, accepted=True)
 
     def _check(self) -> None:
@@ -183,7 +190,9 @@ class _Transaction:
 
     def abandon(self) -> None:
         link = self._link
-        if link.usable and link.status in (TransactionStatus.INTRANS, TransactionStatus.INERROR):
+        # A cancellation that was sent may still arrive: not at the next job's statement.
+        undisturbed = not self._execution.past_timeout()
+        if undisturbed and link.usable and link.status in (TransactionStatus.INTRANS, TransactionStatus.INERROR):
             self._leave(link.rollback)
         else:
             # Lost; or ended by the task, which may have done more to it; or still in use by a thread that it has left behind.

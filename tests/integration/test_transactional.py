@@ -211,6 +211,23 @@ def test_a_timeout_rolls_back(jobs: Jobs, start: StartWorker, task: BaseTask[...
     wait_until(lambda: jobs.one(open_ones) == 0, what="the end of the transaction")
 
 
+@pytest.mark.parametrize(
+    ("slow", "quick"), [(transfers.too_slow, transfers.act), (transfers.too_slow_async, transfers.act_async)]
+)
+def test_a_statement_that_a_timeout_interrupts_leaves_the_slot_usable(
+    jobs: Jobs, start: StartWorker, slow: BaseTask[..., Any], quick: BaseTask[..., Any]
+) -> None:
+    """The connection is in the middle of an answer then: it is given up, and not the runner."""
+    running = start("--processes", "1", "--concurrency", "1")
+    for _ in range(3):
+        interrupted = slow.enqueue(jobs.connection, True).id
+        after = quick.enqueue(jobs.connection, "after").id
+        assert jobs.wait(interrupted)["error"] == "timed out after 0.3 s and was interrupted"
+        assert jobs.wait(after)["state"] == "succeeded"
+        assert (effects(jobs, interrupted), effects(jobs, after)) == ([], ["after"])
+    assert "a runner" not in running.log
+
+
 def test_cancelling(database_url: str, jobs: Jobs, start: StartWorker) -> None:
     """An async task is interrupted and undone; one on a thread may go on, and counts if it succeeds."""
     start()
