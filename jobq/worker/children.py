@@ -28,10 +28,11 @@ logger = logging.getLogger("jobq.worker")
 # lies in our buffers: when nothing has come for this long, nothing will.
 LAST_WORDS = 0.2
 # A runner whose pulse has not been felt for this long does not react: a task holds its interpreter, or it is stopped. It
-# beats every 50 ms.
-PULSELESS_AFTER = 0.2
-# A pulse that comes later than this is a sign of a task that computes in Python: what is given to this runner runs slowly.
+# beats every 50 ms; a busy machine makes it late, too, and what was given is then taken back for nothing.
+PULSELESS_AFTER = 0.5
+# One whose pulse lags like this (a task computes in Python), or is this late, is slow: others come first.
 SLOW_LAG = 0.003
+LATE = 0.12
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
@@ -105,7 +106,8 @@ class Child:
     @property
     def slow(self) -> bool:
         """Whether its threads wait long for their turn."""
-        return self._table.pulse[1] > SLOW_LAG
+        at, lag = self._table.pulse
+        return lag > SLOW_LAG or time.monotonic() - at > LATE
 
     def open(self) -> None:
         """Begin to start the process, and listen to it. What is sent meanwhile is kept for it."""

@@ -16,6 +16,8 @@ logger = logging.getLogger("jobq.worker")
 RECALL_AFTER = 1.0
 # A runner that has not reacted for this long gets a stand-in.
 STUCK_AFTER = 1.0
+# Seconds that a stand-in stays when it is not needed any more: what holds an interpreter once does so again.
+STAND_BY = 10.0
 # A runner whose allowance of jobs is used up to this share gets a successor, so that none is missing when it goes.
 _SUCCESSOR_AT = 0.8
 # How far above `max_rss_mb` a runner is killed rather than left to end its jobs.
@@ -27,6 +29,8 @@ class Overseer:
 
     def __init__(self, options: WorkerOptions) -> None:
         self._options = options
+        self._needed_at = 0.0
+        """When there were last no more runners than wanted."""
 
     def look(self, child: Child, now: float) -> list[Job]:
         """Look after one runner; return the jobs that it will not start any more."""
@@ -80,13 +84,15 @@ class Overseer:
         since = child.pulseless_since
         return since is not None and time.monotonic() - since > STUCK_AFTER and child.killed_for is None
 
-    def relieve(self, children: list[Child], wanted: int) -> None:
-        """Retire worn runners whose successors are ready, and stand-ins that are no longer needed."""
+    def relieve(self, children: list[Child], wanted: int, now: float) -> None:
+        """Retire worn runners whose successors are ready, and stand-ins that have not been needed for a while."""
         fresh = [child for child in children if child.ready and child.worn is None]
-        if len(fresh) < wanted:
-            return
-        for child in children:
-            if child.worn is not None and child.retiring is None:
-                child.retiring = child.worn
-        for child in sorted(fresh, key=lambda child: len(child.jobs))[: len(fresh) - wanted]:
-            child.retiring = "its help is no longer needed"
+        if len(fresh) >= wanted:
+            for child in children:
+                if child.worn is not None and child.retiring is None:
+                    child.retiring = child.worn
+        if len(fresh) <= wanted:
+            self._needed_at = now
+        elif now - self._needed_at > STAND_BY:
+            for child in sorted(fresh, key=lambda child: len(child.jobs))[: len(fresh) - wanted]:
+                child.retiring = "its help is no longer needed"

@@ -249,7 +249,7 @@ class RunnerPool:
             self._on_setback(Setback(job.id, job.claims, Ending.RELEASE, delay=random.uniform(1, 3)))
         self._solos.assign(now)
         self._solos.dismiss_idle(now)
-        self._overseer.relieve(self._children, self._wanted)
+        self._overseer.relieve(self._children, self._wanted, now)
         self._staff()
         if self.ready and not before:
             self._on_ready()
