@@ -272,6 +272,11 @@ class Child:
         """Return what it is executing, as its slot table says."""
         return self._table.started()
 
+    @property
+    def ended_by_lease(self) -> bool:
+        """Whether it has ended itself, since its lease was over."""
+        return self._table.ended_by_lease
+
     def kill(self, reason: str) -> None:
         """End it at once. Its jobs are judged when its end is noticed."""
         self.killed_for = self.killed_for or reason

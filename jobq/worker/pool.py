@@ -281,6 +281,8 @@ class RunnerPool:
         """Judge the jobs of a runner that has ended, and start another."""
         now = time.monotonic()
         started = {(slot.id, slot.claims): slot for slot in child.started()}
+        if child.ended_by_lease:
+            child.killed_for = child.killed_for or "its lease was over"
         how = f"was killed ({child.killed_for})" if child.killed_for is not None else verdicts.ending(status)
         if child.dismissed:
             how = f"has ended ({child.killed_for})"

@@ -154,6 +154,7 @@ class Runner:
         """End when the dispatcher has not vouched for us in time: another worker may be about to run our jobs."""
         ends = self._table.lease_ends
         if ends and now > ends:
+            self._table.end_by_lease()
             logger.error("the dispatcher's lease has run out: ending")
             _exit(75)
 

@@ -24,7 +24,9 @@ _REVOKED = struct.Struct("=q")
 _PULSE = struct.Struct("=dd")
 _REVOKED_AT = _LEASE.size
 _PULSE_AT = _REVOKED_AT + _REVOKED.size
-_HEAD_SIZE = _PULSE_AT + _PULSE.size
+_ENDED = struct.Struct("=q")
+_ENDED_AT = _PULSE_AT + _PULSE.size
+_HEAD_SIZE = _ENDED_AT + _ENDED.size
 _IDLE = bytes(_SLOT.size)
 
 # Seconds after which a write of one process is surely seen by the other: processors need microseconds.
@@ -85,6 +87,16 @@ class SlotTable:
         """When the runner's pulse was last felt (0.0: never), and its lag in seconds."""
         at, lag = _PULSE.unpack_from(self._memory, _PULSE_AT)
         return float(at), float(lag)
+
+    @property
+    def ended_by_lease(self) -> bool:
+        """Whether the runner has ended itself since its lease was over: no job's fault."""
+        (ended,) = _ENDED.unpack_from(self._memory, _ENDED_AT)
+        return bool(ended)
+
+    def end_by_lease(self) -> None:
+        """The runner's last word, when its lease is over. An exit status could be a task's."""
+        _ENDED.pack_into(self._memory, _ENDED_AT, 1)
 
     def start(self, slot: int, job_id: int, claims: int, now: float, deadline: float | None) -> None:
         """Mark the slot as executing the job."""

@@ -88,6 +88,23 @@ def test_a_frozen_worker_neither_overlaps_nor_writes(jobs: Jobs, worker: StartWo
     assert jobs.wait(apps.record.enqueue(jobs.connection, "after").id)["state"] == "succeeded"
 
 
+def test_a_runner_that_ends_with_its_lease_blames_nobody(jobs: Jobs, worker: StartWorker) -> None:
+    """The dispatcher was held up for long, and nobody took it for dead: its job runs again, and no crash is counted."""
+    job = apps.wait.enqueue(jobs.connection, 600.0, "x").id
+    frozen = worker("--lease", "3", "--suspicion", "2", "--heartbeat-interval", "0.5", "--processes", "1")
+    wait_until(lambda: jobs.traces(job), what="the first start")
+    os.kill(frozen.pid, signal.SIGSTOP)
+    try:
+        wait_until(lambda: "the dispatcher's lease has run out" in frozen.log, what="the runner's end")
+    finally:
+        os.kill(frozen.pid, signal.SIGCONT)
+    wait_until(lambda: len(jobs.traces(job)) == 2, what="the second start")
+    row = jobs.live(job)
+    assert row is not None
+    assert (row["attempt"], row["crashes"], row["claims"]) == (1, 0, 2)
+    assert jobs.attempts(job) == []
+
+
 def test_connections_cut_under_load(jobs: Jobs, worker: StartWorker) -> None:
     """pg_terminate_backend on every connection of the worker, again and again: nothing is lost, nothing ends twice."""
     running = worker()
