@@ -92,6 +92,21 @@ def test_a_held_interpreter_stops_nobody_else(jobs: Jobs, worker: StartWorker) -
     wait_until(lambda: len(children(running.pid)) == 1, what="the stand-in's end, or the first one's")
 
 
+def test_what_has_ended_behind_a_held_interpreter_is_not_run_again(
+    jobs: Jobs, worker: StartWorker, tmp_path: Path
+) -> None:
+    """Its outcome is on the way, for as long as the call into C lasts. What was never started runs elsewhere meanwhile."""
+    notes = tmp_path / "notes"
+    some = [trouble.note_in_file.job(str(notes)) for _ in range(3)]
+    hold = trouble.hold_the_interpreter_at_once.job(4)
+    refs = trouble.q.enqueue_many(jobs.connection, [*some, hold, *some])
+    worker("--processes", "1", "--concurrency", "8", app=APP)
+    ends = [jobs.wait(ref.id, timeout=60) for ref in refs]
+    assert {(end["state"], end["attempt"], end["crashes"]) for end in ends} == {("succeeded", 1, 0)}
+    ran = Counter(int(line) for line in notes.read_text().split())
+    assert ran == {ref.id: 1 for number, ref in enumerate(refs) if number != 3}
+
+
 def test_a_stopped_runner_gives_back_what_it_had_not_started(jobs: Jobs, worker: StartWorker) -> None:
     """Taking back needs no answer. When it goes on, it does not run what is no longer its own."""
     running = worker("--processes", "1", "--concurrency", "1", "--heartbeat-interval", "0.5", app=APP)
