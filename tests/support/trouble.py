@@ -255,3 +255,24 @@ def note_in_file(path: str) -> None:
 @q.task
 def hold_the_interpreter_at_once(seconds: int) -> None:
     hold_the_interpreter_for(seconds)
+
+
+@q.task
+def fork_and_return(seconds: float) -> None:
+    """Fork a process that comes back from the task as its parent does, only sooner."""
+    if os.fork() != 0:
+        time.sleep(seconds)
+        trace("end")
+
+
+@q.task(transactional=True)
+def fork_and_return_in_a_transaction(seconds: float) -> None:
+    if os.fork() != 0:
+        time.sleep(seconds)
+
+
+@q.task
+async def fork_and_return_async(seconds: float) -> None:
+    if os.fork() != 0:
+        await asyncio.sleep(seconds)
+        await asyncio.to_thread(trace, "end")
