@@ -97,7 +97,10 @@ class Execution:
         """Call a task's function in this thread, where TimedOut can hit it, and only it."""
         process = os.getpid()
         try:
-            self._thread = threading.get_ident()
+            with self._lock:
+                if self.timed_out:
+                    raise TimedOut
+                self._thread = threading.get_ident()
             return function(**arguments)
         finally:
             if os.getpid() != process:
