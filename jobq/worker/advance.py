@@ -283,7 +283,8 @@ class Advance:
             due = await self._look_up_due()
             # A job that is due and was not claimed is locked by someone: look again, ever less often.
             self._blocked = self._blocked + 1 if due <= 0 else 0
-            self._due_at = time.monotonic() + max(due, min(0.005 * 2**self._blocked, self._options.poll_interval))
+            pause = min(0.005 * 2 ** min(self._blocked, 20), self._options.poll_interval)
+            self._due_at = time.monotonic() + max(due, pause)
         return self._due_at
 
     async def _look_up_due(self) -> float:
