@@ -114,9 +114,11 @@ class Child:
     async def _live(self) -> None:
         try:
             reader = await self._start()
-        except OSError as error:
-            logger.error("no runner can be started", extra={"error": str(error)})
-            self.killed_for = "it could not be started"
+        except Exception as error:
+            # Not only OSError: a machine without room for another thread raises RuntimeError. A runner whose end nobody
+            # hears of would keep its jobs and its place for ever.
+            logger.error("no runner can be started", extra={"error": str(error) or type(error).__name__})
+            self.kill("it could not be started")
             await asyncio.sleep(1)
             self._on_exit(self, 71)  # EX_OSERR
             return
@@ -139,7 +141,8 @@ class Child:
                     env={**os.environ, "JOBQ_RUNNER": msgspec.json.encode(spec).decode()},
                 )
             reader, self._writer = await asyncio.open_connection(sock=ours, limit=1 << 20)
-        except OSError:
+        except BaseException:
+            # Without it, a process that has started ends as well.
             ours.close()
             raise
         finally:
