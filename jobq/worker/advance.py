@@ -258,6 +258,9 @@ class Advance:
         wake_at = self._reconcile_at
         if self._want() > 0:
             wake_at = min(wake_at, await self._until_due(), self._poll_at)
+        if self._more:
+            # Told of while that was looked up, perhaps of a job that is due sooner.
+            self._due_at = None
         self.ended.more.clear()
         if self.ended.writable or (self._more and self._want() > 0):
             return
