@@ -35,6 +35,15 @@ def test_isolated_jobs_have_a_process_to_themselves(jobs: Jobs, worker: StartWor
     assert not pids & {jobs.wait(job)["result"] for job in beside}
 
 
+def test_isolated_jobs_take_no_slot_from_the_others(jobs: Jobs, worker: StartWorker) -> None:
+    alone = [trouble.pid_alone.enqueue(jobs.connection, 30.0).id for _ in range(2)]
+    running = worker("--isolated", "2", "--processes", "1", "--concurrency", "2", app=APP)
+    wait_until(lambda: len(children(running.pid)) == 3, what="the processes of both")
+    beside = [trouble.calm.enqueue(jobs.connection).id for _ in range(20)]
+    assert {jobs.wait(job, timeout=15)["state"] for job in beside} == {"succeeded"}
+    assert [(jobs.live(job) or {})["state"] for job in alone] == ["running"] * 2
+
+
 def test_the_crash_of_an_isolated_job_is_its_own(jobs: Jobs, worker: StartWorker) -> None:
     beside = [trouble.hang.enqueue(jobs.connection, 3.0).id for _ in range(4)]
     job = trouble.die_alone.enqueue(jobs.connection).id
