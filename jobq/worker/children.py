@@ -206,9 +206,8 @@ class Child:
 
     def revoke(self, now: float) -> None:
         """Begin to take back what it has not started; `revoked` returns it."""
-        if self._revoked_at is None:
-            self._table.revoked = self._serial
-            self._revoked_at = now
+        self._table.revoked = self._serial
+        self._revoked_at = now
 
     def revoked(self, now: float) -> list[Job]:
         """Return the jobs that are taken back by now, which it will not start any more, and hold them no longer."""
