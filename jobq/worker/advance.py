@@ -258,6 +258,9 @@ class Advance:
         wake_at = self._reconcile_at
         if self._want() > 0:
             wake_at = min(wake_at, await self._until_due(), self._poll_at)
+        if self._more:
+            # Told of while that was looked up, perhaps of a job that is due sooner.
+            self._due_at = None
         self.ended.more.clear()
         if self.ended.writable or (self._more and self._want() > 0):
             return
@@ -283,7 +286,8 @@ class Advance:
             due = await self._look_up_due()
             # A job that is due and was not claimed is locked by someone: look again, ever less often.
             self._blocked = self._blocked + 1 if due <= 0 else 0
-            self._due_at = time.monotonic() + max(due, min(0.005 * 2**self._blocked, self._options.poll_interval))
+            pause = min(0.005 * 2 ** min(self._blocked, 20), self._options.poll_interval)
+            self._due_at = time.monotonic() + max(due, pause)
         return self._due_at
 
     async def _look_up_due(self) -> float:

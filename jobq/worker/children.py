@@ -38,7 +38,7 @@ _PAGE = os.sysconf("SC_PAGE_SIZE")
 
 @dataclass(slots=True, kw_only=True)
 class Held:
-    """A job that a runner has, since when (time.monotonic()), and the serial of the frame that brought it."""
+    """A job that a runner has, since when (time.monotonic()), and its serial: the how-manieth it was given."""
 
     job: Job
     since: float
@@ -116,9 +116,11 @@ class Child:
     async def _live(self) -> None:
         try:
             reader = await self._start()
-        except OSError as error:
-            logger.error("no runner can be started", extra={"error": str(error)})
-            self.killed_for = "it could not be started"
+        except Exception as error:
+            # Not only OSError: a machine without room for another thread raises RuntimeError. A runner whose end nobody
+            # hears of would keep its jobs and its place for ever.
+            logger.error("no runner can be started", extra={"error": str(error) or type(error).__name__})
+            self.kill("it could not be started")
             await asyncio.sleep(1)
             self._on_exit(self, 71)  # EX_OSERR
             return
@@ -141,7 +143,8 @@ class Child:
                     env={**os.environ, "JOBQ_RUNNER": msgspec.json.encode(spec).decode()},
                 )
             reader, self._writer = await asyncio.open_connection(sock=ours, limit=1 << 20)
-        except OSError:
+        except BaseException:
+            # Without it, a process that has started ends as well.
             ours.close()
             raise
         finally:
@@ -195,34 +198,36 @@ class Child:
 
     def send(self, jobs: list[Job], worker: UUID, now: float) -> None:
         """Give it `jobs`, claimed in the name of `worker`. They count as held from here on, lives it to read them or not."""
-        self._serial += 1
         self.given += len(jobs)
-        for job in jobs:
+        first = self._serial + 1
+        for self._serial, job in enumerate(jobs, first):
             self.jobs[job.id] = Held(job=job, since=now, serial=self._serial)
         for batch in frames.batches(jobs, lambda job: len(job.args) + len(job.headers)):
-            self._tell(Run(self._serial, worker, batch))
+            self._tell(Run(first, worker, batch))
+            first += len(batch)
 
     def revoke(self, now: float) -> None:
         """Begin to take back what it has not started; `revoked` returns it."""
-        if self._revoked_at is None:
-            self._table.revoked = self._serial
-            self._revoked_at = now
+        self._table.revoked = self._serial
+        self._revoked_at = now
 
-    def revoked(self, now: float, started: list[Started]) -> list[Job]:
-        """Return the jobs that are taken back by now, which it will not start any more, and hold them no longer.
-
-        `started`: its slots as they were read not before `now`.
-        """
+    def revoked(self, now: float) -> list[Job]:
+        """Return the jobs that are taken back by now, which it will not start any more, and hold them no longer."""
         if self._revoked_at is None or now - self._revoked_at < SETTLED:
             return []
         self._revoked_at = None
-        running, serial = {slot.id for slot in started}, self._table.revoked
-        back = [held.job for held in self.jobs.values() if held.serial <= serial and held.job.id not in running]
+        serial = self._table.revoked
+        back = [held.job for held in self.unstarted() if held.serial <= serial]
         for job in back:
             del self.jobs[job.id]
         self.given -= len(back)
         self._rest(now)
         return back
+
+    def unstarted(self) -> list[Held]:
+        """Return the held jobs that were never started; the others are being executed, or their outcomes are on the way."""
+        newest = self._table.newest
+        return [held for held in self.jobs.values() if held.serial > newest]
 
     def cancel(self, ids: list[int], *, stopping: bool = False) -> None:
         """Ask that running jobs stop."""

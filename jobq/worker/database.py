@@ -97,6 +97,7 @@ class Connection(AsyncConnection[tuple[Any, ...]]):
     """When the wait that is under way began, in time.monotonic() seconds."""
     database: Database | None = None
     _overdue = False
+    _cancelled = False
 
     def found_pooler(self) -> None:
         """Take every connection from now on for one through a pooler."""
@@ -120,6 +121,9 @@ class Connection(AsyncConnection[tuple[Any, ...]]):
         try:
             return await super().wait(gen, interval=interval)
         except psycopg.Error:
+            if self._cancelled:
+                # Until version 3.3 psycopg lets the end of the connection stand for the cancellation.
+                raise asyncio.CancelledError from None
             if self._overdue:
                 raise Overdue(f"no answer to {self.doing} within {patience:g} s") from None
             raise
@@ -129,6 +133,7 @@ class Connection(AsyncConnection[tuple[Any, ...]]):
 
     async def cancel_safe(self, *, timeout: float = 30.0) -> None:  # noqa: ASYNC109
         """Called when a wait is cancelled. psycopg would ask the server to cancel, and wait for it."""
+        self._cancelled = True
         self.cut()
 
     def cut(self) -> None:

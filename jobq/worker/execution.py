@@ -6,15 +6,18 @@ Knows neither sockets nor SQL, so the runner process and the in-process runner s
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ctypes
 import difflib
+import os
+import sys
 import threading
 import time
 import traceback
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Any, Protocol
+from typing import Any, NoReturn, Protocol
 from uuid import UUID
 
 import msgspec
@@ -111,10 +114,16 @@ class Execution:
 
     def call(self, function: Callable[..., Any], arguments: Mapping[str, Any]) -> Any:
         """Call a task's function in this thread, where TimedOut can hit it, and only it."""
+        process = os.getpid()
         try:
-            self._thread = threading.get_ident()
+            with self._lock:
+                if self.timed_out:
+                    raise TimedOut
+                self._thread = threading.get_ident()
             return function(**arguments)
         finally:
+            if os.getpid() != process:
+                _end_fork(sys.exc_info()[1])
             # An exception that is on its way when the lock is taken is withdrawn; one that arrives in these lines is the
             # function's, which has ended at the very moment of its timeout. It comes once, so nothing comes after it.
             with self._lock:
@@ -127,6 +136,23 @@ def _raise_in(thread: int, error: type[BaseException] | None) -> None:
     """Raise `error` in a thread as soon as it executes Python code; None: withdraw one that has not been raised yet."""
     raised = ctypes.py_object(error) if error is not None else None
     ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), raised)
+
+
+def _end_fork(error: BaseException | None) -> NoReturn:
+    """End a process that a task has forked and that has come back from it, as its parent will.
+
+    It shares the slot table, the sockets and the transaction with its parent, and has a copy of the jobs in stock.
+    """
+    status = 0
+    if isinstance(error, SystemExit) and (error.code is None or isinstance(error.code, int)):
+        status = error.code or 0
+    elif error is not None:
+        traceback.print_exception(error)
+        status = 1
+    with contextlib.suppress(Exception):
+        sys.stdout.flush()
+        sys.stderr.flush()
+    os._exit(status & 255)
 
 
 class Transaction(JobTransaction, Protocol):
@@ -256,6 +282,15 @@ def _no_transaction(job: Job, error: Exception) -> Setback:
 
 
 async def _within(execution: Execution, coroutine: Coroutine[Any, Any, Any]) -> Any:
+    process = os.getpid()
+    try:
+        return await _in_time(execution, coroutine)
+    finally:
+        if os.getpid() != process:
+            _end_fork(sys.exc_info()[1])
+
+
+async def _in_time(execution: Execution, coroutine: Coroutine[Any, Any, Any]) -> Any:
     limit = execution.job.timeout
     if limit is None:
         return await coroutine

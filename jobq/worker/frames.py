@@ -89,12 +89,12 @@ class Recorded(msgspec.Struct, array_like=True, frozen=True, gc=False):
 
 
 class Run(msgspec.Struct, array_like=True, tag=1):
-    """To the runner: execute these, in this order, unless the slot table says that `serial` is taken back.
+    """To the runner: execute these, in this order, unless the slot table says that their serials are taken back.
 
-    `worker`: in whose name they are claimed.
+    `first`: the first one's serial; the others follow. `worker`: in whose name they are claimed.
     """
 
-    serial: int
+    first: int
     worker: UUID
     jobs: list[Job]
 

@@ -42,12 +42,11 @@ class Overseer:
         if not child.imported or child.killed_for is not None:
             # While it imports, its jobs wait for it: no other runner would take them.
             return []
-        back = child.revoked(now, started)
+        back = child.revoked(now)
         self._age(child)
         if len(child.jobs) > len(started):
-            running = {slot.id for slot in started}
             patience = RECALL_AFTER if child.ready else 0.0
-            if any(now - held.since > patience for job_id, held in child.jobs.items() if job_id not in running):
+            if any(now - held.since > patience for held in child.unstarted()):
                 child.revoke(now)
         if child.retiring is not None and not child.jobs:
             child.dismiss(child.retiring)

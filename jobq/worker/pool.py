@@ -126,8 +126,8 @@ class RunnerPool:
     def room(self, prefetch: int) -> int:
         """Return how many jobs can be given now, when `prefetch` may wait beyond those being executed."""
         ready = [child for child in self._children if child.ready]
-        held = sum(len(child.jobs) for child in self._solos.children) + len(self._solos)
-        room = sum(child.slots - len(child.jobs) for child in ready) + prefetch - held
+        # What runs alone takes no slot of theirs; what waits for that must not pile up.
+        room = sum(child.slots - len(child.jobs) for child in ready) + prefetch - len(self._solos)
         if (limit := self._options.max_jobs_per_runner) is not None:
             room = min(room, sum(limit - child.given for child in ready))
         return max(0, room)
@@ -271,6 +271,8 @@ class RunnerPool:
             logger.warning("waiting before the next runner is started", extra={"died": self._deaths, "delay": delay})
             await asyncio.sleep(delay)
         for _ in range(number):
+            if self._leaving:
+                return
             try:
                 self._children.append(self._hire(self._options.concurrency))
             except OSError as error:

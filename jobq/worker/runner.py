@@ -51,6 +51,7 @@ from jobq.worker.slots import SlotTable
 from jobq.worker.spec import Spec
 from jobq.worker.texts import clean
 from jobq.worker.transaction import Transactions
+from jobq.worker.verdicts import unstarted
 
 logger = logging.getLogger("jobq.runner")
 
@@ -68,7 +69,7 @@ class Runner:
         self._table = table
         self._spec = spec
         self._inbox: SimpleQueue[tuple[int, UUID, Job]] = SimpleQueue()
-        """Jobs, each with the serial of its frame and in whose name it is claimed."""
+        """Jobs, each with its serial and in whose name it is claimed."""
         self._outbox: SimpleQueue[Outcome | None] = SimpleQueue()
         """What has ended; None: look at the progress."""
         self._progress: dict[int, Progress] = {}
@@ -178,10 +179,10 @@ class Runner:
             # has had its turn.
             self._heed_lease(started)
             deadline = None if job.timeout is None else started + job.timeout
-            # In this order (slots.py): a job that was taken back before it started is no longer ours.
-            table.start(slot, job.id, job.claims, started, deadline)
-            if serial <= table.revoked:
-                table.clear(slot)
+            if not table.start(slot, serial, job.id, job.claims, now=started, deadline=deadline):
+                # Taken back before it started. Said all the same: where a newer job was started before this one was
+                # looked at, the dispatcher cannot tell.
+                put(unstarted(job))
                 continue
             execution = running[job.id] = Execution(job=job, worker=worker, deadline=deadline)
             outcome = self._executor.execute(execution, started)
@@ -236,8 +237,8 @@ class Runner:
             if len(prefix) < frames.LENGTH_SIZE:
                 _exit(0)
             match frames.decode_to_runner(stream.read(frames.length(prefix))):
-                case Run(serial, worker, jobs):
-                    for job in jobs:
+                case Run(first, worker, jobs):
+                    for serial, job in enumerate(jobs, first):
                         self._inbox.put((serial, worker, job))
                 case CancelJobs(ids, stopping):
                     for job_id in ids:

@@ -8,26 +8,26 @@ back; from the runner, its pulse. CLOCK_MONOTONIC is one clock for all processes
 Taking jobs back needs no answer. A slot writes that it starts a job *before* it looks whether the job was taken back; the
 dispatcher writes that it takes jobs back, waits (`SETTLED`) until every processor must have seen that, and *then* looks what
 has been started. So at least one of the two notices, and a job is never both executed here and given away.
+
+What has been started is told by serials, not by what is being executed: a job may have ended, its outcome held up on its
+way by a neighbour. Jobs are started in the order of their serials, so what is newer than the newest start was never begun.
+
+Every field is eight bytes, read and written as one machine word: never seen half-written.
 """
 
 from __future__ import annotations
 
 import mmap
 import os
-import struct
 from dataclasses import dataclass
 
-# job id (0: idle), claims, start and deadline in time.monotonic() seconds (deadline 0.0: none).
-_SLOT = struct.Struct("=qqdd")
-_LEASE = struct.Struct("=d")
-_REVOKED = struct.Struct("=q")
-_PULSE = struct.Struct("=dd")
-_REVOKED_AT = _LEASE.size
-_PULSE_AT = _REVOKED_AT + _REVOKED.size
-_ENDED = struct.Struct("=q")
-_ENDED_AT = _PULSE_AT + _PULSE.size
-_HEAD_SIZE = _ENDED_AT + _ENDED.size
-_IDLE = bytes(_SLOT.size)
+_WORD = 8
+# The head: until when the dispatcher vouches, up to which serial it takes back; when the pulse was felt, and its lag; whether
+# the runner has ended itself with its lease.
+_LEASE, _REVOKED, _PULSE, _LAG, _ENDED, _HEAD = range(6)
+# A slot: job id (0: idle), claims, start and deadline in time.monotonic() seconds (deadline 0.0: none), and the serial of the
+# newest job that it has started, which outlasts that job.
+_ID, _CLAIMS, _SINCE, _DEADLINE, _NEWEST, _SLOT = range(6)
 
 # Seconds after which a write of one process is surely seen by the other: processors need microseconds.
 SETTLED = 0.05
@@ -49,79 +49,101 @@ class SlotTable:
     def __init__(self, fd: int, slots: int) -> None:
         self.fd = fd
         self.slots = slots
-        self._memory = mmap.mmap(fd, _HEAD_SIZE + slots * _SLOT.size)
+        self._memory = mmap.mmap(fd, _size(slots))
+        # As numbers, item by item: `struct` would write zeros first, which the other process could read.
+        self._integers = memoryview(self._memory).cast("q")
+        self._floats = memoryview(self._memory).cast("d")
+        self._first = range(_HEAD, _HEAD + slots * _SLOT, _SLOT)
 
     @classmethod
     def create(cls, slots: int) -> SlotTable:
         """Return an empty table in new memory; pass `fd` to the runner."""
         fd = os.memfd_create("jobq-slots", os.MFD_CLOEXEC)
-        os.ftruncate(fd, _HEAD_SIZE + slots * _SLOT.size)
+        os.ftruncate(fd, _size(slots))
         return cls(fd, slots)
 
     @property
     def lease_ends(self) -> float:
         """When the runner must have ended, in time.monotonic() seconds; 0.0 before the first lease."""
-        (ends,) = _LEASE.unpack_from(self._memory)
-        return float(ends)
+        return self._floats[_LEASE]
 
     @lease_ends.setter
     def lease_ends(self, ends: float) -> None:
-        _LEASE.pack_into(self._memory, 0, ends)
+        self._floats[_LEASE] = ends
 
     @property
     def revoked(self) -> int:
-        """Jobs sent in frames up to this serial are taken back, unless they had started."""
-        (serial,) = _REVOKED.unpack_from(self._memory, _REVOKED_AT)
-        return int(serial)
+        """Jobs of serials up to this one are taken back, unless they had started."""
+        return self._integers[_REVOKED]
 
     @revoked.setter
     def revoked(self, serial: int) -> None:
-        _REVOKED.pack_into(self._memory, _REVOKED_AT, serial)
+        self._integers[_REVOKED] = serial
 
     def beat(self, now: float, lag: float) -> None:
         """The runner's pulse: its threads get to run, `lag` seconds later than they want to."""
-        _PULSE.pack_into(self._memory, _PULSE_AT, now, lag)
+        self._floats[_PULSE] = now
+        self._floats[_LAG] = lag
 
     @property
     def pulse(self) -> tuple[float, float]:
         """When the runner's pulse was last felt (0.0: never), and its lag in seconds."""
-        at, lag = _PULSE.unpack_from(self._memory, _PULSE_AT)
-        return float(at), float(lag)
+        return self._floats[_PULSE], self._floats[_LAG]
 
     @property
     def ended_by_lease(self) -> bool:
         """Whether the runner has ended itself since its lease was over: no job's fault."""
-        (ended,) = _ENDED.unpack_from(self._memory, _ENDED_AT)
-        return bool(ended)
+        return bool(self._integers[_ENDED])
 
     def end_by_lease(self) -> None:
         """The runner's last word, when its lease is over. An exit status could be a task's."""
-        _ENDED.pack_into(self._memory, _ENDED_AT, 1)
+        self._integers[_ENDED] = 1
 
-    def start(self, slot: int, job_id: int, claims: int, now: float, deadline: float | None) -> None:
-        """Mark the slot as executing the job."""
-        _SLOT.pack_into(self._memory, _HEAD_SIZE + slot * _SLOT.size, job_id, claims, now, deadline or 0.0)
+    def start(self, slot: int, serial: int, job_id: int, claims: int, *, now: float, deadline: float | None) -> bool:
+        """Mark the slot as executing the job, unless it was taken back before: then False, and the slot stays idle."""
+        at, integers, floats = self._first[slot], self._integers, self._floats
+        before = integers[at + _NEWEST]
+        integers[at + _CLAIMS] = claims
+        floats[at + _SINCE] = now
+        floats[at + _DEADLINE] = deadline or 0.0
+        integers[at + _NEWEST] = serial
+        integers[at + _ID] = job_id
+        if serial > integers[_REVOKED]:
+            return True
+        integers[at + _ID] = 0
+        integers[at + _NEWEST] = before
+        return False
 
     def clear(self, slot: int) -> None:
         """Mark the slot as idle."""
-        offset = _HEAD_SIZE + slot * _SLOT.size
-        self._memory[offset : offset + _SLOT.size] = _IDLE
+        self._integers[self._first[slot] + _ID] = 0
 
     def at(self, slot: int) -> Started | None:
         """Return what this slot is executing."""
-        job_id, claims, since, deadline = _SLOT.unpack_from(self._memory, _HEAD_SIZE + slot * _SLOT.size)
-        return Started(job_id, claims, since, deadline or None) if job_id else None
+        at = self._first[slot]
+        job_id = self._integers[at + _ID]
+        if not job_id:
+            return None
+        since, deadline = self._floats[at + _SINCE], self._floats[at + _DEADLINE]
+        return Started(job_id, self._integers[at + _CLAIMS], since, deadline or None)
 
     def started(self) -> list[Started]:
         """Return what is being executed now."""
-        found = []
-        for job_id, claims, since, deadline in _SLOT.iter_unpack(self._memory[_HEAD_SIZE:]):
-            if job_id:
-                found.append(Started(job_id, claims, since, deadline or None))
-        return found
+        return [found for slot in range(self.slots) if (found := self.at(slot)) is not None]
+
+    @property
+    def newest(self) -> int:
+        """The serial of the newest job that was started; for a moment perhaps of one that turns out to be taken back."""
+        return max(self._integers[at + _NEWEST] for at in self._first)
 
     def close(self) -> None:
         """Let go of the memory; again is no error."""
         if not self._memory.closed:
+            self._integers.release()
+            self._floats.release()
             self._memory.close()
             os.close(self.fd)
+
+
+def _size(slots: int) -> int:
+    return (_HEAD + slots * _SLOT) * _WORD

@@ -5,10 +5,13 @@ from __future__ import annotations
 import os
 import signal
 import time
+from collections import Counter
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
+from jobq.tasks import BaseTask
 from tests.support import apps, trouble
 from tests.support.jobs import Jobs
 from tests.support.waiting import wait_until
@@ -63,6 +66,30 @@ def test_a_runner_that_leaves_a_child_is_noticed(jobs: Jobs, worker: StartWorker
         for pid in jobs.traces(job):
             if pid.isdigit():
                 os.kill(int(pid), signal.SIGKILL)
+
+
+@pytest.mark.parametrize("fork", [trouble.fork_and_return, trouble.fork_and_return_async])
+def test_a_forked_process_that_comes_back_from_the_task_ends_there(
+    jobs: Jobs, worker: StartWorker, tmp_path: Path, fork: BaseTask[[float], None]
+) -> None:
+    """It has the runner's memory: it would say that the slot is idle, and run what waits in stock."""
+    notes = tmp_path / "notes"
+    some = [trouble.note_in_file.job(str(notes)) for _ in range(1000)]
+    refs = trouble.q.enqueue_many(jobs.connection, [*some, fork.job(2.0), *some])
+    running = worker("--processes", "1", "--concurrency", "2", app=APP)
+    assert {jobs.wait(ref.id, timeout=30)["state"] for ref in refs} == {"succeeded"}
+    assert jobs.traces(refs[1000].id) == ["end"]
+    ran = Counter(notes.read_text().split())
+    assert (len(ran), max(ran.values())) == (2000, 1)
+    assert "a runner" not in running.log
+
+
+def test_a_forked_process_does_not_commit_its_parents_transaction(jobs: Jobs, worker: StartWorker) -> None:
+    job = trouble.fork_and_return_in_a_transaction.enqueue(jobs.connection, 2.0).id
+    worker("--processes", "1", app=APP)
+    ended = jobs.wait(job)
+    assert (ended["state"], ended["claims"]) == ("succeeded", 1)
+    assert (ended["finished_at"] - ended["started_at"]).total_seconds() > 1.9
 
 
 def test_a_task_that_breaks_the_stream_is_blamed(jobs: Jobs, worker: StartWorker) -> None:

@@ -35,6 +35,15 @@ def test_isolated_jobs_have_a_process_to_themselves(jobs: Jobs, worker: StartWor
     assert not pids & {jobs.wait(job)["result"] for job in beside}
 
 
+def test_isolated_jobs_take_no_slot_from_the_others(jobs: Jobs, worker: StartWorker) -> None:
+    alone = [trouble.pid_alone.enqueue(jobs.connection, 30.0).id for _ in range(2)]
+    running = worker("--isolated", "2", "--processes", "1", "--concurrency", "2", app=APP)
+    wait_until(lambda: len(children(running.pid)) == 3, what="the processes of both")
+    beside = [trouble.calm.enqueue(jobs.connection).id for _ in range(20)]
+    assert {jobs.wait(job, timeout=15)["state"] for job in beside} == {"succeeded"}
+    assert [(jobs.live(job) or {})["state"] for job in alone] == ["running"] * 2
+
+
 def test_the_crash_of_an_isolated_job_is_its_own(jobs: Jobs, worker: StartWorker) -> None:
     beside = [trouble.hang.enqueue(jobs.connection, 3.0).id for _ in range(4)]
     job = trouble.die_alone.enqueue(jobs.connection).id
@@ -90,6 +99,21 @@ def test_a_held_interpreter_stops_nobody_else(jobs: Jobs, worker: StartWorker) -
     ended = jobs.wait(job, timeout=60)
     assert (ended["state"], ended["claims"]) == ("succeeded", 1)
     wait_until(lambda: len(children(running.pid)) == 1, what="the stand-in's end, or the first one's")
+
+
+def test_what_has_ended_behind_a_held_interpreter_is_not_run_again(
+    jobs: Jobs, worker: StartWorker, tmp_path: Path
+) -> None:
+    """Its outcome is on the way, for as long as the call into C lasts. What was never started runs elsewhere meanwhile."""
+    notes = tmp_path / "notes"
+    some = [trouble.note_in_file.job(str(notes)) for _ in range(3)]
+    hold = trouble.hold_the_interpreter_at_once.job(4)
+    refs = trouble.q.enqueue_many(jobs.connection, [*some, hold, *some])
+    worker("--processes", "1", "--concurrency", "8", app=APP)
+    ends = [jobs.wait(ref.id, timeout=60) for ref in refs]
+    assert {(end["state"], end["attempt"], end["crashes"]) for end in ends} == {("succeeded", 1, 0)}
+    ran = Counter(int(line) for line in notes.read_text().split())
+    assert ran == {ref.id: 1 for number, ref in enumerate(refs) if number != 3}
 
 
 def test_a_stopped_runner_gives_back_what_it_had_not_started(jobs: Jobs, worker: StartWorker) -> None:

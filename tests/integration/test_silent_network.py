@@ -143,3 +143,14 @@ def test_a_worker_without_a_database_does_not_flood_its_log(database_url: str, j
         what="the stalls",
     )
     assert len(running.log.splitlines()) < 40
+
+
+async def test_a_cancelled_wait_is_cancelled(database_url: str) -> None:
+    """psycopg 3.2 raises the connection's error instead: a loop that retries what was lost would never end."""
+    connection = await Database(Settings(database_url=database_url)).connect("test")
+    waiting = asyncio.create_task(connection.execute("SELECT pg_sleep(60)"))
+    await asyncio.to_thread(wait_until, lambda: connection.since is not None, what="the wait")
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    assert is_connection_loss(psycopg.OperationalError(), connection)

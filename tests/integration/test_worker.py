@@ -224,6 +224,23 @@ def test_an_expired_job_does_not_run(jobs: Jobs, worker: StartWorker) -> None:
     assert jobs.all("SELECT * FROM ran") == []
 
 
+def test_a_due_job_that_stays_locked_is_looked_at_for_ever(database_url: str, jobs: Jobs, worker: StartWorker) -> None:
+    def transactions() -> int:
+        done: int = jobs.one("SELECT xact_commit FROM pg_stat_database WHERE datname = current_database()")
+        return done
+
+    job = apps.noop.enqueue(jobs.connection).id
+    with psycopg.connect(database_url) as other:
+        other.execute("SELECT FROM jobq.job WHERE id = %s FOR UPDATE", (job,))
+        running = worker("--processes", "1", "--poll-interval", "0.001")
+        wait_until(lambda: "working" in running.log, what="the worker")
+        before = transactions()
+        # A lookup and a claim each time.
+        wait_until(lambda: transactions() > before + 2500 or not running.is_running(), timeout=90, what="1,250 looks")
+        assert running.is_running(), running.log
+    assert jobs.wait(job)["state"] == "succeeded"
+
+
 def test_sigterm_lets_running_jobs_end_and_puts_the_others_back(jobs: Jobs, worker: StartWorker) -> None:
     with jobs.connection.transaction():
         ids = [apps.wait.enqueue(jobs.connection, 0.5, str(n)).id for n in range(60)]

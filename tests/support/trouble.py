@@ -242,3 +242,37 @@ def hang_once() -> None:
 @q.task(timeout=0.05, max_attempts=1)
 def about_as_long_as_its_timeout() -> None:
     time.sleep(random.uniform(0.03, 0.12))
+
+
+@q.task
+def note_in_file(path: str) -> None:
+    """Leave a trace as fast as can be."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    os.write(descriptor, b"%d\n" % current_job().id)
+    os.close(descriptor)
+
+
+@q.task
+def hold_the_interpreter_at_once(seconds: int) -> None:
+    hold_the_interpreter_for(seconds)
+
+
+@q.task
+def fork_and_return(seconds: float) -> None:
+    """Fork a process that comes back from the task as its parent does, only sooner."""
+    if os.fork() != 0:
+        time.sleep(seconds)
+        trace("end")
+
+
+@q.task(transactional=True)
+def fork_and_return_in_a_transaction(seconds: float) -> None:
+    if os.fork() != 0:
+        time.sleep(seconds)
+
+
+@q.task
+async def fork_and_return_async(seconds: float) -> None:
+    if os.fork() != 0:
+        await asyncio.sleep(seconds)
+        await asyncio.to_thread(trace, "end")
