@@ -72,4 +72,6 @@ def rows_read(nodes: list[dict[str, Any]], relation: str) -> int:
     # Before version 18 EXPLAIN rounds the average over a node's loops to whole rows: 100 rows in 13 loops are shown as
     # 8 each. The server counts exactly, though only what was read from the table, and by this process.
     partly = any("Index Only" in node["Node Type"] or node["Parallel Aware"] for node in scans)
-    return total if partly or not any(node["Actual Loops"] > 1 for node in scans) else nodes[0]["Fetched"][relation]
+    if partly or all(node["Actual Loops"] <= 1 for node in scans):
+        return total
+    return int(nodes[0]["Fetched"][relation])
