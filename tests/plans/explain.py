@@ -66,7 +66,7 @@ def kinds(nodes: list[dict[str, Any]]) -> set[str]:
 def rows_read(nodes: list[dict[str, Any]], relation: str) -> int:
     """Return how many rows were read from `relation`, those that a filter threw away included."""
     scans = [node for node in nodes if node.get("Relation Name") == relation and node["Node Type"].endswith("Scan")]
-    total = sum(
+    total: int = sum(
         round((node["Actual Rows"] + node.get("Rows Removed by Filter", 0)) * node["Actual Loops"]) for node in scans
     )
     # Before version 18 EXPLAIN rounds the average over a node's loops to whole rows: 100 rows in 13 loops are shown as
@@ -74,4 +74,5 @@ def rows_read(nodes: list[dict[str, Any]], relation: str) -> int:
     partly = any("Index Only" in node["Node Type"] or node["Parallel Aware"] for node in scans)
     if partly or all(node["Actual Loops"] <= 1 for node in scans):
         return total
-    return int(nodes[0]["Fetched"][relation])
+    fetched: int = nodes[0]["Fetched"][relation]
+    return fetched
