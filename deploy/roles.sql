@@ -8,7 +8,8 @@
 -- The roles cannot log in; give them to those that can: GRANT jobq_worker TO the_app;
 --
 -- producer   enqueues, and asks for the results of jobs
--- worker     runs jobs and does the chores; its tasks may enqueue
+-- worker     runs jobs and does the chores; its tasks may enqueue. What transactional tasks do to your own tables, which they
+--            do as the worker, is yours to grant
 -- viewer     sees everything, arguments and results included, and changes nothing
 -- operator   views; retries, cancels, pauses and resumes; leaves a trace of it that it cannot remove
 

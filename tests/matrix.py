@@ -19,6 +19,13 @@ ROOT = Path(__file__).resolve().parents[1]
 STORE = ROOT / ".jobq" / "matrix"
 VERSIONS = {"14": "14.23.0", "15": "15.19.0", "16": "16.15.0", "17": "17.11.0", "18": "18.6.0"}
 SUITES = ["tests/integration", "tests/plans"]
+# Only on the oldest and the newest version: faults take minutes, and find in between what they find at the ends.
+ENDS = ["tests/chaos"]
+# What these are about is the same on every version, and most of it waits for time to pass.
+LEFT_OUT = [
+    f"tests/integration/test_{name}.py"
+    for name in ("cli_terminal", "dev_postgres", "health", "notify", "stacks", "systemd", "timeouts", "web_serving")
+]
 
 
 def binaries(release: str) -> Path:
@@ -42,13 +49,19 @@ def binaries(release: str) -> Path:
     return found[0].parent
 
 
+def suites(major: str) -> list[str]:
+    """Return what to run on one version, as arguments for pytest."""
+    ends = ENDS if major in (min(VERSIONS), max(VERSIONS)) else []
+    return [*SUITES, *ends, *(f"--ignore={path}" for path in LEFT_OUT)]
+
+
 def run(major: str, arguments: list[str]) -> tuple[int, str, float]:
     """Run the suites on one version; return pytest's exit code, its closing line and the seconds."""
     environ = {**os.environ, "JOBQ_PG_BINDIR": str(binaries(VERSIONS[major]))}
     begun = time.monotonic()
     log = STORE / f"{major}.log"
     with (
-        log.open("w+", encoding="utf-8") as output,
+        log.open("w+", buffering=1, encoding="utf-8") as output,
         subprocess.Popen(
             [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *arguments],
             cwd=ROOT,
@@ -78,11 +91,11 @@ def main() -> int:
     if unknown := sorted(set(given.versions) - set(VERSIONS)):
         parser.error(f"unknown version {unknown[0]}: give one of {', '.join(VERSIONS)}")
     chosen = given.versions or list(VERSIONS)
-    suites = [] if any(word.startswith("tests/") for word in given.pytest.split()) else SUITES
+    named = any(word.startswith("tests/") for word in given.pytest.split())
     failed = []
     for number, major in enumerate(chosen, 1):
         print(f"[{number}/{len(chosen)}] PostgreSQL {VERSIONS[major]} …", flush=True)
-        code, last, seconds = run(major, ["-n", given.jobs, *suites, *given.pytest.split()])
+        code, last, seconds = run(major, ["-n", given.jobs, *([] if named else suites(major)), *given.pytest.split()])
         print(f"    {'ok' if code == 0 else 'FAILED'}: {last} ({seconds:.0f} s)", flush=True)
         if code:
             failed.append(major)

@@ -27,38 +27,60 @@ _PARENTS = (
     "job_history_expired",
     "job_attempt",
 )
-# What a worker and an operator do to each table; a producer needs INSERT on job alone.
+# What each does to a table or to some of its columns; a producer needs INSERT on job alone. See deploy/roles.sql.
 _NEEDED = {
-    "job": "SELECT, INSERT, UPDATE, DELETE",
-    "job_history": "SELECT, INSERT",
-    "job_attempt": "SELECT, INSERT",
-    "job_key": "SELECT, DELETE",
-    "queue": "SELECT, INSERT, UPDATE",
-    "worker": "SELECT, INSERT, UPDATE, DELETE",
-    "chore": "SELECT, INSERT, UPDATE",
-    "audit": "SELECT, INSERT",
+    "work": {
+        "job": "SELECT, INSERT, UPDATE, DELETE",
+        "job_history": "SELECT, INSERT",
+        "job_attempt": "SELECT, INSERT",
+        "job_key": "SELECT, DELETE",
+        "queue": "SELECT",
+        "worker": "SELECT, INSERT, UPDATE, DELETE",
+        "chore": "SELECT, INSERT, UPDATE",
+    },
+    "operate": {
+        "job": "SELECT, INSERT, UPDATE, DELETE",
+        "job_history": "SELECT, INSERT, UPDATE, DELETE",
+        "job_attempt": "SELECT",
+        "job_key": "SELECT, DELETE",
+        "queue": "SELECT, INSERT, UPDATE",
+        "worker": "SELECT",
+        "chore": "SELECT",
+        "audit": "SELECT, INSERT",
+    },
 }
 
 
 def _privileges(connection: psycopg.Connection[Any], schema: str) -> Iterator[Finding]:
-    missing = []
-    for table, privileges in _NEEDED.items():
+    """Whether this role may work, or operate; who may do neither is told what it lacks."""
+    lacking = {purpose: list(_lacking(connection, schema, needed)) for purpose, needed in _NEEDED.items()}
+    able = [purpose for purpose, missing in lacking.items() if not missing]
+    if len(able) == len(_NEEDED):
+        return
+    [(role,)] = rows(connection, "SELECT current_user")
+    if able:
+        yield Finding(check="privileges", status=Status.OK, message=f"role {role} may {' and '.join(able)}")
+        return
+    yield Finding(
+        check="privileges",
+        status=Status.WARN,
+        message=f"role {role} lacks " + "; ".join(f"{', '.join(lacks)} to {what}" for what, lacks in lacking.items()),
+        mend="run deploy/roles.sql and grant it one of its roles, unless it is only to enqueue or to view",
+    )
+
+
+def _lacking(connection: psycopg.Connection[Any], schema: str, needed: dict[str, str]) -> Iterator[str]:
+    for table, privileges in needed.items():
         name = sql.Identifier(schema, table).as_string(connection)
-        lacking = [
-            privilege
-            for privilege in privileges.split(", ")
-            if not rows(connection, "SELECT has_table_privilege(%s, %s)", name, privilege)[0][0]
-        ]
-        if lacking:
-            missing.append(f"{'/'.join(lacking)} on {table}")
-    if missing:
-        [(role,)] = rows(connection, "SELECT current_user")
-        yield Finding(
-            check="privileges",
-            status=Status.WARN,
-            message=f"role {role} lacks {', '.join(missing)}",
-            mend="grant it one of the roles in deploy/, unless it is only to enqueue or to view",
-        )
+        lacks = [privilege for privilege in privileges.split(", ") if not _has(connection, name, privilege)]
+        if lacks:
+            yield f"{'/'.join(lacks)} on {table}"
+
+
+def _has(connection: psycopg.Connection[Any], table: str, privilege: str) -> bool:
+    if privilege == "UPDATE":
+        return bool(rows(connection, "SELECT has_any_column_privilege(%s, 'UPDATE')", table)[0][0])
+    return bool(rows(connection, "SELECT has_table_privilege(%s, %s)", table, privilege)[0][0])
 
 
 def _partitions(connection: psycopg.Connection[Any], schema: str) -> Iterator[Finding]:
@@ -191,7 +213,7 @@ def _chores(connection: psycopg.Connection[Any], schema: str) -> Iterator[Findin
 
 
 JOB_CHECKS: dict[str, tuple[Check, str]] = {
-    "privileges": (_privileges, "this role may enqueue, work and operate"),
+    "privileges": (_privileges, "this role may work and operate"),
     "partitions": (_partitions, "fine"),
     "workers": (_workers, "fine"),
     "tasks": (_tasks, "no waiting task seen is without a worker that knows it"),

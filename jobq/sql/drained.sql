@@ -1,11 +1,32 @@
 -- Whether no job of these queues (NULL: all) is due or running. Paused queues do not count: nobody works on them.
--- Plan: for each queue's lanes one probe of job_claim_idx.
+-- The lanes (queue, priority) are found by a loose index scan, and each is asked for one due job: future jobs are not read.
+-- LIMIT keeps the question a probe for each lane; as EXISTS it could become a join with the whole table.
+-- Plan: in the recursion and for each lane one row of job_claim_idx; no Sort, no Seq Scan on job.
+WITH RECURSIVE lane AS (
+    (SELECT job.queue, job.priority FROM {schema}.job
+     WHERE job.state = 'ready' ORDER BY job.queue, job.priority LIMIT 1)
+    UNION ALL
+    SELECT following.queue, following.priority
+    FROM lane
+    CROSS JOIN LATERAL (
+        SELECT job.queue, job.priority FROM {schema}.job
+        WHERE job.state = 'ready' AND (job.queue, job.priority) > (lane.queue, lane.priority)
+        ORDER BY job.queue, job.priority LIMIT 1
+    ) AS following
+)
 SELECT NOT EXISTS (
     SELECT FROM {schema}.job AS job
     WHERE job.state = 'running' AND (%(queues)s::text[] IS NULL OR job.queue = ANY (%(queues)s::text[]))
 ) AND NOT EXISTS (
-    SELECT FROM {schema}.job AS job
-    LEFT JOIN {schema}.queue AS settings ON settings.name = job.queue
-    WHERE job.state = 'ready' AND job.run_at <= now() AND settings.paused_at IS NULL
-      AND (%(queues)s::text[] IS NULL OR job.queue = ANY (%(queues)s::text[]))
+    SELECT
+    FROM lane
+    CROSS JOIN LATERAL (
+        SELECT FROM {schema}.job AS job
+        WHERE job.queue = lane.queue AND job.priority = lane.priority AND job.state = 'ready' AND job.run_at <= now()
+        LIMIT 1
+    ) AS due
+    WHERE (%(queues)s::text[] IS NULL OR lane.queue = ANY (%(queues)s::text[]))
+      AND NOT EXISTS (
+          SELECT FROM {schema}.queue AS settings WHERE settings.name = lane.queue AND settings.paused_at IS NOT NULL
+      )
 )

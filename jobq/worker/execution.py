@@ -301,7 +301,8 @@ async def _in_time(execution: Execution, coroutine: Coroutine[Any, Any, Any]) ->
     except TimeoutError as error:
         if timer.expired():
             execution.timed_out = True
-            raise TimedOut from error.__cause__
+            # Where it was interrupted; as the cause only since Python 3.11.4.
+            raise TimedOut from error.__cause__ or error.__context__
         raise
 
 

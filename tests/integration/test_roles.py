@@ -1,57 +1,27 @@
-"""deploy/roles.sql: what each role may do works through jobq's own code, and what it may not is refused."""
+"""deploy/roles.sql: what each role may do works through jobq's own code, and what it may not is refused.
+
+A worker's own role at work: test_roles_at_work.py.
+"""
 
 from __future__ import annotations
 
-import subprocess
-import uuid
 from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import Any, LiteralString
+from typing import Any
 
 import psycopg
 import pytest
-from psycopg import sql
 
 from jobq import migrate, operations, queries
-from jobq.dev import bindir
 from jobq.errors import KeyConflict
-from tests.support.waiting import wait_until
-from tests.support.workers import WorkerProcess
+from tests.support.roles import ROLES, Login, grant_roles, logins
 
-ROLES_SQL = Path(__file__).resolve().parents[2] / "deploy" / "roles.sql"
-ROLES = ("producer", "worker", "viewer", "operator")
 DENIED = psycopg.errors.InsufficientPrivilege
 
 
-def grant_roles(url: str, **variables: str) -> None:
-    options = [f"--set={name}={value}" for name, value in variables.items()]
-    command = [str(bindir() / "psql"), "-X", "-q", "-d", url, *options, "-f", str(ROLES_SQL)]
-    done = subprocess.run(command, check=False, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert not done.stderr
-
-
 @pytest.fixture
-def login(database_url: str) -> Iterator[Callable[[str | None], str]]:
-    """A function that returns the URL of a fresh user with a role of jobq's, or with none."""
-    grant_roles(database_url)
-    users: list[str] = []
-
-    def url_of(role: str | None) -> str:
-        user = f"u_{uuid.uuid4().hex[:12]}"
-        create = sql.SQL("CREATE ROLE {} LOGIN").format(sql.Identifier(user))
-        if role:
-            create += sql.SQL(" IN ROLE {}").format(sql.Identifier(f"jobq_{role}"))
-        with psycopg.connect(database_url) as connection:
-            connection.execute(create)
-        users.append(user)
-        return database_url.replace("postgres@", f"{user}@")
-
-    yield url_of
-    with psycopg.connect(database_url) as connection:
-        for user in users:
-            connection.execute(sql.SQL("DROP OWNED BY {}").format(sql.Identifier(user)))
-            connection.execute(sql.SQL("DROP ROLE {}").format(sql.Identifier(user)))
+def login(database_url: str) -> Iterator[Login]:
+    with logins(database_url) as made:
+        yield made
 
 
 def refused(url: str, statements: list[str]) -> None:
@@ -113,7 +83,7 @@ COLUMNS = {
 
 
 @pytest.mark.parametrize("role", ROLES)
-def test_tables(conn: psycopg.Connection[Any], login: Callable[[str | None], str], role: str) -> None:
+def test_tables(conn: psycopg.Connection[Any], login: Login, role: str) -> None:
     rows = conn.execute(
         "SELECT relname, privilege FROM pg_class "
         "CROSS JOIN unnest(ARRAY['SELECT','INSERT','UPDATE','DELETE','TRUNCATE','REFERENCES','TRIGGER']) AS privilege "
@@ -128,7 +98,7 @@ def test_tables(conn: psycopg.Connection[Any], login: Callable[[str | None], str
 
 
 @pytest.mark.parametrize("role", ROLES)
-def test_columns(conn: psycopg.Connection[Any], login: Callable[[str | None], str], role: str) -> None:
+def test_columns(conn: psycopg.Connection[Any], login: Login, role: str) -> None:
     rows = conn.execute(
         "SELECT table_name, privilege_type, column_name FROM information_schema.column_privileges "
         "WHERE table_schema = 'jobq' AND grantee = %s",
@@ -148,7 +118,7 @@ def migrate_tables() -> set[str]:
 
 
 @pytest.mark.parametrize("role", ROLES)
-def test_functions(conn: psycopg.Connection[Any], login: Callable[[str | None], str], role: str) -> None:
+def test_functions(conn: psycopg.Connection[Any], login: Login, role: str) -> None:
     rows = conn.execute(
         "SELECT proname FROM pg_proc WHERE pronamespace = 'jobq'::regnamespace "
         "AND has_function_privilege(%s, oid, 'EXECUTE')",
@@ -158,7 +128,7 @@ def test_functions(conn: psycopg.Connection[Any], login: Callable[[str | None], 
 
 
 @pytest.mark.parametrize("role", ROLES)
-def test_partitions_and_sequences(conn: psycopg.Connection[Any], login: Callable[[str | None], str], role: str) -> None:
+def test_partitions_and_sequences(conn: psycopg.Connection[Any], login: Login, role: str) -> None:
     """Rows reach partitions through their parents; only who views reads them one by one, those made later too."""
     conn.execute("SELECT jobq.make_partitions(20)")
     rows = conn.execute(
@@ -184,7 +154,7 @@ def test_partitions_and_sequences(conn: psycopg.Connection[Any], login: Callable
 
 
 @pytest.mark.parametrize("role", ROLES)
-def test_nobody_makes_or_drops_anything(login: Callable[[str | None], str], role: str) -> None:
+def test_nobody_makes_or_drops_anything(login: Login, role: str) -> None:
     refused(
         login(role),
         [
@@ -201,7 +171,7 @@ def test_nobody_makes_or_drops_anything(login: Callable[[str | None], str], role
     )
 
 
-def test_everybody_else_gets_nothing(login: Callable[[str | None], str]) -> None:
+def test_everybody_else_gets_nothing(login: Login) -> None:
     stranger = login(None)
     refused(
         stranger,
@@ -223,7 +193,7 @@ def test_everybody_else_gets_nothing(login: Callable[[str | None], str]) -> None
 # --- Producer ------------------------------------------------------------------------------------------------------------
 
 
-def test_a_producer_enqueues(login: Callable[[str | None], str]) -> None:
+def test_a_producer_enqueues(login: Login) -> None:
     from jobq import JobQ
 
     url = login("producer")
@@ -254,7 +224,7 @@ def test_a_producer_enqueues(login: Callable[[str | None], str]) -> None:
         app.close()
 
 
-def test_a_producer_does_no_more(login: Callable[[str | None], str]) -> None:
+def test_a_producer_does_no_more(login: Login) -> None:
     refused(
         login("producer"),
         [
@@ -281,49 +251,7 @@ def test_a_producer_does_no_more(login: Callable[[str | None], str]) -> None:
 # --- Worker --------------------------------------------------------------------------------------------------------------
 
 
-def is_true(connection: psycopg.Connection[Any], query: LiteralString) -> bool:
-    row = connection.execute(query).fetchone()
-    return bool(row and row[0])
-
-
-def test_a_worker_works(
-    database_url: str, login: Callable[[str | None], str], worker: Callable[..., WorkerProcess]
-) -> None:
-    from tests.support.apps import always_fail, create_traces, fail_until, noop, record
-
-    with psycopg.connect(database_url) as connection:
-        create_traces(connection)
-        connection.execute("GRANT ALL ON ran TO jobq_worker")
-        for number in range(5):
-            noop.options(key=f"k{number}", key_holds="until_finished").enqueue(connection)
-        noop.options(key="started", key_holds="until_started").enqueue(connection)
-        record.enqueue(connection, "seen")
-        fail_until.enqueue(connection, 2)
-        dead = always_fail.enqueue(connection)
-        connection.execute(
-            "INSERT INTO jobq.job_key (job_id, key, holds, until) VALUES (0, 'old', 'period', now() - interval '1 day')"
-        )
-    process = worker(database_url=login("worker"))
-    # Not --drain: that leaves while a failed job still waits for its retry.
-    with psycopg.connect(database_url, autocommit=True) as watcher:
-        done = "SELECT count(*) = 9 FROM jobq.job_history"
-        wait_until(lambda: is_true(watcher, done) or not process.is_running(), timeout=60, what="the jobs")
-        tidy = "SELECT (SELECT bool_and(last_run_at IS NOT NULL) FROM jobq.chore) AND NOT EXISTS (SELECT FROM jobq.job_key)"
-        wait_until(lambda: is_true(watcher, tidy) or not process.is_running(), timeout=60, what="the chores")
-    process.terminate()
-    assert process.wait() == 0, process.log
-    with psycopg.connect(database_url) as connection:
-        states = connection.execute("SELECT state, count(*) FROM jobq.job_history GROUP BY 1 ORDER BY 1").fetchall()
-        assert states == [("failed", 1), ("succeeded", 8)], process.log
-        assert queries.get_job(connection, "jobq", dead.id).state == "failed"
-        assert connection.execute("SELECT count(*) FROM jobq.job_key").fetchone() == (0,)
-        chores = connection.execute("SELECT name, last_run_at IS NOT NULL, last_error FROM jobq.chore").fetchall()
-        assert {(ran, error) for _, ran, error in chores} == {(True, None)}, chores
-        assert connection.execute("SELECT count(*) FROM jobq.worker").fetchone() == (0,)
-    assert "permission denied" not in process.log
-
-
-def test_a_worker_does_no_more(login: Callable[[str | None], str]) -> None:
+def test_a_worker_does_no_more(login: Login) -> None:
     refused(
         login("worker"),
         [
@@ -366,7 +294,7 @@ def look_at_everything(connection: psycopg.Connection[Any], job: int) -> None:
 
 
 @pytest.mark.parametrize("role", ["viewer", "operator"])
-def test_who_views_sees_everything(database_url: str, login: Callable[[str | None], str], role: str) -> None:
+def test_who_views_sees_everything(database_url: str, login: Login, role: str) -> None:
     job = finish(database_url, "failed")
     url = login(role)
     migrate.check(url)
@@ -374,7 +302,7 @@ def test_who_views_sees_everything(database_url: str, login: Callable[[str | Non
         look_at_everything(connection, job)
 
 
-def test_a_viewer_changes_nothing(database_url: str, login: Callable[[str | None], str]) -> None:
+def test_a_viewer_changes_nothing(database_url: str, login: Login) -> None:
     job = finish(database_url, "failed")
     url = login("viewer")
     with psycopg.connect(url) as connection:
@@ -395,7 +323,7 @@ def test_a_viewer_changes_nothing(database_url: str, login: Callable[[str | None
     )
 
 
-def test_an_operator_operates(database_url: str, login: Callable[[str | None], str]) -> None:
+def test_an_operator_operates(database_url: str, login: Login) -> None:
     dead = [finish(database_url, state) for state in ("failed", "cancelled", "expired")]
     with psycopg.connect(database_url) as connection:
         rows = connection.execute(
@@ -418,7 +346,7 @@ def test_an_operator_operates(database_url: str, login: Callable[[str | None], s
         assert connection.execute("SELECT count(*) FROM jobq.job_key").fetchone() == (0,)
 
 
-def test_an_operator_does_no_more(login: Callable[[str | None], str]) -> None:
+def test_an_operator_does_no_more(login: Login) -> None:
     refused(
         login("operator"),
         [

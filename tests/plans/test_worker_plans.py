@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, LiteralString
 from uuid import UUID, uuid4
 
 import psycopg
@@ -196,9 +196,20 @@ def test_rescue(full: psycopg.Connection[Any], mode: str) -> None:
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_drained(full: psycopg.Connection[Any], mode: str) -> None:
-    nodes = explain(full, mode, "drained", {"queues": None})
-    assert "Seq Scan on job" not in kinds(nodes)
+@pytest.mark.parametrize("queues", [None, ["mail", "reports"]])
+def test_drained(full: psycopg.Connection[Any], mode: str, queues: list[str] | None) -> None:
+    """When it is so, which takes the longest to find out: every lane has only future jobs, or is paused."""
+    idle: list[LiteralString] = [
+        "DELETE FROM jobq.job WHERE state = 'running'",
+        "INSERT INTO jobq.queue (name, paused_at) VALUES ('default', now())",
+    ]
+    nodes = explain(full, mode, "drained", {"queues": queues}, before=idle)
+    assert not {"Sort", "Incremental Sort", "Merge Join", "Seq Scan on job"} & kinds(nodes)
+    scans = [node for node in nodes if node.get("Relation Name") == "job"]
+    assert {node["Index Name"] for node in scans} == {"job_claim_idx", "job_running_idx"}
+    # Every lane was found, one row each, and where nothing is due nothing was read.
+    assert sum(node["Actual Loops"] for node in scans) >= 30 + 20
+    assert rows_read(nodes, "job") <= 30
 
 
 def test_a_claim_of_nothing_reads_nothing(full: psycopg.Connection[Any]) -> None:

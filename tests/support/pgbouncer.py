@@ -23,7 +23,7 @@ def program() -> str | None:
 
 
 class PgBouncer:
-    """`url` leads through it to the database of `database_url`. `ignore_options`: drop `options`, as many set-ups do."""
+    """`url` leads through it to the database of `database_url`, as its user. `ignore_options`: drop `options`, as many do."""
 
     def __init__(
         self, database_url: str, *, mode: str = "transaction", size: int = 4, ignore_options: bool = False
@@ -33,11 +33,12 @@ class PgBouncer:
         self.directory = Path(tempfile.mkdtemp(prefix="jobq-test-pgbouncer-"))
         server = urlsplit(database_url)
         port, name = free_port(), server.path.lstrip("/")
+        user = server.username or "postgres"
         users = self.directory / "users.txt"
-        users.write_text('"postgres" ""\n')
+        users.write_text(f'"{user}" ""\n')
         config = self.directory / "pgbouncer.ini"
         config.write_text(
-            f"[databases]\n{name} = host=127.0.0.1 port={server.port} dbname={name} user=postgres\n"
+            f"[databases]\n{name} = host=127.0.0.1 port={server.port} dbname={name} user={user}\n"
             f"[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\nunix_socket_dir =\nauth_type = any\n"
             f"auth_file = {users}\npool_mode = {mode}\ndefault_pool_size = {size}\nmax_client_conn = 200\n"
             f"server_reset_query_always = 0\n{'ignore_startup_parameters = options' if ignore_options else ''}\n"
@@ -46,7 +47,7 @@ class PgBouncer:
         if run_as:
             for path in (self.directory, users, config):
                 os.chown(path, run_as["user"], run_as["group"])
-        self.url = f"postgresql://postgres@127.0.0.1:{port}/{name}"
+        self.url = f"postgresql://{user}@127.0.0.1:{port}/{name}"
         with (self.directory / "log").open("wb") as log:
             self.process = subprocess.Popen(
                 [found, config],
