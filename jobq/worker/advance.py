@@ -11,6 +11,7 @@ import logging
 import math
 import time
 from collections.abc import Callable
+from uuid import UUID
 
 import psycopg
 
@@ -23,7 +24,7 @@ from jobq.worker.lanes import Lanes
 from jobq.worker.lease import Lease
 from jobq.worker.metrics import Metrics
 from jobq.worker.options import WorkerOptions
-from jobq.worker.outcomes import MAX_BATCH, Ledger
+from jobq.worker.outcomes import MAX_BATCH, Claimed, Ledger
 from jobq.worker.pace import Pace
 from jobq.worker.pool import RunnerPool
 from jobq.worker.stalls import Repeats, Trouble
@@ -219,6 +220,7 @@ class Advance:
                     self._more = True
                     self._due_at = None
                 self._error = None
+            await self.ended.take_back(connection)
             successes = self.ended.batch()
             lanes = self._lanes.arrays() if want > 0 else ([], [])
             if not successes and not lanes[0]:
@@ -230,7 +232,14 @@ class Advance:
             # A notification from here on is about jobs that this claim may not see.
             self._more = False
             worker = self._lease.worker
-            claimed, refused = await self._ledger.advance(connection, worker, successes, lanes, max(want, 0))
+            try:
+                claimed, refused = await self._ledger.advance(connection, worker, successes, lanes, max(want, 0))
+            except psycopg.errors.LockNotAvailable:
+                # A finished job is locked by somebody's transaction, or a key is.
+                if not await self.ended.set_aside(connection, successes):
+                    raise
+                self._more = True
+                return
             self._error = None
             now = time.monotonic()
             self._pace.measured(now, self.ended.written(successes, claimed, refused), now - begun)
@@ -238,19 +247,22 @@ class Advance:
                 self._metrics.round_trip(now - begun)
                 self._metrics.claimed(claimed.jobs)
                 self._metrics.claimed(claimed.expired)
-            for job in claimed.expired:
-                self.ended.set_back(Setback(job.id, job.claims, Ending.EXPIRE, message="expired"))
-            found = len(claimed.jobs) + len(claimed.expired)
-            if want > 0 and found >= want:
+            if 0 < want <= len(claimed.jobs) + len(claimed.expired):
                 self._more = True
-            if claimed.jobs:
-                self._blocked = 0
-                # While the statement was on its way, everything may have stood still.
-                if self.held or not self._lease.fresh:
-                    for job in claimed.jobs:
-                        self.ended.set_back(Setback(job.id, job.claims, Ending.RELEASE))
-                else:
-                    self._pool.give(claimed.jobs, worker)
+            self._give(claimed, worker)
+
+    def _give(self, claimed: Claimed, worker: UUID) -> None:
+        for job in claimed.expired:
+            self.ended.set_back(Setback(job.id, job.claims, Ending.EXPIRE, message="expired"))
+        if not claimed.jobs:
+            return
+        self._blocked = 0
+        # While the statement was on its way, everything may have stood still.
+        if self.held or not self._lease.fresh:
+            for job in claimed.jobs:
+                self.ended.set_back(Setback(job.id, job.claims, Ending.RELEASE))
+        else:
+            self._pool.give(claimed.jobs, worker)
 
     async def _idle(self) -> None:
         """Sleep until there is reason for a round: an outcome, a notification, the next due job, or the poll."""

@@ -65,7 +65,8 @@ class Terms:
         }
 
 
-HOT = Terms()
+# A running job's row that somebody has locked is set aside (`Ended.set_aside`): it must not keep all others back for long.
+HOT = Terms(lock=1.0)
 CHORES = Terms(statement=120.0, lock=5.0, patience=125.0)
 
 

@@ -31,6 +31,10 @@ class Ended:
         self.setbacks: list[Setback] = []
         self._busy: dict[tuple[int, int], Setback] = {}
         """Setbacks whose jobs were locked when they were to be written, until they are tried again."""
+        self._aside: list[Success] = []
+        """Successes whose jobs were locked when they were to be written."""
+        self._look_aside = False
+        """Whether it is time to see which of those can be written."""
         self._recorded: set[tuple[int, int]] = set()
         """Executions whose ends runners have written themselves, since `recount`."""
         self._landed = 0
@@ -43,12 +47,12 @@ class Ended:
 
     def __len__(self) -> int:
         """How many executions have ended whose outcomes are not written down."""
-        return len(self.successes) + len(self.setbacks) + len(self._busy)
+        return len(self.successes) + len(self.setbacks) + len(self._busy) + len(self._aside)
 
     @property
     def writable(self) -> bool:
         """Whether something can be written now."""
-        return bool(self.successes or self.setbacks)
+        return bool(self.successes or self.setbacks or self._look_aside)
 
     def succeeded(self, success: Success) -> None:
         """A runner reports a success."""
@@ -84,6 +88,8 @@ class Ended:
         self.successes.clear()
         self.setbacks.clear()
         self._busy.clear()
+        self._aside.clear()
+        self._look_aside = False
         self.waiting_since = None
         if self._metrics is not None:
             self._metrics.forget()
@@ -94,10 +100,40 @@ class Ended:
 
     def names(self) -> set[tuple[int, int]]:
         """Return (id, claims) of all that has ended and that the database may still hold to be running."""
-        ended = {(s.id, s.claims) for s in self.successes} | {(s.id, s.claims) for s in self.setbacks}
+        ended = {(s.id, s.claims) for s in self.successes + self._aside} | {(s.id, s.claims) for s in self.setbacks}
         return ended | self._busy.keys() | self._recorded
 
     # --- writing --------------------
+
+    async def set_aside(self, connection: Connection, successes: list[Success]) -> bool:
+        """Keep back those of `successes`, which are next, whose jobs someone has locked; tell whether there are any.
+
+        Raises psycopg.Error.
+        """
+        locked = await self._ledger.locked(connection, [success.id for success in successes])
+        if not locked:
+            return False
+        self._repeats.note("finished jobs are locked by somebody's transaction", "", job=min(locked), jobs=len(locked))
+        self.successes[: len(successes)] = [success for success in successes if success.id not in locked]
+        self._aside += [success for success in successes if success.id in locked]
+        asyncio.get_running_loop().call_later(BUSY_RETRY, self._look)
+        return True
+
+    async def take_back(self, connection: Connection) -> None:
+        """Put those that were set aside and are locked no longer to the others again. Raises psycopg.Error."""
+        if not self._look_aside:
+            return
+        locked = await self._ledger.locked(connection, [success.id for success in self._aside])
+        self._look_aside = False
+        self.successes += [success for success in self._aside if success.id not in locked]
+        self._aside = [success for success in self._aside if success.id in locked]
+        if self._aside:
+            asyncio.get_running_loop().call_later(BUSY_RETRY, self._look)
+
+    def _look(self) -> None:
+        if self._aside:
+            self._look_aside = True
+            self._one_more()
 
     def batch(self) -> list[Success]:
         """Return the successes to be written next."""

@@ -89,6 +89,10 @@ class Ledger:
             setbacks += refused
         return Claimed([], [], accepted), setbacks
 
+    async def locked(self, connection: AsyncConnection[Any], ids: list[int]) -> frozenset[int]:
+        """Return which of these jobs someone has locked. Waits for nobody."""
+        return frozenset(row[0] for row in await fetch(connection, self._schema, "locked_jobs", ids=ids))
+
     async def _advance(
         self,
         connection: AsyncConnection[Any],

@@ -52,6 +52,26 @@ def test_a_job_locked_by_others_does_not_end_the_worker(database_url: str, jobs:
     assert running.is_running()
 
 
+def test_a_finished_job_locked_by_others_keeps_only_itself_back(
+    database_url: str, jobs: Jobs, worker: StartWorker
+) -> None:
+    """An operator's transaction that has asked for its end, and goes on: all acknowledgements and claims waited for it."""
+    running = worker("--processes", "1", app=APP)
+    wait_until(lambda: "working" in running.log, what="the worker")
+    job = trouble.hang.enqueue(jobs.connection, 1.0).id
+    wait_until(lambda: (jobs.live(job) or {})["state"] == "running", what="the claim")
+    with psycopg.connect(database_url) as holder:
+        holder.execute("UPDATE jobq.job SET cancel_requested_at = now() WHERE id = %s", (job,))
+        wait_until(lambda: "finished jobs are locked" in running.log, what="the notice")
+        for _ in range(5):
+            behind = [trouble.calm.enqueue(jobs.connection, "behind").id for _ in range(20)]
+            assert {jobs.wait(other)["state"] for other in behind} == {"succeeded"}
+        holder.rollback()
+    ended = jobs.wait(job)
+    assert (ended["state"], ended["claims"]) == ("succeeded", 1)
+    assert "does not answer" not in running.log
+
+
 def test_more_jobs_than_a_batch_are_put_back_at_the_end(jobs: Jobs, worker: StartWorker) -> None:
     trouble.q.enqueue_many(jobs.connection, [trouble.hang.job(600.0) for _ in range(700)])
     running = worker("--concurrency", "700", "--processes", "1", "--shutdown-timeout", "0", app=APP)

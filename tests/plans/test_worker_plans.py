@@ -109,6 +109,14 @@ def test_settle(full: psycopg.Connection[Any], mode: str) -> None:
 
 
 @pytest.mark.parametrize("mode", MODES)
+def test_locked_jobs(full: psycopg.Connection[Any], mode: str) -> None:
+    nodes = explain(full, mode, "locked_jobs", {"ids": running_ids(full)})
+    assert not {"Seq Scan on job", "Hash Join", "Merge Join"} & kinds(nodes)
+    # 100 locked; 100 looked at, of which none is returned.
+    assert rows_read(nodes, "job") <= 200
+
+
+@pytest.mark.parametrize("mode", MODES)
 def test_succeed(full: psycopg.Connection[Any], mode: str) -> None:
     """On the application's planner settings, whatever they are."""
     (job,) = running_ids(full)[:1]
