@@ -77,6 +77,8 @@ def _job(meta: MetaData) -> None:
         Column("max_attempts", Integer, nullable=False, server_default=text("10")),
         Column("priority", SmallInteger, nullable=False, server_default=text("5")),
         Column("crashes", SmallInteger, nullable=False, server_default=text("0")),
+        # Those of the crashes that were a whole worker's: most of the jobs that it held are not to blame.
+        Column("losses", SmallInteger, nullable=False, server_default=text("0")),
         Column("queue", Text, nullable=False, server_default=text("'default'")),
         Column("task", Text, nullable=False),
         Column("state", Text, nullable=False, server_default=text("'ready'")),

@@ -47,7 +47,8 @@ WITH finished AS (
         ) AS head
         LIMIT %(want)s
     ))
-    RETURNING job.id, job.claims, job.task, job.queue, job.args, job.attempt, job.max_attempts, job.crashes,
+    RETURNING job.id, job.claims, job.task, job.queue, job.args, job.attempt, job.max_attempts,
+              job.crashes - job.losses AS crashes,
               job.timeout, job.headers, job.key, job.expires_at
 ), started AS (
     DELETE FROM {schema}.job_key

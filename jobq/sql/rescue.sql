@@ -1,7 +1,8 @@
 -- Take a dead worker's jobs back, if its count of beats is still what the rescuer watched stand still. One statement: the
--- deleted row is the right to do it, so two rescuers cannot both. The attempt is given back and a crash counted; a job
--- that has seen %(max_losses)s of its workers die is failed. A row that someone has locked is not waited for, or a dead worker's
--- transaction that hangs in its commit would hang its rescuers: it is left to release_orphans.sql.
+-- deleted row is the right to do it, so two rescuers cannot both. The attempt is given back and a crash counted, as a loss:
+-- nobody knows whether the job had anything to do with it. One that has seen %(max_losses)s of its workers die is failed. A
+-- row that someone has locked is not waited for, or a dead worker's transaction that hangs in its commit would hang its
+-- rescuers: it is left to release_orphans.sql.
 -- Plan: Index Scan using job_running_idx; no Seq Scan on job.
 WITH dead AS (
     DELETE FROM {schema}.worker WHERE id = %(dead)s AND beats = %(beats)s RETURNING id
@@ -13,14 +14,14 @@ WITH dead AS (
 ), finished AS (
     DELETE FROM {schema}.job AS job
     WHERE job.id = ANY (ARRAY(SELECT id FROM free)) AND job.worker_id = %(dead)s
-      AND (job.cancel_requested_at IS NOT NULL OR job.crashes + 1 >= %(max_losses)s)
+      AND (job.cancel_requested_at IS NOT NULL OR job.losses + 1 >= %(max_losses)s)
     RETURNING job.*
 ), requeued AS (
     UPDATE {schema}.job AS job
     SET state = 'ready', run_at = now(), worker_id = NULL, started_at = NULL, attempt = job.attempt - 1,
-        crashes = job.crashes + 1
+        crashes = job.crashes + 1, losses = job.losses + 1
     WHERE job.id = ANY (ARRAY(SELECT id FROM free)) AND job.worker_id = %(dead)s
-      AND job.cancel_requested_at IS NULL AND job.crashes + 1 < %(max_losses)s
+      AND job.cancel_requested_at IS NULL AND job.losses + 1 < %(max_losses)s
     RETURNING job.id, job.claims, job.attempt + 1 AS attempt, job.queue
 ), kept AS (
     INSERT INTO {schema}.job_history (
@@ -30,7 +31,7 @@ WITH dead AS (
            CASE WHEN cancel_requested_at IS NOT NULL THEN 'cancelled' ELSE 'failed' END,
            run_at, created_at, started_at, now(), worker_id, timeout, key, group_key,
            CASE WHEN cancel_requested_at IS NOT NULL THEN 'cancelled by an operator; its worker died'
-                ELSE 'lost with its worker ' || (crashes + 1) || ' times' END,
+                ELSE 'lost with its worker ' || (losses + 1) || ' times' END,
            args, headers
     FROM finished
 ), freed AS (

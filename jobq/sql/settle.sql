@@ -2,6 +2,7 @@
 -- expired), with a row in job_attempt where one is due. Same fence as advance.sql.
 -- A row that someone has locked is not waited for: the transaction of a runner that is lost may still be committing in its
 -- backend, for as long as it likes. Returns the ids that were accepted (true), and those to try again (false).
+-- With `wake` the others hear of the jobs that can be claimed again: this worker stops, and will not claim them itself.
 -- A job whose cancellation an operator has asked for is not run again: it ends as cancelled.
 -- Plan: Index Scan using job_pkey; no Seq Scan on job.
 WITH ended AS (
@@ -34,7 +35,7 @@ WITH ended AS (
       AND ended.id = ANY (ARRAY(SELECT id FROM free))
       AND ended.new_state = 'ready'
       AND job.cancel_requested_at IS NULL
-    RETURNING job.id, job.claims, job.attempt + ended.given_back AS attempt, job.run_at, ended.seconds,
+    RETURNING job.id, job.claims, job.queue, job.attempt + ended.given_back AS attempt, job.run_at, ended.seconds,
               ended.recorded, ended.error_type, ended.message, ended.traceback
 ), kept AS (
     INSERT INTO {schema}.job_history (
@@ -59,10 +60,14 @@ WITH ended AS (
     SELECT id, claims, attempt, recorded, %(worker)s, now() - seconds * interval '1 second', NULL, error_type, message,
            traceback
     FROM finished WHERE recorded IS NOT NULL
+), woken AS (
+    SELECT pg_notify(%(channel)s, 'insert ' || queue)
+    FROM (SELECT DISTINCT queue FROM requeued) AS fresh
+    WHERE %(wake)s
 )
 SELECT id, true FROM finished
 UNION ALL
-SELECT id, true FROM requeued
+SELECT id, true FROM requeued WHERE (SELECT count(*) FROM woken) >= 0
 UNION ALL
 SELECT job.id, false
 FROM ended JOIN {schema}.job AS job ON job.id = ended.id AND job.claims = ended.claims AND job.worker_id = %(worker)s

@@ -351,6 +351,10 @@ class Advance:
             )
         return bool(rows[0][0])
 
+    def leave(self) -> None:
+        """From here on nothing is claimed, and the others are told of what is put back."""
+        self._ledger.leaving = True
+
     async def flush(self) -> None:
         """Record a batch of what has ended, claiming nothing; used while stopping. Errors are logged, for another try."""
         self._pulse.turn()

@@ -254,6 +254,7 @@ class Dispatcher:
         self._keeper.state = "draining"
         self._presence.stopping()
         deadline = time.monotonic() + self._options.shutdown_timeout
+        self._advance.leave()
         self._pool.drain()
         while self._pool.held and time.monotonic() < deadline and not self._hurry.is_set():
             await self._flush(deadline)

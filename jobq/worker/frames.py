@@ -34,6 +34,7 @@ class Job(msgspec.Struct, array_like=True, frozen=True, gc=False):
     attempt: int
     max_attempts: int
     crashes: int
+    """Runners that it has taken down; workers that died holding it are not counted."""
     timeout: float | None
     headers: bytes
 

@@ -59,6 +59,8 @@ class Ledger:
 
     def __init__(self, schema: str) -> None:
         self._schema = schema
+        self.leaving = False
+        """The worker stops: what it puts back is for others, who are told."""
 
     async def advance(
         self,
@@ -119,7 +121,8 @@ class Ledger:
         return first + await self.settle(connection, worker, setbacks[middle:])
 
     async def _settle(self, connection: AsyncConnection[Any], worker: UUID, setbacks: list[Setback]) -> Settled:
-        rows = await fetch(connection, self._schema, "settle", **settle_parameters(worker, setbacks))
+        parameters = settle_parameters(worker, setbacks, wake=self.leaving, channel=self._schema)
+        rows = await fetch(connection, self._schema, "settle", **parameters)
         return Settled(sum(accepted for _, accepted in rows), frozenset(id_ for id_, accepted in rows if not accepted))
 
 
@@ -151,8 +154,10 @@ def claimed(rows: list[tuple[Any, ...]]) -> Claimed:
     return Claimed(jobs, expired, rows[0][0])
 
 
-def settle_parameters(worker: UUID, setbacks: list[Setback]) -> dict[str, Any]:
-    """Return the parameters of settle.sql."""
+def settle_parameters(
+    worker: UUID, setbacks: list[Setback], *, wake: bool = False, channel: str = ""
+) -> dict[str, Any]:
+    """Return the parameters of settle.sql. `wake`: let the other workers on `channel` hear of what can be claimed again."""
     ordered = sorted(setbacks, key=lambda setback: setback.id)
     return {
         "worker": worker,
@@ -167,6 +172,8 @@ def settle_parameters(worker: UUID, setbacks: list[Setback]) -> dict[str, Any]:
         "error_types": [s.error_type for s in ordered],
         "messages": [s.message for s in ordered],
         "tracebacks": [s.traceback for s in ordered],
+        "wake": wake,
+        "channel": channel,
     }
 
 

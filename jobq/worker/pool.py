@@ -239,7 +239,7 @@ class RunnerPool:
 
         `vouch_until`: the time of time.monotonic() at which the worker's lease obliges them to have ended.
         """
-        now, before = time.monotonic(), self.ready
+        now, before = time.monotonic(), self.slots
         for child in self._all():
             child.vouch(vouch_until)
             for job in self._overseer.look(child, now):
@@ -251,7 +251,7 @@ class RunnerPool:
         self._solos.dismiss_idle(now)
         self._overseer.relieve(self._children, self._wanted, now)
         self._staff()
-        if self.ready and not before:
+        if self.slots > before:
             self._on_ready()
 
     @property
@@ -301,9 +301,10 @@ class RunnerPool:
             else:
                 self._on_setback(verdicts.crashed(job, slot, now, how, self._options.max_crashes))
         child.jobs.clear()
-        for group in (self._children, self._solos.children):
-            if child in group:
-                group.remove(child)
+        if child in self._children:
+            self._children.remove(child)
+        else:
+            self._solos.buried(child, now)
         if not child.dismissed:
             self.deaths["crashed" if child.killed_for is None else "killed"] += 1
         if not child.imported:

@@ -10,10 +10,13 @@ from collections import deque
 from collections.abc import Callable
 from uuid import UUID
 
+from jobq.backoff import Backoff
 from jobq.worker.children import Child
 from jobq.worker.frames import Job
 
 logger = logging.getLogger("jobq.worker")
+
+_RESTART = Backoff(base=0.5, cap=30)
 
 # Seconds that a runner without a job stays, for the next one: it has the application imported.
 KEEP_IDLE = 10.0
@@ -31,6 +34,9 @@ class Solos:
         self._limit = limit
         self._most = most
         self._hire = hire
+        self._failures = 0
+        self._again_at = 0.0
+        """When the next runner may be started, after one that could not import the application."""
         self._waiting: deque[tuple[Job, UUID, float]] = deque()
         """Jobs, each with in whose name it is claimed, and since when it waits."""
         self.children: list[Child] = []
@@ -53,7 +59,7 @@ class Solos:
         while self._waiting:
             child = next((child for child in self.children if not child.jobs and self._usable(child)), None)
             if child is None:
-                if len(self.children) >= self._limit:
+                if len(self.children) >= self._limit or now < self._again_at:
                     return
                 try:
                     child = self._hire()
@@ -63,6 +69,15 @@ class Solos:
                 self.children.append(child)
             job, worker, _ = self._waiting.popleft()
             child.send([job], worker, now)
+
+    def buried(self, child: Child, now: float) -> None:
+        """One of these has ended. After those that could not import the application the next waits ever longer."""
+        self.children.remove(child)
+        if child.imported:
+            self._failures = 0
+        elif child.killed_for is None:
+            self._failures += 1
+            self._again_at = now + _RESTART.longest(self._failures)
 
     def overdue(self, now: float) -> list[Job]:
         """Return the jobs that have waited for too long, and let go of them."""

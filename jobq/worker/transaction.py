@@ -76,6 +76,9 @@ class Transactions:
                 # One that was kept may have died since; one just made has not.
                 if fresh:
                     raise
+            except BaseException:
+                link.drop()
+                raise
             else:
                 return _Transaction(link, execution, self._settings.schema)
 

@@ -7,6 +7,7 @@ CREATE TABLE {schema}.job (
     max_attempts integer DEFAULT 10 NOT NULL,
     priority smallint DEFAULT 5 NOT NULL,
     crashes smallint DEFAULT 0 NOT NULL,
+    losses smallint DEFAULT 0 NOT NULL,
     queue text DEFAULT 'default' NOT NULL,
     task text NOT NULL,
     state text DEFAULT 'ready' NOT NULL,

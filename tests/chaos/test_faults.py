@@ -63,6 +63,30 @@ def test_a_killed_worker_is_rescued_from_by_another(jobs: Jobs, worker: StartWor
     assert jobs.one("SELECT count(*) FROM jobq.worker") == 1
 
 
+def test_jobs_whose_workers_died_are_no_suspects(jobs: Jobs, worker: StartWorker) -> None:
+    """After two deaths they run side by side as before: nobody knows that they had anything to do with it."""
+    times = ("--suspicion", "1.5", "--heartbeat-interval", "0.4", "--lease", "4")
+    held = [apps.wait.enqueue(jobs.connection, 600.0, str(n)).id for n in range(6)]
+    for round_ in range(3):
+        victim = worker(*times, "--processes", "1")
+        wait_until(lambda seen=6 * (round_ + 1): jobs.one("SELECT count(*) FROM ran") == seen, what="every start")  # type: ignore[misc]
+        victim.kill()
+    rows = [jobs.live(job) for job in held]
+    assert {(row["crashes"], row["losses"], row["attempt"]) for row in rows if row} == {(2, 2, 1)}
+
+
+def test_what_a_stopping_worker_puts_back_is_heard_of(jobs: Jobs, worker: StartWorker) -> None:
+    job = apps.wait.enqueue(jobs.connection, 600.0, "x").id
+    seldom = ("--poll-interval", "600", "--processes", "1")
+    first = worker(*seldom, "--shutdown-timeout", "0")
+    wait_until(lambda: jobs.traces(job), what="the first start")
+    second = worker(*seldom)
+    wait_until(lambda: "working" in second.log, what="the second worker")
+    first.terminate()
+    assert first.wait() == 0
+    wait_until(lambda: len(jobs.traces(job)) == 2, timeout=15, what="the second start")
+
+
 def test_a_frozen_worker_neither_overlaps_nor_writes(jobs: Jobs, worker: StartWorker) -> None:
     """SIGSTOP of the dispatcher alone: its runner must end by itself, and its claim must be void when it wakes."""
     times = ("--lease", "3", "--suspicion", "2", "--heartbeat-interval", "0.5")

@@ -100,6 +100,8 @@ def test_settle(full: psycopg.Connection[Any], mode: str) -> None:
             "worker": WORKER,
             "ids": ids,
             "claims": [1] * 100,
+            "wake": True,
+            "channel": "jobq",
             **{name: [value] * 100 for name, value in (columns | texts).items()},
         },
     )
