@@ -57,7 +57,10 @@ def suites(major: str) -> list[str]:
 
 def run(major: str, arguments: list[str]) -> tuple[int, str, float]:
     """Run the suites on one version; return pytest's exit code, its closing line and the seconds."""
-    environ = {**os.environ, "JOBQ_PG_BINDIR": str(binaries(VERSIONS[major]))}
+    programs = binaries(VERSIONS[major])
+    # Else a standby's walreceiver takes the system's libpq, which may be older than itself.
+    libraries = ":".join(filter(None, (str(programs.parent / "lib"), os.environ.get("LD_LIBRARY_PATH"))))
+    environ = {**os.environ, "JOBQ_PG_BINDIR": str(programs), "LD_LIBRARY_PATH": libraries}
     begun = time.monotonic()
     log = STORE / f"{major}.log"
     with (

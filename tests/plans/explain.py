@@ -31,19 +31,23 @@ def explain(
     counted = _counts(connection, schema)
     # Prepared, or `plan_cache_mode` would mean nothing.
     row = connection.execute(query, parameters, prepare=True).fetchone()
-    fetched = {relation: count - counted[relation] for relation, count in _counts(connection, schema).items()}
+    counts = _counts(connection, schema)
     connection.rollback()
     assert row is not None
     plan = row[0] if isinstance(row[0], list) else json.loads(row[0])
     nodes = list(_nodes(plan[0]["Plan"]))
-    nodes[0]["Fetched"] = fetched
+    nodes[0]["Fetched"] = {relation: count - counted[relation] for relation, count in counts.items()}
     return nodes
 
 
 def _counts(connection: psycopg.Connection[Any], schema: str) -> dict[str, int]:
-    """Return how many rows this session has read from each table, by the server's own count."""
+    """Return how many rows this session has read from each table that was never vacuumed, by the server's own count.
+
+    From others an index-only scan takes rows without reading the table, which is not counted.
+    """
     rows = connection.execute(
-        "SELECT relname, seq_tup_read + coalesce(idx_tup_fetch, 0) FROM pg_stat_xact_user_tables WHERE schemaname = %s",
+        "SELECT pg_class.relname, seq_tup_read + coalesce(idx_tup_fetch, 0) FROM pg_stat_xact_user_tables "
+        "JOIN pg_class ON pg_class.oid = relid WHERE schemaname = %s AND relallvisible = 0",
         (schema,),
     )
     return dict(rows.fetchall())
@@ -70,9 +74,9 @@ def rows_read(nodes: list[dict[str, Any]], relation: str) -> int:
         round((node["Actual Rows"] + node.get("Rows Removed by Filter", 0)) * node["Actual Loops"]) for node in scans
     )
     # Before version 18 EXPLAIN rounds the average over a node's loops to whole rows: 100 rows in 13 loops are shown as
-    # 8 each. The server counts exactly, though only what was read from the table, and by this process.
-    partly = any("Index Only" in node["Node Type"] or node["Parallel Aware"] for node in scans)
-    if partly or all(node["Actual Loops"] <= 1 for node in scans):
+    # 8 each. The server counts exactly, though only what this process has read.
+    looped = any(node["Actual Loops"] > 1 for node in scans)
+    if not looped or relation not in nodes[0]["Fetched"] or any(node["Parallel Aware"] for node in scans):
         return total
     fetched: int = nodes[0]["Fetched"][relation]
     return fetched
