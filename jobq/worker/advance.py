@@ -18,6 +18,7 @@ import psycopg
 from jobq.backoff import Backoff
 from jobq.worker.account import Account
 from jobq.worker.database import Connection, Database, close, fetch, is_connection_loss
+from jobq.worker.due import Due
 from jobq.worker.ended import Ended
 from jobq.worker.frames import Ending, Progress, Setback
 from jobq.worker.lanes import Lanes
@@ -39,8 +40,6 @@ RECONCILE_INTERVAL = 5.0
 # The same while nothing runs here and notifications come. Less than the ten seconds after which a worker without an answer
 # of the database is not ready.
 QUIET_RECONCILE_INTERVAL = 8.0
-# A poll finds what no notification told of. While notifications come it is made so many times less often.
-QUIET = 5
 # How often what running jobs say of their progress is written down.
 PROGRESS_INTERVAL = 1.0
 _RECONNECT = Backoff(base=0.1, cap=2)
@@ -82,11 +81,7 @@ class Advance:
         self._more = True
         """Whether the last claim found as many jobs as it wanted, so that there may be more."""
         self._reconcile_at = 0.0
-        self._poll_at = 0.0
-        """When to claim although nothing has been heard of a job."""
-        self._blocked = 0
-        self._due_at: float | None = None
-        """When the next future job is due, as far as we know; None: look it up."""
+        self._due = Due(options.poll_interval, listening)
         self._trying_since: float | None = None
         """Since when a round trip is wanted that has not succeeded; None: none is wanted."""
         self._error: str | None = None
@@ -111,7 +106,7 @@ class Advance:
         if kind != "insert":
             self._reconcile_at = 0.0
         self._more = True
-        self._due_at = None
+        self._due.forget()
         self._woken.set()
 
     def heard(self, paused: list[str], cancelled: list[int]) -> None:
@@ -120,7 +115,7 @@ class Advance:
             self._pool.cancel(cancelled)
         if self._lanes.pause(paused):
             self._more = True
-            self._due_at = None
+            self._due.forget()
             self._woken.set()
 
     def ready(self) -> None:
@@ -180,7 +175,7 @@ class Advance:
         self._account.doubt()
         # What was claimed is unknown, and so is what was notified meanwhile; and only a claim can show that claims work.
         self._more = True
-        self._due_at = None
+        self._due.forget()
         connection, self._connection = self._connection, None
         await close(connection)
         await asyncio.sleep(_RECONNECT.delay(min(failures, 6)))
@@ -202,10 +197,6 @@ class Advance:
             return 0
         return min(MAX_BATCH, self._pool.room(self._pace.prefetch()))
 
-    @property
-    def _poll_every(self) -> float:
-        return self._options.poll_interval * (QUIET if self._listening() else 1)
-
     async def _gather(self) -> None:
         """Let outcomes collect for a moment, unless a slot idles for want of the next claim."""
         if self._pool.load >= self._pool.slots and len(self.ended.successes) < MAX_BATCH // 2:
@@ -218,7 +209,7 @@ class Advance:
                 if await self.ended.settle(connection):
                     # Some may be ready again at once, others sooner than what was next.
                     self._more = True
-                    self._due_at = None
+                    self._due.forget()
                 self._error = None
             await self.ended.take_back(connection)
             successes = self.ended.batch()
@@ -228,7 +219,7 @@ class Advance:
                 return
             begun = time.monotonic()
             if want > 0:
-                self._poll_at = begun + self._poll_every
+                self._due.looked()
             # A notification from here on is about jobs that this claim may not see.
             self._more = False
             worker = self._lease.worker
@@ -256,7 +247,7 @@ class Advance:
             self.ended.set_back(Setback(job.id, job.claims, Ending.EXPIRE, message="expired"))
         if not claimed.jobs:
             return
-        self._blocked = 0
+        self._due.found()
         # While the statement was on its way, everything may have stood still.
         if self.held or not self._lease.fresh:
             for job in claimed.jobs:
@@ -269,10 +260,10 @@ class Advance:
         # However seldom the poll: the account, the progress and the proof that the database answers are not to wait for it.
         wake_at = self._reconcile_at
         if self._want() > 0:
-            wake_at = min(wake_at, await self._until_due(), self._poll_at)
+            wake_at = min(wake_at, await self._due.next(self._look_up_due))
         if self._more:
             # Told of while that was looked up, perhaps of a job that is due sooner.
-            self._due_at = None
+            self._due.forget()
         self.ended.more.clear()
         if self.ended.writable or (self._more and self._want() > 0):
             return
@@ -285,25 +276,12 @@ class Advance:
             for wait in waits:
                 wait.cancel()
         if not done:
-            now = time.monotonic()
-            if self._due_at is not None and now >= self._due_at:
-                self._more = True
-            if self._more or now >= self._poll_at:
-                self._due_at = None
+            if self._more:
+                self._due.forget()
+            self._more = self._due.passed() or self._more
         self._woken.clear()
 
-    async def _until_due(self) -> float:
-        """Return when the next job is due, as far as that is known, in time.monotonic() seconds."""
-        if self._due_at is None:
-            due = await self._look_up_due()
-            # A job that is due and was not claimed is locked by someone: look again, ever less often.
-            self._blocked = self._blocked + 1 if due <= 0 else 0
-            pause = min(0.005 * 2 ** min(self._blocked, 20), self._options.poll_interval)
-            self._due_at = time.monotonic() + max(due, pause)
-        return self._due_at
-
     async def _look_up_due(self) -> float:
-        self._poll_at = time.monotonic() + self._poll_every
         lanes = self._lanes.arrays()
         if not lanes[0]:
             return math.inf
