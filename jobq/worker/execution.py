@@ -57,6 +57,8 @@ class Execution:
     _at_timeout: Callable[[], object] | None = None
     _freeing: threading.Thread | None = None
     _thread: int | None = None
+    _struck: bool = False
+    """Whether TimedOut was sent to the thread."""
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def cancel(self, *, stopping: bool) -> None:
@@ -91,6 +93,7 @@ class Execution:
         try:
             self.timed_out = True
             if self._thread is not None:
+                self._struck = True
                 _raise_in(self._thread, TimedOut)
             if self._at_timeout is not None:
                 self._freeing = threading.Thread(target=self._at_timeout, name="jobq-timeout", daemon=True)
@@ -127,15 +130,32 @@ class Execution:
             # An exception that is on its way when the lock is taken is withdrawn; one that arrives in these lines is the
             # function's, which has ended at the very moment of its timeout. It comes once, so nothing comes after it.
             with self._lock:
-                self._thread = None
-                if self.timed_out:
-                    _raise_in(threading.get_ident(), None)
+                self._thread, struck = None, self._struck
+            if struck:
+                _withdraw()
 
 
-def _raise_in(thread: int, error: type[BaseException] | None) -> None:
-    """Raise `error` in a thread as soon as it executes Python code; None: withdraw one that has not been raised yet."""
-    raised = ctypes.py_object(error) if error is not None else None
-    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), raised)
+class _Withdrawn(BaseException):
+    """Takes the place of an exception that is on its way to this thread."""
+
+
+def _raise_in(thread: int, error: type[BaseException]) -> None:
+    """Raise `error` in a thread as soon as it executes Python code, instead of one that is on its way to it."""
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), ctypes.py_object(error))
+
+
+def _withdraw() -> None:
+    """See to it that no exception is on its way to this thread.
+
+    Not by setting NULL, which the C function offers: up to Python 3.12 that leaves the interpreter's sign up that there is
+    something to raise, for ever. Every call is slower from then on, and where functions are traced the first one hangs.
+    """
+    try:
+        _raise_in(threading.get_ident(), _Withdrawn)
+        while True:
+            time.sleep(0)
+    except _Withdrawn:
+        pass
 
 
 def _end_fork(error: BaseException | None) -> NoReturn:
