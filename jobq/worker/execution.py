@@ -92,17 +92,34 @@ class Execution:
             return
         try:
             self.timed_out = True
-            if self._thread is not None:
-                self._struck = True
-                _raise_in(self._thread, TimedOut)
             if self._at_timeout is not None:
-                self._freeing = threading.Thread(target=self._at_timeout, name="jobq-timeout", daemon=True)
+                self._freeing = threading.Thread(
+                    target=self._free, args=(self._at_timeout,), name="jobq-timeout", daemon=True
+                )
                 self._freeing.start()
+            else:
+                self._strike()
         finally:
             self._lock.release()
 
+    def _free(self, do: Callable[[], object]) -> None:
+        do()
+        if self._lock.acquire(timeout=1):
+            try:
+                self._strike()
+            finally:
+                self._lock.release()
+
+    def _strike(self) -> None:
+        if self._thread is not None:
+            self._struck = True
+            _raise_in(self._thread, TimedOut)
+
     def at_timeout(self, do: Callable[[], object]) -> None:
-        """Have `do` called, in a thread of its own, when the deadline passes: to end a wait that TimedOut cannot reach."""
+        """Have `do` called, in a thread of its own, when the deadline passes: to end a wait that TimedOut cannot reach.
+
+        TimedOut follows: sent first, it would be on its way for as long as the wait.
+        """
         with self._lock:
             self._at_timeout = do
 
