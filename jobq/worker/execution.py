@@ -1,42 +1,21 @@
-"""One execution of one job: its arguments decoded, its task called, what happened turned into a value.
-
-Knows neither sockets nor SQL, so the runner process and the in-process runner share it.
-"""
+"""One execution of one job under way: what may be asked of it from outside, and how its task is interrupted."""
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import ctypes
-import difflib
 import os
 import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
-from typing import Any, NoReturn, Protocol
+from typing import Any, NoReturn
 from uuid import UUID
 
-import msgspec
-
-from jobq.current import CurrentJob, JobTransaction, use_current_job
-from jobq.errors import Cancel, Fail, InvalidArguments, ResultError, Snooze, TimedOut, TransactionEnded
-from jobq.tasks import BaseTask
-from jobq.worker.frames import Ending, Job, Recorded, Setback, Success
-from jobq.worker.texts import clean
-
-# How soon a job comes back whose task this worker does not know: soon enough for the worker that does, late enough not to
-# spin when there is none.
-UNKNOWN_TASK_DELAY = 15.0
-
-# How soon a transactional job comes back whose transaction could not be begun: it has not run.
-NO_TRANSACTION_DELAY = 1.0
-
-Outcome = Success | Setback | Recorded
-_decode_headers = msgspec.json.Decoder(dict[str, Any]).decode
+from jobq.errors import TimedOut
+from jobq.worker.frames import Job
 
 
 @dataclass(slots=True, kw_only=True)
@@ -143,7 +122,7 @@ class Execution:
             return function(**arguments)
         finally:
             if os.getpid() != process:
-                _end_fork(sys.exc_info()[1])
+                end_fork(sys.exc_info()[1])
             # An exception that is on its way when the lock is taken is withdrawn; one that arrives in these lines is the
             # function's, which has ended at the very moment of its timeout. It comes once, so nothing comes after it.
             with self._lock:
@@ -175,7 +154,7 @@ def _withdraw() -> None:
         pass
 
 
-def _end_fork(error: BaseException | None) -> NoReturn:
+def end_fork(error: BaseException | None) -> NoReturn:
     """End a process that a task has forked and that has come back from it, as its parent will.
 
     It shares the slot table, the sockets and the transaction with its parent, and has a copy of the jobs in stock.
@@ -190,188 +169,3 @@ def _end_fork(error: BaseException | None) -> NoReturn:
         sys.stdout.flush()
         sys.stderr.flush()
     os._exit(status & 255)
-
-
-class Transaction(JobTransaction, Protocol):
-    """The transaction of one execution of a transactional task, driven from the thread that executes it."""
-
-    def succeed(self, result: bytes, seconds: float) -> Recorded:
-        """Commit the task's effects together with the job's success.
-
-        Raises TransactionEnded, ResultError, CommitUnknown, and whatever error made the success impossible.
-        """
-
-    def abandon(self) -> None:
-        """Roll back, if there is still anything to. Raises nothing."""
-
-
-class TransactionSource(Protocol):
-    """Where transactions come from."""
-
-    def begin(self, execution: Execution, *, is_async: bool) -> Transaction:
-        """Begin one for this execution. Raises psycopg.Error."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Executor:
-    """Calls tasks. `run_coroutine` runs a coroutine to its end on an event loop, from a thread that is not the loop's."""
-
-    tasks: Mapping[str, BaseTask[..., Any]]
-    run_coroutine: Callable[[Execution, Coroutine[Any, Any, Any]], Any]
-    report_progress: Callable[[Job, int, int | None], None]
-    max_result_bytes: int
-    max_error_bytes: int
-    transactions: TransactionSource
-
-    def execute(self, execution: Execution, started: float) -> Outcome:
-        """Run the job to its end. Never raises an Exception: whatever user code does becomes an outcome."""
-        job = execution.job
-        task = self.tasks.get(job.task)
-        if task is None:
-            near = difflib.get_close_matches(job.task, self.tasks, n=3)
-            hint = f" (there is {', '.join(map(repr, near))})" if near else ""
-            message = f"no task {job.task!r} here{hint}: it waits for a worker whose application has it"
-            return Setback(job.id, job.claims, Ending.RELEASE, delay=UNKNOWN_TASK_DELAY, message=message)
-        transaction: Transaction | None = None
-        try:
-            arguments = task.decode_arguments(job.args)
-            if task.transactional:
-                try:
-                    transaction = self.transactions.begin(execution, is_async=task.is_async)
-                except Exception as error:
-                    return _no_transaction(job, error)
-            with use_current_job(self._current(execution, transaction)):
-                if task.is_async:
-                    value = self.run_coroutine(execution, _within(execution, task.function(**arguments)))
-                else:
-                    value = execution.call(task.function, arguments)
-            result = task.encode_result(value, self.max_result_bytes)
-            if transaction is not None:
-                return transaction.succeed(result, time.monotonic() - started)
-        except BaseException as error:
-            if transaction is not None:
-                transaction.abandon()
-            # SystemExit and KeyboardInterrupt too: a task that calls sys.exit() ends its job, not its runner.
-            return self._setback(execution, task, error, time.monotonic() - started)
-        return Success(job.id, job.claims, result, time.monotonic() - started)
-
-    def _current(self, execution: Execution, transaction: Transaction | None) -> CurrentJob:
-        job = execution.job
-        return CurrentJob(
-            id=job.id,
-            task=job.task,
-            queue=job.queue,
-            attempt=job.attempt,
-            max_attempts=job.max_attempts,
-            headers=_decode_headers(job.headers),
-            deadline=None if job.timeout is None else datetime.now(UTC) + timedelta(seconds=job.timeout),
-            is_cancelled=lambda: execution.cancelled or execution.timed_out,
-            report_progress=lambda done, total: self.report_progress(job, done, total),
-            transaction=transaction,
-        )
-
-    def _setback(self, execution: Execution, task: BaseTask[..., Any], error: BaseException, seconds: float) -> Setback:
-        job = execution.job
-
-        def setback(ending: Ending, recorded: str | None, delay: float = 0.0) -> Setback:
-            return Setback(
-                job.id,
-                job.claims,
-                ending,
-                delay=delay,
-                seconds=seconds,
-                recorded=recorded,
-                error_type=_type_name(error),
-                message=clean(_message(execution, error), 2000),
-                traceback=clean(_traceback(error), self.max_error_bytes) if recorded else None,
-            )
-
-        match error:
-            case Snooze():
-                return setback(Ending.SNOOZE, None, error.seconds)
-            case Cancel() if not execution.stopping:
-                return setback(Ending.CANCEL, None)
-            case Fail() | InvalidArguments() | ResultError() | TransactionEnded():
-                return setback(Ending.FAIL, "failed")
-            case asyncio.CancelledError() if execution.stopping:
-                return setback(Ending.RELEASE, None)
-            case asyncio.CancelledError() if execution.cancelled:
-                return setback(Ending.CANCEL, "cancelled")
-        if execution.stopping:
-            return setback(Ending.RELEASE, None)
-        recorded = "timeout" if execution.timed_out else "error"
-        if job.attempt >= job.max_attempts:
-            return setback(Ending.FAIL, recorded)
-        if isinstance(error, CommitUnknown):
-            # Not the task's doing, so not for its retry_on to say. Should it be committed, this will be refused.
-            return setback(Ending.RETRY, recorded, task.backoff.delay(job.attempt))
-        delay = task.retry_delay(error, job.attempt)
-        return setback(Ending.FAIL, recorded) if delay is None else setback(Ending.RETRY, recorded, delay)
-
-
-class CommitUnknown(Exception):
-    """The connection was lost during COMMIT: whether it has happened, only the database can tell."""
-
-
-def _no_transaction(job: Job, error: Exception) -> Setback:
-    message = f"its transaction could not be begun: {_text(error)}"
-    return Setback(job.id, job.claims, Ending.RELEASE, delay=NO_TRANSACTION_DELAY, message=clean(message, 2000))
-
-
-async def _within(execution: Execution, coroutine: Coroutine[Any, Any, Any]) -> Any:
-    process = os.getpid()
-    try:
-        return await _in_time(execution, coroutine)
-    finally:
-        if os.getpid() != process:
-            _end_fork(sys.exc_info()[1])
-
-
-async def _in_time(execution: Execution, coroutine: Coroutine[Any, Any, Any]) -> Any:
-    limit = execution.job.timeout
-    if limit is None:
-        return await coroutine
-    timer = asyncio.timeout(limit)
-    try:
-        async with timer:
-            return await coroutine
-    except TimeoutError as error:
-        if timer.expired():
-            execution.timed_out = True
-            # Where it was interrupted; as the cause only since Python 3.11.4.
-            raise TimedOut from error.__cause__ or error.__context__
-        raise
-
-
-def _message(execution: Execution, error: BaseException) -> str:
-    """Return what the attempt's record says: the error's text, and how a timeout made itself felt."""
-    text = _text(error)
-    if not execution.timed_out:
-        return text or _type_name(error)
-    after = f"timed out after {execution.job.timeout:g} s"
-    if isinstance(error, TimedOut):
-        return text or f"{after} and was interrupted"
-    return f"{after}; it then raised {_type_name(error)}: {text}"
-
-
-def _type_name(error: BaseException) -> str:
-    kind = type(error)
-    return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
-
-
-def _text(error: BaseException) -> str:
-    try:
-        return str(error)
-    except Exception as fault:  # the user's __str__ must not turn an error into a crash
-        return f"{_type_name(error)}, whose text cannot be had: its __str__ raised {_type_name(fault)}"
-
-
-def _traceback(error: BaseException) -> str:
-    try:
-        # Without the frames of this file: they tell the reader nothing of his task.
-        inner = error.__traceback__
-        while inner is not None and inner.tb_frame.f_code.co_filename == __file__:
-            inner = inner.tb_next
-        return "".join(traceback.format_exception(type(error), error, inner, limit=-50))
-    except Exception as failure:
-        return f"{_type_name(error)} (its traceback cannot be formatted: {_type_name(failure)})"

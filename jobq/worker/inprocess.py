@@ -23,7 +23,8 @@ from psycopg.rows import tuple_row
 from jobq.app import JobQ
 from jobq.config import Settings
 from jobq.sql import statement
-from jobq.worker.execution import Execution, Executor
+from jobq.worker.execution import Execution
+from jobq.worker.executor import Executor
 from jobq.worker.frames import Ending, Recorded, Setback, Success
 from jobq.worker.lanes import Lanes
 from jobq.worker.outcomes import advance_parameters, claimed, settle_parameters

@@ -33,7 +33,8 @@ from jobq.app import load
 from jobq.errors import TimedOut
 from jobq.tasks import BaseTask
 from jobq.worker import frames, stacks
-from jobq.worker.execution import Execution, Executor, Outcome
+from jobq.worker.execution import Execution
+from jobq.worker.executor import Executor, Outcome
 from jobq.worker.frames import (
     CancelJobs,
     Hello,

@@ -19,7 +19,8 @@ from psycopg.rows import TupleRow
 from jobq.config import Settings
 from jobq.errors import NotTransactional, ResultError, TransactionEnded
 from jobq.sql import statement
-from jobq.worker.execution import CommitUnknown, Execution, Transaction
+from jobq.worker.execution import Execution
+from jobq.worker.executor import CommitUnknown, Transaction
 from jobq.worker.frames import Recorded
 from jobq.worker.links import AsyncLink, Link, SyncLink
 
@@ -99,7 +100,7 @@ class Transactions:
 
 
 class _Transaction:
-    """One execution's transaction; see `jobq.worker.execution.Transaction`."""
+    """One execution's transaction; see `jobq.worker.executor.Transaction`."""
 
     def __init__(self, link: Link, execution: Execution, schema: str) -> None:
         self._link = link

@@ -74,7 +74,7 @@ def test_a_backend_killed_while_it_commits(jobs: Jobs, start: StartWorker, task:
     ended = jobs.wait(job)
     assert (ended["state"], ended["attempt"], ended["claims"]) == ("succeeded", 2, 2)
     (attempt,) = jobs.attempts(job)
-    assert attempt["error_type"] == "jobq.worker.execution.CommitUnknown"
+    assert attempt["error_type"] == "jobq.worker.executor.CommitUnknown"
     assert_exactly_once(jobs)
 
 

@@ -67,12 +67,15 @@ def test_a_task_that_does_not_react_is_killed(jobs: Jobs, worker: StartWorker) -
 
 def test_a_timeout_by_force_is_retried_as_the_task_says(jobs: Jobs, worker: StartWorker) -> None:
     job = apps.too_slow.enqueue(jobs.connection).id
-    never = trouble.hang_once.enqueue(jobs.connection).id
-    worker("--timeout-grace", "0.2")
-    worker("--timeout-grace", "0.2", app=APP)
+    first = worker("--timeout-grace", "0.2")
     ended = jobs.wait(job, timeout=60)
     assert (ended["state"], ended["attempt"], ended["crashes"]) == ("failed", 2, 0)
+    # One after the other: each knows its own tasks only, and what it does not know it puts back for a while.
+    first.terminate()
+    assert first.wait() == 0
     # no_retry_on=(TimedOut,)
+    never = trouble.hang_once.enqueue(jobs.connection).id
+    worker("--timeout-grace", "0.2", app=APP)
     assert jobs.wait(never, timeout=60)["attempt"] == 1
 
 
