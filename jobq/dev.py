@@ -8,6 +8,7 @@ superuser.
 from __future__ import annotations
 
 import atexit
+import contextlib
 import fcntl
 import json
 import logging
@@ -71,6 +72,8 @@ class DevPostgres:
         self._lock: int | None = None
         self._owner = 0
         self._place = self._sockets = self.home / "server"
+        self._short: Path | None = None
+        """The directory made for the socket, if its path would be too long otherwise."""
 
     @property
     def is_running(self) -> bool:
@@ -175,16 +178,27 @@ class DevPostgres:
         end_previous(data)
         if not data.exists():
             initialize(data, programs, run_as)
-        self._sockets = place
-        if len(os.fsencode(place / f".s.PGSQL.{self.port}")) > _LONGEST_SOCKET_PATH:
-            parent = tempfile.gettempdir()
-            self._sockets = Path(tempfile.mkdtemp(prefix="jobq-", dir=parent if len(parent) < 50 else "/tmp"))  # noqa: S108
+        if len(os.fsencode(place / f".s.PGSQL.{self.port}")) <= _LONGEST_SOCKET_PATH:
+            self._sockets = place
+        else:
+            self._own_sockets()
             give(self._sockets, run_as)
         self._write_lock()
         self._launch(programs, data, common, time.monotonic() + timeout)
         with psycopg.connect(self.url("postgres"), autocommit=True) as connection:
             if not connection.execute("SELECT FROM pg_database WHERE datname = 'jobq'").rowcount:
                 connection.execute("CREATE DATABASE jobq")
+
+    def _own_sockets(self) -> None:
+        """Make a directory with a short path for the socket: the one of the last start, whose address others know."""
+        if self._short is not None:
+            with contextlib.suppress(FileExistsError):  # somebody else's by now: take another
+                self._short.mkdir(mode=0o700)
+                self._sockets = self._short
+                return
+        parent = tempfile.gettempdir()
+        self._short = Path(tempfile.mkdtemp(prefix="jobq-", dir=parent if len(parent) < 50 else "/tmp"))  # noqa: S108
+        self._sockets = self._short
 
     def _check_data(self, data: Path, programs: Path) -> None:
         if not data.exists():

@@ -257,6 +257,23 @@ def test_a_path_too_long_for_a_socket(home: Path, owner: Callable[[Path], Owner]
         assert not left.exists()
 
 
+def test_the_address_outlives_a_restart(home: Path) -> None:
+    """Also where the socket stands in a directory of its own: who was told the address keeps it."""
+    server = DevPostgres(home.parent / ("d" * 60) / ("e" * 60)).start()
+    try:
+        url = server.url()
+        assert server._process is not None
+        server._process.kill()
+        server._process.wait()
+        # As `jobq dev` does.
+        server.stop()
+        server.start()
+        assert server.url() == url
+        assert ask(url, "SELECT 1") == 1
+    finally:
+        server.stop()
+
+
 def test_a_bad_setting_shows_the_log(home: Path) -> None:
     with pytest.raises(EmbeddedPostgresError, match="no_such_setting"):
         DevPostgres(home, no_such_setting="1").start()
