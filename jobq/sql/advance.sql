@@ -1,11 +1,14 @@
 -- Acknowledge successes and claim new jobs: one statement, one commit.
 --
 -- The fence is (id, claims, worker_id). It does not name `state`, or the planner would take the partial index of running
--- jobs and walk its dead entries. A claim reads each lane (queue, priority) through job_claim_idx in order, stopping at
--- now(), so it never reads future jobs, and pulls only as many rows as it takes. `= ANY (ARRAY(…))`: joined to a CTE the
--- update would become a hash join over the whole table once the plan is generic.
+-- jobs and walk its dead entries. A claim reads each lane (queue, priority) through job_claim_idx in order, from where
+-- cursor.py says (so it does not walk the dead entries of what was claimed before) to now() (so it never reads future
+-- jobs), and pulls only as many rows as it takes. `= ANY (ARRAY(…))`: joined to a CTE the update would become a hash join
+-- over the whole table once the plan is generic.
 -- Plan: Index Scan using job_claim_idx under LockRows and Limit; Index Scan using job_pkey; no Sort, no Seq Scan on job.
--- The first row returned tells how many acknowledgements were accepted; the others are the claimed jobs.
+-- The first row returned tells how many acknowledgements were accepted; then, as text, what cursor.py wants to know: the
+-- time, the snapshot's bounds, and the lane (from 0), run_at and id of the last job where there were as many as wanted;
+-- then pairs of lane and number of jobs. The other rows are the claimed jobs.
 WITH finished AS (
     DELETE FROM {schema}.job AS job
     USING unnest(%(ids)s::bigint[], %(claims)s::integer[], %(results)s::text[], %(seconds)s::double precision[])
@@ -27,26 +30,29 @@ WITH finished AS (
     WHERE key = ANY (ARRAY(SELECT key FROM finished WHERE key IS NOT NULL))
       AND job_id = ANY (ARRAY(SELECT id FROM finished WHERE key IS NOT NULL))
       AND holds = 'until_finished'
+), heads AS MATERIALIZED (
+    SELECT lane.n - 1 AS lane, head.run_at, head.id
+    FROM unnest(
+        %(queues)s::text[], %(priorities)s::smallint[], %(since)s::bigint[], %(since_ids)s::bigint[]
+    ) WITH ORDINALITY AS lane (queue, priority, since, since_id, n)
+    CROSS JOIN LATERAL (
+        SELECT ready.run_at, ready.id
+        FROM {schema}.job AS ready
+        WHERE ready.queue = lane.queue
+          AND ready.priority = lane.priority
+          AND ready.state = 'ready'
+          AND (ready.run_at, ready.id) >= ('epoch'::timestamptz + lane.since * interval '1 microsecond', lane.since_id)
+          AND ready.run_at <= now()
+        ORDER BY ready.run_at, ready.id
+        LIMIT %(want)s
+        FOR UPDATE SKIP LOCKED
+    ) AS head
+    LIMIT %(want)s
 ), claimed AS (
     UPDATE {schema}.job AS job
     SET state = 'running', attempt = job.attempt + 1, claims = job.claims + 1, worker_id = %(worker)s,
         started_at = now(), progress = NULL
-    WHERE job.id = ANY (ARRAY(
-        SELECT head.id
-        FROM unnest(%(queues)s::text[], %(priorities)s::smallint[]) AS lane (queue, priority)
-        CROSS JOIN LATERAL (
-            SELECT ready.id
-            FROM {schema}.job AS ready
-            WHERE ready.queue = lane.queue
-              AND ready.priority = lane.priority
-              AND ready.state = 'ready'
-              AND ready.run_at <= now()
-            ORDER BY ready.run_at, ready.id
-            LIMIT %(want)s
-            FOR UPDATE SKIP LOCKED
-        ) AS head
-        LIMIT %(want)s
-    ))
+    WHERE job.id = ANY (ARRAY(SELECT id FROM heads))
     RETURNING job.id, job.claims, job.task, job.queue, job.args, job.attempt, job.max_attempts,
               job.crashes - job.losses AS crashes,
               job.timeout, job.headers, job.key, job.expires_at
@@ -56,7 +62,13 @@ WITH finished AS (
       AND job_id = ANY (ARRAY(SELECT id FROM claimed WHERE key IS NOT NULL))
       AND holds = 'until_started'
 )
-SELECT (SELECT count(*) FROM finished), NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
+SELECT (SELECT count(*) FROM finished), NULL,
+       concat_ws(' ', (extract(epoch FROM now()) * 1000000)::bigint, pg_snapshot_xmin(seen), pg_snapshot_xmax(seen),
+                 (SELECT concat_ws(' ', lane, (extract(epoch FROM run_at) * 1000000)::bigint, id)
+                  FROM heads OFFSET greatest(%(want)s - 1, 0) LIMIT 1)),
+       (SELECT string_agg(concat_ws(' ', lane, jobs), ' ') FROM (SELECT lane, count(*) AS jobs FROM heads GROUP BY lane) AS lanes),
+       NULL, NULL, NULL, NULL, NULL, NULL, NULL
+FROM pg_current_snapshot() AS seen
 UNION ALL
 SELECT id, claims, task, queue, args::text, attempt, max_attempts, crashes, timeout, headers::text,
        expires_at <= now()

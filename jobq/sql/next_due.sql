@@ -1,11 +1,15 @@
--- Seconds until the next job of these lanes is due (0 or less: now), or NULL when there is none.
+-- Seconds until the next job of these lanes is due (0 or less: now), or NULL when there is none. Each lane is read from
+-- where cursor.py says.
 -- Plan: for each lane one row of job_claim_idx; no Sort, no Seq Scan on job.
 SELECT extract(epoch FROM min(head.run_at) - clock_timestamp())::double precision
-FROM unnest(%(queues)s::text[], %(priorities)s::smallint[]) AS lane (queue, priority)
+FROM unnest(
+    %(queues)s::text[], %(priorities)s::smallint[], %(since)s::bigint[], %(since_ids)s::bigint[]
+) AS lane (queue, priority, since, since_id)
 CROSS JOIN LATERAL (
     SELECT ready.run_at
     FROM {schema}.job AS ready
     WHERE ready.queue = lane.queue AND ready.priority = lane.priority AND ready.state = 'ready'
+      AND (ready.run_at, ready.id) >= ('epoch'::timestamptz + lane.since * interval '1 microsecond', lane.since_id)
     ORDER BY ready.run_at, ready.id
     LIMIT 1
 ) AS head

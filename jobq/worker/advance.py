@@ -17,18 +17,20 @@ import psycopg
 
 from jobq.backoff import Backoff
 from jobq.worker.account import Account
+from jobq.worker.cursor import NOWHERE, Cursor, Scan
 from jobq.worker.database import Connection, Database, close, fetch, is_connection_loss
 from jobq.worker.due import Due
 from jobq.worker.ended import Ended
-from jobq.worker.frames import Ending, Progress, Setback
+from jobq.worker.frames import Ending, Progress, Setback, Success
 from jobq.worker.lanes import Lanes
 from jobq.worker.lease import Lease
 from jobq.worker.metrics import Metrics
 from jobq.worker.options import WorkerOptions
-from jobq.worker.outcomes import MAX_BATCH, Claimed, Ledger
+from jobq.worker.outcomes import MAX_BATCH, Claimed, Ledger, scan_parameters
 from jobq.worker.pace import Pace
 from jobq.worker.pool import RunnerPool
 from jobq.worker.stalls import Repeats, Trouble
+from jobq.worker.survey import Survey
 from jobq.worker.vitals import Pulse
 
 logger = logging.getLogger("jobq.worker")
@@ -72,6 +74,12 @@ class Advance:
         self._ledger = Ledger(self._schema)
         self._lanes = Lanes(options.queues)
         self._pace = Pace()
+        self._cursor = Cursor()
+        self._survey = Survey(self._database, self._schema, self._cursor, self._found_below)
+        self._claimed: tuple[Claimed, UUID] | None = None
+        """What the last statement claimed and no runner has yet, and in whose name."""
+        self._told: bool = False
+        """Whether a notification is why there should be more."""
         self._connection: Connection | None = None
         self._lock = asyncio.Lock()
         self._repeats = Repeats()
@@ -105,7 +113,7 @@ class Advance:
             return
         if kind != "insert":
             self._reconcile_at = 0.0
-        self._more = True
+        self._more = self._told = True
         self._due.forget()
         self._woken.set()
 
@@ -137,9 +145,14 @@ class Advance:
         self._more = True
         self._woken.set()
 
+    def _found_below(self) -> None:
+        self._more = True
+        self._woken.set()
+
     async def forget(self) -> None:
-        """Drop the outcomes of an identity that is no longer ours: the fence would refuse them."""
+        """Drop the jobs and the outcomes of an identity that is no longer ours: the fence would refuse them."""
         async with self._lock:
+            self._claimed = None
             self.ended.forget()
             self._account.forget()
 
@@ -167,8 +180,11 @@ class Advance:
                     raise
                 failures += 1
                 await self._lost(error, failures)
+        self._deliver()
 
     async def _lost(self, error: BaseException, failures: int) -> None:
+        self._deliver()
+        self._cursor.forget()
         self._error = self._repeats.warn("the database does not answer", error)
         self._pulse.failed(error)
         self._reconcile_at = 0.0
@@ -187,6 +203,8 @@ class Advance:
         want = self._want()
         if self.ended.writable or (want > 0 and self._more):
             await self._step(want)
+        else:
+            self._deliver()
         if self.ended.writable:
             await self._gather()
             return False
@@ -195,10 +213,13 @@ class Advance:
     def _want(self) -> int:
         if self.held or not self._pool.ready or not self._lease.fresh:
             return 0
-        return min(MAX_BATCH, self._pool.room(self._pace.prefetch()))
+        undelivered = len(self._claimed[0]) if self._claimed is not None else 0
+        return max(0, min(MAX_BATCH, self._pool.room(self._pace.prefetch()) - undelivered))
 
     async def _gather(self) -> None:
         """Let outcomes collect for a moment, unless a slot idles for want of the next claim."""
+        if self._claimed is not None:
+            return
         if self._pool.load >= self._pool.slots and len(self.ended.successes) < MAX_BATCH // 2:
             await asyncio.sleep(FLUSH_AFTER)
 
@@ -213,54 +234,92 @@ class Advance:
                 self._error = None
             await self.ended.take_back(connection)
             successes = self.ended.batch()
-            lanes = self._lanes.arrays() if want > 0 else ([], [])
-            if not successes and not lanes[0]:
+            scan = self._scan() if want > 0 else NOWHERE
+            if not successes and not scan.queues:
                 self._more = False
+                self._deliver()
                 return
-            begun = time.monotonic()
-            if want > 0:
-                self._due.looked()
-            # A notification from here on is about jobs that this claim may not see.
-            self._more = False
-            worker = self._lease.worker
-            try:
-                claimed, refused = await self._ledger.advance(connection, worker, successes, lanes, max(want, 0))
-            except psycopg.errors.LockNotAvailable:
-                # A finished job is locked by somebody's transaction, or a key is.
-                if not await self.ended.set_aside(connection, successes):
-                    raise
-                self._more = True
-                return
-            self._error = None
-            now = time.monotonic()
-            self._pace.measured(now, self.ended.written(successes, claimed, refused), now - begun)
-            if self._metrics is not None:
-                self._metrics.round_trip(now - begun)
-                self._metrics.claimed(claimed.jobs)
-                self._metrics.claimed(claimed.expired)
-            if 0 < want <= len(claimed.jobs) + len(claimed.expired):
-                self._more = True
-            self._give(claimed, worker)
+            await self._exchange(connection, successes, scan, max(want, 0))
+        if not (self.ended.writable or (self._more and self._want() > 0)):
+            self._deliver()
 
-    def _give(self, claimed: Claimed, worker: UUID) -> None:
-        for job in claimed.expired:
+    def _scan(self) -> Scan:
+        """Return what to read: now and then from the beginning, and if that takes long, somewhere else."""
+        lanes = self._lanes.arrays()
+        full = bool(lanes[0]) and self._cursor.full_due
+        if full and self._cursor.full_is_costly:
+            self._survey.begin(lanes)
+            full = False
+        return self._cursor.plan(*lanes, full=full)
+
+    async def _exchange(self, connection: Connection, successes: list[Success], scan: Scan, want: int) -> None:
+        """Acknowledge and claim; and while the server is at it, hand out what the last statement claimed."""
+        begun = time.monotonic()
+        if want > 0:
+            self._due.looked()
+        # A notification from here on is about jobs that this claim may not see.
+        told, self._more, self._told = self._told, False, False
+        worker = self._lease.worker
+        answer = asyncio.ensure_future(self._ledger.advance(connection, worker, successes, scan, want))
+        # Let it be sent.
+        await asyncio.sleep(0)
+        self._deliver()
+        try:
+            claimed, refused = await answer
+        except psycopg.errors.LockNotAvailable:
+            # A finished job is locked by somebody's transaction, or a key is.
+            if not await self.ended.set_aside(connection, successes):
+                raise
+            self._more, self._told = True, told
+            return
+        self._error = None
+        now = time.monotonic()
+        self._pace.measured(now, self.ended.written(successes, claimed, refused), now - begun)
+        if self._metrics is not None:
+            self._metrics.round_trip(now - begun)
+        if claimed.sight is not None:
+            self._cursor.read(scan, claimed.sight)
+            if scan.full:
+                self._cursor.read_fully(now - begun)
+            elif told and not len(claimed):
+                # Somebody else may have it, or it lies below what we read.
+                self._cursor.hasten()
+        elif want > 0:
+            # A bad outcome took the claim with it.
+            self._more, self._told = True, told
+        if 0 < want <= len(claimed):
+            self._more = True
+        self._claimed = (claimed, worker)
+
+    def _deliver(self) -> None:
+        """Hand out what was claimed."""
+        if self._claimed is None:
+            return
+        (claimed, worker), self._claimed = self._claimed, None
+        if not len(claimed):
+            return
+        jobs, expired = claimed.jobs()
+        if self._metrics is not None:
+            self._metrics.claimed(jobs)
+            self._metrics.claimed(expired)
+        for job in expired:
             self.ended.set_back(Setback(job.id, job.claims, Ending.EXPIRE, message="expired"))
-        if not claimed.jobs:
+        if not jobs:
             return
         self._due.found()
         # While the statement was on its way, everything may have stood still.
         if self.held or not self._lease.fresh:
-            for job in claimed.jobs:
+            for job in jobs:
                 self.ended.set_back(Setback(job.id, job.claims, Ending.RELEASE))
         else:
-            self._pool.give(claimed.jobs, worker)
+            self._pool.give(jobs, worker)
 
     async def _idle(self) -> None:
         """Sleep until there is reason for a round: an outcome, a notification, the next due job, or the poll."""
         # However seldom the poll: the account, the progress and the proof that the database answers are not to wait for it.
         wake_at = self._reconcile_at
         if self._want() > 0:
-            wake_at = min(wake_at, await self._due.next(self._look_up_due))
+            wake_at = min(wake_at, self._cursor.hastened, await self._due.next(self._look_up_due))
         if self._more:
             # Told of while that was looked up, perhaps of a job that is due sooner.
             self._due.forget()
@@ -278,7 +337,7 @@ class Advance:
         if not done:
             if self._more:
                 self._due.forget()
-            self._more = self._due.passed() or self._more
+            self._more = self._due.passed() or self._more or time.monotonic() >= self._cursor.hastened
         self._woken.clear()
 
     async def _look_up_due(self) -> float:
@@ -286,7 +345,14 @@ class Advance:
         if not lanes[0]:
             return math.inf
         async with self._lock:
-            rows = await fetch(await self._connected(), self._schema, "next_due", queues=lanes[0], priorities=lanes[1])
+            connection = await self._connected()
+            scan, begun = self._scan(), time.monotonic()
+            rows = await fetch(connection, self._schema, "next_due", **scan_parameters(scan))
+        if scan.full:
+            self._cursor.read_fully(time.monotonic() - begun)
+            if rows[0][0] is not None and rows[0][0] <= 0:
+                # Perhaps below what claims read.
+                self._cursor.forget()
         due: float | None = rows[0][0]
         return math.inf if due is None else due
 
@@ -301,6 +367,7 @@ class Advance:
 
     async def _reconcile(self) -> None:
         """Read queues and settings anew, write progress, and give back claims that nobody here has."""
+        self._deliver()
         async with self._lock:
             connection = await self._connected()
             rows = await fetch(connection, self._schema, "lanes")
@@ -347,6 +414,7 @@ class Advance:
 
     async def close(self) -> None:
         """Close the connection."""
+        await self._survey.close()
         await close(self._connection)
 
     # --- what stands still --------------------

@@ -23,6 +23,7 @@ from psycopg.rows import tuple_row
 from jobq.app import JobQ
 from jobq.config import Settings
 from jobq.sql import statement
+from jobq.worker.cursor import NOWHERE, everything
 from jobq.worker.execution import Execution
 from jobq.worker.executor import Executor
 from jobq.worker.frames import Ending, Recorded, Setback, Success
@@ -68,18 +69,20 @@ def drain(
         while max_jobs is None or sum(counts.values()) < max_jobs:
             lanes.refresh((row[0], row[1]) for row in cursor.execute(statement("lanes", schema).query).fetchall())
             query = statement("advance", schema).query
-            found = claimed(cursor.execute(query, advance_parameters(worker, [], lanes.arrays(), 1)).fetchall())
-            for job in found.expired:
+            scan = everything(lanes.arrays())
+            first, *rows = cursor.execute(query, advance_parameters(worker, [], scan, 1)).fetchall()
+            jobs, expired = claimed(first, rows, scan).jobs()
+            for job in expired:
                 _settle(cursor, schema, worker, Setback(job.id, job.claims, Ending.EXPIRE, message="expired"))
-            if not found.jobs and not found.expired:
+            if not jobs and not expired:
                 break
-            for job in found.jobs:
+            for job in jobs:
                 outcome = executor.execute(Execution(job=job, worker=worker), time.monotonic())
                 match outcome:
                     case Recorded():
                         counts["succeeded"] += outcome.accepted
                     case Success():
-                        cursor.execute(query, advance_parameters(worker, [outcome], ([], []), 0))
+                        cursor.execute(query, advance_parameters(worker, [outcome], NOWHERE, 0))
                         counts["succeeded"] += 1
                     case Setback():
                         _settle(cursor, schema, worker, outcome)

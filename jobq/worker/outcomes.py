@@ -6,13 +6,16 @@ Every write is fenced by (id, claims, worker): repeating one is harmless, and on
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any
 from uuid import UUID
 
 import psycopg
 from psycopg import AsyncConnection
 
+from jobq.worker.cursor import BEGINNING, NOWHERE, Scan, Sight
 from jobq.worker.database import fetch, is_connection_loss
 from jobq.worker.frames import Ending, Job, Setback, Success
 from jobq.worker.texts import clean
@@ -31,16 +34,33 @@ _STATES = {
     Ending.CANCEL: "cancelled",
     Ending.EXPIRE: "expired",
 }
+_id = attrgetter("id")
 _GIVES_BACK = frozenset({Ending.SNOOZE, Ending.RELEASE, Ending.CRASH})
 
 
 @dataclass(frozen=True, slots=True)
 class Claimed:
-    """What one advance brought: jobs to run, jobs that had expired, and how many acknowledgements were accepted."""
+    """What one advance brought: how many acknowledgements were accepted, and rows of jobs, which are read when asked for."""
 
-    jobs: list[Job]
-    expired: list[Job]
-    accepted: int
+    accepted: int = 0
+    sight: Sight | None = None
+    """What the claim saw; None: nothing was claimed."""
+    rows: Sequence[tuple[Any, ...]] = ()
+
+    def __len__(self) -> int:
+        """How many jobs were claimed."""
+        return len(self.rows)
+
+    def jobs(self) -> tuple[list[Job], list[Job]]:
+        """Return the jobs to run, and those that had expired."""
+        jobs: list[Job] = []
+        expired: list[Job] = []
+        for id_, claims, task, queue, args, attempt, max_attempts, crashes, timeout, headers, too_late in self.rows:
+            job = Job(
+                id_, claims, task, queue, args.encode(), attempt, max_attempts, crashes, timeout, headers.encode()
+            )
+            (expired if too_late else jobs).append(job)
+        return jobs, expired
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,29 +87,29 @@ class Ledger:
         connection: AsyncConnection[Any],
         worker: UUID,
         successes: list[Success],
-        lanes: tuple[list[str], list[int]],
+        scan: Scan,
         want: int,
     ) -> tuple[Claimed, list[Setback]]:
-        """Acknowledge `successes` and claim up to `want` jobs.
+        """Acknowledge `successes` and claim up to `want` jobs of the lanes of `scan`.
 
         Returns what was claimed, and a setback for each success that the database will not store (bad data, not a lost
         connection): those were found by halving the batch, and the others are recorded. Raises psycopg.Error when the
         connection is lost; then nothing is known of this batch and it must be tried again.
         """
         try:
-            return await self._advance(connection, worker, successes, lanes, want), []
+            return await self._advance(connection, worker, successes, scan, want), []
         except psycopg.Error as error:
             if is_connection_loss(error, connection) or not successes:
                 raise
             if len(successes) == 1:
-                return Claimed([], [], 0), [_unstorable(successes[0], error)]
+                return Claimed(), [_unstorable(successes[0], error)]
         middle = len(successes) // 2
         accepted, setbacks = 0, []
         for half in (successes[:middle], successes[middle:]):
-            claimed, refused = await self.advance(connection, worker, half, ([], []), 0)
+            claimed, refused = await self.advance(connection, worker, half, NOWHERE, 0)
             accepted += claimed.accepted
             setbacks += refused
-        return Claimed([], [], accepted), setbacks
+        return Claimed(accepted), setbacks
 
     async def locked(self, connection: AsyncConnection[Any], ids: list[int]) -> frozenset[int]:
         """Return which of these jobs someone has locked. Waits for nobody."""
@@ -100,11 +120,13 @@ class Ledger:
         connection: AsyncConnection[Any],
         worker: UUID,
         successes: list[Success],
-        lanes: tuple[list[str], list[int]],
+        scan: Scan,
         want: int,
     ) -> Claimed:
-        rows = await fetch(connection, self._schema, "advance", **advance_parameters(worker, successes, lanes, want))
-        return claimed(rows)
+        first, *rows = await fetch(
+            connection, self._schema, "advance", **advance_parameters(worker, successes, scan, want)
+        )
+        return claimed(first, rows, scan)
 
     async def settle(self, connection: AsyncConnection[Any], worker: UUID, setbacks: list[Setback]) -> Settled:
         """Record `setbacks` and return what became of them; a row that cannot be stored is stored without its texts."""
@@ -126,32 +148,51 @@ class Ledger:
         return Settled(sum(accepted for _, accepted in rows), frozenset(id_ for id_, accepted in rows if not accepted))
 
 
-def advance_parameters(
-    worker: UUID, successes: list[Success], lanes: tuple[list[str], list[int]], want: int
-) -> dict[str, Any]:
-    """Return the parameters of advance.sql."""
+def advance_parameters(worker: UUID, successes: list[Success], scan: Scan, want: int) -> dict[str, Any]:
+    """Return the parameters of advance.sql, arrays as their text: psycopg would write them item by item in Python."""
     # Sorted like every other writer of jobs, so that two can never wait for each other.
-    ordered = sorted(successes, key=lambda success: success.id)
+    ordered = sorted(successes, key=_id)
     return {
-        "ids": [success.id for success in ordered],
-        "claims": [success.claims for success in ordered],
-        "results": [success.result.decode() for success in ordered],
-        "seconds": [success.seconds for success in ordered],
+        "ids": _numbers([success.id for success in ordered]),
+        "claims": _numbers([success.claims for success in ordered]),
+        "results": texts_array([success.result.decode() for success in ordered]),
+        "seconds": _numbers([success.seconds for success in ordered]),
         "worker": worker,
-        "queues": lanes[0],
-        "priorities": lanes[1],
         "want": want,
+        **scan_parameters(scan),
     }
 
 
-def claimed(rows: list[tuple[Any, ...]]) -> Claimed:
-    """Return what the rows of advance.sql tell."""
-    jobs: list[Job] = []
-    expired: list[Job] = []
-    for id_, claims, task, queue, args, attempt, max_attempts, crashes, timeout, headers, too_late in rows[1:]:
-        job = Job(id_, claims, task, queue, args.encode(), attempt, max_attempts, crashes, timeout, headers.encode())
-        (expired if too_late else jobs).append(job)
-    return Claimed(jobs, expired, rows[0][0])
+def scan_parameters(scan: Scan) -> dict[str, Any]:
+    """Return the lanes of `scan` as parameters, arrays as their text."""
+    return {
+        "queues": texts_array(scan.queues),
+        "priorities": _numbers(scan.priorities),
+        "since": _numbers([since for since, _ in scan.since]),
+        "since_ids": _numbers([since_id for _, since_id in scan.since]),
+    }
+
+
+def _numbers(numbers: list[int] | list[float]) -> str:
+    return "{" + ",".join(map(str, numbers)) + "}"
+
+
+def texts_array(texts: list[str]) -> str:
+    """Return an array of texts as PostgreSQL reads it."""
+    # Both characters are rare, and replacing nothing costs little.
+    escaped = [text.replace("\\", "\\\\").replace('"', '\\"') for text in texts]
+    return '{"' + '","'.join(escaped) + '"}' if escaped else "{}"
+
+
+def claimed(first: tuple[Any, ...], rows: Sequence[tuple[Any, ...]], scan: Scan) -> Claimed:
+    """Return what the rows of advance.sql tell, `first` among them."""
+    if not scan.queues:
+        return Claimed(first[0])
+    at, xmin, xmax, *end = map(int, first[2].split())
+    cut, last = (end[0], (end[1], end[2])) if end else (None, BEGINNING)
+    counts = [*map(int, first[3].split())] if first[3] else []
+    pairs = tuple(zip(counts[::2], counts[1::2], strict=True))
+    return Claimed(first[0], Sight(at=at, xmin=xmin, xmax=xmax, cut=cut, last=last, counts=pairs), rows)
 
 
 def settle_parameters(

@@ -16,6 +16,7 @@ import psycopg
 import pytest
 
 from jobq.config import Settings
+from jobq.worker.cursor import everything
 from jobq.worker.database import connect, fetch
 from jobq.worker.execution import Execution
 from jobq.worker.frames import Recorded
@@ -203,8 +204,8 @@ async def test_an_execution_that_is_no_longer_ours_commits_nothing(
     transfers.act.enqueue(jobs.connection)
     settings, worker = Settings(database_url=database_url), uuid4()
     async with await connect(settings, "test") as connection:
-        claimed, _ = await Ledger("jobq").advance(connection, worker, [], (["default"], [5]), 1)
-    (job,) = claimed.jobs
+        claimed, _ = await Ledger("jobq").advance(connection, worker, [], everything((["default"], [5])), 1)
+    ((job,), _) = claimed.jobs()
     transactions = Transactions(settings, lambda execution, coroutine: coroutine.close())
     try:
         transaction = transactions.begin(Execution(job=job, worker=worker), is_async=False)
@@ -230,8 +231,8 @@ async def test_a_rescue_that_commits_first_wins(database_url: str, jobs: Jobs, s
     transfers.act.enqueue(jobs.connection)
     settings, worker = Settings(database_url=database_url), uuid4()
     async with await connect(settings, "test") as connection:
-        claimed, _ = await Ledger("jobq").advance(connection, worker, [], (["default"], [5]), 1)
-    (job,) = claimed.jobs
+        claimed, _ = await Ledger("jobq").advance(connection, worker, [], everything((["default"], [5])), 1)
+    ((job,), _) = claimed.jobs()
     transactions = Transactions(settings, lambda execution, coroutine: coroutine.close())
     try:
         transaction = transactions.begin(Execution(job=job, worker=worker), is_async=False)

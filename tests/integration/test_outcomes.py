@@ -8,13 +8,14 @@ import psycopg
 import pytest
 
 from jobq.config import Settings
+from jobq.worker.cursor import NOWHERE, everything
 from jobq.worker.database import connect
 from jobq.worker.frames import Ending, Job, Setback, Success
 from jobq.worker.outcomes import Ledger, Settled
 from tests.support import apps
 from tests.support.jobs import Jobs
 
-LANES = (["default"], [5])
+LANES = everything((["default"], [5]))
 
 
 @pytest.mark.parametrize("bad", [0, 3, 6])
@@ -23,12 +24,12 @@ async def test_one_bad_result_is_found_by_halving(database_url: str, jobs: Jobs,
     ledger, worker = Ledger("jobq"), uuid4()
     async with await connect(Settings(database_url=database_url), "test") as connection:
         claimed, _ = await ledger.advance(connection, worker, [], LANES, 7)
-        successes = [Success(job.id, job.claims, b"1", 0.1) for job in claimed.jobs]
+        successes = [Success(job.id, job.claims, b"1", 0.1) for job in claimed.jobs()[0]]
         # Text in JSON, and nothing that jsonb can hold.
-        poison = claimed.jobs[bad]
+        poison = claimed.jobs()[0][bad]
         successes[bad] = Success(poison.id, poison.claims, b'"\\u0000"', 0.1)
         done, refused = await ledger.advance(connection, worker, successes, LANES, 7)
-        assert (done.accepted, done.jobs) == (6, [])
+        assert (done.accepted, len(done)) == (6, 0)
         (setback,) = refused
         assert (setback.id, setback.ending) == (poison.id, Ending.FAIL)
         assert await ledger.settle(connection, worker, refused) == Settled(1)
@@ -46,7 +47,7 @@ async def test_a_report_that_cannot_be_stored_is_replaced_by_why(database_url: s
         def failed(job: Job, message: str) -> Setback:
             return Setback(job.id, job.claims, Ending.FAIL, recorded="failed", error_type="E", message=message)
 
-        setbacks = [failed(job, "plain" if n != 2 else "nul \x00 here") for n, job in enumerate(claimed.jobs)]
+        setbacks = [failed(job, "plain" if n != 2 else "nul \x00 here") for n, job in enumerate(claimed.jobs()[0])]
         assert await ledger.settle(connection, worker, setbacks) == Settled(4)
     errors = [row["error"] for row in jobs.all("SELECT error FROM jobq.job_history ORDER BY id")]
     assert [error == "plain" for error in errors] == [True, True, False, True]
@@ -59,9 +60,9 @@ async def test_a_late_outcome_is_refused(database_url: str, jobs: Jobs) -> None:
     ledger, worker = Ledger("jobq"), uuid4()
     async with await connect(Settings(database_url=database_url), "test") as connection:
         claimed, _ = await ledger.advance(connection, worker, [], LANES, 1)
-        claims = claimed.jobs[0].claims
+        claims = claimed.jobs()[0][0].claims
         for late, number in ((uuid4(), claims), (worker, claims - 1), (worker, claims + 1)):
-            done, _ = await ledger.advance(connection, late, [Success(job, number, b"1", 0.1)], ([], []), 0)
+            done, _ = await ledger.advance(connection, late, [Success(job, number, b"1", 0.1)], NOWHERE, 0)
             assert done.accepted == 0
             assert await ledger.settle(connection, late, [Setback(job, number, Ending.FAIL)]) == Settled()
     assert jobs.live(job) is not None

@@ -10,15 +10,15 @@ import psycopg
 import pytest
 
 from jobq import migrate
+from jobq.worker.cursor import everything
+from jobq.worker.outcomes import scan_parameters, texts_array
 from tests.plans.explain import MODES, explain, kinds, rows_read
 from tests.support import postgres
 
 WORKER = UUID("00000000-0000-0000-0000-000000000001")
 QUEUES = ["default", "mail", "reports"]
-LANES: dict[str, Any] = {
-    "queues": QUEUES * 10,
-    "priorities": [priority for priority in range(9, -1, -1) for _ in QUEUES],
-}
+PRIORITIES = [priority for priority in range(9, -1, -1) for _ in QUEUES]
+LANES: dict[str, Any] = scan_parameters(everything((QUEUES * 10, PRIORITIES)))
 
 
 @pytest.fixture(scope="module")
@@ -227,7 +227,15 @@ def test_a_claim_of_nothing_reads_nothing(full: psycopg.Connection[Any]) -> None
         full,
         "force_generic_plan",
         "advance",
-        {**LANES, "queues": ["empty"] * 30, "ids": [], "claims": [], "results": [], "seconds": [], "worker": uuid4()}
+        {
+            **LANES,
+            "queues": texts_array(["empty"] * 30),
+            "ids": [],
+            "claims": [],
+            "results": [],
+            "seconds": [],
+            "worker": uuid4(),
+        }
         | {"want": 100},
     )
     assert rows_read(nodes, "job") == 0

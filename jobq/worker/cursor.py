@@ -1,0 +1,228 @@
+"""Where a claim begins to read: a hint in memory for each lane, so that claims step over the dead entries of an index.
+
+What was claimed leaves dead entries in job_claim_idx, and while some transaction pins the xmin horizon nothing removes
+them: a claim that reads its lane from the beginning walks over all of them, each time. So a lane is read from where the
+last claim ended (`at`). What could still surface below that is bounded, too: a job's run_at is never earlier than the
+moment of its insert, so when all transactions that had begun to write before that moment have ended, nothing can surface
+below it any more (`low`). As long as few dead entries lie between the two, every claim begins at `low`; else only one in
+`NEAR_EVERY`.
+
+Neither is a truth. A plain INSERT may give a run_at in the past, a row may have been locked by somebody whose transaction
+was undone: from time to time everything is read from the beginning (`FULL_EVERY`). Ids and run_at are not in the order of
+commits; tests/unit/test_cursor.py plays that out.
+
+Positions are (microseconds since 1970, id), by the database's clock.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+Position = tuple[int, int]
+BEGINNING: Position = (0, 0)
+
+# Seconds between two looks at what has surfaced below the last claim, where that is costly.
+NEAR_EVERY = 0.25
+# Seconds between two readings from the beginning, at random between these.
+FULL_EVERY = (10.0, 30.0)
+# Seconds; a full reading that takes longer is not done by a claim.
+COSTLY = 0.05
+# Between two full readings lie at least so many times what one takes.
+_SHARE = 50
+# How many dead entries a claim may walk over without being costly: some 0.1 µs each.
+NEAR_ENTRIES = 1_000
+# A job takes its run_at from the clock just before its transaction is given the id by which we see it: microseconds, or
+# what the machine lets pass between two instructions.
+_MARGIN = 100_000
+_SAMPLES = 128
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sight:
+    """What a claim saw: its time, and its snapshot's bounds; and where it ended."""
+
+    at: int
+    """When the statement began, in microseconds."""
+    xmin: int
+    """Every transaction below this one had ended."""
+    xmax: int
+    """No transaction from this one on had begun to write."""
+    cut: int | None = None
+    """The lane, by its place from 0, in which it had found as many jobs as it wanted; None: it read all lanes to their ends."""
+    last: Position = BEGINNING
+    """The last job that it found in that lane."""
+    counts: tuple[tuple[int, int], ...] = ()
+    """How many jobs it found, by the lane's place."""
+
+
+class Horizon:
+    """Remembers the bounds of snapshots, and tells below which run_at nothing can surface any more."""
+
+    def __init__(self) -> None:
+        self.floor = 0
+        """In microseconds; 0: nothing is known."""
+        self._samples: deque[tuple[int, int]] = deque()
+        """(xmax, time), oldest first: those who had not begun to write at that time have ids from xmax on."""
+        self._last = 0
+
+    def saw(self, at: int, xmin: int, xmax: int) -> None:
+        """Take note of a snapshot's bounds, and of the time of the database just before it was taken."""
+        if at < self._last:
+            # The database's clock was set back: what comes has earlier times than what we know.
+            self._samples.clear()
+            self.floor = 0
+        self._last = at
+        samples = self._samples
+        if samples and samples[-1][0] == xmax:
+            samples.pop()
+        samples.append((xmax, at))
+        while samples and samples[0][0] <= xmin:
+            self.floor = max(self.floor, samples.popleft()[1] - _MARGIN)
+        if len(samples) > _SAMPLES:
+            # A writer has been at it for long: any of them serves, the fewer the coarser.
+            self._samples = deque(sample for place, sample in enumerate(samples) if place % 2 == 0)
+
+
+@dataclass(slots=True)
+class _Lane:
+    low: Position = BEGINNING
+    """Nothing is left below, and nothing can surface below, but for what only a full reading finds."""
+    at: Position = BEGINNING
+    """Nothing that was visible is left below."""
+    near_due: float = 0.0
+    dead: int = 0
+    """How many dead entries of ours lie above `low`."""
+    claims: deque[tuple[int, int]] = field(default_factory=deque)
+    """(time, jobs) of the claims that left them."""
+
+    def claimed(self, at: int, jobs: int) -> None:
+        self.claims.append((at, jobs))
+        self.dead += jobs
+
+    def rise(self, low: Position) -> None:
+        self.low = low
+        claims = self.claims
+        # A job was claimed no earlier than it was due: what was claimed before `low` lies below it.
+        while claims and claims[0][0] <= low[0]:
+            self.dead -= claims.popleft()[1]
+        if low == self.at:
+            # In a backlog, far below the time of its claims: nothing lies between.
+            claims.clear()
+            self.dead = 0
+
+
+class Cursor:
+    """Where each lane of one worker is read from."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._horizon = Horizon()
+        self._lanes: dict[tuple[str, int], _Lane] = {}
+        self._full_at = -math.inf
+        self._full_due = 0.0
+        self._full_took = 0.0
+        self.hastened = math.inf
+        """When to read fully although nothing else calls for a claim; infinity: there is no need."""
+
+    def forget(self) -> None:
+        """Read everything from the beginning: the connection was lost, and who knows what with it."""
+        self._horizon = Horizon()
+        self._lanes.clear()
+
+    @property
+    def full_due(self) -> bool:
+        """Whether it is time to read all lanes from their beginnings."""
+        return self._clock() >= self._full_due
+
+    @property
+    def full_is_costly(self) -> bool:
+        """Whether that takes so long that no claim should wait for it."""
+        return self._full_took > COSTLY
+
+    def read_fully(self, seconds: float) -> None:
+        """All lanes were read from their beginnings, which took `seconds`: the longer, the longer until the next time."""
+        self._full_at, self._full_took, self.hastened = self._clock(), seconds, math.inf
+        self._full_due = self._full_at + max(random.uniform(*FULL_EVERY), min(_SHARE * seconds, 600.0))
+
+    def reading(self) -> None:
+        """That is being done elsewhere: nothing is due until `read_fully`."""
+        self._full_due = self.hastened = math.inf
+
+    def hasten(self) -> None:
+        """There is reason to think that a job lies below: read fully soon, though not all the time."""
+        self._full_due = min(self._full_due, self._full_at + max(1.0, _SHARE * self._full_took))
+        self.hastened = self._full_due
+
+    def plan(self, queues: list[str], priorities: list[int], *, full: bool = False) -> Scan:
+        """Return from where the next claim should read these lanes."""
+        now = self._clock()
+        since: list[Position] = []
+        near: list[bool] = []
+        lanes: list[_Lane] = []
+        for name in zip(queues, priorities, strict=True):
+            lane = self._lanes.get(name)
+            if lane is None:
+                lane = self._lanes[name] = _Lane()
+            low = full or lane.dead <= NEAR_ENTRIES or now >= lane.near_due or lane.low >= lane.at
+            since.append(BEGINNING if full else min(lane.low, lane.at) if low else lane.at)
+            near.append(low)
+            lanes.append(lane)
+        return Scan(queues=queues, priorities=priorities, since=since, near=near, lanes=lanes, full=full)
+
+    def read(self, scan: Scan, sight: Sight) -> None:
+        """Take note of what the claim saw that was made by `scan`."""
+        self._horizon.saw(sight.at, sight.xmin, sight.xmax)
+        floor = (self._horizon.floor, 0)
+        for place, jobs in sight.counts:
+            scan.lanes[place].claimed(sight.at, jobs)
+        due = self._clock() + NEAR_EVERY * random.uniform(0.8, 1.2)
+        for place, (lane, near) in enumerate(zip(scan.lanes, scan.near, strict=True)):
+            if sight.cut is None or place < sight.cut:
+                lane.at = (sight.at, 0)
+            elif place == sight.cut:
+                lane.at = (sight.last[0], sight.last[1] + 1)
+            else:
+                # Not reached: what it was to find below has still to be looked for.
+                lane.at = min(lane.at, scan.since[place])
+                continue
+            if near:
+                lane.near_due = due
+                lane.rise(min(floor, lane.at))
+
+    def sink(self, queues: list[str], priorities: list[int], heads: list[Position | None]) -> bool:
+        """A full reading elsewhere found these first jobs of the lanes. Return whether some lie below what is read here."""
+        below = False
+        for name, head in zip(zip(queues, priorities, strict=True), heads, strict=True):
+            lane = self._lanes.get(name)
+            if lane is not None and head is not None and head < min(lane.low, lane.at):
+                lane.low = lane.at = head
+                below = True
+        return below
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scan:
+    """The lanes of one claim, each with where it begins."""
+
+    queues: list[str] = field(default_factory=list)
+    priorities: list[int] = field(default_factory=list)
+    since: list[Position] = field(default_factory=list)
+    near: list[bool] = field(default_factory=list)
+    """Whether the lane is read from as low as anything can surface."""
+    lanes: list[_Lane] = field(default_factory=list)
+    full: bool = False
+
+
+NOWHERE = Scan()
+"""The scan of a statement that claims nothing."""
+
+
+def everything(lanes: tuple[list[str], list[int]]) -> Scan:
+    """Return a scan of these lanes from their beginnings."""
+    queues, priorities = lanes
+    return Scan(queues=queues, priorities=priorities, since=[BEGINNING] * len(queues), full=True)
