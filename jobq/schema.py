@@ -82,7 +82,8 @@ def _job(meta: MetaData) -> None:
         Column("queue", Text, nullable=False, server_default=text("'default'")),
         Column("task", Text, nullable=False),
         Column("state", Text, nullable=False, server_default=text("'ready'")),
-        _timestamp("run_at", now=True),
+        # The moment of the insert, not of the transaction's begin: claims rely on it (worker/cursor.py).
+        Column("run_at", DateTime(timezone=True), nullable=False, server_default=text("clock_timestamp()")),
         _timestamp("created_at", now=True),
         _timestamp("started_at", nullable=True),
         _timestamp("expires_at", nullable=True),

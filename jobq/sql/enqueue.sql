@@ -3,8 +3,8 @@
 -- Plan: Insert over one function scan; no Sort, no other table read.
 INSERT INTO {schema}.job (task, args, queue, priority, run_at, max_attempts, timeout, headers)
 SELECT input.task, input.args::jsonb, input.queue, input.priority,
-       -- Never before this transaction: a worker need not look for new jobs in a past that it has read.
-       greatest(coalesce(input.run_at, clock_timestamp() + input.delay * interval '1 second'), now()),
+       -- Never before this moment: a worker need not look for new jobs in a past that it has read (worker/cursor.py).
+       greatest(coalesce(input.run_at, clock_timestamp() + input.delay * interval '1 second'), clock_timestamp()),
        input.max_attempts, input.timeout, input.headers::jsonb
 FROM unnest(
     %(tasks)s::text[], %(args)s::text[], %(queues)s::text[], %(priorities)s::smallint[], %(run_ats)s::timestamptz[],

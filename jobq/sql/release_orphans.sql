@@ -4,7 +4,7 @@
 -- Plan: no Seq Scan on job.
 WITH released AS (
     UPDATE {schema}.job AS job
-    SET state = 'ready', run_at = now(), worker_id = NULL, started_at = NULL, attempt = job.attempt - 1
+    SET state = 'ready', run_at = clock_timestamp(), worker_id = NULL, started_at = NULL, attempt = job.attempt - 1
     WHERE job.state = 'running' AND job.id = ANY (ARRAY(
         SELECT lost.id FROM {schema}.job AS lost
         WHERE lost.state = 'running' AND lost.started_at < now() - interval '1 minute'

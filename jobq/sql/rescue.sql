@@ -18,7 +18,7 @@ WITH dead AS (
     RETURNING job.*
 ), requeued AS (
     UPDATE {schema}.job AS job
-    SET state = 'ready', run_at = now(), worker_id = NULL, started_at = NULL, attempt = job.attempt - 1,
+    SET state = 'ready', run_at = clock_timestamp(), worker_id = NULL, started_at = NULL, attempt = job.attempt - 1,
         crashes = job.crashes + 1, losses = job.losses + 1
     WHERE job.id = ANY (ARRAY(SELECT id FROM free)) AND job.worker_id = %(dead)s
       AND job.cancel_requested_at IS NULL AND job.losses + 1 < %(max_losses)s

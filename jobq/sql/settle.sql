@@ -26,7 +26,7 @@ WITH ended AS (
               CASE WHEN ended.new_state = 'ready' THEN 'cancelled' ELSE ended.new_state END AS final_state
 ), requeued AS (
     UPDATE {schema}.job AS job
-    SET state = 'ready', run_at = now() + ended.delay * interval '1 second', worker_id = NULL, started_at = NULL,
+    SET state = 'ready', run_at = clock_timestamp() + ended.delay * interval '1 second', worker_id = NULL, started_at = NULL,
         attempt = job.attempt - ended.given_back, crashes = job.crashes + ended.crashed
     FROM ended
     WHERE job.id = ended.id

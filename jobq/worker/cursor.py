@@ -68,23 +68,33 @@ class Horizon:
         """In microseconds; 0: nothing is known."""
         self._samples: deque[tuple[int, int]] = deque()
         """(xmax, time), oldest first: those who had not begun to write at that time have ids from xmax on."""
+        self._apart = 0
+        """The least time between two samples: while a writer stays at it, they become more, and coarser."""
         self._last = 0
 
     def saw(self, at: int, xmin: int, xmax: int) -> None:
         """Take note of a snapshot's bounds, and of the time of the database just before it was taken."""
+        samples = self._samples
         if at < self._last:
             # The database's clock was set back: what comes has earlier times than what we know.
-            self._samples.clear()
+            samples.clear()
             self.floor = 0
         self._last = at
-        samples = self._samples
-        if samples and samples[-1][0] == xmax:
-            samples.pop()
-        samples.append((xmax, at))
+        if xmax <= xmin:
+            # Nobody was writing.
+            samples.clear()
+            self.floor = max(self.floor, at - _MARGIN)
+            return
         while samples and samples[0][0] <= xmin:
             self.floor = max(self.floor, samples.popleft()[1] - _MARGIN)
+        if not samples:
+            self._apart = 0
+        elif samples[-1][0] == xmax:
+            samples.pop()
+        if not samples or at - samples[-1][1] >= self._apart:
+            samples.append((xmax, at))
         if len(samples) > _SAMPLES:
-            # A writer has been at it for long: any of them serves, the fewer the coarser.
+            self._apart = max(1000, 2 * self._apart)
             self._samples = deque(sample for place, sample in enumerate(samples) if place % 2 == 0)
 
 

@@ -101,14 +101,14 @@ BEGIN
             IF fresh_snapshots THEN
                 UPDATE {schema}.job AS waiting
                 SET args = enqueue_keyed.args[n]::jsonb, headers = enqueue_keyed.headers[n]::jsonb,
-                    run_at = greatest(coalesce(run_ats[n], clock_timestamp() + delays[n] * interval '1 second'), now())
+                    run_at = greatest(coalesce(run_ats[n], clock_timestamp() + delays[n] * interval '1 second'), clock_timestamp())
                 WHERE waiting.id = holder AND waiting.state = 'ready' AND waiting.attempt = 0;
                 changed[n] := FOUND;
             ELSE
                 BEGIN
                     UPDATE {schema}.job AS waiting
                     SET args = enqueue_keyed.args[n]::jsonb, headers = enqueue_keyed.headers[n]::jsonb,
-                        run_at = greatest(coalesce(run_ats[n], clock_timestamp() + delays[n] * interval '1 second'), now())
+                        run_at = greatest(coalesce(run_ats[n], clock_timestamp() + delays[n] * interval '1 second'), clock_timestamp())
                     WHERE waiting.id = holder AND waiting.state = 'ready' AND waiting.attempt = 0;
                     changed[n] := FOUND;
                 EXCEPTION WHEN serialization_failure THEN
@@ -134,8 +134,8 @@ BEGIN
 
     INSERT INTO {schema}.job (id, task, args, queue, priority, run_at, max_attempts, timeout, headers, key)
     SELECT input.id, input.task, input.args::jsonb, input.queue, input.priority,
-           -- Never before this transaction: a worker need not look for new jobs in a past that it has read.
-           greatest(coalesce(input.run_at, clock_timestamp() + input.delay * interval '1 second'), now()),
+           -- Never before this moment: a worker need not look for new jobs in a past that it has read (worker/cursor.py).
+           greatest(coalesce(input.run_at, clock_timestamp() + input.delay * interval '1 second'), clock_timestamp()),
            input.max_attempts, input.timeout, input.headers::jsonb, input.key
     FROM unnest(ids, made, tasks, args, queues, priorities, run_ats, delays, max_attempts, timeouts, headers, keys)
         AS input (id, made, task, args, queue, priority, run_at, delay, max_attempts, timeout, headers, key)

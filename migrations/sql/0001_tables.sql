@@ -11,7 +11,7 @@ CREATE TABLE {schema}.job (
     queue text DEFAULT 'default' NOT NULL,
     task text NOT NULL,
     state text DEFAULT 'ready' NOT NULL,
-    run_at timestamptz DEFAULT now() NOT NULL,
+    run_at timestamptz DEFAULT clock_timestamp() NOT NULL,
     created_at timestamptz DEFAULT now() NOT NULL,
     started_at timestamptz,
     expires_at timestamptz,
