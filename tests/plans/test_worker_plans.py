@@ -1,4 +1,6 @@
-"""The worker's statements keep their plans with a million future jobs, a backlog, and 100,000 dead index entries."""
+"""The worker's statements keep their plans on an empty table, on one that was loaded and never analysed, and on one with a
+million future jobs, a million ready ones and 100,000 dead index entries.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +13,7 @@ import pytest
 
 from jobq import migrate
 from jobq.worker.cursor import everything
+from jobq.worker.database import HOT
 from jobq.worker.outcomes import scan_parameters, texts_array
 from tests.plans.explain import MODES, explain, kinds, rows_read
 from tests.support import postgres
@@ -19,11 +22,23 @@ WORKER = UUID("00000000-0000-0000-0000-000000000001")
 QUEUES = ["default", "mail", "reports"]
 PRIORITIES = [priority for priority in range(9, -1, -1) for _ in QUEUES]
 LANES: dict[str, Any] = scan_parameters(everything((QUEUES * 10, PRIORITIES)))
+CLAIM: dict[str, Any] = {
+    **LANES,
+    "ids": "{}",
+    "claims": "{}",
+    "results": "{}",
+    "seconds": "{}",
+    "worker": WORKER,
+    "want": 100,
+}
 
 
 @pytest.fixture(scope="module")
 def full_database(server: postgres.Server) -> Iterator[str]:
-    """1,000,000 future jobs, 20,000 ready ones, 500 running, and 100,000 dead entries that a held snapshot keeps."""
+    """1,000,000 future jobs, 1,000,000 ready ones, 500 running, and 100,000 dead entries that a held snapshot keeps.
+
+    The planner knows of the future ones only.
+    """
     with postgres.database(server) as url:
         migrate.upgrade(url)
         with psycopg.connect(url, autocommit=True) as connection:
@@ -46,7 +61,29 @@ def full_database(server: postgres.Server) -> Iterator[str]:
                 "INSERT INTO jobq.job (task, run_at) SELECT 't', now() - interval '1 h' FROM generate_series(1, 100000)"
             )
             connection.execute("DELETE FROM jobq.job WHERE run_at < now() - interval '30 min'")
-            connection.execute("INSERT INTO jobq.job (task) SELECT 't' FROM generate_series(1, 20000)")
+            connection.execute("INSERT INTO jobq.job (task) SELECT 't' FROM generate_series(1, 1000000)")
+            yield url
+
+
+@pytest.fixture(scope="module")
+def empty_database(server: postgres.Server) -> Iterator[str]:
+    """No job at all, and statistics that say so."""
+    with postgres.database(server) as url:
+        migrate.upgrade(url)
+        with psycopg.connect(url, autocommit=True) as connection:
+            connection.execute("ANALYZE jobq.job")
+        yield url
+
+
+@pytest.fixture(scope="module")
+def loaded_database(server: postgres.Server) -> Iterator[str]:
+    """100,000 ready jobs that came at once, after statistics of an empty table."""
+    with postgres.database(server) as url:
+        migrate.upgrade(url)
+        with psycopg.connect(url, autocommit=True) as connection:
+            connection.execute("ALTER TABLE jobq.job SET (autovacuum_enabled = off)")
+            connection.execute("ANALYZE jobq.job")
+            connection.execute("INSERT INTO jobq.job (task) SELECT 't' FROM generate_series(1, 100000)")
             yield url
 
 
@@ -69,13 +106,11 @@ def test_advance(full: psycopg.Connection[Any], mode: str) -> None:
         mode,
         "advance",
         {
-            **LANES,
+            **CLAIM,
             "ids": ids,
             "claims": [1] * 100,
             "results": ["null"] * 100,
             "seconds": [0.1] * 100,
-            "worker": WORKER,
-            "want": 100,
         },
     )
     found = kinds(nodes)
@@ -85,6 +120,50 @@ def test_advance(full: psycopg.Connection[Any], mode: str) -> None:
     assert not {"Sort", "Incremental Sort", "Hash Join", "Merge Join", "Seq Scan on job"} & found
     # 100 found through the claim index, 100 updated, 100 acknowledged.
     assert rows_read(nodes, "job") == 300
+
+
+def buffers(nodes: list[dict[str, Any]]) -> int:
+    """Return how many pages a statement has touched."""
+    touched: int = nodes[0]["Shared Hit Blocks"] + nodes[0]["Shared Read Blocks"]
+    return touched
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("database", ["empty_database", "loaded_database", "full_database"])
+def test_a_claim_from_the_cursor(request: pytest.FixtureRequest, database: str, mode: str) -> None:
+    """As many pages whatever lies behind the cursor and ahead of it: the index entry and the row of each job, twice."""
+    with psycopg.connect(request.getfixturevalue(database)) as connection:
+        # As a worker has it: by the statistics of an empty table, reading all of it is best.
+        for name, value in HOT.settings().items():
+            connection.execute("SELECT set_config(%s, %s, false)", (name, value))
+        connection.commit()
+        row = connection.execute(
+            "SELECT (extract(epoch FROM run_at) * 1000000)::bigint, id FROM jobq.job "
+            "WHERE queue = 'default' AND priority = 5 AND state = 'ready' ORDER BY run_at, id LIMIT 1"
+        ).fetchone() or (0, 0)
+        places = len(PRIORITIES)
+        since = {
+            "since": "{" + ",".join([str(row[0])] * places) + "}",
+            "since_ids": "{" + ",".join(["0"] * places) + "}",
+        }
+        nodes = explain(connection, mode, "advance", CLAIM | since)
+        due = explain(connection, mode, "next_due", LANES | since)
+    assert not {"Sort", "Incremental Sort", "Hash Join", "Merge Join", "Seq Scan on job"} & kinds(nodes)
+    assert {"job_claim_idx", "job_pkey"} <= {node["Index Name"] for node in nodes if "Index Name" in node}
+    found = 0 if database == "empty_database" else 100
+    assert rows_read(nodes, "job") == 2 * found
+    # 30 lanes; for each job found, locked, updated and entered into three indexes.
+    assert buffers(nodes) <= 30 * 5 + found * 30
+    assert not {"Sort", "Incremental Sort", "Seq Scan on job"} & kinds(due)
+    assert buffers(due) <= 30 * 6
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_lane_heads(full: psycopg.Connection[Any], mode: str) -> None:
+    nodes = explain(full, mode, "lane_heads", {"queues": QUEUES * 10, "priorities": PRIORITIES})
+    assert not {"Sort", "Incremental Sort", "Seq Scan on job"} & kinds(nodes)
+    assert {node["Index Name"] for node in nodes if "job" in node.get("Index Name", "")} == {"job_claim_idx"}
+    assert rows_read(nodes, "job") <= 30
 
 
 @pytest.mark.parametrize("mode", MODES)
