@@ -1,13 +1,14 @@
 """How many jobs to hold: enough that no slot waits for the database, few enough that none waits behind a long one.
 
-While one claim is on its way, about `rate x round trip` jobs finish; twice that, beyond what the slots execute, keeps the
-slots busy and lets the figure grow until the runners, not the round trips, are the limit. When jobs are long the product is
-below one, and nothing is prefetched.
+While one claim is on its way, about `rate x round trip` jobs finish, and as many wait to be handed out: twice that, beyond
+what the slots execute, keeps the slots busy, and three times lets the figure grow until the runners, not the round trips, are
+the limit. When jobs are long the product is below one, and nothing is prefetched.
 """
 
 from __future__ import annotations
 
-MAX_PREFETCH = 500
+# Two of the longest batches: one that is being executed while the other is being claimed.
+MAX_PREFETCH = 1000
 _MEMORY = 0.25  # seconds over which the rate is smoothed
 
 
@@ -34,4 +35,4 @@ class Pace:
 
     def prefetch(self) -> int:
         """Return how many jobs to hold beyond those being executed."""
-        return min(MAX_PREFETCH, int(2 * self._rate * self._round_trip))
+        return min(MAX_PREFETCH, int(3 * self._rate * self._round_trip))
