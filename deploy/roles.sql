@@ -50,7 +50,8 @@ GRANT INSERT (task, args, queue, priority, run_at, expires_at, max_attempts, tim
 GRANT SELECT (id, state) ON :"schema".job TO :"producer";
 GRANT SELECT (id, state, result, error) ON :"schema".job_history TO :"producer";
 SELECT format('GRANT EXECUTE ON FUNCTION %s TO %I, %I', oid::regprocedure, :'producer', :'worker')
-FROM pg_proc WHERE pronamespace = to_regnamespace(format('%I', :'schema')) AND proname IN ('enqueue', 'enqueue_keyed') \gexec
+FROM pg_proc WHERE pronamespace = to_regnamespace(format('%I', :'schema'))
+    AND proname IN ('enqueue', 'enqueue_one', 'enqueue_keyed') \gexec
 
 -- Worker. History and attempts only grow under it; their end is drop_partitions, which knows the tables it may touch.
 GRANT SELECT, INSERT, UPDATE, DELETE ON :"schema".job, :"schema".worker TO :"worker";

@@ -242,12 +242,12 @@ class JobQ:
 
     def _listed(self, jobs: Iterable[NewJob]) -> list[NewJob]:
         listed = list(jobs)
-        for name in {job.task for job in listed}:
+        for name in {job.options.task for job in listed}:
             self.get_task(name)
         return listed
 
     def _references(self, jobs: Sequence[NewJob], inserted: Sequence[Inserted]) -> list[JobRef[Any]]:
-        return [self._tasks[job.task].reference(job, done) for job, done in zip(jobs, inserted, strict=True)]
+        return [self._tasks[job.options.task].reference(job, done) for job, done in zip(jobs, inserted, strict=True)]
 
     def __repr__(self) -> str:
         return f"<JobQ of {len(self._tasks)} tasks, schema {self.settings.schema!r}>"

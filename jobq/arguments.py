@@ -8,8 +8,12 @@ from __future__ import annotations
 import inspect
 import typing
 from collections.abc import Callable, Mapping
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
 from functools import cached_property
+from types import NoneType, UnionType
 from typing import Any, NotRequired
+from uuid import UUID
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.errors import PydanticUndefinedAnnotation, PydanticUserError
@@ -21,6 +25,11 @@ from jobq.errors import InvalidArguments, ResultError, TaskDefinitionError
 
 _CONFIG = ConfigDict(extra="forbid", val_json_bytes="base64", ser_json_bytes="base64")
 _RESULT = "result"
+
+# Below what Python reads of one number: 4,300 digits.
+_SHORT = 4096
+_PLAIN = {bool, int, float, str, bytes, NoneType, Decimal, UUID, date, time, datetime, timedelta}
+_PLAIN_CONTAINERS = {list, tuple, set, frozenset, dict, typing.Union, UnionType}
 
 
 class Arguments:
@@ -51,13 +60,17 @@ class Arguments:
         """
         parameters = self._parameters
         given = dict(zip(self._positional, args, strict=False))
+        count = len(given)
+        given.update(kwargs)
         # The types tell of missing and unknown names; of too many or double ones, only the signature.
-        if (len(given) < len(args) or not given.keys().isdisjoint(kwargs)) and (misfit := self._misfit(args, kwargs)):
+        if (count < len(args) or len(given) < count + len(kwargs)) and (misfit := self._misfit(args, kwargs)):
             raise InvalidArguments(misfit)
         try:
-            checked = parameters.validate({**given, **kwargs})
+            checked = parameters.validate(given)
         except ValidationError as error:
             raise InvalidArguments(self._misfit(args, kwargs) or f"{self._task}: {_explain(error)}") from None
+        if (text := parameters.dump_short(checked, limit)) is not None:
+            return text
         what = f"{self._task}: arguments"
         try:
             return jsontext.encode(parameters.dump(checked, what), what, limit)
@@ -156,16 +169,35 @@ class _Fields:
         shape = make("shape", fields)
         shape.__pydantic_config__ = _CONFIG
         self._adapter: TypeAdapter[dict[str, Any]] = TypeAdapter(shape)
+        self._plain = all(_is_plain(hint) for hint, _ in hints.values())
         # The adapter's own serialiser does not hand its configuration down to untyped values: it would write NaN as null.
         self._serializer = SchemaSerializer(
             self._adapter.core_schema, {"ser_json_inf_nan": "constants", "ser_json_bytes": "base64"}
         )
 
     def validate(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        return self._adapter.validate_python(values, strict=True)
+        # The adapter's own method looks at nine options of its own before it does the same.
+        checked: dict[str, Any] = self._adapter.validator.validate_python(values, strict=True)
+        return checked
 
     def parse(self, raw: bytes | str) -> dict[str, Any]:
         return self._adapter.validate_json(raw)
+
+    def dump_short(self, values: Mapping[str, Any], limit: int) -> str | None:
+        """Return `values` as JSON text, or None when that needs the closer look of `dump` and `jsontext`.
+
+        That is: not in one step for types that are serialised by rules of their own (a dataclass would write NaN as null);
+        for text so long that a number in it could be too long to be read back; and for what PostgreSQL may not store.
+        """
+        if not self._plain:
+            return None
+        try:
+            raw = self._serializer.to_json(values, warnings="error")
+        except (PydanticSerializationError, ValueError, RecursionError):
+            return None
+        if len(raw) > min(_SHORT, limit) or b"NaN" in raw or b"Infinity" in raw or b"\\u0000" in raw:
+            return None
+        return raw.decode()
 
     def dump(self, values: Mapping[str, Any], what: str) -> dict[str, Any]:
         """Return `values` in JSON's own types. Raises ValueError, naming `what`, when they have none."""
@@ -175,6 +207,16 @@ class _Fields:
             shown = f"={_shorten(next(iter(values.values())))}" if len(values) == 1 else ""
             raise ValueError(f"{what}{shown} cannot be stored as JSON: {_plain(error)}") from None
         return plain
+
+
+def _is_plain(hint: Any) -> bool:
+    """Tell whether values of this type have no serialiser and no configuration of their own."""
+    if typing.get_origin(hint) in _PLAIN_CONTAINERS:
+        return all(part is ... or _is_plain(part) for part in typing.get_args(hint))
+    try:
+        return hint in _PLAIN
+    except TypeError:  # not hashable
+        return False
 
 
 def _signature(task: str, function: Callable[..., Any]) -> inspect.Signature:

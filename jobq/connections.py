@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import psycopg
 from psycopg import errors as postgres
-from psycopg.pq import TransactionStatus
+from psycopg.pq import ConnStatus, TransactionStatus
 from psycopg.rows import tuple_row
 
 from jobq.errors import ConnectionNotUsable, SchemaError, UnsupportedConnection
@@ -117,8 +117,14 @@ class _Psycopg:
         self._connection = connection
 
     def execute(self, statement: Query, parameters: Mapping[str, Any]) -> Rows:
-        with _translated(), psycopg.Cursor(self._connection, row_factory=tuple_row) as cursor:
-            return cursor.execute(statement.query, parameters).fetchall()
+        try:
+            # Not closed: that would only drop a result which goes with the cursor.
+            return (
+                psycopg.Cursor(self._connection, row_factory=tuple_row).execute(statement.query, parameters).fetchall()
+            )
+        except Exception as error:
+            _name(error)
+            raise
 
     @contextmanager
     def together(self) -> Iterator[None]:
@@ -133,10 +139,13 @@ class _AsyncPsycopg:
         self._connection = connection
 
     async def execute(self, statement: Query, parameters: Mapping[str, Any]) -> Rows:
-        with _translated():
-            async with psycopg.AsyncCursor(self._connection, row_factory=tuple_row) as cursor:
-                await cursor.execute(statement.query, parameters)
-                return await cursor.fetchall()
+        cursor = psycopg.AsyncCursor(self._connection, row_factory=tuple_row)
+        try:
+            await cursor.execute(statement.query, parameters)
+            return await cursor.fetchall()
+        except Exception as error:
+            _name(error)
+            raise
 
     @asynccontextmanager
     async def together(self) -> AsyncIterator[None]:
@@ -152,9 +161,12 @@ class _SQLAlchemy:
         _check_alchemy(connection, connection.dialect)
 
     def execute(self, statement: Query, parameters: Mapping[str, Any]) -> Rows:
-        with _translated():
+        try:
             result = self._connection.exec_driver_sql(statement.text, dict(parameters), execution_options=_PLAIN)
             return [tuple(row) for row in result]
+        except Exception as error:
+            _name(error)
+            raise
 
     @contextmanager
     def together(self) -> Iterator[None]:
@@ -172,9 +184,12 @@ class _AsyncSQLAlchemy:
         _check_alchemy(connection, connection.dialect)
 
     async def execute(self, statement: Query, parameters: Mapping[str, Any]) -> Rows:
-        with _translated():
+        try:
             result = await self._connection.exec_driver_sql(statement.text, dict(parameters), execution_options=_PLAIN)
             return [tuple(row) for row in result]
+        except Exception as error:
+            _name(error)
+            raise
 
     @asynccontextmanager
     async def together(self) -> AsyncIterator[None]:
@@ -186,9 +201,11 @@ class _AsyncSQLAlchemy:
 
 
 def _check(connection: psycopg.Connection[Any] | psycopg.AsyncConnection[Any]) -> None:
-    if connection.closed:
+    # Where `connection.closed` and `connection.info` look; this is asked before each job.
+    pgconn = connection.pgconn
+    if pgconn.status == ConnStatus.BAD:
         raise ConnectionNotUsable("the connection is closed: open one, then enqueue")
-    if connection.info.transaction_status is TransactionStatus.INERROR:
+    if pgconn.transaction_status == TransactionStatus.INERROR:
         raise ConnectionNotUsable(_ROLL_BACK)
 
 
@@ -207,20 +224,24 @@ def _commits_each(connection: psycopg.Connection[Any] | psycopg.AsyncConnection[
 
 @contextmanager
 def _translated() -> Iterator[None]:
-    """Give the errors that have a mend of ours the name of ours; leave the others as the driver raises them."""
+    """Give the errors of a block the names of ours."""
     try:
         yield
-    except psycopg.Error as error:
-        _translate(error, error)
-        raise
     except Exception as error:
-        if _is_a(error, "sqlalchemy.exc", "PendingRollbackError"):
-            raise ConnectionNotUsable(_ROLL_BACK) from error
-        if _is_a(error, "sqlalchemy.exc", "ResourceClosedError"):
-            raise ConnectionNotUsable(f"the connection is closed: {error}") from error
-        if _is_a(error, "sqlalchemy.exc", "DBAPIError"):
-            _translate(error.orig, error)  # type: ignore[attr-defined]  # a DBAPIError, by its class
+        _name(error)
         raise
+
+
+def _name(error: Exception) -> None:
+    """Raise the errors that have a mend of ours by the name of ours; return for the others, to be raised as they are."""
+    if isinstance(error, psycopg.Error):
+        _translate(error, error)
+    elif _is_a(error, "sqlalchemy.exc", "PendingRollbackError"):
+        raise ConnectionNotUsable(_ROLL_BACK) from error
+    elif _is_a(error, "sqlalchemy.exc", "ResourceClosedError"):
+        raise ConnectionNotUsable(f"the connection is closed: {error}") from error
+    elif _is_a(error, "sqlalchemy.exc", "DBAPIError"):
+        _translate(error.orig, error)  # type: ignore[attr-defined]  # a DBAPIError, by its class
 
 
 def _translate(error: object, cause: Exception) -> None:

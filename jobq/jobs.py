@@ -1,8 +1,9 @@
-"""A job before it is inserted (`NewJob`) and after (`JobRef`); `jobq.current` is about one that runs."""
+"""A job before it is inserted (`JobOptions`, `NewJob`) and after (`JobRef`); `jobq.current` is about one that runs."""
 
 from __future__ import annotations
 
 import asyncio
+import json
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -11,7 +12,7 @@ from datetime import datetime, timedelta
 from typing import Any, Generic, Literal, Protocol, TypeVar, get_args
 
 from jobq import jsontext
-from jobq.errors import InvalidOption, JobFailed, JobIdUnknown, JobNotFound, ResultTimeout
+from jobq.errors import InvalidArguments, InvalidOption, JobFailed, JobIdUnknown, JobNotFound, ResultTimeout
 
 R_co = TypeVar("R_co", covariant=True)
 
@@ -26,16 +27,14 @@ _LONGEST = 100 * 365.25 * 86400
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class NewJob:
-    """A job that has not been inserted yet. Make it with ``task.job(…)``, which checks the arguments.
+class JobOptions:
+    """All of a job that has not been inserted yet, but for its arguments. Jobs that were made alike share one.
 
     Raises InvalidOption for a value that cannot be stored.
     """
 
     task: str
     """Name of the task."""
-    args_json: str = "{}"
-    """The arguments by parameter name, as the text of a JSON object."""
     queue: str = "default"
     """Queue to wait in: 1 to 100 characters."""
     priority: int = 5
@@ -58,6 +57,8 @@ class NewJob:
     """Seconds for which a key with ``key_holds="period"`` is held, counted from the insert."""
     on_conflict: OnConflict = "return"
     """When the key is held: return its job, give its job these arguments, or raise KeyConflict."""
+    columns: Mapping[str, str | None] = field(init=False, repr=False, compare=False)
+    """The options of every job as the parameters of a statement: text, so that a driver has no types to choose."""
 
     def __post_init__(self) -> None:
         _text("queue", self.queue, 100)
@@ -80,16 +81,52 @@ class NewJob:
             raise InvalidOption(f"key_period={self.key_period!r}: give a number of seconds above 0")
         if self.on_conflict not in _ON_CONFLICT:
             raise InvalidOption(f"on_conflict={self.on_conflict!r}: give one of {', '.join(_ON_CONFLICT)}")
-        if self.headers:
-            headers_json(self.headers)
+        columns = {
+            "task": self.task,
+            "queue": self.queue,
+            "priority": str(self.priority),
+            "run_at": None if self.run_at is None else self.run_at.isoformat(),
+            "delay": None if self.delay is None else str(self.delay),
+            "max_attempts": str(self.max_attempts),
+            "timeout": None if self.timeout is None else str(self.timeout),
+            "headers": headers_json(self.headers) if self.headers else "{}",
+        }
+        object.__setattr__(self, "columns", columns)
 
-    def with_arguments(self, args_json: str) -> NewJob:
-        """Return this job with other arguments; its options have been checked and are not checked again."""
-        new = object.__new__(NewJob)
-        for name in self.__slots__:
-            object.__setattr__(new, name, getattr(self, name))
-        object.__setattr__(new, "args_json", args_json)
+
+@dataclass(frozen=True, slots=True)
+class NewJob:
+    """A job that has not been inserted yet. Make it with ``task.job(…)``, which checks the arguments.
+
+    Raises InvalidArguments when `args_json` is not the text of a JSON object.
+    """
+
+    options: JobOptions
+    """What the job is, but for its arguments."""
+    args_json: str = "{}"
+    """The arguments by parameter name, as the text of a JSON object."""
+
+    def __post_init__(self) -> None:
+        # Texts are joined to one on their way to the server: one that is no JSON would change what its neighbours are.
+        try:
+            found = json.loads(self.args_json)
+        except (TypeError, ValueError, RecursionError) as error:
+            raise InvalidArguments(f"args_json={self.args_json!r} is no JSON: {error}") from None
+        if not isinstance(found, dict):
+            raise InvalidArguments(f"args_json={self.args_json!r}: give a JSON object by parameter name")
+
+    @classmethod
+    def checked(cls, options: JobOptions, args_json: str) -> NewJob:
+        """Return a job with arguments that have been checked and encoded, and are not looked at again."""
+        new = object.__new__(cls)
+        _set_options(new, options)
+        _set_args_json(new, args_json)
         return new
+
+
+# `object.__setattr__` would look each name up again; a bulk makes 100,000 of these.
+_set_options = vars(NewJob)["options"].__set__
+_set_args_json = vars(NewJob)["args_json"].__set__
 
 
 def headers_json(headers: Mapping[str, Any]) -> str:

@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import math
 import os
+import select
 import threading
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any, TypeAlias
@@ -23,15 +26,29 @@ from psycopg_pool import ConnectionPool, PoolTimeout
 from jobq.config import Settings, redact_url
 from jobq.errors import DatabaseUnavailable
 
-SyncPool: TypeAlias = ConnectionPool[psycopg.Connection[Any]]
-AsyncConnection: TypeAlias = psycopg.AsyncConnection[Any]
+# Seconds after which an idle connection is asked whether it still answers. Before that it is enough that the server has not
+# hung up, which a lost machine or network does not tell: then the statement fails instead of the question.
+_STALE = 1.0
 
 
-class _AsyncConnection(psycopg.AsyncConnection[Any]):
+class Connection(psycopg.Connection[Any]):
+    """A connection of a pool."""
+
+    used_at = -math.inf
+    """When it was last used, by the monotonic clock."""
+
+
+class AsyncConnection(psycopg.AsyncConnection[Any]):
     """Says nothing when it is dropped open: nobody can close it once its event loop has ended."""
+
+    used_at = -math.inf
+    """When it was last used, by the monotonic clock."""
 
     def __del__(self, *_: Any) -> None:
         """Leave it to libpq, which closes the socket in the process that opened it, and in no other."""
+
+
+SyncPool: TypeAlias = ConnectionPool[Connection]
 
 
 class AsyncPool:
@@ -62,7 +79,7 @@ class AsyncPool:
                 pause = 0.05
                 while True:
                     try:
-                        return await _AsyncConnection.connect(self._conninfo, autocommit=True, **self._options)
+                        return await AsyncConnection.connect(self._conninfo, autocommit=True, **self._options)
                     except psycopg.OperationalError as error:
                         refused = error
                     await asyncio.sleep(pause)
@@ -88,7 +105,23 @@ class AsyncPool:
             await self._idle.pop().close()
 
 
+def _is_fresh(connection: Connection | AsyncConnection) -> bool:
+    """Tell, without a word to the server, that it answered a moment ago and has not hung up since."""
+    if time.monotonic() - connection.used_at > _STALE:
+        return False
+    unread = select.poll()
+    unread.register(connection.pgconn.socket, select.POLLIN)
+    return not unread.poll(0)
+
+
+def _check(connection: Connection) -> None:
+    if not _is_fresh(connection):
+        ConnectionPool.check_connection(connection)
+
+
 async def _answers(connection: AsyncConnection) -> bool:
+    if _is_fresh(connection):
+        return True
     try:
         await connection.execute("")
     except psycopg.Error:
@@ -118,12 +151,14 @@ class Pools:
             connection = pool.getconn()
         except PoolTimeout as error:
             raise self._unavailable(self._reason()) from error
-        with _lost(self._settings):
-            try:
-                with connection, _no_standby(connection):
-                    yield connection
-            finally:
-                pool.putconn(connection)
+        try:
+            yield connection
+        except psycopg.Error as error:
+            self._judge(connection, error)
+            raise
+        finally:
+            connection.used_at = time.monotonic()
+            pool.putconn(connection)
 
     @asynccontextmanager
     async def connection_async(self) -> AsyncIterator[psycopg.AsyncConnection[Any]]:
@@ -134,12 +169,14 @@ class Pools:
         except PoolTimeout as error:
             reason = str(error.__cause__).strip() if error.__cause__ else await asyncio.to_thread(self._reason)
             raise self._unavailable(reason) from error
-        with _lost(self._settings):
-            try:
-                with _no_standby(connection):
-                    yield connection
-            finally:
-                await pool.putconn(connection)
+        try:
+            yield connection
+        except psycopg.Error as error:
+            self._judge(connection, error)
+            raise
+        finally:
+            connection.used_at = time.monotonic()
+            await pool.putconn(connection)
 
     def close(self) -> None:
         """Close the synchronous pool; the next use opens one anew."""
@@ -161,8 +198,8 @@ class Pools:
                 self._sync = ConnectionPool(
                     **self._options(),
                     open=True,
-                    connection_class=psycopg.Connection[Any],
-                    check=ConnectionPool.check_connection,
+                    connection_class=Connection,
+                    check=_check,
                 )
             return self._sync
 
@@ -218,33 +255,25 @@ class Pools:
             )
         return DatabaseUnavailable(f"{waited} to {_where(self._settings)}: {reason}")
 
+    def _judge(self, connection: Connection | AsyncConnection, error: psycopg.Error) -> None:
+        """Raise DatabaseUnavailable when it is the connection that failed, and end it; return when it is the statement."""
+        if isinstance(error, psycopg.errors.ReadOnlySqlTransaction):
+            # Its server has become a standby: it would answer, and refuse every job, for ever.
+            connection.pgconn.finish()
+        # With an SQLSTATE of another class it is the statement that failed: a lock timeout, a full disk.
+        elif not isinstance(error, psycopg.OperationalError) or not (
+            error.sqlstate is None or error.sqlstate.startswith(("08", "57P"))
+        ):
+            return
+        raise DatabaseUnavailable(
+            f"the connection to {_where(self._settings)} was lost: {str(error).strip()}"
+        ) from error
+
     def _abandon(self) -> None:
         """In a forked child: keep the parent's pools from being closed or collected here, for their sockets are shared."""
         _abandoned.append((self._sync, list(self._by_loop.items())))
         # A thread of the parent's may have held the lock: it does not exist here.
         self._lock, self._sync, self._by_loop = threading.Lock(), None, WeakKeyDictionary()
-
-
-@contextmanager
-def _no_standby(connection: psycopg.Connection[Any] | AsyncConnection) -> Iterator[None]:
-    """End a connection whose server has become a standby: it would answer, and refuse every job, for ever."""
-    try:
-        yield
-    except psycopg.errors.ReadOnlySqlTransaction as error:
-        connection.pgconn.finish()
-        raise psycopg.OperationalError(str(error)) from error
-
-
-@contextmanager
-def _lost(settings: Settings) -> Iterator[None]:
-    """Name the loss of the connection."""
-    try:
-        yield
-    except psycopg.OperationalError as error:
-        # With an SQLSTATE of another class it is the statement that failed: a lock timeout, a full disk.
-        if error.sqlstate is None or error.sqlstate.startswith(("08", "57P")):
-            raise DatabaseUnavailable(f"the connection to {_where(settings)} was lost: {str(error).strip()}") from error
-        raise
 
 
 def _where(settings: Settings) -> str:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, Generic, Literal, ParamSpec, Protocol, TypeVar, cast, get_args
+from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple, ParamSpec, Protocol, TypeVar, cast, get_args
 
 from jobq.arguments import Arguments
 from jobq.backoff import Backoff
@@ -15,6 +15,7 @@ from jobq.config import Settings
 from jobq.errors import InvalidOption, TaskDefinitionError
 from jobq.jobs import (
     DEFAULT_KEY_PERIOD,
+    JobOptions,
     JobRef,
     JobSource,
     KeyHolds,
@@ -32,8 +33,7 @@ R = TypeVar("R")
 Isolation = Literal["thread", "process"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Inserted:
+class Inserted(NamedTuple):
     """What an insert did for one job. `id` is None when the key's holder is beyond the transaction's snapshot."""
 
     id: int | None
@@ -60,13 +60,13 @@ class _Enqueues(ABC, Generic[P, R]):
 
     @property
     @abstractmethod
-    def _bound(self) -> tuple[BaseTask[P, R], NewJob]:
-        """The task, and a job that has every option but no arguments."""
+    def _bound(self) -> tuple[BaseTask[P, R], JobOptions]:
+        """The task, and the options of its jobs."""
 
     def job(self, /, *args: P.args, **kwargs: P.kwargs) -> NewJob:
         """Return a job to insert later, with others, by ``JobQ.enqueue_many``."""
-        task, template = self._bound
-        return template.with_arguments(task.encode_arguments(args, kwargs))
+        task, options = self._bound
+        return NewJob.checked(options, task.encode_arguments(args, kwargs))
 
     def enqueue(self, connection: AnyConnection, /, *args: P.args, **kwargs: P.kwargs) -> JobRef[R]:
         """Insert a job on `connection`, inside its transaction: it runs if and when that commits.
@@ -104,11 +104,11 @@ class _Enqueues(ABC, Generic[P, R]):
 class TaskOptions(_Enqueues[P, R]):
     """A task with options for the jobs that it enqueues. Made by ``task.options(…)``; may be kept and used often."""
 
-    def __init__(self, task: BaseTask[P, R], template: NewJob) -> None:
-        self._pair = (task, template)
+    def __init__(self, task: BaseTask[P, R], options: JobOptions) -> None:
+        self._pair = (task, options)
 
     @property
-    def _bound(self) -> tuple[BaseTask[P, R], NewJob]:
+    def _bound(self) -> tuple[BaseTask[P, R], JobOptions]:
         return self._pair
 
     def __repr__(self) -> str:
@@ -150,7 +150,7 @@ class BaseTask(_Enqueues[P, R]):
             raise TaskDefinitionError(f"{self.name}: transactional={transactional!r}: give True or False")
         self.transactional = transactional
         try:
-            self._template = NewJob(
+            self._defaults = JobOptions(
                 task=self.name,
                 queue=queue,
                 priority=priority,
@@ -174,31 +174,31 @@ class BaseTask(_Enqueues[P, R]):
     @property
     def queue(self) -> str:
         """Queue of jobs enqueued without that option."""
-        return self._template.queue
+        return self._defaults.queue
 
     @property
     def priority(self) -> int:
         """Priority of jobs enqueued without that option."""
-        return self._template.priority
+        return self._defaults.priority
 
     @property
     def max_attempts(self) -> int:
         """How often jobs enqueued without that option are tried."""
-        return self._template.max_attempts
+        return self._defaults.max_attempts
 
     @property
     def timeout(self) -> float | None:
         """Seconds that an attempt of a job enqueued without that option may take."""
-        return self._template.timeout
+        return self._defaults.timeout
 
     @property
     def headers(self) -> Mapping[str, Any]:
         """Headers that every job of this task carries."""
-        return self._template.headers
+        return self._defaults.headers
 
     @property
-    def _bound(self) -> tuple[BaseTask[P, R], NewJob]:
-        return self, self._template
+    def _bound(self) -> tuple[BaseTask[P, R], JobOptions]:
+        return self, self._defaults
 
     def options(
         self,
@@ -238,7 +238,7 @@ class BaseTask(_Enqueues[P, R]):
             raise InvalidOption(f"key_period is for key_holds='period', not for {key_holds!r}: give one of them")
         if headers is not None:
             headers_json(headers)
-        own = self._template
+        own = self._defaults
         return TaskOptions(
             self,
             replace(
@@ -267,7 +267,7 @@ class BaseTask(_Enqueues[P, R]):
             inserted.id,
             created=inserted.created,
             replaced=inserted.replaced,
-            key=job.key,
+            key=job.options.key,
             source=self.app,
             decode=self._decode_result,
         )

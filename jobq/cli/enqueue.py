@@ -160,9 +160,9 @@ def _job_of_app(
 
 
 def _job_by_name(session: Session, name: str, arguments: Mapping[str, Any], options: Mapping[str, Any]) -> NewJob:
-    from jobq.jobs import NewJob
+    from jobq.jobs import JobOptions, NewJob
 
-    return NewJob(task=name, args_json=_encode(arguments, session.settings.max_args_bytes), **options)
+    return NewJob(JobOptions(task=name, **options), _encode(arguments, session.settings.max_args_bytes))
 
 
 def _encode(arguments: Mapping[str, Any], limit: int) -> str:

@@ -19,6 +19,8 @@ depends_on = None
 TABLES = ("audit", "chore", "worker", "queue", "job_key", "job_attempt", "job_history", "job")
 FUNCTIONS = (
     "enqueue(text, jsonb, text, integer, timestamptz, interval, text, text, interval, text, integer, interval, jsonb)",
+    "enqueue_one(text, jsonb, text, integer, timestamptz, double precision, integer, double precision, jsonb, text, text, "
+    "double precision, text)",
     "enqueue_keyed(text[], text[], text[], integer[], timestamptz[], double precision[], integer[], double precision[], "
     "text[], text[], text[], double precision[], text[])",
     "drop_partitions(text, interval)",

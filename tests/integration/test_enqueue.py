@@ -255,7 +255,7 @@ def test_bulk_keeps_the_order_with_and_without_keys(q: JobQ, conn: psycopg.Conne
     refs = q.enqueue_many(conn, jobs)
     rows = conn.execute("SELECT id, args->'order' FROM jobq.job").fetchall()
     assert dict(rows) == {ref.id: n for n, ref in enumerate(refs)}
-    assert [ref.key for ref in refs] == [job.key for job in jobs]
+    assert [ref.key for ref in refs] == [job.options.key for job in jobs]
     assert repr(refs[1]) == f"JobRef(id={refs[1].id}, created=True, key='k919')"
 
 

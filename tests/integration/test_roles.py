@@ -65,8 +65,8 @@ WANTED: dict[str, dict[str, set[str]]] = {
     },
 }  # fmt: skip
 FUNCTIONS = {
-    "producer": {"enqueue", "enqueue_keyed"},
-    "worker": {"enqueue", "enqueue_keyed", "make_partitions", "drop_partitions"},
+    "producer": {"enqueue", "enqueue_one", "enqueue_keyed"},
+    "worker": {"enqueue", "enqueue_one", "enqueue_keyed", "make_partitions", "drop_partitions"},
     "viewer": set(),
     "operator": set(),
 }

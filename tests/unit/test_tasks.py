@@ -30,6 +30,7 @@ from jobq import (
 )
 from jobq.app import load
 from jobq.current import use_current_job
+from jobq.jobs import JobOptions
 
 
 @pytest.fixture
@@ -64,13 +65,15 @@ def test_a_job_carries_what_the_task_and_its_options_say(q: JobQ) -> None:
     def send(order: int) -> None: ...
 
     assert send.job(5) == NewJob(
-        task="send",
-        args_json='{"order":5}',
-        queue="mail",
-        priority=7,
-        max_attempts=3,
-        timeout=60.0,
-        headers={"a": 1, "b": 1},
+        JobOptions(
+            task="send",
+            queue="mail",
+            priority=7,
+            max_attempts=3,
+            timeout=60.0,
+            headers={"a": 1, "b": 1},
+        ),
+        '{"order":5}',
     )
     at = datetime(2030, 1, 1, tzinfo=UTC)
     urgent = send.options(
@@ -85,20 +88,22 @@ def test_a_job_carries_what_the_task_and_its_options_say(q: JobQ) -> None:
         on_conflict="raise",
     )
     assert urgent.job(order=6) == NewJob(
-        task="send",
-        args_json='{"order":6}',
-        queue="fast",
-        priority=9,
-        max_attempts=1,
-        timeout=2.0,
-        headers={"a": 1, "b": 2},
-        run_at=at,
-        key="k",
-        key_period=3600.0,
-        on_conflict="raise",
+        JobOptions(
+            task="send",
+            queue="fast",
+            priority=9,
+            max_attempts=1,
+            timeout=2.0,
+            headers={"a": 1, "b": 2},
+            run_at=at,
+            key="k",
+            key_period=3600.0,
+            on_conflict="raise",
+        ),
+        '{"order":6}',
     )
-    assert send.options(delay=timedelta(seconds=90)).job(1).delay == 90
-    assert send.options(key="k", key_holds="until_started").job(1).key_holds == "until_started"
+    assert send.options(delay=timedelta(seconds=90)).job(1).options.delay == 90
+    assert send.options(key="k", key_holds="until_started").job(1).options.key_holds == "until_started"
 
 
 def test_transactional_is_a_truth(q: JobQ) -> None:
