@@ -7,7 +7,7 @@
 -- over the whole table once the plan is generic.
 -- Plan: Index Scan using job_claim_idx under LockRows and Limit; Index Scan using job_pkey; no Sort, no Seq Scan on job.
 -- The first row returned tells how many acknowledgements were accepted; then, as text, what cursor.py wants to know: the
--- time, the snapshot's bounds, and the lane (from 0), run_at and id of the last job where there were as many as wanted;
+-- time, the snapshot's bounds, how many transaction ids after 3 have been given out, and the lane (from 0), run_at and id of the last job where there were as many as wanted;
 -- then pairs of lane and number of jobs. The other rows are the claimed jobs.
 WITH finished AS (
     DELETE FROM {schema}.job AS job
@@ -64,6 +64,7 @@ WITH finished AS (
 )
 SELECT (SELECT count(*) FROM finished), NULL,
        concat_ws(' ', (extract(epoch FROM now()) * 1000000)::bigint, pg_snapshot_xmin(seen), pg_snapshot_xmax(seen),
+                 age('3'::xid),
                  (SELECT concat_ws(' ', lane, (extract(epoch FROM run_at) * 1000000)::bigint, id)
                   FROM heads OFFSET greatest(%(want)s - 1, 0) LIMIT 1)),
        (SELECT string_agg(concat_ws(' ', lane, jobs), ' ') FROM (SELECT lane, count(*) AS jobs FROM heads GROUP BY lane) AS lanes),

@@ -50,8 +50,9 @@ class Sight:
     """When the statement began, in microseconds."""
     xmin: int
     """Every transaction below this one had ended."""
-    xmax: int
-    """No transaction from this one on had begun to write."""
+    following: int
+    """The next transaction id: whoever had begun to write has one below. Not the snapshot's xmax, which is only the first id
+    after the last one that has *ended*: any number above it may be writing."""
     cut: int | None = None
     """The lane, by its place from 0, in which it had found as many jobs as it wanted; None: it read all lanes to their ends."""
     last: Position = BEGINNING
@@ -67,20 +68,20 @@ class Horizon:
         self.floor = 0
         """In microseconds; 0: nothing is known."""
         self._samples: deque[tuple[int, int]] = deque()
-        """(xmax, time), oldest first: those who had not begun to write at that time have ids from xmax on."""
+        """(next id, time), oldest first: those who had not begun to write at that time have ids from there on."""
         self._apart = 0
         """The least time between two samples: while a writer stays at it, they become more, and coarser."""
         self._last = 0
 
-    def saw(self, at: int, xmin: int, xmax: int) -> None:
-        """Take note of a snapshot's bounds, and of the time of the database just before it was taken."""
+    def saw(self, at: int, xmin: int, following: int) -> None:
+        """Take note of a snapshot's lower bound, the next transaction id, and the time of the database just before."""
         samples = self._samples
         if at < self._last:
             # The database's clock was set back: what comes has earlier times than what we know.
             samples.clear()
             self.floor = 0
         self._last = at
-        if xmax <= xmin:
+        if following <= xmin:
             # Nobody was writing.
             samples.clear()
             self.floor = max(self.floor, at - _MARGIN)
@@ -89,10 +90,10 @@ class Horizon:
             self.floor = max(self.floor, samples.popleft()[1] - _MARGIN)
         if not samples:
             self._apart = 0
-        elif samples[-1][0] == xmax:
+        elif samples[-1][0] == following:
             samples.pop()
         if not samples or at - samples[-1][1] >= self._apart:
-            samples.append((xmax, at))
+            samples.append((following, at))
         if len(samples) > _SAMPLES:
             self._apart = max(1000, 2 * self._apart)
             self._samples = deque(sample for place, sample in enumerate(samples) if place % 2 == 0)
@@ -186,7 +187,7 @@ class Cursor:
 
     def read(self, scan: Scan, sight: Sight) -> None:
         """Take note of what the claim saw that was made by `scan`."""
-        self._horizon.saw(sight.at, sight.xmin, sight.xmax)
+        self._horizon.saw(sight.at, sight.xmin, sight.following)
         floor = (self._horizon.floor, 0)
         for place, jobs in sight.counts:
             scan.lanes[place].claimed(sight.at, jobs)

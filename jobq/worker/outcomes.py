@@ -188,11 +188,13 @@ def claimed(first: tuple[Any, ...], rows: Sequence[tuple[Any, ...]], scan: Scan)
     """Return what the rows of advance.sql tell, `first` among them."""
     if not scan.queues:
         return Claimed(first[0])
-    at, xmin, xmax, *end = map(int, first[2].split())
+    at, xmin, xmax, given, *end = map(int, first[2].split())
+    # 32 bits of the next id; it is ahead of the snapshot.
+    following = xmax + ((given + 3 - xmax) & 0xFFFFFFFF)
     cut, last = (end[0], (end[1], end[2])) if end else (None, BEGINNING)
     counts = [*map(int, first[3].split())] if first[3] else []
     pairs = tuple(zip(counts[::2], counts[1::2], strict=True))
-    return Claimed(first[0], Sight(at=at, xmin=xmin, xmax=xmax, cut=cut, last=last, counts=pairs), rows)
+    return Claimed(first[0], Sight(at=at, xmin=xmin, following=following, cut=cut, last=last, counts=pairs), rows)
 
 
 def settle_parameters(

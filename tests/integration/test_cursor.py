@@ -84,6 +84,18 @@ async def test_a_job_whose_insert_was_held_open_is_found(database_url: str, jobs
     assert found == [held]
 
 
+async def test_a_job_whose_insert_was_held_open_is_found_though_nobody_else_wrote(
+    database_url: str, jobs: Jobs, claims: Claims
+) -> None:
+    with psycopg.connect(database_url) as slow:
+        held = apps.noop.enqueue(slow).id
+        jobs.connection.execute("SELECT pg_sleep(0.3)")
+        assert await claims.claim() == []
+        assert await claims.claim() == []
+        slow.commit()
+    assert await claims.claim() == [held]
+
+
 async def test_a_transaction_that_began_long_before_its_insert_hides_nothing(
     database_url: str, jobs: Jobs, claims: Claims
 ) -> None:

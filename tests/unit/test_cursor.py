@@ -33,6 +33,8 @@ class Model:
 
     now: int = START
     next_xid: int = 100
+    ended: int = 100
+    """The newest transaction that has ended."""
     next_id: int = 1
     writing: set[int] = field(default_factory=set)
     jobs: list[Job] = field(default_factory=list)
@@ -57,11 +59,13 @@ class Model:
 
     def commit(self, xid: int) -> None:
         self.writing.discard(xid)
+        self.ended = max(self.ended, xid)
 
     def claim(self, want: int, *, full: bool = False) -> list[Job]:
         scan = self.cursor.plan(["q"], [5], full=full)
         (since,) = scan.since
-        xmin = min(self.writing, default=self.next_xid + 1)
+        # As PostgreSQL takes snapshots: of what is above the newest that has ended they do not speak.
+        xmin = min((xid for xid in self.writing if xid <= self.ended), default=self.ended + 1)
         visible = sorted(
             (job for job in self.jobs if job.xid not in self.writing and not job.taken and job.run_at <= self.now),
             key=lambda job: job.position,
@@ -76,7 +80,7 @@ class Model:
         sight = Sight(
             at=self.now,
             xmin=xmin,
-            xmax=self.next_xid + 1,
+            following=self.next_xid + 1,
             cut=0 if cut else None,
             last=found[-1].position if cut else BEGINNING,
             counts=((0, len(found)),) if found else (),
@@ -149,6 +153,18 @@ def test_an_insert_held_open_is_found_though_others_were_claimed_after_it() -> N
     model.commit(slow)
     model.now += SECOND // 2
     assert model.claim(100) == [early]
+
+
+def test_an_insert_held_open_is_found_though_nobody_else_writes() -> None:
+    """The snapshots of that time do not know of it: nobody who came later has ended."""
+    model = Model()
+    slow = model.begin()
+    job = model.insert(slow)
+    for _ in range(10):
+        model.now += SECOND
+        assert model.claim(10) == []
+    model.commit(slow)
+    assert model.claim(10) == [job]
 
 
 def test_claims_do_not_walk_over_what_they_have_left_behind() -> None:
