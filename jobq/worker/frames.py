@@ -213,7 +213,7 @@ def decode_to_runner(body: bytes) -> ToRunner:
     return message
 
 
-def decode_from_runner(body: bytes) -> FromRunner:
+def decode_from_runner(body: bytes | memoryview) -> FromRunner:
     """Return the message in a body that a runner sent."""
     message: FromRunner = _from_runner.decode(body)
     return message

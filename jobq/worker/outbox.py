@@ -50,10 +50,11 @@ class Outbox:
         with self._lock:
             self._write(frames.encode(message), wait=True)
 
-    def put(self, outcome: Outcome, began: float, now: float, *, last: bool, relieved: bool) -> None:
+    def put(self, outcome: Outcome, began: float, now: float, *, last: bool) -> bool:
         """Add the outcome of an execution that began and ended at these times of time.monotonic().
 
-        `last`: nothing follows it at once. `relieved`: a thread is on its way that will flush.
+        `last`: nothing follows it at once. Returns whether it still lies here: unless someone is on the way who will flush,
+        `call` the writer.
         """
         outcomes = self._outcomes
         if not outcomes:
@@ -61,8 +62,8 @@ class Outbox:
         outcomes.append(outcome)
         if last or now - self._since >= _COLLECT or len(outcomes) >= _FRAME_OUTCOMES:
             self.flush()
-        elif not relieved:
-            self._call()
+            return False
+        return True
 
     def progress(self, job: Job, done: int, total: int | None) -> None:
         """Say how far a job is; its last word counts."""
@@ -71,7 +72,7 @@ class Outbox:
             first = not self._progress
             self._progress[job.id] = Progress(job.id, job.claims, done, total)
         if first:
-            self._call()
+            self.call()
 
     def flush(self) -> None:
         """Send what there is without waiting for the socket, or for another who is sending: the writer does that."""
@@ -79,7 +80,7 @@ class Outbox:
             return
         if not self._lock.acquire(blocking=False):
             # Who holds it may have looked before our outcome was there.
-            self._call()
+            self.call()
             return
         try:
             self._send_all(wait=False)
@@ -95,7 +96,8 @@ class Outbox:
             with self._lock:
                 self._send_all(wait=True)
 
-    def _call(self) -> None:
+    def call(self) -> None:
+        """Have the writer send what there is."""
         if not self._called:
             self._called = True
             self._calls.put(None)
@@ -128,7 +130,7 @@ class Outbox:
             return
         self._rest = data[sent:]
         if self._rest:
-            self._call()
+            self.call()
 
 
 def _frame(batch: list[Outcome]) -> bytes:

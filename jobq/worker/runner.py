@@ -19,6 +19,7 @@ import sys
 import threading
 import time
 import traceback
+from collections import deque
 from collections.abc import Coroutine
 from concurrent.futures import Future
 from contextvars import Context, copy_context
@@ -47,6 +48,8 @@ logger = logging.getLogger("jobq.runner")
 
 # Seconds between two beats of the pulse, which also watches the lease and the timeouts.
 _PULSE = 0.05
+# Seconds that a job may wait for an event loop that does not turn.
+_LOOP_PATIENCE = 1.0
 
 
 class Runner:
@@ -63,6 +66,8 @@ class Runner:
         """When the event loop was last asked for a sign of life, until it gives one."""
         self._executor: Executor
         self._stock: Stock
+        self._driven: deque[tuple[float, int, Given]] = deque()
+        """Jobs that the event loop is to begin, each since when and in its slot."""
 
     def run(self) -> int:
         """Import the application and serve until the socket closes. Returns an exit code."""
@@ -83,7 +88,7 @@ class Runner:
             self._spec.concurrency,
             # A transaction is begun and ended by a thread, which waits for the database.
             on_loop=frozenset(name for name, task in app.tasks.items() if task.is_async and not task.transactional),
-            drive=lambda begun: self._loop.call_soon_threadsafe(self._drive, begun),
+            drive=self._drive,
             flush=self._outbox.flush,
         )
         for slot in range(self._spec.concurrency):
@@ -119,6 +124,7 @@ class Runner:
             lag += 0.3 * (now - due - lag)
             due = now
             self._table.beat(now, max(lag, self._loop_lag(now)))
+            self._recall_driven(now - _LOOP_PATIENCE)
             for execution in list(self._running.values()):
                 if execution.deadline is not None and now >= execution.deadline:
                     execution.time_out()
@@ -127,7 +133,7 @@ class Runner:
         """Return for how long the event loop has owed its sign of life, in seconds; an idle one is left alone."""
         if (asked := self._loop_asked) is not None:
             return now - asked
-        if self._running:
+        if self._running or self._driven:
             self._loop_asked = now
             self._loop.call_soon_threadsafe(self._loop_turns)
         return 0.0
@@ -188,15 +194,40 @@ class Runner:
         self._put(outcome, began, time.monotonic())
 
     def _put(self, outcome: Outcome, began: float, now: float) -> None:
-        stock = self._stock
-        self._outbox.put(outcome, began, now, last=not stock, relieved=stock.called)
+        left = self._outbox.put(outcome, began, now, last=not self._stock)
+        # Looked at only now: a thread that was on its way a moment ago may have flushed before this outcome was there.
+        if left and not self._stock.called:
+            self._outbox.call()
 
     # --- jobs on the event loop --------------------
 
-    def _drive(self, begun: list[tuple[int, Given]]) -> None:
-        """Begin these jobs on the event loop, each in its slot."""
-        for slot, given in begun:
+    def _drive(self, driven: list[tuple[int, Given]]) -> None:
+        """Have the event loop begin these jobs, each in its slot."""
+        now = time.monotonic()
+        self._driven.extend((now, slot, given) for slot, given in driven)
+        self._loop.call_soon_threadsafe(self._begin_driven)
+
+    def _begin_driven(self) -> None:
+        if (driven := self._next_driven()) is not None:
+            _, slot, given = driven
             self._begin(slot, given)
+        if self._driven:
+            # Not at once: should that one not let the loop turn, what follows can still be given back.
+            self._loop.call_soon(self._begin_driven)
+
+    def _recall_driven(self, before: float) -> None:
+        """Give back what the event loop was to begin `before` this time and has not: a coroutine holds it up."""
+        while self._driven and self._driven[0][0] < before and (driven := self._next_driven()) is not None:
+            now, (_, slot, given) = time.monotonic(), driven
+            self._put(unstarted(given[2]), now, now)
+            if (after := self._stock.after(slot)) is not None:
+                self._drive([(slot, after)])
+
+    def _next_driven(self) -> tuple[float, int, Given] | None:
+        try:
+            return self._driven.popleft()
+        except IndexError:
+            return None
 
     def _begin(self, slot: int, given: Given | None) -> None:
         """Begin this job in `slot`, or the next one that was not taken back, until the slot is not the loop's any more."""
