@@ -68,6 +68,8 @@ class Runner:
         self._stock: Stock
         self._driven: deque[tuple[float, int, Given]] = deque()
         """Jobs that the event loop is to begin, each since when and in its slot."""
+        self._beginning = False
+        """Whether the loop is about to begin the first of them."""
 
     def run(self) -> int:
         """Import the application and serve until the socket closes. Returns an exit code."""
@@ -205,14 +207,18 @@ class Runner:
         """Have the event loop begin these jobs, each in its slot."""
         now = time.monotonic()
         self._driven.extend((now, slot, given) for slot, given in driven)
-        self._loop.call_soon_threadsafe(self._begin_driven)
+        if not self._beginning:
+            self._beginning = True
+            self._loop.call_soon_threadsafe(self._begin_driven)
 
     def _begin_driven(self) -> None:
         if (driven := self._next_driven()) is not None:
             _, slot, given = driven
             self._begin(slot, given)
+        self._beginning = False
         if self._driven:
-            # Not at once: should that one not let the loop turn, what follows can still be given back.
+            # After that one's first step: should it not let the loop turn, what follows can still be given back.
+            self._beginning = True
             self._loop.call_soon(self._begin_driven)
 
     def _recall_driven(self, before: float) -> None:
