@@ -25,6 +25,7 @@ from jobq.errors import InvalidArguments, ResultError, TaskDefinitionError
 
 _CONFIG = ConfigDict(extra="forbid", val_json_bytes="base64", ser_json_bytes="base64")
 _RESULT = "result"
+_NOTHING = b"null"
 
 # Below what Python reads of one number: 4,300 digits.
 _SHORT = 4096
@@ -44,6 +45,7 @@ class Arguments:
         self._function = function
         self._local_names = local_names
         self._signature = _signature(task, function)
+        self._needed = any(p.default is p.empty for p in self._signature.parameters.values())
         self._positional = [p.name for p in self._signature.parameters.values() if p.kind is p.POSITIONAL_OR_KEYWORD]
         try:
             _ = self._parameters, self._returned
@@ -79,6 +81,8 @@ class Arguments:
 
     def decode(self, raw: bytes | str) -> dict[str, Any]:
         """Return stored arguments as keyword arguments of the function. Raises InvalidArguments naming the parameter."""
+        if raw == b"{}" and not self._needed:
+            return {}
         try:
             return self._parameters.parse(raw)
         except ValidationError as error:
@@ -86,6 +90,8 @@ class Arguments:
 
     def encode_result(self, value: Any, limit: int) -> bytes:
         """Return the JSON of what the function returned. Raises ResultError when it cannot be stored."""
+        if value is None and self._returns_nothing and limit >= len(_NOTHING):
+            return _NOTHING
         what = f"{self._task}: result"
         try:
             checked = self._returned.validate({_RESULT: value})
@@ -114,6 +120,12 @@ class Arguments:
     @cached_property
     def _returned(self) -> _Fields:
         return self._build({_RESULT: (self._resolve("return", self._signature.return_annotation), True)})
+
+    @cached_property
+    def _returns_nothing(self) -> bool:
+        """Whether None is what it may return, with nothing to check or to convert."""
+        hint = self._resolve("return", self._signature.return_annotation)
+        return hint is Any or hint is type(None)
 
     def _build(self, hints: Mapping[str, tuple[Any, bool]]) -> _Fields:
         try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from contextvars import ContextVar
+from contextvars import ContextVar, Token
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Protocol
@@ -106,22 +106,45 @@ class CurrentJob:
         return self.transaction
 
 
-_current: ContextVar[CurrentJob] = ContextVar("jobq_current_job")
+class _Lazy:
+    """A current job that is made when it is first asked for: most tasks never do."""
+
+    __slots__ = ("job", "make")
+
+    def __init__(self, make: Callable[[], CurrentJob]) -> None:
+        self.make = make
+        self.job: CurrentJob | None = None
+
+
+_current: ContextVar[_Lazy] = ContextVar("jobq_current_job")
 
 
 def current_job() -> CurrentJob:
     """Return the job that is being run. Raises NoCurrentJob outside of a task that a worker runs."""
     try:
-        return _current.get()
+        lazy = _current.get()
     except LookupError:
         raise NoCurrentJob("no job is being run here: current_job() is for tasks that a worker runs") from None
+    if lazy.job is None:
+        lazy.job = lazy.make()
+    return lazy.job
+
+
+def set_current_job(make: Callable[[], CurrentJob]) -> Token[_Lazy]:
+    """Let `current_job` return what `make` makes, in this thread or asyncio task, until `reset_current_job`."""
+    return _current.set(_Lazy(make))
+
+
+def reset_current_job(token: Token[_Lazy]) -> None:
+    """Let `current_job` return what it did before `set_current_job` returned `token`."""
+    _current.reset(token)
 
 
 @contextmanager
 def use_current_job(job: CurrentJob) -> Iterator[None]:
     """Let `current_job` return `job` inside the with block, in this thread or asyncio task."""
-    token = _current.set(job)
+    token = set_current_job(lambda: job)
     try:
         yield
     finally:
-        _current.reset(token)
+        reset_current_job(token)

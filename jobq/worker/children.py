@@ -12,17 +12,20 @@ import sys
 import time
 from asyncio.subprocess import Process
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import TypeVar
 from uuid import UUID
 
 import msgspec
 
 from jobq.worker import frames, stacks
-from jobq.worker.frames import CancelJobs, FromRunner, Job, Run, ToRunner
+from jobq.worker.frames import CancelJobs, FromRunner, Job, Recorded, Run, Setback, Success, ToRunner
+from jobq.worker.line import Line
 from jobq.worker.slots import SETTLED, SlotTable, Started
 from jobq.worker.spec import Spec
 
 logger = logging.getLogger("jobq.worker")
+
+OutcomeT = TypeVar("OutcomeT", Success, Setback, Recorded)
 
 # A runner that has ended can have left its end of the socket to a process that it forked. Once it is dead, what it wrote
 # lies in our buffers: when nothing has come for this long, nothing will.
@@ -36,8 +39,7 @@ LATE = 0.12
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
-@dataclass(slots=True, kw_only=True)
-class Held:
+class Held(msgspec.Struct, gc=False):
     """A job that a runner has, since when (time.monotonic()), and its serial: the how-manieth it was given."""
 
     job: Job
@@ -77,15 +79,14 @@ class Child:
         """Since when it does not react, as last observed."""
         self._serial = 0
         self._revoked_at: float | None = None
-        self._heard = 0
         self._spec = spec
         self._on_message = on_message
         self._on_exit = on_exit
         self._table = SlotTable.create(spec.concurrency)
         self._process: Process | None = None
-        self._writer: asyncio.StreamWriter | None = None
-        self._unsent: list[bytes] = []
-        """Frames from before the socket was there."""
+        self._line: Line | None = None
+        self._unsent: list[ToRunner] = []
+        """What was said before the socket was there."""
         self._watch: asyncio.Task[None] | None = None
 
     @property
@@ -115,7 +116,7 @@ class Child:
 
     async def _live(self) -> None:
         try:
-            reader = await self._start()
+            line = await self._start()
         except Exception as error:
             # Not only OSError: a machine without room for another thread raises RuntimeError. A runner whose end nobody
             # hears of would keep its jobs and its place for ever.
@@ -124,9 +125,9 @@ class Child:
             await asyncio.sleep(1)
             self._on_exit(self, 71)  # EX_OSERR
             return
-        await self._listen(reader)
+        await self._listen(line)
 
-    async def _start(self) -> asyncio.StreamReader:
+    async def _start(self) -> Line:
         ours, theirs = socket.socketpair()
         try:
             for end in (ours, theirs):
@@ -142,7 +143,10 @@ class Child:
                     stdin=asyncio.subprocess.DEVNULL,
                     env={**os.environ, "JOBQ_RUNNER": msgspec.json.encode(spec).decode()},
                 )
-            reader, self._writer = await asyncio.open_connection(sock=ours, limit=1 << 20)
+            ours.setblocking(False)
+            _, line = await asyncio.get_running_loop().create_connection(
+                lambda: Line(lambda message: self._on_message(self, message), self._no_frame), sock=ours
+            )
         except BaseException:
             # Without it, a process that has started ends as well.
             ours.close()
@@ -151,10 +155,11 @@ class Child:
             theirs.close()
         if self.killed_for is not None:
             self.kill(self.killed_for)
-        for frame in self._unsent:
-            self._writer.write(frame)
+        self._line = line
+        for message in self._unsent:
+            line.tell(message)
         self._unsent.clear()
-        return reader
+        return line
 
     def begin(self, now: float) -> None:
         """It is ready: what it was given before has waited for nothing until now."""
@@ -162,9 +167,9 @@ class Child:
         for held in self.jobs.values():
             held.since = now
 
-    async def _listen(self, reader: asyncio.StreamReader) -> None:
+    async def _listen(self, line: Line) -> None:
         assert self._process is not None
-        hearing = asyncio.create_task(self._hear(reader))
+        hearing = asyncio.create_task(line.over.wait())
         ending = asyncio.create_task(self._process.wait())
         await asyncio.wait({hearing, ending}, return_when=asyncio.FIRST_COMPLETED)
         if not ending.done() and not (await asyncio.wait({ending}, timeout=5))[0]:
@@ -172,37 +177,27 @@ class Child:
         status = await ending
         # Every outcome that was sent is heard; only then judge the rest.
         heard, until = -1, time.monotonic() + LAST_WORDS * 25
-        while not hearing.done() and heard != self._heard and time.monotonic() < until:
-            heard = self._heard
+        while not hearing.done() and heard != line.heard and time.monotonic() < until:
+            heard = line.heard
             await asyncio.wait({hearing}, timeout=LAST_WORDS)
         hearing.cancel()
         await asyncio.gather(hearing, return_exceptions=True)
-        if self._writer is not None:
-            self._writer.close()
+        line.close()
         self._on_exit(self, status)
 
-    async def _hear(self, reader: asyncio.StreamReader) -> None:
-        try:
-            while True:
-                size = frames.length(await reader.readexactly(frames.LENGTH_SIZE))
-                message = frames.decode_from_runner(await reader.readexactly(size))
-                self._heard += 1
-                self._on_message(self, message)
-        except (asyncio.IncompleteReadError, ConnectionError):
-            pass
-        except Exception:
-            # User code can write to any descriptor of its process, ours included.
-            logger.exception("a runner sent what is no frame", extra={"pid": self.pid})
-            self.to_blame = True
-            self.kill("it sent what is no frame")
+    def _no_frame(self, error: Exception) -> None:
+        # User code can write to any descriptor of its process, ours included.
+        logger.error("a runner sent what is no frame", exc_info=error, extra={"pid": self.pid})
+        self.to_blame = True
+        self.kill("it sent what is no frame")
 
     def send(self, jobs: list[Job], worker: UUID, now: float) -> None:
         """Give it `jobs`, claimed in the name of `worker`. They count as held from here on, lives it to read them or not."""
         self.given += len(jobs)
         first = self._serial + 1
-        for self._serial, job in enumerate(jobs, first):
-            self.jobs[job.id] = Held(job=job, since=now, serial=self._serial)
-        for batch in frames.batches(jobs, lambda job: len(job.args) + len(job.headers)):
+        self._serial += len(jobs)
+        self.jobs.update({job.id: Held(job, now, serial) for serial, job in enumerate(jobs, first)})
+        for batch in frames.batches(jobs, _job_size):
             self._tell(Run(first, worker, batch))
             first += len(batch)
 
@@ -234,19 +229,21 @@ class Child:
         self._tell(CancelJobs(ids, stopping))
 
     def _tell(self, message: ToRunner) -> None:
-        if self._writer is None:
-            self._unsent.append(frames.encode(message))
-        elif not self._writer.is_closing():
-            self._writer.write(frames.encode(message))
+        if self._line is None:
+            self._unsent.append(message)
+        else:
+            self._line.tell(message)
 
-    def take(self, job_id: int, claims: int) -> Job | None:
-        """Return the held job that has ended, and hold it no longer; None for one that is not held (any more)."""
-        held = self.jobs.get(job_id)
-        if held is None or held.job.claims != claims:
-            return None
-        del self.jobs[job_id]
+    def take(self, outcomes: list[OutcomeT]) -> list[OutcomeT]:
+        """Return those of `outcomes` whose jobs are held, and hold these no longer."""
+        jobs, taken = self.jobs, []
+        for outcome in outcomes:
+            held = jobs.get(outcome.id)
+            if held is not None and held.job.claims == outcome.claims:
+                del jobs[outcome.id]
+                taken.append(outcome)
         self._rest(time.monotonic())
-        return held.job
+        return taken
 
     def _rest(self, now: float) -> None:
         if not self.jobs:
@@ -293,8 +290,8 @@ class Child:
         """End it in good order; it has no jobs."""
         self.dismissed = True
         self.killed_for = self.killed_for or reason
-        if self._writer is not None:
-            self._writer.close()
+        if self._line is not None:
+            self._line.close()
 
     def dump_stacks(self) -> None:
         """Have it print what it is doing to standard error."""
@@ -311,7 +308,7 @@ class Child:
 
     async def stop(self) -> None:
         """Close the socket, which ends an idle runner, and wait for its end."""
-        if self._writer is not None:
+        if self._line is not None:
             self.dismiss("the worker stops")
         else:
             self.kill("the worker stops")
@@ -321,3 +318,7 @@ class Child:
             except TimeoutError:
                 self.kill("it did not end with its socket")
         await self.closed()
+
+
+def _job_size(job: Job) -> int:
+    return len(job.args) + len(job.headers)

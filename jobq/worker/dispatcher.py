@@ -72,7 +72,7 @@ class Dispatcher:
         """
         self._pool = RunnerPool(
             self._options,
-            on_success=lambda success: self._advance.ended.succeeded(success),  # noqa: PLW0108  (it is made below)
+            on_success=lambda successes: self._advance.ended.succeeded(successes),  # noqa: PLW0108  (it is made below)
             on_setback=lambda setback: self._advance.ended.set_back(setback),  # noqa: PLW0108  (it is made below)
             on_recorded=lambda recorded: self._advance.ended.recorded(recorded),  # noqa: PLW0108  (it is made below)
             on_ready=lambda: self._advance.ready(),  # noqa: PLW0108  (it is made below)

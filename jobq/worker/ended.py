@@ -54,11 +54,11 @@ class Ended:
         """Whether something can be written now."""
         return bool(self.successes or self.setbacks or self._look_aside)
 
-    def succeeded(self, success: Success) -> None:
-        """A runner reports a success."""
+    def succeeded(self, successes: list[Success]) -> None:
+        """A runner reports successes."""
         if self._metrics is not None:
-            self._metrics.ended(success)
-        self.successes.append(success)
+            self._metrics.succeeded(successes)
+        self.successes += successes
         self._one_more()
 
     def set_back(self, setback: Setback) -> None:

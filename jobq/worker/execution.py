@@ -10,16 +10,16 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from typing import Any, NoReturn
 from uuid import UUID
+
+import msgspec
 
 from jobq.errors import TimedOut
 from jobq.worker.frames import Job
 
 
-@dataclass(slots=True, kw_only=True)
-class Execution:
+class Execution(msgspec.Struct, kw_only=True, eq=False):
     """An execution under way: what may be asked of it from other threads."""
 
     job: Job
@@ -38,7 +38,7 @@ class Execution:
     _thread: int | None = None
     _struck: bool = False
     """Whether TimedOut was sent to the thread."""
-    _lock: threading.Lock = field(default_factory=threading.Lock)
+    _lock: threading.Lock = msgspec.field(default_factory=threading.Lock)
 
     def cancel(self, *, stopping: bool) -> None:
         """Tell the task that it should stop. Told again, it is not interrupted again: it may be cleaning up."""
@@ -114,6 +114,13 @@ class Execution:
     def call(self, function: Callable[..., Any], arguments: Mapping[str, Any]) -> Any:
         """Call a task's function in this thread, where TimedOut can hit it, and only it."""
         process = os.getpid()
+        if self.job.timeout is None:
+            # Nothing will hit it.
+            try:
+                return function(**arguments)
+            finally:
+                if os.getpid() != process:
+                    end_fork(sys.exc_info()[1])
         try:
             with self._lock:
                 if self.timed_out:

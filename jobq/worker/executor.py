@@ -14,11 +14,12 @@ import traceback
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any, Protocol
 
 import msgspec
 
-from jobq.current import CurrentJob, JobTransaction, use_current_job
+from jobq.current import CurrentJob, JobTransaction, reset_current_job, set_current_job
 from jobq.errors import Cancel, Fail, InvalidArguments, ResultError, Snooze, TimedOut, TransactionEnded
 from jobq.tasks import BaseTask
 from jobq.worker.execution import Execution, end_fork
@@ -73,10 +74,7 @@ class Executor:
         job = execution.job
         task = self.tasks.get(job.task)
         if task is None:
-            near = difflib.get_close_matches(job.task, self.tasks, n=3)
-            hint = f" (there is {', '.join(map(repr, near))})" if near else ""
-            message = f"no task {job.task!r} here{hint}: it waits for a worker whose application has it"
-            return Setback(job.id, job.claims, Ending.RELEASE, delay=UNKNOWN_TASK_DELAY, message=message)
+            return self._unknown(job)
         transaction: Transaction | None = None
         try:
             arguments = task.decode_arguments(job.args)
@@ -85,11 +83,14 @@ class Executor:
                     transaction = self.transactions.begin(execution, is_async=task.is_async)
                 except Exception as error:
                     return _no_transaction(job, error)
-            with use_current_job(self._current(execution, transaction)):
+            token = set_current_job(partial(self._current, execution, transaction, started))
+            try:
                 if task.is_async:
                     value = self.run_coroutine(execution, _within(execution, task.function(**arguments)))
                 else:
                     value = execution.call(task.function, arguments)
+            finally:
+                reset_current_job(token)
             result = task.encode_result(value, self.max_result_bytes)
             if transaction is not None:
                 return transaction.succeed(result, time.monotonic() - started)
@@ -100,8 +101,45 @@ class Executor:
             return self._setback(execution, task, error, time.monotonic() - started)
         return Success(job.id, job.claims, result, time.monotonic() - started)
 
-    def _current(self, execution: Execution, transaction: Transaction | None) -> CurrentJob:
+    async def execute_async(self, execution: Execution, started: float) -> Outcome:
+        """Run the job of an async task without a transaction to its end, in an asyncio task and a context of its own.
+
+        Returns an outcome whatever user code does, but for a cancellation before the first step: see `cancelled`.
+        """
         job = execution.job
+        task = self.tasks[job.task]
+        process = os.getpid()
+        try:
+            arguments = task.decode_arguments(job.args)
+            set_current_job(partial(self._current, execution, None, started))
+            if job.timeout is None:
+                value = await task.function(**arguments)
+            else:
+                value = await _in_time(execution, task.function(**arguments))
+            result = task.encode_result(value, self.max_result_bytes)
+        except BaseException as error:
+            # SystemExit too, which would end the loop.
+            if os.getpid() != process:
+                end_fork(error)
+            return self._setback(execution, task, error, time.monotonic() - started)
+        if os.getpid() != process:
+            end_fork(None)
+        return Success(job.id, job.claims, result, time.monotonic() - started)
+
+    def cancelled(self, execution: Execution, started: float) -> Outcome:
+        """Return the outcome of a job whose coroutine was cancelled before its first step."""
+        task = self.tasks[execution.job.task]
+        return self._setback(execution, task, asyncio.CancelledError(), time.monotonic() - started)
+
+    def _unknown(self, job: Job) -> Setback:
+        near = difflib.get_close_matches(job.task, self.tasks, n=3)
+        hint = f" (there is {', '.join(map(repr, near))})" if near else ""
+        message = f"no task {job.task!r} here{hint}: it waits for a worker whose application has it"
+        return Setback(job.id, job.claims, Ending.RELEASE, delay=UNKNOWN_TASK_DELAY, message=message)
+
+    def _current(self, execution: Execution, transaction: Transaction | None, started: float) -> CurrentJob:
+        job = execution.job
+        left = None if job.timeout is None else started + job.timeout - time.monotonic()
         return CurrentJob(
             id=job.id,
             task=job.task,
@@ -109,7 +147,7 @@ class Executor:
             attempt=job.attempt,
             max_attempts=job.max_attempts,
             headers=_decode_headers(job.headers),
-            deadline=None if job.timeout is None else datetime.now(UTC) + timedelta(seconds=job.timeout),
+            deadline=None if left is None else datetime.now(UTC) + timedelta(seconds=left),
             is_cancelled=lambda: execution.cancelled or execution.timed_out,
             report_progress=lambda done, total: self.report_progress(job, done, total),
             transaction=transaction,

@@ -7,7 +7,7 @@ and results pass as bytes that the dispatcher never parses.
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from enum import IntEnum
 from typing import TypeVar
 from uuid import UUID
@@ -168,18 +168,20 @@ def head(items: list[T], size: Callable[[T], int], most: int) -> list[T]:
     return items[:most]
 
 
-def batches(items: Iterable[T], size: Callable[[T], int]) -> Iterator[list[T]]:
-    """Yield `items` in lists of at most BATCH_BYTES each (or of one item), by what `size` says of them, in order."""
-    batch: list[T] = []
+def batches(items: list[T], size: Callable[[T], int]) -> list[list[T]]:
+    """Return `items` in lists of at most BATCH_BYTES each (or of one item), by what `size` says of them, in order."""
+    sizes = list(map(size, items))
+    if sum(sizes) <= BATCH_BYTES:
+        return [items] if items else []
+    found: list[list[T]] = []
     total = 0
-    for item in items:
-        total += size(item)
-        if batch and total > BATCH_BYTES:
-            yield batch
-            batch, total = [], size(item)
-        batch.append(item)
-    if batch:
-        yield batch
+    for item, bytes_ in zip(items, sizes, strict=True):
+        if not found or total + bytes_ > BATCH_BYTES:
+            found.append([])
+            total = 0
+        found[-1].append(item)
+        total += bytes_
+    return found
 
 
 def outcome_size(outcome: Success | Setback | Recorded) -> int:
@@ -211,7 +213,7 @@ def decode_to_runner(body: bytes) -> ToRunner:
     return message
 
 
-def decode_from_runner(body: bytes) -> FromRunner:
+def decode_from_runner(body: bytes | memoryview) -> FromRunner:
     """Return the message in a body that a runner sent."""
     message: FromRunner = _from_runner.decode(body)
     return message

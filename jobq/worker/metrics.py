@@ -83,26 +83,40 @@ class Metrics:
         for job in jobs:
             self._under_way[job.id, job.claims] = self._labels_of(job.task, job.queue)
 
-    def ended(self, outcome: Success | Setback) -> None:
-        """An execution has ended, by its runner's word or by our judgement."""
-        if (labels := self._under_way.pop((outcome.id, outcome.claims), None)) is None:
+    def succeeded(self, successes: Iterable[Success]) -> None:
+        """Executions have succeeded, by their runner's word."""
+        numbers: dict[tuple[str, str], int] = {}
+        for success in successes:
+            if (labels := self._under_way.pop((success.id, success.claims), None)) is not None:
+                numbers[labels] = numbers.get(labels, 0) + 1
+                self._took(labels[0], success.seconds)
+        for labels, number in numbers.items():
+            self._count(labels, "succeeded", number)
+
+    def ended(self, setback: Setback) -> None:
+        """An execution has ended otherwise, by its runner's word or by our judgement."""
+        if (labels := self._under_way.pop((setback.id, setback.claims), None)) is None:
             return
-        if isinstance(outcome, Success):
-            name = "succeeded"
-        elif outcome.recorded == "timeout":
+        if setback.recorded == "timeout":
             name = "timed_out"
-        elif outcome.recorded == "crashed":
+        elif setback.recorded == "crashed":
             name = "crashed"
         else:
-            name = _OUTCOMES[outcome.ending]
+            name = _OUTCOMES[setback.ending]
+        self._count(labels, name, 1)
+        if setback.seconds is not None:
+            self._took(labels[0], setback.seconds)
+
+    def _count(self, labels: tuple[str, str], name: str, number: int) -> None:
         key = (*labels, name)
         if (counter := self._counters.get(key)) is None:
             counter = self._counters[key] = self._executions.labels(*key)
-        counter.inc()
-        if outcome.seconds is not None:
-            if (histogram := self._histograms.get(labels[0])) is None:
-                histogram = self._histograms[labels[0]] = self._seconds.labels(labels[0])
-            histogram.observe(outcome.seconds)
+        counter.inc(number)
+
+    def _took(self, task: str, seconds: float) -> None:
+        if (histogram := self._histograms.get(task)) is None:
+            histogram = self._histograms[task] = self._seconds.labels(task)
+        histogram.observe(seconds)
 
     def forget(self) -> None:
         """The executions under way are no longer ours: how they end is another worker's to count."""

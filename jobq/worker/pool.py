@@ -8,6 +8,7 @@ import random
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
+from heapq import heapify, heappop, heapreplace
 from uuid import UUID
 
 from jobq.backoff import Backoff
@@ -49,7 +50,7 @@ class RunnerPool:
         self,
         options: WorkerOptions,
         *,
-        on_success: Callable[[Success], None],
+        on_success: Callable[[list[Success]], None],
         on_setback: Callable[[Setback], None],
         on_recorded: Callable[[Recorded], None],
         on_progress: Callable[[Progress], None],
@@ -65,6 +66,8 @@ class RunnerPool:
         self._children: list[Child] = []
         self._solos = Solos(options.isolated, options.max_jobs_per_runner, lambda: self._hire(1))
         self._facts: dict[str, TaskFacts] = {}
+        self._isolated: frozenset[str] = frozenset()
+        """The tasks whose jobs run in a process of their own."""
         self._deaths = 0
         """Runners that died before they were ready, since one was."""
         self._leaving = False
@@ -173,12 +176,10 @@ class RunnerPool:
     def give(self, jobs: Iterable[Job], worker: UUID) -> None:
         """Hand jobs, claimed in the name of `worker`, to the runners: the least loaded first, those slow to react last."""
         now = time.monotonic()
-        alone: list[Job] = []
         others: list[Job] = []
+        alone: list[Job] = []
         for job in jobs:
-            facts = self._facts.get(job.task)
-            suspect = job.crashes >= QUARANTINE_AFTER or (facts is not None and facts.isolated)
-            (alone if suspect else others).append(job)
+            (alone if job.crashes >= QUARANTINE_AFTER or job.task in self._isolated else others).append(job)
         if alone:
             self._solos.give(alone, worker, now)
         ready = [child for child in self._children if child.ready]
@@ -189,16 +190,22 @@ class RunnerPool:
             return
         shares: list[list[Job]] = [[] for _ in ready]
         # A slow runner counts as one whose slots are full: it comes after those that have some free.
-        loads = [len(child.jobs) + (child.slots if child.slow else 0) for child in ready]
-        allowed = [float("inf") if limit is None else limit - child.given for child in ready]
+        loads = [
+            (len(child.jobs) + (child.slots if child.slow else 0), index)
+            for index, child in enumerate(ready)
+            if limit is None or child.given < limit
+        ]
+        heapify(loads)
         for job in others:
-            index = min((i for i, left in enumerate(allowed) if left > 0), key=loads.__getitem__, default=None)
-            if index is None:
+            if not loads:
                 self._on_setback(verdicts.unstarted(job))
                 continue
+            load, index = loads[0]
             shares[index].append(job)
-            loads[index] += 1
-            allowed[index] -= 1
+            if limit is not None and len(shares[index]) + ready[index].given >= limit:
+                heappop(loads)
+            else:
+                heapreplace(loads, (load + 1, index))
         for child, share in zip(ready, shares, strict=True):
             if share:
                 child.send(share, worker, now)
@@ -206,14 +213,13 @@ class RunnerPool:
     def _hear(self, child: Child, message: FromRunner) -> None:
         match message:
             case Outcomes(successes, setbacks, recorded):
-                for success in successes:
-                    if child.take(success.id, success.claims) is not None:
-                        self._on_success(success)
-                for setback in setbacks:
-                    if child.take(setback.id, setback.claims) is not None:
+                if succeeded := child.take(successes):
+                    self._on_success(succeeded)
+                if setbacks:
+                    for setback in child.take(setbacks):
                         self._on_setback(setback)
-                for record in recorded:
-                    if child.take(record.id, record.claims) is not None:
+                if recorded:
+                    for record in child.take(recorded):
                         self._on_recorded(record)
                 if child in self._solos.children:
                     self._solos.assign(time.monotonic())
@@ -222,6 +228,7 @@ class RunnerPool:
             case Hello(tasks):
                 child.begin(time.monotonic())
                 self._facts = {task.name: task for task in tasks}
+                self._isolated = frozenset(task.name for task in tasks if task.isolated)
                 self.queues = sorted({task.queue for task in tasks})
                 self.tasks = [task.name for task in tasks]
                 self._deaths = 0

@@ -1,8 +1,8 @@
 """The runner: a process that imports the application and executes its jobs. `python -m jobq.worker.runner` by a dispatcher.
 
-Threads, so that none waits for another: the main thread runs the event loop of async tasks; one reader takes frames from
-the dispatcher; one writer sends what has ended, as many outcomes a frame as there are; each slot executes one job at a
-time. User code can hang every one of its slots without delaying the dispatcher, which watches the slot table from outside.
+Threads, so that none waits for another: the main thread runs the event loop, which executes the jobs of async tasks; one
+reader takes frames from the dispatcher; each slot executes one job at a time; one writer sends what has ended where those
+cannot. User code can hang every one of its slots without delaying the dispatcher, which watches the slot table from outside.
 The runner ends when its socket closes: a dispatcher that is gone has no use for results.
 """
 
@@ -19,12 +19,12 @@ import sys
 import threading
 import time
 import traceback
+from collections import deque
 from collections.abc import Coroutine
 from concurrent.futures import Future
-from contextvars import copy_context
-from queue import Empty, SimpleQueue
+from contextvars import Context, copy_context
+from functools import partial
 from typing import Any, NoReturn
-from uuid import UUID
 
 import msgspec
 
@@ -34,32 +34,22 @@ from jobq.errors import TimedOut
 from jobq.tasks import BaseTask
 from jobq.worker import frames, stacks
 from jobq.worker.execution import Execution
-from jobq.worker.executor import Executor, Outcome
-from jobq.worker.frames import (
-    CancelJobs,
-    Hello,
-    ImportFailed,
-    Job,
-    Outcomes,
-    Progress,
-    Recorded,
-    Run,
-    Setback,
-    TaskFacts,
-    outcome_size,
-)
+from jobq.worker.executor import Executor
+from jobq.worker.frames import CancelJobs, Hello, ImportFailed, Run, TaskFacts
+from jobq.worker.outbox import Outbox, Outcome
 from jobq.worker.slots import SlotTable
 from jobq.worker.spec import Spec
+from jobq.worker.stock import Given, Stock
 from jobq.worker.texts import clean
 from jobq.worker.transaction import Transactions
 from jobq.worker.verdicts import unstarted
 
 logger = logging.getLogger("jobq.runner")
 
-# Most outcomes in one frame.
-_FRAME_OUTCOMES = 500
 # Seconds between two beats of the pulse, which also watches the lease and the timeouts.
 _PULSE = 0.05
+# Seconds that a job may wait for an event loop that does not turn.
+_LOOP_PATIENCE = 1.0
 
 
 class Runner:
@@ -69,42 +59,47 @@ class Runner:
         self._connection = connection
         self._table = table
         self._spec = spec
-        self._inbox: SimpleQueue[tuple[int, UUID, Job]] = SimpleQueue()
-        """Jobs, each with its serial and in whose name it is claimed."""
-        self._outbox: SimpleQueue[Outcome | None] = SimpleQueue()
-        """What has ended; None: look at the progress."""
-        self._progress: dict[int, Progress] = {}
-        """The last word of each job, not sent yet: said faster than it is sent, it is replaced."""
-        self._progress_lock = threading.Lock()
+        self._outbox = Outbox(connection, lambda: _exit(0))
         self._running: dict[int, Execution] = {}
         self._loop = asyncio.new_event_loop()
         self._loop_asked: float | None = None
         """When the event loop was last asked for a sign of life, until it gives one."""
-        self._send_lock = threading.Lock()
         self._executor: Executor
+        self._stock: Stock
+        self._driven: deque[tuple[float, int, Given]] = deque()
+        """Jobs that the event loop is to begin, each since when and in its slot."""
+        self._beginning = False
+        """Whether the loop is about to begin the first of them."""
 
     def run(self) -> int:
         """Import the application and serve until the socket closes. Returns an exit code."""
         try:
             app = load(self._spec.app)
         except BaseException as error:
-            self._send(ImportFailed(clean(str(error), 2000), clean(traceback.format_exc(), 16_000)))
+            self._outbox.send(ImportFailed(clean(str(error), 2000), clean(traceback.format_exc(), 16_000)))
             return 78
         self._executor = Executor(
             tasks=app.tasks,
             run_coroutine=self._run_coroutine,
-            report_progress=self._report_progress,
+            report_progress=self._outbox.progress,
             max_result_bytes=self._spec.max_result_bytes,
             max_error_bytes=self._spec.max_error_bytes,
             transactions=Transactions(self._spec.settings, self._run_coroutine),
         )
+        self._stock = Stock(
+            self._spec.concurrency,
+            # A transaction is begun and ended by a thread, which waits for the database.
+            on_loop=frozenset(name for name, task in app.tasks.items() if task.is_async and not task.transactional),
+            drive=self._drive,
+            flush=self._outbox.flush,
+        )
         for slot in range(self._spec.concurrency):
             self._thread(f"jobq-slot-{slot}", self._serve_slot, slot)
-        self._thread("jobq-writer", self._write)
+        self._thread("jobq-writer", self._outbox.serve)
         self._thread("jobq-reader", self._read)
         self._table.beat(time.monotonic(), 0.0)
         self._thread("jobq-pulse", self._beat)
-        self._send(Hello([_facts(task) for _, task in sorted(app.tasks.items())]))
+        self._outbox.send(Hello([_facts(task) for _, task in sorted(app.tasks.items())]))
         asyncio.set_event_loop(self._loop)
         self._loop.run_forever()
         return 70
@@ -131,6 +126,7 @@ class Runner:
             lag += 0.3 * (now - due - lag)
             due = now
             self._table.beat(now, max(lag, self._loop_lag(now)))
+            self._recall_driven(now - _LOOP_PATIENCE)
             for execution in list(self._running.values()):
                 if execution.deadline is not None and now >= execution.deadline:
                     execution.time_out()
@@ -139,7 +135,7 @@ class Runner:
         """Return for how long the event loop has owed its sign of life, in seconds; an idle one is left alone."""
         if (asked := self._loop_asked) is not None:
             return now - asked
-        if self._running:
+        if self._running or self._driven:
             self._loop_asked = now
             self._loop.call_soon_threadsafe(self._loop_turns)
         return 0.0
@@ -172,25 +168,96 @@ class Runner:
         return f"job {started.id}, task {task}, for {time.monotonic() - started.since:.1f} s"
 
     def _serve_slot(self, slot: int) -> None:
-        take, put, running, table = self._inbox.get, self._outbox.put, self._running, self._table
+        take, execute = self._stock.take, self._executor.execute
         while True:
-            serial, worker, job = take()
-            started = time.monotonic()
-            # A machine that was suspended wakes here, with jobs in stock that others have run meanwhile, before the pulse
-            # has had its turn.
-            self._heed_lease(started)
-            deadline = None if job.timeout is None else started + job.timeout
-            if not table.start(slot, serial, job.id, job.claims, now=started, deadline=deadline):
-                # Taken back before it started. Said all the same: where a newer job was started before this one was
-                # looked at, the dispatcher cannot tell.
-                put(unstarted(job))
-                continue
-            execution = running[job.id] = Execution(job=job, worker=worker, deadline=deadline)
-            outcome = self._executor.execute(execution, started)
-            # Idle before the outcome is out: a crash between the two can only repeat the job, never blame it.
-            table.clear(slot)
-            running.pop(job.id, None)
-            put(outcome)
+            given = take(slot)
+            began = time.monotonic()
+            if (execution := self._start(slot, given, began)) is not None:
+                self._end(slot, execution, execute(execution, began), began)
+
+    def _start(self, slot: int, given: Given, now: float) -> Execution | None:
+        """Start a job in `slot`, unless it was taken back."""
+        serial, worker, job = given
+        # A machine that was suspended wakes here, with jobs in stock that others have run meanwhile, before the pulse has had
+        # its turn.
+        self._heed_lease(now)
+        deadline = None if job.timeout is None else now + job.timeout
+        if not self._table.start(slot, serial, job.id, job.claims, now=now, deadline=deadline):
+            # Said all the same: where a newer job was started before this one was looked at, the dispatcher cannot tell.
+            self._put(unstarted(job), now, now)
+            return None
+        execution = self._running[job.id] = Execution(job=job, worker=worker, deadline=deadline)
+        return execution
+
+    def _end(self, slot: int, execution: Execution, outcome: Outcome, began: float) -> None:
+        # Idle before the outcome is out: a crash between the two can only repeat the job, never blame it.
+        self._table.clear(slot)
+        self._running.pop(execution.job.id, None)
+        self._put(outcome, began, time.monotonic())
+
+    def _put(self, outcome: Outcome, began: float, now: float) -> None:
+        left = self._outbox.put(outcome, began, now, last=not self._stock)
+        # Looked at only now: a thread that was on its way a moment ago may have flushed before this outcome was there.
+        if left and not self._stock.called:
+            self._outbox.call()
+
+    # --- jobs on the event loop --------------------
+
+    def _drive(self, driven: list[tuple[int, Given]]) -> None:
+        """Have the event loop begin these jobs, each in its slot."""
+        now = time.monotonic()
+        self._driven.extend((now, slot, given) for slot, given in driven)
+        if not self._beginning:
+            self._beginning = True
+            self._loop.call_soon_threadsafe(self._begin_driven)
+
+    def _begin_driven(self) -> None:
+        if (driven := self._next_driven()) is not None:
+            _, slot, given = driven
+            self._begin(slot, given)
+        self._beginning = False
+        if self._driven:
+            # After that one's first step: should it not let the loop turn, what follows can still be given back.
+            self._beginning = True
+            self._loop.call_soon(self._begin_driven)
+
+    def _recall_driven(self, before: float) -> None:
+        """Give back what the event loop was to begin `before` this time and has not: a coroutine holds it up."""
+        while self._driven and self._driven[0][0] < before and (driven := self._next_driven()) is not None:
+            now, (_, slot, given) = time.monotonic(), driven
+            self._put(unstarted(given[2]), now, now)
+            if (after := self._stock.after(slot)) is not None:
+                self._drive([(slot, after)])
+
+    def _next_driven(self) -> tuple[float, int, Given] | None:
+        try:
+            return self._driven.popleft()
+        except IndexError:
+            return None
+
+    def _begin(self, slot: int, given: Given | None) -> None:
+        """Begin this job in `slot`, or the next one that was not taken back, until the slot is not the loop's any more."""
+        while given is not None:
+            began = time.monotonic()
+            if (execution := self._start(slot, given, began)) is not None:
+                coroutine = self._executor.execute_async(execution, began)
+                task = self._loop.create_task(coroutine, context=Context())
+                task.add_done_callback(partial(self._ended, slot, execution, began))
+                execution.interruptible(partial(self._loop.call_soon_threadsafe, task.cancel))
+                return
+            given = self._stock.after(slot)
+
+    def _ended(self, slot: int, execution: Execution, began: float, task: asyncio.Task[Outcome]) -> None:
+        try:
+            execution.settled()
+            # One that was cancelled before its first step has never come to a result.
+            outcome = self._executor.cancelled(execution, began) if task.cancelled() else task.result()
+            self._end(slot, execution, outcome, began)
+            self._begin(slot, self._stock.after(slot))
+        except BaseException:
+            # The loop would only log it, and the slot be lost.
+            logger.critical("a runner's event loop failed", exc_info=True)
+            _exit(70)
 
     def _run_coroutine(self, execution: Execution, coroutine: Coroutine[Any, Any, Any]) -> Any:
         """Run `coroutine` on the loop and wait for its very end, even when it is cancelled: it may clean up for long."""
@@ -221,55 +288,26 @@ class Runner:
             execution.settled()
             coroutine.close()
 
-    def _report_progress(self, job: Job, done: int, total: int | None) -> None:
-        # One step with the writer's taking: else a word put in just after it would wake nobody, nor any word after it.
-        with self._progress_lock:
-            first = not self._progress
-            self._progress[job.id] = Progress(job.id, job.claims, done, total)
-        if first:
-            self._outbox.put(None)
-
     # --- the socket --------------------
 
     def _read(self) -> None:
         stream = self._connection.makefile("rb", buffering=1 << 18)
         while True:
-            prefix = stream.read(frames.LENGTH_SIZE)
-            if len(prefix) < frames.LENGTH_SIZE:
+            try:
+                prefix = stream.read(frames.LENGTH_SIZE)
+                body = stream.read(frames.length(prefix)) if len(prefix) == frames.LENGTH_SIZE else None
+            except ConnectionError:
+                # A dispatcher that was killed with outcomes of ours unread.
+                body = None
+            if body is None:
                 _exit(0)
-            match frames.decode_to_runner(stream.read(frames.length(prefix))):
+            match frames.decode_to_runner(body):
                 case Run(first, worker, jobs):
-                    for serial, job in enumerate(jobs, first):
-                        self._inbox.put((serial, worker, job))
+                    self._stock.put((serial, worker, job) for serial, job in enumerate(jobs, first))
                 case CancelJobs(ids, stopping):
                     for job_id in ids:
                         if (execution := self._running.get(job_id)) is not None:
                             execution.cancel(stopping=stopping)
-
-    def _write(self) -> None:
-        while True:
-            pending: list[Outcome | None] = [self._outbox.get()]
-            with contextlib.suppress(Empty):
-                while len(pending) < _FRAME_OUTCOMES:
-                    pending.append(self._outbox.get_nowait())
-            if self._progress:
-                with self._progress_lock:
-                    said, self._progress = self._progress, {}
-                for progress in said.values():
-                    self._send(progress)
-            ended = (outcome for outcome in pending if outcome is not None)
-            for batch in frames.batches(ended, outcome_size):
-                successes = [outcome for outcome in batch if isinstance(outcome, frames.Success)]
-                setbacks = [outcome for outcome in batch if isinstance(outcome, Setback)]
-                recorded = [outcome for outcome in batch if isinstance(outcome, Recorded)]
-                self._send(Outcomes(successes, setbacks, recorded))
-
-    def _send(self, message: frames.FromRunner) -> None:
-        with self._send_lock:
-            try:
-                self._connection.sendall(frames.encode(message))
-            except OSError:
-                _exit(0)
 
 
 def _facts(task: BaseTask[..., Any]) -> TaskFacts:

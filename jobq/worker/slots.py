@@ -1,9 +1,9 @@
 """What a runner is executing, in memory that it shares with its dispatcher.
 
-A runner that dies, or that is held up by its user's code, cannot say what it was doing; the table can. Each slot belongs to
-one thread of the runner, the only one to write it. The head carries what must pass between the two though the runner may
-never read its socket again: from the dispatcher, until when it may vouch for the runner's jobs, and which jobs it takes
-back; from the runner, its pulse. CLOCK_MONOTONIC is one clock for all processes of a machine, so times compare.
+A runner that dies, or that is held up by its user's code, cannot say what it was doing; the table can. Each slot belongs to one
+thread of the runner at a time (`stock.py`), the only one to write it. The head carries what must pass between the two though
+the runner may never read its socket again: from the dispatcher, until when it may vouch for the runner's jobs, and which jobs
+it takes back; from the runner, its pulse. CLOCK_MONOTONIC is one clock for all processes of a machine, so times compare.
 
 Taking jobs back needs no answer. A slot writes that it starts a job *before* it looks whether the job was taken back; the
 dispatcher writes that it takes jobs back, waits (`SETTLED`) until every processor must have seen that, and *then* looks what

@@ -15,7 +15,7 @@ from uuid import UUID
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, PlainSerializer
 
 from jobq.arguments import Arguments
 from jobq.errors import InvalidArguments, ResultError, TaskDefinitionError
@@ -350,6 +350,29 @@ def test_results_are_stored_as_annotated(function: Callable[..., Any], value: An
 def test_results_that_cannot_be_stored(function: Callable[..., Any], value: Any, said: str) -> None:
     with pytest.raises(ResultError, match=f"task: .*{said}"):
         Arguments("task", function).encode_result(value, 100)
+
+
+def test_nothing_takes_the_short_way_only_where_nothing_is_to_be_checked() -> None:
+    def returns_nothing() -> None: ...
+
+    def says_nothing(): ...  # type: ignore[no-untyped-def]
+
+    def returns_a_number() -> int: ...  # type: ignore[empty-body]
+
+    def becomes(value: int | None) -> Annotated[int | None, PlainSerializer(lambda value: value or 7)]:
+        return value
+
+    for function in (returns_nothing, says_nothing):
+        arguments = Arguments("task", function)
+        assert arguments.decode(b"{}") == {}
+        assert arguments.encode_result(None, LIMIT) == b"null"
+        with pytest.raises(ResultError, match="4 bytes as JSON, and at most 3"):
+            arguments.encode_result(None, 3)
+    with pytest.raises(ResultError, match="result=None"):
+        Arguments("task", returns_a_number).encode_result(None, LIMIT)
+    assert Arguments("task", becomes).encode_result(None, LIMIT) == b"7"
+    with pytest.raises(InvalidArguments, match="value is missing"):
+        Arguments("task", becomes).decode(b"{}")
 
 
 def test_a_stored_result_that_does_not_fit() -> None:

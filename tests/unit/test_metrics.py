@@ -48,7 +48,10 @@ def samples(of: Metrics, name: str) -> dict[tuple[str, ...], float]:
 def test_outcomes(counted: Metrics, outcome: Success | Setback, name: str) -> None:
     counted.claimed([job(1)])
     for _ in range(2):
-        counted.ended(outcome)
+        if isinstance(outcome, Success):
+            counted.succeeded([outcome])
+        else:
+            counted.ended(outcome)
     assert samples(counted, "jobq_executions_total") == {(name, "default", "mail"): 1}
     assert samples(counted, "jobq_execution_seconds_count") == ({} if outcome.seconds is None else {("mail",): 1})
 
@@ -60,8 +63,7 @@ def test_every_ending_has_a_name() -> None:
 def test_what_is_no_longer_ours_is_not_counted(counted: Metrics) -> None:
     counted.claimed([job(1), job(2)])
     counted.forget()
-    counted.ended(Success(1, 1, b"null", 0.1))
-    counted.ended(Success(7, 1, b"null", 0.1))
+    counted.succeeded([Success(1, 1, b"null", 0.1), Success(7, 1, b"null", 0.1)])
     assert samples(counted, "jobq_executions_total") == {}
     assert counted._under_way == {}
 
@@ -69,7 +71,7 @@ def test_what_is_no_longer_ours_is_not_counted(counted: Metrics) -> None:
 def test_names_from_the_database_cannot_make_series_without_end(counted: Metrics) -> None:
     for n in range(5_000):
         counted.claimed([job(n, f"made up {n}", f"queue {n}")])
-        counted.ended(Success(n, 1, b"null", 0.1))
+        counted.succeeded([Success(n, 1, b"null", 0.1)])
     found = samples(counted, "jobq_executions_total")
     assert sum(found.values()) == 5_000
     assert len(found) <= metrics.MAX_PAIRS + 1
@@ -82,7 +84,7 @@ def test_names_from_the_database_cannot_make_series_without_end(counted: Metrics
 def test_a_name_cannot_forge_a_line(counted: Metrics) -> None:
     queue = 'a"} 1\njobq_running 99\n'
     counted.claimed([job(1, queue=queue)])
-    counted.ended(Success(1, 1, b"null", 0.1))
+    counted.succeeded([Success(1, 1, b"null", 0.1)])
     assert samples(counted, "jobq_running") == {(): 0}
     assert samples(counted, "jobq_executions_total") == {("succeeded", queue, "mail"): 1}
 
@@ -113,7 +115,7 @@ def test_without_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_names_and_units_are_prometheus_own(counted: Metrics) -> None:
     counted.claimed([job(1)])
-    counted.ended(Success(1, 1, b"null", 0.1))
+    counted.succeeded([Success(1, 1, b"null", 0.1)])
     parsed = text_string_to_metric_families(counted.render().decode())
     # prometheus_client adds to each counter when it began (`_created`).
     families = [f for f in parsed if f.name.startswith("jobq") and not f.name.endswith("_created")]

@@ -29,7 +29,7 @@ from jobq import (
     current_job,
 )
 from jobq.app import load
-from jobq.current import use_current_job
+from jobq.current import reset_current_job, set_current_job, use_current_job
 from jobq.jobs import JobOptions
 
 
@@ -288,6 +288,25 @@ def test_the_current_job() -> None:
     with pytest.raises(LookupError):
         current_job()
     assert str(Cancel("no")) == "no"
+
+
+def test_the_current_job_is_made_when_it_is_first_asked_for_and_once() -> None:
+    made: list[CurrentJob] = []
+
+    def make() -> CurrentJob:
+        made.append(CurrentJob(id=1, task="t", queue="q", attempt=1, max_attempts=1))
+        return made[-1]
+
+    token = set_current_job(make)
+    try:
+        assert made == []
+        assert current_job() is current_job()
+        assert asyncio.run(asyncio.to_thread(current_job)) is made[0]
+    finally:
+        reset_current_job(token)
+    assert len(made) == 1
+    with pytest.raises(NoCurrentJob):
+        current_job()
 
 
 def test_settings_can_come_late(monkeypatch: pytest.MonkeyPatch) -> None:
