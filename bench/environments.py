@@ -72,7 +72,10 @@ def _home(peer: Peer) -> Path:
 def _install_python(peer: Peer, home: Path) -> None:
     python = find_python(peer.python)
     if python is None:
-        raise Unavailable(f"it needs Python {'.'.join(map(str, peer.python))} or newer; none was found on the PATH or below ~/.pyenv")
+        least = ".".join(map(str, peer.python))
+        raise Unavailable(
+            f"it needs Python {least} or newer, with its venv module; none was found on the PATH or below ~/.pyenv"
+        )
     _run([python, "-m", "venv", str(home / "venv")], home)
     pip = [str(home / "venv" / "bin" / "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
     _run([*pip, *peer.requirements], home)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 Figures = dict[str, float]
@@ -37,10 +38,7 @@ def fifths(starts: Iterable[float]) -> list[float]:
     if len(ordered) < 10:
         raise ValueError(f"{len(ordered)} starts: fifths want ten or more")
     bounds = [round(step * (len(ordered) - 1) / 5) for step in range(6)]
-    return [
-        (upper - lower) / max(ordered[upper] - ordered[lower], 1e-9)
-        for lower, upper in zip(bounds, bounds[1:], strict=False)
-    ]
+    return [(upper - lower) / max(ordered[upper] - ordered[lower], 1e-9) for lower, upper in pairwise(bounds)]
 
 
 def rate(starts: Iterable[float], most: int | None = None) -> float:

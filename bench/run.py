@@ -10,6 +10,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Protocol
@@ -17,12 +18,13 @@ from typing import IO, Any, Protocol
 import psycopg
 
 from bench import environments
-from bench.cpu import cpu_of_family
+from bench.cpu import cpu_of_family, family
 from bench.figures import Figures
 from bench.peers import Peer
 from bench.record import Record
 from bench.servers import Server
 
+_LIMIT = 1_800  # seconds of a run, whatever goes on
 _BEGUN_BYTES = 32 * 1024  # of log: more than a worker's own beginnings write, less than its first claims
 
 
@@ -121,6 +123,7 @@ class Run:
         self._given = database
         self.directory = Path(tempfile.mkdtemp(prefix="jobq-bench-run-"))
         self.record = Record(self.directory, places)
+        self._deadline = time.monotonic() + _LIMIT
         self._processes: list[subprocess.Popen[bytes]] = []
         self.workers: list[subprocess.Popen[bytes]] = []
 
@@ -154,7 +157,7 @@ class Run:
     def start(self, command: str, **options: object) -> Client:
         """Start a command of the adapter, such as a client that enqueues."""
         arguments = [f"--{name}={value}" for name, value in options.items()]
-        out = tempfile.TemporaryFile(dir=self.directory)
+        out = tempfile.TemporaryFile(dir=self.directory)  # noqa: SIM115  # the client's, until its end
         log = self._log()
         process = self._spawn([command, *arguments], out, log)
         return Client(process, out, log, f"{self.peer.name} {command}")
@@ -247,7 +250,7 @@ class Run:
         for worker in self.workers:
             if worker.poll() is not None:
                 raise RunFailed(f"{self.peer.name}: a worker ended with {worker.returncode}; {self._said()}")
-        if time.monotonic() > deadline:
+        if time.monotonic() > min(deadline, self._deadline):
             raise RunFailed(f"{self.peer.name}: {what}; {self._said()}")
 
     # --- Costs
@@ -294,19 +297,15 @@ class Run:
         return " | ".join(tail(log) for log in sorted(self.directory.glob("log-*")) if log.stat().st_size)[-1500:]
 
     def _end(self, process: subprocess.Popen[bytes], patience: float) -> None:
+        """End a process in good order, or after `patience` seconds with all that it started."""
         process.send_signal(getattr(signal, self.peer.stop_signal))
-        try:
+        with suppress(subprocess.TimeoutExpired):
             process.wait(patience)
-        except subprocess.TimeoutExpired:
-            pass
-        finally:
-            # What it started is of its session and, unless it made groups of its own, of its group.
-            for kill in (lambda: os.killpg(process.pid, signal.SIGKILL), process.kill):
-                try:
-                    kill()
-                except ProcessLookupError:
-                    continue
-            process.wait(10)
+            return
+        for member in family(process.pid):
+            with suppress(ProcessLookupError):
+                os.kill(member, signal.SIGKILL)
+        process.wait(10)
 
 
 def tail(log: Path, lines: int = 6) -> str:

@@ -55,9 +55,13 @@ class Peer:
         if not self.configs or not set(self.configs) <= {"default", "tuned"}:
             raise ValueError(f"{self.name}: configs={self.configs!r}: give default, tuned or both")
         if (self.left is None) != (self.broker is not None):
-            raise ValueError(f"{self.name}: left={self.left!r}: give SQL for a peer on Postgres, None for one on a broker")
+            raise ValueError(
+                f"{self.name}: left={self.left!r}: give SQL for a peer on Postgres, None for one on a broker"
+            )
         if unknown := set(self.drain_jobs) - set(self.configs):
-            raise ValueError(f"{self.name}: drain_jobs names {', '.join(sorted(unknown))}, which is none of its configs")
+            raise ValueError(
+                f"{self.name}: drain_jobs names {', '.join(sorted(unknown))}, which is none of its configs"
+            )
 
     @property
     def best(self) -> str:

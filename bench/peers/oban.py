@@ -10,6 +10,7 @@ import asyncio
 import logging
 import signal
 import sys
+import time
 from importlib.metadata import version as installed
 from pathlib import Path
 from typing import Any
@@ -40,12 +41,15 @@ async def setup() -> None:
     await pool.close()
 
 
-async def fill(jobs: int, first: int) -> None:
+async def fill(jobs: int, first: int) -> dict[str, Any]:
     pool = await Oban.create_pool(adapter.URL)
     async with Oban(pool=pool) as oban:
+        begin = time.monotonic()
         for numbers in adapter.chunks(first, jobs, 1_000):
             await oban.enqueue_many(Noop.new({"i": i}) for i in numbers)
+        seconds = time.monotonic() - begin
     await pool.close()
+    return {"seconds": seconds}
 
 
 async def work() -> None:

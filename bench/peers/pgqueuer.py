@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import sys
+import time
 from importlib.metadata import version as installed
 from pathlib import Path
 from typing import Any
@@ -37,13 +38,16 @@ async def setup() -> None:
     await connection.close()
 
 
-async def fill(jobs: int, first: int) -> None:
+async def fill(jobs: int, first: int) -> dict[str, Any]:
     connection = await asyncpg.connect(adapter.URL)
     queries = Queries.from_asyncpg_connection(connection)
+    begin = time.monotonic()
     for numbers in adapter.chunks(first, jobs, 10_000):
         count = len(numbers)
         await queries.enqueue(["noop"] * count, [b'{"i": %d}' % i for i in numbers], [0] * count)
+    seconds = time.monotonic() - begin
     await connection.close()
+    return {"seconds": seconds}
 
 
 async def work() -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
+import time
 from importlib.metadata import version as installed
 from pathlib import Path
 from typing import Any
@@ -42,10 +43,12 @@ async def setup() -> None:
         await app.schema_manager.apply_schema_async()
 
 
-async def fill(jobs: int, first: int) -> None:
+async def fill(jobs: int, first: int) -> dict[str, Any]:
     async with app.open_async():
+        begin = time.monotonic()
         for numbers in adapter.chunks(first, jobs, 5_000):
             await noop.batch_defer_async(*({"i": i} for i in numbers))
+        return {"seconds": time.monotonic() - begin}
 
 
 async def work() -> None:

@@ -51,7 +51,14 @@ DRAIN = Workload(
     about="no-op jobs a second, one worker process, from a store that holds them all; CPU time of each",
     measure=_drain,
     configs="all",
-    headline=("jobs_per_s", "postgres_us_per_job", "worker_us_per_job", "broker_us_per_job", "wal_bytes_per_job", "jobs"),
+    headline=(
+        "jobs_per_s",
+        "postgres_us_per_job",
+        "worker_us_per_job",
+        "broker_us_per_job",
+        "wal_bytes_per_job",
+        "jobs",
+    ),
     seconds=10,
 )
 

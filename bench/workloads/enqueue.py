@@ -18,7 +18,10 @@ def _one(bench: Bench, peer: Peer, config: str, *, worker: bool) -> Figures:
             run.warm_up()
         said = run.call("enqueue", first=1, jobs=_MOST, seconds=seconds)
         beside = "_worker_on" if worker else ""
-        return {f"one_client{beside}_per_s": said["jobs"] / said["seconds"], f"one_call{beside}_p50_ms": said["call_p50_ms"]}
+        return {
+            f"one_client{beside}_per_s": said["jobs"] / said["seconds"],
+            f"one_call{beside}_p50_ms": said["call_p50_ms"],
+        }
 
 
 def _eight(bench: Bench, peer: Peer, config: str, *, worker: bool) -> Figures:

@@ -51,9 +51,22 @@ def _raw(run: Run, jobs: int) -> float:
         "DELETE FROM jobq.job WHERE id = ANY (:ids);\n"
     )
     # As the worker's sessions have it: the statement is written for one plan.
-    settings = "-c plan_cache_mode=force_generic_plan -c enable_seqscan=off -c enable_hashjoin=off -c enable_mergejoin=off"
+    settings = (
+        "-c plan_cache_mode=force_generic_plan -c enable_seqscan=off -c enable_hashjoin=off -c enable_mergejoin=off"
+    )
     done = subprocess.run(
-        [bindir() / "pgbench", "-n", "-M", "prepared", "-t", str(jobs // _BATCH), "--define=ids={}", "-f", script, run.url],
+        [
+            bindir() / "pgbench",
+            "-n",
+            "-M",
+            "prepared",
+            "-t",
+            str(jobs // _BATCH),
+            "--define=ids={}",
+            "-f",
+            script,
+            run.url,
+        ],
         check=False,
         capture_output=True,
         text=True,

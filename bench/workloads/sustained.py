@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import time
 
-from bench.figures import Figures, spread
+from bench.figures import Figures, rate, spread
 from bench.peers import Peer
 from bench.run import Run
 from bench.servers import sizes_mb
 from bench.workloads.base import Bench, Workload, only_jobq
 
+_RATE = 1_000
 _CLIENTS = 4
 
 
 def _sustained(bench: Bench, peer: Peer, config: str) -> Figures:
-    rate, seconds = 1_000, bench.number(60, 5)
-    each = rate * seconds // _CLIENTS
+    seconds = bench.number(60, 5)
+    each = _RATE * seconds // _CLIENTS
     jobs = each * _CLIENTS
     with bench.run(peer, config, 1 + jobs) as run:
         run.start_worker()
@@ -23,7 +24,7 @@ def _sustained(bench: Bench, peer: Peer, config: str) -> Figures:
         logged, before = bench.server.wal_bytes(), run.spent()
         # Clients that cannot keep up are stopped: what was asked for and not enqueued shows in `enqueued_per_s`.
         clients = [
-            run.start("enqueue", first=1 + number * each, jobs=each, rate=rate / _CLIENTS, seconds=seconds + 5)
+            run.start("enqueue", first=1 + number * each, jobs=each, rate=_RATE / _CLIENTS, seconds=seconds + 5)
             for number in range(_CLIENTS)
         ]
         counts = [int(client.figures()["jobs"]) for client in clients]
@@ -42,11 +43,11 @@ def _sustained(bench: Bench, peer: Peer, config: str) -> Figures:
                 # One that was never started has waited at least until now.
                 waited.append((start or stopped) - begin)
                 backlog += not start or start > end
-        began = min(min(run.record.begun(1 + number * each, count)) for number, count in enumerate(counts))
+        calls = [call for number, count in enumerate(counts) for call in run.record.begun(1 + number * each, count)]
         return {
             **spread(waited, "start"),
             "backlog_jobs": backlog,
-            "enqueued_per_s": sum(counts) / (end - began),
+            "enqueued_per_s": rate(calls),
             **figures,
             "seconds": seconds,
         }
