@@ -38,6 +38,7 @@ def draw(results: Results, directory: Path) -> Iterator[Path]:
             "axes.titleweight": "bold",
             "figure.dpi": 120,
             "savefig.bbox": "tight",
+            "figure.constrained_layout.use": True,
         }
     )
     found = table(results["runs"])
@@ -57,7 +58,10 @@ def draw(results: Results, directory: Path) -> Iterator[Path]:
         figure = picture(plt, rows)
         if figure is None:
             continue
-        figure.text(0.01, -0.02, foot, fontsize=7, color=_THEIRS, va="top")
+        below = {"xycoords": "figure fraction", "textcoords": "offset points"}
+        figure.axes[0].annotate(
+            foot, (0.01, 0), (0, -6), **below, fontsize=7, color=_THEIRS, va="top", annotation_clip=False
+        )
         directory.mkdir(parents=True, exist_ok=True)
         path = directory / f"{name.replace(' ', '-')}.png"
         figure.savefig(path)
@@ -126,6 +130,7 @@ def _ranges(title: str) -> Callable[[Any, _Rows], Any]:
             axes.text(points[2] * 1.07, at, f"{number(points[0])} / {number(points[2])}", va="center", fontsize=8)
         axes.set_xscale("log")
         axes.set_yticks(range(len(shown)), [label for label, _, _ in shown])
+        axes.set_ylim(-0.6, len(shown) - 0.4)
         low = min(figures["start_p50_ms"] for _, figures, _ in shown)
         high = max(figures["start_p99_ms"] for _, figures, _ in shown)
         axes.set_xlim(low / 1.3, high * 2.2)
@@ -157,7 +162,6 @@ def _enqueue(plt: Any, rows: _Rows) -> Any:
         _quiet(axes, title, "calls/s")
         axes.set_title(title, fontsize=9)
         axes.set_xlim(0, most * 1.3)
-    drawn.tight_layout(w_pad=1.5)
     return drawn
 
 
@@ -235,7 +239,6 @@ def _soak(plt: Any, rows: _Rows) -> Any:
         axes.set_ylim(bottom=0)
         axes.set_xticks(minutes[:: max(1, len(minutes) // 5)])
         axes.grid(axis="y", color=_FAINT, linewidth=0.5)
-    drawn.tight_layout(w_pad=1.5)
     return drawn
 
 

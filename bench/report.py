@@ -41,16 +41,20 @@ def show(results: Results, console: Console) -> None:
     for workload in WORKLOADS:
         rows = {key: figures for key, figures in found.items() if key[0] == workload.name}
         if rows:
-            console.print()
-            console.print(_workload(workload, rows, results))
-    console.print()
-    console.print(_targets(verdicts(results["runs"])))
+            rounds = max(run["round"] for run in results["runs"] if run["workload"] == workload.name)
+            console.print(f"\n[bold]{workload.name}[/bold]: {workload.about} (median of {rounds})", highlight=False)
+            console.print(_workload(workload, rows))
+    judged = verdicts(results["runs"])
+    if measured := [verdict for verdict in judged if verdict.found]:
+        console.print("\n[bold]targets[/bold]: ratios of medians in this run", highlight=False)
+        console.print(_targets(measured))
+    if others := [verdict.target.name for verdict in judged if not verdict.found]:
+        console.print(f"targets not measured: {'; '.join(others)}", highlight=False, style="dim")
     _missing(results, console)
 
 
-def _workload(workload: Workload, rows: Mapping[Key, Figures], results: Results) -> Table:
-    rounds = max(run["round"] for run in results["runs"] if run["workload"] == workload.name)
-    drawn = Table(title=f"{workload.name}: {workload.about} (median of {rounds})", title_justify="left")
+def _workload(workload: Workload, rows: Mapping[Key, Figures]) -> Table:
+    drawn = Table()
     if not workload.headline:
         # Of jobq alone, with a figure for each state: a line each.
         drawn.add_column("figure")
@@ -81,12 +85,13 @@ def _workload(workload: Workload, rows: Mapping[Key, Figures], results: Results)
 
 
 def _targets(found: Sequence[Verdict]) -> Table:
-    drawn = Table(title="targets (ratios of medians in this run)", title_justify="left")
-    for name, justify in (("target", "left"), ("what", "left"), ("wanted", "right"), ("found", "right")):
-        drawn.add_column(name, justify="right" if justify == "right" else "left")
+    drawn = Table()
+    drawn.add_column("target")
+    drawn.add_column("what")
+    drawn.add_column("wanted", justify="right")
+    drawn.add_column("found", justify="right")
     drawn.add_column("")
     drawn.add_column("against")
-    colours = {True: "green", False: "red", None: "dim"}
     for verdict in found:
         target = verdict.target
         drawn.add_row(
@@ -94,7 +99,7 @@ def _targets(found: Sequence[Verdict]) -> Table:
             target.what,
             f"{'≤' if target.at_most else '≥'} {target.wanted:g} {target.unit}",
             number(verdict.found.value) if verdict.found else "",
-            f"[{colours[verdict.met]}]{verdict.text}[/]",
+            f"[{'green' if verdict.met else 'red'}]{verdict.text}[/]",
             verdict.found.against if verdict.found else "",
         )
     return drawn

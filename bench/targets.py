@@ -113,7 +113,7 @@ def times(
     def find(results: Mapping[Key, Figures]) -> Found | None:
         ours = _ours(results, workload, figure)
         theirs = {
-            f"{peer} {config} {value:,.6g}": value
+            f"{peer} {config}, {value:,.{0 if value >= 100 else 2}f}": value
             for peer in peers
             for config in configs
             if (value := _figure(results, workload, peer, config, figure))
