@@ -27,7 +27,7 @@ class Peer:
     """File name of the adapter in this directory."""
 
     requirements: tuple[str, ...] = ()
-    """Pinned specifications for pip or npm. None: it runs in the bench's own environment (jobq)."""
+    """Pinned specifications for pip or npm. Empty: it runs in the bench's own environment (jobq)."""
 
     broker: Literal["redis", "rabbitmq"] | None = None
     configs: tuple[str, ...] = ("default", "tuned")

@@ -32,10 +32,10 @@ BROKER_URL = os.environ.get("BENCH_BROKER_URL", "")
 TUNED = os.environ.get("BENCH_CONFIG", "default") == "tuned"
 
 _work_seconds = float(os.environ.get("BENCH_WORK_MS", "0")) / 1000
-_places: memoryview | None = None
+_places: memoryview[float] | None = None
 
 
-def mapped(suffix: str = "") -> memoryview:
+def mapped(suffix: str = "") -> memoryview[float]:
     """Return the record, or the file beside it, as an array of floats shared with the driver."""
     with open(os.environ["BENCH_RECORD"] + suffix, "r+b") as file:
         return memoryview(mmap.mmap(file.fileno(), 0)).cast("d")
