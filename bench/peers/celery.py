@@ -32,8 +32,7 @@ def noop(i: int) -> None:
 
 
 def version() -> dict[str, str]:
-    client = "redis" if REDIS else "amqp"
-    driver = f"kombu {version_of('kombu')}, {client} {version_of(client)}"
+    driver = ", ".join(f"{name} {version_of(name)}" for name in ("kombu", "redis", "amqp"))
     return {"peer": f"celery {version_of('celery')}", "version": version_of("celery"), "driver": driver}
 
 

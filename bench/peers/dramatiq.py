@@ -30,8 +30,7 @@ def noop(i: int) -> None:
 
 
 def version() -> dict[str, str]:
-    client = "redis" if REDIS else "pika"
-    driver = f"{client} {version_of(client)}"
+    driver = ", ".join(f"{name} {version_of(name)}" for name in ("redis", "pika"))
     return {"peer": f"dramatiq {version_of('dramatiq')}", "version": version_of("dramatiq"), "driver": driver}
 
 
