@@ -80,7 +80,10 @@ class Server:
 def sizes_mb(connection: psycopg.Connection[Any], tables: Iterable[str]) -> float:
     """Return the size of `tables` with their indexes and overflow, in MB of 2^20 bytes; a missing one counts nothing."""
     row = connection.execute(
-        "SELECT coalesce(sum(pg_total_relation_size(to_regclass(name))), 0) FROM unnest(%s::text[]) AS name",
+        # A partitioned table has no size of its own; the tree of a plain one is empty.
+        "SELECT coalesce(sum(pg_total_relation_size(to_regclass(name)) + coalesce((SELECT sum(pg_total_relation_size(relid))"
+        " FROM pg_partition_tree(to_regclass(name)) WHERE relid <> to_regclass(name)), 0)), 0)"
+        " FROM unnest(%s::text[]) AS name",
         (list(tables),),
     ).fetchone()
     assert row is not None

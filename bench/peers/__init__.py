@@ -82,6 +82,11 @@ class Peer:
         return self.jobs(config) < 100
 
 
+_BROKERS: tuple[tuple[Literal["redis", "rabbitmq"], str], ...] = (
+    ("redis", "a second of messages can be lost with the machine (AOF everysec)"),
+    ("rabbitmq", "an enqueue is not confirmed by the broker (the default)"),
+)
+
 # One block each; jobq first.
 PEERS: tuple[Peer, ...] = (
     Peer(
@@ -122,6 +127,86 @@ PEERS: tuple[Peer, ...] = (
         live_tables=("oban_jobs",),
         note="at least once; each completion recorded after its run; row kept",
         python=(3, 12),
+    ),
+    Peer(
+        name="chancy",
+        kind="python",
+        script="chancy.py",
+        requirements=("chancy==0.26.0", "psycopg[binary]==3.3.9", "uvloop==0.23.0"),
+        left="SELECT count(*) FROM (SELECT FROM chancy_jobs WHERE state NOT IN ('succeeded', 'failed') LIMIT 1) AS unfinished",
+        live_tables=("chancy_jobs",),
+        drain_jobs={"default": 8, "tuned": 10_000},
+        note="at least once; completions in batches after the run, each second by default; row kept",
+    ),
+    Peer(
+        name="awa",
+        kind="python",
+        script="awa.py",
+        requirements=("awa-pg==0.6.9", "uvloop==0.23.0"),
+        # Jobs are appended, and so are their ends, by the batch: what was enqueued is compared with what has ended.
+        left="SELECT (coalesce((SELECT sum(awa.sequence_next_value(seq_name) - 1) FROM awa.queue_enqueue_heads), 0)"
+        " > coalesce((SELECT sum(completed_count) FROM awa.receipt_completion_batches), 0)"
+        " + coalesce((SELECT sum(live_terminal_count) FROM awa.queue_terminal_live_counts), 0)"
+        " + coalesce((SELECT sum(terminal_delta) FROM awa.queue_terminal_count_deltas), 0)"
+        " + coalesce((SELECT sum(pruned_completed_count) FROM awa.queue_terminal_rollups), 0))::int",
+        live_tables=(
+            "awa.ready_entries",
+            "awa.ready_claim_attempt_batches",
+            "awa.ready_segments",
+            "awa.lease_claims",
+            "awa.lease_claim_batches",
+            "awa.lease_claim_closures",
+            "awa.lease_claim_closure_batches",
+            "awa.leases",
+            "awa.receipt_completion_batches",
+            "awa.done_entries",
+        ),
+        drain_jobs={"default": 2_000, "tuned": 10_000},
+        note="at least once; fenced completion in batches after the run; tables appended to and truncated in turn",
+    ),
+    Peer(
+        name="graphile-worker",
+        kind="node",
+        script="graphile_worker.mjs",
+        requirements=("graphile-worker@0.17.3", "pg@8.23.1", "node@22.23.3"),
+        left="SELECT count(*) FROM (SELECT FROM graphile_worker._private_jobs LIMIT 1) AS unfinished",
+        live_tables=("graphile_worker._private_jobs",),
+        drain_jobs={"default": 5_000, "tuned": 20_000},
+        note="at least once, after 4 hours where a worker died; completions in batches after the run (tuned); row deleted",
+    ),
+    Peer(
+        name="pg-boss",
+        kind="node",
+        script="pg_boss.mjs",
+        requirements=("pg-boss@12.38.0", "node@22.23.3"),
+        left="SELECT count(*) FROM (SELECT FROM pgboss.job WHERE name = 'noop' AND state < 'completed' LIMIT 1) AS unfinished",
+        live_tables=("pgboss.job",),
+        drain_jobs={"default": 8, "tuned": 20_000},
+        note="at least once; a batch (tuned) completes or fails together after its run; row kept",
+    ),
+    *(
+        Peer(
+            name=f"celery+{broker}",
+            kind="python",
+            script="celery.py",
+            requirements=("celery[redis]==5.7.0",),
+            broker=broker,
+            drain_jobs={"default": 5_000, "tuned": 5_000},
+            note="at most once: acknowledged before the run; " + durability,
+        )
+        for broker, durability in _BROKERS
+    ),
+    *(
+        Peer(
+            name=f"dramatiq+{broker}",
+            kind="python",
+            script="dramatiq.py",
+            requirements=("dramatiq[redis,rabbitmq]==2.2.1",),
+            broker=broker,
+            drain_jobs={"default": 10_000, "tuned": 10_000},
+            note="at least once; acknowledged one by one after the run; " + durability,
+        )
+        for broker, durability in _BROKERS
     ),
 )
 
