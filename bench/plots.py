@@ -58,10 +58,7 @@ def draw(results: Results, directory: Path) -> Iterator[Path]:
         figure = picture(plt, rows)
         if figure is None:
             continue
-        below = {"xycoords": "figure fraction", "textcoords": "offset points"}
-        figure.axes[0].annotate(
-            foot, (0.01, 0), (0, -6), **below, fontsize=7, color=_THEIRS, va="top", annotation_clip=False
-        )
+        figure.supxlabel(foot, x=0.01, ha="left", fontsize=7, color=_THEIRS)
         directory.mkdir(parents=True, exist_ok=True)
         path = directory / f"{name.replace(' ', '-')}.png"
         figure.savefig(path)
@@ -99,16 +96,20 @@ def _cost(plt: Any, rows: _Rows) -> Any:
     shown = sorted(shown, key=lambda row: sum(row[1].get(kind, 0) for kind in kinds), reverse=True)
     if not shown:
         return None
-    drawn, axes = plt.subplots(figsize=(7, 1.1 + 0.27 * len(shown)))
+    drawn, axes = plt.subplots(figsize=(7, 1.3 + 0.27 * len(shown)))
+    sums = [sum(figures.get(kind, 0) for kind in kinds) for _, figures, _ in shown]
+    # The dearest would make specks of the others: their bars end at the edge, with their number.
+    edge = min(max(sums), 10 * min(sums))
     for at, (_, figures, ours) in enumerate(shown):
         left = 0.0
         for kind, strength in zip(kinds, (1.0, 1.0, 0.45), strict=True):
-            axes.barh(at, figures.get(kind, 0), left=left, color=_colour(ours), alpha=strength, height=0.7)
-            left += figures.get(kind, 0)
-        axes.text(left, at, f" {number(left)}", va="center", fontsize=8)
+            width = min(figures.get(kind, 0), edge - left)
+            axes.barh(at, width, left=left, color=_colour(ours), alpha=strength, height=0.7)
+            left += width
+        axes.text(left, at, f" {'▸ ' if sums[at] > edge else ''}{number(sums[at])}", va="center", fontsize=8)
     axes.set_yticks(range(len(shown)), [label for label, _, _ in shown])
-    _quiet(axes, "CPU time of a no-op job (dark: Postgres or broker; light: worker)", "µs")
-    axes.set_xlim(0, max(sum(figures.get(kind, 0) for kind in kinds) for _, figures, _ in shown) * 1.12)
+    _quiet(axes, "CPU time of a no-op job (dark: Postgres or broker; light: worker)", "µs; ▸ more than fits")
+    axes.set_xlim(0, edge * 1.12)
     return drawn
 
 
@@ -127,15 +128,17 @@ def _ranges(title: str) -> Callable[[Any, _Rows], Any]:
             axes.plot(points, [at] * 3, color=_colour(ours), linewidth=1.5, zorder=2)
             for value, marker in zip(points, "o|D", strict=True):
                 axes.plot(value, at, marker, color=_colour(ours), markersize=5 if marker != "|" else 9, zorder=3)
-            axes.text(points[2] * 1.07, at, f"{number(points[0])} / {number(points[2])}", va="center", fontsize=8)
+            numbers = f"{number(points[0])} / {number(points[2])}"
+            axes.annotate(numbers, (points[2], at), (8, 0), textcoords="offset points", va="center", fontsize=8)
         axes.set_xscale("log")
         axes.set_yticks(range(len(shown)), [label for label, _, _ in shown])
         axes.set_ylim(-0.6, len(shown) - 0.4)
         low = min(figures["start_p50_ms"] for _, figures, _ in shown)
         high = max(figures["start_p99_ms"] for _, figures, _ in shown)
-        axes.set_xlim(low / 1.3, high * 2.2)
-        axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
-        axes.xaxis.set_minor_formatter(lambda value, _: f"{value:g}" if f"{value:.0e}"[0] in "25" else "")
+        axes.set_xlim(low / 1.3, high * (high / low) ** 0.25 * 1.4)  # room for the last numbers
+        axes.xaxis.set_major_formatter(lambda value, _: f"{value:,g}" if value < 1 else f"{value:,.0f}")
+        between = "25" if high / low < 100 else ""
+        axes.xaxis.set_minor_formatter(lambda value, _: f"{value:g}" if f"{value:.0e}"[0] in between else "")
         axes.tick_params(axis="x", which="minor", labelsize=8)
         _quiet(axes, title, "ms (logarithmic); ● p50  | p95  ◆ p99; numbers: p50 / p99")
         return drawn
@@ -167,7 +170,7 @@ def _enqueue(plt: Any, rows: _Rows) -> Any:
 
 def _snapshot(plt: Any, rows: _Rows) -> Any:
     """The rate while a snapshot is held as a share of the rate without, over the fifths of the drain."""
-    drawn, axes = plt.subplots(figsize=(7, 3.2))
+    drawn, axes = plt.subplots(figsize=(7, 3.8))
     axes.axhspan(0.9, 1.1, color=_FAINT, alpha=0.35, linewidth=0)
     ends: list[tuple[float, str, bool]] = []
     for label, figures, ours in rows:
@@ -190,8 +193,8 @@ def _snapshot(plt: Any, rows: _Rows) -> Any:
     axes.set_xticks(range(1, 6))
     axes.set_xlim(0.8, 5.1)
     axes.set_xlabel("fifth of the jobs")
-    axes.set_title("Drain while a snapshot is held, as a share of the same drain without (band: ±10 %)")
-    axes.set_ylabel("share")
+    axes.set_title("Drain while a snapshot is held (band: within 10 % of without)")
+    axes.set_ylabel("share of the rate without")
     axes.grid(axis="y", color=_FAINT, linewidth=0.5)
     axes.set_axisbelow(True)
     return drawn
@@ -205,7 +208,7 @@ def _columns(title: str, unit: str, names: Mapping[str, str]) -> Callable[[Any, 
         shown = [(label, figures[name]) for name, label in names.items() if name in figures]
         if not shown:
             return None
-        drawn, axes = plt.subplots(figsize=(1 + 0.95 * len(shown), 2.8))
+        drawn, axes = plt.subplots(figsize=(max(4.5, 1 + 0.95 * len(shown)), 3))
         axes.bar([label for label, _ in shown], [value for _, value in shown], color=_OURS, width=0.6)
         for at, (_, value) in enumerate(shown):
             axes.text(at, value, number(value), ha="center", va="bottom", fontsize=8)
@@ -229,14 +232,16 @@ def _soak(plt: Any, rows: _Rows) -> Any:
         "live_tables_mb": ("live tables", "MB"),
         "wal_mb": ("log written", "MB a minute"),
     }
-    minutes = [number for number in range(1, 100) if f"minute_{number}_wal_mb" in figures]
+    minutes = [minute for minute in range(1, 100) if f"minute_{minute}_wal_mb" in figures]
     drawn, grid = plt.subplots(1, 4, figsize=(11, 2.4))
     for axes, (name, (title, unit)) in zip(grid, parts.items(), strict=True):
-        axes.plot(minutes, [figures[f"minute_{number}_{name}"] for number in minutes], "o-", color=_OURS, markersize=3)
+        values = [figures[f"minute_{minute}_{name}"] for minute in minutes]
+        axes.plot(minutes, values, "o-", color=_OURS, markersize=3)
         axes.set_title(title, fontsize=9)
         axes.set_ylabel(unit)
         axes.set_xlabel("minute")
-        axes.set_ylim(bottom=0)
+        axes.set_ylim(0, max(values) * 1.15)
+        axes.yaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
         axes.set_xticks(minutes[:: max(1, len(minutes) // 5)])
         axes.grid(axis="y", color=_FAINT, linewidth=0.5)
     return drawn
@@ -261,7 +266,7 @@ _PICTURES: dict[str, Callable[[Any, _Rows], Any]] = {
     "enqueue": _enqueue,
     "bulk": _bars("Enqueue in bulk", "jobs/s", "jobs_per_s"),
     "snapshot": _snapshot,
-    "sustained": _ranges("1,000 jobs/s for a minute: from the enqueue call to the start of the job"),
+    "sustained": _ranges("1,000 jobs/s for a minute: from the call to the start"),
     "flatness": _columns(
         "One worker, by what else is in the tables",
         "jobs/s",

@@ -46,7 +46,8 @@ def show(results: Results, console: Console) -> None:
             console.print(_workload(workload, rows))
     judged = verdicts(results["runs"])
     if measured := [verdict for verdict in judged if verdict.found]:
-        console.print("\n[bold]targets[/bold]: ratios of medians in this run", highlight=False)
+        how = "of a quick run, which is no evidence" if results["quick"] else "ratios of medians in this run"
+        console.print(f"\n[bold]targets[/bold]: {how}", highlight=False)
         console.print(_targets(measured))
     if others := [verdict.target.name for verdict in judged if not verdict.found]:
         console.print(f"targets not measured: {'; '.join(others)}", highlight=False, style="dim")
