@@ -3,7 +3,7 @@
 #   make test ARGS="tests/unit -x"     the tests; without ARGS all of them, with coverage
 #   make chaos                         faults by the minute, at random: SEED=7 repeats a run, ARGS="tests/chaos -k proxy" narrows it
 #   make check                         style, types and layers
-#   make bench                         measurements, ours and the peers'
+#   make bench                         measurements, ours and the peers'; ARGS="drain latency --peers pgqueuer --quick" narrows
 #   make recovery                      seconds until a worker is back from each fault; ARGS="--rounds 1 worker" for one
 #   make test-matrix                   the tests that touch SQL, on PostgreSQL 14 to 18
 #   make clean | distclean             remove what was made | and the virtual environment
@@ -55,7 +55,7 @@ types: $(VENV)/.ready-dev
 imports: $(VENV)/.ready-dev
 	@$(BIN)/lint-imports --no-cache
 
-bench: $(VENV)/.ready-dev
+bench: $(VENV)/.ready-bench
 	@$(BIN)/python -m bench $(ARGS)
 
 recovery: $(VENV)/.ready-dev
@@ -78,6 +78,10 @@ $(VENV)/.ready-dev: pyproject.toml $(PINS)
 	@requirements/setup $(VENV) $(PINS) '.[dev]' >&2
 	@touch $(VENV)/.ready-demo $@
 
+$(VENV)/.ready-bench: $(VENV)/.ready-dev
+	@requirements/setup $(VENV) $(PINS) '.[dev,bench]' >&2
+	@touch $@
+
 clean:
 	@for link in .jobq/server .jobq/*/server; do [ ! -L "$$link" ] || rm -rf "$$(readlink "$$link")"; done
 	@rm -rf .jobq build dist *.egg-info htmlcov .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache .hypothesis
@@ -85,4 +89,4 @@ clean:
 	@find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
 
 distclean: clean
-	@rm -rf $(VENV)
+	@rm -rf $(VENV) .bench

@@ -21,7 +21,6 @@ from pathlib import Path
 
 import psycopg
 
-from bench.drain import wait_for
 from jobq import JobQ, current_job, migrate
 from jobq.dev import DevPostgres
 from jobq.tasks import Task
@@ -44,6 +43,18 @@ def ordinary() -> None:
 def transactional() -> None:
     """One row, in the transaction that records the success."""
     current_job().connection.execute("INSERT INTO effect (job) VALUES (%s)", (current_job().id,))
+
+
+def wait_for(
+    connection: psycopg.Connection[tuple[int]], query: str, value: int, process: subprocess.Popen[bytes]
+) -> None:
+    while True:
+        row = connection.execute(query.encode()).fetchone()
+        if row and row[0] >= value:
+            return
+        if process.poll() is not None:
+            raise SystemExit(f"the worker ended with {process.returncode}")
+        time.sleep(0.005)
 
 
 def measure(connection: psycopg.Connection[tuple[int]], task: Task[[], None], jobs: int) -> float:
