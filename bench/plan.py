@@ -54,6 +54,8 @@ class Selection:
             for number in range(1, min(self.rounds, workload.rounds or self.rounds) + 1):
                 at = (number - 1) % max(1, len(takers))
                 for peer, config in takers[at:] + takers[:at]:
+                    if number > 1 and peer.polls(config):
+                        continue  # a poll every few seconds: one round tells it, and takes long
                     yield Case(workload, peer, config, number)
 
     def _takes(self, workload: Workload, peer: Peer) -> bool:

@@ -51,20 +51,12 @@ class Spent:
     broker: float
 
     def per_job(self, since: Spent, jobs: int) -> Figures:
-        """Return microseconds a job since an earlier look; nothing for what was not there."""
-        return {
-            f"{kind}_us_per_job": spent / jobs * 1e6
-            for kind, spent in self._between(since)
-            if spent > 0 or kind != "broker"
-        }
+        """Return microseconds a job since an earlier look; nothing for what took none."""
+        return {f"{kind}_us_per_job": spent / jobs * 1e6 for kind, spent in self._between(since) if spent > 0}
 
     def cores(self, since: Spent) -> Figures:
         """Return how many CPUs each kind kept busy since an earlier look."""
-        return {
-            f"{kind}_cores": spent / (self.at - since.at)
-            for kind, spent in self._between(since)
-            if spent > 0 or kind != "broker"
-        }
+        return {f"{kind}_cores": spent / (self.at - since.at) for kind, spent in self._between(since) if spent > 0}
 
     def _between(self, since: Spent) -> list[tuple[str, float]]:
         return [(kind, getattr(self, kind) - getattr(since, kind)) for kind in ("postgres", "worker", "broker")]
@@ -259,7 +251,8 @@ class Run:
         """Return what was spent so far; the driver's own backends are not counted, nor those in `without`."""
         return Spent(
             at=time.monotonic(),
-            postgres=self.server.cpu({self.connection.info.backend_pid, *without}),
+            # The bench's Postgres has nothing to do for a peer on a broker.
+            postgres=0.0 if self._broker else self.server.cpu({self.connection.info.backend_pid, *without}),
             worker=sum(cpu_of_family(worker.pid) for worker in self.workers),
             broker=cpu_of_family(self._broker.pid) if self._broker else 0.0,
         )

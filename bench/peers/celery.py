@@ -7,6 +7,7 @@ tuning that one may compare.
 
 from __future__ import annotations
 
+import os
 import sys
 from importlib.metadata import version as version_of
 from pathlib import Path
@@ -53,11 +54,12 @@ def fill(jobs: int, first: int) -> None:
 
 
 def work() -> None:
-    options = []
+    # By default a worker is named after the machine alone, and RabbitMQ refuses a second one of the same name.
+    options = ["--hostname", f"bench-{os.getpid()}@%h"]
     if adapter.TUNED:
         # Its pool that runs tasks in the worker's own thread: by trial the fastest for jobs that do nothing (prefork spends
         # more on its pipes), and of no use for jobs that wait. The rest is what one worker says to others.
-        options = ["--pool", "solo", "--without-gossip", "--without-mingle", "--without-heartbeat"]
+        options += ["--pool", "solo", "--without-gossip", "--without-mingle", "--without-heartbeat"]
     app.worker_main(["worker", *options])
 
 

@@ -74,5 +74,5 @@ ENQUEUE = Workload(
         "eight_clients_worker_on_per_s",
         "postgres_us_per_enqueue",
     ),
-    seconds=30,
+    seconds=27,
 )

@@ -1,7 +1,7 @@
 """Floor: what the database gives to one client, by pgbench.
 
-`raw`: claim 100, delete 100, on jobq's table as it is, but without history, fences, keys or arguments sent. `statement`: jobq's
-own statement, with all of these.
+`raw`: claim 100, delete 100, on a table with what a queue cannot do without: no history, no fence, no keys, no constraints, no
+arguments sent. It is the floor of the targets. `raw_on_job_table`: the same on jobq's table. `statement`: jobq's own statement.
 """
 
 from __future__ import annotations
@@ -17,10 +17,18 @@ from bench.workloads.base import Bench, Workload, only_jobq
 from jobq.dev import bindir
 
 _BATCH = 100
+_BARE = """
+CREATE SCHEMA bare;
+CREATE TABLE bare.job (
+    id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, queue text NOT NULL DEFAULT 'default',
+    priority smallint NOT NULL DEFAULT 5, state text NOT NULL DEFAULT 'ready', run_at timestamptz NOT NULL DEFAULT now(),
+    attempt integer NOT NULL DEFAULT 0, task text NOT NULL, args jsonb NOT NULL);
+CREATE INDEX ON bare.job (queue, priority, run_at, id) WHERE state = 'ready'
+"""
 _RAW = f"""
-UPDATE jobq.job SET state = 'running', attempt = attempt + 1
+UPDATE {{table}} SET state = 'running', attempt = attempt + 1
 WHERE id = ANY (ARRAY(
-    SELECT id FROM jobq.job
+    SELECT id FROM {{table}}
     WHERE queue = 'default' AND priority = 5 AND state = 'ready' AND run_at <= now()
     ORDER BY run_at, id LIMIT {_BATCH} FOR UPDATE SKIP LOCKED))
 RETURNING id
@@ -30,25 +38,29 @@ RETURNING id
 def _floor(bench: Bench, peer: Peer, config: str) -> Figures:
     jobs = bench.number(20_000, 2_000)
     with bench.run(peer, config, 1) as run:
-        raw = _raw(run, jobs)
+        run.connection.execute(_BARE.encode())
+        raw = _raw(run, "bare.job", jobs)
+    with bench.run(peer, config, 1) as run:
+        on_job_table = _raw(run, "jobq.job", jobs)
     with bench.run(peer, config, 1) as run:
         return {
             "raw_per_s": raw,
+            "raw_on_job_table_per_s": on_job_table,
             "statement_per_s": floor(bindir(), run.url, run.directory, jobs, _BATCH),
             "jobs": jobs,
         }
 
 
-def _raw(run: Run, jobs: int) -> float:
-    run.connection.execute(
-        b"INSERT INTO jobq.job (task, args) SELECT 'noop', jsonb_build_object('i', i) FROM generate_series(1, %s) AS i",
-        (jobs,),
+def _raw(run: Run, table: str, jobs: int) -> float:
+    load = (
+        f"INSERT INTO {table} (task, args) SELECT 'noop', jsonb_build_object('i', i) FROM generate_series(1, %s) AS i"
     )
+    run.connection.execute(load.encode(), (jobs,))
     script = run.directory / "raw.sql"
-    claim = " ".join(_RAW.split())
+    claim = " ".join(_RAW.format(table=table).split())
     script.write_text(
         f"WITH claimed AS ({claim}) SELECT coalesce(array_agg(id), '{{}}') AS ids FROM claimed \\gset\n"
-        "DELETE FROM jobq.job WHERE id = ANY (:ids);\n"
+        f"DELETE FROM {table} WHERE id = ANY (:ids);\n"
     )
     # As the worker's sessions have it: the statement is written for one plan.
     settings = (
@@ -75,7 +87,7 @@ def _raw(run: Run, jobs: int) -> float:
     found = re.search(r"tps = ([\d.]+)", done.stdout)
     if done.returncode or found is None:
         raise RunFailed(f"pgbench ended with {done.returncode}: {done.stderr.strip()[-500:]}")
-    row = run.connection.execute(b"SELECT count(*) FROM jobq.job").fetchone()
+    row = run.connection.execute(f"SELECT count(*) FROM {table}".encode()).fetchone()
     if row != (0,):
         raise RunFailed(f"pgbench left jobs behind: {row}")
     return float(found[1]) * _BATCH
@@ -86,6 +98,6 @@ FLOOR = Workload(
     about="jobs a second of one pgbench client, by 100: bare claim and delete, and jobq's own statement",
     measure=_floor,
     can=only_jobq,
-    headline=("raw_per_s", "statement_per_s", "jobs"),
+    headline=("raw_per_s", "raw_on_job_table_per_s", "statement_per_s", "jobs"),
     seconds=6,
 )
