@@ -23,6 +23,8 @@ def floor_script(schema: str, batch: int) -> str:
         "worker": f"'{uuid4()}'::uuid",
         "queues": "array_fill('default'::text, ARRAY[10])",
         "priorities": "ARRAY[9,8,7,6,5,4,3,2,1,0]",
+        "since": "array_fill(0::bigint, ARRAY[10])",
+        "since_ids": "array_fill(0::bigint, ARRAY[10])",
         "want": str(batch),
     }
     text = re.sub(r"%\((\w+)\)s", lambda match: values[match[1]], text).replace("%%", "%")
