@@ -259,6 +259,50 @@ def test_bulk_keeps_the_order_with_and_without_keys(q: JobQ, conn: psycopg.Conne
     assert repr(refs[1]) == f"JobRef(id={refs[1].id}, created=True, key='k919')"
 
 
+def test_each_job_of_a_bulk_has_its_own_options(q: JobQ, conn: psycopg.Connection[Any]) -> None:
+    """Columns that are the same in all jobs go to the server once; those that are not must stay with their jobs."""
+    send = q.tasks["send"]
+    odd = ["a", 'q"uo\\te', "ü{,}", "NULL", "null", " "]
+    at = datetime.now(UTC) + timedelta(hours=1)
+    jobs = [
+        send.options(
+            queue=odd[n % 6],
+            priority=n % 10,
+            delay=n * 60 if n % 3 == 0 else None,
+            run_at=at + timedelta(minutes=n) if n % 3 == 1 else None,
+            max_attempts=n + 1,
+            timeout=n + 0.5 if n % 2 else None,
+            headers={"n": [n, odd[n % 6]]} if n % 4 else None,
+        ).job(n, note=odd[n % 6])
+        for n in range(60)
+    ]
+    refs = q.enqueue_many(conn, jobs)
+    rows = conn.execute(
+        "SELECT id, queue, priority, max_attempts, timeout, headers, args, run_at, extract(epoch FROM run_at - now())::float "
+        "FROM jobq.job ORDER BY id"
+    ).fetchall()
+    assert [ref.id for ref in refs] == [row[0] for row in rows]
+    for n, (_, queue, priority, max_attempts, timeout, headers, args, run_at, wait) in enumerate(rows):
+        assert (queue, priority, max_attempts) == (odd[n % 6], n % 10, n + 1)
+        assert timeout == (n + 0.5 if n % 2 else None)
+        assert headers == ({"n": [n, odd[n % 6]]} if n % 4 else {})
+        assert args == {"order": n, "note": odd[n % 6]}
+        if n % 3 == 1:
+            assert run_at == at + timedelta(minutes=n)
+        else:
+            assert 0 <= wait - (n * 60 if n % 3 == 0 else 0) < 30
+
+
+def test_keyed_bulks_take_any_text(q: JobQ, conn: psycopg.Connection[Any]) -> None:
+    send = q.tasks["send"]
+    odd = ["a", 'q"uo\\te', "ü{,}", "NULL", "null", " ", "\\", '"']
+    refs = q.enqueue_many(
+        conn, [send.options(key=text, queue=text, headers={"h": text}).job(n, text) for n, text in enumerate(odd)]
+    )
+    rows = conn.execute("SELECT id, key, queue, headers->>'h', args->>'note' FROM jobq.job ORDER BY id").fetchall()
+    assert rows == [(ref.id, text, text, text, text) for ref, text in zip(refs, odd, strict=True)]
+
+
 @pytest.mark.parametrize("submit", [False, True])
 async def test_submit_commits_by_itself(q: JobQ, database_url: str, submit: bool) -> None:
     send = q.tasks["send"]

@@ -49,7 +49,7 @@ def mixed(jobs: list[NewJob]) -> list[NewJob]:
 
 
 def planned(connection: psycopg.Connection[Any], mode: str, name: str, parameters: dict[str, Any]) -> set[str]:
-    """Return the nodes of the plan, which has read no row of any table and fewer pages than a look at one would."""
+    """Return the nodes of the plan, which has read no row of any table and no index."""
     nodes = explain(connection, mode, name, parameters)
     assert all(nodes[0]["Fetched"].get(table, 0) == 0 for table in TABLES)
     assert not any("Index Name" in node for node in nodes)

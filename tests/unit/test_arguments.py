@@ -119,6 +119,44 @@ def test_any_json_comes_back(value: Any) -> None:
     assert there_and_back(take, value) == {"value": value}
 
 
+plain_values = st.fixed_dictionaries(
+    {
+        "number": st.integers(min_value=-(10**30), max_value=10**30),
+        "fraction": st.floats(),
+        "text": st.text(max_size=20) | st.sampled_from(["NaN", "Infinity", r"\u0000", "\0", "\ud800"]),
+        "many": st.lists(st.floats() | st.none(), max_size=3),
+        "table": st.dictionaries(st.text(max_size=5), st.datetimes() | st.uuids() | st.decimals(), max_size=3),
+        "data": st.binary(max_size=9),
+    }
+)
+
+
+@given(plain_values)
+def test_the_short_way_stores_what_the_long_way_stores(values: dict[str, Any]) -> None:
+    """Plain types are serialised in one step; what comes of it, an error too, must be the same as step by step."""
+
+    def take(
+        number: int,
+        fraction: float,
+        text: str,
+        many: list[float | None],
+        table: dict[str, datetime | UUID | Decimal],
+        data: bytes,
+    ) -> None: ...
+
+    short, long = Arguments("task", take), Arguments("task", take)
+    assert short._parameters._plain
+    long._parameters._plain = False
+
+    def outcome(arguments: Arguments) -> Any:
+        try:
+            return json.loads(arguments.encode((), values, LIMIT))
+        except InvalidArguments as error:
+            return str(error)
+
+    assert outcome(short) == outcome(long)
+
+
 def take_float(number: float) -> None: ...
 def take_text(text: str) -> None: ...
 def take_any(thing: Any) -> None: ...

@@ -106,6 +106,14 @@ def test_a_job_carries_what_the_task_and_its_options_say(q: JobQ) -> None:
     assert send.options(key="k", key_holds="until_started").job(1).options.key_holds == "until_started"
 
 
+@pytest.mark.parametrize("text", ['{"a":1},{"b":2}', '{"a":1', "", "[1]", "1", "null"])
+def test_a_job_made_by_hand_has_one_object_of_arguments(text: str) -> None:
+    """In a bulk the texts are joined: two objects in one would give the next job the arguments of this one."""
+    assert NewJob(JobOptions(task="t"), '{"a":1}').args_json == '{"a":1}'
+    with pytest.raises(InvalidArguments, match="args_json="):
+        NewJob(JobOptions(task="t"), text)
+
+
 def test_transactional_is_a_truth(q: JobQ) -> None:
     @q.task(transactional=True)
     def pay() -> None: ...
