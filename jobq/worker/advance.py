@@ -17,6 +17,7 @@ import psycopg
 
 from jobq.backoff import Backoff
 from jobq.worker.account import Account
+from jobq.worker.brisk import LastClaim
 from jobq.worker.database import Connection, Database, close, fetch, is_connection_loss
 from jobq.worker.due import Due
 from jobq.worker.ended import Ended
@@ -82,6 +83,7 @@ class Advance:
         """Whether the last claim found as many jobs as it wanted, so that there may be more."""
         self._reconcile_at = 0.0
         self._due = Due(options.poll_interval, listening)
+        self.claims = LastClaim()
         self._trying_since: float | None = None
         """Since when a round trip is wanted that has not succeeded; None: none is wanted."""
         self._error: str | None = None
@@ -108,6 +110,14 @@ class Advance:
         self._more = True
         self._due.forget()
         self._woken.set()
+
+    def found(self, queue: str) -> bool:
+        """The sentinel has seen due jobs. Return whether this loop looks for them; when the next ones are due, it is told."""
+        if not self._lanes.hear(queue) or self._want() <= 0:
+            return False
+        self._more = True
+        self._woken.set()
+        return True
 
     def heard(self, paused: list[str], cancelled: list[int]) -> None:
         """The heartbeat brought back which queues are paused now, and which of our jobs are to be cancelled."""
@@ -238,8 +248,9 @@ class Advance:
                 self._metrics.round_trip(now - begun)
                 self._metrics.claimed(claimed.jobs)
                 self._metrics.claimed(claimed.expired)
-            if 0 < want <= len(claimed.jobs) + len(claimed.expired):
-                self._more = True
+            if want > 0:
+                self.claims.made(begun, want=want, got=len(claimed.jobs) + len(claimed.expired))
+                self._more = self._more or self.claims.full
             self._give(claimed, worker)
 
     def _give(self, claimed: Claimed, worker: UUID) -> None:
