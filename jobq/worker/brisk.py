@@ -17,7 +17,7 @@ BRISK_FROM = 100.0
 # Jobs a second below which they may again. A fifth, so that a load about the limit does not flap.
 QUIET_BELOW = 20.0
 # Seconds of notifications that are enough to tell the one, and of silence to tell the other.
-_HEAR = 0.5
+_HEAR = 1.0
 _CALM = 2.0
 # Seconds between two looks at the heads: while jobs come, and when none has come for a while.
 SOONEST = 0.002
