@@ -61,12 +61,16 @@ GRANT SELECT, DELETE ON :"schema".job_key TO :"worker";
 GRANT UPDATE (until) ON :"schema".job_key TO :"worker";
 GRANT SELECT, INSERT, UPDATE ON :"schema".chore TO :"worker";
 GRANT SELECT ON :"schema".queue TO :"worker";
+-- The mode of waking, which the sentinel sets; and the ids, by which it sees how many jobs come.
+GRANT SELECT, UPDATE ON SEQUENCE :"schema".wake TO :"worker";
+GRANT SELECT ON SEQUENCE :"schema".job_id_seq TO :"worker";
 SELECT format('GRANT EXECUTE ON FUNCTION %s TO %I', oid::regprocedure, :'worker')
 FROM pg_proc WHERE pronamespace = to_regnamespace(format('%I', :'schema'))
     AND proname IN ('make_partitions', 'drop_partitions') \gexec
 
 -- Viewer, and the operator with it. The partitions that the chore is yet to make are read one by one as well.
 GRANT SELECT ON ALL TABLES IN SCHEMA :"schema" TO :"viewer", :"operator";
+GRANT SELECT ON SEQUENCE :"schema".wake TO :"viewer", :"operator";
 ALTER DEFAULT PRIVILEGES FOR ROLE :"owner" IN SCHEMA :"schema" GRANT SELECT ON TABLES TO :"viewer", :"operator";
 
 -- Operator. Retry: history back to job. Cancel: job to history, its key let go. FOR UPDATE again asks for some column.

@@ -18,6 +18,7 @@ from sqlalchemy import (
     Integer,
     MetaData,
     PrimaryKeyConstraint,
+    Sequence,
     SmallInteger,
     Table,
     Text,
@@ -62,6 +63,7 @@ def metadata(schema: str = "jobq") -> MetaData:
     _worker(meta)
     _chore(meta)
     _audit(meta)
+    _wake(meta)
     return meta
 
 
@@ -262,3 +264,11 @@ def _audit(meta: MetaData) -> None:
         Column("reason", Text),
         PrimaryKeyConstraint("id"),
     )
+
+
+def _wake(meta: MetaData) -> None:
+    """The mode of waking (`jobq.worker.brisk.Mode`): a sequence, since its value is read and set outside MVCC.
+
+    Only a sentinel sets it, over the session that holds the sentinel's lock.
+    """
+    Sequence("wake", data_type=SmallInteger, start=1, minvalue=1, maxvalue=3, cache=1, metadata=meta)

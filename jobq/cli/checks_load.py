@@ -18,11 +18,13 @@ CONNECTIONS_LEFT = 10
 NOTIFY_USAGE = 0.05
 IDLE_WAIT = 15.0  # seconds that a due job may wait while slots are free
 _WORKERS = 50
+# Of the sequence `wake`: see jobq.worker.brisk.Mode, which the command line does not load for this.
+_QUIET, _BRISK = 1, 2
 _TABLES = ("job", "job_key", "worker")
 
 
 def connections_left(connection: psycopg.Connection[Any], _schema: str) -> Iterator[Finding]:
-    """How near the server is to its limit of connections. Each worker takes four."""
+    """How near the server is to its limit of connections. Each worker takes four, the sentinel five."""
     [(used, most)] = rows(
         connection,
         # pg_stat_activity would hide the others' from a role without pg_read_all_stats.
@@ -125,6 +127,34 @@ def idle(connection: psycopg.Connection[Any], schema: str) -> Iterator[Finding]:
             )
 
 
+def wake(connection: psycopg.Connection[Any], schema: str) -> Iterator[Finding]:
+    """Whether inserts notify, and else who looks for jobs instead."""
+    query = sql.SQL("SELECT last_value FROM {}").format(sql.Identifier(schema, "wake"))
+    [(mode,)] = rows(connection, query)
+    found = rows(
+        connection,
+        "SELECT session.application_name FROM pg_locks AS lock JOIN pg_stat_activity AS session USING (pid)"
+        " WHERE lock.locktype = 'advisory' AND lock.objsubid = 2 AND lock.granted AND lock.classid = 1785684593"
+        " AND lock.database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+        " AND lock.objid = %s::regclass",
+        sql.Identifier(schema, "wake").as_string(connection),
+    )
+    if mode == _QUIET:
+        yield Finding(check="wake", status=Status.OK, message="quiet: inserts notify the workers")
+    elif found:
+        _, _, pid, host = (*found[0][0].split(" ", 3), "", "", "", "")[:4]
+        how = "brisk: inserts are silent" if mode == _BRISK else "settling: inserts notify again"
+        yield Finding(check="wake", status=Status.OK, message=f"{how}; process {pid} of {host} looks for jobs")
+    else:
+        yield Finding(
+            check="wake",
+            status=Status.WARN,
+            message="inserts are or were silent, and no worker looks for them: jobs start with a delay of up to a second",
+            mend="nothing, if workers were just started or stopped: one takes the place within seconds. Through a pooler "
+            "none can: set JOBQ_DIRECT_URL",
+        )
+
+
 def unserved(connection: psycopg.Connection[Any], schema: str) -> Iterator[Finding]:
     """Queues whose jobs are all for later, and that no live worker serves. (Ready ones: see `tasks`.)"""
     alive = [worker for worker in queries.workers(connection, schema) if worker.health != "silent"]
@@ -158,6 +188,7 @@ LOAD_CHECKS: dict[str, tuple[Check, str]] = {
 STANDSTILL_CHECKS: dict[str, tuple[Check, str]] = {
     "dead rows": (dead_rows, "nothing is known of them yet"),
     "heartbeats": (heartbeats, "no worker has registered"),
+    "wake": (wake, "fine"),
     "idle": (idle, "no due job waits for a slot that is free"),
     "queues": (unserved, "none has jobs for later without a worker"),
 }

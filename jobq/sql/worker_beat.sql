@@ -1,5 +1,6 @@
--- The heartbeat, and what is to be heard at it: which of the worker's jobs are to be cancelled, which queues are paused, and
--- how the other workers are (worker_peers.sql). One statement, as it is most of what an idle worker asks for.
+-- The heartbeat, and what is to be heard at it: which of the worker's jobs are to be cancelled, which queues are paused, the
+-- mode of waking, whether there is a sentinel, and how the other workers are (worker_peers.sql). One statement, as it is most of
+-- what an idle worker asks for.
 -- No row returned: another worker has taken this one for dead, and its jobs with it.
 -- A lock that could not be taken anew leaves `lock_server_start` as it is: the lost connection may still hold it.
 -- Plan: Index Scan using worker_pkey for the update, which is HOT; Index Scan using job_running_idx; no Seq Scan on job.
@@ -24,6 +25,11 @@ SELECT pg_backend_pid(),
        ARRAY(SELECT id FROM {schema}.job
              WHERE worker_id = %(id)s AND state = 'running' AND cancel_requested_at IS NOT NULL ORDER BY id),
        ARRAY(SELECT name FROM {schema}.queue WHERE paused_at IS NOT NULL),
+       (SELECT last_value FROM {schema}.wake),
+       EXISTS (SELECT FROM pg_locks AS lock
+               WHERE lock.locktype = 'advisory' AND lock.objsubid = 2 AND lock.granted
+                 AND lock.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+                 AND lock.classid = 1785684593::oid AND lock.objid = '{schema}.wake'::regclass),
        ARRAY(SELECT id FROM peers ORDER BY id),
        ARRAY(SELECT beats FROM peers ORDER BY id),
        ARRAY(SELECT unsuspected FROM peers ORDER BY id)

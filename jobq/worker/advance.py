@@ -17,7 +17,8 @@ import psycopg
 
 from jobq.backoff import Backoff
 from jobq.worker.account import Account
-from jobq.worker.cursor import NOWHERE, Cursor, Scan
+from jobq.worker.brisk import LastClaim
+from jobq.worker.cursor import COSTLY, NOWHERE, Cursor, Scan
 from jobq.worker.database import Connection, Database, close, fetch, is_connection_loss
 from jobq.worker.due import Due
 from jobq.worker.ended import Ended
@@ -89,7 +90,9 @@ class Advance:
         self._more = True
         """Whether the last claim found as many jobs as it wanted, so that there may be more."""
         self._reconcile_at = 0.0
+        self._lanes_at = 0.0
         self._due = Due(options.poll_interval, listening)
+        self.claims = LastClaim()
         self._trying_since: float | None = None
         """Since when a round trip is wanted that has not succeeded; None: none is wanted."""
         self._error: str | None = None
@@ -116,6 +119,14 @@ class Advance:
         self._more = self._told = True
         self._due.forget()
         self._woken.set()
+
+    def found(self, queue: str) -> bool:
+        """The sentinel has seen due jobs. Return whether this loop looks for them; when the next ones are due, it is told."""
+        if not self._lanes.hear(queue) or self._want() <= 0:
+            return False
+        self._more = True
+        self._woken.set()
+        return True
 
     def heard(self, paused: list[str], cancelled: list[int]) -> None:
         """The heartbeat brought back which queues are paused now, and which of our jobs are to be cancelled."""
@@ -287,8 +298,9 @@ class Advance:
         elif want > 0:
             # A bad outcome took the claim with it.
             self._more, self._told = True, told
-        if 0 < want <= len(claimed):
-            self._more = True
+        if want > 0 and claimed.sight is not None:
+            self.claims.made(begun, want=want, got=len(claimed))
+            self._more = self._more or self.claims.full
         self._claimed = (claimed, worker)
 
     def _deliver(self) -> None:
@@ -370,15 +382,24 @@ class Advance:
         self._deliver()
         async with self._lock:
             connection = await self._connected()
-            rows = await fetch(connection, self._schema, "lanes")
-            if self._lanes.refresh((row[0], row[1]) for row in rows):
-                self._more = True
+            await self._read_lanes(connection)
             await self._account.write_progress(connection)
             self.ended.recount()
             for stray in await self._account.strays(connection, self.ended.names):
                 self.ended.set_back(stray)
         quiet = not self._pool.held and self._listening()
         self._reconcile_at = time.monotonic() + (QUIET_RECONCILE_INTERVAL if quiet else RECONCILE_INTERVAL)
+
+    async def _read_lanes(self, connection: Connection) -> None:
+        """Learn which queues there are; not so often where dead entries make that slow."""
+        begun = time.monotonic()
+        if begun < self._lanes_at:
+            return
+        rows = await fetch(connection, self._schema, "lanes")
+        if self._lanes.refresh((row[0], row[1]) for row in rows):
+            self._more = True
+        now = time.monotonic()
+        self._lanes_at = now + 50 * (now - begun) if now - begun > COSTLY else 0.0
 
     async def _drained(self) -> bool:
         """Tell whether no served queue has a job that is due, and nobody is running one."""

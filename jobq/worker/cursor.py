@@ -20,7 +20,7 @@ import math
 import random
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 Position = tuple[int, int]
@@ -59,6 +59,11 @@ class Sight:
     """The last job that it found in that lane."""
     counts: tuple[tuple[int, int], ...] = ()
     """How many jobs it found, by the lane's place."""
+
+
+def next_transaction(above: int, given: int) -> int:
+    """Return the next transaction id, by a snapshot's xmax and age('3'::xid), which is 32 bits of it less 3."""
+    return above + ((given + 3 - above) & 0xFFFFFFFF)
 
 
 class Horizon:
@@ -201,6 +206,21 @@ class Cursor:
                 # Not reached: what it was to find below has still to be looked for.
                 lane.at = min(lane.at, scan.since[place])
                 continue
+            if near:
+                lane.near_due = due
+                lane.rise(min(floor, lane.at))
+
+    def looked(self, scan: Scan, sight: Sight, heads: Mapping[int, Position], *, gone: int) -> None:
+        """Take note of a look at the lanes' first jobs, by their places, that took none of them.
+
+        `gone`: how many jobs may have come and gone since the last look.
+        """
+        self._horizon.saw(sight.at, sight.xmin, sight.following)
+        floor, now = (self._horizon.floor, 0), (sight.at, 0)
+        due = self._clock() + NEAR_EVERY
+        for place, (lane, near) in enumerate(zip(scan.lanes, scan.near, strict=True)):
+            lane.claimed(sight.at, gone)
+            lane.at = min(heads.get(place, now), now)
             if near:
                 lane.near_due = due
                 lane.rise(min(floor, lane.at))

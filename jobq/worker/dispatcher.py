@@ -1,7 +1,8 @@
 """The dispatcher: the process that talks to the database, and runs no user code.
 
 Loops in one event loop, each with its own connection, so that none waits for another's statement: `advance` acknowledges
-and claims, `lease` heartbeats and watches the others, `wake` listens, `chores` maintains, `supervise` watches the runners.
+and claims, `lease` heartbeats and watches the others, `wake` listens, `sentinel` looks for jobs on behalf of all when it is
+this worker's turn, `chores` maintains, `supervise` watches the runners.
 A loop that fails for any other reason than a lost connection ends the worker, loudly: half a worker is worse than none.
 """
 
@@ -18,6 +19,7 @@ import psycopg
 
 from jobq.worker import stacks
 from jobq.worker.advance import Advance
+from jobq.worker.brisk import Mode
 from jobq.worker.chores import Chores
 from jobq.worker.database import CHORES, Database
 from jobq.worker.keeper import Keeper
@@ -27,6 +29,7 @@ from jobq.worker.notify import Notifier
 from jobq.worker.options import WorkerOptions
 from jobq.worker.pool import RunnerPool
 from jobq.worker.presence import Presence
+from jobq.worker.sentinel import Sentinel
 from jobq.worker.stalls import Repeats, Stalls, Trouble
 from jobq.worker.vitals import Vitals
 from jobq.worker.wake import Listener
@@ -53,6 +56,7 @@ class Dispatcher:
         self._advance: Advance
         self._listener: Listener
         self._keeper: Keeper
+        self._sentinel: Sentinel
         self._lease = Lease(options, version)
         self._chores = Chores(options)
         self._presence = Presence(options, notifier or Notifier(None), self)
@@ -85,8 +89,9 @@ class Dispatcher:
             self._vitals.claims,
             self._presence.metrics,
             database=self._database,
-            listening=lambda: self._listener.connected,
+            listening=lambda: self._listener.connected and self._sentinel.hearing,
         )
+        self._sentinel = Sentinel(self._options, self._database, self._advance, lambda: self._pool.queues)
         self._listener = Listener(self._settings, self._notified, self._database)
         self._keeper = Keeper(
             self._options,
@@ -94,6 +99,7 @@ class Dispatcher:
             lease=self._lease,
             pool=self._pool,
             advance=self._advance,
+            sentinel=self._sentinel,
             pulse=self._vitals.heartbeats,
         )
         loop = asyncio.get_running_loop()
@@ -131,6 +137,7 @@ class Dispatcher:
         vitals.finished, vitals.unrecorded, vitals.held = advance.ended.finished, len(advance.ended), advance.held
         vitals.listening(self._listener.connected, polling=self._listener.polling)
         vitals.listener_errors = self._listener.losses
+        vitals.brisk, vitals.sentinel = self._sentinel.mode is not Mode.QUIET, self._sentinel.active
 
     def tasks(self) -> list[str]:
         """Return the names of the tasks that the runners have imported."""
@@ -141,6 +148,17 @@ class Dispatcher:
             # Who is meant stands in the rows, which the next heartbeat reads.
             self._keeper.beat_at_once()
             return
+        kind, _, what = payload.partition(" ")
+        if kind == "wake":
+            self._sentinel.told(what)
+            return
+        if kind == "insert":
+            self._sentinel.inserted(what)
+        elif kind == "due":
+            # From the sentinel, which calls itself sooner.
+            if self._sentinel.active:
+                return
+            payload = f"insert {what}"
         self._advance.notified(payload)
 
     def _signalled(self, number: int) -> None:
@@ -189,6 +207,7 @@ class Dispatcher:
         helpers = [
             asyncio.create_task(self._keeper.run(), name="lease"),
             asyncio.create_task(self._listener.run(), name="wake"),
+            asyncio.create_task(self._sentinel.run(), name="sentinel"),
             asyncio.create_task(self._do_chores(), name="chores"),
             asyncio.create_task(self._supervise(), name="supervise"),
         ]
@@ -256,6 +275,7 @@ class Dispatcher:
         deadline = time.monotonic() + self._options.shutdown_timeout
         self._advance.leave()
         self._pool.drain()
+        await self._sentinel.leave()
         while self._pool.held and time.monotonic() < deadline and not self._hurry.is_set():
             await self._flush(deadline)
             await wait_or(self._hurry, 0.02)

@@ -16,6 +16,7 @@ from jobq.worker.database import Connection, Database, close, is_connection_loss
 from jobq.worker.lease import Lease, LeaseLost, wait_or
 from jobq.worker.options import WorkerOptions
 from jobq.worker.pool import RunnerPool
+from jobq.worker.sentinel import Sentinel
 from jobq.worker.stalls import Repeats, Trouble
 from jobq.worker.vitals import Pulse
 
@@ -26,7 +27,7 @@ LOOK_INTERVAL = 0.25
 
 
 class Keeper:
-    """One worker's. What is heard at a heartbeat goes to `advance`; `pulse` feels how the heartbeats go."""
+    """One worker's. What is heard at a heartbeat goes to `advance` and `sentinel`; `pulse` feels how the heartbeats go."""
 
     def __init__(
         self,
@@ -36,6 +37,7 @@ class Keeper:
         lease: Lease,
         pool: RunnerPool,
         advance: Advance,
+        sentinel: Sentinel,
         pulse: Pulse,
     ) -> None:
         self._options = options
@@ -43,6 +45,7 @@ class Keeper:
         self._lease = lease
         self._pool = pool
         self._advance = advance
+        self._sentinel = sentinel
         self._pulse = pulse
         self._connection: Connection | None = None
         self._anew = False
@@ -122,6 +125,7 @@ class Keeper:
         heard = await self._lease.beat(connection, running=self._pool.held, state=self.state, tasks=self._pool.tasks)
         self._pulse.well()
         self._advance.heard(heard.paused, heard.cancelled)
+        self._sentinel.heard(heard.mode, watched=heard.watched)
 
     async def _give_up_everything(self) -> None:
         """End whatever runs under the identity that is lost; another is taken over a new connection."""

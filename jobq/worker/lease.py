@@ -54,6 +54,10 @@ class Heard:
     """Which of our jobs an operator wants stopped."""
     paused: list[str]
     """Which queues are paused."""
+    mode: int
+    """The mode of waking, one of `brisk.Mode`."""
+    watched: bool
+    """Whether some worker is the sentinel."""
 
 
 class Lease:
@@ -152,7 +156,7 @@ class Lease:
         )
         if not rows:
             raise LeaseLost
-        pid, cancelled, paused, *peers = rows[0]
+        pid, cancelled, paused, mode, watched, *peers = rows[0]
         if not connection.pooled and pid != connection.server_pid:
             connection.found_pooler()
             raise psycopg.OperationalError("the server's process has changed: a pooler stands between")
@@ -161,7 +165,7 @@ class Lease:
         self.refused = False
         self.error = None
         await self._watch(connection, list(zip(*peers, strict=True)))
-        return Heard(cancelled=cancelled, paused=paused)
+        return Heard(cancelled=cancelled, paused=paused, mode=mode, watched=watched)
 
     async def leave(self, connection: Connection) -> None:
         """Take the row back, if no job is held in its name any more."""

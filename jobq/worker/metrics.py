@@ -173,6 +173,8 @@ class _Gauges:
             "jobq_claim_age_seconds": ("Since the last claim or probe that succeeded.", age(vitals.claims.answered)),
             "jobq_heartbeat_age_seconds": ("Since the last heartbeat.", age(vitals.heartbeats.answered)),
             "jobq_listener_connected": ("Whether notifications arrive.", int(vitals.listener_connected)),
+            "jobq_brisk": ("Whether producers do not notify, and a sentinel looks for jobs.", int(vitals.brisk)),
+            "jobq_sentinel": ("Whether this worker is the sentinel.", int(vitals.sentinel)),
             "jobq_claiming": ("Whether jobs are claimed.", int(vitals.phase == "working" and vitals.held is None)),
             "jobq_stuck": ("Whether the worker asks to be restarted.", int(vitals.stuck is not None)),
         }

@@ -68,8 +68,9 @@ class WorkerOptions:
     Longer lets longer jobs finish, and makes deployments slower; a job that is cut off runs again, unpunished."""
 
     poll_interval: float = 1.0
-    """Seconds between looks at the queues while notifications cannot be heard (default: 1), and a fifth of how long it takes
-    while they can. Shorter finds jobs sooner whose notification was lost, and costs a query each time."""
+    """Seconds between looks at the queues while notifications cannot be heard, or inserts are silent because many come
+    (default: 1), made a fifth as often else. Shorter finds jobs sooner whose notification was lost, and costs a
+    query each time."""
 
     heartbeat_interval: float = 2.0
     """Seconds between heartbeats (default: 2)."""

@@ -15,7 +15,7 @@ from uuid import UUID
 import psycopg
 from psycopg import AsyncConnection
 
-from jobq.worker.cursor import BEGINNING, NOWHERE, Scan, Sight
+from jobq.worker.cursor import BEGINNING, NOWHERE, Scan, Sight, next_transaction
 from jobq.worker.database import fetch, is_connection_loss
 from jobq.worker.frames import Ending, Job, Setback, Success
 from jobq.worker.texts import clean
@@ -189,8 +189,7 @@ def claimed(first: tuple[Any, ...], rows: Sequence[tuple[Any, ...]], scan: Scan)
     if not scan.queues:
         return Claimed(first[0])
     at, xmin, xmax, given, *end = map(int, first[2].split())
-    # 32 bits of the next id; it is ahead of the snapshot.
-    following = xmax + ((given + 3 - xmax) & 0xFFFFFFFF)
+    following = next_transaction(xmax, given)
     cut, last = (end[0], (end[1], end[2])) if end else (None, BEGINNING)
     counts = [*map(int, first[3].split())] if first[3] else []
     pairs = tuple(zip(counts[::2], counts[1::2], strict=True))

@@ -68,6 +68,10 @@ class Vitals:
         self.polling = False
         """Whether there is nothing to listen to, because a pooler stands between: that is no fault."""
         self.listener_lost_since: float | None = self.started
+        self.brisk = False
+        """Whether jobs are looked for by a sentinel, as producers do not notify, or have not for long."""
+        self.sentinel = False
+        """Whether this worker is that sentinel."""
         self.runner_deaths: Counter[str] = Counter()
         """Runners that ended, by why: crashed, or killed by us."""
         self.finished = 0

@@ -1,4 +1,4 @@
-"""Begin: jobs, history, keys, queues, workers, chores, audit.
+"""Begin: jobs, history, keys, queues, workers, chores, audit, the mode of waking.
 
 Revision: 0001
 Follows: nothing
@@ -61,3 +61,4 @@ def downgrade() -> None:
         op.execute(f"DROP TABLE {quoted}.{table}")
     for function in FUNCTIONS:
         op.execute(f"DROP FUNCTION {quoted}.{function}")
+    op.execute(f"DROP SEQUENCE {quoted}.wake")

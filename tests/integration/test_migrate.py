@@ -149,6 +149,16 @@ def test_storage_parameters_are_the_metadata_s(database_url: str) -> None:
     assert found == wanted
 
 
+def test_the_mode_s_sequence_is_the_metadata_s(database_url: str) -> None:
+    with psycopg.connect(database_url) as connection:
+        found = connection.execute(
+            "SELECT data_type::text, start_value, min_value, max_value, cache_size, last_value FROM pg_sequences "
+            "WHERE schemaname = 'jobq' AND sequencename = 'wake'"
+        ).fetchone()
+    (wake,) = schema.metadata()._sequences.values()
+    assert (wake.name, found) == ("wake", ("smallint", wake.start, wake.minvalue, wake.maxvalue, wake.cache, None))
+
+
 def test_check_constraints_are_the_metadata_s(database_url: str) -> None:
     """Compared as Postgres prints them: the metadata's, created in a schema of their own, beside the migrated ones."""
     with alchemy(database_url) as connection:

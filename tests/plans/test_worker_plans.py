@@ -4,6 +4,7 @@ million future jobs, a million ready ones and 100,000 dead index entries.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from typing import Any, LiteralString
 from uuid import UUID, uuid4
@@ -237,6 +238,21 @@ def test_next_due(full: psycopg.Connection[Any], mode: str) -> None:
     assert not {"Sort", "Seq Scan on job"} & kinds(nodes)
     assert {node["Index Name"] for node in nodes if "job" in node.get("Index Name", "")} == {"job_claim_idx"}
     assert rows_read(nodes, "job") <= 30
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("bounded", [False, True])
+def test_heads(full: psycopg.Connection[Any], mode: str, bounded: bool) -> None:
+    since = round((time.time() - 1800) * 1_000_000) if bounded else 0
+    nodes = explain(full, mode, "heads", {**LANES, "since": "{" + ",".join([str(since)] * 30) + "}"})
+    assert not {"Sort", "Incremental Sort", "Hash Join", "Merge Join", "Seq Scan on job"} & kinds(nodes)
+    scans = [node for node in nodes if node.get("Relation Name") == "job"]
+    assert {node["Index Name"] for node in scans} == {"job_claim_idx"}
+    assert rows_read(nodes, "job") <= 30
+    if bounded:
+        # The 100,000 dead entries are below the bound: a few pages of the index and of the table for each lane.
+        (scan,) = scans
+        assert scan["Shared Hit Blocks"] + scan["Shared Read Blocks"] <= 30 * 8
 
 
 @pytest.mark.parametrize("mode", MODES)
