@@ -7,11 +7,16 @@ to that.
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.resources import files
+from typing import Any
 
 from psycopg import sql
+
+_PLACEHOLDER = re.compile(r"%\((\w+)\)s")
 
 REVISION = "0001"
 """The revision of the schema that these statements are written for: the migrations' last."""
@@ -19,11 +24,22 @@ REVISION = "0001"
 
 @dataclass(frozen=True, slots=True)
 class Statement:
-    """A statement for one schema: `text` for SQLAlchemy's ``exec_driver_sql``, `query` for psycopg."""
+    """A statement for one schema: `text` for SQLAlchemy's ``exec_driver_sql``, `query` for psycopg.
+
+    `raw` is the same for psycopg's raw cursors: its placeholders are ``$1``, ``$2``, …, and their names are `names`. psycopg
+    reads a query with named placeholders anew at each call when it is longer than 4,096 characters, for longer than the
+    server takes to claim a job.
+    """
 
     name: str
     text: str
     query: bytes
+    raw: bytes
+    names: tuple[str, ...]
+
+    def values(self, parameters: Mapping[str, Any]) -> list[Any]:
+        """Return the values of `parameters` in the order of `raw`'s placeholders."""
+        return [parameters[name] for name in self.names]
 
 
 @lru_cache(maxsize=256)
@@ -38,4 +54,7 @@ def statement(name: str, schema: str) -> Statement:
     # psycopg.sql quotes the identifier; the file is ours, so it may stand as a literal.
     composed = sql.SQL(body).format(schema=sql.Identifier(schema))
     query = composed.as_bytes(None)
-    return Statement(name=name, text=query.decode(), query=query)
+    text = query.decode()
+    names = tuple(dict.fromkeys(_PLACEHOLDER.findall(text)))
+    raw = _PLACEHOLDER.sub(lambda match: f"${names.index(match[1]) + 1}", text).replace("%%", "%")
+    return Statement(name=name, text=text, query=query, raw=raw.encode(), names=names)

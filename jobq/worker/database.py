@@ -17,10 +17,11 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import psycopg
-from psycopg import AsyncConnection, IsolationLevel, sql
+from psycopg import AsyncConnection, AsyncRawCursor, IsolationLevel, sql
 from psycopg.abc import PQGen
 from psycopg.conninfo import conninfo_attempts_async, conninfo_to_dict
 from psycopg.pq import TransactionStatus
+from psycopg.rows import tuple_row
 
 from jobq.config import Settings
 from jobq.sql import statement
@@ -172,13 +173,16 @@ class Database:
         within = max(2.0, min(settings.connect_timeout, 3600.0))
         try:
             async with asyncio.timeout(within + 1):
-                return await self._first(url, within, purpose, terms, patience or terms.patience)
+                pooled = self.pooled and not (direct and settings.direct_url)
+                return await self._first(url, within, purpose, terms, patience or terms.patience, pooled=pooled)
         except TimeoutError:
             raise Unreachable(f"no connection within {within:g} s", refused=False) from None
         finally:
             self.connecting.pop(purpose, None)
 
-    async def _first(self, url: str, within: float, purpose: str, terms: Terms, patience: float) -> Connection:
+    async def _first(
+        self, url: str, within: float, purpose: str, terms: Terms, patience: float, *, pooled: bool
+    ) -> Connection:
         self.connecting[purpose] = "the name service"
         attempts = await conninfo_attempts_async(conninfo_to_dict(url))
         attempts.sort(key=lambda attempt: _address(attempt) in self._silent)
@@ -189,7 +193,9 @@ class Database:
             where = ":".join(str(part) for part in (attempt.get("host"), attempt.get("port")) if part)
             self.connecting[purpose] = where or "the default address"
             try:
-                connection = await self._connect({**attempt, "connect_timeout": each}, purpose, terms, patience)
+                connection = await self._connect(
+                    {**attempt, "connect_timeout": each}, purpose, terms, patience, pooled=pooled
+                )
             except psycopg.errors.ConnectionTimeout as error:
                 self._silent.add(_address(attempt))
                 errors.append(error)
@@ -206,10 +212,11 @@ class Database:
             f"none of {len(errors)} addresses serves: {told}", refused=all(is_refusal(error) for error in errors)
         )
 
-    async def _connect(self, params: dict[str, Any], purpose: str, terms: Terms, patience: float) -> Connection:
+    async def _connect(
+        self, params: dict[str, Any], purpose: str, terms: Terms, patience: float, *, pooled: bool
+    ) -> Connection:
         said = params.pop("options", None)
         ours = " ".join(f"-c {name}={value}" for name, value in {**terms.settings(), **_SESSION}.items())
-        pooled = self.pooled
         options = said if pooled or self._options_refused else f"{said} {ours}" if said else ours
         try:
             connection = await Connection.connect(
@@ -235,15 +242,15 @@ class Database:
                     f"{str(error).strip()}: a pooler; leave JOBQ_POOLER out, or let it ignore_startup_parameters = options"
                 ) from None
             self._options_refused = True
-            return await self._connect({**params, "options": said}, purpose, terms, patience)
+            return await self._connect({**params, "options": said}, purpose, terms, patience, pooled=pooled)
         try:
-            await self._greet(connection, terms, patience)
+            await self._greet(connection, terms, patience, pooled=pooled)
         except BaseException:
             await connection.close()
             raise
         return connection
 
-    async def _greet(self, connection: Connection, terms: Terms, patience: float) -> None:
+    async def _greet(self, connection: Connection, terms: Terms, patience: float, *, pooled: bool) -> None:
         """Learn what is at the other end. Raises psycopg.OperationalError for a standby."""
         connection.terms, connection.patience = terms, patience
         connection.doing = "the first statement"
@@ -256,7 +263,7 @@ class Database:
         connection.database = self
         # A pooler hands out cancel keys of its own, so the process of the handshake is not the server's.
         found = self._settings.pooler == "auto" and pid != connection.info.backend_pid
-        connection.pooled = self.pooled or found
+        connection.pooled = pooled or found
         if connection.pooled:
             await connection.set_isolation_level(IsolationLevel.READ_COMMITTED)
         else:
@@ -289,25 +296,27 @@ async def fetch(
     connection: AsyncConnection[tuple[Any, ...]], schema: str, name: str, /, **parameters: Any
 ) -> list[tuple[Any, ...]]:
     """Execute the statement `name` and return its rows."""
-    query = statement(name, schema).query
+    query = statement(name, schema)
+    values = query.values(parameters)
     if isinstance(connection, Connection):
         connection.doing = f"statement {name}"
         if connection.pooled:
-            return await _fetch_pooled(connection, query, parameters)
-    cursor = await connection.execute(query, parameters)
+            return await _fetch_pooled(connection, query.raw, values)
+    cursor = await AsyncRawCursor(connection, row_factory=tuple_row).execute(query.raw, values)
     return await cursor.fetchall() if cursor.description is not None else []
 
 
-async def _fetch_pooled(connection: Connection, query: bytes, parameters: dict[str, Any]) -> list[tuple[Any, ...]]:
+async def _fetch_pooled(connection: Connection, query: bytes, values: list[Any]) -> list[tuple[Any, ...]]:
     """Execute `query` with our settings, where nothing may be set for longer than a transaction: in one round trip."""
     settings = _local_settings(connection.terms)
+    cursor = AsyncRawCursor(connection, row_factory=tuple_row)
     if connection.info.transaction_status is not TransactionStatus.IDLE:
         await connection.execute(settings)
-        cursor = await connection.execute(query, parameters)
+        await cursor.execute(query, values)
     else:
         async with connection.pipeline(), connection.transaction():
             await connection.execute(settings)
-            cursor = await connection.execute(query, parameters)
+            await cursor.execute(query, values)
     return await cursor.fetchall() if cursor.description is not None else []
 
 

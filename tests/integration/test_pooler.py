@@ -164,7 +164,8 @@ async def test_settings_hold_for_the_statement_and_do_not_leak(
 
     names = ("enable_seqscan", "statement_timeout", "transaction_isolation")
     asked = f"SELECT {', '.join(f'current_setting({name!r})' for name in names)}"
-    monkeypatch.setattr(module, "statement", lambda name, _: Statement(name=name, text=asked, query=asked.encode()))
+    query = Statement(name="asked", text=asked, query=asked.encode(), raw=asked.encode(), names=())
+    monkeypatch.setattr(module, "statement", lambda *_: query)
     connection = await Database(Settings(database_url=pooler.url)).connect("test")
     try:
         assert connection.pooled
@@ -247,3 +248,13 @@ def test_migrations_want_a_session(empty_database_url: str) -> None:
         assert done.returncode == 0, done.stderr
     finally:
         pooler.close()
+
+
+async def test_a_direct_address_is_not_taken_for_the_pooler_that_was_named(
+    database_url: str, pooler: PgBouncer
+) -> None:
+    database = Database(Settings(database_url=pooler.url, direct_url=database_url, pooler="transaction"))
+    for direct, pooled in ((False, True), (True, False)):
+        connection = await database.connect("test", direct=direct)
+        assert connection.pooled is pooled
+        await connection.close()
