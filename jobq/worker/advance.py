@@ -238,6 +238,8 @@ class Advance:
         async with self._lock:
             connection = await self._connected()
             if self.ended.setbacks:
+                # Not to wait for what may take long.
+                self._deliver()
                 if await self.ended.settle(connection):
                     # Some may be ready again at once, others sooner than what was next.
                     self._more = True
@@ -247,7 +249,8 @@ class Advance:
             successes = self.ended.batch()
             scan = self._scan() if want > 0 else NOWHERE
             if not successes and not scan.queues:
-                self._more = False
+                # Without room it is not known that there is nothing more.
+                self._more = self._more and want <= 0
                 self._deliver()
                 return
             await self._exchange(connection, successes, scan, max(want, 0))
@@ -269,7 +272,9 @@ class Advance:
         if want > 0:
             self._due.looked()
         # A notification from here on is about jobs that this claim may not see.
-        told, self._more, self._told = self._told, False, False
+        told = self._told
+        if want > 0:
+            self._more = self._told = False
         worker = self._lease.worker
         answer = asyncio.ensure_future(self._ledger.advance(connection, worker, successes, scan, want))
         # Let it be sent.

@@ -91,7 +91,7 @@ class LastClaim:
 
 
 class Rhythm:
-    """Seconds between looks: `SOONEST` while something is found, growing to `LATEST` while nothing is.
+    """Seconds between the beginnings of looks: `SOONEST` while something is found, growing to `LATEST` while nothing is.
 
     Longer when looking takes long: the database is not to be busy with it more than half the time.
     """
@@ -102,8 +102,8 @@ class Rhythm:
 
     @property
     def pause(self) -> float:
-        """How long to wait after the last look."""
-        return max(self._pause, self._took)
+        """How long after the beginning of the last look to begin the next."""
+        return max(self._pause, 2 * self._took)
 
     def looked(self, *, found: bool, took: float) -> None:
         """Take note of a look that took so many seconds."""

@@ -141,7 +141,10 @@ class Cursor:
         self._lanes: dict[tuple[str, int], _Lane] = {}
         self._full_at = -math.inf
         self._full_due = 0.0
-        self._full_took = 0.0
+        self.full_took = 0.0
+        """Seconds that the last reading from the beginnings took."""
+        self._again = False
+        """Whether there was reason to hasten while all is being read elsewhere."""
         self.hastened = math.inf
         """When to read fully although nothing else calls for a claim; infinity: there is no need."""
 
@@ -158,12 +161,16 @@ class Cursor:
     @property
     def full_is_costly(self) -> bool:
         """Whether that takes so long that no claim should wait for it."""
-        return self._full_took > COSTLY
+        return self.full_took > COSTLY
 
     def read_fully(self, seconds: float) -> None:
         """All lanes were read from their beginnings, which took `seconds`: the longer, the longer until the next time."""
-        self._full_at, self._full_took, self.hastened = self._clock(), seconds, math.inf
+        self._full_at, self.full_took, self.hastened = self._clock(), seconds, math.inf
         self._full_due = self._full_at + max(random.uniform(*FULL_EVERY), min(_SHARE * seconds, 600.0))
+
+        if self._again:
+            self._again = False
+            self.hasten()
 
     def reading(self) -> None:
         """That is being done elsewhere: nothing is due until `read_fully`."""
@@ -171,12 +178,19 @@ class Cursor:
 
     def hasten(self) -> None:
         """There is reason to think that a job lies below: read fully soon, though not all the time."""
-        self._full_due = min(self._full_due, self._full_at + max(1.0, _SHARE * self._full_took))
+        if self._full_due == math.inf:
+            # A reading is under way, which may have begun too early to find it.
+            self._again = True
+            return
+        self._full_due = min(self._full_due, self._full_at + max(1.0, _SHARE * self.full_took))
         self.hastened = self._full_due
 
     def plan(self, queues: list[str], priorities: list[int], *, full: bool = False) -> Scan:
         """Return from where the next claim should read these lanes."""
         now = self._clock()
+        if not queues:
+            # What is due stays so, until there is something to read.
+            self.hastened = math.inf
         since: list[Position] = []
         near: list[bool] = []
         lanes: list[_Lane] = []
@@ -198,6 +212,9 @@ class Cursor:
             scan.lanes[place].claimed(sight.at, jobs)
         due = self._clock() + NEAR_EVERY * random.uniform(0.8, 1.2)
         for place, (lane, near) in enumerate(zip(scan.lanes, scan.near, strict=True)):
+            if lane.at < scan.since[place]:
+                # Sunk while the claim was on its way, to where it has not looked.
+                continue
             if sight.cut is None or place < sight.cut:
                 lane.at = (sight.at, 0)
             elif place == sight.cut:

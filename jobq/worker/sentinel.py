@@ -112,8 +112,10 @@ class Sentinel:
 
     def told(self, what: str) -> None:
         """A sentinel says what it has done: set a mode, or left its place (`nobody`)."""
-        if not self.active:
-            self._learn(self.mode if what == "nobody" else Mode[what.upper()], watched=what != "nobody")
+        mode = self.mode if what == "nobody" else Mode.__members__.get(what.upper())
+        # Whoever may connect may notify, anything.
+        if mode is not None and not self.active:
+            self._learn(mode, watched=what != "nobody")
             # Of jobs for later that came silently, nobody has told this worker.
             self._advance.notified("")
 
@@ -234,13 +236,15 @@ class Sentinel:
             due_at = time.monotonic() + max(due, SOONEST / 2)
 
     def _next_look(self) -> float:
-        """Return when to look at the heads: `Rhythm.pause` after the last look, or the last claim of the own loop."""
+        """Return when to look at the heads: `Rhythm.pause` after the last look began, or the own loop's last claim."""
         claims = self._advance.claims
         if claims.full:
             # More than it can take: others may, and nothing is gained by looking sooner.
-            return self._looked + LATEST
+            return self._looked + max(LATEST, self._rhythm.pause)
         at = max(self._looked, claims.begun) + self._rhythm.pause
-        return min(at, self._looked + self._beside) if claims.begun > self._looked else at
+        if claims.begun > self._looked:
+            at = min(at, self._looked + max(self._beside, self._rhythm.pause))
+        return at
 
     async def _settle(self, connection: Connection) -> bool:
         """Poll until nobody is left who may have read BRISK. False: something else is wanted before that."""

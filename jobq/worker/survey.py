@@ -38,12 +38,14 @@ class Survey:
                 rows = await fetch(connection, self._schema, "lane_heads", queues=queues, priorities=priorities)
         except (psycopg.Error, OSError, TimeoutError) as error:
             self._repeats.warn("the queues cannot be read from their beginnings", error)
+            # However soon it failed, a claim had better not do it.
+            self._cursor.read_fully(max(time.monotonic() - begun, self._cursor.full_took))
         else:
             for place, run_at, job_id in rows:
                 heads[place] = (run_at, job_id)
             if self._cursor.sink(queues, priorities, heads):
                 self._on_found()
-        self._cursor.read_fully(time.monotonic() - begun)
+            self._cursor.read_fully(time.monotonic() - begun)
 
     async def close(self) -> None:
         """Stop looking."""

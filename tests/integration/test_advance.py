@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,7 +13,7 @@ from jobq.config import Settings
 from jobq.worker import advance as module
 from jobq.worker.advance import Advance
 from jobq.worker.database import fetch
-from jobq.worker.frames import Job
+from jobq.worker.frames import Ending, Job, Recorded, Setback, Success
 from jobq.worker.lease import Lease
 from jobq.worker.options import WorkerOptions
 from jobq.worker.pool import RunnerPool
@@ -38,8 +40,10 @@ class OneSlot(RunnerPool):
         )
         self.given: asyncio.Queue[int] = asyncio.Queue()
 
+        self.free = 1
+
     def room(self, prefetch: int) -> int:
-        return 1
+        return self.free
 
     def holds(self, job_id: int, claims: int) -> bool:
         return True
@@ -48,6 +52,13 @@ class OneSlot(RunnerPool):
         for job in jobs:
             assert isinstance(job, Job)
             self.given.put_nowait(job.id)
+
+
+async def until(holds: Callable[[], bool]) -> None:
+    while True:
+        if holds():
+            return
+        await asyncio.sleep(0.01)
 
 
 @pytest.fixture
@@ -77,6 +88,87 @@ async def test_a_job_told_of_while_the_next_due_one_is_looked_up_is_not_forgotte
     try:
         async with asyncio.timeout(4):
             assert await pool.given.get() == inserted[0]
+    finally:
+        stop.set()
+        advance.poke()
+        await running
+        await advance.close()
+
+
+@pytest.mark.parametrize(
+    "outcome", [Success(1 << 60, 1, b"null", 0.0), Setback(1 << 60, 1, Ending.RETRY)], ids=["success", "setback"]
+)
+async def test_a_round_without_room_does_not_forget_that_there_is_more(
+    jobs: Jobs, options: WorkerOptions, outcome: Success | Setback, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has not looked, and what makes room may be nothing to write: a transactional job's end."""
+    options = replace(options, queues=("default",))
+    pool = OneSlot(options)
+    advance = Advance(options, pool, Lease(options, "test"), Pulse("claims"))
+    looked: list[str] = []
+
+    async def noted_fetch(connection: Any, schema: str, name: str, /, **parameters: Any) -> Any:
+        rows = await fetch(connection, schema, name, **parameters)
+        if name == "next_due":
+            looked.append(name)
+        return rows
+
+    monkeypatch.setattr(module, "fetch", noted_fetch)
+    # Else a setback that is written has it looked up again.
+    monkeypatch.setattr(advance._due, "forget", lambda: None)
+    stop = asyncio.Event()
+    running = asyncio.create_task(advance.run(stop))
+    try:
+        async with asyncio.timeout(10):
+            await until(lambda: bool(looked))
+            job = apps.noop.enqueue(jobs.connection).id
+            assert advance.found("default")
+            pool.free = 0
+            if isinstance(outcome, Success):
+                advance.ended.succeeded([outcome])
+            else:
+                advance.ended.set_back(outcome)
+            await until(lambda: not len(advance.ended))
+            await asyncio.sleep(0.05)
+            pool.free = 1
+            advance.ended.recorded(Recorded(1 << 60, 1, accepted=True))
+            async with asyncio.timeout(2):
+                assert await pool.given.get() == job
+    finally:
+        stop.set()
+        advance.poke()
+        await running
+        await advance.close()
+
+
+async def test_what_was_claimed_does_not_wait_for_setbacks_to_be_written(
+    jobs: Jobs, options: WorkerOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That is a statement of its own, and may take long."""
+    pool = OneSlot(options)
+    advance = Advance(options, pool, Lease(options, "test"), Pulse("claims"))
+    given: list[bool] = []
+    settle = advance.ended.settle
+    exchange = advance._exchange
+
+    async def noted_settle(connection: Any) -> bool:
+        given.append(not pool.given.empty())
+        return await settle(connection)
+
+    async def and_meanwhile(*arguments: Any) -> None:
+        await exchange(*arguments)
+        if not given:
+            advance.ended.set_back(Setback(1 << 60, 1, Ending.RELEASE))
+
+    monkeypatch.setattr(advance.ended, "settle", noted_settle)
+    monkeypatch.setattr(advance, "_exchange", and_meanwhile)
+    apps.noop.enqueue(jobs.connection)
+    stop = asyncio.Event()
+    running = asyncio.create_task(advance.run(stop))
+    try:
+        async with asyncio.timeout(10):
+            await until(lambda: bool(given))
+        assert given[0]
     finally:
         stop.set()
         advance.poke()

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
+from typing import Any
 
+import psycopg
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from jobq.config import Settings
 from jobq.worker import cursor as module
 from jobq.worker.cursor import BEGINNING, NEAR_ENTRIES, Cursor, Horizon, Position, Sight
+from jobq.worker.database import Connection, Database
+from jobq.worker.survey import Survey
 
 SECOND = 1_000_000
 START = 1_700_000_000 * SECOND
@@ -264,3 +270,66 @@ def test_a_survey_moves_only_what_lies_above_its_find() -> None:
     assert not model.cursor.sink(["q"], [5], [None])
     assert model.cursor.sink(["q"], [5], [late.position])
     assert model.claim(5) == [late]
+
+
+def _claimed(cursor: Cursor, at: int) -> None:
+    """A claim that found nothing, while nobody was writing."""
+    scan = cursor.plan(["q"], [5])
+    cursor.read(scan, Sight(at=at, xmin=100, following=100))
+
+
+def test_what_a_reading_elsewhere_finds_outlives_the_claim_that_is_under_way() -> None:
+    """Under load one always is, and it was planned before."""
+    cursor = Cursor()
+    _claimed(cursor, START)
+    scan = cursor.plan(["q"], [5])
+    below = (START - 60 * SECOND, 7)
+    assert cursor.sink(["q"], [5], [below])
+    cursor.read(scan, Sight(at=START + SECOND, xmin=100, following=100))
+    assert cursor.plan(["q"], [5]).since == [below]
+    _claimed(cursor, START + SECOND)
+    assert cursor.plan(["q"], [5]).since > [below]
+
+
+def test_nothing_is_hastened_while_a_reading_elsewhere_is_under_way() -> None:
+    """It would be due at once, and as long as that lasts: one empty claim after the other."""
+    now = [1000.0]
+    cursor = Cursor(clock=lambda: now[0])
+    cursor.read_fully(0.1)
+    now[0] += 60
+    cursor.reading()
+    cursor.hasten()
+    assert not cursor.full_due
+    assert cursor.hastened == math.inf
+    cursor.read_fully(0.1)
+    assert cursor.hastened == now[0] + 5
+    now[0] += 5
+    assert cursor.full_due
+
+
+def test_nothing_is_hastened_while_there_is_nothing_to_read() -> None:
+    """All queues are paused: a loop that waits for the time of a reading that is never made would not wait at all."""
+    now = [1000.0]
+    cursor = Cursor(clock=lambda: now[0])
+    cursor.read_fully(0.001)
+    cursor.hasten()
+    now[0] += 2
+    cursor.plan([], [])
+    assert cursor.hastened == math.inf
+    assert cursor.full_due
+
+
+async def test_a_reading_elsewhere_that_fails_at_once_does_not_make_readings_cheap() -> None:
+    """Else the next is made by a claim, which is held up by it."""
+
+    class Refusing(Database):
+        async def connect(self, *_: Any, **__: Any) -> Connection:
+            raise psycopg.OperationalError("too many clients")
+
+    cursor = Cursor()
+    cursor.read_fully(3.0)
+    survey = Survey(Refusing(Settings(database_url="postgresql://nowhere")), "jobq", cursor, lambda: None)
+    survey.begin((["q"], [5]))
+    assert survey._task is not None
+    await survey._task
+    assert cursor.full_took == 3.0
