@@ -1,6 +1,6 @@
 -- One job, live or finished.
 -- Plan: job_pkey, and job_history_id_idx of each partition.
-SELECT id, task, queue, CASE WHEN state = 'ready' AND run_at > now() THEN 'scheduled' ELSE state END AS state,
+SELECT id, task, queue, CASE WHEN state = 'ready' AND run_at > statement_timestamp() THEN 'scheduled' ELSE state END AS state,
        priority, attempt, max_attempts, claims, crashes, run_at, created_at, started_at,
        NULL::timestamptz AS finished_at, expires_at, cancel_requested_at, worker_id, timeout, key, group_key,
        NULL::text AS error, args::text AS args, headers::text AS headers, progress::text AS progress,

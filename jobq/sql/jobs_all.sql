@@ -2,7 +2,7 @@
 -- Plan: job_pkey and each partition's job_history_id_idx backwards, a page of each, merged.
 SELECT * FROM (
     (SELECT job.id, job.task, job.queue,
-            CASE WHEN job.state = 'ready' AND job.run_at > now() THEN 'scheduled' ELSE job.state END AS state,
+            CASE WHEN job.state = 'ready' AND job.run_at > statement_timestamp() THEN 'scheduled' ELSE job.state END AS state,
             job.priority, job.attempt, job.max_attempts, job.run_at, job.created_at, job.started_at,
             NULL::timestamptz AS finished_at, job.cancel_requested_at, job.worker_id, job.key, NULL::text AS error,
             CASE WHEN pg_column_size(job.args) <= 2000 THEN job.args::text END AS args, job.progress::text AS progress

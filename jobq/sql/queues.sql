@@ -20,7 +20,7 @@ WITH RECURSIVE pair AS (
         SELECT min(entry.run_at) AS run_at FROM few
         CROSS JOIN LATERAL (
             SELECT job.run_at FROM {schema}.job
-            WHERE job.state = 'ready' AND job.queue = few.queue AND job.priority = few.priority AND job.run_at <= now()
+            WHERE job.state = 'ready' AND job.queue = few.queue AND job.priority = few.priority AND job.run_at <= statement_timestamp()
             ORDER BY job.run_at LIMIT 1
         ) AS entry
         WHERE few.queue = lane.queue
@@ -30,7 +30,7 @@ WITH RECURSIVE pair AS (
             SELECT FROM few
             CROSS JOIN LATERAL (
                 SELECT FROM {schema}.job
-                WHERE job.state = 'ready' AND job.queue = few.queue AND job.priority = few.priority AND job.run_at <= now()
+                WHERE job.state = 'ready' AND job.queue = few.queue AND job.priority = few.priority AND job.run_at <= statement_timestamp()
                 ORDER BY job.run_at LIMIT %(bound)s
             ) AS entry
             WHERE few.queue = lane.queue
@@ -42,7 +42,7 @@ WITH RECURSIVE pair AS (
             SELECT FROM few
             CROSS JOIN LATERAL (
                 SELECT FROM {schema}.job
-                WHERE job.state = 'ready' AND job.queue = few.queue AND job.priority = few.priority AND job.run_at > now()
+                WHERE job.state = 'ready' AND job.queue = few.queue AND job.priority = few.priority AND job.run_at > statement_timestamp()
                 ORDER BY job.run_at LIMIT %(bound)s
             ) AS entry
             WHERE few.queue = lane.queue

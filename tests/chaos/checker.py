@@ -16,9 +16,9 @@ from tests.chaos.ledger import Record
 # Between CLOCK_MONOTONIC and the database's clock, in nanoseconds, while both are of one machine.
 TOLERANCE = 50_000_000
 # A runner that sleeps through the end of its lease can have fallen asleep between its last look at the lease and the task's
-# first line. Those few begin as it wakes, before anything of ours gets to run; a stock of jobs that begins then is a fault.
+# first line: at most one job a slot. Those begin as it wakes, before anything of ours gets to run; a stock of jobs that begins
+# then is a fault.
 AS_IT_WAKES = 100_000_000
-AT_THE_GATE = 4
 LIVE = ("ready", "running", "parked", "waiting")
 
 
@@ -66,6 +66,8 @@ class Limits:
 
     max_crashes: int = 3
     max_losses: int = 10
+    slots: int = 10
+    """Of a runner."""
     asleep: frozenset[int] = frozenset()
     """Pids of runners that slept through the end of their lease, as with their machine. What such a one was executing
     nobody can end before it is awake, and it can have fallen asleep with the lock and without a start line; what it begins
@@ -254,7 +256,7 @@ def _ran_after_the_end(history: History, final: Final, limits: Limits) -> Iterat
                 continue
             woken = pid in limits.asleep and any(abs(at - moment) < AS_IT_WAKES for moment in history.woken[pid])
             at_the_gate[pid] += woken
-            if not woken or at_the_gate[pid] > AT_THE_GATE:
+            if not woken or at_the_gate[pid] > limits.slots:
                 yield Violation("late", f"job {row.id} had {row.state} at {row.finished_at}; then came {execution}")
 
 

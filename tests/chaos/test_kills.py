@@ -79,7 +79,7 @@ def test_a_suspended_machine_with_jobs_in_stock(arena: Arena) -> None:
     arena.place("more", [["ok"]] * others)
     signal_all(pids, signal.SIGCONT)
     arena.fault("SIGCONT", pids=pids)
-    arena.finish(limits=Limits(asleep=frozenset(runners)))
+    arena.finish(limits=Limits(slots=64, asleep=frozenset(runners)))
 
 
 def test_rolling_restarts(arena: Arena) -> None:
