@@ -122,9 +122,12 @@ class Advance:
 
     def found(self, queue: str) -> bool:
         """The sentinel has seen due jobs. Return whether this loop looks for them; when the next ones are due, it is told."""
-        if not self._lanes.hear(queue) or self._want() <= 0:
+        if not self._lanes.hear(queue):
             return False
+        # Without room, too: what makes some need be nothing that is written, and so no claim comes of itself.
         self._more = True
+        if self._want() <= 0:
+            return False
         self._woken.set()
         return True
 

@@ -96,10 +96,12 @@ async def test_a_job_told_of_while_the_next_due_one_is_looked_up_is_not_forgotte
 
 
 @pytest.mark.parametrize(
-    "outcome", [Success(1 << 60, 1, b"null", 0.0), Setback(1 << 60, 1, Ending.RETRY)], ids=["success", "setback"]
+    "outcome",
+    [Success(1 << 60, 1, b"null", 0.0), Setback(1 << 60, 1, Ending.RETRY), None],
+    ids=["success", "setback", "full when told"],
 )
 async def test_a_round_without_room_does_not_forget_that_there_is_more(
-    jobs: Jobs, options: WorkerOptions, outcome: Success | Setback, monkeypatch: pytest.MonkeyPatch
+    jobs: Jobs, options: WorkerOptions, outcome: Success | Setback | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It has not looked, and what makes room may be nothing to write: a transactional job's end."""
     options = replace(options, queues=("default",))
@@ -122,11 +124,12 @@ async def test_a_round_without_room_does_not_forget_that_there_is_more(
         async with asyncio.timeout(10):
             await until(lambda: bool(looked))
             job = apps.noop.enqueue(jobs.connection).id
-            assert advance.found("default")
+            pool.free = int(outcome is not None)
+            assert advance.found("default") == (outcome is not None)
             pool.free = 0
             if isinstance(outcome, Success):
                 advance.ended.succeeded([outcome])
-            else:
+            elif outcome is not None:
                 advance.ended.set_back(outcome)
             await until(lambda: not len(advance.ended))
             await asyncio.sleep(0.05)
