@@ -232,7 +232,7 @@ class Advance:
 
     async def _gather(self) -> None:
         """Let outcomes collect for a moment, unless a slot idles for want of the next claim."""
-        if self._claimed is not None:
+        if self._claimed is not None and len(self._claimed[0]):
             return
         if self._pool.load >= self._pool.slots and len(self.ended.successes) < MAX_BATCH // 2:
             await asyncio.sleep(FLUSH_AFTER)
@@ -240,6 +240,8 @@ class Advance:
     async def _step(self, want: int) -> None:
         async with self._lock:
             connection = await self._connected()
+            # That may have taken long enough for the lease to be lost.
+            want = min(want, self._want())
             if self.ended.setbacks:
                 # Not to wait for what may take long.
                 self._deliver()
@@ -280,11 +282,16 @@ class Advance:
             self._more = self._told = False
         worker = self._lease.worker
         answer = asyncio.ensure_future(self._ledger.advance(connection, worker, successes, scan, want))
-        # Let it be sent.
-        await asyncio.sleep(0)
-        self._deliver()
         try:
+            # Let it be sent.
+            await asyncio.sleep(0)
+            self._deliver()
             claimed, refused = await answer
+        except asyncio.CancelledError:
+            # It must not go on without the lock.
+            answer.cancel()
+            await asyncio.gather(answer, return_exceptions=True)
+            raise
         except psycopg.errors.LockNotAvailable:
             # A finished job is locked by somebody's transaction, or a key is.
             if not await self.ended.set_aside(connection, successes):

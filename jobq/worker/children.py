@@ -75,6 +75,8 @@ class Child:
         self.born = time.monotonic()
         self.idle_since = self.born
         """When it last had a job, if it has none."""
+        self.vouched = True
+        """Whether there is a lease under which it may begin jobs."""
         self.pulseless_since: float | None = None
         """Since when it does not react, as last observed."""
         self._serial = 0
@@ -102,7 +104,13 @@ class Child:
     @property
     def ready(self) -> bool:
         """Whether it takes jobs and reacts."""
-        return self.imported and self.killed_for is None and self.retiring is None and self.pulseless_since is None
+        return (
+            self.imported
+            and self.vouched
+            and self.killed_for is None
+            and self.retiring is None
+            and self.pulseless_since is None
+        )
 
     @property
     def slow(self) -> bool:
@@ -266,9 +274,14 @@ class Child:
         except (OSError, IndexError, ValueError):
             return 0
 
-    def vouch(self, until: float) -> None:
-        """Let it live until this time of time.monotonic()."""
-        self._table.lease_ends = until
+    def vouch(self, until: float, now: float) -> None:
+        """Let it live until this time of time.monotonic(); 0.0: there is no lease that could end.
+
+        When that is over already, one that has jobs is to end, and one that has none is only to get none: it would else end,
+        and its successor, for as long as the database is away.
+        """
+        self.vouched = until == 0.0 or until > now
+        self._table.lease_ends = until if self.vouched or self.jobs else 0.0
 
     def started(self) -> list[Started]:
         """Return what it is executing, as its slot table says."""

@@ -113,6 +113,8 @@ class RunnerPool:
             return self.import_failure
         if stuck := [child.pulseless_since for child in self._children if child.pulseless_since is not None]:
             return f"{len(stuck)} runners do not react, for up to {time.monotonic() - min(stuck):.0f} s"
+        if any(not child.vouched for child in self._children):
+            return "the lease is over: no heartbeat for too long"
         importing = [time.monotonic() - child.born for child in self._children if not child.imported]
         if importing:
             return f"{len(importing)} importing the application {self._options.app!r}, for up to {max(importing):.0f} s"
@@ -248,7 +250,7 @@ class RunnerPool:
         """
         now, before = time.monotonic(), self.slots
         for child in self._all():
-            child.vouch(vouch_until)
+            child.vouch(vouch_until, now)
             for job in self._overseer.look(child, now):
                 self._on_setback(verdicts.unstarted(job))
         for job in self._solos.overdue(now):

@@ -29,6 +29,8 @@ DECLARE
     new_id bigint;
     holder bigint;
     holder_until timestamptz;
+    was_due timestamptz;
+    its_queue text;
     expires timestamptz;
     first integer;  -- of the run of equal keys within this call, when it is to be inserted
 BEGIN
@@ -98,6 +100,7 @@ BEGIN
         IF on_conflicts[n] = 'raise' THEN
             refused := true;
         ELSIF on_conflicts[n] = 'replace' AND holder IS NOT NULL THEN
+            SELECT waiting.run_at, waiting.queue INTO was_due, its_queue FROM {schema}.job AS waiting WHERE waiting.id = holder;
             IF fresh_snapshots THEN
                 UPDATE {schema}.job AS waiting
                 SET args = enqueue_keyed.args[n]::jsonb, headers = enqueue_keyed.headers[n]::jsonb,
@@ -114,6 +117,11 @@ BEGIN
                 EXCEPTION WHEN serialization_failure THEN
                     changed[n] := false;
                 END;
+            END IF;
+            -- The trigger tells of inserts only, and workers sleep until the first time that they know of.
+            IF changed[n] AND coalesce(run_ats[n], clock_timestamp() + coalesce(delays[n], 0) * interval '1 second') < was_due
+               AND (SELECT last_value FROM {schema}.wake) <> 2 THEN
+                PERFORM pg_notify({schema_literal}, 'insert ' || its_queue);
             END IF;
         END IF;
     END LOOP;

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
+import time
 from collections.abc import Callable
 from uuid import uuid4
 
@@ -12,7 +13,7 @@ import pytest
 
 from jobq.config import Settings
 from jobq.worker.children import Child
-from jobq.worker.frames import Job
+from jobq.worker.frames import FromRunner, Hello, Job
 from jobq.worker.spec import Spec
 
 
@@ -21,7 +22,9 @@ def _descriptors() -> int:
     return len(os.listdir("/proc/self/fd"))
 
 
-def _child(on_exit: Callable[[Child, int], None]) -> Child:
+def _child(
+    on_exit: Callable[[Child, int], None], on_message: Callable[[Child, FromRunner], None] = lambda *_: None
+) -> Child:
     spec = Spec(
         app="tests.support.apps:q",
         socket_fd=-1,
@@ -33,7 +36,7 @@ def _child(on_exit: Callable[[Child, int], None]) -> Child:
         log_format="text",
         log_level="INFO",
     )
-    return Child(spec, on_message=lambda *_: None, on_exit=on_exit)
+    return Child(spec, on_message=on_message, on_exit=on_exit)
 
 
 def _job(job_id: int) -> Job:
@@ -71,3 +74,45 @@ async def test_what_came_after_a_recall_is_recalled_as_well() -> None:
     assert [job.id for job in child.revoked(10.08)] == [1, 2, 3]
     assert child.jobs == {}
     await child.closed()
+
+
+async def test_an_idle_runner_outlives_the_lease_and_gets_nothing_until_there_is_another() -> None:
+    """Else it ends, and its successor as soon as it is up, for as long as the database is away."""
+    ended: list[int] = []
+    ready = asyncio.Event()
+
+    def hear(child: Child, message: FromRunner) -> None:
+        if isinstance(message, Hello):
+            child.begin(time.monotonic())
+            ready.set()
+
+    child = _child(lambda _, status: ended.append(status), hear)
+    child.open()
+    over = time.monotonic()
+    async with asyncio.timeout(30):
+        while not ready.is_set():
+            child.vouch(over, time.monotonic())
+            await asyncio.sleep(0.02)
+    # Long enough for its pulse to look at the lease, a few times.
+    beats = _beats(child)
+    async with asyncio.timeout(10):
+        while _beats(child) < beats + 0.3:
+            child.vouch(over, time.monotonic())
+            await asyncio.sleep(0.02)
+    takes_jobs = [child.ready]
+    child.vouch(time.monotonic() + 60, time.monotonic())
+    takes_jobs.append(child.ready)
+    assert takes_jobs == [False, True]
+    assert ended == []
+    # With a job it must end.
+    child.send([_job(1)], uuid4(), time.monotonic())
+    child.vouch(over, time.monotonic())
+    async with asyncio.timeout(10):
+        await child.closed()
+    assert ended == [75]
+
+
+def _beats(child: Child) -> float:
+    """Return when its pulse was last felt."""
+    at, _ = child._table.pulse
+    return at

@@ -54,6 +54,18 @@ def test_a_job_is_noticed_without_waiting_for_a_poll(jobs: Jobs, worker: StartWo
     assert running.wait() == 0
 
 
+def test_a_job_that_is_replaced_by_a_sooner_one_is_noticed_without_waiting_for_a_poll(
+    jobs: Jobs, worker: StartWorker
+) -> None:
+    worker("--poll-interval", "600")
+    jobs.wait(apps.record.enqueue(jobs.connection, "first").id)
+    later = apps.record.options(key="k", on_conflict="replace", delay=3600).enqueue(jobs.connection, "later").id
+    # The worker has looked up when the next one is due.
+    jobs.wait(apps.record.enqueue(jobs.connection, "second").id)
+    assert apps.record.options(key="k", on_conflict="replace").enqueue(jobs.connection, "now").id == later
+    assert jobs.wait(later)["result"] == "now"
+
+
 def test_retries_until_it_succeeds(jobs: Jobs, worker: StartWorker) -> None:
     job = apps.fail_until.enqueue(jobs.connection, 3).id
     running = worker()
