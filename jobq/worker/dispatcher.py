@@ -148,6 +148,9 @@ class Dispatcher:
             # Who is meant stands in the rows, which the next heartbeat reads.
             self._keeper.beat_at_once()
             return
+        if not payload:
+            # Some may have been missed, a sentinel's last word among them.
+            self._keeper.beat_at_once()
         kind, _, what = payload.partition(" ")
         if kind == "wake":
             self._sentinel.told(what)
