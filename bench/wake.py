@@ -69,7 +69,7 @@ def start(bench: Bench, given: argparse.Namespace) -> None:
             bench.worker("--processes", "1")
         until(
             lambda workers=workers: bench.count("SELECT count(*) FROM jobq.worker WHERE beats > 0") == workers, "them"
-        )  # type: ignore[misc]
+        )  # type: ignore[misc]  # no lambda has annotations
         bench.connection.execute("SELECT setval('jobq.wake', 1)")
         for rate in RATES:
             until(lambda: bench.count("SELECT last_value FROM jobq.wake") == Mode.QUIET, "the quiet mode")

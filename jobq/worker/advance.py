@@ -18,7 +18,7 @@ import psycopg
 from jobq.backoff import Backoff
 from jobq.worker.account import Account
 from jobq.worker.brisk import LastClaim
-from jobq.worker.cursor import COSTLY, NOWHERE, Cursor, Scan
+from jobq.worker.cursor import COSTLY, NOWHERE, SHARE, Cursor, Scan
 from jobq.worker.database import Connection, Database, close, fetch, is_connection_loss
 from jobq.worker.due import Due
 from jobq.worker.ended import Ended
@@ -414,7 +414,7 @@ class Advance:
         if self._lanes.refresh((row[0], row[1]) for row in rows):
             self._more = True
         now = time.monotonic()
-        self._lanes_at = now + 50 * (now - begun) if now - begun > COSTLY else 0.0
+        self._lanes_at = now + SHARE * (now - begun) if now - begun > COSTLY else 0.0
 
     async def _drained(self) -> bool:
         """Tell whether no served queue has a job that is due, and nobody is running one."""

@@ -33,7 +33,7 @@ FULL_EVERY = (10.0, 30.0)
 # Seconds; a full reading that takes longer is not done by a claim.
 COSTLY = 0.05
 # Between two full readings lie at least so many times what one takes.
-_SHARE = 50
+SHARE = 50
 # How many dead entries a claim may walk over without being costly: some 0.1 µs each.
 NEAR_ENTRIES = 1_000
 # A job takes its run_at from the clock just before its transaction is given the id by which we see it: microseconds, or
@@ -166,7 +166,7 @@ class Cursor:
     def read_fully(self, seconds: float) -> None:
         """All lanes were read from their beginnings, which took `seconds`: the longer, the longer until the next time."""
         self._full_at, self.full_took, self.hastened = self._clock(), seconds, math.inf
-        self._full_due = self._full_at + max(random.uniform(*FULL_EVERY), min(_SHARE * seconds, 600.0))
+        self._full_due = self._full_at + max(random.uniform(*FULL_EVERY), min(SHARE * seconds, 600.0))
 
         if self._again:
             self._again = False
@@ -182,7 +182,7 @@ class Cursor:
             # A reading is under way, which may have begun too early to find it.
             self._again = True
             return
-        self._full_due = min(self._full_due, self._full_at + max(1.0, _SHARE * self.full_took))
+        self._full_due = min(self._full_due, self._full_at + max(1.0, SHARE * self.full_took))
         self.hastened = self._full_due
 
     def plan(self, queues: list[str], priorities: list[int], *, full: bool = False) -> Scan:

@@ -131,8 +131,8 @@ async def test_a_round_without_room_does_not_forget_that_there_is_more(
                 advance.ended.succeeded([outcome])
             elif outcome is not None:
                 advance.ended.set_back(outcome)
-            await until(lambda: not len(advance.ended))
-            await asyncio.sleep(0.05)
+            # Written down, and the loop sleeps.
+            await until(lambda: not len(advance.ended) and advance.trouble() is None)
             pool.free = 1
             advance.ended.recorded(Recorded(1 << 60, 1, accepted=True))
             async with asyncio.timeout(2):
