@@ -60,6 +60,7 @@ GRANT SELECT, DELETE ON :"schema".job_key TO :"worker";
 -- Any column's UPDATE is what SELECT … FOR UPDATE asks for.
 GRANT UPDATE (until) ON :"schema".job_key TO :"worker";
 GRANT SELECT, INSERT, UPDATE ON :"schema".chore TO :"worker";
+GRANT SELECT, INSERT, UPDATE, DELETE ON :"schema".rollup_queue, :"schema".rollup_task, :"schema".rollup_mark TO :"worker";
 GRANT SELECT ON :"schema".queue TO :"worker";
 -- The mode of waking, which the sentinel sets; and the ids, by which it sees how many jobs come.
 GRANT SELECT, UPDATE ON SEQUENCE :"schema".wake TO :"worker";
@@ -70,14 +71,20 @@ FROM pg_proc WHERE pronamespace = to_regnamespace(format('%I', :'schema'))
 
 -- Viewer, and the operator with it. The partitions that the chore is yet to make are read one by one as well.
 GRANT SELECT ON ALL TABLES IN SCHEMA :"schema" TO :"viewer", :"operator";
+REVOKE SELECT ON :"schema".web_user FROM :"viewer", :"operator";
 GRANT SELECT ON SEQUENCE :"schema".wake TO :"viewer", :"operator";
 ALTER DEFAULT PRIVILEGES FOR ROLE :"owner" IN SCHEMA :"schema" GRANT SELECT ON TABLES TO :"viewer", :"operator";
 
 -- Operator. Retry: history back to job. Cancel: job to history, its key let go. FOR UPDATE again asks for some column.
-GRANT INSERT, DELETE, UPDATE (run_at, cancel_requested_at) ON :"schema".job TO :"operator";
+GRANT INSERT, DELETE, UPDATE (run_at, queue, priority, cancel_requested_at) ON :"schema".job TO :"operator";
 GRANT INSERT, DELETE, UPDATE (finished_at) ON :"schema".job_history TO :"operator";
 GRANT DELETE ON :"schema".job_key TO :"operator";
 GRANT INSERT, UPDATE ON :"schema".queue TO :"operator";
+GRANT UPDATE (asked) ON :"schema".worker TO :"operator";
 GRANT INSERT ON :"schema".audit TO :"operator";
+GRANT INSERT, UPDATE ON :"schema".operation TO :"operator";
+GRANT INSERT ON :"schema".operation_batch TO :"operator";
+-- The page's own users, where it has any: their passwords' hashes are for the page alone, and it writes none.
+GRANT SELECT ON :"schema".web_user TO :"operator";
 
 COMMIT;

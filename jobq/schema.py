@@ -26,10 +26,14 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB, UUID
 
+from jobq.pagetables import operations, rollups, users
+
 JOB_STATES = ("ready", "running", "parked", "waiting")
 FINISHED_STATES = ("succeeded", "failed", "cancelled", "expired")
 ATTEMPT_OUTCOMES = ("error", "timeout", "crashed", "cancelled", "failed")
 KEY_HOLDS = ("period", "until_finished", "until_started")
+WORKER_STATES = ("starting", "running", "quiet", "draining")
+WORKER_ASKED = ("quiet", "stop")
 
 # Autovacuum of the hot tables: by a fixed number of dead rows, at full speed. A share of the table's size would wait
 # longest just when the backlog is largest.
@@ -64,6 +68,9 @@ def metadata(schema: str = "jobq") -> MetaData:
     _chore(meta)
     _audit(meta)
     _wake(meta)
+    rollups(meta)
+    operations(meta)
+    users(meta)
     return meta
 
 
@@ -226,8 +233,13 @@ def _worker(meta: MetaData) -> None:
         # NULL: every queue.
         Column("queues", ARRAY(Text)),
         Column("tasks", ARRAY(Text), nullable=False, server_default=text("'{}'")),
+        # What an operator wants of it, heard at each heartbeat: claim no more, or end. NULL: go on.
+        Column("asked", Text),
+        # Bytes of memory, the runners' together with the dispatcher's.
+        Column("rss", BigInteger),
         PrimaryKeyConstraint("id"),
-        CheckConstraint(_one_of("state", ("starting", "running", "draining")), name="state_check"),
+        CheckConstraint(_one_of("state", WORKER_STATES), name="state_check"),
+        CheckConstraint(_one_of("asked", WORKER_ASKED), name="asked_check"),
         postgresql_with={"fillfactor": "50", "autovacuum_vacuum_threshold": "500", **_without_threshold()},
     )
 
@@ -262,6 +274,12 @@ def _audit(meta: MetaData) -> None:
         Column("action", Text, nullable=False),
         Column("target", JSONB, nullable=False),
         Column("reason", Text),
+        # As whom (viewer, operator, admin) and from where it came over the page; NULL for the command line and Python.
+        Column("role", Text),
+        Column("address", Text),
+        # What the action changed, where that is a value: {"priority": 5} and {"priority": 9}.
+        Column("before", JSONB),
+        Column("after", JSONB),
         PrimaryKeyConstraint("id"),
     )
 

@@ -45,12 +45,18 @@ WANTED: dict[str, dict[str, set[str]]] = {
         "job_key": {S, D},
         "worker": {S, I, U, D},
         "chore": {S, I, U},
+        "rollup_queue": {S, I, U, D},
+        "rollup_task": {S, I, U, D},
+        "rollup_mark": {S, I, U, D},
         "queue": {S},
         "schema_version": {S},
     },
     "viewer": {
         name: {S}
-        for name in ("job", "job_history", "job_attempt", "job_key", "worker", "chore", "queue", "audit", "schema_version")
+        for name in (
+            "job", "job_history", "job_attempt", "job_key", "worker", "chore", "queue", "audit", "schema_version",
+            "rollup_queue", "rollup_task", "rollup_mark", "operation", "operation_batch",
+        )
     },
     "operator": {
         "job": {S, I, D},
@@ -61,6 +67,12 @@ WANTED: dict[str, dict[str, set[str]]] = {
         "chore": {S},
         "queue": {S, I, U},
         "audit": {S, I},
+        "rollup_queue": {S},
+        "rollup_task": {S},
+        "rollup_mark": {S},
+        "operation": {S, I, U},
+        "operation_batch": {S, I},
+        "web_user": {S},
         "schema_version": {S},
     },
 }  # fmt: skip
@@ -77,8 +89,9 @@ COLUMNS = {
     },
     ("producer", "job_history", "SELECT"): {"id", "state", "result", "error"},
     ("worker", "job_key", "UPDATE"): {"until"},
-    ("operator", "job", "UPDATE"): {"run_at", "cancel_requested_at"},
+    ("operator", "job", "UPDATE"): {"run_at", "queue", "priority", "cancel_requested_at"},
     ("operator", "job_history", "UPDATE"): {"finished_at"},
+    ("operator", "worker", "UPDATE"): {"asked"},
 }  # fmt: skip
 
 

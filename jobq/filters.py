@@ -1,0 +1,1 @@
+"""A selection of jobs, as an operator writes it."""
