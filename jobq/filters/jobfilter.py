@@ -15,6 +15,7 @@ from jobq.errors import InvalidFilter
 from jobq.filters import where
 from jobq.filters.terms import (
     HISTORY_STATES,
+    LIVE_STATES,
     MAX_AGE,
     MAX_ATTEMPT,
     MAX_DEPTH,
@@ -149,6 +150,15 @@ class JobFilter:
             possible = tuple(state for state in possible if state == "running" or state in HISTORY_STATES)
         return possible
 
+    def reads(self, live: bool) -> bool:
+        """Whether a job that fits can be live, or finished."""
+        states = LIVE_STATES if live else HISTORY_STATES
+        return any(state in states for state in self.wanted_states)
+
+    def partitions(self) -> tuple[sql.Composable, dict[str, Any]]:
+        """Return the part of ``conditions(live=False)`` that leaves out whole partitions of `job_history` and nothing else."""
+        return where.partitions(self)
+
     def conditions(self, live: bool) -> tuple[sql.Composable, dict[str, Any]]:
         """Return SQL over the columns of `job` (`live`) or `job_history`, and its parameters, named ``filter_…``.
 
@@ -157,12 +167,14 @@ class JobFilter:
         return where.conditions(self, live)
 
     def accepts(self, row: Mapping[str, Any]) -> bool:
-        """Return whether a row with `task` and `error` (whole) fits what SQL does not say: its failure group."""
+        """Return whether a row with `task` and `error` (its first 500 characters will do) fits what SQL does not say: its
+        failure group.
+        """
         if self.failure is None:
             return True
         from jobq.failures import fingerprint  # type: ignore[import-not-found]
 
-        return row["error"] is not None and fingerprint(row["task"], row["error"]) == self.failure
+        return bool(fingerprint(row["task"], row["error"]) == self.failure)
 
 
 def _read(word: Sequence[Char]) -> Iterator[tuple[str, Any]]:
