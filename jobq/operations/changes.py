@@ -145,7 +145,9 @@ class Snooze(Change):
             raise InvalidOption(f"seconds={seconds!r}: give a number above 0 and at most {_MAX_SNOOZE} (a year)")
         if until is not None:
             if until.tzinfo is None:
-                raise InvalidOption(f"until={until.isoformat()!r}: give a time with its zone, such as 2030-01-31T08:00Z")
+                raise InvalidOption(
+                    f"until={until.isoformat()!r}: give a time with its zone, such as 2030-01-31T08:00Z"
+                )
             until = until.astimezone(UTC)
             if not 1970 <= until.year < 9999:
                 raise InvalidOption(f"until={until.isoformat()!r}: give a time between the years 1970 and 9998")
@@ -225,10 +227,10 @@ def change_of(action: str, options: Mapping[str, Any]) -> Change:
         raise InvalidOption(f"action={action!r}: give one of {', '.join(_KINDS)}")
     known = {"snooze": ("seconds", "until"), "move": ("queue", "priority")}.get(action, ())
     given = {name: value for name, value in options.items() if value is not None}
-    for name in given:
+    for name, value in given.items():
         if name not in known:
             has = f"has {' and '.join(known)}" if known else "has no options"
-            raise InvalidOption(f"{name}={given[name]!r}: {action} {has}")
+            raise InvalidOption(f"{name}={value!r}: {action} {has}")
     if isinstance(given.get("until"), str):
         given["until"] = _time(given["until"])
     for name, kinds in (("seconds", (int, float)), ("priority", (int,)), ("queue", (str,))):

@@ -11,9 +11,7 @@ from jobq.operations.actors import Actor, Note, checked_text
 from jobq.operations.rows import rows
 
 
-def pause(
-    conn: Connection[Any], schema: str, queue: str, *, actor: str | Actor, reason: str | None = None
-) -> bool:
+def pause(conn: Connection[Any], schema: str, queue: str, *, actor: str | Actor, reason: str | None = None) -> bool:
     """Pause `queue`: no more of its jobs are claimed; those that run go on. False when it was paused already.
 
     Raises UnknownQueue for a queue without a row, without jobs and without a worker serving it by name.
@@ -21,9 +19,7 @@ def pause(
     return _set_pause(conn, schema, queue, "pause_queue", Note("pause", actor, reason))
 
 
-def resume(
-    conn: Connection[Any], schema: str, queue: str, *, actor: str | Actor, reason: str | None = None
-) -> bool:
+def resume(conn: Connection[Any], schema: str, queue: str, *, actor: str | Actor, reason: str | None = None) -> bool:
     """Let `queue` go on. False when it was not paused. Raises UnknownQueue as :func:`pause` does."""
     return _set_pause(conn, schema, queue, "resume_queue", Note("resume", actor, reason))
 
@@ -36,7 +32,5 @@ def _set_pause(conn: Connection[Any], schema: str, queue: str, name: str, note: 
         changed = rows(conn, schema, name, {"queue": queue, "actor": note.actor.name, "reason": note.reason})
         if changed:
             conn.execute("SELECT pg_notify(%s, 'queues')", (schema,))
-            note.write(
-                conn, schema, {"queue": queue}, before=changed[0]["before"], after=changed[0]["after"]
-            )
+            note.write(conn, schema, {"queue": queue}, before=changed[0]["before"], after=changed[0]["after"])
     return bool(changed)
