@@ -9,7 +9,7 @@ from flask import abort
 
 from jobq import queries
 from jobq.web import pictures
-from jobq.web.context import current_page, filters, number
+from jobq.web.context import current_page, filters, job_filter, number
 from jobq.web.health import problems
 
 _PAGE = 50
@@ -39,12 +39,13 @@ def queues() -> str:
 
 
 def jobs() -> str:
-    """Jobs by state, queue and task, newest first."""
+    """Jobs that fit a filter, newest first."""
     page = current_page()
     wanted = filters()
+    selected = job_filter(wanted)
     before = number("before", None)
     with page.database.read() as conn:
-        found = queries.search_jobs(conn, page.settings.schema, **wanted, limit=_PAGE, before_id=before)
+        found = queries.search_jobs(conn, page.settings.schema, selected, limit=_PAGE, before_id=before)
         known = queries.queue_names(conn, page.settings.schema)
         now = _now(conn)
     return page.render(

@@ -5,13 +5,14 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 from uuid import UUID
 
 from psycopg import sql
 
 from jobq.errors import InvalidFilter
+from jobq.failures import fingerprint
 from jobq.filters import where
 from jobq.filters.terms import (
     HISTORY_STATES,
@@ -114,6 +115,22 @@ class JobFilter:
                     found[name] = value
         return cls(**found)
 
+    def narrowed(self, *, state: str | None = None, queue: str | None = None, task: str | None = None) -> JobFilter:
+        """Return the filter with what is given said as well. Raises InvalidFilter where it says that already."""
+        for name, given, said in (
+            ("state", state, self.states),
+            ("queue", queue, self.queue),
+            ("task", task, self.task),
+        ):
+            if given is not None and said:
+                raise InvalidFilter(f"{name}={brief(given)}: the filter has {name}: already; give one of them")
+        return replace(
+            self,
+            states=self.states if state is None else (state,),
+            queue=self.queue if queue is None else queue,
+            task=self.task if task is None else task,
+        )
+
     def __str__(self) -> str:
         return " ".join(self._terms())
 
@@ -172,9 +189,7 @@ class JobFilter:
         """
         if self.failure is None:
             return True
-        from jobq.failures import fingerprint  # type: ignore[import-not-found]
-
-        return bool(fingerprint(row["task"], row["error"]) == self.failure)
+        return fingerprint(row["task"], row["error"]) == self.failure
 
 
 def _read(word: Sequence[Char]) -> Iterator[tuple[str, Any]]:

@@ -8,6 +8,7 @@ an index searches a bounded range of ids at a time.
 from __future__ import annotations
 
 from jobq.filters import HISTORY_STATES, LIVE_STATES, STATES
+from jobq.queries.exports import export
 from jobq.queries.jobs import get_job
 from jobq.queries.rest import audit_log, chores, schema_revision, workers
 from jobq.queries.search import list_jobs, search_jobs
@@ -47,6 +48,7 @@ __all__ = [
     "WorkerInfo",
     "audit_log",
     "chores",
+    "export",
     "get_job",
     "list_jobs",
     "overview",
