@@ -55,9 +55,14 @@ def _guarded(route: Route) -> Callable[..., Any]:
     def answer(**values: Any) -> Any:
         page = current_page()
         page.require(route.needs)
-        if route.method == "POST":
-            page.forms.check()
-        return route.view(**values)
+        if route.method == "GET":
+            return page.cached(lambda: route.view(**values)) if route.needs == "view" else route.view(**values)
+        page.forms.check(page.user)
+        try:
+            return route.view(**values)
+        finally:
+            # After the commit, and before the answer sends anybody to look at what has changed.
+            page.cache.clear()
 
     return answer
 
