@@ -1,0 +1,97 @@
+"""Fixtures of the browser tests: one Chromium for all of them, the data sets served, pages that are watched."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from playwright.sync_api import Browser
+
+from tests.browser import chromium, seeds
+from tests.browser.serving import PageProcess
+from tests.browser.watching import Visitor
+from tests.support import postgres
+
+Conn = psycopg.Connection[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class DataSet:
+    """A seeded database and the page over it."""
+
+    url: str
+    seeded: seeds.Seeded
+    conn: Conn
+
+
+# Package, not session: while Chromium's driver runs, no other event loop can run in this process, and the tests that come
+# after these have loops of their own.
+@pytest.fixture(scope="package")
+def chrome() -> Iterator[Browser]:
+    """A running Chromium; the test is skipped where there is none."""
+    if chromium.program() is None:
+        pytest.skip(chromium.MISSING)
+    with chromium.running() as browser:
+        yield browser
+
+
+@pytest.fixture(scope="package")
+def data_set(
+    server: postgres.Server, template: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Callable[[seeds.Name], DataSet]]:
+    """A function that returns the data set of a name, made when first asked for. Shared: only look at it."""
+    made: dict[str, DataSet] = {}
+    with ExitStack() as stack:
+
+        def get(name: seeds.Name) -> DataSet:
+            if name not in made:
+                url = stack.enter_context(postgres.database(server, template))
+                conn = stack.enter_context(psycopg.connect(url, autocommit=True))
+                seeded = seeds.fill(conn, name)
+                served = PageProcess(url, tmp_path_factory.mktemp(name) / "log", refresh_seconds=0)
+                stack.callback(served.close)
+                made[name] = DataSet(served.url, seeded, conn)
+            made[name].seeded.beat(made[name].conn)
+            return made[name]
+
+        yield get
+
+
+@pytest.fixture
+def visit(chrome: Browser) -> Iterator[Callable[..., Visitor]]:
+    """A function that opens a browser window on a page: ``visit(url, java_script_enabled=False)``.
+
+    At the test's end each window must have been free of errors, unless the test said otherwise.
+    """
+    opened: list[Visitor] = []
+
+    def visit(url: str, **options: Any) -> Visitor:
+        opened.append(Visitor(chrome.new_context(base_url=url, **options)))
+        return opened[-1]
+
+    yield visit
+    try:
+        for visitor in opened:
+            visitor.check()
+    finally:
+        for visitor in opened:
+            visitor.close()
+
+
+@pytest.fixture
+def serve(database_url: str, tmp_path: Path) -> Iterator[Callable[..., PageProcess]]:
+    """A function that serves the page of `database_url`, with options of `create_app`."""
+    running: list[PageProcess] = []
+
+    def start(**options: Any) -> PageProcess:
+        running.append(PageProcess(database_url, tmp_path / f"page{len(running)}.log", **options))
+        return running[-1]
+
+    yield start
+    for process in running:
+        process.close()
