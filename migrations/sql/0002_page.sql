@@ -39,9 +39,10 @@ CREATE TABLE {schema}.rollup_task (
 );
 
 CREATE TABLE {schema}.rollup_mark (
+    at timestamptz NOT NULL,
+    pages bigint NOT NULL,
     part text NOT NULL,
-    page bigint NOT NULL,
-    CONSTRAINT rollup_mark_pkey PRIMARY KEY (part)
+    CONSTRAINT rollup_mark_pkey PRIMARY KEY (part, at)
 );
 
 CREATE TABLE {schema}.operation (
