@@ -16,6 +16,10 @@ from tests.browser import chromium, seeds
 from tests.browser.serving import PageProcess
 from tests.browser.watching import Visitor
 from tests.support import postgres
+from tests.support.jobs import Jobs
+from tests.support.rows import add_finished
+from tests.support.waiting import wait_until
+from tests.support.workers import WorkerProcess
 
 Conn = psycopg.Connection[Any]
 
@@ -95,3 +99,36 @@ def serve(database_url: str, tmp_path: Path) -> Iterator[Callable[..., PageProce
     yield start
     for process in running:
         process.close()
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """The page of a test's own database, its jobs, and a real worker that runs tests.support.apps."""
+
+    url: str
+    jobs: Jobs
+    worker: WorkerProcess
+
+    def failed(self, number: int, *, error: str = "ConnectionError: bank {n} is away", **columns: Any) -> list[int]:
+        """Insert dead jobs that will succeed when they run again, and leave their number as a trace; return their ids."""
+        given: dict[str, Any] = {"task": "record", "ago": 9 * 3600, "attempt": 10, "claims": 10} | columns
+        conn = self.jobs.connection
+        with conn.pipeline():
+            return [
+                add_finished(conn, "failed", args={"note": f"{n}"}, error=error.replace("{n}", str(n)), **given)
+                for n in range(number)
+            ]
+
+    def audit(self) -> list[tuple[str, str, str | None]]:
+        """Who did what, and why, in order."""
+        rows = self.jobs.all("SELECT actor, action, reason FROM jobq.audit ORDER BY id")
+        return [(row["actor"], row["action"], row["reason"]) for row in rows]
+
+
+@pytest.fixture
+def site(jobs: Jobs, serve: Callable[..., PageProcess], worker: Callable[..., WorkerProcess]) -> Site:
+    """A page that reads itself anew each second, and a worker."""
+    running = worker("--heartbeat-interval", "0.5")
+    served = serve(refresh_seconds=1, actor="ann")
+    wait_until(lambda: jobs.one("SELECT count(*) FROM jobq.worker WHERE state = 'running'"), what="the worker")
+    return Site(served.url, jobs, running)
