@@ -106,16 +106,16 @@ class Site:
     """The page of a test's own database, its jobs, and a real worker that runs tests.support.apps."""
 
     url: str
+    conn: Conn
     jobs: Jobs
     worker: WorkerProcess
 
     def failed(self, number: int, *, error: str = "ConnectionError: bank {n} is away", **columns: Any) -> list[int]:
         """Insert dead jobs that will succeed when they run again, and leave their number as a trace; return their ids."""
         given: dict[str, Any] = {"task": "record", "ago": 9 * 3600, "attempt": 10, "claims": 10} | columns
-        conn = self.jobs.connection
-        with conn.pipeline():
+        with self.conn.transaction():
             return [
-                add_finished(conn, "failed", args={"note": f"{n}"}, error=error.replace("{n}", str(n)), **given)
+                add_finished(self.conn, "failed", args={"note": f"{n}"}, error=error.replace("{n}", str(n)), **given)
                 for n in range(number)
             ]
 
@@ -126,9 +126,16 @@ class Site:
 
 
 @pytest.fixture
-def site(jobs: Jobs, serve: Callable[..., PageProcess], worker: Callable[..., WorkerProcess]) -> Site:
+def plain(database_url: str) -> Iterator[Conn]:
+    """A connection that commits each statement by itself and returns rows as tuples."""
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        yield connection
+
+
+@pytest.fixture
+def site(plain: Conn, jobs: Jobs, serve: Callable[..., PageProcess], worker: Callable[..., WorkerProcess]) -> Site:
     """A page that reads itself anew each second, and a worker."""
     running = worker("--heartbeat-interval", "0.5")
     served = serve(refresh_seconds=1, actor="ann")
     wait_until(lambda: jobs.one("SELECT count(*) FROM jobq.worker WHERE state = 'running'"), what="the worker")
-    return Site(served.url, jobs, running)
+    return Site(served.url, plain, jobs, running)

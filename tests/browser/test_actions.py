@@ -42,7 +42,7 @@ def test_a_job_is_retried_and_run_now(site: Site, visit: Visit, script: bool) ->
     assert site.jobs.wait(dead)["state"] in ("failed", "succeeded")
     wait_until(lambda: site.jobs.traces(dead) == ["0"], what="the job's second life")
 
-    later = add_job(site.jobs.connection, task="record", args={"note": "later"}, run_in=3600)
+    later = add_job(site.conn, task="record", args={"note": "later"}, run_in=3600)
     page.goto(f"/jobs/{later}")
     press(page, "Run now")
     assert said(page)
@@ -53,7 +53,7 @@ def test_a_job_is_retried_and_run_now(site: Site, visit: Visit, script: bool) ->
 
 def test_a_job_is_snoozed_moved_and_cancelled(site: Site, visit: Visit, script: bool) -> None:
     page = visit(site.url, java_script_enabled=script).page
-    conn = site.jobs.connection
+    conn = site.conn
     conn.execute("INSERT INTO jobq.queue (name, paused_at) VALUES ('held', now())")
     snoozed, moved, cancelled = (
         add_job(conn, task="record", queue="held", args={"note": note}) for note in ("snoozed", "moved", "cancelled")
@@ -94,7 +94,7 @@ def test_a_job_is_snoozed_moved_and_cancelled(site: Site, visit: Visit, script: 
 def test_a_job_is_deleted(site: Site, visit: Visit, script: bool) -> None:
     window = visit(site.url, java_script_enabled=script)
     page = window.page
-    gone = add_finished(site.jobs.connection, "succeeded", task="record", args={"note": "gone"})
+    gone = add_finished(site.conn, "succeeded", task="record", args={"note": "gone"})
     page.goto(f"/jobs/{gone}")
     form(page, "Delete")
     # Where the job was there is nothing to come back to.
@@ -139,7 +139,7 @@ def test_ticked_jobs_are_retried(site: Site, visit: Visit, script: bool) -> None
 
 def test_a_queue_is_paused_and_resumed(site: Site, visit: Visit, script: bool) -> None:
     page = visit(site.url, java_script_enabled=script).page
-    conn = site.jobs.connection
+    conn = site.conn
     site.jobs.wait(apps.record.options(queue="mails & more").enqueue(conn, "before").id)
     conn.execute("INSERT INTO jobq.queue (name) VALUES ('mails & more') ON CONFLICT DO NOTHING")
     page.goto("/queues")
@@ -167,7 +167,7 @@ def test_a_queue_is_paused_and_resumed(site: Site, visit: Visit, script: bool) -
 
 def test_a_worker_is_quieted_resumed_and_stopped(site: Site, visit: Visit, script: bool) -> None:
     page = visit(site.url, java_script_enabled=script).page
-    conn = site.jobs.connection
+    conn = site.conn
     page.goto("/workers")
     press(page, "Quiet")
     assert said(page)

@@ -11,7 +11,7 @@ from playwright.sync_api import Page, expect
 from tests.browser import axe
 from tests.browser.conftest import Site
 from tests.browser.watching import Visitor
-from tests.support.rows import add_finished
+from tests.support.rows import add_finished, add_job
 from tests.support.waiting import wait_until
 
 Visit = Callable[..., Visitor]
@@ -47,7 +47,7 @@ def test_from_a_filter_to_the_last_job(site: Site, visit: Visit, script: bool) -
     window = visit(site.url, java_script_enabled=script)
     page = window.page
     ids = site.failed(120)
-    other = add_finished(site.jobs.connection, "failed", task="noop", error="something else")
+    other = add_finished(site.conn, "failed", task="noop", error="something else")
     operation = preview(page, "state:failed task:record")
     main = page.locator("#main")
     expect(main).to_contain_text("state:failed task:record")
@@ -58,7 +58,7 @@ def test_from_a_filter_to_the_last_job(site: Site, visit: Visit, script: bool) -
     if script:
         assert axe.violations(page) == []
     # Failed after it was asked for: not touched, though it is like them.
-    late = add_finished(site.jobs.connection, "failed", task="record", args={"note": "late"})
+    late = add_finished(site.conn, "failed", task="record", args={"note": "late"})
 
     # Nothing without the number, and nothing with a wrong one.
     main.locator("input[name=typed]").evaluate("one => one.removeAttribute('required')")
@@ -112,12 +112,9 @@ def test_it_is_slowed_down_paused_and_cancelled(site: Site, visit: Visit) -> Non
 
 def test_each_job_has_its_outcome(site: Site, visit: Visit) -> None:
     page = visit(site.url).page
-    conn = site.jobs.connection
-    kept = [
-        int(conn.execute("INSERT INTO jobq.job (task, queue) VALUES ('noop', 'held') RETURNING id").fetchone()["id"])  # type: ignore[index]
-        for _ in range(3)
-    ]
-    conn.execute("INSERT INTO jobq.queue (name, paused_at) VALUES ('held', now()) ON CONFLICT DO NOTHING")
+    conn = site.conn
+    conn.execute("INSERT INTO jobq.queue (name, paused_at) VALUES ('held', now())")
+    kept = [add_job(conn, task="noop", queue="held") for _ in range(3)]
     running = kept[1]
     operation = preview(page, "queue:held state:ready", "delete")
     # Meanwhile one of them begins to run: it cannot be deleted any more.

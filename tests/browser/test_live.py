@@ -28,7 +28,7 @@ def test_a_job_that_ends_shows_without_a_reload(site: Site, visit: Visit) -> Non
     (dead,) = site.failed(1)
     page.goto("/jobs")
     mark(page)
-    new = apps.record.enqueue(site.jobs.connection, "new").id
+    new = apps.record.enqueue(site.conn, "new").id
     row = page.locator(f"#job-{new}")
     expect(row).to_contain_text("succeeded")
     # What stood there before stays the same element: what it holds, a tick or the focus, is not lost.
@@ -38,7 +38,7 @@ def test_a_job_that_ends_shows_without_a_reload(site: Site, visit: Visit) -> Non
     mark(page)
     before = page.locator(".tile.succeeded, [data-state=succeeded]").first.inner_text()
     for n in range(3):
-        apps.record.enqueue(site.jobs.connection, f"{n}")
+        apps.record.enqueue(site.conn, f"{n}")
     expect(page.locator(".tile.succeeded, [data-state=succeeded]").first).not_to_have_text(before)
     assert unmoved(page)
 
@@ -60,7 +60,7 @@ def test_it_stands_still_when_asked(site: Site, visit: Visit) -> None:
     live = page.locator("#live")
     live.get_by_role("button", name="Pause").click()
     expect(live.get_by_role("status")).to_have_text("Paused")
-    new = apps.record.enqueue(site.jobs.connection, "new").id
+    new = apps.record.enqueue(site.conn, "new").id
     site.jobs.wait(new)
     before = len(window.responses)
     page.clock.run_for(120_000)
@@ -69,7 +69,7 @@ def test_it_stands_still_when_asked(site: Site, visit: Visit) -> None:
     # It is remembered for this window, and ends when asked.
     page.reload()
     expect(live.get_by_role("status")).to_have_text("Paused")
-    newer = apps.record.enqueue(site.jobs.connection, "newer").id
+    newer = apps.record.enqueue(site.conn, "newer").id
     site.jobs.wait(newer)
     live.get_by_role("button", name="Resume").click()
     expect(page.locator(f"#job-{newer}")).to_be_visible()
@@ -78,7 +78,7 @@ def test_it_stands_still_when_asked(site: Site, visit: Visit) -> None:
 def test_an_open_form_is_not_taken_away(site: Site, visit: Visit) -> None:
     window = visit(site.url)
     page = window.page
-    running = apps.wait.enqueue(site.jobs.connection, 600).id
+    running = apps.wait.enqueue(site.conn, 600).id
     wait_until(lambda: (site.jobs.live(running) or {}).get("state") == "running", what="the job to run")
     page.clock.install()
     page.goto(f"/jobs/{running}")
@@ -92,7 +92,7 @@ def test_an_open_form_is_not_taken_away(site: Site, visit: Visit) -> None:
     expect(reason).to_be_focused()
     expect(page.locator("#live").get_by_role("status")).to_have_text("Held while in use")
     # Ended elsewhere meanwhile: once the form is closed the page goes on and tells.
-    site.jobs.connection.execute("UPDATE jobq.job SET cancel_requested_at = now() WHERE id = %s", (running,))
+    site.conn.execute("UPDATE jobq.job SET cancel_requested_at = now() WHERE id = %s", (running,))
     page.keyboard.press("Escape")
     page.clock.run_for(5_000)
     expect(page.locator(".title")).to_contain_text("asked to stop")
@@ -104,7 +104,7 @@ def test_the_focus_stays_where_it_was(site: Site, visit: Visit) -> None:
     page.goto("/jobs")
     mark(page)
     page.locator(f"#job-{first} a").first.focus()
-    new = apps.record.enqueue(site.jobs.connection, "new").id
+    new = apps.record.enqueue(site.conn, "new").id
     expect(page.locator(f"#job-{new}")).to_be_visible()
     expect(page.locator(f"#job-{first} a").first).to_be_focused()
     assert unmoved(page)

@@ -9,10 +9,12 @@ from playwright.sync_api import Page, expect
 
 from jobq import users
 from tests.browser import axe
+from tests.browser.conftest import Conn
 from tests.browser.serving import PageProcess
 from tests.browser.watching import Visitor
 from tests.support.jobs import Jobs
 from tests.support.rows import add_finished, add_job, add_worker
+from tests.support.waiting import wait_until
 
 Visit = Callable[..., Visitor]
 Serve = Callable[..., PageProcess]
@@ -20,11 +22,11 @@ PASSWORD = "a long enough password"
 
 
 @pytest.fixture
-def guarded(jobs: Jobs, serve: Serve) -> PageProcess:
+def guarded(plain: Conn, serve: Serve) -> PageProcess:
     """A page with a user of each role, and one failed job."""
     for role in ("viewer", "operator", "admin"):
-        assert users.add(jobs.connection, "jobq", f"{role} ann", role, PASSWORD, actor="test")
-    add_finished(jobs.connection, "failed", task="record", args={"note": "x"}, error="it is no use")
+        assert users.add(plain, "jobq", f"{role} ann", role, PASSWORD, actor="test")
+    add_finished(plain, "failed", task="record", args={"note": "x"}, error="it is no use")
     return serve(users=True)
 
 
@@ -69,9 +71,9 @@ def test_who_guesses_has_to_wait(guarded: PageProcess, visit: Visit) -> None:
     expect(page.get_by_role("alert")).to_contain_text("Try again in")
 
 
-def test_a_viewer_sees_no_forms(guarded: PageProcess, jobs: Jobs, visit: Visit) -> None:
-    add_worker(jobs.connection)
-    waiting = add_job(jobs.connection, task="record", run_in=3600)
+def test_a_viewer_sees_no_forms(guarded: PageProcess, plain: Conn, jobs: Jobs, visit: Visit) -> None:
+    add_worker(plain)
+    waiting = add_job(plain, task="record", run_in=3600)
     dead = jobs.one("SELECT id FROM jobq.job_history")
     seen: dict[str, dict[str, int]] = {}
     for role in ("viewer", "operator", "admin"):
@@ -98,25 +100,23 @@ def test_a_viewer_sees_no_forms(guarded: PageProcess, jobs: Jobs, visit: Visit) 
         assert 0 < seen["operator"][path] < seen["admin"][path], path
 
 
-def test_a_page_that_changes_nothing(jobs: Jobs, serve: Serve, visit: Visit) -> None:
-    dead = add_finished(jobs.connection, "failed", task="record", args={"note": "x"})
+def test_a_page_that_changes_nothing(plain: Conn, serve: Serve, visit: Visit) -> None:
+    dead = add_finished(plain, "failed", task="record", args={"note": "x"})
     page = visit(serve(read_only=True).url).page
     page.goto(f"/jobs/{dead}")
     expect(page.locator("#main")).to_contain_text("read-only")
     assert page.locator("#main form[method=post]").count() == 0
 
 
-def test_a_session_that_ended_elsewhere(guarded: PageProcess, jobs: Jobs, visit: Visit) -> None:
+def test_a_session_that_ended_elsewhere(guarded: PageProcess, plain: Conn, visit: Visit) -> None:
     page = visit(guarded.url).page
     page.goto("/login")
     log_in(page, "viewer ann")
     page.wait_for_url(f"{guarded.url}/")
-    users.remove(jobs.connection, "jobq", "viewer ann", actor="test")
+    users.remove(plain, "jobq", "viewer ann", actor="test")
 
     def asked_again() -> bool:
         page.goto("/queues")
         return page.get_by_role("heading", name="Log in").count() > 0
-
-    from tests.support.waiting import wait_until
 
     wait_until(asked_again, what="the end of a removed user's session")

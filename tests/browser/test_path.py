@@ -41,7 +41,7 @@ def night(site: Site, number: int) -> list[int]:
     ids = site.failed(number, error=ERROR)
     for id in ids:
         add_attempt(
-            site.jobs.connection, id, error_type="ConnectionError", message="bank did not answer within 30 s",
+            site.conn, id, error_type="ConnectionError", message="bank did not answer within 30 s",
             traceback="Traceback (most recent call last):\n  File \"/srv/shop/bank.py\", line 31, in _post\nConnectionError",
         )  # fmt: skip
     site.failed(25, task="noop", error="ValueError: order {n} has no lines", ago=3600)
