@@ -48,13 +48,20 @@ def statement(name: str, schema: str) -> Statement:
 
     Raises FileNotFoundError for a name without a file: a bug in jobq, never a matter of input.
     """
-    source = files(__name__).joinpath(f"{name}.sql").read_text(encoding="utf-8")
-    # Comments stay in the file: the server should not parse them again at every call, nor pg_stat_statements keep them.
-    body = "\n".join(line for line in source.splitlines() if not line.lstrip().startswith("--"))
-    # psycopg.sql quotes the identifier; the file is ours, so it may stand as a literal.
-    composed = sql.SQL(body).format(schema=sql.Identifier(schema))
+    composed = template(name).format(schema=sql.Identifier(schema))
     query = composed.as_bytes(None)
     text = query.decode()
     names = tuple(dict.fromkeys(_PLACEHOLDER.findall(text)))
     raw = _PLACEHOLDER.sub(lambda match: f"${names.index(match[1]) + 1}", text).replace("%%", "%")
     return Statement(name=name, text=text, query=query, raw=raw.encode(), names=names)
+
+
+def template(name: str) -> sql.SQL:
+    """Return what stands in ``sql/<name>.sql``, for a statement that is put together: more in braces than ``{schema}``.
+
+    Raises FileNotFoundError for a name without a file.
+    """
+    source = files(__name__).joinpath(f"{name}.sql").read_text(encoding="utf-8")
+    # Comments stay in the file: the server should not parse them again at every call, nor pg_stat_statements keep them.
+    # The file is ours, so it may stand as a literal.
+    return sql.SQL("\n".join(line for line in source.splitlines() if not line.lstrip().startswith("--")))
