@@ -68,6 +68,10 @@ class InvalidOption(JobqError, ValueError):
     """An option (delay, run_at, key, priority, …) has a value that jobq cannot accept; nothing was inserted."""
 
 
+class InvalidFilter(InvalidOption):
+    """A filter's text (``state:failed age:>1h``) is not understood; the message names the term, what is wrong, and the mend."""
+
+
 class UnknownTask(JobqError, LookupError):
     """No task of this name is registered in this JobQ."""
 

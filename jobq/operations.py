@@ -30,6 +30,15 @@ _MAX_ID = 2**63 - 1
 Progress = Callable[[int], None]
 
 
+@dataclass(frozen=True, slots=True)
+class Actor:
+    """Who acts, for the audit: a `name`, and where they came in by the page, the `role` they had and their `address`."""
+
+    name: str
+    role: str | None = None
+    address: str | None = None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Changed:
     """What an operation did: the ids done, in order, and for each other one why not."""

@@ -13,6 +13,7 @@ from flask import Response
 
 from jobq import queries
 from jobq.web.context import current_page, filters, number
+from jobq.web.routes import Route
 
 _SECRETIVE = ("args", "headers", "result", "progress")
 
@@ -67,8 +68,8 @@ def api_audit() -> Response:
 
 def _read(query: Callable[[Any, str], Any]) -> Response:
     page = current_page()
-    with page.database.read() as conn:
-        found = query(conn, page.settings.schema)
+    with page.database.read() as reader:
+        found = reader.need(query)
     return Response(json.dumps(_plain(found), ensure_ascii=False) + "\n", mimetype="application/json")
 
 
@@ -88,13 +89,13 @@ def _plain(value: Any) -> Any:
     return str(value) if isinstance(value, UUID) else value
 
 
-ROUTES: list[tuple[str, str, Callable[..., Any]]] = [
-    ("/api/overview", "GET", api_overview),
-    ("/api/stats", "GET", api_stats),
-    ("/api/queues", "GET", api_queues),
-    ("/api/jobs", "GET", api_jobs),
-    ("/api/jobs/<int:id>", "GET", api_job),
-    ("/api/workers", "GET", api_workers),
-    ("/api/chores", "GET", api_chores),
-    ("/api/audit", "GET", api_audit),
+ROUTES = [
+    Route("/api/overview", "GET", api_overview, needs="view"),
+    Route("/api/stats", "GET", api_stats, needs="view"),
+    Route("/api/queues", "GET", api_queues, needs="view"),
+    Route("/api/jobs", "GET", api_jobs, needs="view"),
+    Route("/api/jobs/<int:id>", "GET", api_job, needs="view"),
+    Route("/api/workers", "GET", api_workers, needs="view"),
+    Route("/api/chores", "GET", api_chores, needs="view"),
+    Route("/api/audit", "GET", api_audit, needs="view"),
 ]

@@ -18,7 +18,7 @@ from jobq.web import show
 logger = logging.getLogger("jobq.web")
 
 _GONE = "The database cannot be reached at the moment. Jobs are safe in it; this page returns with it."
-_SLOW = "The database took more than 5 seconds for this page and was stopped. Try again, or narrow the filter."
+_SLOW = "The database took too long for this and was stopped; nothing was changed. Try again, or narrow the filter."
 _TITLES = {404: "Not found", 400: "That cannot be", 403: "Refused", 500: "A fault of ours", 503: "No database"}
 
 

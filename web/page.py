@@ -6,11 +6,13 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any
 
-from flask import Blueprint, Response, g, render_template, request
+from flask import Blueprint, Response, abort, g, render_template, request
 
 from jobq import migrate
 from jobq.config import Settings
-from jobq.web import actions, api, errors, reads, show
+from jobq.operations import Actor
+from jobq.web import access, actions, api, errors, reads, routes, show
+from jobq.web.access import Identity
 from jobq.web.database import Database
 from jobq.web.redaction import SECRET_NAMES, Redactor
 from jobq.web.security import Forms, add_headers
@@ -24,9 +26,51 @@ class Page:
     database: Database
     forms: Forms
     redact: Redactor
-    actor: Callable[[], str]
+    identify: Callable[[], Identity | None]
     head: str
     refresh_seconds: int
+    read_only: bool = False
+
+    @property
+    def identity(self) -> Identity | None:
+        """Who this request comes from; None: somebody who has not said so yet."""
+        if "jobq_identity" not in g:
+            g.jobq_identity = self.identify()
+        found: Identity | None = g.jobq_identity
+        return found
+
+    @property
+    def user(self) -> str | None:
+        """The name of who this request comes from."""
+        return None if self.identity is None else self.identity.name
+
+    @property
+    def role(self) -> str | None:
+        """The role of who this request comes from."""
+        return None if self.identity is None else self.identity.role
+
+    def may(self, permission: str) -> bool:
+        """Whether this request may do that: by its role, and nothing but reading on a read-only page."""
+        if self.read_only and permission not in access.READING:
+            return False
+        return access.may(self.role, permission)
+
+    def require(self, permission: str) -> None:
+        """Abort with 403 unless :meth:`may`. Routes ask for what they need before their view runs; a view asks for more
+        where a form's field or a row decides.
+        """
+        if self.may(permission):
+            return
+        if self.identity is None:
+            abort(401, "This page is for those who have logged in.")
+        if self.read_only and access.may(self.role, permission):
+            abort(403, "This page is read-only: it changes nothing for anybody.")
+        abort(403, f"Your role is {self.role}; that needs {access.LEAST_ROLE[permission]}. Nothing was changed.")
+
+    def actor(self) -> Actor:
+        """Return who acts, for the audit."""
+        assert self.identity is not None  # the route's check came first
+        return Actor(self.identity.name, self.identity.role, request.remote_addr)
 
     def render(self, template: str, **values: Any) -> str:
         """Return a template of ours, with what all of them use."""
@@ -36,6 +80,7 @@ class Page:
             show=show,
             csrf=self.forms.token,
             note=self.forms.read_note(request.args.get("note")),
+            missing=g.get("jobq_missing", []),
             **values,
         )
 
@@ -49,6 +94,8 @@ def blueprint(
     actor: str | Callable[[], str | None] | None = None,
     redact: Collection[str] = SECRET_NAMES,
     refresh_seconds: int = 5,
+    default_role: str = "admin",
+    read_only: bool = False,
     name: str = "jobq",
 ) -> Blueprint:
     """Return the status page as a blueprint: ``app.register_blueprint(blueprint(), url_prefix="/jobs")``.
@@ -69,12 +116,13 @@ def blueprint(
         settings = Settings.load(database_url=database_url, schema=schema)
     page = Page(
         settings=settings,
-        database=Database(settings),
+        database=Database(settings, read_only=read_only),
         forms=Forms(secret_key),
         redact=Redactor(redact),
-        actor=_actor(actor),
+        identify=_named(actor, default_role),
         head=migrate.head(),
         refresh_seconds=refresh_seconds,
+        read_only=read_only,
     )
     mounted = Blueprint(name, __name__, template_folder="templates", static_folder="static", static_url_path="/static")
 
@@ -88,20 +136,18 @@ def blueprint(
 
     mounted.after_request(add_headers)
     mounted.after_request(page.forms.keep_cookie)
-    for module in (reads, actions, api):
-        for rule, method, view in module.ROUTES:
-            mounted.add_url_rule(rule, view.__name__, view, methods=[method])
+    routes.register(mounted, (*reads.ROUTES, *actions.ROUTES, *api.ROUTES))
     errors.install(mounted)
     return mounted
 
 
-def _actor(given: str | Callable[[], str | None] | None) -> Callable[[], str]:
-    def actor() -> str:
+def _named(given: str | Callable[[], str | None] | None, role: str) -> Callable[[], Identity]:
+    def identify() -> Identity:
         name = given() if callable(given) else given
         name = name or g.get("jobq_user") or request.remote_user or "web"
-        return name.replace("\x00", "").strip()[:200] or "web"
+        return Identity(name.replace("\x00", "").strip()[:200] or "web", role)
 
-    return actor
+    return identify
 
 
 def livez() -> Response:

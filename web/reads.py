@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
-from flask import abort
-
 from jobq import queries
 from jobq.web import pictures
 from jobq.web.context import current_page, filters, number
 from jobq.web.health import problems
+from jobq.web.routes import Route
 
 _PAGE = 50
 
@@ -18,12 +14,15 @@ _PAGE = 50
 def overview() -> str:
     """The whole at a glance."""
     page = current_page()
-    with page.database.read() as conn:
-        seen = queries.overview(conn, page.settings.schema)
+    with page.database.read() as reader:
+        seen = reader(queries.overview)
+        now = reader.now()
+    if seen is None:
+        return page.render("partial.html", title="Overview", now=now)
     return page.render(
         "overview.html",
         seen=seen,
-        now=seen.read_at,
+        now=now,
         problems=problems(seen, page.head),
         hour=pictures.hour(seen.throughput),
     )
@@ -32,9 +31,9 @@ def overview() -> str:
 def queues() -> str:
     """Every queue, with pause and resume."""
     page = current_page()
-    with page.database.read() as conn:
-        found = queries.queues(conn, page.settings.schema)
-        now = _now(conn)
+    with page.database.read() as reader:
+        found = reader(queries.queues, default=[])
+        now = reader.now()
     return page.render("queues.html", queues=found, now=now)
 
 
@@ -43,10 +42,12 @@ def jobs() -> str:
     page = current_page()
     wanted = filters()
     before = number("before", None)
-    with page.database.read() as conn:
-        found = queries.search_jobs(conn, page.settings.schema, **wanted, limit=_PAGE, before_id=before)
-        known = queries.queue_names(conn, page.settings.schema)
-        now = _now(conn)
+    with page.database.read() as reader:
+        found = reader(queries.search_jobs, **wanted, limit=_PAGE, before_id=before, name="jobs")
+        known = reader(queries.queue_names, default=[])
+        now = reader.now()
+    if found is None:
+        return page.render("partial.html", title="Jobs", now=now)
     return page.render(
         "jobs.html", found=found, wanted=wanted, before=before, known=known, now=now, states=queries.STATES
     )
@@ -55,18 +56,21 @@ def jobs() -> str:
 def job(id: int) -> str:
     """One job: what it is, what became of it, and its attempts."""
     page = current_page()
-    with page.database.read() as conn:
-        found = queries.get_job(conn, page.settings.schema, id)
-    return page.render("job.html", job=found, now=found.read_at, spans=pictures.timeline(found))
+    with page.database.read() as reader:
+        found = reader(queries.get_job, id, name="job")
+        now = reader.now()
+    if found is None:
+        return page.render("partial.html", title=f"Job {id}", now=now)
+    return page.render("job.html", job=found, now=now, spans=pictures.timeline(found))
 
 
 def workers() -> str:
     """Workers and the maintenance chores."""
     page = current_page()
-    with page.database.read() as conn:
-        found = queries.workers(conn, page.settings.schema)
-        chores = queries.chores(conn, page.settings.schema)
-        now = _now(conn)
+    with page.database.read() as reader:
+        found = reader(queries.workers, default=[])
+        chores = reader(queries.chores, default=[])
+        now = reader.now()
     return page.render("workers.html", workers=found, chores=chores, now=now)
 
 
@@ -74,29 +78,18 @@ def audit() -> str:
     """What operators did."""
     page = current_page()
     before = number("before", None)
-    with page.database.read() as conn:
-        found = queries.audit_log(conn, page.settings.schema, limit=_PAGE + 1, before_id=before)
-        now = _now(conn)
+    with page.database.read() as reader:
+        found = reader(queries.audit_log, limit=_PAGE + 1, before_id=before, default=[])
+        now = reader.now()
     more = found[_PAGE - 1].id if len(found) > _PAGE else None
     return page.render("audit.html", entries=found[:_PAGE], more=more, before=before, now=now)
 
 
-def nothing(anything: str) -> str:
-    """Any other address: our own page says that there is nothing."""
-    abort(404)
-
-
-def _now(conn: Any) -> Any:
-    # The age of a thing is told by the database's clock, which also wrote when it began.
-    return conn.execute("SELECT now()").fetchone()[0]
-
-
-ROUTES: list[tuple[str, str, Callable[..., Any]]] = [
-    ("/", "GET", overview),
-    ("/queues", "GET", queues),
-    ("/jobs", "GET", jobs),
-    ("/jobs/<int:id>", "GET", job),
-    ("/workers", "GET", workers),
-    ("/audit", "GET", audit),
-    ("/<path:anything>", "GET", nothing),
+ROUTES = [
+    Route("/", "GET", overview, needs="view"),
+    Route("/queues", "GET", queues, needs="view"),
+    Route("/jobs", "GET", jobs, needs="view"),
+    Route("/jobs/<int:id>", "GET", job, needs="view"),
+    Route("/workers", "GET", workers, needs="view"),
+    Route("/audit", "GET", audit, needs="view"),
 ]

@@ -7,14 +7,12 @@ an index searches a bounded range of ids at a time.
 
 from __future__ import annotations
 
+from jobq.filters import HISTORY_STATES, LIVE_STATES, STATES
 from jobq.queries.jobs import get_job, list_jobs, search_jobs
 from jobq.queries.rest import audit_log, chores, schema_revision, workers
 from jobq.queries.totals import overview, queue_names, queues, stats, throughput
 from jobq.queries.values import (
     COUNT_LIMIT,
-    HISTORY_STATES,
-    LIVE_STATES,
-    STATES,
     Attempt,
     AuditEntry,
     ChoreInfo,

@@ -7,8 +7,9 @@ from typing import Any
 from psycopg import Connection
 
 from jobq.errors import InvalidOption, JobNotFound
+from jobq.filters import HISTORY_STATES, STATES
 from jobq.queries.rows import MAX_ID, fetch, with_json
-from jobq.queries.values import HISTORY_STATES, STATES, Attempt, JobDetail, JobPage, JobRow
+from jobq.queries.values import Attempt, JobDetail, JobPage, JobRow
 
 # Ids looked at by one statement when a filter has no index, and by one search.
 _WINDOW = 20_000

@@ -7,10 +7,6 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-LIVE_STATES = ("ready", "scheduled", "running", "parked", "waiting")
-HISTORY_STATES = ("succeeded", "failed", "cancelled", "expired")
-STATES = LIVE_STATES + HISTORY_STATES
-
 # Counts stop here: a page must not take longer because a table is larger.
 COUNT_LIMIT = 10_000
 # A worker whose heartbeat is older than the first is late, older than the second silent: its lease has run

@@ -1,1 +1,0 @@
-"""A selection of jobs, as an operator writes it."""

@@ -1,0 +1,272 @@
+"""The filter itself: read from text, and said as text again."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+from uuid import UUID
+
+from psycopg import sql
+
+from jobq.errors import InvalidFilter
+from jobq.filters import where
+from jobq.filters.terms import (
+    HISTORY_STATES,
+    MAX_AGE,
+    MAX_ATTEMPT,
+    MAX_DEPTH,
+    MAX_ID,
+    MAX_LENGTH,
+    MAX_TERMS,
+    QUALIFIERS,
+    STATES,
+    ArgTerm,
+    Bound,
+    Prefix,
+    age_text,
+    parse_age,
+    parse_attempt,
+)
+from jobq.filters.words import Char, brief, plain, quote, split_at, split_words
+
+_FINGERPRINT = re.compile(r"[0-9a-f]{12}", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobFilter:
+    """A selection of jobs, live and finished: those that fit every term that is given.
+
+    `states`: one of these (STATES; ``scheduled`` is ready with a `run_at` in the future, ``ready`` means due). `queue`,
+    `task`, `key`: the name, or what it begins with. `tag`: one of the texts in ``headers.tags``. `worker`: who runs it or
+    ran it last. `error`: a part of the last error of a finished job, in whatever case; live jobs never match. `failure`: a
+    group of failed jobs (`jobq.failures.fingerprint`). `attempt`: how many were begun. `age`: seconds since a live job was
+    enqueued, or since a finished one finished. `args`: what stands at a path of the arguments. `ids`: one of these.
+
+    Raises InvalidFilter for a value that no job can have.
+    """
+
+    states: tuple[str, ...] = ()
+    queue: str | Prefix | None = None
+    task: str | Prefix | None = None
+    tag: str | Prefix | None = None
+    key: str | Prefix | None = None
+    worker: UUID | None = None
+    error: str | None = None
+    failure: str | None = None
+    attempt: Bound | None = None
+    age: Bound | None = None
+    args: tuple[ArgTerm, ...] = ()
+    ids: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        for state in self.states:
+            if state not in STATES:
+                raise InvalidFilter(f"state:{brief(state)}: give one of {', '.join(STATES)}{_nearest(state, STATES)}")
+        for name in ("queue", "task", "tag", "key", "error"):
+            _check_name(name, getattr(self, name))
+        if self.failure is not None and not _FINGERPRINT.fullmatch(self.failure):
+            raise InvalidFilter(
+                f"failure:{brief(self.failure)}: give the 12 characters, 0-9 and a-f, of a failure group"
+            )
+        if self.attempt is not None and not 0 <= self.attempt.number <= MAX_ATTEMPT:
+            raise InvalidFilter(f"attempt:{self.attempt.op}{self.attempt.number}: give a number up to {MAX_ATTEMPT}")
+        if self.age is not None and not 0 <= self.age.number <= MAX_AGE:
+            raise InvalidFilter(f"age:{self.age.op}{self.age.number}s: give an age of at most a hundred years")
+        for term in self.args:
+            _check_arg(term)
+        for id in self.ids:
+            if not 0 <= id <= MAX_ID:
+                raise InvalidFilter(f"id:{id}: ids are numbers from 0 to {MAX_ID}")
+        # One selection, one value: order and repetition say nothing.
+        object.__setattr__(self, "states", tuple(state for state in STATES if state in self.states))
+        object.__setattr__(self, "ids", tuple(sorted(set(self.ids))))
+        object.__setattr__(self, "args", tuple(dict.fromkeys(self.args)))
+        if len(str(self)) > MAX_LENGTH:
+            raise InvalidFilter(
+                f"the filter has {len(str(self))} characters when written in full: at most {MAX_LENGTH}"
+            )
+
+    @classmethod
+    def parse(cls, text: str) -> JobFilter:
+        """Return the filter that `text` says; a text without a word is the empty one.
+
+        A word without a qualifier is a job's id when it is a number, else what the task's name begins with. Raises
+        InvalidFilter: it names the term, what is wrong with it, and the mend.
+        """
+        if len(text) > MAX_LENGTH:
+            raise InvalidFilter(f"the filter has {len(text):,} characters: write at most {MAX_LENGTH:,}")
+        _check_text("the filter", text)
+        words = split_words(text)
+        if len(words) > MAX_TERMS:
+            raise InvalidFilter(f"the filter has {len(words)} terms: write at most {MAX_TERMS}")
+        found: dict[str, Any] = {}
+        for word in words:
+            for name, value in _read(word):
+                if name in ("states", "args", "ids"):
+                    found[name] = (*found.get(name, ()), value)
+                elif name in found:
+                    raise InvalidFilter(f"{brief(plain(word))}: {name} is said twice; write it once")
+                else:
+                    found[name] = value
+        return cls(**found)
+
+    def __str__(self) -> str:
+        return " ".join(self._terms())
+
+    def _terms(self) -> Iterator[str]:
+        if self.states:
+            yield f"state:{','.join(self.states)}"
+        for name in ("queue", "task", "tag", "key", "worker", "error", "failure"):
+            value = getattr(self, name)
+            if value is not None:
+                yield f"{name}:{value if isinstance(value, Prefix) else quote(str(value))}"
+        if self.attempt is not None:
+            yield f"attempt:{self.attempt.op}{self.attempt.number:.0f}"
+        if self.age is not None:
+            yield f"age:{age_text(self.age)}"
+        yield from map(str, self.args)
+        if self.ids:
+            yield f"id:{','.join(map(str, self.ids))}"
+
+    @property
+    def empty(self) -> bool:
+        """Whether every job fits."""
+        return not any(getattr(self, field.name) not in (None, ()) for field in fields(self))
+
+    @property
+    def wanted_states(self) -> tuple[str, ...]:
+        """The states that a job which fits can have: fewer than `states` says when another term tells more."""
+        possible = self.states or STATES
+        if self.failure is not None:
+            possible = tuple(state for state in possible if state == "failed")
+        elif self.error is not None:
+            possible = tuple(state for state in possible if state in HISTORY_STATES)
+        elif self.worker is not None:
+            # A worker is named by what runs, and by what has run.
+            possible = tuple(state for state in possible if state == "running" or state in HISTORY_STATES)
+        return possible
+
+    def conditions(self, live: bool) -> tuple[sql.Composable, dict[str, Any]]:
+        """Return SQL over the columns of `job` (`live`) or `job_history`, and its parameters, named ``filter_…``.
+
+        ``false`` where none can fit, ``true`` where all do. What it lets through still has to pass :meth:`accepts`.
+        """
+        return where.conditions(self, live)
+
+    def accepts(self, row: Mapping[str, Any]) -> bool:
+        """Return whether a row with `task` and `error` (whole) fits what SQL does not say: its failure group."""
+        if self.failure is None:
+            return True
+        from jobq.failures import fingerprint  # type: ignore[import-not-found]
+
+        return row["error"] is not None and fingerprint(row["task"], row["error"]) == self.failure
+
+
+def _read(word: Sequence[Char]) -> Iterator[tuple[str, Any]]:
+    term = plain(word)
+    qualifier, *rest = split_at(word, ":")
+    if not rest:
+        yield _bare(term, word)
+        return
+    value = word[len(qualifier) + 1 :]
+    head, *path = split_at(qualifier, ".")
+    name = plain(head).lower()
+    if name not in QUALIFIERS or (path and name != "args"):
+        raise InvalidFilter(_unknown(term, plain(qualifier)))
+    if not value:
+        raise InvalidFilter(f"{brief(term)}: no value; write {QUALIFIERS[name]}")
+    text = plain(value)
+    match name:
+        case "state":
+            yield from (("states", plain(state).lower()) for state in split_at(value, ","))
+        case "id":
+            yield from (("ids", _id(term, plain(id))) for id in split_at(value, ","))
+        case "args":
+            yield "args", ArgTerm(_path(term, path), text)
+        case "queue" | "task" | "tag" | "key":
+            yield name, _name(term, value)
+        case _:
+            yield name, _VALUES[name](term, text)
+
+
+def _bare(term: str, word: Sequence[Char]) -> tuple[str, Any]:
+    if term.isascii() and term.isdigit():
+        return "ids", _id(term, term)
+    name = _name(term, word)
+    return "task", name if isinstance(name, Prefix) else Prefix(name)
+
+
+def _id(term: str, text: str) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) <= 30):
+        raise InvalidFilter(f"{brief(term)}: {brief(text)} is no job's id; write {QUALIFIERS['id']}")
+    return int(text)
+
+
+def _path(term: str, path: Sequence[Sequence[Char]]) -> tuple[str, ...]:
+    if not path or not all(path):
+        raise InvalidFilter(f"{brief(term)}: the path to the argument is not whole; write {QUALIFIERS['args']}")
+    return tuple(map(plain, path))
+
+
+def _name(term: str, value: Sequence[Char]) -> str | Prefix:
+    ends = value[-1] == ("*", False)
+    name = value[:-1] if ends else value
+    if ("*", False) in name:
+        raise InvalidFilter(f'{brief(term)}: * stands only at the end of a name; write "*" for a star in it')
+    return Prefix(plain(name)) if ends else plain(name)
+
+
+def _worker(term: str, text: str) -> UUID:
+    try:
+        return UUID(text)
+    except ValueError:
+        raise InvalidFilter(f"{brief(term)}: {brief(text)} is no worker's id; write {QUALIFIERS['worker']}") from None
+
+
+_VALUES: dict[str, Callable[[str, str], Any]] = {
+    "worker": _worker,
+    "error": lambda _, text: text,
+    "failure": lambda _, text: text.lower(),
+    "attempt": parse_attempt,
+    "age": parse_age,
+}
+
+
+def _unknown(term: str, qualifier: str) -> str:
+    if qualifier.startswith("-"):
+        return f"{brief(term)}: a filter cannot leave jobs out; name what to keep, as in {QUALIFIERS['state']}"
+    known = "; there are " + ", ".join(QUALIFIERS)
+    return f"{brief(term)}: there is no {brief(qualifier)}{_nearest(qualifier, QUALIFIERS) or known}"
+
+
+def _nearest(text: str, known: Sequence[str] | Mapping[str, str]) -> str:
+    near = difflib.get_close_matches(text[:40].lower(), list(known), n=1)
+    return f"; did you mean {near[0]}?" if near else ""
+
+
+def _check_name(name: str, value: str | Prefix | None) -> None:
+    if value is None:
+        return
+    text = value.text if isinstance(value, Prefix) else value
+    _check_text(name, text)
+    if not text:
+        raise InvalidFilter(f"{name}: no value; write {QUALIFIERS[name]}")
+
+
+def _check_arg(term: ArgTerm) -> None:
+    if not 1 <= len(term.path) <= MAX_DEPTH:
+        raise InvalidFilter(f"{brief(str(term))}: a path has 1 to {MAX_DEPTH} parts, and this one has {len(term.path)}")
+    for part in (*term.path, term.value):
+        _check_text("args", part)
+
+
+def _check_text(what: str, text: str) -> None:
+    if "\x00" in text:
+        raise InvalidFilter(f"{what}: {brief(text)} has a NUL character, which no job's text can have; remove it")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise InvalidFilter(f"{what}: {brief(text)} is no Unicode text (a lone surrogate); remove it") from None

@@ -1,0 +1,112 @@
+"""What stands on either side of a term's colon: the qualifiers, and the kinds of value."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from decimal import Decimal
+
+from jobq.errors import InvalidFilter
+from jobq.filters.words import brief, quote
+
+LIVE_STATES = ("ready", "scheduled", "running", "parked", "waiting")
+HISTORY_STATES = ("succeeded", "failed", "cancelled", "expired")
+STATES = LIVE_STATES + HISTORY_STATES
+
+# Each with the example that an error shows. `args` is written args.PATH:VALUE.
+QUALIFIERS = {
+    "state": "state:failed,cancelled",
+    "queue": "queue:mail",
+    "task": "task:mail.*",
+    "tag": "tag:eu",
+    "key": "key:receipt:7",
+    "worker": "worker:1b4e28ba-2fa1-11d2-883f-0016d3cca427",
+    "error": 'error:"connection refused"',
+    "failure": "failure:1f0c9ab23d45",
+    "attempt": "attempt:>3",
+    "age": "age:>1h",
+    "args": "args.order_id:42",
+    "id": "id:812",
+}
+
+MAX_LENGTH = 2000
+MAX_TERMS = 100
+MAX_DEPTH = 20
+MAX_ID = 2**63 - 1
+MAX_ATTEMPT = 2**31 - 1
+MAX_AGE = 100 * 366 * 86400
+
+_OPERATORS = ("<", "<=", "=", ">=", ">")
+_UNITS = {"w": 604800, "d": 86400, "h": 3600, "m": 60, "s": 1}
+_BOUND = re.compile(r"(<=|>=|<|>|=)?([0-9]{1,20}(?:\.[0-9]{1,20})?)([a-z]?)", re.ASCII)
+_SCALAR = re.compile(r"true|false|null|-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]{1,3})?", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class Prefix:
+    """What a name begins with: written with a ``*`` behind it."""
+
+    text: str
+
+    def __str__(self) -> str:
+        return f"{quote(self.text)}*"
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """A comparison with a number; `op` is one of ``<``, ``<=``, ``=``, ``>=``, ``>``. Ages are seconds, to the millisecond."""
+
+    op: str
+    number: float
+
+    def __post_init__(self) -> None:
+        if self.op not in _OPERATORS:
+            raise InvalidFilter(f"{brief(self.op)}: compare by one of {' '.join(_OPERATORS)}")
+
+
+@dataclass(frozen=True, slots=True)
+class ArgTerm:
+    """One argument, found by its path, and what it must be: the text `value`, or the number, true, false or null so written."""
+
+    path: tuple[str, ...]
+    value: str
+
+    def __str__(self) -> str:
+        return f"args.{'.'.join(map(quote, self.path))}:{quote(self.value)}"
+
+    @property
+    def candidates(self) -> list[str]:
+        """The JSON values meant, as JSON text: of numbers the digits as written, for a float would round them."""
+        text = json.dumps(self.value)
+        return [text, self.value] if _SCALAR.fullmatch(self.value) else [text]
+
+
+def parse_attempt(term: str, value: str) -> Bound:
+    """Return the bound of ``attempt:>3``. Raises InvalidFilter."""
+    found = _BOUND.fullmatch(value)
+    if found is None or "." in found[2] or found[3]:
+        raise InvalidFilter(f"{brief(term)}: {brief(value)} is no whole number; write {QUALIFIERS['attempt']}")
+    return Bound(found[1] or "=", int(found[2]))
+
+
+def parse_age(term: str, value: str) -> Bound:
+    """Return the bound of ``age:>1.5h``, in seconds. Raises InvalidFilter."""
+    found = _BOUND.fullmatch(value)
+    if found is None or found[3] not in _UNITS:
+        raise InvalidFilter(
+            f"{brief(term)}: {brief(value)} is no age; write a number and s, m, h, d or w, as in {QUALIFIERS['age']}"
+        )
+    if found[1] in (None, "="):
+        raise InvalidFilter(
+            f"{brief(term)}: no job is that old to the instant; write age:>{value.lstrip('=')} or age:<…"
+        )
+    return Bound(found[1], float(round(Decimal(found[2]) * _UNITS[found[3]], 3)))
+
+
+def age_text(age: Bound) -> str:
+    """Return `age` as :func:`parse_age` takes it, in the largest unit that divides it."""
+    exact = Decimal(str(age.number))
+    unit = next((unit for unit, factor in _UNITS.items() if exact and exact % factor == 0), "s")
+    number = (exact / _UNITS[unit]).normalize()
+    return f"{age.op}{number:f}{unit}"

@@ -1,0 +1,109 @@
+"""A filter as SQL: conditions over the columns of `job` or of `job_history`, to be AND-ed to whatever bounds the read.
+
+States stand in it as literals: they are of a closed set, and by them the planner proves partial indexes and leaves partitions
+out. All else is a parameter, with its type, for a filter's statement is planned with and without its values.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from psycopg import sql
+
+from jobq.filters.terms import HISTORY_STATES, LIVE_STATES, Prefix
+
+if TYPE_CHECKING:
+    from jobq.filters.jobfilter import JobFilter
+
+_NOTHING = sql.SQL("false")
+_OPERATORS = {"<": sql.SQL("<"), "<=": sql.SQL("<="), "=": sql.SQL("="), ">=": sql.SQL(">="), ">": sql.SQL(">")}
+_TURNED = str.maketrans("<>", "><")
+# Only an array of tags is one: a text could be anybody's.
+_TAGS_BEGIN = sql.SQL(
+    "EXISTS (SELECT FROM jsonb_array_elements_text("
+    "CASE WHEN jsonb_typeof(headers -> 'tags') = 'array' THEN headers -> 'tags' ELSE '[]' END) AS tag"
+    " WHERE starts_with(tag, {}::text))"
+)
+
+
+def conditions(jobs: JobFilter, live: bool) -> tuple[sql.Composable, dict[str, Any]]:
+    """Return the conditions and their parameters, whose names begin with ``filter_``; ``false`` where nothing can match."""
+    states = [state for state in jobs.wanted_states if state in (LIVE_STATES if live else HISTORY_STATES)]
+    if not states:
+        return _NOTHING, {}
+    parts = _live_states(states) if live else _finished_states(states)
+    params = _Parameters()
+    parts += _names(jobs, params)
+    if jobs.ids:
+        parts.append(sql.SQL("id = ANY ({}::bigint[])").format(params.add("ids", list(jobs.ids))))
+    if jobs.worker is not None:
+        parts.append(sql.SQL("worker_id = {}::uuid").format(params.add("worker", jobs.worker)))
+    if jobs.error is not None:
+        parts.append(sql.SQL("strpos(lower(error), lower({}::text)) > 0").format(params.add("error", jobs.error)))
+    if jobs.failure is not None:
+        parts.append(sql.SQL("error IS NOT NULL"))
+    if jobs.attempt is not None:
+        number = params.add("attempt", int(jobs.attempt.number))
+        parts.append(sql.SQL("attempt {} {}::integer").format(_OPERATORS[jobs.attempt.op], number))
+    if jobs.age is not None:
+        since = sql.Identifier("created_at" if live else "finished_at")
+        # Older is earlier.
+        op = _OPERATORS[jobs.age.op.translate(_TURNED)]
+        age = sql.SQL("{} {} statement_timestamp() - {}::double precision * interval '1 second'")
+        parts.append(age.format(since, op, params.add("age", jobs.age.number)))
+    for n, term in enumerate(jobs.args):
+        path, among = params.add(f"path_{n}", list(term.path)), params.add(f"value_{n}", term.candidates)
+        # jsonb compares numbers as numbers, exactly: 42.0 is 42, and 2^53 + 1 is not 2^53.
+        parts.append(sql.SQL("args #> {}::text[] = ANY ({}::jsonb[])").format(path, among))
+    return sql.SQL(" AND ").join(parts) if parts else sql.SQL("true"), params.values
+
+
+class _Parameters:
+    def __init__(self) -> None:
+        self.values: dict[str, Any] = {}
+
+    def add(self, name: str, value: Any) -> sql.Placeholder:
+        self.values[f"filter_{name}"] = value
+        return sql.Placeholder(f"filter_{name}")
+
+
+def _names(jobs: JobFilter, params: _Parameters) -> list[sql.Composable]:
+    parts: list[sql.Composable] = []
+    for name in ("queue", "task", "key"):
+        column = sql.Identifier(name)
+        match getattr(jobs, name):
+            case Prefix(text):
+                parts.append(sql.SQL("starts_with({}, {}::text)").format(column, params.add(name, text)))
+            case str() as text:
+                parts.append(sql.SQL("{} = {}::text").format(column, params.add(name, text)))
+    match jobs.tag:
+        case Prefix(text):
+            parts.append(_TAGS_BEGIN.format(params.add("tag", text)))
+        case str() as text:
+            tags = params.add("tag", json.dumps({"tags": [text]}))
+            parts.append(sql.SQL("headers @> {}::jsonb").format(tags))
+    return parts
+
+
+def _finished_states(states: Sequence[str]) -> list[sql.Composable]:
+    return [_one_of(states)] if len(states) < len(HISTORY_STATES) else []
+
+
+def _live_states(states: Sequence[str]) -> list[sql.Composable]:
+    if len(states) == len(LIVE_STATES):
+        return []
+    due, later = "ready" in states, "scheduled" in states
+    if due == later:
+        # Ready in the table's sense is both.
+        return [_one_of([state for state in states if state != "scheduled"])]
+    when = sql.SQL("state = 'ready' AND run_at " + ("<=" if due else ">") + " statement_timestamp()")
+    others = [state for state in states if state not in ("ready", "scheduled")]
+    return [sql.SQL("(({}) OR {})").format(when, _one_of(others)) if others else when]
+
+
+def _one_of(states: Sequence[str]) -> sql.Composable:
+    if len(states) == 1:
+        return sql.SQL("state = {}").format(sql.Literal(states[0]))
+    return sql.SQL("state IN ({})").format(sql.SQL(", ").join(map(sql.Literal, states)))
