@@ -10,6 +10,7 @@ from __future__ import annotations
 from jobq.bulk import Operation, OperationBatch
 from jobq.filters import HISTORY_STATES, LIVE_STATES, STATES
 from jobq.queries.bulk import operation, operation_batches, operations
+from jobq.queries.exports import export
 from jobq.queries.jobs import get_job
 from jobq.queries.rest import audit_log, chores, schema_revision, workers
 from jobq.queries.search import list_jobs, search_jobs
@@ -51,6 +52,7 @@ __all__ = [
     "WorkerInfo",
     "audit_log",
     "chores",
+    "export",
     "get_job",
     "list_jobs",
     "operation",
