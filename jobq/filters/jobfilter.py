@@ -162,7 +162,7 @@ class JobFilter:
         """Return whether a row with `task` and `error` (whole) fits what SQL does not say: its failure group."""
         if self.failure is None:
             return True
-        from jobq.failures import fingerprint  # type: ignore[import-not-found]
+        from jobq.failures import fingerprint
 
         return row["error"] is not None and fingerprint(row["task"], row["error"]) == self.failure
 
