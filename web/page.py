@@ -11,9 +11,10 @@ from flask import Blueprint, Response, abort, g, render_template, request
 from jobq import migrate
 from jobq.config import Settings
 from jobq.operations import Actor
-from jobq.web import access, actions, api, errors, reads, routes, show
+from jobq.web import access, actions, actions_bulk, api, errors, reads, routes, show
 from jobq.web.access import Identity
 from jobq.web.database import Database
+from jobq.web.executor import Executor
 from jobq.web.redaction import SECRET_NAMES, Redactor
 from jobq.web.security import Forms, add_headers
 
@@ -24,6 +25,7 @@ class Page:
 
     settings: Settings
     database: Database
+    executor: Executor
     forms: Forms
     redact: Redactor
     identify: Callable[[], Identity | None]
@@ -117,6 +119,7 @@ def blueprint(
     page = Page(
         settings=settings,
         database=Database(settings, read_only=read_only),
+        executor=Executor(settings, enabled=not read_only),
         forms=Forms(secret_key),
         redact=Redactor(redact),
         identify=_named(actor, default_role),
@@ -132,11 +135,11 @@ def blueprint(
 
     @mounted.record_once
     def announce(state: Any) -> None:
-        state.app.extensions.setdefault("jobq.web", []).append(page.database)
+        state.app.extensions.setdefault("jobq.web", []).extend((page.executor, page.database))
 
     mounted.after_request(add_headers)
     mounted.after_request(page.forms.keep_cookie)
-    routes.register(mounted, (*reads.ROUTES, *actions.ROUTES, *api.ROUTES))
+    routes.register(mounted, (*reads.ROUTES, *actions.ROUTES, *actions_bulk.ROUTES, *api.ROUTES))
     errors.install(mounted)
     return mounted
 

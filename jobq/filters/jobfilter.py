@@ -6,6 +6,7 @@ import difflib
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -149,18 +150,19 @@ class JobFilter:
             possible = tuple(state for state in possible if state == "running" or state in HISTORY_STATES)
         return possible
 
-    def conditions(self, live: bool) -> tuple[sql.Composable, dict[str, Any]]:
+    def conditions(self, live: bool, *, at: datetime | None = None) -> tuple[sql.Composable, dict[str, Any]]:
         """Return SQL over the columns of `job` (`live`) or `job_history`, and its parameters, named ``filter_…``.
 
-        ``false`` where none can fit, ``true`` where all do. What it lets through still has to pass :meth:`accepts`.
+        ``false`` where none can fit, ``true`` where all do. Ages, and what is due, are told by the moment `at` (default: the
+        statement's). What it lets through still has to pass :meth:`accepts`.
         """
-        return where.conditions(self, live)
+        return where.conditions(self, live, at)
 
     def accepts(self, row: Mapping[str, Any]) -> bool:
         """Return whether a row with `task` and `error` (whole) fits what SQL does not say: its failure group."""
         if self.failure is None:
             return True
-        from jobq.failures import fingerprint  # type: ignore[import-not-found]
+        from jobq.failures import fingerprint
 
         return row["error"] is not None and fingerprint(row["task"], row["error"]) == self.failure
 

@@ -7,7 +7,9 @@ an index searches a bounded range of ids at a time.
 
 from __future__ import annotations
 
+from jobq.bulk import Operation, OperationBatch
 from jobq.filters import HISTORY_STATES, LIVE_STATES, STATES
+from jobq.queries.bulk import operation, operation_batches, operations
 from jobq.queries.jobs import get_job, list_jobs, search_jobs
 from jobq.queries.rest import audit_log, chores, schema_revision, workers
 from jobq.queries.totals import overview, queue_names, queues, stats, throughput
@@ -39,6 +41,8 @@ __all__ = [
     "JobPage",
     "JobRow",
     "Minute",
+    "Operation",
+    "OperationBatch",
     "Overview",
     "QueueInfo",
     "Stats",
@@ -48,6 +52,9 @@ __all__ = [
     "chores",
     "get_job",
     "list_jobs",
+    "operation",
+    "operation_batches",
+    "operations",
     "overview",
     "queue_names",
     "queues",
