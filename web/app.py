@@ -16,6 +16,7 @@ from waitress import create_server  # type: ignore[import-untyped]
 from jobq.config import Settings
 from jobq.errors import ConfigurationError
 from jobq.web import errors
+from jobq.web.executor import Executor
 from jobq.web.mount import MAX_FORM_BYTES, livez, mount
 from jobq.web.options import Options, OptionValues
 from jobq.web.security import add_headers
@@ -72,6 +73,10 @@ def serve(app: Flask, host: str = "127.0.0.1", port: int = 8080, *, ready: Calla
     logging.getLogger("waitress.queue").setLevel(logging.ERROR)
     if ready is not None:
         ready(f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}/")
+    for part in app.extensions.get("jobq.web", []):
+        if isinstance(part, Executor):
+            # What an earlier process has left unfinished.
+            part.wake()
     try:
         server.run()
     finally:
@@ -80,10 +85,10 @@ def serve(app: Flask, host: str = "127.0.0.1", port: int = 8080, *, ready: Calla
 
 
 def close(app: Flask) -> None:
-    """Close the database connections of the pages mounted in `app`."""
-    databases: list[Any] = app.extensions.get("jobq.web", [])
-    for database in databases:
-        database.close()
+    """Close the database connections of the pages mounted in `app`, and end their bulk operations after the batch under way."""
+    parts: list[Any] = app.extensions.get("jobq.web", [])
+    for part in parts:
+        part.close()
 
 
 def is_loopback(host: str) -> bool:
