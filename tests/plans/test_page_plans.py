@@ -12,7 +12,7 @@ import psycopg
 import pytest
 
 from jobq import operations, queries
-from jobq.queries import exports, jobs, rest, search, suggest, totals
+from jobq.queries import exports, jobs, rest, search, suggestions, totals
 from jobq.sql import statement
 from tests.support import postgres
 
@@ -138,7 +138,7 @@ def test_every_statement_of_queries_and_operations_is_held_to_its_plan() -> None
     # Of these a part depends on the filter: test_search_plans.py holds them to their plans.
     exempt |= {"search_window", "search_page", "search_ids"}
     named: set[str] = set()
-    for module in (operations, exports, jobs, rest, search, suggest, totals):
+    for module in (operations, exports, jobs, rest, search, suggestions, totals):
         named |= set(re.findall(r'"([a-z]+(?:_[a-z]+)*)"', inspect.getsource(module)))
     files = {name for name in named if _exists(name)}
     assert files - exempt == {name for name, _, _ in STATEMENTS}
