@@ -76,6 +76,7 @@ $(VENV)/.ready-demo: pyproject.toml $(PINS)
 
 $(VENV)/.ready-dev: pyproject.toml $(PINS)
 	@requirements/setup $(VENV) $(PINS) '.[dev]' >&2
+	@requirements/browser >&2
 	@touch $(VENV)/.ready-demo $@
 
 $(VENV)/.ready-bench: $(VENV)/.ready-dev

@@ -29,8 +29,9 @@ WEB_ROLES = ("viewer", "operator", "admin")
 def rollups(meta: MetaData) -> None:
     """What finished, by queue and by task, in spans of a minute, ten minutes and an hour: the charts read no job.
 
-    `waits` and `runs` are histograms (`jobq.queries.rollups` has their bounds), so that percentiles of any longer time come by
-    adding up. Two narrow tables: by queue *and* task they would be as long as history.
+    `waits` and `runs` are histograms (`jobq.histograms` has their bounds), so that percentiles of any longer time come by
+    adding up. Two narrow tables: by queue *and* task they would be as long as history. The queue '' is all queues together; it
+    has a row for every span, also when nothing finished: without one, nobody has counted.
     """
     for of in ("queue", "task"):
         depth = (Column("ready", Integer), Column("oldest_ready_seconds", Float(53))) if of == "queue" else ()
@@ -51,13 +52,14 @@ def rollups(meta: MetaData) -> None:
             Column("runs", ARRAY(Integer), nullable=False, server_default=text("'{}'")),
             PrimaryKeyConstraint("span", "at", of),
         )
-    # History only grows at its end: the page of each partition from which the next rollup reads.
+    # How many pages a partition had at a time: history grows at its end, so what came later stands behind them.
     Table(
         "rollup_mark",
         meta,
+        Column("at", DateTime(timezone=True), nullable=False),
+        Column("pages", BigInteger, nullable=False),
         Column("part", Text, nullable=False),
-        Column("page", BigInteger, nullable=False),
-        PrimaryKeyConstraint("part"),
+        PrimaryKeyConstraint("part", "at"),
     )
 
 
@@ -74,6 +76,8 @@ def operations(meta: MetaData) -> None:
         *(Column(name, BigInteger, nullable=False, server_default=text("0")) for name in ("seen", "done", "refused")),
         # How many the preview counted; NULL: more than it would count.
         Column("expected", BigInteger),
+        # How many it had counted when it stopped: what has to be typed to start.
+        Column("counted", BigInteger, nullable=False, server_default=text("0")),
         Column("created_at", DateTime(timezone=True), nullable=False, server_default=text("now()")),
         *(Column(name, DateTime(timezone=True)) for name in ("started_at", "progressed_at", "finished_at")),
         # Jobs a second; NULL: as fast as it goes.

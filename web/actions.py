@@ -1,6 +1,4 @@
-"""The forms: retry, cancel, pause, resume. Each checks its token first, and goes back to where it came
-from.
-"""
+"""The forms: retry, cancel, pause, resume. Each goes back to where it came from."""
 
 from __future__ import annotations
 
@@ -12,6 +10,7 @@ from werkzeug.wrappers import Response
 
 from jobq import operations
 from jobq.web.context import current_page, filters, number
+from jobq.web.routes import Route
 
 _MOST = 500
 _VERBS = {"retry": "Retried", "cancel": "Cancelled"}
@@ -30,10 +29,10 @@ def job_cancel(id: int) -> Response:
 def jobs_change() -> Response:
     """Retry or cancel the jobs that were ticked in the list."""
     page = current_page()
-    page.forms.check()
     action = request.form.get("action", "")
     if action not in _VERBS:
         abort(400, "action: give retry or cancel.")
+    page.require(action)
     texts = request.form.getlist("id")
     if len(texts) > _MOST:
         abort(400, f"Give at most {_MOST} jobs at once; “jobq jobs {action}” takes any number.")
@@ -43,7 +42,7 @@ def jobs_change() -> Response:
     if not ids:
         return _back("jobs", "No job was ticked, and nothing changed.", **back)
     with page.database.write() as conn:
-        changed = change(conn, page.settings.schema, ids, actor=page.actor(), reason=_reason())
+        changed = change(conn, page.settings.schema, ids, actor=page.actor().name, reason=_reason())
     said = f"{_VERBS[action]}: {len(changed.done)}."
     if changed.refused:
         first = min(changed.refused)
@@ -63,9 +62,8 @@ def queue_resume() -> Response:
 
 def _one(id: int, action: str, change: Callable[..., operations.Changed]) -> Response:
     page = current_page()
-    page.forms.check()
     with page.database.write() as conn:
-        changed = change(conn, page.settings.schema, [id], actor=page.actor(), reason=_reason())
+        changed = change(conn, page.settings.schema, [id], actor=page.actor().name, reason=_reason())
     if changed.done:
         said = "The job is due now." if action == "retry" else "The job is cancelled, or asked to stop if it runs."
     else:
@@ -75,11 +73,10 @@ def _one(id: int, action: str, change: Callable[..., operations.Changed]) -> Res
 
 def _set_pause(action: str, done: str, not_done: str) -> Response:
     page = current_page()
-    page.forms.check()
     queue = request.form.get("queue", "")
     change = operations.pause if action == "pause" else operations.resume
     with page.database.write() as conn:
-        changed = change(conn, page.settings.schema, queue, actor=page.actor(), reason=_reason())
+        changed = change(conn, page.settings.schema, queue, actor=page.actor().name, reason=_reason())
     return _back("queues", f"Queue {queue} {done if changed else not_done}.")
 
 
@@ -93,10 +90,10 @@ def _back(endpoint: str, said: str, **where: Any) -> Response:
     return redirect(url_for(f".{endpoint}", **where, note=note), 303)
 
 
-ROUTES: list[tuple[str, str, Callable[..., Any]]] = [
-    ("/jobs/<int:id>/retry", "POST", job_retry),
-    ("/jobs/<int:id>/cancel", "POST", job_cancel),
-    ("/jobs/change", "POST", jobs_change),
-    ("/queues/pause", "POST", queue_pause),
-    ("/queues/resume", "POST", queue_resume),
+ROUTES = [
+    Route("/jobs/<int:id>/retry", "POST", job_retry, needs="retry"),
+    Route("/jobs/<int:id>/cancel", "POST", job_cancel, needs="cancel"),
+    Route("/jobs/change", "POST", jobs_change, needs="bulk"),
+    Route("/queues/pause", "POST", queue_pause, needs="pause"),
+    Route("/queues/resume", "POST", queue_resume, needs="pause"),
 ]

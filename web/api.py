@@ -13,6 +13,7 @@ from flask import Response
 
 from jobq import queries
 from jobq.web.context import current_page, filters, job_filter, number
+from jobq.web.routes import Route
 
 _SECRETIVE = ("args", "headers", "result", "progress")
 
@@ -73,34 +74,35 @@ def api_audit() -> Response:
 
 def _read(query: Callable[[Any, str], Any]) -> Response:
     page = current_page()
-    with page.database.read() as conn:
-        found = query(conn, page.settings.schema)
-    return Response(json.dumps(_plain(found), ensure_ascii=False) + "\n", mimetype="application/json")
+    with page.database.read() as reader:
+        found = reader.need(query)
+    return Response(json.dumps(plain(found), ensure_ascii=False) + "\n", mimetype="application/json")
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """Return `value` as what JSON knows, without what this request's role may not see. Every JSON answer goes through it."""
     if isinstance(value, queries.WorkerInfo):
-        return {name: _plain(item) for name, item in asdict(value).items()} | {"health": value.health}
+        return {name: plain(item) for name, item in asdict(value).items()} | {"health": value.health}
     if is_dataclass(value) and not isinstance(value, type):
         redact = current_page().redact
         fields = {name: getattr(value, name) for name in value.__dataclass_fields__}
-        return {name: redact(item) if name in _SECRETIVE else _plain(item) for name, item in fields.items()}
+        return {name: redact(item, name) if name in _SECRETIVE else plain(item) for name, item in fields.items()}
     if isinstance(value, dict):
-        return {str(name): _plain(item) for name, item in value.items()}
+        return {str(name): plain(item) for name, item in value.items()}
     if isinstance(value, list):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     if isinstance(value, datetime):
         return value.isoformat()
     return str(value) if isinstance(value, UUID) else value
 
 
-ROUTES: list[tuple[str, str, Callable[..., Any]]] = [
-    ("/api/overview", "GET", api_overview),
-    ("/api/stats", "GET", api_stats),
-    ("/api/queues", "GET", api_queues),
-    ("/api/jobs", "GET", api_jobs),
-    ("/api/jobs/<int:id>", "GET", api_job),
-    ("/api/workers", "GET", api_workers),
-    ("/api/chores", "GET", api_chores),
-    ("/api/audit", "GET", api_audit),
+ROUTES = [
+    Route("/api/overview", "GET", api_overview, needs="view"),
+    Route("/api/stats", "GET", api_stats, needs="view"),
+    Route("/api/queues", "GET", api_queues, needs="view"),
+    Route("/api/jobs", "GET", api_jobs, needs="view"),
+    Route("/api/jobs/<int:id>", "GET", api_job, needs="view"),
+    Route("/api/workers", "GET", api_workers, needs="view"),
+    Route("/api/chores", "GET", api_chores, needs="view"),
+    Route("/api/audit", "GET", api_audit, needs="view"),
 ]

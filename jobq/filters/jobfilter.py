@@ -6,6 +6,7 @@ import difflib
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -176,12 +177,13 @@ class JobFilter:
         """Return the part of ``conditions(live=False)`` that leaves out whole partitions of `job_history` and nothing else."""
         return where.partitions(self)
 
-    def conditions(self, live: bool) -> tuple[sql.Composable, dict[str, Any]]:
+    def conditions(self, live: bool, *, at: datetime | None = None) -> tuple[sql.Composable, dict[str, Any]]:
         """Return SQL over the columns of `job` (`live`) or `job_history`, and its parameters, named ``filter_…``.
 
-        ``false`` where none can fit, ``true`` where all do. What it lets through still has to pass :meth:`accepts`.
+        ``false`` where none can fit, ``true`` where all do. Ages, and what is due, are told by the moment `at` (default: the
+        statement's). What it lets through still has to pass :meth:`accepts`.
         """
-        return where.conditions(self, live)
+        return where.conditions(self, live, at)
 
     def accepts(self, row: Mapping[str, Any]) -> bool:
         """Return whether a row with `task` and `error` (its first 500 characters will do) fits what SQL does not say: its

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from psycopg import sql
@@ -32,13 +33,19 @@ _TAGS_BEGIN = sql.SQL(
 )
 
 
-def conditions(jobs: JobFilter, live: bool) -> tuple[sql.Composable, dict[str, Any]]:
-    """Return the conditions and their parameters, whose names begin with ``filter_``; ``false`` where nothing can match."""
+def conditions(jobs: JobFilter, live: bool, at: datetime | None = None) -> tuple[sql.Composable, dict[str, Any]]:
+    """Return the conditions and their parameters, whose names begin with ``filter_``; ``false`` where nothing can match.
+
+    Ages, and what is due, are told by the moment `at` (default: the statement's).
+    """
     states = [state for state in jobs.wanted_states if state in (LIVE_STATES if live else HISTORY_STATES)]
     if not states:
         return _NOTHING, {}
-    parts = _live_states(states) if live else _finished_states(states)
     params = _Parameters()
+    now: sql.Composable = sql.SQL("statement_timestamp()")
+    if at is not None:
+        now = sql.SQL("{}::timestamptz").format(params.add("at", at))
+    parts = _live_states(states, now) if live else _finished_states(states)
     parts += _names(jobs, params)
     if jobs.ids:
         parts.append(sql.SQL("id = ANY ({}::bigint[])").format(params.add("ids", list(jobs.ids))))
@@ -53,8 +60,8 @@ def conditions(jobs: JobFilter, live: bool) -> tuple[sql.Composable, dict[str, A
         since = sql.Identifier("created_at" if live else "finished_at")
         # Older is earlier.
         op = _OPERATORS[jobs.age.op.translate(_TURNED)]
-        age = sql.SQL("{} {} statement_timestamp() - {}::double precision * interval '1 second'")
-        parts.append(age.format(since, op, params.add("age", jobs.age.number)))
+        age = sql.SQL("{} {} {} - {}::double precision * interval '1 second'")
+        parts.append(age.format(since, op, now, params.add("age", jobs.age.number)))
     for n, term in enumerate(jobs.args):
         path, among = params.add(f"path_{n}", list(term.path)), params.add(f"value_{n}", term.candidates)
         # jsonb compares numbers as numbers, exactly: 42.0 is 42, and 2^53 + 1 is not 2^53.
@@ -107,14 +114,14 @@ def _finished_states(states: Sequence[str]) -> list[sql.Composable]:
     return [_one_of(states)] if len(states) < len(HISTORY_STATES) else []
 
 
-def _live_states(states: Sequence[str]) -> list[sql.Composable]:
+def _live_states(states: Sequence[str], now: sql.Composable) -> list[sql.Composable]:
     if len(states) == len(LIVE_STATES):
         return []
     due, later = "ready" in states, "scheduled" in states
     if due == later:
         # Ready in the table's sense is both.
         return [_one_of([state for state in states if state != "scheduled"])]
-    when = sql.SQL("state = 'ready' AND run_at " + ("<=" if due else ">") + " statement_timestamp()")
+    when = sql.SQL("state = 'ready' AND run_at " + ("<=" if due else ">") + " {}").format(now)
     others = [state for state in states if state not in ("ready", "scheduled")]
     return [sql.SQL("(({}) OR {})").format(when, _one_of(others)) if others else when]
 

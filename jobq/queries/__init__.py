@@ -7,7 +7,9 @@ an index searches a bounded range of ids at a time.
 
 from __future__ import annotations
 
+from jobq.bulk import Operation, OperationBatch
 from jobq.filters import HISTORY_STATES, LIVE_STATES, STATES
+from jobq.queries.bulk import operation, operation_batches, operations
 from jobq.queries.exports import export
 from jobq.queries.jobs import get_job
 from jobq.queries.rest import audit_log, chores, schema_revision, workers
@@ -42,6 +44,8 @@ __all__ = [
     "JobPage",
     "JobRow",
     "Minute",
+    "Operation",
+    "OperationBatch",
     "Overview",
     "QueueInfo",
     "Stats",
@@ -52,6 +56,9 @@ __all__ = [
     "export",
     "get_job",
     "list_jobs",
+    "operation",
+    "operation_batches",
+    "operations",
     "overview",
     "queue_names",
     "queues",

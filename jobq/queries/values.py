@@ -165,7 +165,11 @@ class ChoreInfo:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AuditEntry:
-    """One operator's action and what it touched: ``{"ids": […]}`` or ``{"queue": …}``."""
+    """One operator's action and what it touched: ``{"ids": […]}``, ``{"queue": …}``, ``{"worker": …}`` or ``{"operation": …}``.
+
+    `role` and `address` are of those who came over the status page. `before` and `after` are what the action changed: of one
+    job ``{"priority": 5}``, of several the same by id; None where nothing is to be told.
+    """
 
     id: int
     at: datetime
@@ -173,6 +177,10 @@ class AuditEntry:
     action: str
     target: Any
     reason: str | None
+    role: str | None
+    address: str | None
+    before: Any
+    after: Any
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -39,9 +39,10 @@ CREATE TABLE {schema}.rollup_task (
 );
 
 CREATE TABLE {schema}.rollup_mark (
+    at timestamptz NOT NULL,
+    pages bigint NOT NULL,
     part text NOT NULL,
-    page bigint NOT NULL,
-    CONSTRAINT rollup_mark_pkey PRIMARY KEY (part)
+    CONSTRAINT rollup_mark_pkey PRIMARY KEY (part, at)
 );
 
 CREATE TABLE {schema}.operation (
@@ -52,6 +53,7 @@ CREATE TABLE {schema}.operation (
     done bigint DEFAULT 0 NOT NULL,
     refused bigint DEFAULT 0 NOT NULL,
     expected bigint,
+    counted bigint DEFAULT 0 NOT NULL,
     created_at timestamptz DEFAULT now() NOT NULL,
     started_at timestamptz,
     progressed_at timestamptz,

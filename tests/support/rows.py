@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Mapping
 from typing import Any
 
 import psycopg
@@ -37,7 +38,8 @@ def add_finished(conn: psycopg.Connection[Any], state: str, *, schema: str = "jo
 def add_attempt(conn: psycopg.Connection[Any], job_id: int, *, schema: str = "jobq", **columns: Any) -> None:
     """Insert an unsuccessful attempt of a job."""
     defaults = {"job_id": job_id, "claims": 1, "attempt": 1, "outcome": "error", "error_type": "ValueError"}
-    _insert(conn, schema, "job_attempt", defaults | columns, {"started_at": -1}, returning="job_id")
+    times = {} if "started_at" in columns else {"started_at": -1.0}
+    _insert(conn, schema, "job_attempt", defaults | columns, times, returning="job_id")
 
 
 def add_worker(conn: psycopg.Connection[Any], *, schema: str = "jobq", **columns: Any) -> uuid.UUID:
@@ -57,7 +59,7 @@ def _insert(
     schema: str,
     table: str,
     columns: dict[str, Any],
-    times: dict[str, float | None],
+    times: Mapping[str, float | None],
     returning: str = "id",
 ) -> Any:
     arrays = ("queues", "tasks")
