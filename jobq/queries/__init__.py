@@ -14,6 +14,7 @@ from jobq.queries.exports import export
 from jobq.queries.jobs import get_job
 from jobq.queries.rest import audit_log, chores, schema_revision, workers
 from jobq.queries.search import list_jobs, search_jobs
+from jobq.queries.suggestions import suggest
 from jobq.queries.totals import overview, queue_names, queues, stats, throughput
 from jobq.queries.values import (
     COUNT_LIMIT,
@@ -64,6 +65,7 @@ __all__ = [
     "schema_revision",
     "search_jobs",
     "stats",
+    "suggest",
     "throughput",
     "workers",
 ]
