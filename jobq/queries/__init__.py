@@ -8,8 +8,11 @@ an index searches a bounded range of ids at a time.
 from __future__ import annotations
 
 from jobq.filters import HISTORY_STATES, LIVE_STATES, STATES
+from jobq.queries.failures import failure, failures
 from jobq.queries.jobs import get_job, list_jobs, search_jobs
+from jobq.queries.onequeue import queue
 from jobq.queries.rest import audit_log, chores, schema_revision, workers
+from jobq.queries.rollups import series, sparklines
 from jobq.queries.totals import overview, queue_names, queues, stats, throughput
 from jobq.queries.values import (
     COUNT_LIMIT,
@@ -26,6 +29,16 @@ from jobq.queries.values import (
     Throughput,
     WorkerInfo,
 )
+from jobq.queries.values_stats import (
+    FailureDetail,
+    FailureGroup,
+    Failures,
+    Percentiles,
+    QueueDetail,
+    QueueTask,
+    Series,
+)
+from jobq.queries.waiting import why_waiting
 
 __all__ = [
     "COUNT_LIMIT",
@@ -35,25 +48,38 @@ __all__ = [
     "Attempt",
     "AuditEntry",
     "ChoreInfo",
+    "FailureDetail",
+    "FailureGroup",
+    "Failures",
     "JobDetail",
     "JobPage",
     "JobRow",
     "Minute",
     "Overview",
+    "Percentiles",
+    "QueueDetail",
     "QueueInfo",
+    "QueueTask",
+    "Series",
     "Stats",
     "Throughput",
     "WorkerInfo",
     "audit_log",
     "chores",
+    "failure",
+    "failures",
     "get_job",
     "list_jobs",
     "overview",
+    "queue",
     "queue_names",
     "queues",
     "schema_revision",
     "search_jobs",
+    "series",
+    "sparklines",
     "stats",
     "throughput",
+    "why_waiting",
     "workers",
 ]
