@@ -100,7 +100,9 @@ def _spans(job: JobDetail) -> list[Span]:
         if current == attempt.started_at:
             current = None
         _idle(spans, cursor, start, due)
-        spans.append(_span(attempt.outcome, f"attempt {attempt.attempt}: {attempt.outcome}", start, attempt.finished_at))
+        spans.append(
+            _span(attempt.outcome, f"attempt {attempt.attempt}: {attempt.outcome}", start, attempt.finished_at)
+        )
         cursor, due = max(cursor, attempt.finished_at), attempt.retry_at
     if current is not None and current >= cursor and job.state in ("running", "succeeded", "cancelled", "failed"):
         _idle(spans, cursor, current, due)

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-from flask import Response, abort, request
+from flask import Response, abort
 
 from jobq import queries
 from jobq.failures import fingerprint
-from jobq.filters import MAX_LENGTH, STATES, JobFilter
+from jobq.filters import STATES, JobFilter
 from jobq.web import diffs, show, timeline
 from jobq.web.context import current_page, filters, job_filter, number
 from jobq.web.routes import Route
