@@ -22,7 +22,6 @@ from typing import Any
 from psycopg import AsyncConnection, sql
 
 from jobq.histograms import BOUNDS, BUCKETS
-from jobq.sql import template
 from jobq.worker.database import fetch
 
 MINUTE = timedelta(minutes=1)
@@ -162,7 +161,9 @@ def _write(schema: str, stretches: list[Stretch], since: datetime, until: dateti
         for name in ("wait", "run")
     }
     bounds = ",".join(repr(bound) for bound in BOUNDS)
-    return template("rollup_write").format(
+    return composed(
+        "rollup_write",
+        schema,
         rows=sql.SQL(" UNION ALL ").join(rows or [nothing]),
         bounds=sql.SQL("{}::double precision[]").format(sql.Literal(f"{{{bounds}}}")),
         queue_table=sql.Identifier(schema, "rollup_queue"),
@@ -179,7 +180,9 @@ def _fold(schema: str, of: str, spans: tuple[int, int], since: datetime, until: 
     newest = ", (array_agg({0} ORDER BY at DESC) FILTER (WHERE ready IS NOT NULL))[1]"
     depth = ("ready", "oldest_ready_seconds") if of == "queue" else ()
     add = sql.SQL("coalesce(sum({}[{}]), 0)::integer")
-    return template("rollup_fold").format(
+    return composed(
+        "rollup_fold",
+        schema,
         table=sql.Identifier(schema, f"rollup_{of}"),
         of=sql.Identifier(of),
         span=sql.Literal(span),
