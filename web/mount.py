@@ -76,7 +76,10 @@ def mount(settings: Settings, options: Options, name: str = "jobq") -> Blueprint
     def announce(state: Any) -> None:
         state.app.extensions.setdefault("jobq.web", []).extend((page.executor, page.database))
 
-    routes.register(mounted, (*pages.ROUTES, *actions.ROUTES, *actions_bulk.ROUTES, *api.ROUTES, *(login.ROUTES if options.users else ())))
+    routes.register(
+        mounted,
+        (*pages.ROUTES, *actions.ROUTES, *actions_bulk.ROUTES, *api.ROUTES, *(login.ROUTES if options.users else ())),
+    )
     errors.install(mounted)
     return mounted
 
