@@ -22,6 +22,7 @@ from typing import Any
 from psycopg import AsyncConnection, sql
 
 from jobq.histograms import BOUNDS, BUCKETS
+from jobq.sql import composed
 from jobq.worker.database import fetch
 
 MINUTE = timedelta(minutes=1)
