@@ -13,6 +13,7 @@ from jobq.queries.jobs import get_job, list_jobs, search_jobs
 from jobq.queries.onequeue import queue
 from jobq.queries.rest import audit_log, chores, schema_revision, workers
 from jobq.queries.rollups import series, sparklines
+from jobq.queries.system import system
 from jobq.queries.totals import overview, queue_names, queues, stats, throughput
 from jobq.queries.values import (
     COUNT_LIMIT,
@@ -38,6 +39,7 @@ from jobq.queries.values_stats import (
     QueueTask,
     Series,
 )
+from jobq.queries.values_system import IndexInfo, System, TableInfo, XminHolder
 from jobq.queries.waiting import why_waiting
 
 __all__ = [
@@ -51,6 +53,7 @@ __all__ = [
     "FailureDetail",
     "FailureGroup",
     "Failures",
+    "IndexInfo",
     "JobDetail",
     "JobPage",
     "JobRow",
@@ -62,8 +65,11 @@ __all__ = [
     "QueueTask",
     "Series",
     "Stats",
+    "System",
+    "TableInfo",
     "Throughput",
     "WorkerInfo",
+    "XminHolder",
     "audit_log",
     "chores",
     "failure",
@@ -79,6 +85,7 @@ __all__ = [
     "series",
     "sparklines",
     "stats",
+    "system",
     "throughput",
     "why_waiting",
     "workers",
