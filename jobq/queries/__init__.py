@@ -7,12 +7,16 @@ an index searches a bounded range of ids at a time.
 
 from __future__ import annotations
 
+from jobq.bulk import Operation, OperationBatch
 from jobq.filters import HISTORY_STATES, LIVE_STATES, STATES
+from jobq.queries.bulk import operation, operation_batches, operations
+from jobq.queries.exports import export
 from jobq.queries.failures import failure, failures
-from jobq.queries.jobs import get_job, list_jobs, search_jobs
+from jobq.queries.jobs import get_job
 from jobq.queries.onequeue import queue
 from jobq.queries.rest import audit_log, chores, schema_revision, workers
 from jobq.queries.rollups import series, sparklines
+from jobq.queries.search import list_jobs, search_jobs
 from jobq.queries.system import system
 from jobq.queries.totals import overview, queue_names, queues, stats, throughput
 from jobq.queries.values import (
@@ -58,6 +62,8 @@ __all__ = [
     "JobPage",
     "JobRow",
     "Minute",
+    "Operation",
+    "OperationBatch",
     "Overview",
     "Percentiles",
     "QueueDetail",
@@ -72,10 +78,14 @@ __all__ = [
     "XminHolder",
     "audit_log",
     "chores",
+    "export",
     "failure",
     "failures",
     "get_job",
     "list_jobs",
+    "operation",
+    "operation_batches",
+    "operations",
     "overview",
     "queue",
     "queue_names",
