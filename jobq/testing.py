@@ -38,7 +38,6 @@ if TYPE_CHECKING:
     from jobq.worker.inprocess import Drained
 
 
-
 class JobqTester:
     """What the fixture `jobq` gives: the test's database, and an application whose jobs are run in this process."""
 

@@ -57,7 +57,9 @@ def bars(rows: Sequence[Sequence[int]], *, height: float) -> Bars:
             # One failure among thousands must still be seen.
             tall = max(value / top * height, height * 0.02)
             below = max(below - tall, 0.0)
-            paths[row].append(f"M{n * step + step * 0.12:.2f},{below:.2f}h{step * 0.76:.2f}v{tall:.2f}h-{step * 0.76:.2f}z")
+            paths[row].append(
+                f"M{n * step + step * 0.12:.2f},{below:.2f}h{step * 0.76:.2f}v{tall:.2f}h-{step * 0.76:.2f}z"
+            )
     return Bars(paths=["".join(path) for path in paths], top=top)
 
 
@@ -75,7 +77,8 @@ def _points(values: Sequence[float], top: float, height: float, start: int = 0, 
     last = max((of or len(values)) - 1, 1)
     # A line at the very edge would lose half its width.
     return " ".join(
-        f"{(start + n) / last * WIDTH:.2f},{height - 1 - value / top * (height - 2):.2f}" for n, value in enumerate(values)
+        f"{(start + n) / last * WIDTH:.2f},{height - 1 - value / top * (height - 2):.2f}"
+        for n, value in enumerate(values)
     )
 
 

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-from flask import Response, abort, request
+from flask import Response, abort
 
 from jobq import queries
 from jobq.failures import fingerprint
-from jobq.filters import MAX_LENGTH, STATES, JobFilter
+from jobq.filters import STATES, JobFilter
 from jobq.web import diffs, show, timeline
 from jobq.web.context import current_page, filters, job_filter, number
 from jobq.web.routes import Route
@@ -75,7 +74,7 @@ def job(id: int) -> str:
     if found is None:
         return page.render("partial.html", title=f"Job {id}", now=now)
     payloads = [
-        (name, title, _payload(page.redact(value)))
+        (name, title, _payload(page.redact(value, name)))
         for name, title in _PARTS.items()
         if (value := getattr(found, name)) is not None and not (name == "headers" and not value)
     ]
@@ -99,7 +98,7 @@ def job_part(id: int, part: str) -> Response:
         abort(404)
     with page.database.read() as reader:
         found = reader.need(queries.get_job, id)
-    text = json.dumps(page.redact(getattr(found, part)), ensure_ascii=False, indent=2)
+    text = json.dumps(page.redact(getattr(found, part), part), ensure_ascii=False, indent=2)
     # A lone surrogate, which JSON may hold and UTF-8 not, is written as JSON escapes it.
     data = text.encode("utf-8", "surrogatepass" if text.isascii() else "backslashreplace")
     return Response(
