@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from jobq.web.pages import audit, failures, jobs, operations, overview, plots, queues, workers
+from jobq.web.pages import audit, failures, jobs, operations, overview, plots, queues, system, workers
 
 ROUTES = [
     *overview.ROUTES,
@@ -13,4 +13,5 @@ ROUTES = [
     *workers.ROUTES,
     *operations.ROUTES,
     *audit.ROUTES,
+    *system.ROUTES,
 ]
