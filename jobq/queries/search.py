@@ -81,8 +81,7 @@ def search_jobs(
     before_id: int | None = None,
     reach: int = REACH,
 ) -> JobPage:
-    """Like :func:`list_jobs`, but look at no more than `reach` jobs, nor for much longer than half a second, and say where to
-    go on.
+    """Like :func:`list_jobs`, but look at no more than `reach` jobs, nor much longer than half a second; say where to go on.
 
     Finished jobs of other states than those asked for do not count, for they are not looked at.
 
