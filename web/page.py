@@ -6,12 +6,12 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any
 
-from flask import Blueprint, Response, abort, g, render_template, request
+from flask import Blueprint, Response, abort, current_app, g, render_template, request
 
 from jobq import migrate
 from jobq.config import Settings
 from jobq.operations import Actor
-from jobq.web import access, actions, actions_bulk, api, errors, reads, routes, show
+from jobq.web import access, actions, actions_bulk, api, errors, pages, routes, show
 from jobq.web.access import Identity
 from jobq.web.database import Database
 from jobq.web.executor import Executor
@@ -83,6 +83,7 @@ class Page:
             csrf=self.forms.token,
             note=self.forms.read_note(request.args.get("note")),
             missing=g.get("jobq_missing", []),
+            has=lambda endpoint: f"{request.blueprint or 'jobq'}.{endpoint}" in current_app.view_functions,
             **values,
         )
 
@@ -139,7 +140,7 @@ def blueprint(
 
     mounted.after_request(add_headers)
     mounted.after_request(page.forms.keep_cookie)
-    routes.register(mounted, (*reads.ROUTES, *actions.ROUTES, *actions_bulk.ROUTES, *api.ROUTES))
+    routes.register(mounted, (*pages.ROUTES, *actions.ROUTES, *actions_bulk.ROUTES, *api.ROUTES))
     errors.install(mounted)
     return mounted
 

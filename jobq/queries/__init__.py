@@ -10,8 +10,9 @@ from __future__ import annotations
 from jobq.bulk import Operation, OperationBatch
 from jobq.filters import HISTORY_STATES, LIVE_STATES, STATES
 from jobq.queries.bulk import operation, operation_batches, operations
-from jobq.queries.jobs import get_job, list_jobs, search_jobs
+from jobq.queries.jobs import get_job
 from jobq.queries.rest import audit_log, chores, schema_revision, workers
+from jobq.queries.search import list_jobs, search_jobs
 from jobq.queries.totals import overview, queue_names, queues, stats, throughput
 from jobq.queries.values import (
     COUNT_LIMIT,
