@@ -76,20 +76,21 @@ def _read(query: Callable[[Any, str], Any]) -> Response:
     page = current_page()
     with page.database.read() as reader:
         found = reader.need(query)
-    return Response(json.dumps(_plain(found), ensure_ascii=False) + "\n", mimetype="application/json")
+    return Response(json.dumps(plain(found), ensure_ascii=False) + "\n", mimetype="application/json")
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """Return `value` as what JSON knows, without what this request's role may not see. Every JSON answer goes through it."""
     if isinstance(value, queries.WorkerInfo):
-        return {name: _plain(item) for name, item in asdict(value).items()} | {"health": value.health}
+        return {name: plain(item) for name, item in asdict(value).items()} | {"health": value.health}
     if is_dataclass(value) and not isinstance(value, type):
         redact = current_page().redact
         fields = {name: getattr(value, name) for name in value.__dataclass_fields__}
-        return {name: redact(item) if name in _SECRETIVE else _plain(item) for name, item in fields.items()}
+        return {name: redact(item, name) if name in _SECRETIVE else plain(item) for name, item in fields.items()}
     if isinstance(value, dict):
-        return {str(name): _plain(item) for name, item in value.items()}
+        return {str(name): plain(item) for name, item in value.items()}
     if isinstance(value, list):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     if isinstance(value, datetime):
         return value.isoformat()
     return str(value) if isinstance(value, UUID) else value

@@ -17,6 +17,7 @@ _CUT_WIDTH = 7.0
 _LEAST_WIDTH = 0.35
 _LABEL_APART = 8.0
 _MINOR_APART = 22.0
+_END_APART = 11.0
 _STEPS = (
     *(size * step for size in (0.001, 0.01, 0.1) for step in (1, 2, 5)),
     1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10_800, 21_600, 43_200, 86_400, 172_800, 604_800,
@@ -172,7 +173,7 @@ def _ticks(places: Sequence[tuple[float, float]]) -> list[Tick]:
     end, ticks = places[-1], []  # type: tuple[float, float], list[Tick]
     label_at = major_at = -100.0
     for x, passed in places[:-1]:
-        if x - label_at < _LABEL_APART or end[0] - x < _LABEL_APART:
+        if x - label_at < _LABEL_APART or end[0] - x < _END_APART:
             continue
         minor = x - major_at < _MINOR_APART or end[0] - x < _MINOR_APART
         ticks.append(Tick(x=round(x, 2), label=f"+{show.duration(passed)}" if passed else "0", minor=minor))

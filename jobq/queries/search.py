@@ -28,14 +28,15 @@ _FIRST_WINDOW = 2_000
 _LAST_WINDOW = 25_000
 _QUICK = 0.1
 # A search that has taken so many seconds ends with the window, whatever its reach: a part of an answer, and soon.
-_PATIENCE = 1.0
+_PATIENCE = 0.4
 # Running jobs, or a queue's, are looked at one and all when there are no more of them.
 _FEW = 5_000
 _MAX_LIMIT = 1000
 # Rows of one statement where all are wanted.
 PAGE = 1000
 
-_SIDE = sql.SQL("SELECT id FROM {} WHERE {} AND id < %(before)s::bigint")
+# Each side with a limit of its own: so both are read in the order of ids, and merged no further than needed.
+_SIDE = sql.SQL("(SELECT id FROM {} WHERE {} AND id < %(before)s::bigint ORDER BY id DESC LIMIT %(size)s)")
 _AMONG = sql.SQL("AND id = ANY (%(among)s::bigint[])")
 
 
@@ -80,7 +81,7 @@ def search_jobs(
     before_id: int | None = None,
     reach: int = REACH,
 ) -> JobPage:
-    """Like :func:`list_jobs`, but look at no more than `reach` jobs, nor much longer than a second, and say where to go on.
+    """Like :func:`list_jobs`, but look at no more than `reach` jobs, nor much longer than half a second; say where to go on.
 
     Finished jobs of other states than those asked for do not count, for they are not looked at.
 
@@ -151,18 +152,20 @@ class Search:
         """Return the first `limit` jobs in `window` that fit."""
         among = None
         if self._jobs.failure is not None:
-            among = [row["id"] for row in islice(self.ids(window), limit)]
+            among = list(islice(self._ids(window), limit))
         found = self._fetch("search_page", window, limit, among)
         return [JobRow(**with_json(row)) for row in found]
 
-    def ids(self, window: Window) -> Iterator[dict[str, Any]]:
-        """Yield `id` and `size` (in bytes, as stored, of the payloads) of the jobs in `window` that fit."""
-        while True:
-            page = self._fetch("search_ids", window, PAGE, None)
-            yield from (row for row in page if self._jobs.accepts(row))
-            if len(page) < PAGE:
-                return
-            window = Window(window.floor, page[-1]["id"], 0)
+    def page(self, window: Window) -> tuple[list[dict[str, Any]], Window | None]:
+        """Return `id` and `size` (in bytes, as stored, of its payloads) of jobs in `window` that fit, and the rest of it."""
+        found = self._fetch("search_ids", window, PAGE, None)
+        rest = Window(window.floor, found[-1]["id"], 0) if len(found) == PAGE else None
+        return [row for row in found if self._jobs.accepts(row)], rest
+
+    def _ids(self, window: Window | None) -> Iterator[int]:
+        while window is not None:
+            found, window = self.page(window)
+            yield from (row["id"] for row in found)
 
     def _fetch(self, name: str, window: Window, limit: int, among: list[int] | None) -> list[dict[str, Any]]:
         params = self._params | {"floor": window.floor, "before": window.before, "limit": limit}

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from jobq.web.pages import audit, jobs, overview, queues, workers
+from jobq.web.pages import audit, jobs, operations, overview, queues, workers
 
 ROUTES = [
     *overview.ROUTES,
     *queues.ROUTES,
     *jobs.ROUTES,
     *workers.ROUTES,
+    *operations.ROUTES,
     *audit.ROUTES,
 ]
