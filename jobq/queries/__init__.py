@@ -17,6 +17,7 @@ from jobq.queries.onequeue import queue
 from jobq.queries.rest import audit_log, chores, schema_revision, workers
 from jobq.queries.rollups import series, sparklines
 from jobq.queries.search import list_jobs, search_jobs
+from jobq.queries.suggestions import suggest
 from jobq.queries.totals import overview, queue_names, queues, stats, throughput
 from jobq.queries.values import (
     COUNT_LIMIT,
@@ -89,6 +90,7 @@ __all__ = [
     "series",
     "sparklines",
     "stats",
+    "suggest",
     "throughput",
     "why_waiting",
     "workers",
