@@ -17,6 +17,7 @@ from jobq.queries.onequeue import queue
 from jobq.queries.rest import audit_log, chores, schema_revision, workers
 from jobq.queries.rollups import series, sparklines
 from jobq.queries.search import list_jobs, search_jobs
+from jobq.queries.suggestions import suggest
 from jobq.queries.system import system
 from jobq.queries.totals import overview, queue_names, queues, stats, throughput
 from jobq.queries.values import (
@@ -95,6 +96,7 @@ __all__ = [
     "series",
     "sparklines",
     "stats",
+    "suggest",
     "system",
     "throughput",
     "why_waiting",

@@ -117,6 +117,31 @@ def test_list_pages_and_filters(run: Run, db: Conn) -> None:
     run("jobs", "list", "--state", "lost", code=64)
 
 
+def test_list_by_a_filter(run: Run, db: Conn) -> None:
+    wanted = add_finished(db, "failed", task="mail.send", args={"order_id": 42}, ago=7200)
+    add_finished(db, "failed", task="mail.send", args={"order_id": 42})
+    add_finished(db, "failed", task="mail.check", args={"order_id": 42}, ago=7200)
+    text = "state:failed age:>1h args.order_id:42"
+    page = document(run("jobs", "list", "--where", text, "--task", "mail.send", "--json"))
+    assert [job["id"] for job in page["jobs"]] == [wanted]
+    assert document(run("jobs", "list", "--json", JOBQ_JOBS_LIST_WHERE=f"id:{wanted}"))["jobs"][0]["id"] == wanted
+    assert "did you mean state?" in run("jobs", "list", "--where", "stat:failed", code=64).stderr
+    assert "the filter has state: already" in run("jobs", "list", "--where", text, "--state", "ready", code=64).stderr
+
+
+def test_export(run: Run, db: Conn) -> None:
+    ids = [add_job(db, args={"n": n, "text": "é\u202e\n"}) for n in range(3)]
+    ids.append(add_finished(db, "succeeded", result={"large": 2**60 + 1}))
+    rows = [json.loads(line) for line in run("jobs", "export").stdout.splitlines()]
+    assert [row["id"] for row in rows] == ids[::-1]
+    assert rows[0]["result"] == {"large": 2**60 + 1}
+    assert rows[1]["args"] == {"n": 2, "text": "é\u202e\n"}
+    assert len(run("jobs", "export", "--where", "args.n:1").stdout.splitlines()) == 1
+    assert len(run("jobs", "export", "--state", "ready", "--limit", "2").stdout.splitlines()) == 2
+    assert run("jobs", "export", "--where", "args.n:9").stdout == ""
+    assert "is no age" in run("jobs", "export", "--where", "age:>5parsecs", code=64).stderr
+
+
 def test_show(run: Run, db: Conn) -> None:
     job = add_finished(db, "failed", args={"to": "ann\x1b[2J"}, error="boom", key="k1")
     add_attempt(db, job, message="boom", traceback="Traceback …\nValueError: \x1b[31mboom")
