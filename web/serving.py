@@ -87,7 +87,17 @@ class _ErrorTask(ErrorTask):  # type: ignore[misc]
         super().execute()
 
 
+class _Task(WSGITask):  # type: ignore[misc]
+    """waitress hangs up after whatever has no length, and a 304 must have none: each poll would cost a connection."""
+
+    def set_close_on_finish(self) -> None:
+        keeps = self.version == "1.1" and self.request.headers.get("CONNECTION", "").lower() != "close"
+        if self.has_body or not keeps:
+            super().set_close_on_finish()
+
+
 class _Channel(HTTPChannel):  # type: ignore[misc]
+    task_class = _Task
     error_task_class = _ErrorTask
 
 

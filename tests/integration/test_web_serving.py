@@ -284,6 +284,30 @@ def test_a_huge_body_is_not_read(database_url: str, db: Conn, framing: str) -> N
         other.close()
 
 
+def test_a_poll_that_finds_nothing_new_keeps_its_connection(database_url: str, db: Conn) -> None:
+    with served(database_url, JOBQ_WEB_CACHE_SECONDS="600") as port:
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+        try:
+            headers: dict[str, str] = {}
+            for _ in range(2):
+                connection.request("GET", "/queues", headers=headers)
+                response = connection.getresponse()
+                response.read()
+                headers.setdefault("Cookie", response.headers.get("Set-Cookie", "").partition(";")[0])
+            headers["If-None-Match"] = response.headers["ETag"]
+            used = connection.sock
+            for _ in range(3):
+                connection.request("GET", "/queues", headers=headers)
+                response = connection.getresponse()
+                assert (response.status, response.read()) == (304, b"")
+                assert "Content-Length" not in response.headers
+            assert connection.sock is used
+            connection.request("GET", "/queues", headers=headers | {"Connection": "close"})
+            assert connection.getresponse().headers["Connection"] == "close"
+        finally:
+            connection.close()
+
+
 def test_a_large_body_in_another_server(client: FlaskClient) -> None:
     response = client.post("/queues/pause", data=b"x", environ_overrides={"CONTENT_LENGTH": "104857600"})
     assert response.status_code == 413
