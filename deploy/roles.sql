@@ -11,7 +11,8 @@
 -- worker     runs jobs and does the chores; its tasks may enqueue. What transactional tasks do to your own tables, which they
 --            do as the worker, is yours to grant
 -- viewer     sees everything, arguments and results included, and changes nothing
--- operator   views; retries, cancels, pauses and resumes; leaves a trace of it that it cannot remove
+-- operator   views; retries, cancels, snoozes, moves and deletes jobs, one by one or many; pauses and resumes queues; asks workers to
+--            be quiet or to end; leaves a trace of it that it cannot remove
 
 \set ON_ERROR_STOP on
 \if :{?schema}
@@ -75,10 +76,11 @@ REVOKE SELECT ON :"schema".web_user FROM :"viewer", :"operator";
 GRANT SELECT ON SEQUENCE :"schema".wake TO :"viewer", :"operator";
 ALTER DEFAULT PRIVILEGES FOR ROLE :"owner" IN SCHEMA :"schema" GRANT SELECT ON TABLES TO :"viewer", :"operator";
 
--- Operator. Retry: history back to job. Cancel: job to history, its key let go. FOR UPDATE again asks for some column.
+-- Operator. Retry: history back to job. Cancel: job to history, its key let go. Delete: either is gone, with its attempts. FOR
+-- UPDATE again asks for some column.
 GRANT INSERT, DELETE, UPDATE (run_at, queue, priority, cancel_requested_at) ON :"schema".job TO :"operator";
 GRANT INSERT, DELETE, UPDATE (finished_at) ON :"schema".job_history TO :"operator";
-GRANT DELETE ON :"schema".job_key TO :"operator";
+GRANT DELETE ON :"schema".job_key, :"schema".job_attempt TO :"operator";
 GRANT INSERT, UPDATE ON :"schema".queue TO :"operator";
 GRANT UPDATE (asked) ON :"schema".worker TO :"operator";
 GRANT INSERT ON :"schema".audit TO :"operator";

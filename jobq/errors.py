@@ -84,6 +84,14 @@ class JobNotFound(JobqError, LookupError):
     """There is no job with this id, neither live nor in history."""
 
 
+class OperationNotFound(JobqError, LookupError):
+    """There is no bulk operation with this id."""
+
+
+class OperationRefused(JobqError):
+    """A bulk operation is not in a state in which that can be done with it, or its preview is too old; nothing was changed."""
+
+
 class KeyConflict(JobqError):
     """``on_conflict="raise"``: the idempotency key is held by another job. The caller's transaction is still usable."""
 

@@ -76,6 +76,8 @@ def operations(meta: MetaData) -> None:
         *(Column(name, BigInteger, nullable=False, server_default=text("0")) for name in ("seen", "done", "refused")),
         # How many the preview counted; NULL: more than it would count.
         Column("expected", BigInteger),
+        # How many it had counted when it stopped: what has to be typed to start.
+        Column("counted", BigInteger, nullable=False, server_default=text("0")),
         Column("created_at", DateTime(timezone=True), nullable=False, server_default=text("now()")),
         *(Column(name, DateTime(timezone=True)) for name in ("started_at", "progressed_at", "finished_at")),
         # Jobs a second; NULL: as fast as it goes.

@@ -12,7 +12,7 @@ from uuid import UUID
 from flask import Response
 
 from jobq import queries
-from jobq.web.context import current_page, filters, number
+from jobq.web.context import current_page, filters, job_filter, number
 from jobq.web.routes import Route
 
 _SECRETIVE = ("args", "headers", "result", "progress")
@@ -35,12 +35,18 @@ def api_queues() -> Response:
 
 def api_jobs() -> Response:
     """A page of jobs; ``before_id`` of the answer, given as ``before``, continues it."""
-    wanted = filters()
+    selected = job_filter(filters())
     limit, before = number("limit", 50, 200) or 50, number("before", None)
 
     def search(conn: Any, schema: str) -> Any:
-        found = queries.search_jobs(conn, schema, **wanted, limit=limit, before_id=before)
-        return {"jobs": found.rows, "before_id": found.before_id, "complete": found.complete}
+        found = queries.search_jobs(conn, schema, selected, limit=limit, before_id=before)
+        return {
+            "jobs": found.rows,
+            "before_id": found.before_id,
+            "complete": found.complete,
+            "searched": found.searched,
+            "floor_id": found.floor_id,
+        }
 
     return _read(search)
 

@@ -10,7 +10,7 @@ from typing_extensions import Unpack
 
 from jobq import migrate
 from jobq.config import Settings
-from jobq.web import actions, answers, api, errors, login, reads, routes
+from jobq.web import actions, answers, api, errors, login, pages, routes
 from jobq.web.cache import Cache
 from jobq.web.database import Database
 from jobq.web.logins import Logins
@@ -75,7 +75,7 @@ def mount(settings: Settings, options: Options, name: str = "jobq") -> Blueprint
     def announce(state: Any) -> None:
         state.app.extensions.setdefault("jobq.web", []).append(page.database)
 
-    routes.register(mounted, (*reads.ROUTES, *actions.ROUTES, *api.ROUTES, *(login.ROUTES if options.users else ())))
+    routes.register(mounted, (*pages.ROUTES, *actions.ROUTES, *api.ROUTES, *(login.ROUTES if options.users else ())))
     errors.install(mounted)
     return mounted
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from psycopg import sql
@@ -19,6 +20,10 @@ if TYPE_CHECKING:
 
 _NOTHING = sql.SQL("false")
 _OPERATORS = {"<": sql.SQL("<"), "<=": sql.SQL("<="), "=": sql.SQL("="), ">=": sql.SQL(">="), ">": sql.SQL(">")}
+# Of UTC, as the partitions are.
+_DAY = sql.SQL("date_trunc('day', statement_timestamp() - {}::double precision * interval '1 second', 'UTC')")
+_FROM = sql.SQL("finished_at >= {}")
+_UNTIL = sql.SQL("finished_at < {} + interval '24 hours'")
 _TURNED = str.maketrans("<>", "><")
 # Only an array of tags is one: a text could be anybody's.
 _TAGS_BEGIN = sql.SQL(
@@ -28,13 +33,19 @@ _TAGS_BEGIN = sql.SQL(
 )
 
 
-def conditions(jobs: JobFilter, live: bool) -> tuple[sql.Composable, dict[str, Any]]:
-    """Return the conditions and their parameters, whose names begin with ``filter_``; ``false`` where nothing can match."""
+def conditions(jobs: JobFilter, live: bool, at: datetime | None = None) -> tuple[sql.Composable, dict[str, Any]]:
+    """Return the conditions and their parameters, whose names begin with ``filter_``; ``false`` where nothing can match.
+
+    Ages, and what is due, are told by the moment `at` (default: the statement's).
+    """
     states = [state for state in jobs.wanted_states if state in (LIVE_STATES if live else HISTORY_STATES)]
     if not states:
         return _NOTHING, {}
-    parts = _live_states(states) if live else _finished_states(states)
     params = _Parameters()
+    now: sql.Composable = sql.SQL("statement_timestamp()")
+    if at is not None:
+        now = sql.SQL("{}::timestamptz").format(params.add("at", at))
+    parts = _live_states(states, now) if live else _finished_states(states)
     parts += _names(jobs, params)
     if jobs.ids:
         parts.append(sql.SQL("id = ANY ({}::bigint[])").format(params.add("ids", list(jobs.ids))))
@@ -42,8 +53,6 @@ def conditions(jobs: JobFilter, live: bool) -> tuple[sql.Composable, dict[str, A
         parts.append(sql.SQL("worker_id = {}::uuid").format(params.add("worker", jobs.worker)))
     if jobs.error is not None:
         parts.append(sql.SQL("strpos(lower(error), lower({}::text)) > 0").format(params.add("error", jobs.error)))
-    if jobs.failure is not None:
-        parts.append(sql.SQL("error IS NOT NULL"))
     if jobs.attempt is not None:
         number = params.add("attempt", int(jobs.attempt.number))
         parts.append(sql.SQL("attempt {} {}::integer").format(_OPERATORS[jobs.attempt.op], number))
@@ -51,12 +60,26 @@ def conditions(jobs: JobFilter, live: bool) -> tuple[sql.Composable, dict[str, A
         since = sql.Identifier("created_at" if live else "finished_at")
         # Older is earlier.
         op = _OPERATORS[jobs.age.op.translate(_TURNED)]
-        age = sql.SQL("{} {} statement_timestamp() - {}::double precision * interval '1 second'")
-        parts.append(age.format(since, op, params.add("age", jobs.age.number)))
+        age = sql.SQL("{} {} {} - {}::double precision * interval '1 second'")
+        parts.append(age.format(since, op, now, params.add("age", jobs.age.number)))
     for n, term in enumerate(jobs.args):
         path, among = params.add(f"path_{n}", list(term.path)), params.add(f"value_{n}", term.candidates)
         # jsonb compares numbers as numbers, exactly: 42.0 is 42, and 2^53 + 1 is not 2^53.
         parts.append(sql.SQL("args #> {}::text[] = ANY ({}::jsonb[])").format(path, among))
+    return sql.SQL(" AND ").join(parts) if parts else sql.SQL("true"), params.values
+
+
+def partitions(jobs: JobFilter) -> tuple[sql.Composable, dict[str, Any]]:
+    """Return conditions over `job_history` that leave out partitions which cannot match, and in the others no row."""
+    states = [state for state in jobs.wanted_states if state in HISTORY_STATES]
+    if not states:
+        return _NOTHING, {}
+    parts = _finished_states(states)
+    params = _Parameters()
+    if jobs.age is not None:
+        day = _DAY.format(params.add("age", jobs.age.number))
+        younger = "<" in jobs.age.op
+        parts.append((_FROM if younger else _UNTIL).format(day))
     return sql.SQL(" AND ").join(parts) if parts else sql.SQL("true"), params.values
 
 
@@ -91,14 +114,14 @@ def _finished_states(states: Sequence[str]) -> list[sql.Composable]:
     return [_one_of(states)] if len(states) < len(HISTORY_STATES) else []
 
 
-def _live_states(states: Sequence[str]) -> list[sql.Composable]:
+def _live_states(states: Sequence[str], now: sql.Composable) -> list[sql.Composable]:
     if len(states) == len(LIVE_STATES):
         return []
     due, later = "ready" in states, "scheduled" in states
     if due == later:
         # Ready in the table's sense is both.
         return [_one_of([state for state in states if state != "scheduled"])]
-    when = sql.SQL("state = 'ready' AND run_at " + ("<=" if due else ">") + " statement_timestamp()")
+    when = sql.SQL("state = 'ready' AND run_at " + ("<=" if due else ">") + " {}").format(now)
     others = [state for state in states if state not in ("ready", "scheduled")]
     return [sql.SQL("(({}) OR {})").format(when, _one_of(others)) if others else when]
 

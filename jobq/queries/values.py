@@ -62,12 +62,16 @@ class JobPage:
     """Rows found by a search, newest first. `before_id` continues it, and is None when nothing is left to
     search.
 
-    `complete` is False when the search gave up, having looked at many jobs, before the page was full.
+    `complete` is False when the search gave up, having looked at many jobs, before the page was full: `searched` says at
+    how many, those of the states asked for, and `floor_id` what the lowest of their ids is. Where an index leads to what
+    is wanted, no more than the rows were looked at.
     """
 
     rows: list[JobRow]
     before_id: int | None
     complete: bool
+    searched: int = 0
+    floor_id: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -161,7 +165,11 @@ class ChoreInfo:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AuditEntry:
-    """One operator's action and what it touched: ``{"ids": […]}`` or ``{"queue": …}``."""
+    """One operator's action and what it touched: ``{"ids": […]}``, ``{"queue": …}``, ``{"worker": …}`` or ``{"operation": …}``.
+
+    `role` and `address` are of those who came over the status page. `before` and `after` are what the action changed: of one
+    job ``{"priority": 5}``, of several the same by id; None where nothing is to be told.
+    """
 
     id: int
     at: datetime
@@ -169,6 +177,10 @@ class AuditEntry:
     action: str
     target: Any
     reason: str | None
+    role: str | None
+    address: str | None
+    before: Any
+    after: Any
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

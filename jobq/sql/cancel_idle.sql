@@ -1,7 +1,8 @@
 -- Finishes jobs that do not run as cancelled, and lets their keys go that held until the job started or finished.
 -- Plan: job_pkey, twice; job_key_pkey for each job with a key.
 WITH chosen AS MATERIALIZED (
-    SELECT id FROM {schema}.job
+    SELECT id, CASE WHEN state = 'ready' AND run_at > clock_timestamp() THEN 'scheduled' ELSE state END AS state
+    FROM {schema}.job
     WHERE id = ANY(%(ids)s) AND state <> 'running'
     ORDER BY id
     FOR UPDATE SKIP LOCKED
@@ -14,11 +15,14 @@ WITH chosen AS MATERIALIZED (
     DELETE FROM {schema}.job_key AS taken
     USING gone
     WHERE taken.key = gone.key AND taken.job_id = gone.id AND taken.holds <> 'period'
+), kept AS (
+    INSERT INTO {schema}.job_history (id, claims, attempt, max_attempts, priority, crashes, queue, task, state, run_at,
+                                      created_at, started_at, finished_at, timeout, key, group_key, error, args, headers)
+    SELECT id, claims, attempt, max_attempts, priority, crashes, queue, task, 'cancelled', run_at, created_at, started_at,
+           clock_timestamp(), timeout, key, group_key, %(error)s, args, headers
+    FROM gone
+    ORDER BY id
+    RETURNING id, state
 )
-INSERT INTO {schema}.job_history (id, claims, attempt, max_attempts, priority, crashes, queue, task, state, run_at,
-                                  created_at, started_at, finished_at, timeout, key, group_key, error, args, headers)
-SELECT id, claims, attempt, max_attempts, priority, crashes, queue, task, 'cancelled', run_at, created_at, started_at,
-       clock_timestamp(), timeout, key, group_key, %(error)s, args, headers
-FROM gone
-ORDER BY id
-RETURNING id
+SELECT kept.id, jsonb_build_object('state', chosen.state) AS before, jsonb_build_object('state', kept.state) AS after
+FROM kept JOIN chosen USING (id)

@@ -3,7 +3,7 @@
 -- each other.
 -- Plan: job_history_id_idx of the partitions of the three states, twice.
 WITH chosen AS MATERIALIZED (
-    SELECT id FROM {schema}.job_history
+    SELECT id, state, attempt FROM {schema}.job_history
     WHERE id = ANY(%(ids)s) AND state IN ('failed', 'cancelled', 'expired')
     ORDER BY id
     FOR UPDATE SKIP LOCKED
@@ -11,10 +11,14 @@ WITH chosen AS MATERIALIZED (
     DELETE FROM {schema}.job_history
     WHERE id = ANY(ARRAY(SELECT id FROM chosen)) AND state IN ('failed', 'cancelled', 'expired')
     RETURNING id, claims, max_attempts, priority, queue, task, created_at, timeout, key, group_key, args, headers
+), back AS (
+    INSERT INTO {schema}.job (id, claims, max_attempts, priority, queue, task, run_at, created_at, timeout, key, group_key,
+                              args, headers)
+    SELECT id, claims, max_attempts, priority, queue, task, clock_timestamp(), created_at, timeout, key, group_key, args, headers
+    FROM gone
+    ORDER BY id
+    RETURNING id, state, attempt
 )
-INSERT INTO {schema}.job (id, claims, max_attempts, priority, queue, task, run_at, created_at, timeout, key, group_key,
-                          args, headers)
-SELECT id, claims, max_attempts, priority, queue, task, clock_timestamp(), created_at, timeout, key, group_key, args, headers
-FROM gone
-ORDER BY id
-RETURNING id
+SELECT back.id, jsonb_build_object('state', chosen.state, 'attempt', chosen.attempt) AS before,
+       jsonb_build_object('state', back.state, 'attempt', back.attempt) AS after
+FROM back JOIN chosen USING (id)

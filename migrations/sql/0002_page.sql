@@ -53,6 +53,7 @@ CREATE TABLE {schema}.operation (
     done bigint DEFAULT 0 NOT NULL,
     refused bigint DEFAULT 0 NOT NULL,
     expected bigint,
+    counted bigint DEFAULT 0 NOT NULL,
     created_at timestamptz DEFAULT now() NOT NULL,
     started_at timestamptz,
     progressed_at timestamptz,

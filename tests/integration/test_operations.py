@@ -11,6 +11,7 @@ from psycopg.rows import dict_row
 
 from jobq import operations
 from jobq.errors import InvalidOption, UnknownQueue
+from jobq.operations import matching
 from tests.support.rows import add_finished, add_job, add_worker
 
 Conn = psycopg.Connection[Any]
@@ -207,7 +208,7 @@ def test_retry_where_takes_only_what_fits(db: Conn) -> None:
     assert seen == [2]
     assert audit(db)[0]["target"] == {
         "ids": mail[:2],
-        "filter": {"state": "failed", "queue": "mail", "task": "a"},
+        "filter": "state:failed queue:mail task:a",
     }
     assert operations.retry_where(db, "jobq", queue="mail", task="a", actor="ann").done == mail[2:]
 
@@ -221,7 +222,7 @@ def test_cancel_where_tells_due_from_scheduled(db: Conn) -> None:
 
 
 def test_a_filter_goes_over_windows_and_gaps(db: Conn, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(operations, "_WINDOW", 10)
+    monkeypatch.setattr(matching, "WINDOW", 10)
     wanted = [add_job(db, task="rare", id=0)]
     for _ in range(45):
         add_job(db)

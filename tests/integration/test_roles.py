@@ -13,7 +13,9 @@ import pytest
 
 from jobq import migrate, operations, queries
 from jobq.errors import KeyConflict
+from jobq.filters import JobFilter
 from tests.support.roles import ROLES, Login, grant_roles, logins
+from tests.support.rows import add_attempt, add_finished, add_job, add_worker
 
 DENIED = psycopg.errors.InsufficientPrivilege
 
@@ -61,7 +63,7 @@ WANTED: dict[str, dict[str, set[str]]] = {
     "operator": {
         "job": {S, I, D},
         "job_history": {S, I, D},
-        "job_attempt": {S},
+        "job_attempt": {S, D},
         "job_key": {S, D},
         "worker": {S},
         "chore": {S},
@@ -357,7 +359,44 @@ def test_an_operator_operates(database_url: str, login: Login) -> None:
         assert len(operations.cancel_where(connection, "jobq", actor="me").done) == 4
         connection.commit()
         assert len(queries.audit_log(connection, "jobq")) >= 5
+        one_by_one(connection, database_url)
+        in_bulk(connection, database_url)
         assert connection.execute("SELECT count(*) FROM jobq.job_key").fetchone() == (0,)
+
+
+def one_by_one(operator: psycopg.Connection[Any], database_url: str) -> None:
+    with psycopg.connect(database_url) as connection:
+        jobs = [add_job(connection, run_in=600), add_job(connection, key="k"), add_finished(connection, "failed")]
+        add_attempt(connection, jobs[2])
+        worker = add_worker(connection)
+    assert operations.run_now(operator, "jobq", jobs[:1], actor="me").done == jobs[:1]
+    assert operations.snooze(operator, "jobq", jobs[:2], seconds=60, actor="me").done == jobs[:2]
+    assert operations.move(operator, "jobq", jobs[:2], queue="slow", priority=1, actor="me").done == jobs[:2]
+    assert operations.delete(operator, "jobq", jobs, actor="me").done == jobs
+    assert operations.ask_worker(operator, "jobq", worker, "quiet", actor="me")
+    operator.commit()
+
+
+def in_bulk(operator: psycopg.Connection[Any], database_url: str) -> None:
+    asked: list[tuple[str, dict[str, Any]]] = [
+        ("snooze", {"seconds": 60}), ("move", {"queue": "slow"}), ("cancel", {}), ("retry", {}), ("delete", {}),
+    ]  # fmt: skip
+    with psycopg.connect(database_url) as connection:
+        ids = [add_job(connection, task="bulk") for _ in range(3)]
+    by_id = JobFilter(ids=tuple(ids))
+    for action, options in asked:
+        made = operations.draft(operator, "jobq", action=action, filter=by_id, options=options, actor="me")
+        operations.start(operator, "jobq", made.id, reason="for the test", actor="me")
+        operations.pause_operation(operator, "jobq", made.id, actor="me")
+        operations.resume_operation(operator, "jobq", made.id, actor="me")
+        operator.commit()
+        assert operations.run_operation(operator, "jobq", made.id).done == 3
+        assert [batch.done for batch in queries.operation_batches(operator, "jobq", made.id)] == [ids]
+    dropped = operations.draft(operator, "jobq", action="cancel", filter=by_id, actor="me")
+    assert operations.cancel_operation(operator, "jobq", dropped.id, actor="me").state == "cancelled"
+    operator.commit()
+    with psycopg.connect(database_url) as connection:
+        assert connection.execute("SELECT count(*) FROM jobq.job WHERE task = 'bulk'").fetchone() == (0,)
 
 
 def test_an_operator_does_no_more(login: Login) -> None:
@@ -368,7 +407,12 @@ def test_an_operator_does_no_more(login: Login) -> None:
             "UPDATE jobq.job SET state = 'running'",
             "UPDATE jobq.job_history SET state = 'succeeded'",
             "UPDATE jobq.job_attempt SET message = ''",
-            "DELETE FROM jobq.job_attempt",
+            "DELETE FROM jobq.audit",
+            "UPDATE jobq.audit SET actor = 'somebody'",
+            "DELETE FROM jobq.operation",
+            "DELETE FROM jobq.operation_batch",
+            "UPDATE jobq.operation_batch SET done = '{}'",
+            "UPDATE jobq.worker SET heartbeat_at = now()",
             "DELETE FROM jobq.worker",
             "UPDATE jobq.chore SET due_at = now()",
             "SELECT jobq.drop_partitions('job_history_failed', '0')",

@@ -5,13 +5,18 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Iterator
+from importlib import import_module
+from pkgutil import iter_modules
 from typing import Any
 
 import psycopg
 import pytest
+from psycopg import sql
 
 from jobq import operations, queries
-from jobq.queries import jobs, rest, totals
+from jobq.filters import JobFilter
+from jobq.operations import matching
+from jobq.queries import bulk, jobs, rest, totals
 from jobq.sql import statement
 from tests.support import postgres
 
@@ -33,6 +38,10 @@ FROM generate_series(1, 100000) AS n;
 INSERT INTO jobq.job_attempt (job_id, claims, attempt, outcome)
 SELECT n, 1, 1, 'error' FROM generate_series(1, 50000) AS n;
 INSERT INTO jobq.audit (actor, action, target) SELECT 'ann', 'retry', '{}' FROM generate_series(1, 50000);
+INSERT INTO jobq.operation (up_to, action, filter, actor)
+SELECT 1, 'retry', 'state:failed', 'ann' FROM generate_series(1, 50000);
+INSERT INTO jobq.operation_batch (operation_id, n, done, refused)
+SELECT n % 100, n / 100, '{1}', '{}' FROM generate_series(100, 50000) AS n;
 """
 
 
@@ -72,7 +81,11 @@ def large_seq_scans(conn: Conn, plan: list[dict[str, Any]]) -> list[str]:
 
 JOBS = {"state": None, "queue": None, "task": None, "floor": 0, "before": BEFORE, "limit": 51}
 WINDOW = {"floor": 80_000, "before": 100_000, "limit": 51}
-MATCH = {"queue": None, "task": None, "after": 40_000, "last": 60_000, "limit": 500}
+OPERATION: dict[str, Any] = {
+    "id": 42, "up_to": 1, "action": "retry", "filter": "state:failed", "options": "{}", "actor": "ann", "role": None,
+    "address": None, "expected": 3, "counted": 3, "rate": 2.5, "reason": "why", "state": "paused", "error": None,
+    "after": 7, "done": 3, "refused": 0, "refusals": "{}",
+}  # fmt: skip
 FEW = {"ids": list(range(1, 1000, 37)), "channel": "jobq", "error": "cancelled"}
 STATEMENTS: list[tuple[str, dict[str, Any], int]] = [
     # name, parameters, most pages it may touch
@@ -98,8 +111,22 @@ STATEMENTS: list[tuple[str, dict[str, Any], int]] = [
     ("cancel_idle", FEW, 3_000),
     ("cancel_running", FEW, 3_000),
     ("queue_known", {"queue": "nosuch"}, 40_000),
-    ("matching_live", MATCH | {"state": "ready", "queue": "queue3"}, 60_000),
-    ("matching_finished", MATCH | {"state": "failed", "after": 140_000, "last": 160_000}, 2_000),
+    ("snooze", FEW | {"seconds": 60.0, "until": None}, 4_000),
+    ("move", FEW | {"queue": "elsewhere", "priority": None}, 4_000),
+    ("delete_live", FEW, 4_000),
+    ("delete_finished", {"ids": list(range(100_001, 101_001, 37))}, 10_000),
+    ("operation_insert", OPERATION, 20),
+    ("operation_counted", OPERATION, 20),
+    ("operation_start", OPERATION, 20),
+    ("operation_turn", OPERATION, 20),
+    ("operation_progress", OPERATION, 20),
+    ("operation_batch_write", OPERATION | {"done": [1, 2], "refused": "{}"}, 20),
+    ("operation_lock", OPERATION, 10),
+    ("operation_try_lock", OPERATION, 10),
+    ("operation_get", OPERATION, 10),
+    ("operations", {"before": 40_000, "limit": 50}, 100),
+    ("operations_running", {}, 100),
+    ("operation_batches", {"id": 42, "after": 30, "limit": 20}, 40),
     ("jobs_above", {"after": 50_000}, 200),
 ]  # fmt: skip
 
@@ -120,7 +147,7 @@ def explain_generic(conn: Conn, query: bytes, params: dict[str, Any]) -> list[di
     """Explain the plan that Postgres makes once for all parameters."""
     used = {name: value for name, value in params.items() if f"%({name})s".encode() in query}
     numbers = {name: f"${n}".encode() for n, name in enumerate(used, 1)}
-    types = {int: "bigint", str: "text", list: "bigint[]", type(None): "text"}
+    types = {int: "bigint", float: "double precision", str: "text", list: "bigint[]", type(None): "text"}
     text = query
     for name, number in numbers.items():
         text = text.replace(f"%({name})s".encode(), number)
@@ -139,9 +166,10 @@ def explain_generic(conn: Conn, query: bytes, params: dict[str, Any]) -> list[di
 
 
 def test_every_statement_of_queries_and_operations_is_held_to_its_plan() -> None:
-    exempt = {"workers", "chores", "history_tails", "audit_write", "pause_queue", "resume_queue"}
+    exempt = {"workers", "chores", "history_tails", "audit_write", "pause_queue", "resume_queue", "ask_worker", "clock"}
     named: set[str] = set()
-    for module in (operations, jobs, rest, totals):
+    parts = [import_module(f"jobq.operations.{part.name}") for part in iter_modules(operations.__path__)]
+    for module in (*parts, jobs, rest, totals, bulk):
         named |= set(re.findall(r'"([a-z]+(?:_[a-z]+)*)"', inspect.getsource(module)))
     files = {name for name in named if _exists(name)}
     assert files - exempt == {name for name, _, _ in STATEMENTS}
@@ -173,3 +201,35 @@ def test_the_last_hour_reads_the_end_of_history_only(full: Conn, monkeypatch: py
     plan = explain(full, seen[-1].replace(b"%", b"%%"), {})
     tails = [node for node in plan if node.get("Relation Name", "").startswith("job_history_succeeded_")]
     assert {node["Node Type"] for node in tails} == {"Tid Range Scan"}
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["state:failed", "state:ready queue:queue3", "state:failed,cancelled task:task* error:boom", "args.n:77 age:>1s"],
+)
+def test_a_bulk_operation_reads_windows_of_ids(full: Conn, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    """Counting and a batch, for any filter: no statement touches more than the jobs of one window."""
+    monkeypatch.setattr(matching, "WINDOW", 2_000)
+    seen: list[tuple[bytes, Any]] = []
+
+    class Spy(psycopg.Cursor[Any]):
+        def execute(self, query: Any, params: Any = None, **options: Any) -> Any:
+            seen.append((query.as_bytes(self) if isinstance(query, sql.Composed) else query, params))
+            return super().execute(query, params, **options)
+
+    at = full.execute("SELECT now() + interval '1 day'").fetchone()
+    assert at is not None
+    full.cursor_factory = Spy
+    try:
+        wanted = matching.Snapshot(jobs=JobFilter.parse(text), at=at[0], up_to=200_000)
+        matching.next_jobs(full, "jobq", wanted, after=39_000, limit=500, seconds=0)
+        matching.next_jobs(full, "jobq", wanted, after=150_000, limit=500, seconds=0)
+    finally:
+        full.cursor_factory = psycopg.Cursor
+    windows = [(query, params) for query, params in seen if params and "last" in params]
+    assert windows
+    for query, params in windows:
+        with full.transaction(force_rollback=True):
+            plan = explain(full, query, params)
+        assert large_seq_scans(full, plan) == []
+        assert plan[0].get("Shared Hit Blocks", 0) + plan[0].get("Shared Read Blocks", 0) <= 6_000

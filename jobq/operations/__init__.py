@@ -1,0 +1,60 @@
+"""Operators' writes, for the command line, the status page and Python alike.
+
+By subject: jobs by their ids (`jobs.py`), queues, workers, and bulk operations over a filter (`bulk.py`, `steps.py`).
+
+Each writes who did what into `audit`, in the same transaction. On a connection without an open transaction
+each call, and each batch, commits by itself; inside the caller's transaction it is a
+savepoint, and locks last until the caller commits: keep that short, since a worker that finishes one of the
+jobs waits for it.
+"""
+
+from __future__ import annotations
+
+from jobq.bulk import Operation
+from jobq.operations.actors import Actor
+from jobq.operations.bulk import cancel_operation, draft, pause_operation, resume_operation, start
+from jobq.operations.changes import (
+    CANCELLABLE_STATES,
+    DELETABLE_STATES,
+    MOVABLE_STATES,
+    RETRYABLE_STATES,
+    SNOOZABLE_STATES,
+)
+from jobq.operations.jobs import Changed, cancel, delete, move, retry, run_now, snooze
+from jobq.operations.queues import pause, resume
+from jobq.operations.steps import Step, run_operation, running_operations, step, take_step
+from jobq.operations.where import cancel_where, count_where, retry_where
+from jobq.operations.workers import ask_worker
+
+__all__ = [
+    "CANCELLABLE_STATES",
+    "DELETABLE_STATES",
+    "MOVABLE_STATES",
+    "RETRYABLE_STATES",
+    "SNOOZABLE_STATES",
+    "Actor",
+    "Changed",
+    "Operation",
+    "Step",
+    "ask_worker",
+    "cancel",
+    "cancel_operation",
+    "cancel_where",
+    "count_where",
+    "delete",
+    "draft",
+    "move",
+    "pause",
+    "pause_operation",
+    "resume",
+    "resume_operation",
+    "retry",
+    "retry_where",
+    "run_now",
+    "run_operation",
+    "running_operations",
+    "snooze",
+    "start",
+    "step",
+    "take_step",
+]

@@ -1,0 +1,5 @@
+-- What the preview counted.
+-- Plan: operation_pkey.
+UPDATE {schema}.operation SET expected = %(expected)s::bigint, counted = %(counted)s
+WHERE id = %(id)s
+RETURNING operation.*, clock_timestamp() AS read_at

@@ -1,0 +1,21 @@
+-- Lets ready jobs start at another time, never in the past, and tells the workers of their queues: what they know of the next
+-- due job is no longer so.
+-- Plan: job_pkey, twice.
+WITH chosen AS MATERIALIZED (
+    SELECT id, run_at FROM {schema}.job
+    WHERE id = ANY(%(ids)s) AND state = 'ready'
+    ORDER BY id
+    FOR UPDATE SKIP LOCKED
+), snoozed AS (
+    UPDATE {schema}.job
+    SET run_at = greatest(
+        coalesce(%(until)s::timestamptz, clock_timestamp() + %(seconds)s::double precision * interval '1 second'),
+        clock_timestamp())
+    WHERE id = ANY(ARRAY(SELECT id FROM chosen))
+    RETURNING id, queue, run_at
+), woken AS MATERIALIZED (
+    SELECT pg_notify(%(channel)s, 'insert ' || fresh.queue) FROM (SELECT DISTINCT queue FROM snoozed) AS fresh
+)
+SELECT snoozed.id, jsonb_build_object('run_at', chosen.run_at) AS before, jsonb_build_object('run_at', snoozed.run_at) AS after
+FROM snoozed JOIN chosen USING (id)
+WHERE (SELECT count(*) FROM woken) >= 0
