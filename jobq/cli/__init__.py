@@ -29,6 +29,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "enqueue": ("enqueue", "Insert one job."),
     "jobs": ("jobs", "List, show, retry and cancel jobs."),
     "queues": ("queues", "List, pause and resume queues."),
+    "workers": ("workers", "List workers, make them quiet, let them go on, stop them."),
     "stats": ("stats", "Show how many jobs there are and how fast they go."),
     "doctor": ("doctor", "Check the database, the schema and the workers, and say what to mend."),
     "config": ("config", "Show every setting, its value and where it came from."),
