@@ -37,8 +37,6 @@ if TYPE_CHECKING:
     from jobq.tasks import BaseTask
     from jobq.worker.inprocess import Drained
 
-_LIVE = ("ready", "scheduled", "running", "parked", "waiting")
-
 
 class JobqTester:
     """What the fixture `jobq` gives: the test's database, and an application whose jobs are run in this process."""
@@ -65,13 +63,13 @@ class JobqTester:
         from pydantic_core import to_jsonable_python
 
         from jobq import queries
+        from jobq.filters import LIVE_STATES, JobFilter
 
         wanted = {name: to_jsonable_python(value) for name, value in args.items()}
         name = task if task is None or isinstance(task, str) else task.name
         found: list[JobRow] = []
-        for row in queries.list_jobs(self.connection, self._schema, task=name, limit=1000):
-            if row.state not in _LIVE:
-                continue
+        jobs = JobFilter(states=LIVE_STATES, task=name)
+        for row in queries.list_jobs(self.connection, self._schema, jobs, limit=1000):
             stored = queries.get_job(self.connection, self._schema, row.id).args
             if all(key in stored and stored[key] == value for key, value in wanted.items()):
                 found.append(row)

@@ -1,10 +1,12 @@
 """The status page: `create_app` for an application of its own, `blueprint` to mount it in yours, `serve` to
-run it.
+run it; `Options` has what can be set, `Identity` is what a host application's `identify` returns.
 """
 
 from __future__ import annotations
 
+from jobq.web.access import Identity
 from jobq.web.app import create_app, serve
-from jobq.web.page import blueprint
+from jobq.web.mount import blueprint
+from jobq.web.options import Options
 
-__all__ = ["blueprint", "create_app", "serve"]
+__all__ = ["Identity", "Options", "blueprint", "create_app", "serve"]

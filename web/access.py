@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from jobq.pagetables import WEB_ROLES as ROLES
+from jobq.pagetables import WEB_ROLES
+
+ROLES = WEB_ROLES
 
 # What a route needs that must work for whoever has not logged in yet: the login itself.
 ANYONE = "anyone"

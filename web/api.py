@@ -12,7 +12,7 @@ from uuid import UUID
 from flask import Response
 
 from jobq import queries
-from jobq.web.context import current_page, filters, number
+from jobq.web.context import current_page, filters, job_filter, number
 from jobq.web.routes import Route
 
 _SECRETIVE = ("args", "headers", "result", "progress")
@@ -35,12 +35,18 @@ def api_queues() -> Response:
 
 def api_jobs() -> Response:
     """A page of jobs; ``before_id`` of the answer, given as ``before``, continues it."""
-    wanted = filters()
+    selected = job_filter(filters())
     limit, before = number("limit", 50, 200) or 50, number("before", None)
 
     def search(conn: Any, schema: str) -> Any:
-        found = queries.search_jobs(conn, schema, **wanted, limit=limit, before_id=before)
-        return {"jobs": found.rows, "before_id": found.before_id, "complete": found.complete}
+        found = queries.search_jobs(conn, schema, selected, limit=limit, before_id=before)
+        return {
+            "jobs": found.rows,
+            "before_id": found.before_id,
+            "complete": found.complete,
+            "searched": found.searched,
+            "floor_id": found.floor_id,
+        }
 
     return _read(search)
 
@@ -70,20 +76,21 @@ def _read(query: Callable[[Any, str], Any]) -> Response:
     page = current_page()
     with page.database.read() as reader:
         found = reader.need(query)
-    return Response(json.dumps(_plain(found), ensure_ascii=False) + "\n", mimetype="application/json")
+    return Response(json.dumps(plain(found), ensure_ascii=False) + "\n", mimetype="application/json")
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """Return `value` as what JSON knows, without what this request's role may not see. Every JSON answer goes through it."""
     if isinstance(value, queries.WorkerInfo):
-        return {name: _plain(item) for name, item in asdict(value).items()} | {"health": value.health}
+        return {name: plain(item) for name, item in asdict(value).items()} | {"health": value.health}
     if is_dataclass(value) and not isinstance(value, type):
         redact = current_page().redact
         fields = {name: getattr(value, name) for name in value.__dataclass_fields__}
-        return {name: redact(item) if name in _SECRETIVE else _plain(item) for name, item in fields.items()}
+        return {name: redact(item, name) if name in _SECRETIVE else plain(item) for name, item in fields.items()}
     if isinstance(value, dict):
-        return {str(name): _plain(item) for name, item in value.items()}
+        return {str(name): plain(item) for name, item in value.items()}
     if isinstance(value, list):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     if isinstance(value, datetime):
         return value.isoformat()
     return str(value) if isinstance(value, UUID) else value

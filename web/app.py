@@ -6,23 +6,20 @@ import ipaddress
 import logging
 import os
 import socket
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from typing import Any
 
 from flask import Flask, Response, send_from_directory
+from typing_extensions import Unpack
 from waitress import create_server  # type: ignore[import-untyped]
 
 from jobq.config import Settings
 from jobq.errors import ConfigurationError
 from jobq.web import errors
 from jobq.web.executor import Executor
-from jobq.web.page import blueprint, livez
-from jobq.web.redaction import SECRET_NAMES
-from jobq.web.security import Password, add_headers
-
-PASSWORD_VARIABLE = "JOBQ_WEB_PASSWORD"  # noqa: S105 - the variable's name
-# More than any form of ours has: 500 ids and a reason.
-_MAX_FORM_BYTES = 64 * 1024
+from jobq.web.mount import MAX_FORM_BYTES, livez, mount
+from jobq.web.options import Options, OptionValues
+from jobq.web.security import add_headers
 
 
 def create_app(
@@ -30,37 +27,23 @@ def create_app(
     *,
     database_url: str | None = None,
     schema: str | None = None,
-    secret_key: str | bytes | None = None,
-    password: str | None = None,
-    actor: str | Callable[[], str | None] | None = None,
-    redact: Collection[str] = SECRET_NAMES,
-    refresh_seconds: int = 5,
+    **options: Unpack[OptionValues],
 ) -> Flask:
     """Return the status page as a Flask application.
 
-    `password`: what HTTP basic authentication asks for, with any user name, which the audit then has
-    (default: ``JOBQ_WEB_PASSWORD``; without either, whoever reaches the page may use it). The others are
-    those of :func:`jobq.web.blueprint`. Raises ConfigurationError without a database.
+    `settings`, or `database_url` and `schema`: which database (default: ``JOBQ_*`` variables). `options` are those of
+    :class:`jobq.web.Options`; those not given are read from ``JOBQ_WEB_*`` variables (``JOBQ_WEB_READ_ONLY=1``). Raises
+    ConfigurationError for a missing database or an option that cannot be used.
     """
+    if settings is None:
+        settings = Settings.load(database_url=database_url, schema=schema)
+    loaded = Options.load(**options)
     app = Flask("jobq.web", static_folder=None, template_folder=None)
-    app.secret_key = secret_key
-    app.config["MAX_CONTENT_LENGTH"] = _MAX_FORM_BYTES
-    password = password or os.environ.get(PASSWORD_VARIABLE)
-    app.config["JOBQ_PASSWORD_SET"] = bool(password)
-    if password:
-        app.before_request(Password(password))
-    mounted = blueprint(
-        settings,
-        database_url=database_url,
-        schema=schema,
-        secret_key=secret_key,
-        actor=actor,
-        redact=redact,
-        refresh_seconds=refresh_seconds,
-    )
+    app.config["MAX_CONTENT_LENGTH"] = MAX_FORM_BYTES
+    app.config["JOBQ_OPTIONS"] = loaded
     app.add_url_rule("/livez", "livez", livez)
     app.add_url_rule("/favicon.ico", "favicon", _favicon)
-    app.register_blueprint(mounted)
+    app.register_blueprint(mount(settings, loaded))
     app.after_request(add_headers)
     errors.install(app)
     return app
@@ -70,21 +53,23 @@ def serve(app: Flask, host: str = "127.0.0.1", port: int = 8080, *, ready: Calla
     """Serve `app` on waitress until interrupted; `ready` is told the address once it listens (`port` 0: a
     free one).
 
-    Raises ConfigurationError for an address that is not loopback while the page has no password, or one that
-    cannot be used. Without a password only requests for this machine's own names are answered, so that
+    Raises ConfigurationError for an address that is not loopback while the page has no login, or one that
+    cannot be used. Without a login only requests for this machine's own names are answered, so that
     another site cannot reach the page through the visitor's browser under a name of its own.
     """
-    protected = bool(app.config.get("JOBQ_PASSWORD_SET"))
-    if not protected:
+    options: Options = app.config.get("JOBQ_OPTIONS") or Options()
+    if not options.has_login:
         if not is_loopback(host):
             raise ConfigurationError(
-                f"host={host!r}: the status page without a password is for this machine only; "
-                f"set {PASSWORD_VARIABLE}, or use 127.0.0.1"
+                f"host={host!r}: the status page without a login is for this machine only: have people log in (--users), "
+                "behind a proxy (--proxy-header) or by a password (JOBQ_WEB_PASSWORD), or use 127.0.0.1"
             )
         if app.config.get("TRUSTED_HOSTS") is None:
             app.config["TRUSTED_HOSTS"] = ["localhost", "127.0.0.1", "[::1]"]
     listener = _listen(host, port)
-    server = create_server(app, sockets=[listener], threads=8, ident=None, clear_untrusted_proxy_headers=True)
+    # What proxies say is judged by the page (`proxy.py`), which knows those that were named.
+    strict = not options.trusted_proxies
+    server = create_server(app, sockets=[listener], threads=8, ident=None, clear_untrusted_proxy_headers=strict)
     logging.getLogger("waitress.queue").setLevel(logging.ERROR)
     if ready is not None:
         ready(f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}/")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from flask import abort, g, request
 
-from jobq.queries import STATES
+from jobq.errors import InvalidFilter
+from jobq.filters import MAX_LENGTH, STATES, JobFilter
 
 if TYPE_CHECKING:
     from jobq.web.page import Page
@@ -20,18 +22,33 @@ def current_page() -> Page:
     return page
 
 
+_SHORTCUTS = ("state", "queue", "task")
+
+
 def filters(source: Any = None) -> dict[str, str | None]:
-    """Return state, queue and task from the address or a form; abort with 400 where one cannot be."""
+    """Return the filter's text (`q`) and its shortcuts (state, queue and task) from the address or a form; abort with 400
+    where one cannot be.
+    """
     values = request.args if source is None else source
     found: dict[str, str | None] = {}
-    for name in ("state", "queue", "task"):
+    for name in ("q", *_SHORTCUTS):
         value = values.get(name, "").strip()
-        if "\x00" in value or len(value) > 200:
-            abort(400, f"{name}: give at most 200 characters, none of them NUL.")
+        longest = MAX_LENGTH if name == "q" else 200
+        if "\x00" in value or len(value) > longest:
+            abort(400, f"{name}: give at most {longest} characters, none of them NUL.")
         found[name] = value or None
     if found["state"] is not None and found["state"] not in STATES:
         abort(400, f"state={found['state']!r}: give one of {', '.join(STATES)}.")
     return found
+
+
+def job_filter(wanted: Mapping[str, str | None]) -> JobFilter:
+    """Return the jobs meant by what :func:`filters` returned; abort with 400 where that says nothing."""
+    shortcuts = {name: wanted[name] for name in _SHORTCUTS}
+    try:
+        return JobFilter.parse(wanted["q"] or "").narrowed(**shortcuts)
+    except InvalidFilter as error:
+        abort(400, f"{error}.")
 
 
 def number(name: str, default: int | None, largest: int = _MAX_ID, source: Any = None) -> int | None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import psycopg
 from flask import Blueprint, Flask, Response, g, jsonify, make_response, request
-from werkzeug.exceptions import HTTPException
+from werkzeug.exceptions import HTTPException, MethodNotAllowed, RequestEntityTooLarge, TooManyRequests
 
 from jobq.errors import InvalidOption, JobNotFound, OperationNotFound, OperationRefused, UnknownQueue
 from jobq.web import show
@@ -19,7 +19,17 @@ logger = logging.getLogger("jobq.web")
 
 _GONE = "The database cannot be reached at the moment. Jobs are safe in it; this page returns with it."
 _SLOW = "The database took too long for this and was stopped; nothing was changed. Try again, or narrow the filter."
-_TITLES = {404: "Not found", 400: "That cannot be", 403: "Refused", 500: "A fault of ours", 503: "No database"}
+_TITLES = {
+    400: "That cannot be",
+    401: "Log in",
+    403: "Refused",
+    404: "Not found",
+    405: "Not like this",
+    413: "Too large",
+    429: "Too many tries",
+    500: "A fault of ours",
+    503: "No database",
+}
 
 
 def install(target: Blueprint | Flask) -> None:
@@ -37,13 +47,22 @@ def install(target: Blueprint | Flask) -> None:
 
 def _http(error: HTTPException) -> Response:
     if error.code is None or error.code < 400:
-        return make_response(error.get_response())
+        return make_response(error.get_response(request.environ))
     text = error.description or ""
     if error.code == 404 and text == type(error).description:
         text = "There is nothing at this address."
+    if isinstance(error, RequestEntityTooLarge):
+        text = "That is larger than any form of this page. Nothing was changed."
     if error.code == 500:
         text = "jobq's page failed to answer; the server's log says why."
-    return _answer(error.code, text)
+    response = _answer(error.code, text)
+    if isinstance(error, MethodNotAllowed) and error.valid_methods:
+        response.headers["Allow"] = ", ".join(error.valid_methods)
+    if isinstance(error, TooManyRequests) and error.retry_after:
+        response.headers["Retry-After"] = str(error.retry_after)
+    if error.code == 401 and g.get("jobq_ask_password"):
+        response.headers["WWW-Authenticate"] = 'Basic realm="jobq", charset="UTF-8"'
+    return response
 
 
 def _not_found(error: Exception) -> Response:
@@ -85,7 +104,7 @@ def _no_tables(error: Exception) -> Response:
 
 
 def _answer(code: int, text: str, *, title: str | None = None) -> Response:
-    if "/api/" in request.path:
+    if _wants_json():
         response = jsonify({"error": text, "status": code})
     elif "jobq_page" in g:
         title = title or _TITLES.get(code) or _phrase(code)
@@ -108,3 +127,7 @@ def _phrase(code: int) -> str:
 def _sentence(error: Any) -> str:
     text = str(error)
     return text[:1].upper() + text[1:] + "."
+
+
+def _wants_json() -> bool:
+    return "/api/" in request.path or request.path.endswith((".ndjson", "/suggest", "/series"))

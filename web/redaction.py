@@ -1,10 +1,12 @@
-"""Hiding what the page must not show: values of fields whose name says that they are secret."""
+"""Hiding what the page must not show: values of fields whose name says that they are secret, or whose path was named."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any
+
+from jobq.web.access import ROLES
 
 # A field is hidden when its name, without case and punctuation, contains one of these.
 SECRET_NAMES = (
@@ -16,31 +18,79 @@ _DEEPEST = 60
 
 
 class Redactor:
-    """Replaces the values of secret fields, at any depth, by ``(hidden)``."""
+    """Replaces the values of secret fields, at any depth, by ``(hidden)``.
 
-    def __init__(self, names: Collection[str] = SECRET_NAMES) -> None:
-        self._names = tuple(_plain(name) for name in names if _plain(name))
+    Of `fields`, one with a dot is a path from the column on (``args.card.number``), in which ``*`` stands for one or more
+    levels (``*.iban``) and list items are no level; others are parts of names. `reveal`: hide nothing.
+    """
+
+    def __init__(self, fields: Collection[str] = SECRET_NAMES, *, reveal: bool = False) -> None:
+        self._names = tuple(plain for field in fields if "." not in field and (plain := _plain(field)))
+        self._paths = tuple(tuple(field.casefold().split(".")) for field in fields if "." in field)
+        self._reveal = reveal
 
     def is_secret(self, name: str) -> bool:
-        """Whether a field of this name is hidden."""
+        """Whether a field of this name is hidden wherever it stands."""
         plain = _plain(name)
-        return any(secret in plain for secret in self._names)
+        return not self._reveal and any(secret in plain for secret in self._names)
 
-    def __call__(self, value: Any, depth: int = 0) -> Any:
-        """Return `value`, made of what JSON knows, with its secrets hidden and anything deeper than 60 levels
-        cut.
+    def hides(self, path: str) -> bool:
+        """Whether the field at `path` (``args.order.iban``), or one that it stands in, is hidden: who may not see a value may
+        not search by it either.
         """
+        steps = tuple(path.casefold().split("."))
+        inner = any(self.is_secret(step) for step in steps[1:])
+        return inner or any(self._at(steps[: n + 1]) for n in range(1, len(steps)))
+
+    def __call__(self, value: Any, root: str = "*") -> Any:
+        """Return `value`, made of what JSON knows, with its secrets hidden and anything deeper than 60 levels cut.
+
+        `root`: the column that it is from (``args``, ``result``, ``headers``, ``progress``). Without it a path that fits below
+        any of them hides.
+        """
+        return self._shown(value, (root.casefold(),), 0)
+
+    def _shown(self, value: Any, path: tuple[str, ...], depth: int) -> Any:
         if not isinstance(value, dict | list):
             return value
         if depth >= _DEEPEST:
             return "(nested too deeply to show)"
         if isinstance(value, list):
-            return [self(item, depth + 1) for item in value]
-        return {
-            name: HIDDEN if item is not None and self.is_secret(name) else self(item, depth + 1)
-            for name, item in value.items()
-        }
+            return [self._shown(item, path, depth + 1) for item in value]
+        return {name: self._field(str(name), item, path, depth) for name, item in value.items()}
+
+    def _field(self, name: str, item: Any, path: tuple[str, ...], depth: int) -> Any:
+        # A name with dots in it reads as a path, too.
+        here = (*path, *name.casefold().split("."))
+        if item is not None and (self.is_secret(name) or self._at(here)):
+            return HIDDEN
+        return self._shown(item, here, depth + 1)
+
+    def _at(self, path: tuple[str, ...]) -> bool:
+        return not self._reveal and any(_fits(pattern, path) for pattern in self._paths)
+
+
+def by_role(
+    fields: Collection[str], more: Mapping[str, Collection[str]], reveal_to: str | None
+) -> dict[str | None, Redactor]:
+    """Return each role's redactor (None: nobody's): of `fields` and what `more` adds; from `reveal_to` on, of nothing."""
+    found: dict[str | None, Redactor] = {
+        None: Redactor([*fields, *(field for added in more.values() for field in added)])
+    }
+    for n, role in enumerate(ROLES):
+        reveal = reveal_to is not None and n >= ROLES.index(reveal_to)
+        found[role] = Redactor([*fields, *more.get(role, ())], reveal=reveal)
+    return found
 
 
 def _plain(name: str) -> str:
     return re.sub(r"[\W_]+", "", name.casefold())
+
+
+def _fits(pattern: tuple[str, ...], path: tuple[str, ...]) -> bool:
+    # A root that is not known is "*" in the path, and fits everything.
+    if not pattern or not path:
+        return not pattern and not path
+    if pattern[0] == "*":
+        return _fits(pattern[1:], path[1:]) or (len(path) > 1 and _fits(pattern, path[1:]))
+    return path[0] in (pattern[0], "*") and _fits(pattern[1:], path[1:])

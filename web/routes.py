@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import wraps
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from flask import Blueprint, abort, current_app, request
 from werkzeug.exceptions import MethodNotAllowed
@@ -41,12 +42,22 @@ class Route:
             )
 
 
+_NEEDED = WeakKeyDictionary[Blueprint, dict[str, str]]()
+
+
+def needed(mounted: Any) -> dict[str, str]:
+    """Return what each endpoint of `mounted` needs, as it was registered."""
+    return dict(_NEEDED.get(mounted, {}))
+
+
 def register(mounted: Blueprint, routes: Iterable[Route]) -> None:
     """Add `routes` to `mounted`, each behind its check. The endpoint is the view's name."""
+    _NEEDED[mounted] = {}
     for route in routes:
         if not isinstance(route, Route):
             raise TypeError(f"{route!r}: routes are Route(rule, method, view, needs)")
         mounted.add_url_rule(route.rule, route.view.__name__, _guarded(route), methods=[route.method])
+        _NEEDED[mounted][route.view.__name__] = route.needs
     mounted.add_url_rule("/<path:anything>", "nothing", _nothing, methods=["GET", "POST", "PUT", "PATCH", "DELETE"])
 
 
@@ -55,9 +66,14 @@ def _guarded(route: Route) -> Callable[..., Any]:
     def answer(**values: Any) -> Any:
         page = current_page()
         page.require(route.needs)
-        if route.method == "POST":
-            page.forms.check()
-        return route.view(**values)
+        if route.method == "GET":
+            return page.cached(lambda: route.view(**values)) if route.needs == "view" else route.view(**values)
+        page.forms.check(page.user)
+        try:
+            return route.view(**values)
+        finally:
+            # After the commit, and before the answer sends anybody to look at what has changed.
+            page.cache.clear()
 
     return answer
 

@@ -1,16 +1,15 @@
-"""What protects the page: headers, a token in every form, and a password where one is set."""
+"""What protects the page's answers and forms: headers, and a token in every form."""
 
 from __future__ import annotations
 
-import hashlib
 import hmac
 import secrets
 
-from flask import Response, abort, current_app, g, request, url_for
-from itsdangerous import BadSignature, URLSafeTimedSerializer
+from flask import Response, abort, current_app, g, request
+from itsdangerous import BadSignature, URLSafeSerializer, URLSafeTimedSerializer
 
-_COOKIE = "jobq_csrf"
-_FORM_LIFETIME = 12 * 3600
+COOKIE = "jobq_csrf"
+FORM_LIFETIME = 12 * 3600
 _NOTE_LIFETIME = 60
 
 HEADERS = {
@@ -37,44 +36,53 @@ def add_headers(response: Response) -> Response:
 
 
 class Forms:
-    """Form tokens: a random cookie that other sites cannot read, and its signed copy in each form. No session
+    """Form tokens: a random cookie that other sites cannot read, and its copy in each form, signed for one user. No session
     needed.
     """
 
     def __init__(self, secret_key: str | bytes | None) -> None:
         self._secret_key = secret_key
         self._of_this_process = secrets.token_bytes(32)
+        # Stands in kept pages where a token goes. At random, so that no job's text can be it.
+        self.placeholder = f"token-{secrets.token_hex(16)}".encode()
 
-    def token(self) -> str:
-        """Return the token for the forms of this response."""
+    def token(self, user: str | None) -> str:
+        """Return the token for the forms of this response, good for `user` (None: before the login)."""
         if "jobq_csrf" not in g:
-            g.jobq_csrf = request.cookies.get(_COOKIE) or secrets.token_urlsafe(32)
-        return self._signer("form").dumps(g.jobq_csrf)
+            g.jobq_csrf = request.cookies.get(COOKIE) or secrets.token_urlsafe(32)
+        return self._signer("form").dumps([g.jobq_csrf, user])
 
-    def check(self) -> None:
+    def renew(self) -> None:
+        """Forget the forms that are open in this browser: somebody else uses it now."""
+        g.jobq_csrf = secrets.token_urlsafe(32)
+
+    def check(self, user: str | None) -> None:
         """Abort with 403 unless this request came from a form of ours."""
         # Browsers say where a request came from; an old one says nothing, and the token decides.
         if request.headers.get("Sec-Fetch-Site", "same-origin") not in ("same-origin", "none"):
             abort(403, "This form was sent from another site. Nothing was changed.")
-        cookie = request.cookies.get(_COOKIE, "")
+        cookie = request.cookies.get(COOKIE, "")
         try:
-            signed = self._signer("form").loads(request.form.get("csrf", ""), max_age=_FORM_LIFETIME)
-        except BadSignature:
-            signed = None
-        if not cookie or not isinstance(signed, str) or not hmac.compare_digest(signed.encode(), cookie.encode()):
+            signed, signed_for = self._signer("form").loads(request.form.get("csrf", ""), max_age=FORM_LIFETIME)
+        except (BadSignature, ValueError, TypeError):
+            signed, signed_for = "", None
+        # For one user: a token that somebody else got here, with a cookie planted by a neighbour's site, is none.
+        if not cookie or not hmac.compare_digest(str(signed).encode(), cookie.encode()) or signed_for != user:
             abort(403, "This form is too old or was not made here. Nothing was changed: reload the page and try again.")
 
-    def keep_cookie(self, response: Response) -> Response:
+    def keep_cookie(self, response: Response, *, path: str, secure: bool) -> Response:
         """Give the browser the cookie that the forms in `response` need."""
         value = g.get("jobq_csrf")
-        if value and request.cookies.get(_COOKIE) != value:
+        if value and request.cookies.get(COOKIE) != value:
             response.set_cookie(
-                _COOKIE,
+                COOKIE,
                 value,
                 httponly=True,
-                secure=request.is_secure,
-                samesite="Strict",
-                path=_root(),
+                secure=secure,
+                # Not Strict: who comes by a link from elsewhere would seem to have none, get another, and find the forms
+                # in their other tabs refused.
+                samesite="Lax",
+                path=path,
             )
         return response
 
@@ -92,36 +100,16 @@ class Forms:
             return None
         return text if isinstance(text, str) else None
 
+    def key_id(self) -> str:
+        """Return what tells the key from another, and nothing else of it."""
+        return URLSafeSerializer(self._key(), salt="jobq.web key id").dumps("")
+
+    def sessions(self) -> URLSafeSerializer:
+        """Return what signs the cookies of logins, with the same key."""
+        return URLSafeSerializer(self._key(), salt="jobq.web session")
+
     def _signer(self, purpose: str) -> URLSafeTimedSerializer:
-        key = self._secret_key or current_app.secret_key or self._of_this_process
-        return URLSafeTimedSerializer(key, salt=f"jobq.web {purpose}")
+        return URLSafeTimedSerializer(self._key(), salt=f"jobq.web {purpose}")
 
-
-class Password:
-    """HTTP basic authentication against one password; the user's name is free, and is who the audit names."""
-
-    def __init__(self, password: str) -> None:
-        self._digest = hashlib.sha256(password.encode()).digest()
-
-    def __call__(self) -> Response | None:
-        """Before each request: return 401 unless it brings the password. ``/livez`` stays open."""
-        if request.path == "/livez":
-            return None
-        given = request.authorization
-        text = given.password if given is not None and given.type == "basic" else None
-        # Digests are of one length, so the comparison tells nothing of the password's.
-        matches = hmac.compare_digest(hashlib.sha256((text or "").encode()).digest(), self._digest)
-        if given is None or text is None or not matches:
-            return Response(
-                "This page needs a password.\n",
-                401,
-                {"WWW-Authenticate": 'Basic realm="jobq", charset="UTF-8"'},
-                mimetype="text/plain",
-            )
-        g.jobq_user = given.username
-        return None
-
-
-def _root() -> str:
-    blueprint = request.blueprint
-    return url_for(f"{blueprint}.overview") if blueprint else "/"
+    def _key(self) -> str | bytes:
+        return self._secret_key or current_app.secret_key or self._of_this_process

@@ -16,10 +16,12 @@ _INVISIBLE = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]"
 )
 
-MARKS = {
-    "ready": "○", "scheduled": "◷", "running": "▶", "parked": "‖", "waiting": "…", "succeeded": "✓", "failed": "✕",
-    "cancelled": "⊘", "expired": "◑", "error": "!", "timeout": "◔", "crashed": "⚡",
-}  # fmt: skip
+# Each of these has a sign of its own (templates/jobq/icons.html).
+STATES = frozenset((
+    "ready", "scheduled", "running", "parked", "waiting", "succeeded", "failed", "cancelled", "expired",
+    "error", "timeout", "crashed", "paused", "open", "alive", "late", "silent", "done", "draft", "starting", "quiet",
+    "draining", "refused",
+))  # fmt: skip
 
 
 def visible(text: Any, longest: int = LONGEST) -> str:
@@ -94,6 +96,15 @@ def moment(then: datetime) -> str:
     return then.strftime("%Y-%m-%d %H:%M:%S.") + f"{then.microsecond // 1000:03d} " + (then.strftime("%Z") or "UTC")
 
 
-def mark(state: str) -> str:
-    """Return a state's sign: colour alone tells not everybody."""
-    return MARKS.get(state, "•")
+def size(count: int | None) -> str:
+    """Return a number of bytes as a person reads it."""
+    if count is None:
+        return "–"
+    if count < 1000:
+        return f"{count} B"
+    number = float(count)
+    for unit in ("kB", "MB", "GB"):
+        number /= 1000
+        if number < 999.5:
+            return f"{number:.1f} {unit}" if number < 9.95 else f"{number:.0f} {unit}"
+    return f"{number / 1000:,.1f} TB"

@@ -30,6 +30,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "jobs": ("jobs", "List, show, retry and cancel jobs."),
     "queues": ("queues", "List, pause and resume queues."),
     "workers": ("workers", "List workers, make them quiet, let them go on, stop them."),
+    "users": ("users", "List, add, change and remove the status page's users."),
     "stats": ("stats", "Show how many jobs there are and how fast they go."),
     "doctor": ("doctor", "Check the database, the schema and the workers, and say what to mend."),
     "config": ("config", "Show every setting, its value and where it came from."),

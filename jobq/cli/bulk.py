@@ -16,6 +16,7 @@ from jobq.cli.session import actor, current
 if TYPE_CHECKING:
     import psycopg
 
+    from jobq.filters import JobFilter
     from jobq.operations import Changed
     from jobq.queries import JobRow
 
@@ -49,26 +50,18 @@ class Selection:
 def search(
     connection: psycopg.Connection[Any],
     schema: str,
+    jobs: JobFilter,
     *,
-    state: str | None,
-    queue: str | None,
-    task: str | None,
     limit: int | None = None,
     before_id: int | None = None,
 ) -> Iterator[JobRow]:
-    """Yield the jobs that pass the filters, newest first, at most `limit`."""
+    """Yield the jobs that fit the filter, newest first, at most `limit`."""
     from jobq.queries import search_jobs
 
     left = limit
     while left is None or left > 0:
         page = search_jobs(
-            connection,
-            schema,
-            state=state,
-            queue=queue,
-            task=task,
-            limit=_PAGE if left is None else min(_PAGE, left),
-            before_id=before_id,
+            connection, schema, jobs, limit=_PAGE if left is None else min(_PAGE, left), before_id=before_id
         )
         yield from page.rows
         before_id = page.before_id
@@ -134,12 +127,14 @@ def _select(
     default_states: Sequence[str],
     verb: str,
 ) -> list[int]:
+    from jobq.filters import JobFilter
+
     ids: list[int] = []
     kinds: Counter[tuple[str, str, str]] = Counter()
     for state in selection.states or default_states:
         left = None if selection.limit is None else selection.limit - len(ids)
-        rows = search(connection, schema, state=state, queue=selection.queue, task=selection.task, limit=left)
-        for row in rows:
+        jobs = JobFilter(states=(state,), queue=selection.queue, task=selection.task)
+        for row in search(connection, schema, jobs, limit=left):
             ids.append(row.id)
             kinds[row.state, row.task, row.queue] += 1
     if not ids:

@@ -1,4 +1,4 @@
-"""``jobq jobs list|show|retry|cancel``."""
+"""``jobq jobs list|export|show|retry|cancel``."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from jobq.cli.options import database_options, json_option, reason_option, yes_o
 from jobq.cli.session import current
 
 if TYPE_CHECKING:
+    from jobq.filters import JobFilter
     from jobq.queries import JobDetail, JobRow
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -35,15 +36,36 @@ def _filters(function: F) -> F:
     return function
 
 
+def _where(function: F) -> F:
+    for decorate in (
+        _filters,
+        click.option(
+            "--state",
+            type=click.Choice([*_LIVE, *_FINISHED]),
+            show_envvar=True,
+            help="Only jobs in this state; `scheduled` is ready with a start in the future.",
+        ),
+        click.option(
+            "--where",
+            metavar="FILTER",
+            default="",
+            show_envvar=True,
+            help="Only jobs that fit this, as in 'state:failed task:mail.* age:>1h args.order_id:42'.",
+        ),
+    ):
+        function = decorate(function)
+    return function
+
+
+def _filter(where: str, state: str | None, queue: str | None, task: str | None) -> JobFilter:
+    from jobq.filters import JobFilter
+
+    return JobFilter.parse(where).narrowed(state=state, queue=queue, task=task)
+
+
 @jobs.command("list")
 @database_options
-@click.option(
-    "--state",
-    type=click.Choice([*_LIVE, *_FINISHED]),
-    show_envvar=True,
-    help="Only jobs in this state; `scheduled` is ready with a start in the future.",
-)
-@_filters
+@_where
 @click.option(
     "--limit",
     type=click.IntRange(1, 100_000),
@@ -56,6 +78,7 @@ def _filters(function: F) -> F:
 @json_option
 def list_(
     *,
+    where: str,
     state: str | None,
     queue: str | None,
     task: str | None,
@@ -67,19 +90,10 @@ def list_(
     from jobq.cli.bulk import search
 
     session = current()
+    wanted = _filter(where, state, queue, task)
     with session.connect(autocommit=True) as connection:
         # One more than asked tells whether there is a next page.
-        rows = list(
-            search(
-                connection,
-                session.schema,
-                state=state,
-                queue=queue,
-                task=task,
-                limit=limit + 1,
-                before_id=before,
-            )
-        )
+        rows = list(search(connection, session.schema, wanted, limit=limit + 1, before_id=before))
     following = rows[limit - 1].id if len(rows) > limit else None
     rows = rows[:limit]
     if as_json:
@@ -93,6 +107,24 @@ def list_(
     )
     if following is not None:
         output.note(f"there are more: --before {following}")
+
+
+@jobs.command()
+@database_options
+@_where
+@click.option("--limit", type=click.IntRange(1), show_envvar=True, help="At most this many (default: all).")
+def export(*, where: str, state: str | None, queue: str | None, task: str | None, limit: int | None) -> None:
+    """Write jobs, live and finished, to standard output with all that is known of them: a JSON object a line, newest first.
+
+    Arguments, headers and results are written as they are, secrets included.
+    """
+    from jobq import queries
+
+    session = current()
+    wanted = _filter(where, state, queue, task)
+    with session.connect(autocommit=True) as connection:
+        for line in queries.export(connection, session.schema, wanted, limit=limit):
+            click.echo(line, nl=False)
 
 
 def _columns(row: JobRow) -> tuple[object, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -13,9 +13,11 @@ from uuid import UUID
 from psycopg import sql
 
 from jobq.errors import InvalidFilter
+from jobq.failures import fingerprint
 from jobq.filters import where
 from jobq.filters.terms import (
     HISTORY_STATES,
+    LIVE_STATES,
     MAX_AGE,
     MAX_ATTEMPT,
     MAX_DEPTH,
@@ -114,6 +116,22 @@ class JobFilter:
                     found[name] = value
         return cls(**found)
 
+    def narrowed(self, *, state: str | None = None, queue: str | None = None, task: str | None = None) -> JobFilter:
+        """Return the filter with what is given said as well. Raises InvalidFilter where it says that already."""
+        for name, given, said in (
+            ("state", state, self.states),
+            ("queue", queue, self.queue),
+            ("task", task, self.task),
+        ):
+            if given is not None and said:
+                raise InvalidFilter(f"{name}={brief(given)}: the filter has {name}: already; give one of them")
+        return replace(
+            self,
+            states=self.states if state is None else (state,),
+            queue=self.queue if queue is None else queue,
+            task=self.task if task is None else task,
+        )
+
     def __str__(self) -> str:
         return " ".join(self._terms())
 
@@ -150,6 +168,15 @@ class JobFilter:
             possible = tuple(state for state in possible if state == "running" or state in HISTORY_STATES)
         return possible
 
+    def reads(self, live: bool) -> bool:
+        """Whether a job that fits can be live, or finished."""
+        states = LIVE_STATES if live else HISTORY_STATES
+        return any(state in states for state in self.wanted_states)
+
+    def partitions(self) -> tuple[sql.Composable, dict[str, Any]]:
+        """Return the part of ``conditions(live=False)`` that leaves out whole partitions of `job_history` and nothing else."""
+        return where.partitions(self)
+
     def conditions(self, live: bool, *, at: datetime | None = None) -> tuple[sql.Composable, dict[str, Any]]:
         """Return SQL over the columns of `job` (`live`) or `job_history`, and its parameters, named ``filter_…``.
 
@@ -159,12 +186,12 @@ class JobFilter:
         return where.conditions(self, live, at)
 
     def accepts(self, row: Mapping[str, Any]) -> bool:
-        """Return whether a row with `task` and `error` (whole) fits what SQL does not say: its failure group."""
+        """Return whether a row with `task` and `error` (its first 500 characters will do) fits what SQL does not say: its
+        failure group.
+        """
         if self.failure is None:
             return True
-        from jobq.failures import fingerprint
-
-        return row["error"] is not None and fingerprint(row["task"], row["error"]) == self.failure
+        return fingerprint(row["task"], row["error"]) == self.failure
 
 
 def _read(word: Sequence[Char]) -> Iterator[tuple[str, Any]]:

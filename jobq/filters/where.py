@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 
 _NOTHING = sql.SQL("false")
 _OPERATORS = {"<": sql.SQL("<"), "<=": sql.SQL("<="), "=": sql.SQL("="), ">=": sql.SQL(">="), ">": sql.SQL(">")}
+# Of UTC, as the partitions are.
+_DAY = sql.SQL("date_trunc('day', statement_timestamp() - {}::double precision * interval '1 second', 'UTC')")
+_FROM = sql.SQL("finished_at >= {}")
+_UNTIL = sql.SQL("finished_at < {} + interval '24 hours'")
 _TURNED = str.maketrans("<>", "><")
 # Only an array of tags is one: a text could be anybody's.
 _TAGS_BEGIN = sql.SQL(
@@ -49,8 +53,6 @@ def conditions(jobs: JobFilter, live: bool, at: datetime | None = None) -> tuple
         parts.append(sql.SQL("worker_id = {}::uuid").format(params.add("worker", jobs.worker)))
     if jobs.error is not None:
         parts.append(sql.SQL("strpos(lower(error), lower({}::text)) > 0").format(params.add("error", jobs.error)))
-    if jobs.failure is not None:
-        parts.append(sql.SQL("error IS NOT NULL"))
     if jobs.attempt is not None:
         number = params.add("attempt", int(jobs.attempt.number))
         parts.append(sql.SQL("attempt {} {}::integer").format(_OPERATORS[jobs.attempt.op], number))
@@ -64,6 +66,20 @@ def conditions(jobs: JobFilter, live: bool, at: datetime | None = None) -> tuple
         path, among = params.add(f"path_{n}", list(term.path)), params.add(f"value_{n}", term.candidates)
         # jsonb compares numbers as numbers, exactly: 42.0 is 42, and 2^53 + 1 is not 2^53.
         parts.append(sql.SQL("args #> {}::text[] = ANY ({}::jsonb[])").format(path, among))
+    return sql.SQL(" AND ").join(parts) if parts else sql.SQL("true"), params.values
+
+
+def partitions(jobs: JobFilter) -> tuple[sql.Composable, dict[str, Any]]:
+    """Return conditions over `job_history` that leave out partitions which cannot match, and in the others no row."""
+    states = [state for state in jobs.wanted_states if state in HISTORY_STATES]
+    if not states:
+        return _NOTHING, {}
+    parts = _finished_states(states)
+    params = _Parameters()
+    if jobs.age is not None:
+        day = _DAY.format(params.add("age", jobs.age.number))
+        younger = "<" in jobs.age.op
+        parts.append((_FROM if younger else _UNTIL).format(day))
     return sql.SQL(" AND ").join(parts) if parts else sql.SQL("true"), params.values
 
 

@@ -10,8 +10,13 @@ from __future__ import annotations
 from jobq.bulk import Operation, OperationBatch
 from jobq.filters import HISTORY_STATES, LIVE_STATES, STATES
 from jobq.queries.bulk import operation, operation_batches, operations
-from jobq.queries.jobs import get_job, list_jobs, search_jobs
+from jobq.queries.exports import export
+from jobq.queries.failures import failure, failures
+from jobq.queries.jobs import get_job
+from jobq.queries.onequeue import queue
 from jobq.queries.rest import audit_log, chores, schema_revision, workers
+from jobq.queries.rollups import series, sparklines
+from jobq.queries.search import list_jobs, search_jobs
 from jobq.queries.totals import overview, queue_names, queues, stats, throughput
 from jobq.queries.values import (
     COUNT_LIMIT,
@@ -28,6 +33,16 @@ from jobq.queries.values import (
     Throughput,
     WorkerInfo,
 )
+from jobq.queries.values_stats import (
+    FailureDetail,
+    FailureGroup,
+    Failures,
+    Percentiles,
+    QueueDetail,
+    QueueTask,
+    Series,
+)
+from jobq.queries.waiting import why_waiting
 
 __all__ = [
     "COUNT_LIMIT",
@@ -37,6 +52,9 @@ __all__ = [
     "Attempt",
     "AuditEntry",
     "ChoreInfo",
+    "FailureDetail",
+    "FailureGroup",
+    "Failures",
     "JobDetail",
     "JobPage",
     "JobRow",
@@ -44,23 +62,34 @@ __all__ = [
     "Operation",
     "OperationBatch",
     "Overview",
+    "Percentiles",
+    "QueueDetail",
     "QueueInfo",
+    "QueueTask",
+    "Series",
     "Stats",
     "Throughput",
     "WorkerInfo",
     "audit_log",
     "chores",
+    "export",
+    "failure",
+    "failures",
     "get_job",
     "list_jobs",
     "operation",
     "operation_batches",
     "operations",
     "overview",
+    "queue",
     "queue_names",
     "queues",
     "schema_revision",
     "search_jobs",
+    "series",
+    "sparklines",
     "stats",
     "throughput",
+    "why_waiting",
     "workers",
 ]

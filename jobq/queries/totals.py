@@ -9,9 +9,10 @@ from typing import Any
 from psycopg import Connection, sql
 from psycopg.rows import dict_row
 
-from jobq.queries.jobs import search_jobs
+from jobq.filters import JobFilter
 from jobq.queries.rest import schema_revision, workers
 from jobq.queries.rows import fetch
+from jobq.queries.search import search_jobs
 from jobq.queries.values import COUNT_LIMIT, Minute, Overview, QueueInfo, Stats, Throughput
 
 # Pages read from the end of one partition: some 50,000 small rows.
@@ -54,7 +55,7 @@ def overview(conn: Connection[Any], schema: str) -> Overview:
         oldest_ready_seconds=max(ages, default=None),
         workers=workers(conn, schema),
         throughput=throughput(conn, schema),
-        failures=search_jobs(conn, schema, state="failed", limit=10).rows,
+        failures=search_jobs(conn, schema, JobFilter(states=("failed",)), limit=10).rows,
         revision=schema_revision(conn, schema),
         read_at=_now(conn),
     )

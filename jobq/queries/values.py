@@ -62,12 +62,16 @@ class JobPage:
     """Rows found by a search, newest first. `before_id` continues it, and is None when nothing is left to
     search.
 
-    `complete` is False when the search gave up, having looked at many jobs, before the page was full.
+    `complete` is False when the search gave up, having looked at many jobs, before the page was full: `searched` says at
+    how many, those of the states asked for, and `floor_id` what the lowest of their ids is. Where an index leads to what
+    is wanted, no more than the rows were looked at.
     """
 
     rows: list[JobRow]
     before_id: int | None
     complete: bool
+    searched: int = 0
+    floor_id: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

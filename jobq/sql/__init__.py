@@ -43,17 +43,25 @@ class Statement:
 
 
 @lru_cache(maxsize=256)
+def _body(name: str) -> sql.SQL:
+    source = files(__name__).joinpath(f"{name}.sql").read_text(encoding="utf-8")
+    # Comments stay in the file: the server should not parse them again at every call, nor pg_stat_statements keep them.
+    # The file is ours, so it may stand as a literal.
+    return sql.SQL("\n".join(line for line in source.splitlines() if not line.lstrip().startswith("--")))
+
+
+def composed(name: str, schema: str, **parts: sql.Composable) -> sql.Composed:
+    """Return the statement in ``sql/<name>.sql`` with its schema and the parts that it leaves open, for psycopg."""
+    return _body(name).format(schema=sql.Identifier(schema), **parts)
+
+
+@lru_cache(maxsize=256)
 def statement(name: str, schema: str) -> Statement:
     """Return the statement in ``sql/<name>.sql`` with its schema filled in.
 
     Raises FileNotFoundError for a name without a file: a bug in jobq, never a matter of input.
     """
-    source = files(__name__).joinpath(f"{name}.sql").read_text(encoding="utf-8")
-    # Comments stay in the file: the server should not parse them again at every call, nor pg_stat_statements keep them.
-    body = "\n".join(line for line in source.splitlines() if not line.lstrip().startswith("--"))
-    # psycopg.sql quotes the identifier; the file is ours, so it may stand as a literal.
-    composed = sql.SQL(body).format(schema=sql.Identifier(schema))
-    query = composed.as_bytes(None)
+    query = _body(name).format(schema=sql.Identifier(schema)).as_bytes(None)
     text = query.decode()
     names = tuple(dict.fromkeys(_PLACEHOLDER.findall(text)))
     raw = _PLACEHOLDER.sub(lambda match: f"${names.index(match[1]) + 1}", text).replace("%%", "%")

@@ -14,6 +14,7 @@ from psycopg import AsyncConnection, sql
 
 from jobq.worker.database import fetch, is_connection_loss
 from jobq.worker.options import WorkerOptions
+from jobq.worker.rollup import rollup
 
 logger = logging.getLogger("jobq.worker")
 
@@ -26,12 +27,16 @@ KEY_BATCHES = 40
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Chore:
-    """A piece of maintenance: how often, how soon again after an error, and what to do. Returns its report."""
+    """A piece of maintenance: how often, how soon again after an error, and what to do. Returns its report.
+
+    `on_the_minute`: due just after an exact minute of the database's clock, rather than `every` after the last time.
+    """
 
     name: str
     every: timedelta
     after_error: timedelta
     work: Callable[[AsyncConnection[Any]], Awaitable[str]]
+    on_the_minute: bool = False
 
 
 class Chores:
@@ -75,6 +80,13 @@ class Chores:
                     after_error=timedelta(minutes=1),
                     work=self.expire_keys,
                 ),
+                Chore(
+                    name="rollup",
+                    every=timedelta(minutes=1),
+                    after_error=timedelta(minutes=1),
+                    work=self.roll_up,
+                    on_the_minute=True,
+                ),
             )
         }
 
@@ -112,6 +124,7 @@ class Chores:
                     report=report,
                     error=error,
                     again=chore.every if error is None else chore.after_error,
+                    on_the_minute=chore.on_the_minute,
                 )
                 done += 1
 
@@ -143,3 +156,7 @@ class Chores:
             if rows[0][0] < KEY_BATCH:
                 break
         return f"{expired} keys expired"
+
+    async def roll_up(self, connection: AsyncConnection[Any]) -> str:
+        """Count what finished in the minutes that have ended, for the page's charts."""
+        return await rollup(connection, self._schema)

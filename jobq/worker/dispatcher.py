@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
 import signal
 import time
 from collections.abc import Coroutine
@@ -270,7 +271,8 @@ class Dispatcher:
 
     async def _do_chores(self) -> None:
         while True:
-            await asyncio.sleep(CHORES_INTERVAL)
+            # Just after an exact minute, when the rollup is due, and not all workers at once.
+            await asyncio.sleep(CHORES_INTERVAL - time.time() % CHORES_INTERVAL + random.uniform(3, 10))
             try:
                 await self._chores_once()
             except (psycopg.Error, OSError, TimeoutError) as error:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from urllib.parse import quote
 
-from tests.browser.seeds import Seeded
+from tests.browser.seeds import Name, Seeded
 
 ALWAYS = {
     "overview": "/",
@@ -19,12 +19,28 @@ ALWAYS = {
 }
 
 
+# The jobs worth a look in each data set.
+_JOBS: dict[Name, tuple[str, ...]] = {
+    "none": (),
+    "little": (
+        "succeeded", "failed", "cancelled", "expired", "running", "cancelling", "ready", "unserved", "paused", "scheduled",
+        "retrying",
+    ),
+    "lot": ("huge", "deep", "foreign", "traceback", "hostile", "running", "ready", "scheduled"),
+}  # fmt: skip
+
+
+def names(data: Name) -> list[str]:
+    """Return the names of the pages that a data set has."""
+    single = ["queue", *(f"job-{name}" for name in _JOBS[data]), "operation"] if _JOBS[data] else []
+    return [*ALWAYS, *single]
+
+
 def addresses(seeded: Seeded) -> dict[str, str]:
-    """Return the pages of a data set by name; those of single things where it has such things."""
+    """Return where the pages of a data set are, by name."""
     found = dict(ALWAYS)
     if seeded.jobs:
         found["queue"] = f"/queues/{quote(seeded.queue, safe='')}"
         found |= {f"job-{name}": f"/jobs/{id}" for name, id in seeded.jobs.items()}
-    if seeded.operation:
         found["operation"] = f"/operations/{seeded.operation}"
     return found

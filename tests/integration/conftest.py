@@ -25,11 +25,11 @@ def db(database_url: str) -> Iterator[Conn]:
 
 @pytest.fixture
 def make_app() -> Iterator[Callable[..., Flask]]:
-    """`create_app`; what it opened is closed at the end."""
+    """`create_app`, which keeps no page unless asked to; what it opened is closed at the end."""
     made: list[Flask] = []
 
     def make(database_url: str, **options: Any) -> Flask:
-        made.append(create_app(database_url=database_url, **options))
+        made.append(create_app(database_url=database_url, **{"cache_seconds": 0.0, **options}))
         return made[-1]
 
     yield make

@@ -11,7 +11,8 @@ from psycopg import sql
 
 from jobq import migrate, queries
 from jobq.errors import InvalidOption, JobNotFound
-from jobq.queries import jobs
+from jobq.filters import JobFilter
+from jobq.queries import search
 from tests.support.rows import add_attempt, add_finished, add_job, add_worker
 
 Conn = psycopg.Connection[Any]
@@ -26,7 +27,9 @@ def test_an_empty_database(conn: Conn) -> None:
     assert seen.revision == migrate.head()
     assert queries.list_jobs(conn, "jobq") == []
     assert queries.audit_log(conn, "jobq") == []
-    assert queries.search_jobs(conn, "jobq", task="x") == queries.JobPage(rows=[], before_id=None, complete=True)
+    assert queries.search_jobs(conn, "jobq", JobFilter(task="x")) == queries.JobPage(
+        rows=[], before_id=None, complete=True
+    )
 
 
 def test_queues(conn: Conn) -> None:
@@ -113,7 +116,7 @@ def test_every_state_filter(conn: Conn) -> None:
     made["scheduled"] = add_job(conn, run_in=60)
     made |= {state: add_finished(conn, state) for state in queries.HISTORY_STATES}
     for state in queries.STATES:
-        (row,) = queries.list_jobs(conn, "jobq", state=state)
+        (row,) = queries.list_jobs(conn, "jobq", JobFilter(states=(state,)))
         assert (row.id, row.state) == (made[state], state)
         assert queries.get_job(conn, "jobq", row.id).state == state
     assert {row.state for row in queries.list_jobs(conn, "jobq")} == set(queries.STATES)
@@ -123,37 +126,36 @@ def test_queue_and_task_filters(conn: Conn) -> None:
     wanted = [add_job(conn, queue="a", task="t"), add_finished(conn, "failed", queue="a", task="t")]
     add_job(conn, queue="a", task="u")
     add_finished(conn, "failed", queue="b", task="t")
-    assert [row.id for row in queries.list_jobs(conn, "jobq", queue="a", task="t")] == wanted[::-1]
-    assert [row.id for row in queries.list_jobs(conn, "jobq", state="failed", queue="a")] == [wanted[1]]
+    assert [row.id for row in queries.list_jobs(conn, "jobq", JobFilter(queue="a", task="t"))] == wanted[::-1]
+    assert [row.id for row in queries.list_jobs(conn, "jobq", JobFilter(states=("failed",), queue="a"))] == [wanted[1]]
 
 
 def test_a_search_stops_says_so_and_goes_on(conn: Conn, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(jobs, "_WINDOW", 10)
-    monkeypatch.setattr(jobs, "_SEARCH", 30)
     rare = add_job(conn, task="rare")
     for _ in range(100):
         add_job(conn)
-    page = queries.search_jobs(conn, "jobq", task="rare")
-    assert page == queries.JobPage(rows=[], before_id=page.before_id, complete=False)
+    monkeypatch.setattr(search, "_FIRST_WINDOW", 10)
+    page = queries.search_jobs(conn, "jobq", JobFilter(task="rare"), reach=30)
+    assert page == queries.JobPage(rows=[], before_id=rare + 71, complete=False, searched=30, floor_id=rare + 71)
     seen = 0
     while page.before_id is not None:
-        page = queries.search_jobs(conn, "jobq", task="rare", before_id=page.before_id)
+        page = queries.search_jobs(conn, "jobq", JobFilter(task="rare"), before_id=page.before_id, reach=30)
         seen += len(page.rows)
     assert seen == 1
-    assert [row.id for row in queries.list_jobs(conn, "jobq", task="rare")] == [rare]
+    assert [row.id for row in queries.list_jobs(conn, "jobq", JobFilter(task="rare"))] == [rare]
 
 
 def test_a_search_jumps_over_gaps(conn: Conn) -> None:
     low = add_job(conn, task="rare", id=5)
     add_job(conn, id=10**15)
-    assert [row.id for row in queries.search_jobs(conn, "jobq", task="rare").rows] == [low]
+    assert [row.id for row in queries.search_jobs(conn, "jobq", JobFilter(task="rare")).rows] == [low]
 
 
 def test_a_full_page_says_whether_more_is_left(conn: Conn) -> None:
     ids = [add_job(conn, queue="a") for _ in range(4)]
-    page = queries.search_jobs(conn, "jobq", queue="a", limit=3)
+    page = queries.search_jobs(conn, "jobq", JobFilter(queue="a"), limit=3)
     assert ([row.id for row in page.rows], page.before_id) == (ids[:0:-1], ids[1])
-    page = queries.search_jobs(conn, "jobq", queue="a", limit=3, before_id=page.before_id)
+    page = queries.search_jobs(conn, "jobq", JobFilter(queue="a"), limit=3, before_id=page.before_id)
     assert ([row.id for row in page.rows], page.before_id) == (ids[:1], None)
     assert queries.search_jobs(conn, "jobq", limit=4).before_id is None
 
@@ -197,8 +199,8 @@ def test_json_that_python_cannot_read_is_told(conn: Conn) -> None:
 
 
 def test_wrong_filters_are_named(conn: Conn) -> None:
-    with pytest.raises(InvalidOption, match="state='done': give one of ready"):
-        queries.list_jobs(conn, "jobq", state="done")
+    with pytest.raises(InvalidOption, match="reach=0"):
+        queries.search_jobs(conn, "jobq", reach=0)
     for limit in (0, 1001):
         with pytest.raises(InvalidOption, match=f"limit={limit}"):
             queries.list_jobs(conn, "jobq", limit=limit)

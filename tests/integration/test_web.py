@@ -89,11 +89,12 @@ def test_unusable_filters_are_told(client: FlaskClient, query: str) -> None:
 
 
 def test_a_long_search_says_where_it_stopped(client: FlaskClient, db: Conn, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("jobq.queries.jobs._WINDOW", 2)
-    monkeypatch.setattr("jobq.queries.jobs._SEARCH", 4)
+    monkeypatch.setattr("jobq.queries.search._FIRST_WINDOW", 4)
+    monkeypatch.setattr("jobq.queries.search._PATIENCE", -1.0)
     for _ in range(9):
         add_job(db)
     text = client.get("/jobs?task=rare").text
+    assert "Searched 4 jobs" in text
     assert "Search further" in text
     assert "No job is like this" not in text
 

@@ -256,7 +256,7 @@ def _other(value: str | Prefix | None) -> str | Prefix | None:
         ),
         ("error:x", "false", "strpos(lower(error), lower(%(filter_error)s::text)) > 0"),
         ("state:ready error:x", "false", "false"),
-        ("failure:1f0c9ab23d45", "false", "state = 'failed' AND error IS NOT NULL"),
+        ("failure:1f0c9ab23d45", "false", "state = 'failed'"),
         ("state:cancelled failure:1f0c9ab23d45", "false", "false"),
         (
             f"worker:{WORKER}",

@@ -1,75 +1,125 @@
-// Reads the page anew every few seconds and swaps its main part; without this file the page works all the same.
-// It stands still while a form is in use, text is selected, the tab is hidden, or the reader asked it to.
+// Reads the page anew every few seconds and lets htmx put in what has changed; without this file the page works all
+// the same. It stands still while a form is in use, text is selected, the tab is hidden, or the reader asked it to.
 "use strict";
 (() => {
-  const seconds = Number(document.body.dataset.refresh);
+  const base = Number(document.body.dataset.refresh);
   const live = document.getElementById("live");
-  if (!seconds || !live) return;
+  if (!base || !live || !window.htmx) return;
 
-  let paused = false;
+  const CHOICES = [2, 5, 15, 60];
+  if (!CHOICES.includes(base)) CHOICES.push(base);
+  CHOICES.sort((a, b) => a - b);
+  const remembered = () => { try { return sessionStorage.getItem("jobq-every"); } catch { return null; } };
+  const saved = Number(remembered() ?? base);
+  let seconds = saved === 0 || CHOICES.includes(saved) ? saved : base;
+  let paused = seconds === 0;
+  let etag = null;
   let asked = false;
-  const button = document.createElement("button");
-  const say = (text, title) => { button.textContent = text; button.title = title; };
-  button.type = "button";
-  live.append(button);
-  show();
+  let failures = 0;
+  let timer = 0;
 
-  function show() {
-    button.setAttribute("aria-pressed", String(paused));
-    if (paused) say("Paused", "This page stands still. Press to read it anew every " + seconds + " s.");
-    else say("Live", "This page is read anew every " + seconds + " s. Press to let it stand still.");
-    live.className = paused ? "live paused" : "live";
+  live.innerHTML = "";
+  const lamp = Object.assign(document.createElement("span"), { className: "lamp" });
+  lamp.setAttribute("aria-hidden", "true");
+  const status = document.createElement("span");
+  status.setAttribute("role", "status");
+  const select = document.createElement("select");
+  select.setAttribute("aria-label", "Read the page anew");
+  for (const value of [0, ...CHOICES]) {
+    select.append(new Option(value === 0 ? "off" : `every ${value} s`, String(value), false, value === seconds));
+  }
+  const button = Object.assign(document.createElement("button"), { type: "button", className: "bare" });
+  live.append(lamp, status, select, button);
+  live.hidden = false;
+
+  function show(is, words) {
+    live.dataset.is = is;
+    // A status that says the same again is not said again.
+    if (status.textContent !== words) status.textContent = words;
+    button.textContent = paused ? "Resume" : "Pause";
+    button.title = paused ? "Let the page be read anew again (p)" : "Let the page stand still (p)";
+    select.value = String(paused ? 0 : seconds);
   }
 
-  button.addEventListener("click", () => { paused = !paused; show(); if (!paused) refresh(); });
+  function now() {
+    if (paused) show("paused", "Paused");
+    else if (failures > 0) show("lost", "No answer; this is older");
+    else if (inUse()) show("held", "Held while in use");
+    else show("live", "Live");
+  }
+
+  function pause(value) {
+    paused = value;
+    if (!paused && seconds === 0) seconds = base;
+    try { sessionStorage.setItem("jobq-every", String(paused ? 0 : seconds)); } catch { /* for this page */ }
+    now();
+    plan();
+    if (!paused) refresh();
+  }
+
+  button.addEventListener("click", () => pause(!paused));
+  select.addEventListener("change", () => {
+    const chosen = Number(select.value);
+    if (chosen > 0) seconds = chosen;
+    pause(chosen === 0);
+  });
 
   function inUse() {
     const main = document.getElementById("main");
     const focused = document.activeElement;
-    return main.querySelector("details.ask[open], input[type=checkbox]:checked") !== null
+    return main.querySelector("details.ask[open], input[type=checkbox]:checked, dialog[open], [data-dirty]") !== null
+      || document.querySelector("dialog[open]") !== null
       || (focused !== null && main.contains(focused) && focused.matches("input, select, textarea"))
-      || String(window.getSelection()) !== "";
+      || String(getSelection()) !== "";
   }
 
   async function refresh() {
-    if (paused || asked || document.hidden || inUse()) return;
+    if (paused || asked || document.hidden || inUse()) { now(); return; }
     asked = true;
     try {
-      const response = await fetch(location.href, { credentials: "same-origin", redirect: "error" });
-      const fresh = new DOMParser().parseFromString(await response.text(), "text/html").getElementById("main");
-      // The reader may have opened a form while the answer was on its way.
-      if (fresh === null || paused || inUse()) return;
-      const old = document.getElementById("main");
-      const open = [...old.querySelectorAll("details.attempt")].map((one) => one.open);
-      const back = keepFocus(old);
-      fresh.querySelectorAll("details.attempt").forEach((one, n, all) => {
-        const was = open[open.length - all.length + n];
-        if (was !== undefined) one.open = was;
-      });
-      // A scrolled table or traceback stays where it was.
-      const scrolled = [...old.querySelectorAll("pre, .card")].map((one) => [one.scrollLeft, one.scrollTop]);
-      old.replaceWith(document.importNode(fresh, true));
-      document.querySelectorAll("#main pre, #main .card").forEach((one, n) => {
-        if (scrolled[n]) [one.scrollLeft, one.scrollTop] = scrolled[n];
-      });
-      back();
-      show();
+      // The note of the last action has been read; it must not come back with each answer.
+      const url = new URL(location.href);
+      url.searchParams.delete("note");
+      await htmx.ajax("GET", url.pathname + url.search, { source: "#main", target: "#main", select: "#main", swap: "outerMorph" });
     } catch {
-      live.className = "live lost";
-      say("No answer", "The server did not answer; what you see is older.");
+      failures += 1;
     } finally {
       asked = false;
+      now();
     }
   }
 
-  // Somebody who moves by keyboard stays on the link where they were.
-  function keepFocus(old) {
-    const focused = document.activeElement;
-    if (focused === null || !old.contains(focused) || !focused.href) return () => {};
-    const href = focused.getAttribute("href");
-    return () => [...document.querySelectorAll("#main a")].find((one) => one.getAttribute("href") === href)?.focus();
+  document.addEventListener("htmx:config:request", (event) => {
+    const request = event.detail.ctx.request;
+    if (etag) request.headers["If-None-Match"] = etag;
+    request.redirect = "error";
+    request.cache = "no-store";
+  });
+  document.addEventListener("htmx:before:response", (event) => {
+    const response = event.detail.ctx.response;
+    window.jobq.setClock(response.headers.get("Date"));
+    if (response.status === 304) { failures = 0; return; }
+    // A page that says that the database is away replaces nothing: what is on the screen is still worth reading.
+    if (response.status !== 200) { failures += 1; event.preventDefault(); return; }
+    failures = 0;
+    etag = response.headers.get("ETag");
+  });
+  // The reader may have opened a form while the answer was on its way.
+  document.addEventListener("htmx:before:swap", (event) => {
+    if (paused || inUse()) { etag = null; event.preventDefault(); }
+  });
+  document.addEventListener("htmx:after:swap", () => document.dispatchEvent(new Event("jobq:fresh")));
+  document.addEventListener("htmx:error", () => { failures += 1; now(); });
+
+  function plan() {
+    clearInterval(timer);
+    if (!paused) timer = setInterval(refresh, seconds * 1000);
   }
 
-  setInterval(refresh, seconds * 1000);
   document.addEventListener("visibilitychange", () => { if (!document.hidden) refresh(); });
+  for (const name of ["focusin", "focusout", "selectionchange", "change"]) document.addEventListener(name, () => setTimeout(now));
+  document.addEventListener("toggle", now, true);
+  now();
+  plan();
+  window.jobq.togglePause = () => pause(!paused);
 })();

@@ -1,0 +1,46 @@
+"""One queue: what is in it, who serves it, how long its jobs wait and run."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from psycopg import Connection
+
+from jobq.queries.rest import workers
+from jobq.queries.rollups import latency
+from jobq.queries.rows import fetch
+from jobq.queries.values import COUNT_LIMIT, QueueInfo
+from jobq.queries.values_stats import QueueDetail, QueueTask
+
+# Jobs next in line that are told apart by task.
+_NEXT = 2_000
+
+
+def queue(conn: Connection[Any], schema: str, name: str) -> QueueDetail:
+    """Return what there is to know of queue `name`; `known` is False where nothing was ever seen of it.
+
+    Counts above COUNT_LIMIT mean "more than".
+    """
+    bound = COUNT_LIMIT + 1
+    (found,) = fetch(conn, schema, "queue_info", {"queue": name, "bound": bound})
+    has_row, read_at = found.pop("has_row"), found.pop("read_at")
+    counts = {key: min(found.pop(key), bound) for key in ("ready", "scheduled", "running", "failed")}
+    info = QueueInfo(name=name, **counts, **found)
+    tasks = [QueueTask(**row) for row in fetch(conn, schema, "queue_next", {"queue": name, "bound": _NEXT})]
+    every = [worker for worker in workers(conn, schema) if worker.queues is None or name in worker.queues]
+    named = any(worker.queues is not None for worker in every)
+    waits, runs, finished, failed = latency(conn, schema, name)
+    looked_at = sum(task.number for task in tasks)
+    return QueueDetail(
+        info=info,
+        tasks=tasks,
+        looked_at=looked_at,
+        complete=looked_at < _NEXT,
+        workers=every,
+        waits=waits,
+        runs=runs,
+        finished_last_hour=finished,
+        failed_last_hour=failed,
+        known=bool(has_row or named or finished or any(counts.values())),
+        read_at=read_at,
+    )

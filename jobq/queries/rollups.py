@@ -1,0 +1,94 @@
+"""Charts' numbers, from what the rollup chore has counted (`jobq.worker.rollup`). They cost the same whatever the load."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from datetime import datetime, timedelta
+from typing import Any
+
+from psycopg import Connection
+from psycopg.rows import dict_row
+
+from jobq import histograms
+from jobq.errors import InvalidOption
+from jobq.queries.rows import fetch
+from jobq.queries.values_stats import Percentiles, Series
+
+# How long a span is, by how many hours are asked for: 60, 144 and 168 points.
+_SPANS = {1: 60, 24: 600, 168: 3600}
+_SPARK_POINTS = 30
+_STATES = ("succeeded", "failed", "cancelled", "expired")
+
+
+def series(
+    conn: Connection[Any], schema: str, *, hours: int = 1, queue: str | None = None, task: str | None = None
+) -> Series:
+    """Return what finished in the last `hours` (1, 24 or 168), how long it waited and ran, and the queue's depth.
+
+    Of one queue, of one task, or of all. The newest span is that which has begun last and of which something is counted, so
+    in the longer ones it is not yet over. Raises InvalidOption for other hours, and for both a queue and a task.
+    """
+    if hours not in _SPANS:
+        raise InvalidOption(f"hours={hours!r}: give one of {', '.join(str(known) for known in _SPANS)}")
+    if queue is not None and task is not None:
+        raise InvalidOption(f"queue={queue!r} and task={task!r}: give one of them; nobody counts by both")
+    span = _SPANS[hours]
+    now = _now(conn).timestamp()
+    newest = int(now // span) * span
+    # The running minute is not counted yet; the running ten minutes and hour are, up to now.
+    last = newest - span if span == 60 else newest
+    times = range(last - (hours * 3600 // span - 1) * span, last + 1, span)
+    params = {"span": span, "since": datetime.fromtimestamp(times[0]).astimezone(), "queue": queue or "", "task": task}
+    rows = {row["at"]: row for row in fetch(conn, schema, "series", params)}
+    found = [rows.get(at) for at in times]
+    waits, runs = ([_percentiles(row[name]) if row else _NONE for row in found] for name in ("waits", "runs"))
+    return Series(
+        span=span,
+        at=list(times),
+        **{name: [row[name] if row else None for row in found] for name in (*_STATES, "ready", "oldest_ready")},
+        wait_p50=[each.p50 for each in waits],
+        wait_p95=[each.p95 for each in waits],
+        wait_p99=[each.p99 for each in waits],
+        run_p50=[each.p50 for each in runs],
+        run_p95=[each.p95 for each in runs],
+        run_p99=[each.p99 for each in runs],
+    )
+
+
+def sparklines(conn: Connection[Any], schema: str) -> dict[str, list[int]]:
+    """Return how many jobs of each queue finished in each two minutes of the last hour: 30 numbers, oldest first.
+
+    Queues of which none finished are not there; ``''`` is all queues together.
+    """
+    minute = _now(conn).replace(second=0, microsecond=0)
+    lines: defaultdict[str, list[int]] = defaultdict(lambda: [0] * _SPARK_POINTS)
+    for row in fetch(conn, schema, "sparklines", {"since": minute - timedelta(hours=1)}):
+        if row["number"] and 0 <= row["point"] < _SPARK_POINTS:
+            lines[row["queue"]][row["point"]] = int(row["number"])
+    return dict(lines)
+
+
+def latency(conn: Connection[Any], schema: str, queue: str) -> tuple[Percentiles, Percentiles, int, int]:
+    """Return the last hour's waits, runs, number of finished and number of failed jobs of `queue`."""
+    since = _now(conn) - timedelta(hours=1)
+    rows = fetch(conn, schema, "series", {"span": 60, "since": since, "queue": queue, "task": None})
+    return (
+        _percentiles(histograms.total(row["waits"] for row in rows)),
+        _percentiles(histograms.total(row["runs"] for row in rows)),
+        sum(row[state] for row in rows for state in _STATES),
+        sum(row["failed"] for row in rows),
+    )
+
+
+_NONE = Percentiles(p50=None, p95=None, p99=None)
+
+
+def _percentiles(counts: list[int]) -> Percentiles:
+    p50, p95, p99 = (histograms.percentile(counts, share) for share in (0.5, 0.95, 0.99))
+    return Percentiles(p50=p50, p95=p95, p99=p99)
+
+
+def _now(conn: Connection[Any]) -> datetime:
+    with conn.cursor(row_factory=dict_row) as cursor:
+        now: datetime = cursor.execute("SELECT statement_timestamp() AS now").fetchall()[0]["now"]
+    return now

@@ -1,0 +1,207 @@
+"""Jobs that fit a filter, live and finished as one list, newest first.
+
+Pages go by id. What an index leads to is read through it: a list by state alone, running jobs, a short queue, given ids. Every
+other filter looks at one window of jobs after the other, newest first, and stops at its reach: no search takes longer because
+the tables are larger.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+from psycopg import Connection, sql
+from psycopg.rows import dict_row
+
+from jobq.errors import InvalidOption
+from jobq.filters import LIVE_STATES, JobFilter
+from jobq.queries.rows import MAX_ID, fetch, with_json
+from jobq.queries.values import JobPage, JobRow
+from jobq.sql import composed
+
+REACH = 100_000
+# Jobs looked at by one statement: few at first, as their arguments may be large, and more while that takes this little.
+_FIRST_WINDOW = 2_000
+_LAST_WINDOW = 25_000
+_QUICK = 0.1
+# A search that has taken so many seconds ends with the window, whatever its reach: a part of an answer, and soon.
+_PATIENCE = 0.4
+# Running jobs, or a queue's, are looked at one and all when there are no more of them.
+_FEW = 5_000
+_MAX_LIMIT = 1000
+# Rows of one statement where all are wanted.
+PAGE = 1000
+
+# Each side with a limit of its own: so both are read in the order of ids, and merged no further than needed.
+_SIDE = sql.SQL("(SELECT id FROM {} WHERE {} AND id < %(before)s::bigint ORDER BY id DESC LIMIT %(size)s)")
+_AMONG = sql.SQL("AND id = ANY (%(among)s::bigint[])")
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """Ids from `floor` up to, and without, `before`, where `number` jobs were found to look at (0: not counted)."""
+
+    floor: int
+    before: int
+    number: int
+
+
+def list_jobs(
+    conn: Connection[Any],
+    schema: str,
+    jobs: JobFilter | None = None,
+    *,
+    limit: int = 50,
+    before_id: int | None = None,
+) -> list[JobRow]:
+    """Return up to `limit` (at most 1,000) jobs that fit, with an id below `before_id`, newest first, searching as
+    far as it takes.
+
+    Raises InvalidOption for a limit out of range.
+    """
+    rows: list[JobRow] = []
+    cursor = before_id
+    while True:
+        page = search_jobs(conn, schema, jobs, limit=limit - len(rows), before_id=cursor)
+        rows += page.rows
+        cursor = page.before_id
+        if cursor is None or len(rows) >= limit:
+            return rows
+
+
+def search_jobs(
+    conn: Connection[Any],
+    schema: str,
+    jobs: JobFilter | None = None,
+    *,
+    limit: int = 50,
+    before_id: int | None = None,
+    reach: int = REACH,
+) -> JobPage:
+    """Like :func:`list_jobs`, but look at no more than `reach` jobs, nor much longer than half a second; say where to go on.
+
+    Finished jobs of other states than those asked for do not count, for they are not looked at.
+
+    A larger reach finds what is older, and takes longer. Raises InvalidOption for a limit or a reach out of range.
+    """
+    jobs = jobs or JobFilter()
+    if not 1 <= limit <= _MAX_LIMIT:
+        raise InvalidOption(f"limit={limit!r}: give a number between 1 and {_MAX_LIMIT}")
+    if reach < 1:
+        raise InvalidOption(f"reach={reach!r}: give a number of at least 1")
+    search = Search(conn, schema, jobs)
+    rows: list[JobRow] = []
+    searched, floor = 0, None
+    for window in search.windows(before_id, reach=reach, patience=_PATIENCE):
+        # One more than asked tells whether anything is left.
+        rows += search.rows(window, limit - len(rows) + 1)
+        if len(rows) > limit:
+            last = rows[limit - 1].id
+            return JobPage(rows=rows[:limit], before_id=last, complete=True, searched=searched, floor_id=last)
+        searched, floor = searched + window.number, window.floor or None
+    complete = floor is None or len(rows) >= limit
+    return JobPage(rows=rows, before_id=floor, complete=complete, searched=searched, floor_id=floor)
+
+
+class Search:
+    """One filter's search on one connection; reads no more than asked for. Each statement may be a transaction of its own."""
+
+    def __init__(self, conn: Connection[Any], schema: str, jobs: JobFilter) -> None:
+        self._conn = conn
+        self._schema = schema
+        self._jobs = jobs
+        self._sides = [live for live in (True, False) if jobs.reads(live)]
+        self._among: list[int] | None = None
+        live, live_params = jobs.conditions(True)
+        finished, finished_params = jobs.conditions(False)
+        self._parts = {"live": live, "finished": finished}
+        self._params = live_params | finished_params
+
+    def windows(
+        self, before_id: int | None = None, *, reach: int | None = None, patience: float | None = None
+    ) -> Iterator[Window]:
+        """Yield where to look for jobs that fit, newest first: at no more than `reach` jobs, for about `patience` seconds.
+
+        The last window has the floor 0 when nothing is left below it.
+        """
+        before = MAX_ID if before_id is None else before_id
+        if not self._sides:
+            return
+        self._among = self._few()
+        if self._among is not None or self._by_state:
+            yield Window(0, before, len(self._among or ()))
+            return
+        began = last = time.monotonic()
+        size, left = _FIRST_WINDOW, reach
+        while before > 0:
+            size = size if left is None else min(size, left)
+            window = self._next(before, size)
+            yield window
+            before = window.floor
+            now = time.monotonic()
+            left = None if left is None else left - window.number
+            if left == 0 or (patience is not None and now - began > patience):
+                return
+            size = min(size * 4, _LAST_WINDOW) if now - last < _QUICK else max(size // 2, _FIRST_WINDOW)
+            last = now
+
+    def rows(self, window: Window, limit: int) -> list[JobRow]:
+        """Return the first `limit` jobs in `window` that fit."""
+        among = None
+        if self._jobs.failure is not None:
+            among = list(islice(self._ids(window), limit))
+        found = self._fetch("search_page", window, limit, among)
+        return [JobRow(**with_json(row)) for row in found]
+
+    def page(self, window: Window) -> tuple[list[dict[str, Any]], Window | None]:
+        """Return `id` and `size` (in bytes, as stored, of its payloads) of jobs in `window` that fit, and the rest of it."""
+        found = self._fetch("search_ids", window, PAGE, None)
+        rest = Window(window.floor, found[-1]["id"], 0) if len(found) == PAGE else None
+        return [row for row in found if self._jobs.accepts(row)], rest
+
+    def _ids(self, window: Window | None) -> Iterator[int]:
+        while window is not None:
+            found, window = self.page(window)
+            yield from (row["id"] for row in found)
+
+    def _fetch(self, name: str, window: Window, limit: int, among: list[int] | None) -> list[dict[str, Any]]:
+        params = self._params | {"floor": window.floor, "before": window.before, "limit": limit}
+        among = self._among if among is None else among
+        clause = sql.SQL("") if among is None else _AMONG
+        return self._run(name, params | {"among": among}, among=clause, **self._parts)
+
+    @property
+    def _by_state(self) -> bool:
+        # States of history are tables of their own; those of live jobs are one.
+        live = set(self._jobs.wanted_states) & set(LIVE_STATES)
+        return self._jobs == JobFilter(states=self._jobs.states) and live in (set(), set(LIVE_STATES))
+
+    def _few(self) -> list[int] | None:
+        """Return the ids that an index leads to, when they are few and all that can fit is among them."""
+        states = set(self._jobs.wanted_states)
+        if self._jobs.ids:
+            return list(self._jobs.ids)
+        if states == {"running"}:
+            found = fetch(self._conn, self._schema, "search_running", {"worker": self._jobs.worker, "limit": _FEW + 1})
+        elif states <= {"ready", "scheduled"} and isinstance(self._jobs.queue, str):
+            found = fetch(self._conn, self._schema, "search_lane", {"queue": self._jobs.queue, "limit": _FEW + 1})
+        else:
+            return None
+        return [row["id"] for row in found] if len(found) <= _FEW else None
+
+    def _next(self, before: int, size: int) -> Window:
+        partitions, params = self._jobs.partitions()
+        sides = {
+            True: _SIDE.format(sql.Identifier(self._schema, "job"), sql.SQL("true")),
+            False: _SIDE.format(sql.Identifier(self._schema, "job_history"), partitions),
+        }
+        either = sql.SQL(" UNION ALL ").join(sides[live] for live in self._sides)
+        found = self._run("search_window", params | {"before": before, "size": size}, sides=either)[0]
+        return Window(found["floor"] if found["number"] == size else 0, before, found["number"])
+
+    def _run(self, name: str, params: dict[str, Any], **parts: sql.Composable) -> list[dict[str, Any]]:
+        with self._conn.cursor(row_factory=dict_row) as cursor:
+            return cursor.execute(composed(name, self._schema, **parts), params).fetchall()

@@ -1,0 +1,107 @@
+"""What the page's numbers return: series, groups of failures, one queue. All times are aware and from the database's clock."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from jobq.queries.values import JobRow, QueueInfo, WorkerInfo
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Series:
+    """What a chart draws: parallel lists, oldest first. None: nobody counted then (no worker ran), or nothing was measured.
+
+    `at` is when each span begins, in seconds since 1970; durations are seconds; `ready` is as found at the end of the span, and
+    None throughout for a task. Counts of a busy system (some 4,000 jobs a second) are estimates from a sample.
+    """
+
+    span: int
+    at: list[int]
+    succeeded: list[int | None]
+    failed: list[int | None]
+    cancelled: list[int | None]
+    expired: list[int | None]
+    ready: list[int | None]
+    oldest_ready: list[float | None]
+    wait_p50: list[float | None]
+    wait_p95: list[float | None]
+    wait_p99: list[float | None]
+    run_p50: list[float | None]
+    run_p95: list[float | None]
+    run_p99: list[float | None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Percentiles:
+    """Half, 95 % and 99 % of the durations are at most so many seconds; None where nothing was measured."""
+
+    p50: float | None
+    p95: float | None
+    p99: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FailureGroup:
+    """Dead letters of one task whose errors differ in what changes from job to job only.
+
+    `error` is the text without that, `sample` the newest one's own (300 characters); `trend` counts by hour, 24 of them, the
+    running one last, among the jobs searched.
+    """
+
+    fingerprint: str
+    task: str
+    error: str
+    sample: str
+    count: int
+    first_at: datetime
+    last_at: datetime
+    last_id: int
+    queues: list[str]
+    trend: list[int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failures:
+    """Groups among the newest dead letters, largest first. `complete`: these are all there are."""
+
+    groups: list[FailureGroup]
+    searched: int
+    complete: bool
+    read_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FailureDetail:
+    """One group with its newest jobs, newest first."""
+
+    group: FailureGroup
+    jobs: list[JobRow]
+    searched: int
+    complete: bool
+    read_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueueTask:
+    """Due jobs of one task, among those of the queue that were looked at."""
+
+    task: str
+    number: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueueDetail:
+    """One queue. `tasks` counts among the `looked_at` jobs that are next in line; `waits` and `runs` are of the last hour."""
+
+    info: QueueInfo
+    tasks: list[QueueTask]
+    looked_at: int
+    complete: bool
+    workers: list[WorkerInfo]
+    waits: Percentiles
+    runs: Percentiles
+    finished_last_hour: int
+    failed_last_hour: int
+    known: bool
+    read_at: datetime

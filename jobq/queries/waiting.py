@@ -1,0 +1,147 @@
+"""Why a job is not running, or what it is doing: one sentence, from facts, in the order in which they stand in its way."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from psycopg import Connection
+
+from jobq.queries.rest import workers
+from jobq.queries.rows import fetch
+from jobq.queries.values import COUNT_LIMIT, Attempt, JobDetail, WorkerInfo
+
+# Of an error, in a sentence.
+_ERROR = 120
+
+
+def why_waiting(conn: Connection[Any], schema: str, job: JobDetail) -> str | None:
+    """Return one sentence on what a live job waits for, or does; None for one that has ended.
+
+    It tells of the moment of the call, not of when `job` was read. It may hold text of the job's last error.
+    """
+    match job.state:
+        case "ready":
+            return _ready(conn, schema, job)
+        case "scheduled":
+            return _scheduled(conn, schema, job)
+        case "running":
+            return _running(conn, schema, job)
+        case "parked" | "waiting":
+            return f"It is {job.state}: nothing claims it until it is put back."
+        case _:
+            return None
+
+
+def _ready(conn: Connection[Any], schema: str, job: JobDetail) -> str:
+    (facts,) = _facts(conn, schema, job)
+    if facts["paused_at"] is not None:
+        return _paused(job, facts) + "."
+    alive = [worker for worker in workers(conn, schema) if worker.health != "silent"]
+    if not alive:
+        return "No worker is alive: start one with `jobq worker`."
+    serving = [worker for worker in alive if worker.queues is None or job.queue in worker.queues]
+    if not serving:
+        return f"None of the {_count(len(alive), 'worker')} alive serves queue {job.queue}."
+    knowing = [worker for worker in serving if job.task in worker.tasks]
+    if not knowing:
+        return f"None of the {_count(len(serving), 'worker')} serving queue {job.queue} knows task {job.task}."
+    working = [worker for worker in knowing if worker.state == "running"]
+    if not working:
+        states = " or ".join(sorted({worker.state for worker in knowing}))
+        return f"{_all(knowing, states)}, and no other can run it."
+    slots, taken = sum(worker.slots for worker in working), sum(worker.running for worker in working)
+    ahead = f"{_ahead(facts['ahead'])} ahead of it" if facts["ahead"] else ""
+    if taken >= slots:
+        full = f"All slots of the {_count(len(working), 'worker')} that can run it are taken ({taken} of {slots})"
+        return f"{full}, and {ahead}." if ahead else f"{full}; it is next."
+    if ahead:
+        return f"{ahead[0].upper()}{ahead[1:]}."
+    return "It is being claimed right now."
+
+
+def _scheduled(conn: Connection[Any], schema: str, job: JobDetail) -> str:
+    (facts,) = _facts(conn, schema, job)
+    due = f"It is due in {_span((job.run_at - job.read_at).total_seconds())}"
+    last = job.attempts[-1] if job.attempts else None
+    if last is not None and last.retry_at is not None and last.claims == job.claims:
+        due += f": attempt {last.attempt} of {job.max_attempts} {_end(last)}, and it is tried again then"
+    elif job.claims:
+        due += ": it has run before, and was put off until then"
+    else:
+        due += ": it was enqueued for then"
+    if facts["paused_at"] is not None:
+        pause = _paused(job, facts)
+        due += f"; but {pause[0].lower()}{pause[1:]}"
+    return due + "."
+
+
+def _running(conn: Connection[Any], schema: str, job: JobDetail) -> str:
+    worker = next((worker for worker in workers(conn, schema) if worker.id == job.worker_id), None)
+    if worker is None:
+        return "Its worker is gone: the job is put back within a minute or two."
+    where = f"{worker.host}, process {worker.pid}"
+    if worker.health == "silent":
+        return f"Its worker ({where}) has not been heard of for {_span(worker.heartbeat_seconds)}: the job is being put back."
+    said = f"It runs on {where}"
+    if job.started_at is not None:
+        spent = (job.read_at - job.started_at).total_seconds()
+        said = f"It has been running for {_span(spent)} on {where}"
+        if job.timeout is not None:
+            left = job.timeout - spent
+            said += f", and has {_span(left)} left" if left > 0 else f", and its time was over {_span(-left)} ago"
+    if job.cancel_requested_at is not None:
+        ago = _span((job.read_at - job.cancel_requested_at).total_seconds())
+        said += f"; it was asked to stop {ago} ago"
+    return said + "."
+
+
+def _facts(conn: Connection[Any], schema: str, job: JobDetail) -> list[dict[str, Any]]:
+    params = {
+        "queue": job.queue, "priority": job.priority, "run_at": job.run_at, "id": job.id,
+        "bound": COUNT_LIMIT + 1 if job.state == "ready" else 0,
+    }  # fmt: skip
+    return fetch(conn, schema, "jobs_ahead", params)
+
+
+def _paused(job: JobDetail, facts: dict[str, Any]) -> str:
+    since: datetime = facts["paused_at"]
+    said = f"Queue {job.queue} has been paused for {_span((job.read_at - since).total_seconds())}"
+    if facts["paused_by"]:
+        said += f" by {facts['paused_by']}"
+    return said + (f" ({_brief(facts['pause_reason'])})" if facts["pause_reason"] else "")
+
+
+def _end(attempt: Attempt) -> str:
+    what = {"timeout": "ran out of time", "crashed": "ended with its process"}.get(attempt.outcome, "failed")
+    text = ": ".join(part for part in (attempt.error_type, _brief(attempt.message or "")) if part)
+    return f"{what} with {text}" if text and what == "failed" else what
+
+
+def _brief(text: str) -> str:
+    line = text.strip().partition("\n")[0]
+    return line if len(line) <= _ERROR else line[: _ERROR - 1] + "…"
+
+
+def _all(some: list[WorkerInfo], states: str) -> str:
+    if len(some) == 1:
+        return f"The only worker that serves it is {states} and claims nothing"
+    return f"All {len(some)} workers that serve it are {states} and claim nothing"
+
+
+def _ahead(number: int) -> str:
+    if number > COUNT_LIMIT:
+        return f"more than {COUNT_LIMIT:,} jobs are"
+    return "1 job is" if number == 1 else f"{number:,} jobs are"
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+
+
+def _span(seconds: float) -> str:
+    seconds = max(seconds, 0)
+    for size, unit in ((86_400, "d"), (3_600, "h"), (60, "min")):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds:.0f} s"

@@ -1,0 +1,11 @@
+-- Remembers how many pages the partitions had, and forgets what no later rollup asks for: all but the newest of those that
+-- are older than ten minutes, and everything of the days before.
+WITH kept AS (
+    INSERT INTO {schema}.rollup_mark (part, at, pages)
+    SELECT * FROM unnest(%(parts)s::text[], %(ats)s::timestamptz[], %(pages)s::bigint[])
+    ON CONFLICT DO NOTHING
+)
+DELETE FROM {schema}.rollup_mark AS mark
+WHERE mark.at < now() - interval '27 hours'
+   OR EXISTS (SELECT FROM {schema}.rollup_mark AS newer
+              WHERE newer.part = mark.part AND newer.at > mark.at AND newer.at < now() - interval '10 minutes')

@@ -1,0 +1,231 @@
+"""The chore behind the page's charts: what finished in each minute, counted from the end of history.
+
+History grows at its end and has no index on `finished_at`, which every acknowledgement would pay for. So each run remembers how
+many pages every partition had (`rollup_mark`): what finished since stands behind them. Each run counts the last minutes
+once more and replaces what it said of them, since a job shows when its transaction commits, a while after `finished_at`.
+
+What is counted: a row of history that is there when its minute is counted for the last time, some SETTLE later. A job redriven
+after that stays counted, and counts again when it ends again. Of a job with retries, the last attempt's wait and run.
+
+What is not: a row whose transaction commits more than SETTLE after its `finished_at`; what ended more than CATCH_UP before
+a run that is the first after an outage of all workers; and in a partition of more than SLACK_PAGES pages from which rows were
+deleted (by redrives) and vacuumed, a row that fills the space they left. Above PAGES pages a run, the counts are estimates
+from a sample of them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from psycopg import AsyncConnection, sql
+
+from jobq.histograms import BOUNDS, BUCKETS
+from jobq.sql import composed
+from jobq.worker.database import fetch
+
+MINUTE = timedelta(minutes=1)
+# Minutes are counted anew for this long after they have ended.
+SETTLE = timedelta(minutes=3)
+# Of the time without a run so much is made up for: as long as minutes are kept.
+CATCH_UP = timedelta(hours=26)
+# The server adds up to 512 pages to a table at once, and fills them when it comes to it.
+SLACK_PAGES = 600
+# Most pages read in one run: some 700,000 small rows. Of more, a sample of so many is read, in up to so many stretches
+# of each partition. Measured: 0.55 s of the server's time for a million rows read, so at most some 0.5 s a minute; a million
+# that finish in a minute are read in three runs when all are read.
+PAGES = 16_000
+STRETCHES = 200
+# Queues and tasks of one minute that get a row of their own.
+NAMES = 1_000
+# Entries counted of each lane; deeper queues are estimated by the planner, at most so many of them.
+DEPTH_BOUND = 2_000
+ESTIMATES = 50
+# The server ends each statement of the chore after this: it must not hold dead rows for long.
+STATEMENT_MS = 10_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stretch:
+    """Pages `first` to before `end` (None: to the end) of one state's rows of one day; a row of them stands for `weight`."""
+
+    state: str
+    since: datetime
+    until: datetime
+    first: int
+    end: int | None
+    weight: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """One partition for one day of the time to be counted: `pages` now, and `before` the time began."""
+
+    name: str
+    state: str
+    day: datetime
+    pages: int
+    before: int
+
+    @property
+    def first(self) -> int:
+        """The first page to read."""
+        return max(min(self.before, self.pages) - SLACK_PAGES, 0)
+
+
+async def rollup(connection: AsyncConnection[Any], schema: str) -> str:
+    """Count the minutes that have ended since the last time, and the last ones before once more. Returns a report."""
+    await connection.execute("SELECT set_config('statement_timeout', %s, true)", (f"{STATEMENT_MS}ms",))
+    ((last, until),) = await fetch(connection, schema, "rollup_begin")
+    since = until - CATCH_UP if last is None else max(min(last, until) - SETTLE, until - CATCH_UP)
+    rows = await fetch(connection, schema, "rollup_parts", schema=schema, since=since, until=until)
+    parts = [
+        Part(name=name, state=state, day=day, pages=pages, before=before) for name, state, day, pages, before, _ in rows
+    ]
+    stretches = plan(parts, since, until)
+    cursor = await connection.execute(_write(schema, stretches, since, until), prepare=False)
+    (row,) = await cursor.fetchall()
+    await _depths(connection, schema, until - MINUTE)
+    for spans in ((600, 60), (3600, 600)):
+        for of in ("queue", "task"):
+            await connection.execute(_fold(schema, of, spans, since, until - MINUTE), prepare=False)
+    await fetch(
+        connection, schema, "rollup_marks",
+        parts=[row[0] for row in rows], ats=[row[5] for row in rows], pages=[row[3] for row in rows],
+    )  # fmt: skip
+    await fetch(connection, schema, "rollup_prune")
+    minutes = round((until - since) / MINUTE)
+    if any(stretch.weight > 1 for stretch in stretches):
+        return f"about {row[0]} jobs in {minutes} minutes, from a sample"
+    return f"{row[0]} jobs in {minutes} minutes"
+
+
+def plan(parts: list[Part], since: datetime, until: datetime) -> list[Stretch]:
+    """Return which pages to read: all that may hold the time, or an even sample of PAGES of them."""
+    sizes = [part.pages - part.first for part in parts]
+    small = [size <= 2 * SLACK_PAGES for size in sizes]
+    whole = sum(sizes) <= PAGES
+    large_pages = sum(size for size, is_small in zip(sizes, small, strict=True) if not is_small)
+    stretches: list[Stretch] = []
+    for part, size, is_small in zip(parts, sizes, small, strict=True):
+        day = part.day.astimezone(UTC)
+        lower, upper = max(day, since), min(day + timedelta(days=1), until)
+        if not size or lower >= upper:
+            continue
+        if whole or is_small:
+            stretches.append(
+                Stretch(state=part.state, since=lower, until=upper, first=part.first, end=None, weight=1.0)
+            )
+            continue
+        wanted = max(PAGES * size // large_pages, 1)
+        number = min(STRETCHES, wanted)
+        length = wanted // number
+        for n in range(number):
+            first = part.first + (2 * n + 1) * size // (2 * number) - length // 2
+            stretches.append(
+                Stretch(
+                    state=part.state, since=lower, until=upper, first=first, end=first + length,
+                    weight=size / (number * length),
+                )
+            )  # fmt: skip
+    return stretches
+
+
+def _write(schema: str, stretches: list[Stretch], since: datetime, until: datetime) -> sql.Composed:
+    rows: list[sql.Composable] = [
+        sql.SQL(
+            "SELECT state, {}::double precision AS weight, queue, task, run_at, started_at, finished_at FROM {}"
+            " WHERE state = {} AND finished_at >= {} AND finished_at < {} AND ctid >= {}::tid"
+        ).format(
+            sql.Literal(stretch.weight),
+            sql.Identifier(schema, "job_history"),
+            sql.Literal(stretch.state),
+            _time(stretch.since),
+            _time(stretch.until),
+            sql.Literal(f"({stretch.first},0)"),
+        )
+        + (
+            sql.SQL("")
+            if stretch.end is None
+            else sql.SQL(" AND ctid < {}::tid").format(sql.Literal(f"({stretch.end},0)"))
+        )
+        for stretch in stretches
+    ]
+    nothing = sql.SQL(
+        "SELECT ''::text AS state, 1::double precision AS weight, ''::text AS queue, ''::text AS task,"
+        " now() AS run_at, now() AS started_at, now() AS finished_at WHERE false"
+    )
+    counts = sql.SQL("coalesce(sum(n) FILTER (WHERE {} = {}), 0)::integer")
+    columns = {
+        f"{name}s": sql.SQL(", ").join(counts.format(sql.Identifier(name), sql.Literal(n)) for n in range(BUCKETS))
+        for name in ("wait", "run")
+    }
+    bounds = ",".join(repr(bound) for bound in BOUNDS)
+    return composed(
+        "rollup_write",
+        schema,
+        rows=sql.SQL(" UNION ALL ").join(rows or [nothing]),
+        bounds=sql.SQL("{}::double precision[]").format(sql.Literal(f"{{{bounds}}}")),
+        queue_table=sql.Identifier(schema, "rollup_queue"),
+        task_table=sql.Identifier(schema, "rollup_task"),
+        since=_time(since),
+        until=_time(until),
+        names=sql.Literal(NAMES),
+        **columns,
+    )
+
+
+def _fold(schema: str, of: str, spans: tuple[int, int], since: datetime, until: datetime) -> sql.Composed:
+    span, shorter = spans
+    newest = ", (array_agg({0} ORDER BY at DESC) FILTER (WHERE ready IS NOT NULL))[1]"
+    depth = ("ready", "oldest_ready_seconds") if of == "queue" else ()
+    add = sql.SQL("coalesce(sum({}[{}]), 0)::integer")
+    return composed(
+        "rollup_fold",
+        schema,
+        table=sql.Identifier(schema, f"rollup_{of}"),
+        of=sql.Identifier(of),
+        span=sql.Literal(span),
+        shorter=sql.Literal(shorter),
+        width=sql.SQL("{}::interval").format(sql.Literal(f"{span} seconds")),
+        since=_time(since),
+        until=_time(until),
+        depth=sql.SQL("".join(f", {name}" for name in depth)),
+        depth_values=sql.SQL("").join(sql.SQL(newest).format(sql.Identifier(name)) for name in depth),
+        depth_update=sql.SQL("".join(f", {name} = excluded.{name}" for name in depth)),
+        **{
+            name: sql.SQL(", ").join(add.format(sql.Identifier(name), sql.Literal(n + 1)) for n in range(BUCKETS))
+            for name in ("waits", "runs")
+        },
+    )
+
+
+async def _depths(connection: AsyncConnection[Any], schema: str, at: datetime) -> None:
+    found = await fetch(connection, schema, "rollup_depth", bound=DEPTH_BOUND)
+    deep = sorted((row for row in found if row[2]), key=lambda row: -row[1])[:ESTIMATES]
+    ready = {queue: int(number) for queue, number, _, _ in found}
+    for queue, number, _, _ in deep:
+        ready[queue] = max(int(number), await _estimate(connection, schema, queue))
+    oldest: dict[str, float | None] = {queue: max(seconds, 0.0) for queue, _, _, seconds in found}
+    most = sorted(ready, key=lambda queue: -ready[queue])[:NAMES]
+    queues = ["", *most]
+    ages = [age for age in oldest.values() if age is not None]
+    await fetch(
+        connection, schema, "rollup_depths", at=at, queues=queues,
+        ready=[min(sum(ready.values()), 2**31 - 1), *(min(ready[queue], 2**31 - 1) for queue in most)],
+        oldest=[max(ages, default=None), *(oldest[queue] for queue in most)],
+    )  # fmt: skip
+
+
+async def _estimate(connection: AsyncConnection[Any], schema: str, queue: str) -> int:
+    """Return how many jobs of `queue` the planner takes to be due: by the statistics of the last ANALYZE."""
+    query = sql.SQL(
+        "EXPLAIN (FORMAT JSON) SELECT FROM {} WHERE state = 'ready' AND queue = {} AND run_at <= now()"
+    ).format(sql.Identifier(schema, "job"), sql.Literal(queue))
+    ((plan,),) = await (await connection.execute(query, prepare=False)).fetchall()
+    return int(plan[0]["Plan"]["Plan Rows"])
+
+
+def _time(at: datetime) -> sql.Composed:
+    return sql.SQL("{}::timestamptz").format(sql.Literal(at.isoformat()))

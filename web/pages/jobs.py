@@ -1,0 +1,133 @@
+"""Jobs: the list, one of them, and what is read from them as files."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from typing import Any
+
+from flask import Response, abort
+
+from jobq import queries
+from jobq.failures import fingerprint
+from jobq.filters import STATES, JobFilter
+from jobq.web import diffs, show, timeline
+from jobq.web.context import current_page, filters, job_filter, number
+from jobq.web.routes import Route
+
+_PAGE = 50
+TICKED_ACTIONS = (("retry", "Retry"), ("cancel", "Cancel"))
+BULK_ACTIONS = (
+    ("retry", "Retry"), ("cancel", "Cancel"), ("snooze", "Snooze"), ("move", "Move"), ("delete", "Delete for good"),
+)  # fmt: skip
+_PARTS = {"args": "Arguments", "result": "Result", "headers": "Headers"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tab:
+    """A state to narrow the list to, and the filter that does it."""
+
+    state: str | None
+    q: str
+    here: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Payload:
+    """JSON as it is shown. `cut`: not the whole; `size` is the whole's."""
+
+    text: str
+    cut: bool
+    size: str
+
+
+def jobs() -> str:
+    """Jobs that fit a filter, newest first."""
+    page = current_page()
+    selected = job_filter(filters())
+    before = number("before", None)
+    with page.database.read() as reader:
+        found = reader(queries.search_jobs, selected, limit=_PAGE, before_id=before, name="jobs")
+        now = reader.now()
+    q = str(selected)
+    if found is None:
+        return page.render("partial.html", title="Jobs", now=now)
+    return page.render(
+        "jobs.html",
+        found=found,
+        q=q,
+        before=before,
+        now=now,
+        tabs=_tabs(selected),
+        may_change=any(page.may(name) for name, _ in TICKED_ACTIONS),
+        ticked_actions=TICKED_ACTIONS,
+        bulk_actions=BULK_ACTIONS,
+    )
+
+
+def job(id: int) -> str:
+    """One job: what it is, what became of it, and its attempts."""
+    page = current_page()
+    with page.database.read() as reader:
+        found = reader(queries.get_job, id, name="job")
+        now = reader.now()
+    if found is None:
+        return page.render("partial.html", title=f"Job {id}", now=now)
+    payloads = [
+        (name, title, _payload(page.redact(value, name)))
+        for name, title in _PARTS.items()
+        if (value := getattr(found, name)) is not None and not (name == "headers" and not value)
+    ]
+    return page.render(
+        "job.html",
+        job=found,
+        now=now,
+        why=None,
+        life=timeline.life(found),
+        diffs=diffs.diffs(found.attempts),
+        failure=fingerprint(found.task, found.error) if found.state == "failed" and found.error else None,
+        payloads=payloads,
+        same_task=str(JobFilter(task=found.task)),
+    )
+
+
+def job_part(id: int, part: str) -> Response:
+    """The whole of a job's arguments, result or headers, as a file."""
+    page = current_page()
+    if part not in _PARTS:
+        abort(404)
+    with page.database.read() as reader:
+        found = reader.need(queries.get_job, id)
+    text = json.dumps(page.redact(getattr(found, part), part), ensure_ascii=False, indent=2)
+    # A lone surrogate, which JSON may hold and UTF-8 not, is written as JSON escapes it.
+    data = text.encode("utf-8", "surrogatepass" if text.isascii() else "backslashreplace")
+    return Response(
+        data + b"\n",
+        mimetype="application/json",
+        headers={"Content-Disposition": f'attachment; filename="job-{id}-{part}.json"'},
+    )
+
+
+def _tabs(selected: JobFilter) -> list[Tab]:
+    states = (None, *STATES)
+    return [
+        Tab(
+            state=state,
+            q=str(replace(selected, states=() if state is None else (state,))),
+            here=selected.states == (() if state is None else (state,)),
+        )
+        for state in states
+    ]
+
+
+def _payload(value: Any) -> Payload:
+    text = show.pretty(value)
+    whole = json.dumps(value, ensure_ascii=False)
+    return Payload(text=text, cut="more characters)" in text, size=show.size(len(whole.encode("utf-8", "replace"))))
+
+
+ROUTES = [
+    Route("/jobs", "GET", jobs, needs="view"),
+    Route("/jobs/<int:id>", "GET", job, needs="view"),
+    Route("/jobs/<int:id>/<any(args, result, headers):part>.json", "GET", job_part, needs="view"),
+]
