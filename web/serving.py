@@ -17,8 +17,8 @@ from waitress.utilities import RequestEntityTooLarge  # type: ignore[import-unty
 from werkzeug.test import run_wsgi_app
 
 from jobq.errors import ConfigurationError
-from jobq.web.mount import MAX_FORM_BYTES
 from jobq.web.executor import Executor
+from jobq.web.mount import MAX_FORM_BYTES
 from jobq.web.options import Options
 
 
