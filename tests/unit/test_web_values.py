@@ -195,7 +195,7 @@ def test_a_life_is_to_scale() -> None:
     width = {piece.span.kind: piece.width for piece in life.pieces}
     assert width["error"] == pytest.approx(width["succeeded"], abs=0.05)
     assert width["error"] == pytest.approx(100 / 6, abs=0.05)
-    assert [tick.label for tick in life.ticks][0] == "0"
+    assert life.ticks[0].label == "0"
     assert life.ticks[-1].label == "+60 min"
 
 
