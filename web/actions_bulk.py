@@ -14,6 +14,7 @@ from jobq.errors import OperationRefused
 from jobq.filters import MAX_LENGTH, JobFilter
 from jobq.pagetables import OPERATION_ACTIONS
 from jobq.web import fields
+from jobq.web.actions import back
 from jobq.web.context import current_page
 from jobq.web.routes import Route
 
@@ -34,7 +35,7 @@ def operation_draft() -> Response:
         made = operations.draft(
             conn, page.settings.schema, action=action, filter=jobs, options=options, actor=page.actor()
         )
-    return redirect(_page_of(made.id), 303)
+    return redirect(url_for(".operation", id=made.id), 303)
 
 
 def operation_start(id: int) -> Response:
@@ -67,14 +68,10 @@ def _turn(id: int, change: Callable[..., operations.Operation], said: str, **val
             changed = change(conn, page.settings.schema, id, actor=page.actor(), **values)
     except OperationRefused as refused:
         # As after a reload: what was asked for is done already, or was ended by somebody else.
-        return redirect(f"{_page_of(id)}?note={page.forms.note(f'Nothing changed: {refused}.')}", 303)
+        return back("operation", f"Nothing changed: {refused}.", id=id)
     if changed.state == "running":
         page.executor.wake()
-    return redirect(f"{_page_of(id)}?note={page.forms.note(said)}", 303)
-
-
-def _page_of(id: int) -> str:
-    return url_for(".operation_start", id=id).removesuffix("/start")
+    return back("operation", said, id=id)
 
 
 ROUTES = [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from threading import BoundedSemaphore, Lock
@@ -73,7 +74,7 @@ class Reader:
 
 
 class Database:
-    """A small pool, opened at the first request, so that a server may fork before it."""
+    """A small pool, opened at the first request of each process: a server may fork before it, or after."""
 
     def __init__(self, settings: Settings, *, read_only: bool = False, query_timeout: float | None = None) -> None:
         self.schema = settings.schema
@@ -83,6 +84,9 @@ class Database:
         self._lock = Lock()
         self._streams = BoundedSemaphore(2)
         self._pool: ConnectionPool[Connection[Any]] | None = None
+        self._process = os.getpid()
+        # Kept from being collected, which would end the parent's sessions.
+        self._inherited: ConnectionPool[Connection[Any]] | None = None
 
     @contextmanager
     def read(self) -> Iterator[Reader]:
@@ -128,6 +132,9 @@ class Database:
 
     def _open(self) -> ConnectionPool[Connection[Any]]:
         with self._lock:
+            if self._process != os.getpid():
+                # The connections are the parent's, who goes on using them; its threads have not come along.
+                self._inherited, self._pool, self._process = self._pool, None, os.getpid()
             if self._pool is None:
                 self._pool = ConnectionPool(
                     self._url,

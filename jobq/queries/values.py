@@ -127,7 +127,7 @@ class WorkerInfo:
     """One dispatcher, as its last heartbeat left it. `queues` is None when it serves every queue.
 
     `asked` is what an operator wants of it (``quiet``, ``stop``; None: that it works), `state` what it does: it hears of the
-    one, and shows the other, within a heartbeat. `rss` is the resident memory of it and its runners in bytes, None when unknown.
+    one, and shows the other, within a heartbeat. `rss` is its memory and its runners', in bytes; None: unknown.
     """
 
     id: UUID

@@ -1,4 +1,4 @@
-"""What a process uses of the machine's memory, as the kernel counts it. One read of a small file: cheap enough for each beat."""
+"""What a process uses of the machine's memory, as the kernel counts it: one read of a small file."""
 
 from __future__ import annotations
 

@@ -15,8 +15,8 @@ from jobq import operations, queries
 from jobq.config import Settings
 from jobq.filters import JobFilter
 from jobq.web import blueprint
-from jobq.web.app import close
 from jobq.web.executor import Executor
+from jobq.web.serving import close
 from tests.support.rows import add_attempt, add_finished, add_job, add_worker
 from tests.support.waiting import wait_until
 from tests.support.web import Conn, audit, token
@@ -39,7 +39,7 @@ class Forms:
         )
         return found[1].strip() if found else ""
 
-    def refused(self, path: str, code: int = 400, **form: Any) -> str:
+    def refused(self, path: str, code: Any = 400, **form: Any) -> str:
         response = self.client.post(path, data={"csrf": self.csrf, **form})
         assert response.status_code == code, response.text
         return response.text
@@ -190,7 +190,7 @@ def test_pause_resume_and_cancel(forms: Forms, db: Conn) -> None:
 
 
 def test_unusable_drafts(forms: Forms, db: Conn) -> None:
-    for form, message in (
+    drafts: list[tuple[dict[str, Any], str]] = [
         ({"action": "drop", "q": "state:failed"}, "action=&#39;drop&#39;: give one of retry"),
         ({"action": "retry", "q": ""}, "it would be every job there is"),
         ({"action": "retry", "q": "colour:blue"}, "colour"),
@@ -198,7 +198,8 @@ def test_unusable_drafts(forms: Forms, db: Conn) -> None:
         ({"action": "retry", "q": "state:succeeded"}, "state:succeeded: retry is for"),
         ({"action": "delete", "q": "task:a"}, "which states are to be deleted"),
         ({"action": "snooze", "q": "task:a"}, "give seconds or until"),
-    ):
+    ]
+    for form, message in drafts:
         assert message.lower() in forms.refused("/operations/draft", **form).lower()
     assert queries.operations(db, "jobq") == []
     forms.send("/operations/draft", action="snooze", q="task:mail.send", until="2199-01-01T00:00")

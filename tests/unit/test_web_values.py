@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 
 from jobq.queries import Attempt, JobDetail
 from jobq.web import charts, diffs, show, timeline
-from jobq.web.redaction import Redactor
+from jobq.web.redaction import Redactor, by_role
 
 NOW = datetime(2026, 11, 25, 12, 0, tzinfo=UTC)
 
@@ -57,6 +58,55 @@ def test_hidden_fields() -> None:
     for _ in range(500):
         deep = [deep]
     assert "nested too deeply" in show.pretty(redact(deep))
+
+
+@pytest.mark.parametrize(
+    ("field", "hidden"),
+    [("args.card.number", True), ("ARGS.Card.Number", True), ("args.cards.number", False), ("*.number", True),
+     ("args.*.number", True), ("*.card.*", True), ("args.card", True), ("result.card.number", False),
+     ("card.number", False), ("args.number", False), ("args.card.number.x", False), ("args", False)],
+)  # fmt: skip
+def test_fields_hidden_by_path(field: str, hidden: bool) -> None:
+    redact = Redactor([field])
+    value = {"card": {"number": "4242"}, "plain": 1}
+    assert ("4242" not in str(redact(value, "args"))) is hidden
+    assert redact(value, "args")["plain"] == 1
+    assert redact.hides("args.card.number") is hidden
+    assert "4242" not in str(redact([{"deep": [value]}], "args")) or not field.startswith("*.n")
+    # Items of a list are no level, and a name with a dot is two.
+    assert ("4242" not in str(redact({"card": [{"number": "4242"}]}, "args"))) is hidden
+    assert ("4242" not in str(redact({"card.number": "4242"}, "args"))) is hidden
+    # From which column is not said: then whatever could be meant is hidden.
+    if hidden:
+        assert "4242" not in str(redact(value))
+
+
+def test_what_is_hidden_cannot_be_searched_for_either() -> None:
+    redact = Redactor(["password", "args.card.number", "args.who"])
+    for path in (
+        "args.password",
+        "args.db_password.x",
+        "args.card.number",
+        "args.card.number.0",
+        "args.who",
+        "args.who.name",
+    ):
+        assert redact.hides(path), path
+    for path in ("args.card", "args.order", "args.card.name"):
+        assert not redact.hides(path), path
+
+
+def test_hidden_fields_by_role() -> None:
+    found = by_role(["secret", "args.iban"], {"viewer": ["salary"], "operator": ["args.deep.*"]}, "admin")
+    value = {"secret": 1, "iban": 2, "salary": 3, "deep": {"er": 4}, "plain": 5}
+
+    def seen(role: str | None) -> set[str]:
+        return set(re.findall(r"\d", str(found[role](value, "args"))))
+
+    assert (seen("viewer"), seen("operator"), seen("admin")) == ({"4", "5"}, {"3", "5"}, {"1", "2", "3", "4", "5"})
+    # Who is not known sees least.
+    assert seen(None) == {"5"}
+    assert by_role(["secret"], {}, None)["admin"]({"secret": 1})["secret"] == "(hidden)"
 
 
 def test_bars_show_one_failure_among_thousands() -> None:
