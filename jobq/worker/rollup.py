@@ -42,7 +42,7 @@ STRETCHES = 200
 # Queues and tasks of one minute that get a row of their own.
 NAMES = 1_000
 # Entries counted of each lane; deeper queues are estimated by the planner, at most so many of them.
-DEPTH_BOUND = 2_000
+DEPTH_BOUND = 500
 ESTIMATES = 50
 # The server ends each statement of the chore after this: it must not hold dead rows for long.
 STATEMENT_MS = 10_000

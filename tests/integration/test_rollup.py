@@ -6,6 +6,7 @@ import asyncio
 import random
 from datetime import datetime, timedelta
 from typing import Any
+from uuid import uuid4
 
 import psycopg
 import pytest
@@ -14,7 +15,9 @@ from psycopg.rows import dict_row
 from jobq.config import Settings
 from jobq.histograms import BOUNDS, BUCKETS
 from jobq.worker import rollup
+from jobq.worker.chores import Chores
 from jobq.worker.database import CHORES, Database
+from jobq.worker.options import WorkerOptions
 from jobq.worker.rollup import Part, plan
 from tests.support.rows import add_finished, add_job
 
@@ -228,6 +231,24 @@ def test_one_that_breaks_off_leaves_nothing(db: Conn, database_url: str) -> None
     assert check(db) > 2_000
 
 
+def test_two_workers_at_the_same_time(db: Conn, database_url: str) -> None:
+    """One of them does it; the row of the chore is locked meanwhile, and not due afterwards."""
+    fill(db, 2_000, ago=900)
+    settings = Settings(database_url=database_url)
+
+    async def worker() -> int:
+        chores = Chores(WorkerOptions(settings=settings, app="tests.support.apps:q"))
+        async with await Database(settings).connect("chores", CHORES) as connection:
+            await chores.register(connection)
+            return await chores.run_due(connection, uuid4())
+
+    async def both() -> list[int]:
+        return await asyncio.gather(worker(), worker())
+
+    assert sum(asyncio.run(both())) == db.execute("SELECT count(*) FROM jobq.chore").fetchall()[0][0]
+    assert check(db) > 1_500
+
+
 def test_histograms_and_depth(db: Conn, database_url: str) -> None:
     for seconds in (0.0005, 0.003, 0.003, 1.5, 100_000):
         db.execute(
@@ -335,11 +356,6 @@ def test_marks_stay_few(db: Conn, database_url: str) -> None:
 
 def test_it_is_due_just_after_a_minute(db: Conn, database_url: str) -> None:
     """`Chores.run_due` with every chore: one that is aligned to the clock, and those that are not."""
-    from uuid import uuid4
-
-    from jobq.worker.chores import Chores
-    from jobq.worker.options import WorkerOptions
-
     settings = Settings(database_url=database_url)
     chores = Chores(WorkerOptions(settings=settings, app="tests.support.apps:q"))
 
