@@ -242,7 +242,7 @@ def test_two_workers_at_the_same_time(db: Conn, database_url: str) -> None:
             await chores.register(connection)
             return await chores.run_due(connection, uuid4())
 
-    async def both() -> list[int]:
+    async def both() -> tuple[int, int]:
         return await asyncio.gather(worker(), worker())
 
     assert sum(asyncio.run(both())) == db.execute("SELECT count(*) FROM jobq.chore").fetchall()[0][0]
