@@ -219,7 +219,8 @@ class Overview:
     """The state of the whole at one moment. Counts above COUNT_LIMIT mean "more than".
 
     `aside_complete` is False when parked and waiting were counted among the newest COUNT_LIMIT live jobs
-    only.
+    only. `estimates` has the planner's number for each state whose count is more than COUNT_LIMIT: never exact, and as old as
+    the last ANALYZE.
     """
 
     counts: dict[str, int]
@@ -231,6 +232,7 @@ class Overview:
     failures: list[JobRow]
     revision: str | None
     read_at: datetime
+    estimates: dict[str, int] = field(default_factory=dict)
 
     @property
     def workers_alive(self) -> int:
@@ -250,3 +252,4 @@ class Stats:
     finished_last_hour: int
     failed_last_hour: int
     finished_since: datetime | None
+    estimates: dict[str, int] = field(default_factory=dict)
