@@ -124,7 +124,11 @@ class JobDetail:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerInfo:
-    """One dispatcher, as its last heartbeat left it. `queues` is None when it serves every queue."""
+    """One dispatcher, as its last heartbeat left it. `queues` is None when it serves every queue.
+
+    `asked` is what an operator wants of it (``quiet``, ``stop``; None: that it works), `state` what it does: it hears of the
+    one, and shows the other, within a heartbeat. `rss` is its memory and its runners', in bytes; None: unknown.
+    """
 
     id: UUID
     host: str
@@ -136,6 +140,8 @@ class WorkerInfo:
     tasks: list[str]
     slots: int
     running: int
+    asked: str | None
+    rss: int | None
     started_at: datetime
     heartbeat_at: datetime
     heartbeat_seconds: float
