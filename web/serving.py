@@ -17,6 +17,7 @@ from waitress.utilities import RequestEntityTooLarge  # type: ignore[import-unty
 from werkzeug.test import run_wsgi_app
 
 from jobq.errors import ConfigurationError
+from jobq.web.executor import Executor
 from jobq.web.mount import MAX_FORM_BYTES
 from jobq.web.options import Options
 
@@ -52,6 +53,10 @@ def serve(app: Flask, host: str = "127.0.0.1", port: int = 8080, *, ready: Calla
     logging.getLogger("waitress.queue").setLevel(logging.ERROR)
     if ready is not None:
         ready(f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}/")
+    for part in app.extensions.get("jobq.web", []):
+        if isinstance(part, Executor):
+            # What an earlier process has left unfinished.
+            part.wake()
     try:
         server.run()
     finally:
@@ -60,10 +65,10 @@ def serve(app: Flask, host: str = "127.0.0.1", port: int = 8080, *, ready: Calla
 
 
 def close(app: Flask) -> None:
-    """Close the database connections of the pages mounted in `app`."""
-    databases: list[Any] = app.extensions.get("jobq.web", [])
-    for database in databases:
-        database.close()
+    """Close the database connections of the pages mounted in `app`, and end their bulk operations after the batch under way."""
+    parts: list[Any] = app.extensions.get("jobq.web", [])
+    for part in parts:
+        part.close()
 
 
 class _TooLarge(RequestEntityTooLarge):  # type: ignore[misc]
