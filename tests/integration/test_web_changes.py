@@ -11,7 +11,7 @@ from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
 from tests.support.rows import add_finished, add_job
-from tests.support.web import Conn, audit, token
+from tests.support.web import Conn, audit, token, words
 
 
 def test_retry_and_cancel_one(client: FlaskClient, db: Conn) -> None:
@@ -57,7 +57,7 @@ def test_pause_and_resume(client: FlaskClient, db: Conn) -> None:
     form = {"csrf": token(client, "/queues"), "queue": "mail", "reason": "smtp down"}
     text = client.get(client.post("/queues/pause", data=form).location).text
     assert "Queue mail is paused." in text
-    assert "smtp down" in text
+    assert "by web: smtp down" in words(text)
     assert "was paused already" in client.get(client.post("/queues/pause", data=form).location).text
     assert "Queue mail goes on." in client.get(client.post("/queues/resume", data=form).location).text
     assert client.post("/queues/pause", data=form | {"queue": "nosuch"}).status_code == 404

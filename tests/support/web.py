@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
+from html import unescape
 from typing import Any
 
 import psycopg
 from flask.testing import FlaskClient
 
 Conn = psycopg.Connection[Any]
-PAGES = ("/", "/queues", "/jobs", "/workers", "/audit")
+PAGES = ("/", "/queues", "/jobs", "/failures", "/workers", "/operations", "/audit", "/system")
 
 
 def token(client: FlaskClient, at: str = "/jobs") -> str:
@@ -17,6 +18,11 @@ def token(client: FlaskClient, at: str = "/jobs") -> str:
     found = re.search(r'name="csrf" value="([^"]+)"', client.get(at).text)
     assert found is not None
     return found[1]
+
+
+def words(html: str) -> str:
+    """What a page says, without its markup, in single spaces."""
+    return re.sub(r"\s+", " ", unescape(re.sub(r"<[^>]+>", "", html)))
 
 
 def audit(db: Conn) -> list[tuple[str, str]]:

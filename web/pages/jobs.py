@@ -60,7 +60,7 @@ def jobs() -> str:
         before=before,
         now=now,
         tabs=_tabs(selected),
-        may_change=any(page.may(name) for name, _ in TICKED_ACTIONS),
+        may_change=page.may("bulk"),
         ticked_actions=TICKED_ACTIONS,
         bulk_actions=BULK_ACTIONS,
     )
