@@ -126,9 +126,8 @@ class JobDetail:
 class WorkerInfo:
     """One dispatcher, as its last heartbeat left it. `queues` is None when it serves every queue.
 
-    `asked` is what an operator wants of it (``quiet``, ``stop``; None: that it works), `state` what it does: it hears of
-    the one, and shows the other, within a heartbeat. `rss` is the resident memory of it and its runners in bytes, None when
-    unknown.
+    `asked` is what an operator wants of it (``quiet``, ``stop``; None: that it works), `state` what it does: it hears of the
+    one, and shows the other, within a heartbeat. `rss` is its memory and its runners', in bytes; None: unknown.
     """
 
     id: UUID
@@ -226,7 +225,8 @@ class Overview:
     """The state of the whole at one moment. Counts above COUNT_LIMIT mean "more than".
 
     `aside_complete` is False when parked and waiting were counted among the newest COUNT_LIMIT live jobs
-    only.
+    only. `estimates` has the planner's number for each state whose count is more than COUNT_LIMIT: never exact, and as old as
+    the last ANALYZE.
     """
 
     counts: dict[str, int]
@@ -238,6 +238,7 @@ class Overview:
     failures: list[JobRow]
     revision: str | None
     read_at: datetime
+    estimates: dict[str, int] = field(default_factory=dict)
 
     @property
     def workers_alive(self) -> int:
@@ -257,3 +258,4 @@ class Stats:
     finished_last_hour: int
     failed_last_hour: int
     finished_since: datetime | None
+    estimates: dict[str, int] = field(default_factory=dict)

@@ -10,11 +10,11 @@ from typing import Any
 
 import psycopg
 import pytest
-from playwright.sync_api import Browser
+from playwright.sync_api import Browser, expect
 
 from tests.browser import chromium, seeds
 from tests.browser.serving import PageProcess
-from tests.browser.watching import Visitor
+from tests.browser.watching import PATIENCE, Visitor
 from tests.support import postgres
 from tests.support.jobs import Jobs
 from tests.support.rows import add_finished
@@ -22,6 +22,8 @@ from tests.support.waiting import wait_until
 from tests.support.workers import WorkerProcess
 
 Conn = psycopg.Connection[Any]
+
+expect.set_options(timeout=PATIENCE)
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,8 +15,8 @@ from jobq import operations, queries
 from jobq.config import Settings
 from jobq.filters import JobFilter
 from jobq.web import blueprint
-from jobq.web.app import close
 from jobq.web.executor import Executor
+from jobq.web.serving import close
 from tests.support.rows import add_attempt, add_finished, add_job, add_worker
 from tests.support.waiting import wait_until
 from tests.support.web import Conn, audit, token
