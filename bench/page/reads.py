@@ -20,10 +20,10 @@ from bench.page.app import QUEUES, TASKS
 from bench.servers import Server
 from jobq.sql import statement
 from jobq.web import create_app
-from jobq.web.app import close
+from jobq.web.serving import close
 
 TARGET_MS, SEARCH_MS = 150.0, 500.0
-# Files, what is no page of ours, and what has another rhythm: an export streams for as long as there are rows.
+# Files, and what is no page of ours.
 _NO_PAGES = ("static", "favicon", "livez", "nothing", "login", "logout")
 # What is asked of a route besides its bare address: a label, the query, and whether it is a search of the newest 100,000.
 _QUERIES: dict[str, list[tuple[str, dict[str, str], bool]]] = {
@@ -45,15 +45,17 @@ _QUERIES: dict[str, list[tuple[str, dict[str, str], bool]]] = {
     "series": [
         (f"{hours} h, {of}", {"hours": str(hours), **which}, False)
         for hours in (1, 24, 168)
-        for of, which in (("all", {}), ("a queue", {"queue": QUEUES[1]}), ("a task", {"task": TASKS[0]}))
+        for of, which in (("all", {}), ("a queue", {"queue": QUEUES[1]}))
     ],
+    **{name: [(f"{hours} h", {"hours": str(hours)}, False) for hours in (24, 168)] for name in ("overview", "queue")},
     "suggest": [
-        (text, {"q": text, "text": text, "at": str(len(text))}, False) for text in ("q", "queue:", "task:ord", "x")
+        (text, {"q": text}, False) for text in ("q", "queue:", "task:ord", "args.", "worker:", "state:failed x")
     ],
     "audit": [("by one", {"actor": "operator-3"}, False)],
 }
 _QUERIES["api_jobs"] = _QUERIES["jobs"][4:8]
-_EXPORTS = ("jobs.ndjson", "export", "jobs_ndjson")
+# An export goes as far as the tables do: one of a few jobs, of which nothing is promised.
+_EXPORTS = {"jobs_ndjson": {"q": "state:running"}}
 
 
 @dataclass(slots=True)
@@ -107,7 +109,10 @@ def cases(app: Flask, ids: dict[str, list[Any]]) -> list[Case]:
                     continue
                 url = url.removeprefix("http://localhost")
                 shown = rule.rule if not labels else f"{rule.rule}  {', '.join(labels)}"
-                found.append(Case(shown, url, None if name in _EXPORTS else TARGET_MS))
+                if export := _EXPORTS.get(name):
+                    found.append(Case(f"{shown}  {export['q']}", f"{url}?{urlencode(export)}", None))
+                    continue
+                found.append(Case(shown, url, TARGET_MS))
                 found += [
                     Case(f"{shown}  {label}", f"{url}?{urlencode(query)}", SEARCH_MS if search else TARGET_MS)
                     for label, query, search in _QUERIES.get(name, [])
@@ -154,9 +159,9 @@ def _fingerprints(connection: psycopg.Connection[Any]) -> list[str]:
     from jobq.failures import fingerprint
 
     rows = connection.execute(
-        "SELECT task, error FROM jobq.job_history WHERE state = 'failed' ORDER BY id DESC LIMIT 1"
+        "SELECT task, error FROM jobq.job_history WHERE state = 'failed' ORDER BY id DESC LIMIT 2"
     ).fetchall()
-    return [*(fingerprint(task, error) for task, error in rows), "000000000000"]
+    return [fingerprint(task, error) for task, error in rows]
 
 
 def measure(

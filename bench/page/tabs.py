@@ -11,6 +11,7 @@ import sys
 import time
 from collections import Counter
 from http.cookies import SimpleCookie
+from typing import Any
 from urllib.parse import urlsplit
 
 from bench.figures import percentile
@@ -90,7 +91,7 @@ class Tab:
         return status
 
 
-async def run(url: str, number: int, seconds: float) -> dict[str, object]:
+async def run(url: str, number: int, seconds: float) -> dict[str, Any]:
     """Keep `number` tabs open for `seconds`; return what they got."""
     parts = urlsplit(url)
     begun = time.monotonic()
