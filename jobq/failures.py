@@ -42,6 +42,7 @@ _VARIABLE = re.compile(
     re.VERBOSE,
 )
 _NUMERIC = ("number", "signed")
+_ONE_DIGIT = str.maketrans("023456789", "111111111")
 _CHANGING = re.compile(r"[^/\\]*\d[^/\\]*")
 
 
@@ -51,16 +52,7 @@ def normalise(error: str | None) -> str:
     Numbers become ``<n>``, and likewise ``<text>`` (in quotes), ``<uuid>``, ``<time>``, ``<host>``, ``<mail>``, ``<hex>``,
     ``<id>``. Of a path and a URL the parts with a digit change. No error gives the empty text.
     """
-    if not error:
-        return ""
-    line = error[:REACH].strip().partition("\n")[0]
-    return " ".join(_VARIABLE.sub(_placeholder, line).split())
-
-
-@lru_cache(maxsize=16_384)
-def _digest(task: str, error: str) -> str:
-    text = f"{task}\0{normalise(error)}"
-    return blake2s(text.encode("utf-8", "replace"), digest_size=6).hexdigest()
+    return _normalised(_first_line(error))
 
 
 def fingerprint(task: str, error: str | None) -> str:
@@ -68,7 +60,23 @@ def fingerprint(task: str, error: str | None) -> str:
 
     The same for ever for the same fault, in every process: links to a group stay valid, as long as this module does not change.
     """
-    return _digest(task, (error or "")[:REACH])
+    # One digit for all: most errors of a group are then one text, looked up rather than read. What begins with 0x stays so.
+    line = _first_line(error)
+    return _digest(task, line if "0x" in line or "0X" in line else line.translate(_ONE_DIGIT))
+
+
+@lru_cache(maxsize=16_384)
+def _digest(task: str, line: str) -> str:
+    text = f"{task}\0{_normalised(line)}"
+    return blake2s(text.encode("utf-8", "replace"), digest_size=6).hexdigest()
+
+
+def _first_line(error: str | None) -> str:
+    return error[:REACH].strip().partition("\n")[0] if error else ""
+
+
+def _normalised(line: str) -> str:
+    return " ".join(_VARIABLE.sub(_placeholder, line).split())
 
 
 def _placeholder(match: re.Match[str]) -> str:

@@ -5,8 +5,9 @@ run it; `Options` has what can be set, `Identity` is what a host application's `
 from __future__ import annotations
 
 from jobq.web.access import Identity
-from jobq.web.app import create_app, serve
+from jobq.web.app import create_app
 from jobq.web.mount import blueprint
 from jobq.web.options import Options
+from jobq.web.serving import serve
 
 __all__ = ["Identity", "Options", "blueprint", "create_app", "serve"]

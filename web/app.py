@@ -1,20 +1,13 @@
-"""The status page as an application of its own, and the server that runs it."""
+"""The status page as an application of its own."""
 
 from __future__ import annotations
 
-import ipaddress
-import logging
 import os
-import socket
-from collections.abc import Callable
-from typing import Any
 
 from flask import Flask, Response, send_from_directory
 from typing_extensions import Unpack
-from waitress import create_server  # type: ignore[import-untyped]
 
 from jobq.config import Settings
-from jobq.errors import ConfigurationError
 from jobq.web import errors
 from jobq.web.mount import MAX_FORM_BYTES, livez, mount
 from jobq.web.options import Options, OptionValues
@@ -46,63 +39,6 @@ def create_app(
     app.after_request(add_headers)
     errors.install(app)
     return app
-
-
-def serve(app: Flask, host: str = "127.0.0.1", port: int = 8080, *, ready: Callable[[str], None] | None = None) -> None:
-    """Serve `app` on waitress until interrupted; `ready` is told the address once it listens (`port` 0: a
-    free one).
-
-    Raises ConfigurationError for an address that is not loopback while the page has no login, or one that
-    cannot be used. Without a login only requests for this machine's own names are answered, so that
-    another site cannot reach the page through the visitor's browser under a name of its own.
-    """
-    options: Options = app.config.get("JOBQ_OPTIONS") or Options()
-    if not options.has_login:
-        if not is_loopback(host):
-            raise ConfigurationError(
-                f"host={host!r}: the status page without a login is for this machine only: have people log in (--users), "
-                "behind a proxy (--proxy-header) or by a password (JOBQ_WEB_PASSWORD), or use 127.0.0.1"
-            )
-        if app.config.get("TRUSTED_HOSTS") is None:
-            app.config["TRUSTED_HOSTS"] = ["localhost", "127.0.0.1", "[::1]"]
-    listener = _listen(host, port)
-    # What proxies say is judged by the page (`proxy.py`), which knows those that were named.
-    strict = not options.trusted_proxies
-    server = create_server(app, sockets=[listener], threads=8, ident=None, clear_untrusted_proxy_headers=strict)
-    logging.getLogger("waitress.queue").setLevel(logging.ERROR)
-    if ready is not None:
-        ready(f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}/")
-    try:
-        server.run()
-    finally:
-        server.close()
-        close(app)
-
-
-def close(app: Flask) -> None:
-    """Close the database connections of the pages mounted in `app`."""
-    databases: list[Any] = app.extensions.get("jobq.web", [])
-    for database in databases:
-        database.close()
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach `host`."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return False
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    # Not left to waitress, which keeps its half-made server when the address is taken.
-    try:
-        family, _, _, _, address = socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM)[0]
-        return socket.create_server(address[:2], family=family)
-    except (OSError, OverflowError, UnicodeError) as error:
-        raise ConfigurationError(f"cannot listen on {host}:{port}: {error}") from error
 
 
 def _favicon() -> Response:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from threading import Lock
+from threading import BoundedSemaphore, Lock
 from time import monotonic
 from typing import Any, TypeVar
 
 import psycopg
-from flask import g, has_app_context
+from flask import abort, g, has_app_context
 from psycopg import Connection
 from psycopg_pool import ConnectionPool
 
@@ -73,7 +74,7 @@ class Reader:
 
 
 class Database:
-    """A small pool, opened at the first request, so that a server may fork before it."""
+    """A small pool, opened at the first request of each process: a server may fork before it, or after."""
 
     def __init__(self, settings: Settings, *, read_only: bool = False, query_timeout: float | None = None) -> None:
         self.schema = settings.schema
@@ -81,7 +82,11 @@ class Database:
         self.query_timeout = query_timeout or QUERY_TIMEOUT
         self._url = settings.require_database_url()
         self._lock = Lock()
+        self._streams = BoundedSemaphore(2)
         self._pool: ConnectionPool[Connection[Any]] | None = None
+        self._process = os.getpid()
+        # Kept from being collected, which would end the parent's sessions.
+        self._inherited: ConnectionPool[Connection[Any]] | None = None
 
     @contextmanager
     def read(self) -> Iterator[Reader]:
@@ -102,6 +107,22 @@ class Database:
             connection.execute(f"{_READ_ONLY}; {_WRITE}" if self.read_only else _WRITE)
             yield connection
 
+    @contextmanager
+    def stream(self) -> Iterator[Connection[Any]]:
+        """A connection of its own, without a transaction, for an answer that takes as long as its reader does.
+
+        At most two at a time; aborts with 503 for a third.
+        """
+        if not self._streams.acquire(blocking=False):
+            abort(503, "Two exports are under way already. Try again when one has ended.")
+        try:
+            with psycopg.connect(
+                self._url, autocommit=True, connect_timeout=3, application_name="jobq export", prepare_threshold=None
+            ) as connection:
+                yield connection
+        finally:
+            self._streams.release()
+
     def close(self) -> None:
         """Close the pool; the next request opens another."""
         with self._lock:
@@ -111,6 +132,9 @@ class Database:
 
     def _open(self) -> ConnectionPool[Connection[Any]]:
         with self._lock:
+            if self._process != os.getpid():
+                # The connections are the parent's, who goes on using them; its threads have not come along.
+                self._inherited, self._pool, self._process = self._pool, None, os.getpid()
             if self._pool is None:
                 self._pool = ConnectionPool(
                     self._url,

@@ -12,7 +12,7 @@ import psycopg
 from flask import Blueprint, Flask, Response, g, jsonify, make_response, request
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, RequestEntityTooLarge, TooManyRequests
 
-from jobq.errors import InvalidOption, JobNotFound, UnknownQueue
+from jobq.errors import InvalidOption, JobNotFound, OperationNotFound, OperationRefused, UnknownQueue
 from jobq.web import show
 
 logger = logging.getLogger("jobq.web")
@@ -36,6 +36,8 @@ def install(target: Blueprint | Flask) -> None:
     """Answer the exceptions of `target` with our pages."""
     target.register_error_handler(HTTPException, _http)
     target.register_error_handler(JobNotFound, _not_found)
+    target.register_error_handler(OperationNotFound, _not_found)
+    target.register_error_handler(OperationRefused, _refused)
     target.register_error_handler(UnknownQueue, _not_found)
     target.register_error_handler(InvalidOption, _bad)
     target.register_error_handler(psycopg.DataError, _bad_data)
@@ -69,6 +71,10 @@ def _not_found(error: Exception) -> Response:
 
 def _bad(error: Exception) -> Response:
     return _answer(400, _sentence(error))
+
+
+def _refused(error: Exception) -> Response:
+    return _answer(409, _sentence(error))
 
 
 def _bad_data(error: Exception) -> Response:

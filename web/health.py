@@ -8,6 +8,8 @@ from jobq.queries import Overview
 from jobq.web import show
 
 _LATE_SECONDS = 60.0
+# So many queues are told of one by one.
+_NAMED = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,17 +44,36 @@ def problems(seen: Overview, head: str) -> list[Problem]:
     if silent:
         who = "One worker has" if silent == 1 else f"{silent} workers have"
         found.append(Problem(level="warn", text=f"{who} not been heard of for 30 s or more.", page="workers"))
-    for queue in seen.queues:
-        age = queue.oldest_ready_seconds
-        if queue.paused_at is not None:
-            why = f": {queue.pause_reason}" if queue.pause_reason else ""
-            text = f"Queue {queue.name} is paused by {queue.paused_by}{why}."
-            found.append(Problem(level="warn", text=text, page="queues"))
-        elif age is not None and age >= _LATE_SECONDS:
-            text = f"Queue {queue.name} is late: its oldest ready job has waited for {show.duration(age)}."
-            found.append(Problem(level="warn", text=text, page="jobs", filters={"state": "ready", "queue": queue.name}))
+    found += _queues(seen)
     if failed := seen.counts["failed"]:
         text = f"{show.count(failed)} {'job has' if failed == 1 else 'jobs have'} failed for good."
-        found.append(Problem(level="warn", text=text, page="jobs", filters={"state": "failed"}))
+        found.append(Problem(level="warn", text=text, page="failures"))
     found.sort(key=lambda problem: problem.level != "bad")
+    return found
+
+
+def _queues(seen: Overview) -> list[Problem]:
+    paused = [queue for queue in seen.queues if queue.paused_at is not None]
+    late = [
+        queue
+        for queue in seen.queues
+        if queue.paused_at is None
+        and queue.oldest_ready_seconds is not None
+        and queue.oldest_ready_seconds >= _LATE_SECONDS
+    ]
+    late.sort(key=lambda queue: -(queue.oldest_ready_seconds or 0.0))
+    found: list[Problem] = []
+    for queue in late[:_NAMED]:
+        text = f"Queue {queue.name} is late: its oldest ready job has waited for {show.duration(queue.oldest_ready_seconds)}."
+        where = {"state": "ready", "queue": queue.name}
+        found.append(Problem(level="warn", text=text, page="jobs", filters=where))
+    if len(late) > _NAMED:
+        found.append(Problem(level="warn", text=f"{len(late) - _NAMED} more queues are late.", page="queues"))
+    for queue in paused[:_NAMED]:
+        why = f": {queue.pause_reason}" if queue.pause_reason else ""
+        found.append(
+            Problem(level="warn", text=f"Queue {queue.name} is paused by {queue.paused_by}{why}.", page="queues")
+        )
+    if len(paused) > _NAMED:
+        found.append(Problem(level="warn", text=f"{len(paused) - _NAMED} more queues are paused.", page="queues"))
     return found

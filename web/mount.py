@@ -10,9 +10,10 @@ from typing_extensions import Unpack
 
 from jobq import migrate
 from jobq.config import Settings
-from jobq.web import actions, answers, api, errors, login, pages, routes
+from jobq.web import actions, actions_bulk, answers, api, errors, login, pages, routes
 from jobq.web.cache import Cache
 from jobq.web.database import Database
+from jobq.web.executor import Executor
 from jobq.web.logins import Logins
 from jobq.web.options import Options, OptionValues
 from jobq.web.page import Page
@@ -73,9 +74,12 @@ def mount(settings: Settings, options: Options, name: str = "jobq") -> Blueprint
 
     @mounted.record_once
     def announce(state: Any) -> None:
-        state.app.extensions.setdefault("jobq.web", []).append(page.database)
+        state.app.extensions.setdefault("jobq.web", []).extend((page.executor, page.database))
 
-    routes.register(mounted, (*pages.ROUTES, *actions.ROUTES, *api.ROUTES, *(login.ROUTES if options.users else ())))
+    routes.register(
+        mounted,
+        (*pages.ROUTES, *actions.ROUTES, *actions_bulk.ROUTES, *api.ROUTES, *(login.ROUTES if options.users else ())),
+    )
     errors.install(mounted)
     return mounted
 
@@ -95,6 +99,7 @@ def _page(settings: Settings, options: Options) -> Page:
         settings=settings,
         options=options,
         database=database,
+        executor=Executor(settings, enabled=not options.read_only),
         forms=forms,
         logins=Logins(options, sessions),
         cache=Cache(seconds=options.cache_seconds, limit=options.cache_bytes),

@@ -14,6 +14,7 @@ from jobq.web import access, answers, show
 from jobq.web.access import Identity
 from jobq.web.cache import Cache
 from jobq.web.database import Database
+from jobq.web.executor import Executor
 from jobq.web.logins import Logins
 from jobq.web.options import Options
 from jobq.web.redaction import Redactor
@@ -27,6 +28,7 @@ class Page:
     settings: Settings
     options: Options
     database: Database
+    executor: Executor
     forms: Forms
     logins: Logins
     cache: Cache

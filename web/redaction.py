@@ -61,8 +61,10 @@ class Redactor:
 
     def _field(self, name: str, item: Any, path: tuple[str, ...], depth: int) -> Any:
         # A name with dots in it reads as a path, too.
-        here = (*path, *name.casefold().split("."))
-        if item is not None and (self.is_secret(name) or self._at(here)):
+        steps = name.casefold().split(".")
+        here = (*path, *steps)
+        named = self.is_secret(name) or any(self._at((*path, *steps[: n + 1])) for n in range(len(steps)))
+        if item is not None and named:
             return HIDDEN
         return self._shown(item, here, depth + 1)
 

@@ -59,6 +59,13 @@ def count(number: int) -> str:
     return f"{COUNT_LIMIT:,}+" if number > COUNT_LIMIT else f"{number:,}"
 
 
+def rounded(number: int) -> str:
+    """Return an estimate with as many digits as it deserves."""
+    if number < 1_000_000:
+        return f"{round(number, -3):,}" if number >= 10_000 else f"{number:,}"
+    return f"{number / 1e6:.1f}M" if number < 99_950_000 else f"{number / 1e6:,.0f}M"
+
+
 def duration(seconds: float | None, *, rough: bool = False) -> str:
     """Return a duration in its largest one or two units; `rough`: minutes without seconds."""
     if seconds is None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -34,17 +34,33 @@ class Selection:
     states: tuple[str, ...]
     queue: str | None
     task: str | None
+    where: str
     limit: int | None
 
     @property
     def is_by_id(self) -> bool:
         """Whether jobs are named one by one. Raises a usage error when nothing or too much is said."""
-        filtered = bool(self.states or self.queue is not None or self.task is not None)
+        filtered = bool(self.states or self.where.strip() or self.queue is not None or self.task is not None)
         if self.ids and filtered:
             raise click.UsageError("give ids or filters, not both")
         if not self.ids and not filtered:
-            raise click.UsageError("give ids, or select jobs by --state, --queue and --task")
+            raise click.UsageError("give ids, or select jobs by --state, --queue, --task and --where")
         return bool(self.ids)
+
+    def filters(self, possible: Sequence[str], default_states: Sequence[str]) -> list[JobFilter]:
+        """Return what is selected, a filter for each state. Raises a usage error for states that cannot be changed so."""
+        from jobq.filters import JobFilter
+
+        jobs = JobFilter.parse(self.where).narrowed(queue=self.queue, task=self.task)
+        if self.states and jobs.states:
+            raise click.UsageError("the states are given twice: by --state, and in --where")
+        for state in jobs.states:
+            if state not in possible:
+                raise click.UsageError(f"state:{state}: this is for jobs that are {', '.join(possible)}")
+        states = self.states or jobs.states or default_states
+        if not states:
+            raise click.UsageError("say which states, by --state or in --where")
+        return [replace(jobs, states=(state,)) for state in states if state in jobs.wanted_states]
 
 
 def search(
@@ -76,30 +92,33 @@ def change(
     *,
     verb: str,
     done_verb: str,
+    states: Sequence[str],
     default_states: Sequence[str],
     operation: Callable[..., Changed],
     reason: str | None,
     yes: bool,
     dry_run: bool,
     as_json: bool,
+    always_ask: bool = False,
 ) -> None:
-    """Apply `operation` to the selected jobs: by id at once, by filter after telling what it touches
-    and asking for leave.
+    """Apply `operation` to the selected jobs: by id at once (unless `always_ask`), by filter after telling what it touches
+    and asking for leave. `states`: those in which jobs can be changed so.
     """
     session = current()
     by_id = selection.is_by_id
+    filters = [] if by_id else selection.filters(states, default_states)
     # Autocommit: reading a long list must not hold back vacuum, and every step is a transaction of its own.
     with session.connect(autocommit=True) as connection:
         ids = list(dict.fromkeys(selection.ids))
         if not by_id:
-            ids = _select(connection, session.schema, selection, default_states, verb)
+            ids = _select(connection, session.schema, filters, selection.limit, verb)
         if dry_run or not ids:
             if as_json:
                 output.print_json({"selected": len(ids), "done": [], "refused": {}})
             elif by_id:
                 output.note(f"would {verb} {output.plural(len(ids), 'job')}")
             return
-        if not by_id:
+        if always_ask or not by_id:
             output.confirm(f"{verb.capitalize()} {output.plural(len(ids), 'job')}?", yes=yes)
         done: list[int] = []
         refused: dict[int, str] = {}
@@ -123,17 +142,14 @@ def change(
 def _select(
     connection: psycopg.Connection[Any],
     schema: str,
-    selection: Selection,
-    default_states: Sequence[str],
+    filters: Sequence[JobFilter],
+    limit: int | None,
     verb: str,
 ) -> list[int]:
-    from jobq.filters import JobFilter
-
     ids: list[int] = []
     kinds: Counter[tuple[str, str, str]] = Counter()
-    for state in selection.states or default_states:
-        left = None if selection.limit is None else selection.limit - len(ids)
-        jobs = JobFilter(states=(state,), queue=selection.queue, task=selection.task)
+    for jobs in filters:
+        left = None if limit is None else limit - len(ids)
         for row in search(connection, schema, jobs, limit=left):
             ids.append(row.id)
             kinds[row.state, row.task, row.queue] += 1

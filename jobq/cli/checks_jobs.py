@@ -129,6 +129,14 @@ def _workers(connection: psycopg.Connection[Any], schema: str) -> Iterator[Findi
                 message=f"{worker.host}:{worker.pid} sent no heartbeat for {duration(worker.heartbeat_seconds)}",
                 mend="look at its log; when it is gone, another worker takes its jobs and removes it",
             )
+    if quiet := [f"{worker.host}:{worker.pid}" for worker in alive if worker.state == "quiet"]:
+        yield Finding(
+            check="workers",
+            status=Status.WARN,
+            message=f"{len(quiet)} of {len(alive)} claim nothing, since an operator made them quiet: "
+            + ", ".join(quiet[:_QUEUES]),
+            mend="`jobq workers resume`, or stop those that are no longer wanted",
+        )
     if alive:
         oldest = max(worker.heartbeat_seconds for worker in alive)
         yield Finding(

@@ -1,4 +1,4 @@
-"""``jobq jobs list|export|show|retry|cancel``."""
+"""``jobq jobs list|export|show``; what changes jobs is in `changes.py`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from jobq.cli import output
-from jobq.cli.options import database_options, json_option, reason_option, yes_option
+from jobq.cli.changes import CHANGES
+from jobq.cli.options import database_options, json_option, name_options, where_option
 from jobq.cli.session import current
 
 if TYPE_CHECKING:
@@ -22,39 +23,19 @@ _FINISHED = ("succeeded", "failed", "cancelled", "expired")
 _ID = click.IntRange(0, 2**63 - 1)
 
 
-@click.group(short_help="List, show, retry and cancel jobs.")
+@click.group(short_help="List, show and change jobs.")
 def jobs() -> None:
-    """List, show, retry and cancel jobs."""
-
-
-def _filters(function: F) -> F:
-    for decorate in (
-        click.option("--task", metavar="NAME", show_envvar=True, help="Only jobs of this task."),
-        click.option("--queue", metavar="NAME", show_envvar=True, help="Only jobs of this queue."),
-    ):
-        function = decorate(function)
-    return function
+    """List, show and change jobs."""
 
 
 def _where(function: F) -> F:
-    for decorate in (
-        _filters,
-        click.option(
-            "--state",
-            type=click.Choice([*_LIVE, *_FINISHED]),
-            show_envvar=True,
-            help="Only jobs in this state; `scheduled` is ready with a start in the future.",
-        ),
-        click.option(
-            "--where",
-            metavar="FILTER",
-            default="",
-            show_envvar=True,
-            help="Only jobs that fit this, as in 'state:failed task:mail.* age:>1h args.order_id:42'.",
-        ),
-    ):
-        function = decorate(function)
-    return function
+    state = click.option(
+        "--state",
+        type=click.Choice([*_LIVE, *_FINISHED]),
+        show_envvar=True,
+        help="Only jobs in this state; `scheduled` is ready with a start in the future.",
+    )
+    return where_option(state(name_options(function)))
 
 
 def _filter(where: str, state: str | None, queue: str | None, task: str | None) -> JobFilter:
@@ -186,95 +167,5 @@ def _print_job(job: JobDetail) -> None:
             click.echo("\n".join(f"  {line}" for line in output.safe(text).rstrip().split("\n")))
 
 
-def _bulk(states: tuple[str, ...], default: str) -> Callable[[F], F]:
-    def decorate(function: F) -> F:
-        for option in (
-            json_option,
-            yes_option,
-            click.option("--dry-run", is_flag=True, show_envvar=True, help="Only tell what it would touch."),
-            reason_option,
-            click.option("--limit", type=click.IntRange(1), show_envvar=True, help="At most this many jobs."),
-            _filters,
-            click.option(
-                "--state",
-                "states",
-                type=click.Choice(states),
-                multiple=True,
-                show_envvar=True,
-                help=f"Only jobs in this state; may be repeated (default: {default}).",
-            ),
-            database_options,
-            click.argument("ids", type=_ID, nargs=-1),
-        ):
-            function = option(function)
-        return function
-
-    return decorate
-
-
-@jobs.command()
-@_bulk(("failed", "cancelled", "expired", "scheduled"), "failed")
-def retry(
-    *,
-    ids: tuple[int, ...],
-    states: tuple[str, ...],
-    queue: str | None,
-    task: str | None,
-    limit: int | None,
-    reason: str | None,
-    dry_run: bool,
-    yes: bool,
-    as_json: bool,
-) -> None:
-    """Run finished jobs again (same id, attempts counted anew), and waiting ones at once.
-
-    Give ids, or select by --state, --queue and --task: then it tells what it would touch, and asks.
-    """
-    from jobq import operations
-    from jobq.cli.bulk import Selection, change
-
-    change(
-        Selection(ids=ids, states=states, queue=queue, task=task, limit=limit),
-        verb="retry",
-        done_verb="retried",
-        default_states=("failed",),
-        operation=operations.retry,
-        reason=reason,
-        yes=yes,
-        dry_run=dry_run,
-        as_json=as_json,
-    )
-
-
-@jobs.command()
-@_bulk(_LIVE, "every live job")
-def cancel(
-    *,
-    ids: tuple[int, ...],
-    states: tuple[str, ...],
-    queue: str | None,
-    task: str | None,
-    limit: int | None,
-    reason: str | None,
-    dry_run: bool,
-    yes: bool,
-    as_json: bool,
-) -> None:
-    """Cancel jobs: those that wait end at once, those that run are asked to stop.
-
-    Give ids, or select by --state, --queue and --task: then it tells what it would touch, and asks.
-    """
-    from jobq import operations
-    from jobq.cli.bulk import Selection, change
-
-    change(
-        Selection(ids=ids, states=states, queue=queue, task=task, limit=limit),
-        verb="cancel",
-        done_verb="cancelled",
-        default_states=_LIVE,
-        operation=operations.cancel,
-        reason=reason,
-        yes=yes,
-        dry_run=dry_run,
-        as_json=as_json,
-    )
+for _command in CHANGES:
+    jobs.add_command(_command)

@@ -57,6 +57,25 @@ json_option = click.option(
     help="Print one JSON document on standard output, and nothing else there.",
 )
 
+where_option = click.option(
+    "--where",
+    metavar="FILTER",
+    default="",
+    show_envvar=True,
+    help="Only jobs that fit this, as in 'state:failed task:mail.* age:>1h args.order_id:42'.",
+)
+
+
+def name_options(function: F) -> F:
+    """Accept ``--queue`` and ``--task``, by which jobs are selected."""
+    for decorate in (
+        click.option("--task", metavar="NAME", show_envvar=True, help="Only jobs of this task."),
+        click.option("--queue", metavar="NAME", show_envvar=True, help="Only jobs of this queue."),
+    ):
+        function = decorate(function)
+    return function
+
+
 yes_option = click.option("--yes", "-y", is_flag=True, help="Go ahead without asking.", show_envvar=True)
 
 reason_option = click.option("--reason", metavar="TEXT", help="Why; kept in the audit.", show_envvar=True)

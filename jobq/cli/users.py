@@ -67,7 +67,7 @@ def add(*, name: str, role: str, password_stdin: bool, as_json: bool) -> None:
     password = _password(password_stdin)
     _change(
         lambda conn, schema: known.add(conn, schema, name, role, password, actor=actor()),
-        f"user {name!r} is there already",
+        f"user {name!r} is there already; see `jobq users set-password` and `set-role`",
     )
     _tell(name, "added", as_json, role=role)
 

@@ -191,7 +191,7 @@ class JobFilter:
         """
         if self.failure is None:
             return True
-        return fingerprint(row["task"], row["error"]) == self.failure
+        return row["error"] is not None and fingerprint(row["task"], row["error"]) == self.failure
 
 
 def _read(word: Sequence[Char]) -> Iterator[tuple[str, Any]]:

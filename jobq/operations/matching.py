@@ -125,7 +125,7 @@ def _read(
         " ORDER BY id LIMIT %(limit)s"
     ).format(
         # What JobFilter.accepts wants to see.
-        more=sql.SQL(", task, error" if wanted.jobs.failure is not None else ""),
+        more=sql.SQL(", task, left(error, 500) AS error" if wanted.jobs.failure is not None else ""),
         table=sql.Identifier(schema, "job" if live else "job_history"),
         fits=fits,
         since=since,

@@ -17,6 +17,8 @@ from jobq.queries.onequeue import queue
 from jobq.queries.rest import audit_log, chores, schema_revision, workers
 from jobq.queries.rollups import series, sparklines
 from jobq.queries.search import list_jobs, search_jobs
+from jobq.queries.suggestions import suggest
+from jobq.queries.system import system
 from jobq.queries.totals import overview, queue_names, queues, stats, throughput
 from jobq.queries.values import (
     COUNT_LIMIT,
@@ -42,6 +44,7 @@ from jobq.queries.values_stats import (
     QueueTask,
     Series,
 )
+from jobq.queries.values_system import IndexInfo, System, TableInfo, XminHolder
 from jobq.queries.waiting import why_waiting
 
 __all__ = [
@@ -55,6 +58,7 @@ __all__ = [
     "FailureDetail",
     "FailureGroup",
     "Failures",
+    "IndexInfo",
     "JobDetail",
     "JobPage",
     "JobRow",
@@ -68,8 +72,11 @@ __all__ = [
     "QueueTask",
     "Series",
     "Stats",
+    "System",
+    "TableInfo",
     "Throughput",
     "WorkerInfo",
+    "XminHolder",
     "audit_log",
     "chores",
     "export",
@@ -89,6 +96,8 @@ __all__ = [
     "series",
     "sparklines",
     "stats",
+    "suggest",
+    "system",
     "throughput",
     "why_waiting",
     "workers",

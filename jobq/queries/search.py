@@ -24,11 +24,11 @@ from jobq.sql import composed
 
 REACH = 100_000
 # Jobs looked at by one statement: few at first, as their arguments may be large, and more while that takes this little.
-_FIRST_WINDOW = 2_000
+_FIRST_WINDOW = 500
 _LAST_WINDOW = 25_000
 _QUICK = 0.1
 # A search that has taken so many seconds ends with the window, whatever its reach: a part of an answer, and soon.
-_PATIENCE = 0.4
+_PATIENCE = 0.35
 # Running jobs, or a queue's, are looked at one and all when there are no more of them.
 _FEW = 5_000
 _MAX_LIMIT = 1000

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from datetime import datetime
-from typing import Any
+from typing import Any, LiteralString
 
 from psycopg import Connection, sql
-from psycopg.rows import dict_row
+from psycopg.rows import dict_row, tuple_row
 
-from jobq.filters import JobFilter
+from jobq.filters import HISTORY_STATES, JobFilter
 from jobq.queries.rest import schema_revision, workers
 from jobq.queries.rows import fetch
 from jobq.queries.search import search_jobs
@@ -18,12 +18,19 @@ from jobq.queries.values import COUNT_LIMIT, Minute, Overview, QueueInfo, Stats,
 # Pages read from the end of one partition: some 50,000 small rows.
 _TAIL_PAGES = 1500
 
+# Where the planner's number stands for a count that was given up.
+_LIVE: dict[str, LiteralString] = {
+    "ready": "state = 'ready' AND run_at <= now()",
+    "scheduled": "state = 'ready' AND run_at > now()",
+    "running": "state = 'running'",
+}
+
 # History is only ever appended to, so the last pages of a day's partition are what finished last: the hour
 # needs no index on finished_at, which every acknowledgement would pay for.
 _TAIL = sql.SQL(
-    "SELECT {state} AS state, floor(extract(epoch FROM now() - finished_at) / 60)::integer AS minutes_ago,"
+    "SELECT {state} AS state, greatest(floor(extract(epoch FROM {now} - finished_at) / 60), 0)::integer AS minutes_ago,"
     " count(*) AS number, min(finished_at) AS oldest"
-    " FROM {part} WHERE ctid >= {start}::tid AND finished_at > now() - interval '1 hour' GROUP BY 2"
+    " FROM {part} WHERE ctid >= {start}::tid AND finished_at >= {since} GROUP BY 2"
 )
 
 
@@ -58,6 +65,7 @@ def overview(conn: Connection[Any], schema: str) -> Overview:
         failures=search_jobs(conn, schema, JobFilter(states=("failed",)), limit=10).rows,
         revision=schema_revision(conn, schema),
         read_at=_now(conn),
+        estimates=_estimates(conn, schema, counts),
     )
 
 
@@ -77,15 +85,32 @@ def stats(conn: Connection[Any], schema: str) -> Stats:
         finished_last_hour=hour.total,
         failed_last_hour=sum(minute.failed for minute in hour.minutes),
         finished_since=hour.since,
+        estimates=_estimates(conn, schema, counts),
     )
 
 
 def throughput(conn: Connection[Any], schema: str) -> Throughput:
-    """Return what finished in each of the last 60 minutes, read from the end of history.
+    """Return what finished in each of the last 60 minutes: as the rollup chore counted it, and the minutes that it has not
+    counted yet from the end of history, up to some 50,000 jobs of one state.
 
-    In a busier hour than some 50,000 jobs of one state, only its newest part is read and `since` says from
-    when.
+    Where no worker keeps rollups, all is read from there: in a busier hour only its newest part, and `since` says from when.
     """
+    rows = fetch(conn, schema, "rolled_hour", {})
+    if not rows:
+        now = sql.SQL("now()")
+        return _read_tail(conn, schema, now=now, since=sql.SQL("now() - interval '1 hour'"))
+    # Whole minutes of the clock, as they were counted.
+    until = rows[0]["until"]
+    tail = _read_tail(conn, schema, now=sql.Literal(rows[0]["now_until"]), since=sql.Literal(until))
+    rolled = {row["minutes_ago"]: row for row in rows}
+    minutes = [
+        Minute(minutes_ago=ago, **{state: rolled[ago][state] for state in HISTORY_STATES}) if ago in rolled else minute
+        for ago, minute in ((minute.minutes_ago, minute) for minute in tail.minutes)
+    ]
+    return Throughput(minutes=minutes, since=None)
+
+
+def _read_tail(conn: Connection[Any], schema: str, *, now: sql.Composable, since: sql.Composable) -> Throughput:
     parts: list[sql.Composable] = []
     cut: set[str] = set()
     for tail in fetch(conn, schema, "history_tails", {"schema": schema}):
@@ -99,6 +124,8 @@ def throughput(conn: Connection[Any], schema: str) -> Throughput:
                 state=sql.Literal(tail["state"]),
                 part=sql.Identifier(schema, tail["name"]),
                 start=sql.Literal(f"({start},0)"),
+                now=now,
+                since=since,
             )
         )
     rows: list[dict[str, Any]] = []
@@ -112,7 +139,7 @@ def throughput(conn: Connection[Any], schema: str) -> Throughput:
         oldest[row["state"]] = min(row["oldest"], oldest.get(row["state"], row["oldest"]))
     # A tail that was cut and does not reach an hour back tells nothing of the time before it.
     reached = {row["state"] for row in rows if row["minutes_ago"] >= 59}
-    since = max((oldest[state] for state in cut if state in oldest and state not in reached), default=None)
+    seen_since = max((oldest[state] for state in cut if state in oldest and state not in reached), default=None)
     minutes = [
         Minute(
             minutes_ago=ago,
@@ -123,7 +150,7 @@ def throughput(conn: Connection[Any], schema: str) -> Throughput:
         )
         for ago in reversed(range(60))
     ]
-    return Throughput(minutes=minutes, since=since)
+    return Throughput(minutes=minutes, since=seen_since)
 
 
 def _counts(conn: Connection[Any], schema: str, every: list[QueueInfo]) -> tuple[dict[str, int], bool]:
@@ -136,6 +163,24 @@ def _counts(conn: Connection[Any], schema: str, every: list[QueueInfo]) -> tuple
     }
     names = ("parked", "waiting", "succeeded", "failed", "cancelled", "expired")
     return counts | {name: row[name] for name in names}, row["seen"] < bound
+
+
+def _estimates(conn: Connection[Any], schema: str, counts: dict[str, int]) -> dict[str, int]:
+    """Return the planner's numbers for the states of which there are more than is counted."""
+    many = {state for state, number in counts.items() if number > COUNT_LIMIT}
+    found: dict[str, int] = {}
+    if many & set(HISTORY_STATES):
+        rows = fetch(conn, schema, "finished_estimates", {"schema": schema})
+        found = {row["state"]: row["number"] for row in rows if row["state"] in many}
+    for state in many & set(_LIVE):
+        query = sql.SQL("EXPLAIN (FORMAT JSON) SELECT FROM {} WHERE {}").format(
+            sql.Identifier(schema, "job"), sql.SQL(_LIVE[state])
+        )
+        with conn.cursor(row_factory=tuple_row) as cursor:
+            ((plan,),) = cursor.execute(query).fetchall()
+        found[state] = int(plan[0]["Plan"]["Plan Rows"])
+    # More than was counted there are.
+    return {state: max(number, COUNT_LIMIT + 1) for state, number in found.items()}
 
 
 def _now(conn: Connection[Any]) -> datetime:

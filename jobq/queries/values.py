@@ -124,7 +124,11 @@ class JobDetail:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerInfo:
-    """One dispatcher, as its last heartbeat left it. `queues` is None when it serves every queue."""
+    """One dispatcher, as its last heartbeat left it. `queues` is None when it serves every queue.
+
+    `asked` is what an operator wants of it (``quiet``, ``stop``; None: that it works), `state` what it does: it hears of the
+    one, and shows the other, within a heartbeat. `rss` is its memory and its runners', in bytes; None: unknown.
+    """
 
     id: UUID
     host: str
@@ -136,6 +140,8 @@ class WorkerInfo:
     tasks: list[str]
     slots: int
     running: int
+    asked: str | None
+    rss: int | None
     started_at: datetime
     heartbeat_at: datetime
     heartbeat_seconds: float
@@ -219,7 +225,8 @@ class Overview:
     """The state of the whole at one moment. Counts above COUNT_LIMIT mean "more than".
 
     `aside_complete` is False when parked and waiting were counted among the newest COUNT_LIMIT live jobs
-    only.
+    only. `estimates` has the planner's number for each state whose count is more than COUNT_LIMIT: never exact, and as old as
+    the last ANALYZE.
     """
 
     counts: dict[str, int]
@@ -231,6 +238,7 @@ class Overview:
     failures: list[JobRow]
     revision: str | None
     read_at: datetime
+    estimates: dict[str, int] = field(default_factory=dict)
 
     @property
     def workers_alive(self) -> int:
@@ -250,3 +258,4 @@ class Stats:
     finished_last_hour: int
     failed_last_hour: int
     finished_since: datetime | None
+    estimates: dict[str, int] = field(default_factory=dict)

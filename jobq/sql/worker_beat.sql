@@ -1,15 +1,16 @@
--- The heartbeat, and what is to be heard at it: which of the worker's jobs are to be cancelled, which queues are paused, the
--- mode of waking, whether there is a sentinel, and how the other workers are (worker_peers.sql). One statement, as it is most of
--- what an idle worker asks for.
+-- The heartbeat, and what is to be heard at it: what an operator wants of the worker, which of its jobs are to be cancelled,
+-- which queues are paused, the mode of waking, whether there is a sentinel, and how the other workers are (worker_peers.sql).
+-- One statement, as it is most of what an idle worker asks for.
 -- No row returned: another worker has taken this one for dead, and its jobs with it.
 -- A lock that could not be taken anew leaves `lock_server_start` as it is: the lost connection may still hold it.
 -- Plan: Index Scan using worker_pkey for the update, which is HOT; Index Scan using job_running_idx; no Seq Scan on job.
 WITH beat AS (
     UPDATE {schema}.worker
     SET lock_server_start = CASE WHEN %(pooled)s THEN NULL WHEN %(locked)s THEN pg_postmaster_start_time() ELSE lock_server_start END,
-        heartbeat_at = clock_timestamp(), beats = beats + 1, running = %(running)s, state = %(state)s, tasks = %(tasks)s
+        heartbeat_at = clock_timestamp(), beats = beats + 1, running = %(running)s, state = %(state)s, tasks = %(tasks)s,
+        rss = %(rss)s
     WHERE id = %(id)s
-    RETURNING beats
+    RETURNING asked
 ), peers AS (
     SELECT worker.id, worker.beats, worker.lock_server_start IS DISTINCT FROM pg_postmaster_start_time() OR EXISTS (
         SELECT FROM pg_locks AS lock
@@ -22,6 +23,7 @@ WITH beat AS (
     WHERE worker.id <> %(id)s
 )
 SELECT pg_backend_pid(),
+       asked,
        ARRAY(SELECT id FROM {schema}.job
              WHERE worker_id = %(id)s AND state = 'running' AND cancel_requested_at IS NOT NULL ORDER BY id),
        ARRAY(SELECT name FROM {schema}.queue WHERE paused_at IS NOT NULL),

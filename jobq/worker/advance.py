@@ -97,7 +97,9 @@ class Advance:
         """Since when a round trip is wanted that has not succeeded; None: none is wanted."""
         self._error: str | None = None
         self.held: str | None = None
-        """Why nothing is claimed at present; None when claims go on."""
+        """Why nothing may be claimed at present; None when claims go on."""
+        self.quiet = False
+        """Whether an operator wants nothing more to be claimed."""
 
     # --- what the others tell --------------------
 
@@ -157,6 +159,16 @@ class Advance:
         """Claim again."""
         self.held = None
         self._more = True
+        self._woken.set()
+
+    def be_quiet(self, quiet: bool) -> None:
+        """Claim nothing, and leave to the others what is claimed and has not started; or claim again."""
+        self.quiet = self._ledger.for_others = quiet
+        if quiet:
+            self._pool.give_back()
+        else:
+            self._more = True
+            self._due.forget()
         self._woken.set()
 
     def _found_below(self) -> None:
@@ -225,7 +237,7 @@ class Advance:
         return not (self._more and self._want() > 0)
 
     def _want(self) -> int:
-        if self.held or not self._pool.ready or not self._lease.fresh:
+        if self.held or self.quiet or not self._pool.ready or not self._lease.fresh:
             return 0
         undelivered = len(self._claimed[0]) if self._claimed is not None else 0
         return max(0, min(MAX_BATCH, self._pool.room(self._pace.prefetch()) - undelivered))
@@ -335,7 +347,7 @@ class Advance:
             return
         self._due.found()
         # While the statement was on its way, everything may have stood still.
-        if self.held or not self._lease.fresh:
+        if self.held or self.quiet or not self._lease.fresh:
             for job in jobs:
                 self.ended.set_back(Setback(job.id, job.claims, Ending.RELEASE))
         else:
@@ -434,7 +446,7 @@ class Advance:
 
     def leave(self) -> None:
         """From here on nothing is claimed, and the others are told of what is put back."""
-        self._ledger.leaving = True
+        self._ledger.for_others = True
 
     async def flush(self) -> None:
         """Record a batch of what has ended, claiming nothing; used while stopping. Errors are logged, for another try."""

@@ -20,6 +20,7 @@ import msgspec
 from jobq.worker import frames, stacks
 from jobq.worker.frames import CancelJobs, FromRunner, Job, Recorded, Run, Setback, Success, ToRunner
 from jobq.worker.line import Line
+from jobq.worker.memory import resident
 from jobq.worker.slots import SETTLED, SlotTable, Started
 from jobq.worker.spec import Spec
 
@@ -36,7 +37,6 @@ PULSELESS_AFTER = 0.5
 # One whose pulse lags like this (a task computes in Python), or is this late, is slow: others come first.
 SLOW_LAG = 0.003
 LATE = 0.12
-_PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
 class Held(msgspec.Struct, gc=False):
@@ -268,11 +268,7 @@ class Child:
     @property
     def rss(self) -> int:
         """Its resident memory in bytes; 0 when it has none (any more)."""
-        try:
-            with open(f"/proc/{self.pid}/statm", "rb") as file:
-                return int(file.read().split()[1]) * _PAGE
-        except (OSError, IndexError, ValueError):
-            return 0
+        return 0 if self.pid is None else resident(self.pid)
 
     def vouch(self, until: float, now: float) -> None:
         """Let it live until this time of time.monotonic(); 0.0: there is no lease that could end.

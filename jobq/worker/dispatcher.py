@@ -64,6 +64,8 @@ class Dispatcher:
         self._vitals = self._presence.vitals
         self._stop = asyncio.Event()
         self._hurry = asyncio.Event()
+        self._signals = False
+        """Whether a signal to stop has come."""
         self._started = asyncio.Event()
         self._database = Database(options.settings)
         self._repeats = Repeats()
@@ -102,6 +104,7 @@ class Dispatcher:
             advance=self._advance,
             sentinel=self._sentinel,
             pulse=self._vitals.heartbeats,
+            on_asked=self._asked,
         )
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -136,6 +139,7 @@ class Dispatcher:
         vitals.runners_ready, vitals.runners_wanted = pool.runners_ready, self._options.processes
         vitals.runner_deaths = pool.deaths
         vitals.finished, vitals.unrecorded, vitals.held = advance.ended.finished, len(advance.ended), advance.held
+        vitals.quiet = advance.quiet
         vitals.listening(self._listener.connected, polling=self._listener.polling)
         vitals.listener_errors = self._listener.losses
         vitals.brisk, vitals.sentinel = self._sentinel.mode is not Mode.QUIET, self._sentinel.active
@@ -145,8 +149,8 @@ class Dispatcher:
         return self._pool.tasks
 
     def _notified(self, payload: str) -> None:
-        if payload == "cancel":
-            # Who is meant stands in the rows, which the next heartbeat reads.
+        if payload in ("cancel", "workers"):
+            # Who is meant, and what of, stands in the rows, which the next heartbeat reads.
             self._keeper.beat_at_once()
             return
         if not payload:
@@ -165,12 +169,33 @@ class Dispatcher:
             payload = f"insert {what}"
         self._advance.notified(payload)
 
-    def _signalled(self, number: int) -> None:
+    def _asked(self, what: str | None) -> None:
+        """What an operator wants of this worker, heard at each heartbeat. A stop is for good."""
         if self._stop.is_set():
-            logger.warning("second signal: stopping at once", extra={"signal": signal.Signals(number).name})
+            return
+        if what == "stop":
+            logger.info("stopping, as an operator has asked", extra={"running": self._pool.held})
+            self._begin_to_stop()
+        elif (quiet := what == "quiet") != self._advance.quiet:
+            logger.info(
+                "claiming nothing, as an operator has asked" if quiet else "claiming again",
+                extra={"worker": str(self._lease.worker), "running": self._pool.held},
+            )
+            self._keeper.state = "quiet" if quiet else "running"
+            self._advance.be_quiet(quiet)
+
+    def _signalled(self, number: int) -> None:
+        name = signal.Signals(number).name
+        if self._signals:
+            logger.warning("second signal: stopping at once", extra={"signal": name})
             self._hurry.set()
             return
-        logger.info("stopping", extra={"signal": signal.Signals(number).name, "running": self._pool.held})
+        # An operator's word and then a service manager's is no reason to hurry.
+        self._signals = True
+        logger.info("stopping", extra={"signal": name, "running": self._pool.held})
+        self._begin_to_stop()
+
+    def _begin_to_stop(self) -> None:
         self._stop.set()
         self._presence.stopping()
         self._advance.poke()

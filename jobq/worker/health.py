@@ -1,7 +1,7 @@
 """What the health address answers: `/livez`, `/readyz`, `/metrics`. The transport is in httpd.py.
 
-`/livez`: is a restart called for? `/readyz`: is this worker taking jobs at present? An outage of the database makes a
-worker unready and leaves it alive (see watch.py).
+`/livez`: is a restart called for? `/readyz`: is this worker taking jobs at present, or would it if an operator had not asked
+it to be quiet? An outage of the database makes a worker unready and leaves it alive (see watch.py).
 """
 
 from __future__ import annotations
@@ -88,10 +88,15 @@ def readiness(vitals: Vitals) -> dict[str, dict[str, Any]]:
         "age": None,
         "detail": f"{vitals.runners_ready} of {vitals.runners_wanted} take jobs",
     }
+    if vitals.held is not None:
+        claimed = f"nothing is claimed: {vitals.held}"
+    else:
+        # Wanted, so no fault: an unready worker would stop a rollout, or have someone called.
+        claimed = "off: an operator has asked this worker to be quiet" if vitals.quiet else "on"
     claiming = {
         "ok": vitals.held is None,
         "age": None if vitals.held is None else _rounded(now - (vitals.heartbeats.answered or vitals.started)),
-        "detail": "on" if vitals.held is None else f"nothing is claimed: {vitals.held}",
+        "detail": claimed,
     }
     since = vitals.started if vitals.stopping_since is None else vitals.stopping_since
     phase = {"ok": vitals.phase == "working", "age": _rounded(now - since), "detail": vitals.phase}

@@ -8,12 +8,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Callable
 
 import psycopg
 
 from jobq.worker.advance import Advance
 from jobq.worker.database import Connection, Database, close, is_connection_loss, is_refusal, lease_terms
 from jobq.worker.lease import Lease, LeaseLost, wait_or
+from jobq.worker.memory import resident
 from jobq.worker.options import WorkerOptions
 from jobq.worker.pool import RunnerPool
 from jobq.worker.sentinel import Sentinel
@@ -39,7 +41,9 @@ class Keeper:
         advance: Advance,
         sentinel: Sentinel,
         pulse: Pulse,
+        on_asked: Callable[[str | None], None],
     ) -> None:
+        """`on_asked` is told at each heartbeat what an operator wants of this worker: ``quiet``, ``stop``, or None: to work."""
         self._options = options
         self._database = database
         self._lease = lease
@@ -47,6 +51,7 @@ class Keeper:
         self._advance = advance
         self._sentinel = sentinel
         self._pulse = pulse
+        self._on_asked = on_asked
         self._connection: Connection | None = None
         self._anew = False
         """Whether the lease was lost, so that a life under a new id has to be begun."""
@@ -122,8 +127,19 @@ class Keeper:
                 await asyncio.sleep(0.25)
 
     async def _beat(self, connection: Connection) -> None:
-        heard = await self._lease.beat(connection, running=self._pool.held, state=self.state, tasks=self._pool.tasks)
+        said = self.state
+        heard = await self._lease.beat(
+            connection,
+            running=self._pool.held,
+            state=said,
+            tasks=self._pool.tasks,
+            rss=resident() + self._pool.rss or None,
+        )
         self._pulse.well()
+        self._on_asked(heard.asked)
+        if self.state != said:
+            # Whoever asked waits to see it done.
+            self._at_once.set()
         self._advance.heard(heard.paused, heard.cancelled)
         self._sentinel.heard(heard.mode, watched=heard.watched)
 

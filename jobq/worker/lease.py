@@ -58,6 +58,8 @@ class Heard:
     """The mode of waking, one of `brisk.Mode`."""
     watched: bool
     """Whether some worker is the sentinel."""
+    asked: str | None
+    """What an operator wants of this worker: ``quiet``, ``stop``, or None: that it works."""
 
 
 class Lease:
@@ -136,7 +138,9 @@ class Lease:
         if not self.locked:
             logger.info("the advisory lock is still held by the lost connection")
 
-    async def beat(self, connection: Connection, *, running: int, state: str, tasks: list[str]) -> Heard:
+    async def beat(
+        self, connection: Connection, *, running: int, state: str, tasks: list[str], rss: int | None = None
+    ) -> Heard:
         """Write a heartbeat, look after the others, and return what else it brought. Raises LeaseLost when our row is gone."""
         begun = time.monotonic()
         if not self.locked:
@@ -151,12 +155,13 @@ class Lease:
             running=running,
             state=state,
             tasks=tasks,
+            rss=rss,
             locked=self.locked,
             pooled=connection.pooled,
         )
         if not rows:
             raise LeaseLost
-        pid, cancelled, paused, mode, watched, *peers = rows[0]
+        pid, asked, cancelled, paused, mode, watched, *peers = rows[0]
         if not connection.pooled and pid != connection.server_pid:
             connection.found_pooler()
             raise psycopg.OperationalError("the server's process has changed: a pooler stands between")
@@ -165,7 +170,7 @@ class Lease:
         self.refused = False
         self.error = None
         await self._watch(connection, list(zip(*peers, strict=True)))
-        return Heard(cancelled=cancelled, paused=paused, mode=mode, watched=watched)
+        return Heard(cancelled=cancelled, paused=paused, mode=mode, watched=watched, asked=asked)
 
     async def leave(self, connection: Connection) -> None:
         """Take the row back, if no job is held in its name any more."""

@@ -175,7 +175,11 @@ class _Gauges:
             "jobq_listener_connected": ("Whether notifications arrive.", int(vitals.listener_connected)),
             "jobq_brisk": ("Whether producers do not notify, and a sentinel looks for jobs.", int(vitals.brisk)),
             "jobq_sentinel": ("Whether this worker is the sentinel.", int(vitals.sentinel)),
-            "jobq_claiming": ("Whether jobs are claimed.", int(vitals.phase == "working" and vitals.held is None)),
+            "jobq_claiming": (
+                "Whether jobs are claimed.",
+                int(vitals.phase == "working" and vitals.held is None and not vitals.quiet),
+            ),
+            "jobq_quiet": ("Whether an operator has asked that no job is claimed.", int(vitals.quiet)),
             "jobq_stuck": ("Whether the worker asks to be restarted.", int(vitals.stuck is not None)),
         }
         for name, (text, value) in gauges.items():

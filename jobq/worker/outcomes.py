@@ -79,8 +79,8 @@ class Ledger:
 
     def __init__(self, schema: str) -> None:
         self._schema = schema
-        self.leaving = False
-        """The worker stops: what it puts back is for others, who are told."""
+        self.for_others = False
+        """The worker stops, or is quiet: what it puts back is for others, who are told."""
 
     async def advance(
         self,
@@ -143,7 +143,7 @@ class Ledger:
         return first + await self.settle(connection, worker, setbacks[middle:])
 
     async def _settle(self, connection: AsyncConnection[Any], worker: UUID, setbacks: list[Setback]) -> Settled:
-        parameters = settle_parameters(worker, setbacks, wake=self.leaving, channel=self._schema)
+        parameters = settle_parameters(worker, setbacks, wake=self.for_others, channel=self._schema)
         rows = await fetch(connection, self._schema, "settle", **parameters)
         return Settled(sum(accepted for _, accepted in rows), frozenset(id_ for id_, accepted in rows if not accepted))
 

@@ -38,11 +38,11 @@ class Overseer:
             return []
         child.feel(now)
         started = child.started()
+        back = child.revoked(now)
         self._end_if_due(child, now, started)
         if not child.imported or child.killed_for is not None:
             # While it imports, its jobs wait for it: no other runner would take them.
-            return []
-        back = child.revoked(now)
+            return back
         self._age(child)
         if len(child.jobs) > len(started):
             patience = RECALL_AFTER if child.ready else 0.0

@@ -125,6 +125,11 @@ class RunnerPool:
         """How many runners take jobs."""
         return sum(child.ready for child in self._children)
 
+    @property
+    def rss(self) -> int:
+        """The runners' resident memory in bytes."""
+        return sum(child.rss for child in self._all())
+
     def _all(self) -> list[Child]:
         return [*self._children, *self._solos.children]
 
@@ -338,17 +343,21 @@ class RunnerPool:
 
     # --- stopping --------------------
 
+    def give_back(self) -> None:
+        """Take back what has not started, for other workers; the runners stay, and what runs goes on."""
+        now = time.monotonic()
+        for child in self._all():
+            child.revoke(now)
+        for job in self._solos.withdraw():
+            self._on_setback(verdicts.unstarted(job))
+
     def drain(self) -> None:
         """Take back what has not started, and let the rest end: the worker stops."""
         self._leaving = True
-        now = time.monotonic()
+        self.give_back()
         for child in self._all():
-            if child.imported:
-                child.revoke(now)
-            else:
+            if not child.imported:
                 child.kill("the worker stops")
-        for job in self._solos.withdraw():
-            self._on_setback(verdicts.unstarted(job))
 
     def cancel(self, ids: list[int]) -> None:
         """An operator wants these jobs stopped."""

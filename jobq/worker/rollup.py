@@ -22,6 +22,7 @@ from typing import Any
 from psycopg import AsyncConnection, sql
 
 from jobq.histograms import BOUNDS, BUCKETS
+from jobq.sql import composed
 from jobq.worker.database import fetch
 
 MINUTE = timedelta(minutes=1)
@@ -83,7 +84,7 @@ async def rollup(connection: AsyncConnection[Any], schema: str) -> str:
         Part(name=name, state=state, day=day, pages=pages, before=before) for name, state, day, pages, before, _ in rows
     ]
     stretches = plan(parts, since, until)
-    cursor = await connection.execute(_write(schema, stretches, since, until), prepare=False)
+    cursor = await connection.execute(counting(schema, stretches, since, until), prepare=False)
     (row,) = await cursor.fetchall()
     await _depths(connection, schema, until - MINUTE)
     for spans in ((600, 60), (3600, 600)):
@@ -131,7 +132,8 @@ def plan(parts: list[Part], since: datetime, until: datetime) -> list[Stretch]:
     return stretches
 
 
-def _write(schema: str, stretches: list[Stretch], since: datetime, until: datetime) -> sql.Composed:
+def counting(schema: str, stretches: list[Stretch], since: datetime, until: datetime) -> sql.Composed:
+    """Return the statement that counts the rows of `stretches` and writes the minutes from `since` to before `until`."""
     rows: list[sql.Composable] = [
         sql.SQL(
             "SELECT state, {}::double precision AS weight, queue, task, run_at, started_at, finished_at FROM {}"

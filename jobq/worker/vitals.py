@@ -85,7 +85,9 @@ class Vitals:
         self.unrecorded = 0
         """Executions that have ended and whose outcome is not written down yet."""
         self.held: str | None = None
-        """Why nothing is claimed at present; None when claims go on."""
+        """Why nothing may be claimed at present; None when claims go on."""
+        self.quiet = False
+        """Whether nothing is claimed because an operator wants it so: that is no fault."""
         self._finished_at: deque[tuple[float, int]] = deque([(self.started, 0)])
 
     def begin_to_stop(self) -> None:
@@ -148,6 +150,8 @@ class Vitals:
                 text = f"starting for {now - self.started:.0f} s: importing the application"
             case "working":
                 text = f"{self.running} running in {self.slots} slots, {self.rate:.1f} jobs/s"
+                if self.quiet:
+                    text = f"quiet, as asked: {text}"
             case "stopping":
                 text = f"stopping for {now - (self.stopping_since or now):.0f} s: {self.running} running"
         if self.unrecorded and self.phase == "stopping":

@@ -11,7 +11,7 @@ from flask import Flask
 from flask.testing import FlaskClient
 
 from jobq.web import create_app
-from jobq.web.app import close
+from jobq.web.serving import close
 
 Conn = psycopg.Connection[Any]
 

@@ -15,6 +15,7 @@ import pytest
 from jobq import operations, queries
 from jobq.bulk import Operation
 from jobq.errors import InvalidFilter, InvalidOption, OperationNotFound, OperationRefused
+from jobq.failures import fingerprint
 from jobq.filters import JobFilter
 from jobq.operations import bulk, matching
 from tests.support.rows import add_finished, add_job
@@ -457,3 +458,16 @@ def test_what_another_version_wrote_fails_with_its_reason(db: Conn) -> None:
     assert found.state == "failed"
     assert found.error is not None
     assert "colour" in found.error
+
+
+def test_a_group_of_failures(db: Conn, small: None) -> None:
+    """The fingerprint is not SQL's: windows are read through, and only what is in the group is changed."""
+    group = [add_finished(db, "failed", task="pdf", error=f"ValueError: page {n} is missing") for n in range(14)]
+    for n in range(100):
+        add_finished(db, "failed", task="pdf", error=f"KeyError: 'title {'x' * (n % 7)}'")
+    group.append(add_finished(db, "failed", task="pdf", error="ValueError: page 4711 is missing"))
+    made = draft(db, "retry", f"failure:{fingerprint('pdf', 'ValueError: page 1 is missing')}")
+    assert made.expected == 15
+    operations.start(db, "jobq", made.id, reason="x", actor="ann")
+    assert run(db, made.id).done == 15
+    assert [job for batch in batches(db, made.id) for job in batch] == group

@@ -13,8 +13,9 @@ import psycopg
 import pytest
 from click.testing import CliRunner, Result
 
-from jobq import migrate
-from jobq.cli import checks_load, checks_server, main
+from jobq import migrate, operations
+from jobq.cli import changes, checks_load, checks_server, main
+from jobq.filters import JobFilter
 from tests.support.postgres import OwnServer
 from tests.support.rows import add_attempt, add_finished, add_job, add_worker
 from tests.support.waiting import wait_until
@@ -117,6 +118,31 @@ def test_list_pages_and_filters(run: Run, db: Conn) -> None:
     run("jobs", "list", "--state", "lost", code=64)
 
 
+def test_list_by_a_filter(run: Run, db: Conn) -> None:
+    wanted = add_finished(db, "failed", task="mail.send", args={"order_id": 42}, ago=7200)
+    add_finished(db, "failed", task="mail.send", args={"order_id": 42})
+    add_finished(db, "failed", task="mail.check", args={"order_id": 42}, ago=7200)
+    text = "state:failed age:>1h args.order_id:42"
+    page = document(run("jobs", "list", "--where", text, "--task", "mail.send", "--json"))
+    assert [job["id"] for job in page["jobs"]] == [wanted]
+    assert document(run("jobs", "list", "--json", JOBQ_JOBS_LIST_WHERE=f"id:{wanted}"))["jobs"][0]["id"] == wanted
+    assert "did you mean state?" in run("jobs", "list", "--where", "stat:failed", code=64).stderr
+    assert "the filter has state: already" in run("jobs", "list", "--where", text, "--state", "ready", code=64).stderr
+
+
+def test_export(run: Run, db: Conn) -> None:
+    ids = [add_job(db, args={"n": n, "text": "é\u202e\n"}) for n in range(3)]
+    ids.append(add_finished(db, "succeeded", result={"large": 2**60 + 1}))
+    rows = [json.loads(line) for line in run("jobs", "export").stdout.splitlines()]
+    assert [row["id"] for row in rows] == ids[::-1]
+    assert rows[0]["result"] == {"large": 2**60 + 1}
+    assert rows[1]["args"] == {"n": 2, "text": "é\u202e\n"}
+    assert len(run("jobs", "export", "--where", "args.n:1").stdout.splitlines()) == 1
+    assert len(run("jobs", "export", "--state", "ready", "--limit", "2").stdout.splitlines()) == 2
+    assert run("jobs", "export", "--where", "args.n:9").stdout == ""
+    assert "is no age" in run("jobs", "export", "--where", "age:>5parsecs", code=64).stderr
+
+
 def test_show(run: Run, db: Conn) -> None:
     job = add_finished(db, "failed", args={"to": "ann\x1b[2J"}, error="boom", key="k1")
     add_attempt(db, job, message="boom", traceback="Traceback …\nValueError: \x1b[31mboom")
@@ -175,6 +201,76 @@ def test_bulk_needs_ids_or_filters_and_not_both(run: Run) -> None:
     assert "not both" in run("jobs", "retry", "1", "--queue", "q", code=64).stderr
     run("jobs", "retry", "--state", "succeeded", code=64)
     run("jobs", "cancel", str(2**63), code=64)
+
+
+def test_where_selects_by_any_filter(run: Run, db: Conn) -> None:
+    wanted, other = add_finished(db, "failed", args={"order_id": 7}), add_finished(db, "failed", args={"order_id": 8})
+    dead = add_finished(db, "cancelled", args={"order_id": 7})
+    assert "retried 1 job" in run("jobs", "retry", "--where", "args.order_id:7", "--yes").stdout
+    assert states(db) == {wanted: "ready", other: "failed", dead: "cancelled"}
+    assert "retried 1 job" in run("jobs", "retry", "--where", "state:cancelled args.order_id:7", "--yes").stdout
+    for words, says in (
+        (("--where", "colour:blue"), "colour"),
+        (("--where", "state:failed", "--state", "failed"), "twice"),
+        (("--where", "state:succeeded"), "state:succeeded: this is for jobs that are failed"),
+        (("--where", "queue:a", "--queue", "b"), "queue"),
+        (("--where", "  "), "--where"),
+    ):
+        assert says in run("jobs", "retry", *words, "--yes", code=64).stderr
+    assert states(db)[other] == "failed"
+
+
+def test_snooze_move_and_delete(run: Run, db: Conn) -> None:
+    one, two, dead = add_job(db), add_job(db, queue="mail"), add_finished(db, "failed")
+    run("jobs", "snooze", str(one), "--for", "2h")
+    assert "snoozed 1 job" in run("jobs", "snooze", "--queue", "mail", "--until", "2199-01-01T00:00", "--yes").stdout
+    later = "SELECT id FROM jobq.job WHERE run_at > now() + interval '119 min' ORDER BY id"
+    assert db.execute(later).fetchall() == [(one,), (two,)]
+    run("jobs", "move", str(one), str(two), "--to-queue", "slow", "--to-priority", "9")
+    assert db.execute("SELECT id, queue, priority FROM jobq.job ORDER BY id").fetchall() == [
+        (one, "slow", 9),
+        (two, "slow", 9),
+    ]
+    assert "--for or --until" in run("jobs", "snooze", str(one), code=64).stderr
+    assert "--until 'soon'" in run("jobs", "snooze", str(one), "--until", "soon", code=64).stderr
+    assert "--to-queue" in run("jobs", "move", str(one), code=64).stderr
+    run("jobs", "delete", str(dead), answer="n\n", code=1)
+    assert states(db)[dead] == "failed"
+    assert "which states" in run("jobs", "delete", "--task", "mail.send", "--yes", code=64).stderr
+    assert "deleted 1 job" in run("jobs", "delete", "--state", "failed", "--yes").stdout
+    assert document(run("jobs", "delete", str(one), str(two), "--yes", "--json"))["done"] == [one, two]
+    assert states(db) == {}
+    assert db.execute("SELECT role, address FROM jobq.audit GROUP BY 1, 2").fetchall() == [(None, None)]
+
+
+def test_the_states_of_each_command_are_those_of_the_operation() -> None:
+    assert changes._RETRYABLE == operations.RETRYABLE_STATES
+    assert set(changes._LIVE) == set(operations.CANCELLABLE_STATES)
+    assert changes._SNOOZABLE == operations.SNOOZABLE_STATES
+    assert changes._MOVABLE == operations.MOVABLE_STATES
+    assert changes._DELETABLE == operations.DELETABLE_STATES
+
+
+def test_operations_are_listed_steered_and_carried_out(run: Run, db: Conn) -> None:
+    assert "no bulk operations" in run("operations", "list").output
+    for _ in range(3):
+        add_finished(db, "failed")
+    made = operations.draft(db, "jobq", action="retry", filter=JobFilter(states=("failed",)), actor="bob")
+    assert "is draft; only a running one" in run("operations", "run", str(made.id), code=64).stderr
+    operations.start(db, "jobq", made.id, reason="mended", actor="bob")
+    id = str(made.id)
+    assert "is paused" in run("operations", "pause", id, "--reason", "wait").stdout
+    assert "it is paused" in run("operations", "pause", id, code=64).stderr
+    assert document(run("operations", "resume", id, "--json"))["state"] == "running"
+    shown = run("operations", "run", id).stdout
+    assert "done" in shown
+    assert document(run("operations", "show", id, "--json"))["done"] == 3
+    assert "it is done" in run("operations", "cancel", id, code=64).stderr
+    assert "state:failed" in run("operations", "list").stdout
+    assert "operation 99" in run("operations", "show", "99", code=64).stderr
+    assert [actor for (actor,) in db.execute("SELECT actor FROM jobq.audit ORDER BY id").fetchall()] == [
+        "bob", "ann", "ann", "bob",
+    ]  # fmt: skip
 
 
 # --- queues, stats

@@ -158,9 +158,23 @@ def test_a_loop_that_hangs_beside_a_database_that_answers_is_not_fed(
     try:
         manager.wait("READY")
         with own_server.server.admin() as admin:
-            query = "SELECT pid FROM pg_stat_activity WHERE application_name = 'jobq worker advance'"
-            (backend,) = wait_until(lambda: admin.execute(query).fetchone(), what="the claiming backend") or (0,)
-            os.kill(backend, signal.SIGSTOP)
+            # Between two statements of work: one that is stopped while it connects is given up sooner than it is doubted, and
+            # one within a statement may hold a lock that every new connection needs.
+            query = (
+                "SELECT pid FROM pg_stat_activity WHERE application_name = 'jobq worker advance' "
+                "AND state = 'idle' AND query LIKE '%.job AS %'"
+            )
+
+            def stopped_between_statements() -> int:
+                (backend,) = admin.execute(query).fetchone() or (0,)
+                if backend:
+                    os.kill(backend, signal.SIGSTOP)
+                    if admin.execute(query).fetchone() == (backend,):
+                        return int(backend)
+                    os.kill(backend, signal.SIGCONT)
+                return 0
+
+            backend = wait_until(stopped_between_statements, what="the claiming backend")
             try:
                 told = manager.wait("STATUS", what="hangs though the database answers: advance", timeout=60)
                 later = told.at + 3

@@ -319,3 +319,77 @@ def test_an_export_holds_no_transaction_while_its_reader_waits(
             connection.rollback()
         with pytest.raises(InvalidOption, match="limit=0"):
             queries.export(connection, "jobq", limit=0)
+
+
+# --- Autocomplete ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def seen(conn: Conn) -> str:
+    """What is there to suggest; returns a worker's id."""
+    add_job(conn, queue="mail", task="mail.send", args={"order_id": 1, "order note": 2})
+    add_job(conn, queue="big mail", task="pdf make", args={"order_id": 1})
+    add_finished(conn, "succeeded", task="old.one", args={"user": 1})
+    worker = add_worker(conn, tasks=["idle.task"], queues=["served"])
+    conn.execute("INSERT INTO jobq.rollup_task (span, at, task) VALUES (3600, now(), 'rolled')")
+    return str(worker)
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ("st", ["state:"]),
+        ("state:failed qu", ["state:failed queue:"]),
+        ("A", ["attempt:", "age:", "args."]),
+        ("ma", ["task:mail.send", 'task:"pdf make"']),
+        ("state:", [f"state:{state}" for state in queries.STATES]),
+        ("state:fa", ["state:failed"]),
+        ("state:failed,ca", ["state:failed,cancelled"]),
+        ("state:failed,fa", []),
+        ("queue:mail", ['queue:"big mail"']),
+        ("queue:", ['queue:"big mail"', "queue:mail", "queue:served"]),
+        ('queue:"big', ['queue:"big mail"']),
+        ("task:", ["task:idle.task", "task:mail.send", "task:old.one", 'task:"pdf make"', "task:rolled"]),
+        ("task:OLD", ["task:old.one"]),
+        ("task:o", ["task:old.one", "task:rolled"]),
+        ("args.", ["args.order_id:", 'args."order note":', "args.user:"]),
+        ("args.or", ["args.order_id:", 'args."order note":']),
+        ("age:>", ["age:>1h", "age:>1d"]),
+        ("error:x", []),
+        ("colour:", []),
+        ('task:"never ends', []),
+        ("x" * 3000, []),
+    ],
+)
+def test_suggestions(conn: Conn, seen: str, text: str, wanted: list[str]) -> None:
+    assert queries.suggest(conn, "jobq", text) == wanted
+
+
+def test_suggestions_within_a_text(conn: Conn, seen: str) -> None:
+    text = 'task:"a b" state:fa queue:mail'
+    at = text.index("fa") + 2
+    assert queries.suggest(conn, "jobq", text, at) == ['task:"a b" state:failed queue:mail']
+    assert queries.suggest(conn, "jobq", text, at - 1) == ['task:"a b" state:failed queue:mail']
+    assert queries.suggest(conn, "jobq", "worker:") == [f"worker:{seen}"]
+    for cursor in (-5, 0, 3, 11, 10**9):
+        for found in queries.suggest(conn, "jobq", text, cursor):
+            assert found != text
+
+
+def test_every_suggestion_is_a_filter_or_its_beginning(conn: Conn, seen: str) -> None:
+    for text in ("", "task:", "queue:", "state:", "worker:", "age:", "attempt:"):
+        options = queries.suggest(conn, "jobq", text)
+        assert 1 <= len(options) <= 12
+        for option in options:
+            if text:
+                assert not JobFilter.parse(option).empty
+
+
+def test_suggestions_are_few_and_of_any_text(conn: Conn) -> None:
+    for n in range(50):
+        add_job(conn, queue=f"q{n}", task=f'odd "{n}" \\ {chr(0x200F)}')
+    assert len(queries.suggest(conn, "jobq", "queue:q")) == 12
+    for option in queries.suggest(conn, "jobq", "task:odd"):
+        assert len(queries.search_jobs(conn, "jobq", JobFilter.parse(option)).rows) == 1
+    for text in ("\ud800", "task:\x00", '"', "\\", ":" * 100, "args." * 100):
+        assert isinstance(queries.suggest(conn, "jobq", text), list)

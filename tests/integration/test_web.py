@@ -209,6 +209,20 @@ def test_what_is_secret_is_a_setting(make_app: Callable[..., Flask], database_ur
     assert json.loads(text)["args"] == {"salary": "(hidden)", "token": "t1"}
 
 
+@pytest.mark.parametrize("path", ["/jobs/{id}", "/jobs", "/api/jobs", "/api/jobs/{id}"])
+def test_what_a_role_may_see(make_app: Callable[..., Flask], database_url: str, db: Conn, path: str) -> None:
+    fields = {"card": {"number": "4242", "name": "seen-name"}, "salary": 1717}
+    id = add_job(db, args=fields, headers={"iban": "DE02"})
+    options = {"redact": ["args.card.number", "*.iban"], "redact_for": {"viewer": ["salary"]}, "reveal_to": "admin"}
+    texts = {
+        role: make_app(database_url, default_role=role, **options).test_client().get(path.format(id=id)).text
+        for role in ("viewer", "operator", "admin")
+    }
+    assert all("seen-name" in text for text in texts.values())
+    assert {role for role, text in texts.items() if "4242" in text or "DE02" in text} == {"admin"}
+    assert {role for role, text in texts.items() if "1717" in text} == {"operator", "admin"}
+
+
 # --- JSON ---
 
 

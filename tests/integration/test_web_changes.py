@@ -30,9 +30,9 @@ def test_retry_and_cancel_one(client: FlaskClient, db: Conn) -> None:
 
 def test_change_the_ticked_jobs(client: FlaskClient, db: Conn) -> None:
     dead, done = [add_finished(db, "failed") for _ in range(3)], add_finished(db, "succeeded")
-    form = {"csrf": token(client), "id": [str(id) for id in (*dead, done)], "action": "retry", "queue": "default"}
+    form = {"csrf": token(client), "id": [str(id) for id in (*dead, done)], "action": "retry", "q": "queue:default"}
     response = client.post("/jobs/change", data=form)
-    assert "queue=default" in response.location
+    assert "q=queue:default" in response.location
     text = client.get(response.location).text
     assert f"Retried: 3. Refused: 1 (job {done}: it has succeeded)." in text
     form = {"csrf": token(client), "id": [str(id) for id in dead], "action": "cancel"}

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import base64
 import http.client
+import os
 import re
 import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import psycopg
@@ -17,11 +20,12 @@ import psycopg.conninfo
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
+from itsdangerous import URLSafeSerializer
 
 from jobq import migrate
 from jobq.errors import ConfigurationError
 from jobq.web import blueprint, create_app, serve
-from jobq.web.app import close, is_loopback
+from jobq.web.serving import close, is_loopback
 from tests.support import postgres
 from tests.support.rows import add_finished
 from tests.support.waiting import wait_until
@@ -140,6 +144,16 @@ def test_the_database_goes_and_comes_back(make_app: Callable[..., Flask], own_se
     assert response.headers["Retry-After"] == "5"
     assert client.get("/api/stats").status_code == 503
     assert client.get("/livez").status_code == 200
+    # Nobody can log in, and a session cannot be looked at: the page says so, and lets nobody in.
+    behind = make_app(own_server.url, users=True, secret_key="s").test_client()
+    found = re.search(r'name="csrf" value="([^"]+)"', behind.get("/login").text)
+    assert found is not None
+    login = behind.post("/login", data={"name": "ann", "password": "correct horse", "csrf": found[1]})
+    assert login.status_code == 503
+    cookie = URLSafeSerializer("s", salt="jobq.web session").dumps(["ann", "x", time.time(), time.time()])
+    behind.set_cookie("jobq_session", cookie)
+    assert behind.get("/queues").status_code == 503
+    assert behind.head("/queues").status_code == 503
     own_server.restart()
     wait_until(lambda: client.get("/").status_code == 200, what="the page to come back")
 
@@ -222,6 +236,106 @@ import sys
 from jobq.web import create_app, serve
 serve(create_app(database_url=sys.argv[1]), "127.0.0.1", 0, ready=lambda address: print(address, flush=True))
 """
+
+
+@contextmanager
+def served(database_url: str, **env: str) -> Iterator[int]:
+    """The port of a status page that serves in a process of its own."""
+    command = [sys.executable, "-c", _SERVE, database_url]
+    environment = {**os.environ, **env}
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+    ) as process:
+        try:
+            assert process.stdout is not None
+            yield int(process.stdout.readline().strip().rstrip("/").rsplit(":", 1)[1])
+        finally:
+            process.send_signal(signal.SIGINT)
+        process.wait(20)
+
+
+@pytest.mark.parametrize("framing", ["Content-Length: 104857600", "Transfer-Encoding: chunked"])
+def test_a_huge_body_is_not_read(database_url: str, db: Conn, framing: str) -> None:
+    chunk = b"x" * 65_536
+    framed = b"10000\r\n" + chunk + b"\r\n" if "chunked" in framing else chunk
+    head = (
+        f"POST /queues/pause HTTP/1.1\r\nHost: localhost\r\n{framing}\r\n"
+        "Content-Type: application/x-www-form-urlencoded\r\n\r\n"
+    )
+    with served(database_url) as port, socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
+        connection.sendall(head.encode())
+        sent = 0
+        # The server answers and hangs up after little of it; what the sockets hold is sent all the same.
+        with suppress(ConnectionError):
+            while sent < 100 * 1024 * 1024:
+                connection.sendall(framed)
+                sent += len(framed)
+        assert sent < 50 * 1024 * 1024
+        answer = http.client.HTTPResponse(connection)
+        answer.begin()
+        text = answer.read().decode()
+        assert answer.status == 413
+        assert "<h1>Too large</h1>" in text
+        assert "Content-Security-Policy" in answer.headers
+        # And it goes on serving.
+        other = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+        other.request("GET", "/livez")
+        assert other.getresponse().status == 200
+        other.close()
+
+
+def test_a_poll_that_finds_nothing_new_keeps_its_connection(database_url: str, db: Conn) -> None:
+    with served(database_url, JOBQ_WEB_CACHE_SECONDS="600") as port:
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+        try:
+            headers: dict[str, str] = {}
+            for _ in range(2):
+                connection.request("GET", "/queues", headers=headers)
+                response = connection.getresponse()
+                response.read()
+                headers.setdefault("Cookie", response.headers.get("Set-Cookie", "").partition(";")[0])
+            headers["If-None-Match"] = response.headers["ETag"]
+            used = connection.sock
+            for _ in range(3):
+                connection.request("GET", "/queues", headers=headers)
+                response = connection.getresponse()
+                assert (response.status, response.read()) == (304, b"")
+                assert "Content-Length" not in response.headers
+            assert connection.sock is used
+            connection.request("GET", "/queues", headers=headers | {"Connection": "close"})
+            assert connection.getresponse().headers["Connection"] == "close"
+        finally:
+            connection.close()
+
+
+def test_a_large_body_in_another_server(client: FlaskClient) -> None:
+    response = client.post("/queues/pause", data=b"x", environ_overrides={"CONTENT_LENGTH": "104857600"})
+    assert response.status_code == 413
+    assert "<h1>Too large</h1>" in response.text
+
+
+_FORK = """
+import os, sys
+from jobq.web import create_app
+app = create_app(database_url=sys.argv[1], cache_seconds=0)
+if sys.argv[2] == "after":
+    assert app.test_client().get("/queues").status_code == 200
+children = []
+for _ in range(2):
+    if not (child := os.fork()):
+        os._exit(0 if app.test_client().get("/queues").status_code == 200 else 1)
+    children.append(child)
+assert [os.waitpid(child, 0)[1] for child in children] == [0, 0]
+assert app.test_client().get("/queues").status_code == 200
+"""
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_server_that_forks(database_url: str, when: str) -> None:
+    """Before the first request, as gunicorn --preload does, and after it."""
+    command = [sys.executable, "-c", _FORK, database_url, when]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_serve_answers_this_machines_names_only(database_url: str) -> None:

@@ -274,7 +274,7 @@ def test_heartbeat(full: psycopg.Connection[Any], mode: str) -> None:
         "DO NOTHING",
         (WORKER,),
     )
-    beat = {"id": WORKER, "running": 500, "state": "running", "tasks": ["t"], "locked": True, "pooled": False}
+    beat = {"id": WORKER, "running": 500, "state": "running", "tasks": ["t"], "rss": 1, "locked": True, "pooled": False}
     nodes = explain(full, mode, "worker_beat", beat)
     assert {node["Index Name"] for node in nodes if node.get("Relation Name") == "job"} == {"job_running_idx"}
     assert rows_read(nodes, "job") <= 500

@@ -10,8 +10,10 @@ from pathlib import Path
 import pytest
 
 from jobq import JobQ, Task
+from jobq.cli.web import web
 from jobq.cli.worker import worker
 from jobq.config import Settings
+from jobq.web import Options
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *(ROOT / "examples").glob("*/*.md")])
@@ -29,5 +31,7 @@ def test_the_reference_has_every_option() -> None:
     for function in (JobQ.task, Task.options):
         names |= set(inspect.signature(function).parameters) - {"self", "function"}
     names |= {option.opts[0] for option in worker.params if option.opts[0].startswith("--")}
+    names |= {field.name for field in fields(Options)}
+    names |= {option.opts[0] for option in web.params if option.name in ("host", "port")}
     shared = {"--database-url", "--schema", "--log-format", "--log-level"}
     assert {name for name in names - shared if f"`{name}`" not in reference} == set()

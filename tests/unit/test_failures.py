@@ -71,6 +71,8 @@ def test_what_changes_is_left_out(error: str | None, expected: str) -> None:
         ("no row in 3fa85f64-5717-4562-b3fc-2c963f66afa6", "no row in 00000000-0000-0000-0000-000000000000"),
         ("at 0x1", "at 0xffffffffffff"),
         ("rows 1, 2", "rows 4, 5, 66"),
+        ("at 0x0 of 3", "at 0x1f of 4"),
+        ("at 10.0.0.3:80", "at 192.168.17.1:8080"),
         ("x" * REACH + "1", "x" * REACH + "another"),
     ],
 )

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from jobq.web.pages import audit, jobs, operations, overview, queues, workers
+from jobq.web.pages import audit, failures, jobs, operations, overview, plots, queues, system, workers
 
 ROUTES = [
     *overview.ROUTES,
     *queues.ROUTES,
+    *plots.ROUTES,
     *jobs.ROUTES,
+    *failures.ROUTES,
     *workers.ROUTES,
     *operations.ROUTES,
     *audit.ROUTES,
+    *system.ROUTES,
 ]

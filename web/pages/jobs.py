@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-from flask import Response, abort
+from flask import Response, abort, request
 
 from jobq import queries
 from jobq.failures import fingerprint
-from jobq.filters import STATES, JobFilter
+from jobq.filters import MAX_LENGTH, STATES, JobFilter
 from jobq.web import diffs, show, timeline
 from jobq.web.context import current_page, filters, job_filter, number
 from jobq.web.routes import Route
@@ -70,6 +71,7 @@ def job(id: int) -> str:
     page = current_page()
     with page.database.read() as reader:
         found = reader(queries.get_job, id, name="job")
+        why = reader(queries.why_waiting, found) if found is not None else None
         now = reader.now()
     if found is None:
         return page.render("partial.html", title=f"Job {id}", now=now)
@@ -82,7 +84,7 @@ def job(id: int) -> str:
         "job.html",
         job=found,
         now=now,
-        why=None,
+        why=why,
         life=timeline.life(found),
         diffs=diffs.diffs(found.attempts),
         failure=fingerprint(found.task, found.error) if found.state == "failed" and found.error else None,
@@ -108,6 +110,45 @@ def job_part(id: int, part: str) -> Response:
     )
 
 
+def jobs_ndjson() -> Response:
+    """Every job that fits a filter, a line each, as far as the tables go."""
+    page = current_page()
+    selected = job_filter(filters())
+    before = number("before", None)
+    # Its connection is open for as long as the reader takes: it has one of its own, and few may have one.
+    stream = page.database.stream()
+    connection = stream.__enter__()
+
+    def lines() -> Iterator[bytes]:
+        try:
+            for line in queries.export(
+                connection, page.settings.schema, selected, before_id=before, redact=page_redact
+            ):
+                yield line.encode("utf-8", "backslashreplace")
+        finally:
+            stream.__exit__(None, None, None)
+
+    page_redact = page.redact
+    return Response(
+        lines(),
+        mimetype="application/x-ndjson",
+        headers={"Content-Disposition": 'attachment; filename="jobs.ndjson"'},
+    )
+
+
+def suggest() -> Response:
+    """What may be typed next into a search field: texts that could replace it whole."""
+    page = current_page()
+    text = request.args.get("q", "")
+    cursor = request.args.get("cursor", "")
+    if "\x00" in text or len(text) > MAX_LENGTH:
+        abort(400, f"q: give at most {MAX_LENGTH} characters, none of them NUL.")
+    at = int(cursor) if cursor.isascii() and cursor.isdigit() and len(cursor) <= 5 else None
+    with page.database.read() as reader:
+        found = reader(queries.suggest, text, at, default=[])
+    return Response(json.dumps({"suggestions": found}), mimetype="application/json")
+
+
 def _tabs(selected: JobFilter) -> list[Tab]:
     states = (None, *STATES)
     return [
@@ -130,4 +171,6 @@ ROUTES = [
     Route("/jobs", "GET", jobs, needs="view"),
     Route("/jobs/<int:id>", "GET", job, needs="view"),
     Route("/jobs/<int:id>/<any(args, result, headers):part>.json", "GET", job_part, needs="view"),
+    Route("/jobs.ndjson", "GET", jobs_ndjson, needs="export"),
+    Route("/suggest", "GET", suggest, needs="view"),
 ]

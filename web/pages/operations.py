@@ -18,6 +18,9 @@ def operations() -> str:
     with page.database.read() as reader:
         found = reader(queries.operations, limit=_PAGE + 1, before_id=before, default=[])
         now = reader.now()
+    if any(entry.state == "running" for entry in found):
+        # Begun by the command line, or by a process that has ended since.
+        page.executor.wake()
     more = found[_PAGE - 1].id if len(found) > _PAGE else None
     return page.render("operations.html", operations=found[:_PAGE], before=before, more=more, now=now)
 
@@ -37,6 +40,8 @@ def operation(id: int) -> str:
                 sample = None
         batches = reader(queries.operation_batches, id, after=after, default=[])
         now = reader.now()
+    if found.state == "running":
+        page.executor.wake()
     return page.render(
         "operation.html", it=found, sample=sample.rows if sample else [], batches=batches, after=after, now=now
     )

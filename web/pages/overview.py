@@ -6,24 +6,32 @@ from jobq import queries
 from jobq.web import charts
 from jobq.web.context import current_page
 from jobq.web.health import problems
+from jobq.web.pages import plots
 from jobq.web.routes import Route
 
 
 def overview() -> str:
-    """The whole at a glance."""
+    """How things are in a sentence, in numbers and over time; what fails, and where to look."""
     page = current_page()
+    hours = plots.hours()
     with page.database.read() as reader:
         seen = reader(queries.overview)
+        series = reader(queries.series, hours=hours, name="charts")
+        sparks = reader(queries.sparklines, default={})
+        failures = reader(queries.failures)
         now = reader.now()
     if seen is None:
         return page.render("partial.html", title="Overview", now=now)
-    minutes = seen.throughput.minutes
     return page.render(
         "overview.html",
         seen=seen,
         now=now,
         problems=problems(seen, page.head),
-        hour=charts.bars([[m.total - m.failed for m in minutes], [m.failed for m in minutes]], height=100.0),
+        series=plots.plot(series),
+        hours=hours,
+        sparks=sparks,
+        failures=failures,
+        line=charts.spark,
     )
 
 

@@ -71,14 +71,13 @@
       if (item) { field.setAttribute("aria-activedescendant", item.id); item.scrollIntoView({ block: "nearest" }); }
       else field.removeAttribute("aria-activedescendant");
     };
-    // Each suggestion is the term under the cursor, completed.
+    // Each suggestion is the whole text with the term at the cursor completed.
     const take = (text) => {
-      const cursor = field.selectionStart ?? field.value.length;
-      const before = field.value.slice(0, cursor);
-      const start = before.search(/(?:[^\s"]|"[^"]*"?)*$/);
-      const more = text.endsWith(":") ? "" : " ";
-      field.value = field.value.slice(0, start) + text + more + field.value.slice(cursor).replace(/^\S*\s?/, "");
-      const end = start + text.length + more.length;
+      const old = field.value;
+      const behind = old.slice(field.selectionStart ?? old.length).replace(/^[^\s]*/, "");
+      const more = /[:.]$/.test(text) || behind ? "" : " ";
+      field.value = text + more;
+      const end = field.value.length - (behind && text.endsWith(behind) ? behind.length : 0);
       field.setSelectionRange(end, end);
       close();
       if (!more) ask();

@@ -1,0 +1,208 @@
+"""``jobq workers list|quiet|resume|stop``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from jobq.cli import output
+from jobq.cli.exits import Exit
+from jobq.cli.options import database_options, json_option, reason_option, yes_option
+from jobq.cli.session import actor, current
+
+if TYPE_CHECKING:
+    from jobq.queries import WorkerInfo
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+# Of an id: enough that two workers hardly ever share it, and what the list shows.
+_SHORT = 8
+_LINES = 12
+
+
+@click.group(short_help="List workers, make them quiet, let them go on, stop them.")
+def workers() -> None:
+    """List workers, make them quiet, let them go on, stop them."""
+
+
+@workers.command("list")
+@database_options
+@json_option
+def list_(*, as_json: bool) -> None:
+    """List the workers with what they do, what was asked of them, and their memory."""
+    from jobq import queries
+
+    session = current()
+    with session.connect() as connection:
+        found = queries.workers(connection, session.schema)
+    if as_json:
+        output.print_json({"workers": [{**output.plain(worker), "health": worker.health} for worker in found]})
+        return
+    output.print_table(
+        ("worker", "host", "pid", "app", "queues", "state", "running", "memory", "started", "heartbeat"),
+        (
+            (
+                str(worker.id)[:_SHORT],
+                worker.host,
+                worker.pid,
+                worker.app,
+                "all" if worker.queues is None else ", ".join(worker.queues),
+                _state(worker),
+                f"{worker.running} of {worker.slots}",
+                "" if worker.rss is None else f"{worker.rss / 2**20:,.0f} MiB",
+                worker.started_at,
+                f"{output.duration(worker.heartbeat_seconds)} ago",
+            )
+            for worker in found
+        ),
+        empty="no workers",
+        right=("pid", "running", "memory", "heartbeat"),
+    )
+
+
+def _state(worker: WorkerInfo) -> str:
+    if worker.health != "alive":
+        return worker.health
+    heeded = {None: ("starting", "running", "draining"), "quiet": ("quiet", "draining"), "stop": ("draining",)}
+    return worker.state + ("" if worker.state in heeded[worker.asked] else f" (asked: {worker.asked or 'go on'})")
+
+
+def _selecting(function: F) -> F:
+    """Accept which workers are meant, and the options of every change."""
+    for decorate in (
+        json_option,
+        click.option(
+            "--dry-run", is_flag=True, help="Tell which workers are meant and change nothing.", show_envvar=True
+        ),
+        yes_option,
+        reason_option,
+        click.option("--all", "every", is_flag=True, help="All workers; asks first.", show_envvar=True),
+        click.option("--host", metavar="NAME", help="The workers on this host; asks first.", show_envvar=True),
+        database_options,
+        click.argument("ids", nargs=-1, metavar="[WORKER]..."),
+    ):
+        function = decorate(function)
+    return function
+
+
+@workers.command()
+@_selecting
+def quiet(**given: Any) -> None:
+    """Have workers claim no more jobs; those that run go on to their ends.
+
+    WORKER is an id, or how one begins. What a worker has fetched in advance goes back at once. It stays, and stays healthy,
+    until it is resumed or stopped; one that is started anew works.
+    """
+    _ask("quiet", "Make {} quiet?", "asked to be quiet", **given)
+
+
+@workers.command()
+@_selecting
+def resume(**given: Any) -> None:
+    """Let quiet workers claim jobs again."""
+    _ask(None, "Let {} go on?", "asked to go on", **given)
+
+
+@workers.command()
+@_selecting
+def stop(**given: Any) -> None:
+    """Have workers end their running jobs, and then themselves, as at SIGTERM.
+
+    It cannot be taken back. A service manager that starts whatever has ended (systemd with Restart=always, Kubernetes) starts
+    them again: stop those there.
+    """
+    _ask("stop", "Stop {}?", "asked to stop", **given)
+
+
+def _ask(
+    what: str | None,
+    question: str,
+    done: str,
+    *,
+    ids: tuple[str, ...],
+    host: str | None,
+    every: bool,
+    reason: str | None,
+    yes: bool,
+    dry_run: bool,
+    as_json: bool,
+) -> None:
+    from jobq import operations, queries
+
+    if (bool(ids), host is not None, every).count(True) != 1:
+        raise click.UsageError("give workers by their ids, or --host, or --all: one of the three")
+    session = current()
+    with session.connect(autocommit=True) as connection:
+        found = queries.workers(connection, session.schema)
+        meant = _by_id(ids, found) if ids else _on(host, found)
+        if not ids or dry_run:
+            _show(meant)
+        if not ids and meant and not dry_run:
+            output.confirm(question.format(output.plural(len(meant), "worker")), yes=yes)
+        asked: list[str] = []
+        unchanged: list[str] = []
+        refused: dict[str, str] = {}
+        for worker in () if dry_run else meant:
+            if operations.ask_worker(connection, session.schema, worker.id, what, actor=actor(), reason=reason):
+                asked.append(str(worker.id))
+            elif (why := _why_not(connection, session.schema, worker, what)) is None:
+                unchanged.append(str(worker.id))
+            else:
+                refused[str(worker.id)] = why
+    if as_json:
+        output.print_json({"selected": len(meant), "done": asked, "unchanged": unchanged, "refused": refused})
+    elif meant and not dry_run:
+        click.echo(f"{done}: {output.plural(len(asked), 'worker')}")
+        if unchanged:
+            output.note(f"{output.plural(len(unchanged), 'worker')} had been before")
+        for id, why in refused.items():
+            output.note(output.safe(f"worker {id[:_SHORT]}: {why}"))
+    if refused:
+        click.get_current_context().exit(Exit.NOT_DONE)
+
+
+def _why_not(connection: Any, schema: str, worker: WorkerInfo, what: str | None) -> str | None:
+    """Return why a worker could not be asked; None: it had been asked that before."""
+    from jobq import queries
+
+    now = next((other for other in queries.workers(connection, schema) if other.id == worker.id), None)
+    if now is None:
+        return "it has left meanwhile"
+    return None if now.asked == what else "it was asked to stop, which cannot be taken back"
+
+
+def _by_id(ids: Sequence[str], found: Sequence[WorkerInfo]) -> list[WorkerInfo]:
+    meant: dict[Any, WorkerInfo] = {}
+    for id in ids:
+        matching = [worker for worker in found if id and str(worker.id).startswith(id.lower())]
+        if len(matching) != 1:
+            several = f"{len(matching)} workers begin so: give more of it" if matching else "there is no such worker"
+            raise click.UsageError(output.safe(f"worker {id!r}: {several}; see `jobq workers list`"))
+        meant[matching[0].id] = matching[0]
+    return list(meant.values())
+
+
+def _on(host: str | None, found: Sequence[WorkerInfo]) -> list[WorkerInfo]:
+    """Return those on `host` (None: on all) that can hear."""
+    there = [worker for worker in found if host in (None, worker.host)]
+    if host is not None and not there:
+        hosts = ", ".join(sorted({worker.host for worker in found})) or "no worker at all"
+        raise click.UsageError(output.safe(f"host={host!r}: no worker is there; there are: {hosts}"))
+    meant = [worker for worker in there if worker.health != "silent"]
+    if silent := len(there) - len(meant):
+        output.note(f"leaving out {output.plural(silent, 'worker')} without a heartbeat for 30 s: nobody would hear")
+    return meant
+
+
+def _show(meant: Sequence[WorkerInfo]) -> None:
+    if not meant:
+        output.note("no worker is meant")
+    for worker in meant[:_LINES]:
+        text = (
+            f"  {str(worker.id)[:_SHORT]}  {worker.host}, pid {worker.pid}: {_state(worker)}, {worker.running} running"
+        )
+        output.note(output.safe(text))
+    if (rest := len(meant) - _LINES) > 0:
+        output.note(f"  and {output.plural(rest, 'other worker')}")
