@@ -4,6 +4,7 @@
 #   make chaos                         faults by the minute, at random: SEED=7 repeats a run, ARGS="tests/chaos -k proxy" narrows it
 #   make check                         style, types and layers
 #   make bench                         measurements, ours and the peers'; ARGS="drain latency --peers pgqueuer --quick" narrows
+#   make bench-page                    the status page on 5 million jobs, minutes to fill; ARGS="--scale 0.1 --keep" is shorter
 #   make recovery                      seconds until a worker is back from each fault; ARGS="--rounds 1 worker" for one
 #   make test-matrix                   the tests that touch SQL, on PostgreSQL 14 to 18
 #   make clean | distclean             remove what was made | and the virtual environment
@@ -21,7 +22,7 @@ PINS := requirements/test.txt
 JOBS ?= $(shell nproc 2>/dev/null || echo 2)
 ARGS ?=
 
-.PHONY: help demo test chaos check lint format types imports bench recovery test-matrix pins clean distclean
+.PHONY: help demo test chaos check lint format types imports bench bench-page recovery test-matrix pins clean distclean
 
 help:
 	@sed -n 's/^# \{0,1\}//p;/^$$/q' Makefile
@@ -57,6 +58,9 @@ imports: $(VENV)/.ready-dev
 
 bench: $(VENV)/.ready-bench
 	@$(BIN)/python -m bench $(ARGS)
+
+bench-page: $(VENV)/.ready-dev
+	@$(BIN)/python -m bench.page $(ARGS)
 
 recovery: $(VENV)/.ready-dev
 	@$(BIN)/python -m bench.recovery $(ARGS)

@@ -21,12 +21,12 @@ SETTINGS = {"shared_buffers": "1GB", "max_wal_size": "8GB", "max_connections": "
 
 
 class Server:
-    """A Postgres of the bench's own, and what is asked of it. A context manager."""
+    """A Postgres of the bench's own, and what is asked of it. A context manager; `keep` its data for the next one there."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, *, keep: bool = False) -> None:
         directory.chmod(0o755)  # for the user that Postgres runs as
         self._home = directory / "pg"
-        self._postgres = DevPostgres(self._home, free_port(), keep=False, **SETTINGS)
+        self._postgres = DevPostgres(self._home, free_port(), keep=keep, **SETTINGS)
         self._made = 0
         self._own: psycopg.Connection[Any] | None = None
 
@@ -62,6 +62,13 @@ class Server:
         name = f"bench_{self._made}"
         self.own.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
         return name, self._postgres.url(name)
+
+    def database(self, name: str) -> tuple[str, bool]:
+        """Return the URL of a database to be kept, and whether it was just made, empty."""
+        made = not self.own.execute("SELECT FROM pg_database WHERE datname = %s", (name,)).rowcount
+        if made:
+            self.own.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+        return self._postgres.url(name), made
 
     def drop(self, name: str) -> None:
         """Drop a database, whoever is still connected."""

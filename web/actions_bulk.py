@@ -15,7 +15,7 @@ from jobq.filters import MAX_LENGTH, JobFilter
 from jobq.pagetables import OPERATION_ACTIONS
 from jobq.web import fields
 from jobq.web.actions import back
-from jobq.web.context import current_page
+from jobq.web.context import current_page, searchable
 from jobq.web.routes import Route
 
 
@@ -30,7 +30,7 @@ def operation_draft() -> Response:
         name: value.isoformat() if isinstance(value, datetime) else value
         for name, value in fields.options(action).items()
     }
-    jobs = JobFilter.parse(request.form.get("q", "")[: MAX_LENGTH + 1])
+    jobs = searchable(JobFilter.parse(request.form.get("q", "")[: MAX_LENGTH + 1]))
     with page.database.write() as conn:
         made = operations.draft(
             conn, page.settings.schema, action=action, filter=jobs, options=options, actor=page.actor()

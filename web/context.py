@@ -46,9 +46,18 @@ def job_filter(wanted: Mapping[str, str | None]) -> JobFilter:
     """Return the jobs meant by what :func:`filters` returned; abort with 400 where that says nothing."""
     shortcuts = {name: wanted[name] for name in _SHORTCUTS}
     try:
-        return JobFilter.parse(wanted["q"] or "").narrowed(**shortcuts)
+        return searchable(JobFilter.parse(wanted["q"] or "").narrowed(**shortcuts))
     except InvalidFilter as error:
         abort(400, f"{error}.")
+
+
+def searchable(selected: JobFilter) -> JobFilter:
+    """Return the filter; abort with 403 where it asks for a field that is hidden from this role: to find is to see."""
+    for term in selected.args:
+        path = ".".join(("args", *term.path))
+        if current_page().redact.hides(path):
+            abort(403, f"{path} is hidden from your role, and so cannot be searched for.")
+    return selected
 
 
 def number(name: str, default: int | None, largest: int = _MAX_ID, source: Any = None) -> int | None:

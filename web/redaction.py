@@ -38,7 +38,8 @@ class Redactor:
         """Whether the field at `path` (``args.order.iban``), or one that it stands in, is hidden: who may not see a value may
         not search by it either.
         """
-        steps = tuple(path.casefold().split("."))
+        # Items of a list are no level.
+        steps = tuple(step for step in path.casefold().split(".") if not step.isdigit())
         inner = any(self.is_secret(step) for step in steps[1:])
         return inner or any(self._at(steps[: n + 1]) for n in range(1, len(steps)))
 

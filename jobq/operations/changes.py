@@ -40,7 +40,8 @@ _GOES_ON = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Batch:
-    """What became of a batch: the values before and after of each job that was changed, and why each other was not."""
+    """What became of a batch: the values before and after of each job that was changed (after:
+    none of one that was deleted), and why each other was not."""
 
     before: dict[int, dict[str, Any]] = field(default_factory=dict)
     after: dict[int, dict[str, Any]] = field(default_factory=dict)
@@ -68,7 +69,8 @@ class Change:
                 break
             for row in rows(conn, schema, name, {"ids": left, **params}):
                 batch.before[row["id"]] = row["before"]
-                batch.after[row["id"]] = row["after"]
+                if row["after"] is not None:
+                    batch.after[row["id"]] = row["after"]
         left = [id for id in ids if id not in batch.before]
         if left:
             known = [id for id in left if 0 <= id <= MAX_ID]

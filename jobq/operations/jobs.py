@@ -129,8 +129,8 @@ def change_batch(
     return batch
 
 
-def _told(values: dict[int, dict[str, Any]]) -> dict[str, Any]:
-    """One job's values as they are, several jobs' by id."""
-    if len(values) == 1:
-        return next(iter(values.values()))
+def _told(values: dict[int, dict[str, Any]]) -> dict[str, Any] | None:
+    """One job's values as they are, several jobs' by id; None: there are none."""
+    if len(values) <= 1:
+        return next(iter(values.values()), None)
     return {str(id): values[id] for id in sorted(values)}

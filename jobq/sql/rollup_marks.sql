@@ -1,5 +1,5 @@
--- Remembers how many pages the partitions had, and forgets what no later rollup asks for: all but the newest of those that
--- are older than ten minutes, and everything of the days before.
+-- Remembers how many pages the partitions had, and forgets what no later rollup asks for: all but the newest of those of more
+-- than ten minutes before what is counted, and everything of the days before.
 WITH kept AS (
     INSERT INTO {schema}.rollup_mark (part, at, pages)
     SELECT * FROM unnest(%(parts)s::text[], %(ats)s::timestamptz[], %(pages)s::bigint[])
@@ -8,4 +8,4 @@ WITH kept AS (
 DELETE FROM {schema}.rollup_mark AS mark
 WHERE mark.at < now() - interval '27 hours'
    OR EXISTS (SELECT FROM {schema}.rollup_mark AS newer
-              WHERE newer.part = mark.part AND newer.at > mark.at AND newer.at < now() - interval '10 minutes')
+              WHERE newer.part = mark.part AND newer.at > mark.at AND newer.at < %(counted)s::timestamptz - interval '10 minutes')

@@ -27,10 +27,9 @@ WITH seen AS (
     UNION ALL
     -- Every minute has a total; and what was counted before and is there no more is nothing.
     SELECT 60, gone.at, gone.queue, 0, 0, 0, 0, '{{}}'::integer[], '{{}}'::integer[]
-    FROM (SELECT at, '' AS queue FROM generate_series({since}, {until} - interval '1 minute', interval '1 minute') AS at
-          UNION SELECT at, queue FROM {queue_table} WHERE span = 60 AND at >= {since} AND at < {until}) AS gone
-    WHERE NOT EXISTS (SELECT FROM fresh WHERE NOT of_task AND place <= {names}
-                      AND fresh.at = gone.at AND coalesce(fresh.queue, '') = gone.queue)
+    FROM ((SELECT at, '' AS queue FROM generate_series({since}, {until} - interval '1 minute', interval '1 minute') AS at
+           UNION SELECT at, queue FROM {queue_table} WHERE span = 60 AND at >= {since} AND at < {until})
+          EXCEPT SELECT at, coalesce(queue, '') FROM fresh WHERE NOT of_task AND place <= {names}) AS gone
     ON CONFLICT (span, at, queue) DO UPDATE
     SET (succeeded, failed, cancelled, expired, waits, runs)
         = (excluded.succeeded, excluded.failed, excluded.cancelled, excluded.expired, excluded.waits, excluded.runs)
@@ -41,9 +40,8 @@ WITH seen AS (
     SELECT 60, at, task, succeeded, failed, cancelled, expired, waits, runs FROM fresh WHERE of_task AND place <= {names}
     UNION ALL
     SELECT 60, gone.at, gone.task, 0, 0, 0, 0, '{{}}'::integer[], '{{}}'::integer[]
-    FROM {task_table} AS gone
-    WHERE gone.span = 60 AND gone.at >= {since} AND gone.at < {until}
-      AND NOT EXISTS (SELECT FROM fresh WHERE of_task AND place <= {names} AND fresh.at = gone.at AND fresh.task = gone.task)
+    FROM (SELECT at, task FROM {task_table} WHERE span = 60 AND at >= {since} AND at < {until}
+          EXCEPT SELECT at, task FROM fresh WHERE of_task AND place <= {names}) AS gone
     ON CONFLICT (span, at, task) DO UPDATE
     SET (succeeded, failed, cancelled, expired, waits, runs)
         = (excluded.succeeded, excluded.failed, excluded.cancelled, excluded.expired, excluded.waits, excluded.runs)

@@ -7,10 +7,10 @@ once more and replaces what it said of them, since a job shows when its transact
 What is counted: a row of history that is there when its minute is counted for the last time, some SETTLE later. A job redriven
 after that stays counted, and counts again when it ends again. Of a job with retries, the last attempt's wait and run.
 
-What is not: a row whose transaction commits more than SETTLE after its `finished_at`; what ended more than CATCH_UP before
-a run that is the first after an outage of all workers; and in a partition of more than SLACK_PAGES pages from which rows were
-deleted (by redrives) and vacuumed, a row that fills the space they left. Above PAGES pages a run, the counts are estimates
-from a sample of them.
+What is not: a row whose transaction commits more than SETTLE after its `finished_at`; what ended more than STEP before the
+first run ever, or more than CATCH_UP before the first run after an outage of all workers; and in a partition of more than
+SLACK_PAGES pages from which rows were deleted (by redrives) and vacuumed, a row that fills the space they left. Above PAGES
+pages a run, the counts are estimates from a sample of them.
 """
 
 from __future__ import annotations
@@ -30,17 +30,19 @@ MINUTE = timedelta(minutes=1)
 SETTLE = timedelta(minutes=3)
 # Of the time without a run so much is made up for: as long as minutes are kept.
 CATCH_UP = timedelta(hours=26)
+# At most so much of it in one run: a run each minute makes up for a day in a quarter of an hour. The first run ever, too.
+STEP = timedelta(hours=2)
 # The server adds up to 512 pages to a table at once, and fills them when it comes to it.
 SLACK_PAGES = 600
 # Most pages read in one run: some 700,000 small rows. Of more, a sample of so many is read, in up to so many stretches
-# of each partition. Measured: 0.55 s of the server's time for a million rows read, so at most some 0.5 s a minute; a million
+# of each partition. Measured: 0.55 s of the server's time for a million rows read, so at most some 0.4 s a minute; a million
 # that finish in a minute are read in three runs when all are read.
 PAGES = 16_000
 STRETCHES = 200
 # Queues and tasks of one minute that get a row of their own.
 NAMES = 1_000
 # Entries counted of each lane; deeper queues are estimated by the planner, at most so many of them.
-DEPTH_BOUND = 2_000
+DEPTH_BOUND = 500
 ESTIMATES = 50
 # The server ends each statement of the chore after this: it must not hold dead rows for long.
 STATEMENT_MS = 10_000
@@ -76,29 +78,39 @@ class Part:
 
 async def rollup(connection: AsyncConnection[Any], schema: str) -> str:
     """Count the minutes that have ended since the last time, and the last ones before once more. Returns a report."""
-    await connection.execute("SELECT set_config('statement_timeout', %s, true)", (f"{STATEMENT_MS}ms",))
     ((last, until),) = await fetch(connection, schema, "rollup_begin")
-    since = until - CATCH_UP if last is None else max(min(last, until) - SETTLE, until - CATCH_UP)
+    if last is None:
+        since = until - STEP
+    else:
+        since = max(min(last, until) - SETTLE, until - CATCH_UP)
+        until = min(until, since + STEP)
     rows = await fetch(connection, schema, "rollup_parts", schema=schema, since=since, until=until)
     parts = [
         Part(name=name, state=state, day=day, pages=pages, before=before) for name, state, day, pages, before, _ in rows
     ]
     stretches = plan(parts, since, until)
+    await _limit(connection)
     cursor = await connection.execute(counting(schema, stretches, since, until), prepare=False)
     (row,) = await cursor.fetchall()
     await _depths(connection, schema, until - MINUTE)
+    await _limit(connection)
     for spans in ((600, 60), (3600, 600)):
         for of in ("queue", "task"):
             await connection.execute(_fold(schema, of, spans, since, until - MINUTE), prepare=False)
     await fetch(
         connection, schema, "rollup_marks",
-        parts=[row[0] for row in rows], ats=[row[5] for row in rows], pages=[row[3] for row in rows],
+        counted=until, parts=[row[0] for row in rows], ats=[row[5] for row in rows], pages=[row[3] for row in rows],
     )  # fmt: skip
     await fetch(connection, schema, "rollup_prune")
     minutes = round((until - since) / MINUTE)
     if any(stretch.weight > 1 for stretch in stretches):
         return f"about {row[0]} jobs in {minutes} minutes, from a sample"
     return f"{row[0]} jobs in {minutes} minutes"
+
+
+async def _limit(connection: AsyncConnection[Any]) -> None:
+    # For the transaction. Behind a pooler each `fetch` sets its connection's own limits again.
+    await connection.execute("SELECT set_config('statement_timeout', %s, true)", (f"{STATEMENT_MS}ms",))
 
 
 def plan(parts: list[Part], since: datetime, until: datetime) -> list[Stretch]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import importlib
 import math
 import random
 from functools import cache
 from typing import Any
 
 import psycopg
+
+from jobq.histograms import BUCKETS
 
 Conn = psycopg.Connection[Any]
 
@@ -113,13 +114,5 @@ def _histogram(number: int, middle: float) -> list[int]:
 
 @cache
 def _shape(middle: float) -> list[float]:
-    weights = [math.exp(-((place - middle) ** 2) / 4) for place in range(buckets())]
+    weights = [math.exp(-((place - middle) ** 2) / 4) for place in range(BUCKETS)]
     return [weight / (sum(weights) or 1) for weight in weights]
-
-
-def buckets() -> int:
-    """How many buckets the histograms of the rollups have."""
-    try:
-        return len(importlib.import_module("jobq.queries.rollups").BOUNDS) + 1
-    except ImportError:
-        return 0

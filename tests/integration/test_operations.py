@@ -12,7 +12,7 @@ from psycopg.rows import dict_row
 from jobq import operations
 from jobq.errors import InvalidOption, UnknownQueue
 from jobq.operations import matching
-from tests.support.rows import add_finished, add_job, add_worker
+from tests.support.rows import add_attempt, add_finished, add_job, add_worker
 
 Conn = psycopg.Connection[Any]
 
@@ -168,6 +168,84 @@ def test_in_the_callers_transaction_nothing_is_committed(db: Conn, database_url:
         mine.rollback()
     assert finished(db, id)["state"] == "failed"
     assert audit(db) == []
+
+
+def test_the_audit_has_the_values_before_and_after(db: Conn) -> None:
+    one, two = add_job(db, priority=3), add_job(db, queue="mail")
+    who = operations.Actor("ann", "operator", "2001:db8::7")
+    operations.move(db, "jobq", [one, two], priority=9, actor=who)
+    operations.cancel(db, "jobq", [one], actor=who)
+    operations.retry(db, "jobq", [one], actor=who)
+    operations.delete(db, "jobq", [one, two], actor="bob", reason="by law")
+    told = [(a["action"], a["role"], a["address"], a["before"], a["after"]) for a in audit(db)]
+    ann = ("operator", "2001:db8::7")
+    assert told == [
+        ("move", *ann,
+         {str(one): {"queue": "default", "priority": 3}, str(two): {"queue": "mail", "priority": 5}},
+         {str(one): {"queue": "default", "priority": 9}, str(two): {"queue": "mail", "priority": 9}}),
+        ("cancel", *ann, {"state": "ready"}, {"state": "cancelled"}),
+        ("retry", *ann, {"state": "cancelled", "attempt": 0}, {"state": "ready", "attempt": 0}),
+        ("delete", None, None,
+         {str(one): {"state": "ready", "task": "mail.send", "queue": "default"},
+          str(two): {"state": "ready", "task": "mail.send", "queue": "mail"}}, None),
+    ]  # fmt: skip
+
+
+def test_snooze_and_move_refuse_what_runs_and_what_has_ended(db: Conn) -> None:
+    running, done, parked = add_job(db, state="running"), add_finished(db, "succeeded"), add_job(db, state="parked")
+    there = add_job(db, queue="slow")
+    ids = [running, done, parked, there, 4711]
+    absent = "there is no job with this id"
+    assert operations.snooze(db, "jobq", [*ids[:3], 4711], seconds=1, actor="ann").refused == {
+        running: "it is running",
+        done: "it has succeeded already",
+        parked: "it is parked, and goes on by itself",
+        4711: absent,
+    }
+    moved = operations.move(db, "jobq", ids, queue="slow", actor="ann")
+    assert moved.done == [parked]
+    assert moved.refused == {
+        running: "it is running",
+        done: "it has succeeded already",
+        there: "it is there already, or a worker or another operator is changing it at this moment",
+        4711: absent,
+    }
+    assert operations.run_now(db, "jobq", [done], actor="ann").refused == {done: "it has succeeded already"}
+    deleted = operations.delete(db, "jobq", [running, done, 4711], actor="ann")
+    assert (deleted.done, deleted.refused) == ([done], {running: "it is running: cancel it first", 4711: absent})
+    assert [a["action"] for a in audit(db)] == ["move", "delete"]
+
+
+def test_changes_wake_the_queues_concerned_and_set_no_time_in_the_past(db: Conn) -> None:
+    due, later = add_job(db, queue="a", run_in=-3600), add_job(db, queue="a", run_in=3600)
+    db.execute("LISTEN jobq")
+    before = one(db, "SELECT clock_timestamp() AS at")["at"]
+    was = live(db, later)["run_at"]
+    operations.move(db, "jobq", [due, later], queue="b", actor="ann")
+    assert notifications(db) == ["insert b"]
+    assert live(db, due)["run_at"] >= before
+    assert live(db, later)["run_at"] == was
+    operations.snooze(db, "jobq", [due], until=before, actor="ann")
+    assert notifications(db) == ["insert b"]
+    assert live(db, due)["run_at"] > before
+    parked = add_job(db, state="parked", queue="c")
+    notifications(db)
+    operations.move(db, "jobq", [parked], queue="d", actor="ann")
+    assert notifications(db) == []
+
+
+@pytest.mark.parametrize(("holds", "left"), [("until_finished", 0), ("until_started", 0), ("period", 1)])
+def test_delete_frees_keys_as_cancel_does_and_takes_the_attempts_along(db: Conn, holds: str, left: int) -> None:
+    row = db.execute("SELECT jobq.enqueue('mail.send', key => 'k', key_holds => %s)", (holds,)).fetchone()
+    assert row is not None
+    other = add_finished(db, "failed")
+    for id in (row[0], other):
+        add_attempt(db, id)
+    assert operations.delete(db, "jobq", [row[0]], actor="ann").done == [row[0]]
+    assert one(db, "SELECT count(*) AS n FROM jobq.job_key")["n"] == left
+    assert one(db, "SELECT array_agg(job_id) AS ids FROM jobq.job_attempt")["ids"] == [other]
+    assert operations.delete(db, "jobq", [other], actor="ann").done == [other]
+    assert one(db, "SELECT count(*) AS n FROM jobq.job_attempt")["n"] == 0
 
 
 def test_many_ids_go_in_batches_each_with_its_audit(db: Conn) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from flask import Flask
@@ -226,6 +227,19 @@ def test_what_a_role_may_see(make_app: Callable[..., Flask], database_url: str, 
     assert all("seen-name" in text for text in texts.values())
     assert {role for role, text in texts.items() if "4242" in text or "DE02" in text} == {"admin"}
     assert {role for role, text in texts.items() if "1717" in text} == {"operator", "admin"}
+
+
+@pytest.mark.parametrize("path", ["/jobs", "/api/jobs", "/jobs.ndjson"])
+def test_what_is_hidden_cannot_be_found_either(
+    make_app: Callable[..., Flask], database_url: str, db: Conn, path: str
+) -> None:
+    add_job(db, args={"password": "hunter2", "card": {"number": "4242"}, "plain": "x"})
+    options: dict[str, Any] = {"redact": ["password", "args.card.number"], "reveal_to": "admin"}
+    for role, code in (("viewer", 403), ("admin", 200)):
+        client = make_app(database_url, default_role=role, **options).test_client()
+        for term in ("args.password:hunter2", "args.card.number:4242", "args.Password:x"):
+            assert client.get(path, query_string={"q": term}).status_code == code
+        assert client.get(path, query_string={"q": "args.plain:x"}).status_code == 200
 
 
 # --- JSON ---

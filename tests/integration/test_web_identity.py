@@ -24,6 +24,13 @@ from tests.support.web import Conn, token
 # --- Behind a proxy ---
 
 
+def who(client: FlaskClient, **options: Any) -> str:
+    """Whom the page takes this client for."""
+    with client:
+        assert client.get("/workers", **options).status_code == 200
+        return f"{current_page().user} ({current_page().role})"
+
+
 def proxied(make_app: Callable[..., Flask], database_url: str, **options: Any) -> FlaskClient:
     app = make_app(
         database_url, proxy_header="X-Forwarded-User", trusted_proxies=["127.0.0.1", "10.0.0.0/8"], **options
@@ -86,13 +93,13 @@ def test_groups_are_roles(make_app: Callable[..., Flask], database_url: str, gro
         make_app, database_url, proxy_role_header="X-Groups", proxy_roles={"ops": "operator", "root": "admin"}
     )
     headers = {"X-Forwarded-User": "ann", "X-Groups": groups}
-    assert f"ann ({role})" in client.get("/", headers=headers).text
+    assert who(client, headers=headers) == f"ann ({role})"
 
 
 def test_a_proxy_may_name_the_roles_themselves(make_app: Callable[..., Flask], database_url: str) -> None:
     client = proxied(make_app, database_url, proxy_role_header="X-Role")
-    assert "ann (admin)" in client.get("/", headers={"X-Forwarded-User": "ann", "X-Role": "admin"}).text
-    assert "ann (viewer)" in client.get("/", headers={"X-Forwarded-User": "ann", "X-Role": "owner"}).text
+    assert who(client, headers={"X-Forwarded-User": "ann", "X-Role": "admin"}) == "ann (admin)"
+    assert who(client, headers={"X-Forwarded-User": "ann", "X-Role": "owner"}) == "ann (viewer)"
 
 
 def test_an_address_of_both_families_is_one(make_app: Callable[..., Flask], database_url: str) -> None:
@@ -107,22 +114,24 @@ def test_an_address_of_both_families_is_one(make_app: Callable[..., Flask], data
 def test_the_hosts_callable(make_app: Callable[..., Flask], database_url: str) -> None:
     answers: list[Any] = [Identity("ann", "viewer"), None, "ann", Identity("ben", "admin")]
     client = make_app(database_url, identify=lambda: answers.pop(0)).test_client()
-    assert "ann (viewer)" in client.get("/").text
+    assert who(client) == "ann (viewer)"
     assert client.get("/").status_code == 401
     # What it returned cannot be believed, and the page does not guess.
     assert client.get("/").status_code == 500
-    assert "ben (admin)" in client.get("/").text
+    assert who(client) == "ben (admin)"
 
 
 def test_the_password_has_a_role_and_a_limit(make_app: Callable[..., Flask], database_url: str) -> None:
     client = make_app(database_url, password="pass word", password_role="viewer").test_client()
 
+    def bring(password: str) -> dict[str, str]:
+        return {"Authorization": "Basic " + base64.b64encode(f"ann:{password}".encode()).decode()}
+
     def ask(password: str) -> TestResponse:
-        given = base64.b64encode(f"ann:{password}".encode()).decode()
-        return client.get("/", headers={"Authorization": f"Basic {given}"})
+        return client.get("/workers", headers=bring(password))
 
     for _ in range(30):
-        assert "ann (viewer)" in ask("pass word").text
+        assert who(client, headers=bring("pass word")) == "ann (viewer)"
     assert [ask("wrong").status_code for _ in range(12)] == [401] * 10 + [429] * 2
     response = ask("pass word")
     assert response.status_code == 429
@@ -130,9 +139,9 @@ def test_the_password_has_a_role_and_a_limit(make_app: Callable[..., Flask], dat
 
 
 def test_without_a_login_the_role_can_be_less(make_app: Callable[..., Flask], database_url: str, db: Conn) -> None:
-    assert "web (admin)" in make_app(database_url).test_client().get("/").text
+    assert who(make_app(database_url).test_client()) == "web (admin)"
     client = make_app(database_url, default_role="viewer").test_client()
-    assert "web (viewer)" in client.get("/").text
+    assert who(client) == "web (viewer)"
     id = add_finished(db, "failed")
     assert 'method="post"' not in client.get(f"/jobs/{id}").text
 

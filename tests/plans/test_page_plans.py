@@ -141,7 +141,7 @@ STATEMENTS: list[tuple[str, dict[str, Any], int]] = [
     ("queue_info", {"queue": "queue3", "bound": 10_001}, 40_000),
     ("queue_next", {"queue": "queue3", "bound": 2_000}, 8_000),
     ("jobs_ahead", {"queue": "queue3", "priority": 2, "run_at": str(datetime.now(UTC)), "id": 1, "bound": 10_001}, 20_000),
-    ("rollup_depth", {"bound": 2_000}, 120_000),
+    ("rollup_depth", {"bound": 500}, 40_000),
     ("rollup_begin", {}, 20),
 ]  # fmt: skip
 
