@@ -122,5 +122,6 @@ class Page:
             note=self.forms.read_note(request.args.get("note")),
             missing=g.get("jobq_missing", []),
             has=lambda endpoint: f"{request.blueprint or 'jobq'}.{endpoint}" in current_app.view_functions,
-            **values,
+            # Said in any case: a host application may give all templates a `now` of its own.
+            **{"now": None, **values},
         )
