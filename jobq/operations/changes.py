@@ -174,9 +174,10 @@ class Snooze(Change):
                 raise InvalidOption(
                     f"until={until.isoformat()!r}: give a time with its zone, such as 2030-01-31T08:00Z"
                 )
-            until = until.astimezone(UTC)
+            # Before it is turned to UTC, where it might be out of the calendar.
             if not 1970 <= until.year < 9999:
                 raise InvalidOption(f"until={until.isoformat()!r}: give a time between the years 1970 and 9998")
+            until = until.astimezone(UTC)
         self._seconds = seconds
         self._until = until
 

@@ -140,6 +140,9 @@ def test_drafts_that_cannot_be_meant_are_refused(db: Conn) -> None:
         ("snooze", "state:ready", {"seconds": float("nan")}, "seconds=nan"),
         ("snooze", "state:ready", {"until": "tomorrow"}, "until='tomorrow': give a time such as"),
         ("snooze", "state:ready", {"until": "2030-01-01T00:00"}, "give a time with its zone"),
+        # In UTC they are out of the calendar.
+        ("snooze", "state:ready", {"until": "9999-12-31T23:59-14:00"}, "between the years 1970 and 9998"),
+        ("snooze", "state:ready", {"until": "0001-01-01T00:00+14:00"}, "between the years 1970 and 9998"),
         ("move", "state:ready", {}, "give a queue or a priority"),
         ("move", "state:ready", {"queue": ""}, "queue='': give a name"),
         ("move", "state:ready", {"priority": 10}, "priority=10: give a number from 0 to 9"),
