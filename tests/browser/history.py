@@ -78,8 +78,9 @@ def rollups(conn: Conn, queues: dict[str, float], tasks: dict[str, float]) -> No
         rows: list[tuple[Any, ...]] = []
         for span, kept in ((60, 2 * 3600), (600, 26 * 3600), (3600, 8 * 86400)):
             for step in range(kept // span):
-                for name, rate in names.items():
-                    rows.append(_row(chance, span, step, name, rate))
+                made = [_row(chance, span, step, name, rate) for name, rate in names.items()]
+                # The queue without a name is all of them together.
+                rows += [*made, _total(made)] if table == "queue" else made
         with conn.cursor() as cursor:
             cursor.execute("CREATE TEMP TABLE rolled (span int, step int, succeeded int, failed int, ready int, name text,"
                            " waits int[], runs int[])")  # fmt: skip
@@ -105,6 +106,12 @@ def _row(chance: random.Random, span: int, step: int, name: str, rate: float) ->
     waits = _histogram(done, 9 if bad else 5)
     runs = _histogram(done, 6)
     return span, step, done - failed, failed, done // 3 if bad else chance.randrange(4), name, waits, runs
+
+
+def _total(rows: list[tuple[Any, ...]]) -> tuple[Any, ...]:
+    counts = [sum(row[n] for row in rows) for n in (2, 3, 4)]
+    spread = [[sum(each) for each in zip(*(row[n] for row in rows), strict=True)] for n in (6, 7)]
+    return rows[0][0], rows[0][1], *counts, "", *spread
 
 
 def _histogram(number: int, middle: float) -> list[int]:
