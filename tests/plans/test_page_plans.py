@@ -107,7 +107,7 @@ STATEMENTS: list[tuple[str, dict[str, Any], int]] = [
     ("job_detail", {"id": 42}, 200),
     ("job_detail", {"id": 150_000}, 200),
     ("job_attempts", {"id": 42}, 100),
-    ("audit_log", {"before": 40_000, "limit": 50}, 100),
+    ("audit_log", {"before": 40_000, "limit": 50, "actor": None, "action": None}, 100),
     ("job_states", FEW, 3_000),
     ("redrive", {"ids": list(range(100_001, 101_001, 37))}, 10_000),
     ("run_now", FEW, 3_000),
