@@ -78,9 +78,10 @@ def rollups(conn: Conn, queues: dict[str, float], tasks: dict[str, float]) -> No
         rows: list[tuple[Any, ...]] = []
         for span, kept in ((60, 2 * 3600), (600, 26 * 3600), (3600, 8 * 86400)):
             for step in range(kept // span):
-                made = [_row(chance, span, step, name, rate) for name, rate in names.items()]
-                # The queue without a name is all of them together.
-                rows += [*made, _total(made)] if table == "queue" else made
+                found = [_row(chance, span, step, name, rate) for name, rate in names.items()]
+                rows += found
+                if table == "queue":
+                    rows.append(_total(found))
         with conn.cursor() as cursor:
             cursor.execute("CREATE TEMP TABLE rolled (span int, step int, succeeded int, failed int, ready int, name text,"
                            " waits int[], runs int[])")  # fmt: skip
@@ -109,9 +110,10 @@ def _row(chance: random.Random, span: int, step: int, name: str, rate: float) ->
 
 
 def _total(rows: list[tuple[Any, ...]]) -> tuple[Any, ...]:
-    counts = [sum(row[n] for row in rows) for n in (2, 3, 4)]
-    spread = [[sum(each) for each in zip(*(row[n] for row in rows), strict=True)] for n in (6, 7)]
-    return rows[0][0], rows[0][1], *counts, "", *spread
+    """All queues together, whose name is the empty one."""
+    succeeded, failed, ready = (sum(row[place] for row in rows) for place in (2, 3, 4))
+    waits, runs = ([sum(counts) for counts in zip(*(row[place] for row in rows), strict=True)] for place in (6, 7))
+    return rows[0][0], rows[0][1], succeeded, failed, ready, "", waits, runs
 
 
 def _histogram(number: int, middle: float) -> list[int]:
