@@ -41,7 +41,7 @@ def rounds(
         for turn in range(number):
             pair: dict[str, Any] = {}
             for with_tabs in (True, False) if turn % 2 else (False, True):
-                _restock(connection, live)
+                restock(connection, live)
                 rate, tabs = _window(url, page if with_tabs else None, home)
                 pair["with" if with_tabs else "without"] = rate
                 if tabs:
@@ -55,7 +55,7 @@ def rounds(
     return {"rounds": found, "ratio": statistics.median(pair["ratio"] for pair in found)}
 
 
-def _restock(connection: psycopg.Connection[Any], live: int) -> None:
+def restock(connection: psycopg.Connection[Any], live: int) -> None:
     """Bring the backlog back to `live` jobs, and leave no work of ours to the window."""
     row = connection.execute("SELECT count(*) FROM jobq.job").fetchone()
     assert row is not None

@@ -228,7 +228,7 @@ def _statements() -> Iterator[list[tuple[str, float]]]:
             text = query if isinstance(query, bytes | str) else query.as_string(self)
             told.append((_name(text), (time.perf_counter() - begun) * 1000))
 
-    psycopg.Cursor.execute = timed  # type: ignore[assignment,method-assign]
+    psycopg.Cursor.execute = timed  # type: ignore[method-assign]
     try:
         yield told
     finally:
