@@ -54,9 +54,9 @@ def brief(value: Any, longest: int = 120) -> str:
     return visible(line[:longest]) + ("…" if len(line) > longest or line != text.strip() else "")
 
 
-def count(number: int) -> str:
-    """Return a count as a person reads it; one that stopped at the limit has a plus."""
-    return f"{COUNT_LIMIT:,}+" if number > COUNT_LIMIT else f"{number:,}"
+def count(number: int, limit: int = COUNT_LIMIT) -> str:
+    """Return a count as a person reads it; one that stopped at `limit` has a plus."""
+    return f"{limit:,}+" if number > limit else f"{number:,}"
 
 
 def rounded(number: int) -> str:

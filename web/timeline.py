@@ -175,7 +175,7 @@ def _ticks(places: Sequence[tuple[float, float]]) -> list[Tick]:
     for x, passed in places[:-1]:
         if x - label_at < _LABEL_APART or end[0] - x < _END_APART:
             continue
-        minor = x - major_at < _MINOR_APART or end[0] - x < _MINOR_APART
+        minor = x - major_at < _MINOR_APART or end[0] - x < _MINOR_APART + _END_APART
         ticks.append(Tick(x=round(x, 2), label=f"+{show.duration(passed)}" if passed else "0", minor=minor))
         label_at = x
         if not minor:

@@ -71,7 +71,7 @@ def test_the_line_is_counted_up_to_a_bound(db: Conn) -> None:
     add_worker(db, tasks=["mail.send"])
     db.execute("INSERT INTO jobq.job (task, queue) SELECT 'mail.send', 'mail' FROM generate_series(1, 10100)")
     job = add_job(db, queue="mail")
-    assert why(db, job) == "More than 2,000 jobs are ahead of it."
+    assert why(db, job) == "More than 10,000 jobs are ahead of it."
 
 
 def test_it_is_for_later(db: Conn) -> None:

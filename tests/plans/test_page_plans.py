@@ -95,7 +95,7 @@ FEW = {"ids": list(range(1, 1000, 37)), "channel": "jobq", "error": "cancelled"}
 SERIES = {"since": str(datetime.now(UTC) - timedelta(hours=1)), "queue": "", "task": None}
 STATEMENTS: list[tuple[str, dict[str, Any], int]] = [
     # name, parameters, most pages it may touch
-    ("queues", {"bound": 10_001}, 120_000),
+    ("queues", {"bound": 10_001, "budget": 50_000}, 120_000),
     ("queue_names", {}, 2_000),
     ("overview_counts", {"bound": 10_001}, 25_000),
     ("search_running", {"worker": None, "limit": 5_001}, 2_000),

@@ -38,8 +38,8 @@ def test_texts_are_shortened() -> None:
     assert show.brief("one\ntwo") == "one…"
     assert show.brief({"a": "é"}) == '{"a": "é"}'
     assert show.brief(None) == ""
-    assert show.count(2_000) == "2,000"
-    assert show.count(2_001) == "2,000+"
+    assert show.count(10_000) == "10,000"
+    assert show.count(10_001) == "10,000+"
     assert len(show.pretty(["x" * 50_000] * 50)) < 21_000
     assert '"z": 1' in show.pretty({"a": "x" * 50_000, "z": 1})
 

@@ -91,6 +91,8 @@
   document.addEventListener("click", (event) => {
     document.querySelectorAll("details.ask[open]").forEach((one) => { if (!one.contains(event.target)) one.open = false; });
   });
+  // On a phone the pages' names lie in a row: the one that is open is to be seen.
+  document.querySelector(".side nav [aria-current]")?.scrollIntoView({ block: "nearest", inline: "center" });
   const button = document.getElementById("keys");
   if (button) { button.hidden = false; button.title = "List the keys (?)"; button.addEventListener("click", list); }
 })();
