@@ -99,7 +99,7 @@ def ago(then: datetime | None, now: datetime) -> str:
 
 
 def back(now: datetime, seconds: float) -> datetime:
-    """Return when that was, to the second: the same in each answer, so that a page of which only times have moved is the same."""
+    """Return when that was, to the second: each answer says the same then, while it grows older by itself."""
     return (now - timedelta(seconds=seconds) + timedelta(milliseconds=500)).replace(microsecond=0)
 
 
