@@ -16,7 +16,7 @@ WITH RECURSIVE pair AS (
 ), few AS MATERIALIZED (
     SELECT * FROM pair LIMIT 2000
 ), cap AS MATERIALIZED (
-    SELECT least(%(bound)s, greatest(1001, %(budget)s / greatest(count(DISTINCT few.queue), 1))) AS entries FROM few
+    SELECT least(%(bound)s, greatest(1, %(budget)s / 1000 / greatest(count(DISTINCT few.queue), 1)) * 1000 + 1) AS entries FROM few
 ), total AS MATERIALIZED (
     SELECT (SELECT count(*) FROM (
                 SELECT FROM few
