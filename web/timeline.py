@@ -177,8 +177,15 @@ def _ticks(places: Sequence[tuple[float, float]]) -> list[Tick]:
         if x - label_at < _LABEL_APART or end[0] - x < _END_APART:
             continue
         minor = x - major_at < _MINOR_APART or end[0] - x < _MINOR_APART + _END_APART
-        ticks.append(Tick(x=round(x, 2), label=f"+{show.duration(passed)}" if passed else "0", minor=minor))
+        ticks.append(Tick(x=round(x, 2), label=_elapsed(passed), minor=minor))
         label_at = x
         if not minor:
             major_at = x
-    return [*ticks, Tick(x=100.0, label=f"+{show.duration(end[1])}", minor=False)]
+    return [*ticks, Tick(x=100.0, label=_elapsed(end[1]), minor=False)]
+
+
+def _elapsed(seconds: float) -> str:
+    # On an axis whole minutes are minutes, however few.
+    if seconds in (60, 3600):
+        return "+1 min" if seconds == 60 else "+1 h"
+    return f"+{show.duration(seconds)}" if seconds else "0"

@@ -208,7 +208,7 @@ def test_a_life_is_to_scale() -> None:
     assert width["error"] == pytest.approx(width["succeeded"], abs=0.05)
     assert width["error"] == pytest.approx(100 / 6, abs=0.05)
     assert life.ticks[0].label == "0"
-    assert life.ticks[-1].label == "+60 min"
+    assert life.ticks[-1].label == "+1 h"
 
 
 def test_a_stretch_that_would_hide_the_rest_is_cut_and_said_so() -> None:
