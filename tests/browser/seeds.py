@@ -198,6 +198,7 @@ def _troubled(conn: Conn, first: uuid.UUID, second: uuid.UUID) -> int:
 
 def operation(conn: Conn, **columns: Any) -> int:
     """Insert a bulk operation as it would stand after its work; dicts become JSON."""
+    columns.setdefault("counted", columns.get("expected", 0))
     names = ", ".join(columns)
     marks = ", ".join(["%s"] * len(columns))
     values = [Jsonb(value) if isinstance(value, dict) else value for value in columns.values()]
