@@ -16,9 +16,9 @@ from threading import Event, Lock
 
 # How long one request waits for another that makes the same answer, before it makes it itself.
 _PATIENCE = 5.0
-# A page that takes long to make is kept for longer: together its readers take at most a fiftieth of one processor, however many
+# A page that takes long to make is kept for longer: its readers together take a hundredth of one processor, however many
 # they are. But nobody sees what is older than this many times `seconds`.
-_SHARE = 50.0
+_SHARE = 100.0
 _LONGER = 2.5
 # What an entry takes besides its body.
 _OVERHEAD = 1_000
