@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from jobq.queries import COUNT_LIMIT
@@ -96,6 +96,11 @@ def ago(then: datetime | None, now: datetime) -> str:
         return "now"
     text = duration(abs(seconds), rough=True)
     return f"{text} ago" if seconds > 0 else f"in {text}"
+
+
+def back(now: datetime, seconds: float) -> datetime:
+    """Return when that was, to the second: each answer says the same then, while it grows older by itself."""
+    return (now - timedelta(seconds=seconds) + timedelta(milliseconds=500)).replace(microsecond=0)
 
 
 def moment(then: datetime) -> str:

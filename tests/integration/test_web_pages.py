@@ -155,6 +155,14 @@ def test_suggestions(client: FlaskClient, db: Conn) -> None:
     assert client.get("/suggest?q=a&cursor=x").status_code == 200
 
 
+def test_a_filter_that_is_wrong_stays_in_its_field(client: FlaskClient) -> None:
+    response = client.get("/jobs?q=stat:failed+%22<b>")
+    assert response.status_code == 400
+    assert 'value="stat:failed &#34;&lt;b&gt;"' in response.text
+    assert 'role="alert"' in response.text
+    assert "<b>" not in response.text
+
+
 def test_states_are_tabs_that_keep_the_filter(client: FlaskClient, db: Conn) -> None:
     add_finished(db, "failed", queue="mail")
     text = client.get("/jobs?q=queue:mail+state:failed").text
