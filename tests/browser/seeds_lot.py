@@ -9,6 +9,7 @@ from typing import Any
 import psycopg
 from psycopg.types.json import Jsonb
 
+from jobq.failures import fingerprint
 from tests.browser import history
 from tests.browser.seeds import DAY, HOUR, Seeded, at, batch, chores, operation, worker
 from tests.support.rows import add_attempt, add_finished, add_job
@@ -242,6 +243,8 @@ def _operations(conn: Conn, seeded: Seeded) -> None:
         {"state": "draft", "action": "retry", "filter": "state:failed", "expected": 705},
     ]  # fmt: skip
     ids = [operation(conn, **{**common, **columns}) for columns in rows]
+    seeded.preview = ids[4]
+    seeded.failure = fingerprint(TASKS[13], ERRORS[5].replace("{n}", "5"))
     seeded.operation = operation(
         conn, **common, state="done", action="retry", filter=f'state:failed error:"{SCRIPTS[3]}"', reason=HOSTILE,
         expected=3000, seen=3000, done=2900, refused=100, refusals={"it is running": 60, HOSTILE: 40},
