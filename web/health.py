@@ -44,6 +44,17 @@ def problems(seen: Overview, head: str) -> list[Problem]:
     if silent:
         who = "One worker has" if silent == 1 else f"{silent} workers have"
         found.append(Problem(level="warn", text=f"{who} not been heard of for 30 s or more.", page="workers"))
+    alive = [worker for worker in seen.workers if worker.health != "silent"]
+    if quiet := sum(worker.state == "quiet" for worker in alive):
+        who = "One worker is" if quiet == 1 else f"{quiet} workers are"
+        rest = "; no other is alive, so no job starts" if quiet == len(alive) else ""
+        found.append(
+            Problem(
+                level="bad" if rest and ready else "warn",
+                text=f"{who} quiet, as asked, and claim{'s' if quiet == 1 else ''} nothing{rest}.",
+                page="workers",
+            )
+        )
     found += _queues(seen)
     if failed := seen.counts["failed"]:
         text = f"{show.count(failed)} {'job has' if failed == 1 else 'jobs have'} failed for good."

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from flask import abort, current_app, g, render_template, request, url_for
+from flask import abort, g, render_template, request, url_for
 
 from jobq.config import Settings
 from jobq.operations import Actor
@@ -121,7 +121,6 @@ class Page:
             csrf=self.csrf,
             note=self.forms.read_note(request.args.get("note")),
             missing=g.get("jobq_missing", []),
-            has=lambda endpoint: f"{request.blueprint or 'jobq'}.{endpoint}" in current_app.view_functions,
             # Said in any case: a host application may give all templates a `now` of its own.
             **{"now": None, **values},
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from jobq.queries import COUNT_LIMIT
@@ -54,9 +54,9 @@ def brief(value: Any, longest: int = 120) -> str:
     return visible(line[:longest]) + ("…" if len(line) > longest or line != text.strip() else "")
 
 
-def count(number: int) -> str:
-    """Return a count as a person reads it; one that stopped at the limit has a plus."""
-    return f"{COUNT_LIMIT:,}+" if number > COUNT_LIMIT else f"{number:,}"
+def count(number: int, limit: int = COUNT_LIMIT) -> str:
+    """Return a count as a person reads it; one that stopped at `limit` has a plus."""
+    return f"{limit:,}+" if number > limit else f"{number:,}"
 
 
 def rounded(number: int) -> str:
@@ -96,6 +96,11 @@ def ago(then: datetime | None, now: datetime) -> str:
         return "now"
     text = duration(abs(seconds), rough=True)
     return f"{text} ago" if seconds > 0 else f"in {text}"
+
+
+def back(now: datetime, seconds: float) -> datetime:
+    """Return when that was, to the second: each answer says the same then, while it grows older by itself."""
+    return (now - timedelta(seconds=seconds) + timedelta(milliseconds=500)).replace(microsecond=0)
 
 
 def moment(then: datetime) -> str:

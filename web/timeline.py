@@ -131,20 +131,21 @@ def _span(kind: str, label: str, start: datetime, end: datetime) -> Span:
     return Span(kind=kind, label=label, start=start, end=max(start, end))
 
 
-def _cuts(lengths: Sequence[float]) -> set[int]:
-    cuts: set[int] = set()
-    whole = sum(lengths)
-    for n in sorted(range(len(lengths)), key=lambda n: -lengths[n])[:_MOST_CUTS]:
-        whole -= lengths[n]
-        if not 0.0 < whole < lengths[n] / _TOO_LONG:
+def _cuts(spans: Sequence[Span]) -> set[int]:
+    left = set(range(len(spans)))
+    for n in sorted(left, key=lambda n: -spans[n].seconds)[:_MOST_CUTS]:
+        others = left - {n}
+        whole = sum(spans[other].seconds for other in others)
+        # What is left at full length must be worth it: some attempt, not only the waiting before one.
+        if whole <= 0 or whole >= spans[n].seconds / _TOO_LONG or all(spans[other].idle for other in others):
             break
-        cuts.add(n)
-    return cuts
+        left = others
+    return set(range(len(spans))) - left
 
 
 def _draw(spans: Sequence[Span]) -> tuple[list[Piece], list[Tick]]:
     lengths = [span.seconds for span in spans]
-    cuts = _cuts(lengths)
+    cuts = _cuts(spans)
     linear = sum(length for n, length in enumerate(lengths) if n not in cuts) or 0.001
     scale = (100.0 - _CUT_WIDTH * len(cuts)) / linear
     step = next((step for step in _STEPS if step * scale >= _LABEL_APART), None) or linear / 4
@@ -176,8 +177,15 @@ def _ticks(places: Sequence[tuple[float, float]]) -> list[Tick]:
         if x - label_at < _LABEL_APART or end[0] - x < _END_APART:
             continue
         minor = x - major_at < _MINOR_APART or end[0] - x < _MINOR_APART + _END_APART
-        ticks.append(Tick(x=round(x, 2), label=f"+{show.duration(passed)}" if passed else "0", minor=minor))
+        ticks.append(Tick(x=round(x, 2), label=_elapsed(passed), minor=minor))
         label_at = x
         if not minor:
             major_at = x
-    return [*ticks, Tick(x=100.0, label=f"+{show.duration(end[1])}", minor=False)]
+    return [*ticks, Tick(x=100.0, label=_elapsed(end[1]), minor=False)]
+
+
+def _elapsed(seconds: float) -> str:
+    # On an axis whole minutes are minutes, however few.
+    if seconds in (60, 3600):
+        return "+1 min" if seconds == 60 else "+1 h"
+    return f"+{show.duration(seconds)}" if seconds else "0"

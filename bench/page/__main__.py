@@ -82,6 +82,8 @@ def main() -> None:
                 raise
         else:
             migrate.upgrade(url)
+            with psycopg.connect(url, autocommit=True) as connection:
+                drain.restock(connection, round(seed.LIVE * given.scale))
         with psycopg.connect(url, autocommit=True) as connection:
             kept["sizes"] = _sizes(connection)
             seed.beat(connection)

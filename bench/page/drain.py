@@ -15,11 +15,13 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import psycopg
 
+from bench.cpu import cpu_of
 from bench.page.seed import refill
 
 TABS = 50
@@ -37,12 +39,12 @@ def rounds(
 ) -> dict[str, Any]:
     """Measure `number` pairs of windows, which comes first alternating; return rates, their ratios, and what the tabs got."""
     found: list[dict[str, Any]] = []
-    with _web(url, home) as page:
+    with _web(url) as page:
         for turn in range(number):
             pair: dict[str, Any] = {}
             for with_tabs in (True, False) if turn % 2 else (False, True):
-                _restock(connection, live)
-                rate, tabs = _window(url, page if with_tabs else None, home)
+                restock(connection, live)
+                rate, tabs = _window(url, connection, page if with_tabs else None, home)
                 pair["with" if with_tabs else "without"] = rate
                 if tabs:
                     pair["tabs"] = tabs
@@ -55,7 +57,7 @@ def rounds(
     return {"rounds": found, "ratio": statistics.median(pair["ratio"] for pair in found)}
 
 
-def _restock(connection: psycopg.Connection[Any], live: int) -> None:
+def restock(connection: psycopg.Connection[Any], live: int) -> None:
     """Bring the backlog back to `live` jobs, and leave no work of ours to the window."""
     row = connection.execute("SELECT count(*) FROM jobq.job").fetchone()
     assert row is not None
@@ -65,11 +67,14 @@ def _restock(connection: psycopg.Connection[Any], live: int) -> None:
     connection.execute("CHECKPOINT")
 
 
-def _window(url: str, page: str | None, home: Path) -> tuple[float, dict[str, Any] | None]:
+def _window(
+    url: str, connection: psycopg.Connection[Any], page: Page | None, home: Path
+) -> tuple[float, dict[str, Any] | None]:
     tabs: subprocess.Popen[bytes] | None = None
     if page is not None:
         tabs = subprocess.Popen(
-            [sys.executable, "-m", "bench.page.tabs", page, str(TABS), str(BEFORE + WINDOW + 4)], stdout=subprocess.PIPE
+            [sys.executable, "-m", "bench.page.tabs", page.url, str(TABS), str(BEFORE + WINDOW + 4)],
+            stdout=subprocess.PIPE,
         )
     try:
         time.sleep(BEFORE - 3)
@@ -77,13 +82,16 @@ def _window(url: str, page: str | None, home: Path) -> tuple[float, dict[str, An
             wait(lambda: finished() > 0, "the first outcomes")
             # Past its beginnings: how much is prefetched is found within a second.
             time.sleep(2)
-            begun, before = time.monotonic(), finished()
+            begun, before, spent = time.monotonic(), finished(), page.cpu(connection) if page else 0.0
             time.sleep(WINDOW)
-            rate = (finished() - before) / (time.monotonic() - begun)
+            took = time.monotonic() - begun
+            rate = (finished() - before) / took
+            # Of CPUs: where worker and server take all there are, about this is what they lose.
+            cores = (page.cpu(connection) - spent) / took if page else 0.0
     finally:
         if tabs is not None:
             out, _ = tabs.communicate(timeout=120)
-    return rate, json.loads(out) if tabs is not None else None
+    return rate, {**json.loads(out), "page_cores": cores} if tabs is not None else None
 
 
 @contextmanager
@@ -120,9 +128,22 @@ def _finished(address: Path) -> float:
     return float(found[1])
 
 
+@dataclass(frozen=True, slots=True)
+class Page:
+    """`jobq web` at an address."""
+
+    url: str
+    pid: int
+
+    def cpu(self, connection: psycopg.Connection[Any]) -> float:
+        """Return the CPU seconds of its process and of its sessions in the server."""
+        sessions = connection.execute("SELECT pid FROM pg_stat_activity WHERE application_name = 'jobq web'").fetchall()
+        return cpu_of(self.pid) + sum(cpu_of(pid) for (pid,) in sessions)
+
+
 @contextmanager
-def _web(url: str, home: Path) -> Iterator[str]:
-    """`jobq web` in its own process; yields its address."""
+def _web(url: str) -> Iterator[Page]:
+    """`jobq web` in its own process."""
     with _process([sys.executable, "-m", "jobq", "web", "--port", "0"], url, stderr=subprocess.PIPE) as process:
         assert process.stderr is not None
         until, said = time.monotonic() + _START, ""
@@ -132,7 +153,7 @@ def _web(url: str, home: Path) -> Iterator[str]:
             said += (part := os.read(process.stderr.fileno(), 4096)).decode(errors="replace")
             if not part:
                 raise Stalled(f"jobq web ended: {said}")
-        yield found[0]
+        yield Page(found[0], process.pid)
 
 
 @contextmanager

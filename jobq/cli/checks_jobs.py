@@ -197,7 +197,7 @@ def _paused(connection: psycopg.Connection[Any], schema: str) -> Iterator[Findin
                 check="paused",
                 status=Status.WARN,
                 message=f"queue {queue.name} was paused by {queue.paused_by or 'somebody'}{why}, "
-                f"and {count(queue.ready)} ready jobs wait",
+                f"and {count(queue.ready, queue.counted_to)} ready jobs wait",
                 mend=f"`jobq queues resume {queue.name}`",
             )
 

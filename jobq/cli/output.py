@@ -151,11 +151,12 @@ def duration(seconds: float | None) -> str:
     raise AssertionError(whole)
 
 
-def count(number: int) -> str:
+def count(number: int, limit: int | None = None) -> str:
     """Return a count for people; one above the limit at which counting stops is "more than"."""
     from jobq.queries import COUNT_LIMIT
 
-    return f"{number:,}" if number <= COUNT_LIMIT else f">{COUNT_LIMIT:,}"
+    limit = COUNT_LIMIT if limit is None else limit
+    return f"{number:,}" if number <= limit else f">{limit:,}"
 
 
 def plural(count: int, noun: str) -> str:

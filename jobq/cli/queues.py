@@ -32,8 +32,8 @@ def list_(*, as_json: bool) -> None:
         (
             (
                 queue.name,
-                output.count(queue.ready),
-                output.count(queue.scheduled),
+                output.count(queue.ready, queue.counted_to),
+                output.count(queue.scheduled, queue.counted_to),
                 output.count(queue.running),
                 output.count(queue.failed),
                 output.duration(queue.oldest_ready_seconds),

@@ -38,7 +38,7 @@ def stats(*, as_json: bool) -> None:
             (
                 (
                     queue.name + (" (paused)" if queue.paused_at else ""),
-                    output.count(queue.ready),
+                    output.count(queue.ready, queue.counted_to),
                     output.count(queue.running),
                     output.duration(queue.oldest_ready_seconds),
                 )

@@ -20,9 +20,17 @@ def chores(conn: Connection[Any], schema: str) -> list[ChoreInfo]:
     return [ChoreInfo(**row) for row in fetch(conn, schema, "chores", {})]
 
 
-def audit_log(conn: Connection[Any], schema: str, *, limit: int = 50, before_id: int | None = None) -> list[AuditEntry]:
-    """Return operators' actions, newest first; `before_id` (the last one's id) continues."""
-    params = {"limit": limit, "before": MAX_ID if before_id is None else before_id}
+def audit_log(
+    conn: Connection[Any],
+    schema: str,
+    *,
+    limit: int = 50,
+    before_id: int | None = None,
+    actor: str | None = None,
+    action: str | None = None,
+) -> list[AuditEntry]:
+    """Return operators' actions, newest first; `before_id` (the last one's id) continues. `actor`, `action`: only these."""
+    params = {"limit": limit, "before": MAX_ID if before_id is None else before_id, "actor": actor, "action": action}
     return [AuditEntry(**row) for row in fetch(conn, schema, "audit_log", params)]
 
 

@@ -17,8 +17,8 @@ SILENT_SECONDS = 30.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QueueInfo:
-    """One queue. Counts above COUNT_LIMIT mean "more than"; `failed` counts among the newest COUNT_LIMIT dead
-    letters.
+    """One queue. Counts above COUNT_LIMIT mean "more than", those of `ready` and `scheduled` already above `counted_to`: where
+    there are many queues, each is counted less far. `failed` counts among the newest COUNT_LIMIT dead letters.
     """
 
     name: str
@@ -30,6 +30,7 @@ class QueueInfo:
     paused_at: datetime | None
     paused_by: str | None
     pause_reason: str | None
+    counted_to: int = COUNT_LIMIT
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -234,7 +235,7 @@ class Overview:
     queues: list[QueueInfo]
     oldest_ready_seconds: float | None
     workers: list[WorkerInfo]
-    throughput: Throughput
+    throughput: Throughput | None
     failures: list[JobRow]
     revision: str | None
     read_at: datetime

@@ -42,10 +42,14 @@ def _ready(conn: Connection[Any], schema: str, job: JobDetail) -> str:
         return "No worker is alive: start one with `jobq worker`."
     serving = [worker for worker in alive if worker.queues is None or job.queue in worker.queues]
     if not serving:
-        return f"None of the {_count(len(alive), 'worker')} alive serves queue {job.queue}."
+        if len(alive) == 1:
+            return f"The only worker alive does not serve queue {job.queue}."
+        return f"None of the {len(alive)} workers alive serves queue {job.queue}."
     knowing = [worker for worker in serving if job.task in worker.tasks]
     if not knowing:
-        return f"None of the {_count(len(serving), 'worker')} serving queue {job.queue} knows task {job.task}."
+        if len(serving) == 1:
+            return f"The only worker serving queue {job.queue} does not know task {job.task}."
+        return f"None of the {len(serving)} workers serving queue {job.queue} knows task {job.task}."
     working = [worker for worker in knowing if worker.state == "running"]
     if not working:
         states = " or ".join(sorted({worker.state for worker in knowing}))

@@ -1,6 +1,8 @@
 -- Every queue with its depth: what is due, what is for later, what runs, what failed, who paused it.
--- Plan: a loose index scan hops over job_claim_idx from one (queue, priority) to the next; a queue counts at most `bound`
--- entries of its ranges; running by job_running_idx; failed by the newest `bound` entries of job_history_id_idx.
+-- All queues together count about `budget` entries of each kind, so each counts at most `counted_to` + 1 of them: `bound` where
+-- queues are few, a thousand where they are many. The totals over all queues are counted up to `bound` whatever their number.
+-- Plan: a loose index scan hops over job_claim_idx from one (queue, priority) to the next, and counts entries of its ranges;
+-- running by job_running_idx; failed by the newest `bound` entries of job_history_id_idx.
 WITH RECURSIVE pair AS (
     (SELECT job.queue, job.priority FROM {schema}.job WHERE job.state = 'ready' ORDER BY job.queue, job.priority LIMIT 1)
     UNION ALL
@@ -13,6 +15,27 @@ WITH RECURSIVE pair AS (
     ) AS following
 ), few AS MATERIALIZED (
     SELECT * FROM pair LIMIT 2000
+), cap AS MATERIALIZED (
+    SELECT least(%(bound)s, greatest(1, %(budget)s / 1000 / greatest(count(DISTINCT few.queue), 1)) * 1000 + 1) AS entries FROM few
+), total AS MATERIALIZED (
+    SELECT (SELECT count(*) FROM (
+                SELECT FROM few
+                CROSS JOIN LATERAL (
+                    SELECT FROM {schema}.job
+                    WHERE job.state = 'ready' AND job.queue = few.queue AND job.priority = few.priority AND job.run_at <= statement_timestamp()
+                    ORDER BY job.run_at LIMIT %(bound)s
+                ) AS entry
+                LIMIT %(bound)s
+            ) AS counted) AS ready,
+           (SELECT count(*) FROM (
+                SELECT FROM few
+                CROSS JOIN LATERAL (
+                    SELECT FROM {schema}.job
+                    WHERE job.state = 'ready' AND job.queue = few.queue AND job.priority = few.priority AND job.run_at > statement_timestamp()
+                    ORDER BY job.run_at LIMIT %(bound)s
+                ) AS entry
+                LIMIT %(bound)s
+            ) AS counted) AS scheduled
 ), depth AS (
     SELECT lane.queue, due.number AS ready, later.number AS scheduled, first.run_at AS oldest
     FROM (SELECT DISTINCT few.queue FROM few) AS lane
@@ -31,10 +54,10 @@ WITH RECURSIVE pair AS (
             CROSS JOIN LATERAL (
                 SELECT FROM {schema}.job
                 WHERE job.state = 'ready' AND job.queue = few.queue AND job.priority = few.priority AND job.run_at <= statement_timestamp()
-                ORDER BY job.run_at LIMIT %(bound)s
+                ORDER BY job.run_at LIMIT (SELECT entries FROM cap)
             ) AS entry
             WHERE few.queue = lane.queue
-            LIMIT %(bound)s
+            LIMIT (SELECT entries FROM cap)
         ) AS counted
     ) AS due
     CROSS JOIN LATERAL (
@@ -43,10 +66,10 @@ WITH RECURSIVE pair AS (
             CROSS JOIN LATERAL (
                 SELECT FROM {schema}.job
                 WHERE job.state = 'ready' AND job.queue = few.queue AND job.priority = few.priority AND job.run_at > statement_timestamp()
-                ORDER BY job.run_at LIMIT %(bound)s
+                ORDER BY job.run_at LIMIT (SELECT entries FROM cap)
             ) AS entry
             WHERE few.queue = lane.queue
-            LIMIT %(bound)s
+            LIMIT (SELECT entries FROM cap)
         ) AS counted
     ) AS later
 ), running AS (
@@ -70,8 +93,11 @@ SELECT name.queue AS name,
        coalesce(running.number, 0)::integer AS running,
        coalesce(failed.number, 0)::integer AS failed,
        extract(epoch FROM now() - depth.oldest)::double precision AS oldest_ready_seconds,
-       queue.paused_at, queue.paused_by, queue.pause_reason
+       queue.paused_at, queue.paused_by, queue.pause_reason,
+       cap.entries::integer - 1 AS counted_to, total.ready::integer AS ready_total, total.scheduled::integer AS scheduled_total
 FROM name
+CROSS JOIN cap
+CROSS JOIN total
 LEFT JOIN depth ON depth.queue = name.queue
 LEFT JOIN running ON running.queue = name.queue
 LEFT JOIN failed ON failed.queue = name.queue

@@ -121,6 +121,11 @@ class Site:
                 for n in range(number)
             ]
 
+    def heard(self) -> None:
+        """Wait until the worker has heard what is set now: which queues are paused comes with a heartbeat."""
+        beats = self.jobs.one("SELECT beats FROM jobq.worker")
+        wait_until(lambda: self.jobs.one("SELECT beats FROM jobq.worker") > beats + 1, what="two heartbeats")
+
     def audit(self) -> list[tuple[str, str, str | None]]:
         """Who did what, and why, in order."""
         rows = self.jobs.all("SELECT actor, action, reason FROM jobq.audit ORDER BY id")

@@ -78,8 +78,10 @@ def rollups(conn: Conn, queues: dict[str, float], tasks: dict[str, float]) -> No
         rows: list[tuple[Any, ...]] = []
         for span, kept in ((60, 2 * 3600), (600, 26 * 3600), (3600, 8 * 86400)):
             for step in range(kept // span):
-                for name, rate in names.items():
-                    rows.append(_row(chance, span, step, name, rate))
+                found = [_row(chance, span, step, name, rate) for name, rate in names.items()]
+                rows += found
+                if table == "queue":
+                    rows.append(_total(found))
         with conn.cursor() as cursor:
             cursor.execute("CREATE TEMP TABLE rolled (span int, step int, succeeded int, failed int, ready int, name text,"
                            " waits int[], runs int[])")  # fmt: skip
@@ -105,6 +107,13 @@ def _row(chance: random.Random, span: int, step: int, name: str, rate: float) ->
     waits = _histogram(done, 9 if bad else 5)
     runs = _histogram(done, 6)
     return span, step, done - failed, failed, done // 3 if bad else chance.randrange(4), name, waits, runs
+
+
+def _total(rows: list[tuple[Any, ...]]) -> tuple[Any, ...]:
+    """All queues together, whose name is the empty one."""
+    succeeded, failed, ready = (sum(row[place] for row in rows) for place in (2, 3, 4))
+    waits, runs = ([sum(counts) for counts in zip(*(row[place] for row in rows), strict=True)] for place in (6, 7))
+    return rows[0][0], rows[0][1], succeeded, failed, ready, "", waits, runs
 
 
 def _histogram(number: int, middle: float) -> list[int]:

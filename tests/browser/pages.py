@@ -32,7 +32,9 @@ _JOBS: dict[Name, tuple[str, ...]] = {
 
 def names(data: Name) -> list[str]:
     """Return the names of the pages that a data set has."""
-    single = ["queue", *(f"job-{name}" for name in _JOBS[data]), "operation"] if _JOBS[data] else []
+    single = (
+        ["queue", *(f"job-{name}" for name in _JOBS[data]), "operation", "preview", "failure"] if _JOBS[data] else []
+    )
     return [*ALWAYS, *single]
 
 
@@ -43,4 +45,6 @@ def addresses(seeded: Seeded) -> dict[str, str]:
         found["queue"] = f"/queues/{quote(seeded.queue, safe='')}"
         found |= {f"job-{name}": f"/jobs/{id}" for name, id in seeded.jobs.items()}
         found["operation"] = f"/operations/{seeded.operation}"
+        found["preview"] = f"/operations/{seeded.preview}"
+        found["failure"] = f"/failures/{seeded.failure}"
     return found

@@ -13,6 +13,7 @@ import psycopg
 from psycopg.types.json import Jsonb
 
 from jobq import operations
+from jobq.failures import fingerprint
 from tests.browser import history
 from tests.support.rows import add_attempt, add_finished, add_job, add_worker
 
@@ -40,6 +41,8 @@ class Seeded:
     jobs: dict[str, int] = field(default_factory=dict)
     queue: str = "default"
     operation: int = 0
+    preview: int = 0
+    failure: str = ""
     beating: dict[uuid.UUID, float] = field(default_factory=dict)
 
     def beat(self, conn: Conn) -> None:
@@ -165,6 +168,11 @@ def little(conn: Conn) -> Seeded:
         progressed_at=ago(5389), finished_at=ago(5389), up_to=jobs["succeeded"], role="operator",
     )  # fmt: skip
     batch(conn, seeded.operation, 1, done=list(range(1, 12)), refused={"12": "it is running"})
+    seeded.preview = operation(
+        conn, state="draft", action="move", filter="queue:mails state:scheduled", actor="bob", role="operator", expected=1,
+        up_to=jobs["retrying"], options={"priority": 9},
+    )  # fmt: skip
+    seeded.failure = fingerprint("payment.capture", "BankUnavailable: bank answered 502 after 6.4 s")
     history.rollups(conn, {"mails": 40, "default": 12, "exports": 1}, {"mail.receipt": 40, "payment.capture": 12})
     chores(conn, first)
     return seeded
@@ -198,6 +206,7 @@ def _troubled(conn: Conn, first: uuid.UUID, second: uuid.UUID) -> int:
 
 def operation(conn: Conn, **columns: Any) -> int:
     """Insert a bulk operation as it would stand after its work; dicts become JSON."""
+    columns.setdefault("counted", columns.get("expected", 0))
     names = ", ".join(columns)
     marks = ", ".join(["%s"] * len(columns))
     values = [Jsonb(value) if isinstance(value, dict) else value for value in columns.values()]

@@ -9,6 +9,7 @@ from typing import Any
 import psycopg
 from psycopg.types.json import Jsonb
 
+from jobq.failures import fingerprint
 from tests.browser import history
 from tests.browser.seeds import DAY, HOUR, Seeded, at, batch, chores, operation, worker
 from tests.support.rows import add_attempt, add_finished, add_job
@@ -143,6 +144,7 @@ def _singles(conn: Conn, seeded: Seeded, workers: list[uuid.UUID]) -> None:
         deep = {f"level_{level}": deep} if level % 2 else [deep, level]
     jobs["deep"] = add_finished(
         conn, "succeeded", task="shop.stock.sync", queue="team-03", worker_id=by, ago=2,
+        created_at=at(conn, -9), started_at=at(conn, -5),
         args={
             "deep": deep, "beyond_2_to_53": 9007199254740993, "far_beyond": 12345678901234567890123, "small": 1e-320,
             "nul_escaped": "a\\u0000b", "list": list(range(400)), "": "an empty name", "empty": {}, "null": None,
@@ -152,10 +154,12 @@ def _singles(conn: Conn, seeded: Seeded, workers: list[uuid.UUID]) -> None:
     jobs["foreign"] = add_finished(
         conn, "failed", task=TASKS[-1], queue="رسائل-العملاء", key=f"مفتاح {EMOJI}", error=f"{ARABIC} {OVERRIDE} {EMOJI}",
         args={"الاسم": ARABIC, "שם": HEBREW, "emoji": EMOJI, "override": OVERRIDE}, ago=30, worker_id=by,
+        created_at=at(conn, -50), run_at=at(conn, -50), started_at=at(conn, -41),
     )  # fmt: skip
     add_attempt(
-        conn, jobs["foreign"], worker_id=by, error_type=HEBREW, message=f"{ARABIC} {OVERRIDE}", traceback=ARABIC
-    )
+        conn, jobs["foreign"], worker_id=by, error_type=HEBREW, message=f"{ARABIC} {OVERRIDE}", traceback=ARABIC,
+        started_at=at(conn, -41), finished_at=at(conn, -30),
+    )  # fmt: skip
     lines = "\n".join(
         f'  File "/srv/shop/deep/{n:03}/module.py", line {n}, in call_{n}\n    return call_{n + 1}({"argument, " * (n % 23)})'
         for n in range(200)
@@ -177,6 +181,7 @@ def _singles(conn: Conn, seeded: Seeded, workers: list[uuid.UUID]) -> None:
         conn, "failed", task=HOSTILE[:200], queue=SCRIPTS[0], key=HOSTILE[:500], group_key=HOSTILE, error=HOSTILE,
         args={HOSTILE: HOSTILE, "list": list(SCRIPTS)}, headers={HOSTILE: HOSTILE, "tags": list(SCRIPTS)},
         result={HOSTILE: HOSTILE}, worker_id=by, ago=10, started_at=at(conn, -12),
+        created_at=at(conn, -300),
     )  # fmt: skip
     for n, script in enumerate(SCRIPTS, start=1):
         add_attempt(
@@ -238,6 +243,8 @@ def _operations(conn: Conn, seeded: Seeded) -> None:
         {"state": "draft", "action": "retry", "filter": "state:failed", "expected": 705},
     ]  # fmt: skip
     ids = [operation(conn, **{**common, **columns}) for columns in rows]
+    seeded.preview = ids[4]
+    seeded.failure = fingerprint(TASKS[13], ERRORS[5].replace("{n}", "5"))
     seeded.operation = operation(
         conn, **common, state="done", action="retry", filter=f'state:failed error:"{SCRIPTS[3]}"', reason=HOSTILE,
         expected=3000, seen=3000, done=2900, refused=100, refusals={"it is running": 60, HOSTILE: 40},

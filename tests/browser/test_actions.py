@@ -29,8 +29,13 @@ def form(page: Page, title: str) -> None:
     page.locator("details.ask > summary", has_text=f"{title}…").click()
 
 
+def fill(page: Page, label: str, text: str) -> None:
+    """Fill a field of the form that is open."""
+    page.locator("details.ask[open]").get_by_label(label, exact=True).fill(text)
+
+
 def press(page: Page, name: str) -> None:
-    page.get_by_role("button", name=name, exact=True).click()
+    page.locator("#main").get_by_role("button", name=name, exact=True).click()
 
 
 def test_a_job_is_retried_and_run_now(site: Site, visit: Visit, script: bool) -> None:
@@ -55,6 +60,7 @@ def test_a_job_is_snoozed_moved_and_cancelled(site: Site, visit: Visit, script: 
     page = visit(site.url, java_script_enabled=script).page
     conn = site.conn
     conn.execute("INSERT INTO jobq.queue (name, paused_at) VALUES ('held', now())")
+    site.heard()
     snoozed, moved, cancelled = (
         add_job(conn, task="record", queue="held", args={"note": note}) for note in ("snoozed", "moved", "cancelled")
     )
@@ -63,16 +69,16 @@ def test_a_job_is_snoozed_moved_and_cancelled(site: Site, visit: Visit, script: 
 
     page.goto(f"/jobs/{snoozed}")
     form(page, "Snooze")
-    page.get_by_label("Seconds from now").fill("7200")
-    page.get_by_label("Reason").fill("not before the evening")
+    fill(page, "For how long", "2h")
+    fill(page, "Reason", "not before the evening")
     press(page, "Snooze")
     assert said(page)
     assert 7000 < site.jobs.one("SELECT extract(epoch FROM run_at - now()) FROM jobq.job WHERE id = %s", snoozed) < 7201
 
     page.goto(f"/jobs/{moved}")
     form(page, "Move")
-    page.get_by_label("Queue", exact=True).fill("default")
-    page.get_by_label("Priority, 0 to 9").fill("9")
+    fill(page, "Queue", "default")
+    fill(page, "Priority, 0 to 9", "9")
     press(page, "Move")
     assert said(page)
     ended = site.jobs.wait(moved)
@@ -81,7 +87,7 @@ def test_a_job_is_snoozed_moved_and_cancelled(site: Site, visit: Visit, script: 
     for id in (cancelled, running):
         page.goto(f"/jobs/{id}")
         form(page, "Cancel")
-        page.get_by_label("Reason").fill("a mistake")
+        fill(page, "Reason", "a mistake")
         press(page, "Cancel the job")
         assert said(page)
         assert site.jobs.wait(id)["state"] == "cancelled"
@@ -149,6 +155,7 @@ def test_a_queue_is_paused_and_resumed(site: Site, visit: Visit, script: bool) -
     row.get_by_role("button", name="Pause", exact=True).click()
     assert "mails & more" in said(page)
     expect(row).to_contain_text("the mail server is being moved")
+    site.heard()
     held = apps.record.options(queue="mails & more").enqueue(conn, "held").id
     # A job of another queue that was put in later has run: the worker has looked, and left the paused one alone.
     site.jobs.wait(apps.record.enqueue(conn, "other").id)
@@ -181,7 +188,7 @@ def test_a_worker_is_quieted_resumed_and_stopped(site: Site, visit: Visit, scrip
     assert site.jobs.wait(held)["state"] == "succeeded"
     page.goto("/workers")
     form(page, "Stop")
-    page.get_by_label("Reason").fill("new machine")
+    fill(page, "Reason", "new machine")
     press(page, "Stop the worker")
     assert said(page)
     assert site.worker.wait() == 0

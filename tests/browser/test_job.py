@@ -31,6 +31,7 @@ def test_the_life_is_drawn_to_scale(data_set: Get, visit: Visit) -> None:
         width[kind] = box["width"]
     # They ran for 30 s and for 22 s.
     assert width["timeout"] / width["crashed"] == pytest.approx(30 / 22, rel=0.1)
+    page.locator("summary", has_text="As a table").click()
     table = page.get_by_role("table", name="The job's life, oldest first")
     for word in ("created", "attempt 1", "attempt 2", "attempt 3", "attempt 4", "failed"):
         expect(table).to_contain_text(word)
@@ -49,7 +50,7 @@ def test_what_differs_between_two_attempts(data_set: Get, visit: Visit) -> None:
 
 @pytest.mark.parametrize(
     ("job", "words"),
-    [("paused", "paused"), ("scheduled", "due"), ("unserved", "no worker"), ("retrying", "due")],
+    [("paused", "paused"), ("scheduled", "due"), ("unserved", "thumbnail.render"), ("retrying", "due")],
 )
 def test_why_it_waits(data_set: Get, visit: Visit, job: str, words: str) -> None:
     served = data_set("little")

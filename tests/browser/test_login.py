@@ -10,6 +10,7 @@ from playwright.sync_api import Page, expect
 from jobq import users
 from tests.browser import axe
 from tests.browser.conftest import Conn
+from tests.browser.look import picture
 from tests.browser.serving import PageProcess
 from tests.browser.watching import Visitor
 from tests.support.jobs import Jobs
@@ -38,13 +39,14 @@ def log_in(page: Page, name: str, password: str = PASSWORD) -> None:
 
 @pytest.mark.parametrize("script", [True, False], ids=["script", "no script"])
 def test_in_and_out(guarded: PageProcess, visit: Visit, script: bool) -> None:
-    window = visit(guarded.url, java_script_enabled=script)
+    window = visit(guarded.url, java_script_enabled=script, viewport={"width": 1440, "height": 900})
     page = window.page
     window.expect_status(403)
     page.goto("/jobs?q=state:failed")
     expect(page.get_by_role("heading", name="Log in")).to_be_visible()
     if script:
         assert axe.violations(page) == []
+        picture(page, "login-1440-light")
     log_in(page, "operator ann", "a wrong password")
     expect(page.get_by_role("alert")).to_contain_text("No user has this name and this password")
     expect(page.get_by_label("Name")).to_have_value("operator ann")

@@ -62,16 +62,14 @@ def walk(site: Site, visit: Visit, number: int, *, script: bool = True) -> Hand:
     expect(main).to_contain_text("record")
     expect(main).to_contain_text(str(number))
     expect(main).to_contain_text("did not answer within 30 s")
-    hand.click(page.locator("summary, a, button").filter(has_text=re.compile("^Retry")).first)
-    if page.get_by_role("button", name="Preview").count():
-        hand.click(page.get_by_role("button", name="Preview"))
+    hand.click(page.get_by_role("button", name="Retry these"))
     page.wait_for_url(re.compile("/operations/[0-9]+"))
     expect(main).to_contain_text(str(number))
     hand.type(page.get_by_label("Reason"), "the bank is back")
     count = page.locator("#main input[name=typed]")
     if count.count():
         hand.type(count, str(number))
-    hand.click(page.get_by_role("button", name=re.compile("^(Start|Retry)")))
+    hand.click(page.get_by_role("button", name=re.compile("^Retry")))
     return hand
 
 

@@ -9,9 +9,10 @@ from typing import Any
 import psycopg
 import pytest
 from click.testing import CliRunner, Result
+from flask.testing import FlaskClient
 
 from jobq.cli import main
-from tests.support.rows import add_worker
+from tests.support.rows import add_job, add_worker
 from tests.support.waiting import wait_until
 from tests.support.workers import WorkerProcess
 
@@ -124,3 +125,13 @@ def test_a_real_worker_heeds_it(run: Run, db: Conn, worker: Callable[..., Worker
     wait_until(lambda: db.execute(shown).fetchone() == ("running",), what="its going on")
     run("stop", "--all", "--yes")
     assert running.wait() == 0
+
+
+def test_the_overview_and_the_doctor_tell_of_quiet_workers(db: Conn, client: FlaskClient, database_url: str) -> None:
+    add_job(db)
+    add_worker(db, state="quiet", asked="quiet")
+    assert "One worker is quiet, as asked, and claims nothing; no other is alive" in client.get("/").text
+    add_worker(db, pid=2)
+    assert "One worker is quiet, as asked, and claims nothing." in client.get("/?hours=24").text
+    told = CliRunner().invoke(main, ["doctor", "--json"], env={"JOBQ_DATABASE_URL": database_url}).stdout
+    assert "1 of 2 claim nothing" in told

@@ -155,6 +155,14 @@ def test_suggestions(client: FlaskClient, db: Conn) -> None:
     assert client.get("/suggest?q=a&cursor=x").status_code == 200
 
 
+def test_a_filter_that_is_wrong_stays_in_its_field(client: FlaskClient) -> None:
+    response = client.get("/jobs?q=stat:failed+%22<b>")
+    assert response.status_code == 400
+    assert 'value="stat:failed &#34;&lt;b&gt;"' in response.text
+    assert 'role="alert"' in response.text
+    assert "<b>" not in response.text
+
+
 def test_states_are_tabs_that_keep_the_filter(client: FlaskClient, db: Conn) -> None:
     add_finished(db, "failed", queue="mail")
     text = client.get("/jobs?q=queue:mail+state:failed").text
@@ -186,3 +194,23 @@ def test_a_viewer_is_offered_nothing_to_change(make_app: Callable[..., Flask], d
         text = client.get(path).text
         assert forms(text) == []
         assert "read-only" in text
+
+
+def test_the_audit_of_one_person_and_of_one_kind(client: FlaskClient, db: Conn) -> None:
+    for actor, action in (("ann", "retry"), ("bob", "retry"), ("ann", "pause")):
+        db.execute(
+            "INSERT INTO jobq.audit (actor, action, target, reason, before, after) VALUES (%s, %s, '{\"ids\": [1]}', %s,"
+            " '{\"priority\": 5}', '{\"priority\": 9}')",
+            (actor, action, f"{actor} {action}"),
+        )
+    found = {
+        query: set(re.findall("(?:ann|bob) (?:retry|pause)", client.get(f"/audit{query}").text))
+        for query in ("", "?actor=ann", "?action=retry", "?actor=ann&action=retry", "?actor=nobody")
+    }
+    assert found[""] == {"ann retry", "bob retry", "ann pause"}
+    assert found["?actor=ann"] == {"ann retry", "ann pause"}
+    assert found["?action=retry"] == {"ann retry", "bob retry"}
+    assert found["?actor=ann&action=retry"] == {"ann retry"}
+    assert found["?actor=nobody"] == set()
+    assert '{"priority": 5} → {"priority": 9}' in words(client.get("/audit").text)
+    assert client.get("/audit?actor=%00").status_code == 400

@@ -33,7 +33,7 @@ def test_nobody_can_run_it(db: Conn) -> None:
     add_worker(db, ago=60, tasks=["mail.send"])
     assert why(db, job) == "No worker is alive: start one with `jobq worker`."
     add_worker(db, queues=["pdf"], tasks=["mail.send"])
-    assert why(db, job) == "None of the 1 worker alive serves queue mail."
+    assert why(db, job) == "The only worker alive does not serve queue mail."
     add_worker(db, queues=["pdf", "mail"], tasks=["pdf.render"])
     add_worker(db, tasks=["pdf.render"])
     assert why(db, job) == "None of the 2 workers serving queue mail knows task mail.send."

@@ -95,9 +95,9 @@ FEW = {"ids": list(range(1, 1000, 37)), "channel": "jobq", "error": "cancelled"}
 SERIES = {"since": str(datetime.now(UTC) - timedelta(hours=1)), "queue": "", "task": None}
 STATEMENTS: list[tuple[str, dict[str, Any], int]] = [
     # name, parameters, most pages it may touch
-    ("queues", {"bound": 10_001}, 120_000),
+    ("queues", {"bound": 10_001, "budget": 50_000}, 120_000),
     ("queue_names", {}, 2_000),
-    ("overview_counts", {"bound": 10_001}, 25_000),
+    ("overview_counts", {"bound": 10_001, "succeeded": True}, 25_000),
     ("search_running", {"worker": None, "limit": 5_001}, 2_000),
     ("search_lane", {"queue": "queue3", "limit": 5_001}, 6_000),
     ("export_rows", {"ids": list(range(1, 200_001, 997))}, 4_000),
@@ -107,7 +107,7 @@ STATEMENTS: list[tuple[str, dict[str, Any], int]] = [
     ("job_detail", {"id": 42}, 200),
     ("job_detail", {"id": 150_000}, 200),
     ("job_attempts", {"id": 42}, 100),
-    ("audit_log", {"before": 40_000, "limit": 50}, 100),
+    ("audit_log", {"before": 40_000, "limit": 50, "actor": None, "action": None}, 100),
     ("job_states", FEW, 3_000),
     ("redrive", {"ids": list(range(100_001, 101_001, 37))}, 10_000),
     ("run_now", FEW, 3_000),

@@ -215,6 +215,18 @@ def test_a_wait_tells_back_off_from_the_queue() -> None:
     assert untouched.now == pytest.approx(50, abs=0.1)
 
 
+def test_the_only_attempt_is_not_cut_for_the_sake_of_the_wait_before_it() -> None:
+    started = NOW - timedelta(seconds=167)
+    running = job(
+        "running", started_at=started, created_at=started - timedelta(seconds=3), run_at=NOW - timedelta(hours=1)
+    )
+    life = timeline.life(running)
+    assert not life.cut
+    width = {piece.span.kind: piece.width for piece in life.pieces}
+    assert width["run"] == pytest.approx(100 * 167 / 170, abs=0.1)
+    assert sum(width.values()) == pytest.approx(100, abs=0.1)
+
+
 def test_a_life_is_to_scale() -> None:
     first = attempt(1, 1800, 1200)
     done = job("succeeded", started_at=NOW - timedelta(seconds=600), finished_at=NOW, attempts=[first], run_at=NOW)
@@ -224,7 +236,7 @@ def test_a_life_is_to_scale() -> None:
     assert width["error"] == pytest.approx(width["succeeded"], abs=0.05)
     assert width["error"] == pytest.approx(100 / 6, abs=0.05)
     assert life.ticks[0].label == "0"
-    assert life.ticks[-1].label == "+60 min"
+    assert life.ticks[-1].label == "+1 h"
 
 
 def test_a_stretch_that_would_hide_the_rest_is_cut_and_said_so() -> None:

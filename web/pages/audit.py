@@ -21,7 +21,7 @@ def audit() -> str:
     before = number("before", None)
     wanted = {name: _text(name) for name in ("actor", "action")}
     with page.database.read() as reader:
-        found = reader(queries.audit_log, limit=_PAGE + 1, before_id=before, default=[])
+        found = reader(queries.audit_log, limit=_PAGE + 1, before_id=before, **wanted, default=[])
         now = reader.now()
     more = found[_PAGE - 1].id if len(found) > _PAGE else None
     return page.render(

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from flask import Response, abort, request
+from werkzeug.exceptions import BadRequest
 
 from jobq import queries
 from jobq.failures import fingerprint
@@ -42,10 +43,14 @@ class Payload:
     size: str
 
 
-def jobs() -> str:
+def jobs() -> str | tuple[str, int]:
     """Jobs that fit a filter, newest first."""
     page = current_page()
-    selected = job_filter(filters())
+    try:
+        selected = job_filter(filters())
+    except BadRequest as error:
+        # What was typed stays in the field, beside what is wrong with it.
+        return page.render("jobs_bad.html", q=request.args.get("q", "")[:MAX_LENGTH], text=error.description or ""), 400
     before = number("before", None)
     with page.database.read() as reader:
         found = reader(queries.search_jobs, selected, limit=_PAGE, before_id=before, name="jobs")

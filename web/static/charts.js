@@ -48,7 +48,7 @@
     const font = `11px ${getComputedStyle(document.body).fontFamily}`;
     const span = chart.data[0].at(-1) - chart.data[0][0];
     return {
-      width, height: 152, legend: { show: false }, padding: [8, 2, 0, 0],
+      width, height: 152, legend: { show: false }, padding: [8, 16, 0, 0],
       cursor: { y: false, points: { show: !chart.bars, size: 5 }, drag: { x: false, y: false } },
       scales: { x: { time: true }, y: { range: (_, __, top) => [0, top > 0 ? top * 1.08 : 1] } },
       axes: [
