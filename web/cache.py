@@ -16,6 +16,10 @@ from threading import Event, Lock
 
 # How long one request waits for another that makes the same answer, before it makes it itself.
 _PATIENCE = 5.0
+# A page that takes long to make is kept for longer: its readers together take a hundredth of one processor, however many
+# they are. But nobody sees what is older than this many times `seconds`.
+_SHARE = 100.0
+_LONGER = 2.5
 # What an entry takes besides its body.
 _OVERHEAD = 1_000
 # The text of a time grows older by itself, and the script keeps it so; the moment of reading says nothing at all.
@@ -40,7 +44,9 @@ class _Flight:
 
 
 class Cache:
-    """At most `limit` bytes of answers, each kept for `seconds`; the least recently used go first."""
+    """At most `limit` bytes of answers, each kept for `seconds`, or up to 2.5 times as long if it took long to make; the least
+    recently used go first.
+    """
 
     def __init__(self, *, seconds: float, limit: int, clock: Callable[[], float] = time.monotonic) -> None:
         self.seconds = seconds
@@ -49,6 +55,7 @@ class Cache:
         self._lock = Lock()
         self._generation = 0
         self._size = 0
+        # Each with the time until which it is kept.
         self._kept: OrderedDict[Hashable, tuple[Answer, float]] = OrderedDict()
         self._flights: dict[Hashable, _Flight] = {}
 
@@ -98,7 +105,7 @@ class Cache:
         found = self._kept.get(key)
         if found is None:
             return None
-        if self._clock() - found[1] >= self.seconds:
+        if self._clock() >= found[1]:
             self._drop(key)
             return None
         self._kept.move_to_end(key)
@@ -108,7 +115,9 @@ class Cache:
         self._drop(key)
         if _cost(answer) > self._limit:
             return
-        self._kept[key] = (answer, began)
+        took = self._clock() - began
+        keep = max(self.seconds, min(took * _SHARE, self.seconds * _LONGER))
+        self._kept[key] = (answer, began + keep)
         self._size += _cost(answer)
         while self._size > self._limit:
             self._drop(next(iter(self._kept)))

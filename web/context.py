@@ -53,10 +53,13 @@ def job_filter(wanted: Mapping[str, str | None]) -> JobFilter:
 
 def searchable(selected: JobFilter) -> JobFilter:
     """Return the filter; abort with 403 where it asks for a field that is hidden from this role: to find is to see."""
+    redact = current_page().redact
     for term in selected.args:
-        path = ".".join(("args", *term.path))
-        if current_page().redact.hides(path):
+        if redact.hides("args", term.path):
+            path = ".".join(("args", *term.path))
             abort(403, f"{path} is hidden from your role, and so cannot be searched for.")
+    if selected.tag is not None and redact.hides("headers", ("tags",)):
+        abort(403, "headers.tags is hidden from your role, and so cannot be searched for.")
     return selected
 
 

@@ -121,5 +121,6 @@ class Page:
             csrf=self.csrf,
             note=self.forms.read_note(request.args.get("note")),
             missing=g.get("jobq_missing", []),
-            **values,
+            # Said in any case: a host application may give all templates a `now` of its own.
+            **{"now": None, **values},
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from jobq.web.access import ROLES
@@ -15,6 +15,8 @@ SECRET_NAMES = (
 )  # fmt: skip
 HIDDEN = "(hidden)"
 _DEEPEST = 60
+# What PostgreSQL takes for the place of an item in a list, counted from either end.
+_ITEM = re.compile(r"\s*[+-]?[0-9]+", re.ASCII)
 
 
 class Redactor:
@@ -34,14 +36,21 @@ class Redactor:
         plain = _plain(name)
         return not self._reveal and any(secret in plain for secret in self._names)
 
-    def hides(self, path: str) -> bool:
-        """Whether the field at `path` (``args.order.iban``), or one that it stands in, is hidden: who may not see a value may
-        not search by it either.
+    def hides(self, root: str, names: Sequence[str]) -> bool:
+        """Whether what stands below the column `root` at `names`, one for each level, or what that stands in, is hidden: who
+        may not see a value may not search by it either.
         """
-        # Items of a list are no level.
-        steps = tuple(step for step in path.casefold().split(".") if not step.isdigit())
-        inner = any(self.is_secret(step) for step in steps[1:])
-        return inner or any(self._at(steps[: n + 1]) for n in range(1, len(steps)))
+        if self._reveal:
+            return False
+        if any(self.is_secret(name) for name in names):
+            return True
+        steps = [(root.casefold(), False)]
+        for name in names:
+            # Where a list is, a number is an item and no level; where an object is, it is a name. Nobody knows which: hidden is
+            # what either hides.
+            item = _ITEM.fullmatch(name) is not None
+            steps += [(step, item) for step in name.casefold().split(".")]
+        return any(_begins(pattern, steps) for pattern in self._paths)
 
     def __call__(self, value: Any, root: str = "*") -> Any:
         """Return `value`, made of what JSON knows, with its secrets hidden and anything deeper than 60 levels cut.
@@ -97,3 +106,20 @@ def _fits(pattern: tuple[str, ...], path: tuple[str, ...]) -> bool:
     if pattern[0] == "*":
         return _fits(pattern[1:], path[1:]) or (len(path) > 1 and _fits(pattern, path[1:]))
     return path[0] in (pattern[0], "*") and _fits(pattern[1:], path[1:])
+
+
+def _begins(pattern: tuple[str, ...], steps: Sequence[tuple[str, bool]]) -> bool:
+    """Whether some beginning of `steps` fits `pattern`; a step with True may be left out."""
+    # How much of the pattern the steps so far can stand for: all possibilities at once, for there are many.
+    reached = {0}
+    for name, is_item in steps:
+        further = set(reached) if is_item else set()
+        for n in reached:
+            if pattern[n] == "*":
+                further |= {n, n + 1}
+            elif pattern[n] == name:
+                further.add(n + 1)
+        if len(pattern) in further:
+            return True
+        reached = further
+    return False

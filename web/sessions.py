@@ -6,6 +6,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC
 from functools import cache
 from threading import BoundedSemaphore, Lock
 
@@ -24,6 +25,8 @@ _FRESH = 5.0
 _MOST_KNOWN = 1_000
 # A cookie is written anew, to say that its owner is still there, at most this often.
 _TOUCH = 60.0
+# So far the clocks of several machines that serve one page may be apart.
+_SKEW = 60.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,13 +67,13 @@ class Sessions:
         if session is None:
             return None
         now = self._clock()
-        if not (0 <= now - session.seen <= self._idle and now - session.began <= self._lifetime):
+        if not (-_SKEW <= now - session.seen <= self._idle and now - session.began <= self._lifetime):
             return None
         user = self._user(session.name, fresh=request.method == "POST")
-        if user is None or user.changed_at.isoformat() != session.changed:
+        if user is None or _as_of(user) != session.changed:
             return None
         # What a page asks by itself, while nobody sits there, says nothing of its owner.
-        if _by_hand() and now - session.seen > _TOUCH:
+        if _by_hand() and now - session.seen > min(_TOUCH, self._idle / 2):
             g.jobq_session = Session(name=session.name, changed=session.changed, began=session.began, seen=now)
         return Identity(user.name, user.role)
 
@@ -86,7 +89,7 @@ class Sessions:
     def begin(self, user: User) -> None:
         """Give the answer to this request a session of `user`."""
         now = self._clock()
-        g.jobq_session = Session(name=user.name, changed=user.changed_at.isoformat(), began=now, seen=now)
+        g.jobq_session = Session(name=user.name, changed=_as_of(user), began=now, seen=now)
 
     def end(self) -> None:
         """Take the session away with the answer to this request."""
@@ -137,6 +140,11 @@ class Sessions:
             while len(self._known) > _MOST_KNOWN:
                 self._known.popitem(last=False)
         return user
+
+
+def _as_of(user: User) -> str:
+    # In UTC: each database session has a time zone of its own.
+    return user.changed_at.astimezone(UTC).isoformat()
 
 
 def _by_hand() -> bool:

@@ -9,6 +9,8 @@ from math import ceil
 from threading import Lock
 from time import monotonic
 
+from jobq.users import LONGEST_NAME
+
 _MOST_KEYS = 10_000
 
 
@@ -65,7 +67,8 @@ class Throttle:
 def _buckets(address: str | None, name: str | None) -> list[tuple[tuple[str, str], float, float]]:
     found = [(("address", _network(address)), 10.0, 10.0)]
     if name is not None:
-        found.append((("name", name), 20.0, 3.0))
+        # Nobody's name is that long, and what is kept must stay small.
+        found.append((("name", name[:LONGEST_NAME]), 20.0, 3.0))
     return found
 
 
@@ -75,4 +78,7 @@ def _network(address: str | None) -> str:
         parsed = ipaddress.ip_address(address or "")
     except ValueError:
         return address or ""
-    return str(ipaddress.ip_network((parsed, 64), strict=False)) if parsed.version == 6 else str(parsed)
+    if parsed.version == 4:
+        return str(parsed)
+    # A socket for both families calls 192.0.2.1 ::ffff:192.0.2.1, which has no network in common with others of the kind.
+    return str(parsed.ipv4_mapped or ipaddress.ip_network((parsed, 64), strict=False))

@@ -101,7 +101,11 @@ def parse_age(term: str, value: str) -> Bound:
         raise InvalidFilter(
             f"{brief(term)}: no job is that old to the instant; write age:>{value.lstrip('=')} or age:<…"
         )
-    return Bound(found[1], float(round(Decimal(found[2]) * _UNITS[found[3]], 3)))
+    seconds = Decimal(found[2]) * _UNITS[found[3]]
+    # Before the rounding, for which there may be too many digits.
+    if seconds > MAX_AGE:
+        raise InvalidFilter(f"{brief(term)}: give an age of at most a hundred years")
+    return Bound(found[1], float(round(seconds, 3)))
 
 
 def age_text(age: Bound) -> str:

@@ -9,7 +9,7 @@ of: workers read each lane from a cursor (docs/architecture.md, "The cursor").
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, ClassVar
@@ -17,6 +17,7 @@ from typing import Any, ClassVar
 from psycopg import Connection
 
 from jobq.errors import InvalidOption
+from jobq.filters import HISTORY_STATES, STATES
 from jobq.operations.actors import Note, checked_text
 from jobq.operations.rows import rows
 
@@ -26,6 +27,18 @@ CANCELLABLE_STATES = ("ready", "scheduled", "parked", "waiting", "running")
 SNOOZABLE_STATES = ("ready", "scheduled")
 MOVABLE_STATES = ("ready", "scheduled", "parked", "waiting")
 DELETABLE_STATES = ("succeeded", "failed", "cancelled", "expired", "ready", "scheduled", "parked", "waiting")
+
+# Each statement and the states of the jobs that it changes.
+_TOUCHED: dict[str, tuple[str, ...]] = {
+    "redrive": ("failed", "cancelled", "expired"),
+    "run_now": ("scheduled",),
+    "cancel_idle": ("ready", "scheduled", "parked", "waiting"),
+    "cancel_running": ("running",),
+    "snooze": SNOOZABLE_STATES,
+    "move": MOVABLE_STATES,
+    "delete_live": ("ready", "scheduled", "parked", "waiting"),
+    "delete_finished": HISTORY_STATES,
+}
 
 _ABSENT = "there is no job with this id"
 _BUSY = "a worker or another operator is changing it at this moment: try again"
@@ -60,10 +73,18 @@ class Change:
     states: ClassVar[tuple[str, ...]]
     refusals: ClassVar[Mapping[str, str]]
 
-    def apply(self, conn: Connection[Any], schema: str, ids: Sequence[int], note: Note) -> Batch:
-        """Change these jobs, as many as can be, in the caller's transaction."""
+    def apply(
+        self, conn: Connection[Any], schema: str, ids: Sequence[int], note: Note, *, found_in: Collection[str] = STATES
+    ) -> Batch:
+        """Change these jobs, as many as can be, in the caller's transaction.
+
+        `found_in`: the states in which a filter found them. One that has moved on since is left alone: what was dead and is
+        to be deleted may have been put back, and what was ready and is to be cancelled may have begun.
+        """
         batch = Batch()
         for name, params in self.statements(schema, note):
+            if not any(state in found_in for state in _TOUCHED[name]):
+                continue
             left = [id for id in ids if 0 <= id <= MAX_ID and id not in batch.before]
             if not left:
                 break
@@ -75,7 +96,10 @@ class Change:
         if left:
             known = [id for id in left if 0 <= id <= MAX_ID]
             states = {row["id"]: row["state"] for row in rows(conn, schema, "job_states", {"ids": known})}
-            batch.refused.update((id, self.refusal(states.get(id))) for id in left)
+            for id in left:
+                state = states.get(id)
+                moved_on = state is not None and state not in found_in and state not in self.refusals
+                batch.refused[id] = f"it is {state} by now" if moved_on else self.refusal(state)
         return batch
 
     def statements(self, schema: str, note: Note) -> Sequence[tuple[str, dict[str, Any]]]:
@@ -150,9 +174,10 @@ class Snooze(Change):
                 raise InvalidOption(
                     f"until={until.isoformat()!r}: give a time with its zone, such as 2030-01-31T08:00Z"
                 )
-            until = until.astimezone(UTC)
+            # Before it is turned to UTC, where it might be out of the calendar.
             if not 1970 <= until.year < 9999:
                 raise InvalidOption(f"until={until.isoformat()!r}: give a time between the years 1970 and 9998")
+            until = until.astimezone(UTC)
         self._seconds = seconds
         self._until = until
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from psycopg import Connection
 
+from jobq.filters import STATES
 from jobq.operations.actors import Actor, Note
 from jobq.operations.changes import Batch, Cancel, Change, Delete, Move, Retry, RunNow, Snooze
 
@@ -118,11 +119,20 @@ def change(
 
 
 def change_batch(
-    conn: Connection[Any], schema: str, ids: Sequence[int], what: Change, note: Note, **target: Any
+    conn: Connection[Any],
+    schema: str,
+    ids: Sequence[int],
+    what: Change,
+    note: Note,
+    *,
+    found_in: Collection[str] = STATES,
+    **target: Any,
 ) -> Batch:
-    """Make one change to at most 500 jobs, with one row in the audit; `target` is what that says beside the ids."""
+    """Make one change to at most 500 jobs, with one row in the audit; `target` is what that says beside the ids, `found_in`
+    the states of :meth:`Change.apply`.
+    """
     with conn.transaction():
-        batch = what.apply(conn, schema, ids, note)
+        batch = what.apply(conn, schema, ids, note, found_in=found_in)
         if done := batch.done:
             before, after = (_told(values) for values in (batch.before, batch.after))
             note.write(conn, schema, {"ids": done, **target}, before=before, after=after)

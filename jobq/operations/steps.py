@@ -107,7 +107,11 @@ def _batch(conn: Connection[Any], schema: str, operation: Operation, limit: int)
     batch = Batch()
     if found.ids:
         batch = change_of(operation.action, operation.options).apply(
-            conn, schema, found.ids, _note(operation.action, operation)
+            conn,
+            schema,
+            found.ids,
+            _note(operation.action, operation),
+            found_in=wanted.jobs.wanted_states,
         )
         refused = {str(id): why for id, why in batch.refused.items()}
         written = {"id": operation.id, "done": batch.done, "refused": json.dumps(refused)}

@@ -99,7 +99,7 @@ def _where(
         after = found.after
         if not found.ids:
             continue
-        batch = change_batch(conn, schema, found.ids, what, note, filter=str(jobs))
+        batch = change_batch(conn, schema, found.ids, what, note, found_in=jobs.wanted_states, filter=str(jobs))
         total.done.extend(batch.done)
         total.refused.update(batch.refused)
         seen += len(found.ids)

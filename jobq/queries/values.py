@@ -235,7 +235,7 @@ class Overview:
     queues: list[QueueInfo]
     oldest_ready_seconds: float | None
     workers: list[WorkerInfo]
-    throughput: Throughput
+    throughput: Throughput | None
     failures: list[JobRow]
     revision: str | None
     read_at: datetime

@@ -1,8 +1,9 @@
--- Finished jobs by state, each counted up to `bound`, and live jobs set aside, among the newest `bound` live ones.
+-- Finished jobs by state, each counted up to `bound` (successes only if asked), and live jobs set aside, among the newest `bound` live ones.
 -- Plan: the newest entries of each state's job_history_id_idx; job_pkey from its end. No whole table is read.
 SELECT
-    (SELECT count(*) FROM (SELECT id FROM {schema}.job_history WHERE state = 'succeeded'
-                           ORDER BY id DESC LIMIT %(bound)s) AS entry) AS succeeded,
+    CASE WHEN %(succeeded)s THEN (
+        SELECT count(*) FROM (SELECT id FROM {schema}.job_history WHERE state = 'succeeded'
+                              ORDER BY id DESC LIMIT %(bound)s) AS entry) END AS succeeded,
     (SELECT count(*) FROM (SELECT id FROM {schema}.job_history WHERE state = 'failed'
                            ORDER BY id DESC LIMIT %(bound)s) AS entry) AS failed,
     (SELECT count(*) FROM (SELECT id FROM {schema}.job_history WHERE state = 'cancelled'

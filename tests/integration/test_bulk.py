@@ -140,6 +140,9 @@ def test_drafts_that_cannot_be_meant_are_refused(db: Conn) -> None:
         ("snooze", "state:ready", {"seconds": float("nan")}, "seconds=nan"),
         ("snooze", "state:ready", {"until": "tomorrow"}, "until='tomorrow': give a time such as"),
         ("snooze", "state:ready", {"until": "2030-01-01T00:00"}, "give a time with its zone"),
+        # In UTC they are out of the calendar.
+        ("snooze", "state:ready", {"until": "9999-12-31T23:59-14:00"}, "between the years 1970 and 9998"),
+        ("snooze", "state:ready", {"until": "0001-01-01T00:00+14:00"}, "between the years 1970 and 9998"),
         ("move", "state:ready", {}, "give a queue or a priority"),
         ("move", "state:ready", {"queue": ""}, "queue='': give a name"),
         ("move", "state:ready", {"priority": 10}, "priority=10: give a number from 0 to 9"),
@@ -471,3 +474,42 @@ def test_a_group_of_failures(db: Conn, small: None) -> None:
     operations.start(db, "jobq", made.id, reason="x", actor="ann")
     assert run(db, made.id).done == 15
     assert [job for batch in batches(db, made.id) for job in batch] == group
+
+
+@pytest.mark.parametrize(
+    ("action", "text", "meanwhile", "why"),
+    [
+        ("delete", "state:failed", "retry", "it is ready by now"),
+        ("cancel", "state:ready", "begin", "it is running by now"),
+        ("retry", "state:scheduled", "fail", "it is failed by now"),
+    ],
+)
+def test_what_has_moved_on_between_the_look_and_the_change_is_left_alone(
+    db: Conn, monkeypatch: pytest.MonkeyPatch, action: str, text: str, meanwhile: str, why: str
+) -> None:
+    job = (
+        add_finished(db, "failed") if meanwhile == "retry" else add_job(db, run_in=60 if meanwhile == "fail" else None)
+    )
+    look = matching.next_jobs
+
+    def and_then(*args: Any, **options: Any) -> matching.Found:
+        found = look(*args, **options)
+        # Another operator, or a worker, is quicker.
+        with psycopg.connect(db.info.dsn, autocommit=True) as other:
+            if meanwhile == "retry":
+                operations.retry(other, "jobq", found.ids, actor="bob")
+            elif meanwhile == "begin":
+                other.execute(
+                    "UPDATE jobq.job SET state = 'running', started_at = now(), worker_id = gen_random_uuid()"
+                )
+            else:
+                other.execute("DELETE FROM jobq.job")
+                add_finished(other, "failed", id=job)
+        return found
+
+    id = begin(db, action, text)
+    monkeypatch.setattr("jobq.operations.steps.next_jobs", and_then)
+    done = run(db, id)
+    assert (done.state, done.done, done.refusals) == ("done", 0, {why: 1})
+    rows = db.execute("SELECT cancel_requested_at FROM jobq.job").fetchall()
+    assert rows == ([] if meanwhile == "fail" else [(None,)])

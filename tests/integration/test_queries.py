@@ -20,9 +20,11 @@ Conn = psycopg.Connection[Any]
 
 def test_an_empty_database(conn: Conn) -> None:
     seen = queries.overview(conn, "jobq")
+    seen = queries.overview(conn, "jobq")
     assert set(seen.counts) == set(queries.STATES)
     assert set(seen.counts.values()) == {0}
     assert (seen.queues, seen.workers, seen.failures, seen.oldest_ready_seconds) == ([], [], [], None)
+    assert seen.throughput is not None
     assert (seen.throughput.total, seen.throughput.since, len(seen.throughput.minutes)) == (0, None, 60)
     assert seen.revision == migrate.head()
     assert queries.list_jobs(conn, "jobq") == []
@@ -79,6 +81,7 @@ def test_overview_and_stats(conn: Conn) -> None:
     assert seen.counts == dict.fromkeys(queries.STATES, 1) | {"scheduled": 0, "succeeded": 2}
     assert sorted(worker.health for worker in seen.workers) == ["alive", "late", "silent"]
     assert seen.workers_alive == 2
+    assert seen.throughput is not None
     assert seen.throughput.total == 4
     (minute,) = [minute for minute in seen.throughput.minutes if minute.total]
     assert (minute.minutes_ago, minute.failed, minute.cancelled, minute.expired) == (2, 1, 1, 1)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+import uuid
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -209,6 +211,18 @@ def test_secrets_are_hidden_by_field_name(client: FlaskClient, db: Conn, path: s
     assert "seen" in text
 
 
+@pytest.mark.parametrize("path", ["/jobs/{id}", "/jobs", "/api/jobs", "/api/jobs/{id}"])
+@pytest.mark.parametrize(
+    "progress", [{"token": "hunter2", "step": "seen"}, {"step": "seen", "deep": [{"pwd": "hunter2"}]}]
+)
+def test_secrets_are_hidden_in_progress_too(client: FlaskClient, db: Conn, progress: dict[str, Any], path: str) -> None:
+    id = add_job(db, state="running", worker_id=uuid.uuid4(), started_at=datetime.now(UTC), progress=progress)
+    text = client.get(path.format(id=id)).text
+    assert "hunter2" not in text
+    assert "(hidden)" in text
+    assert "seen" in text
+
+
 def test_what_is_secret_is_a_setting(make_app: Callable[..., Flask], database_url: str, db: Conn) -> None:
     id = add_job(db, args={"salary": 17, "token": "t1"})
     text = make_app(database_url, redact=["Salary"]).test_client().get(f"/api/jobs/{id}").text
@@ -233,11 +247,23 @@ def test_what_a_role_may_see(make_app: Callable[..., Flask], database_url: str, 
 def test_what_is_hidden_cannot_be_found_either(
     make_app: Callable[..., Flask], database_url: str, db: Conn, path: str
 ) -> None:
-    add_job(db, args={"password": "hunter2", "card": {"number": "4242"}, "plain": "x"})
-    options: dict[str, Any] = {"redact": ["password", "args.card.number"], "reveal_to": "admin"}
+    fields = {
+        "password": "hunter2",
+        "card": {"number": "4242"},
+        "list": [{"iban": "DE02"}],
+        "api.key": "k",
+        "plain": "x",
+    }
+    add_job(db, args=fields, headers={"tags": ["vip"]})
+    options: dict[str, Any] = {
+        "redact": ["password", "apikey", "args.card.number", "args.list.iban", "headers.tags"], "reveal_to": "admin"
+    }  # fmt: skip
     for role, code in (("viewer", 403), ("admin", 200)):
         client = make_app(database_url, default_role=role, **options).test_client()
-        for term in ("args.password:hunter2", "args.card.number:4242", "args.Password:x"):
+        for term in (
+            "args.password:hunter2", "args.card.number:4242", "args.Password:x", "args.list.-1.iban:DE02",
+            'args."api.key":k', "tag:vip",
+        ):  # fmt: skip
             assert client.get(path, query_string={"q": term}).status_code == code
         assert client.get(path, query_string={"q": "args.plain:x"}).status_code == 200
 

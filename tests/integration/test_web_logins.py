@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Callable
 from typing import Any
 
+import psycopg.conninfo
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
@@ -179,6 +181,32 @@ def test_sessions_end_by_themselves(app: Flask) -> None:
     assert 7 * 86400 < now - began < 7 * 86400 + 8 * 3600
 
 
+def test_a_short_session_goes_on_with_clicks(app: Flask) -> None:
+    now = 1_000_000.0
+    client = app.test_client()
+    kept = sessions_of(client)
+    kept._clock, kept._idle = (lambda: now), 50.0
+    log_in(client)
+    for _ in range(10):
+        now += 30
+        assert inside(client)
+    now += 51
+    assert not inside(client)
+
+
+def test_a_session_is_good_in_every_process_of_the_page(app: Flask, make_app: Callable[..., Flask], db: Conn) -> None:
+    client = app.test_client()
+    log_in(client)
+    cookie = client.get_cookie(sessions.COOKIE)
+    assert cookie is not None
+    # On another machine, whose clock is a little behind, and whose database sessions are in another time zone.
+    zoned = psycopg.conninfo.make_conninfo(db.info.dsn, options="-c timezone=Asia/Kathmandu")
+    other = make_app(zoned, users=True, secret_key=app.config["JOBQ_OPTIONS"].secret_key).test_client()
+    sessions_of(other)._clock = lambda: time.time() - 5
+    other.set_cookie(sessions.COOKIE, cookie.value)
+    assert inside(other)
+
+
 def sessions_of(client: FlaskClient) -> sessions.Sessions:
     """The sessions of the page that `client` asks."""
     with client:
@@ -232,6 +260,12 @@ def test_the_throttle() -> None:
     waits = [throttle.take(f"2001:db8::{n:x}", f"name {n}") for n in range(12)]
     assert waits == [0] * 10 + [10, 10]
     assert throttle.take("2001:db8:1::1", "name") == 0
+    # What a socket for both families calls an IPv4 address is that address, and no network of all of them.
+    assert [throttle.take(f"::ffff:203.0.113.{n}", None) for n in range(12)] == [0] * 12
+    assert [throttle.take("::ffff:203.0.113.77", None) for _ in range(5)] == [0] * 5
+    assert [throttle.take("203.0.113.77", None) for _ in range(6)] == [0] * 5 + [10]
+    throttle.take("203.0.113.78", "x" * 60_000)
+    assert max(len(name) for _, name in throttle._left) <= 100
     for n in range(30_000):
         throttle.take(f"name {n}", None)
     assert len(throttle._left) <= 10_000

@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from datetime import datetime
 from typing import Any
 
 import psycopg
@@ -175,6 +176,8 @@ def test_mounted_in_another_application(database_url: str, db: Conn) -> None:
     host.secret_key = "s"
     mounted = blueprint(database_url=database_url, actor="ann")
     host.register_blueprint(mounted, url_prefix="/ops/jobs")
+    # As many applications have it, in words that the page uses, too.
+    host.context_processor(lambda: {"now": datetime.now, "page": "the host's", "missing": 7})
     host.add_url_rule("/", "home", lambda: "home")
     client = host.test_client()
     try:

@@ -98,6 +98,7 @@ def test_canonical_text() -> None:
         ("age:5h", "write age:>5h"),
         ("age:=5h", "write age:>5h"),
         ("age:>99999999w", "at most a hundred years"),
+        ("age:>99999999999999999999.99999999999999999999w", "at most a hundred years"),
         ("age:>nans", "is no age"),
         ("args:42", "the path to the argument is not whole; write args.order_id:42"),
         ("args.:42", "the path to the argument"),

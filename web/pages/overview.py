@@ -18,7 +18,7 @@ def overview() -> str:
     page = current_page()
     hours = plots.hours()
     with page.database.read() as reader:
-        seen = reader(queries.overview)
+        seen = reader(queries.overview, lists=False)
         series = reader(queries.series, hours=hours, name="charts")
         sparks = reader(queries.sparklines, default={})
         # Six groups are shown; thousands of errors take longer to compare than all the rest of the page.
