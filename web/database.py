@@ -119,6 +119,8 @@ class Database:
             with psycopg.connect(
                 self._url, autocommit=True, connect_timeout=3, application_name="jobq export", prepare_threshold=None
             ) as connection:
+                # An answer changes nothing, whatever its page may.
+                connection.read_only = True
                 yield connection
         finally:
             self._streams.release()

@@ -75,7 +75,9 @@ class Executor:
             except psycopg.Error as error:
                 # Such as tables that are not there: trying again mends nothing, and the next `wake` will.
                 logger.warning("bulk operations cannot be carried out: %s", error)
-                return
+            except Exception:
+                # A fault of ours must be in the log, not on a stream that nobody reads, and must not end the next `wake` too.
+                logger.exception("bulk operations cannot be carried out")
             with self._lock:
                 # Whoever wakes us after this finds no thread and begins another.
                 if not self._woken:

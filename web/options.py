@@ -13,6 +13,7 @@ from jobq.web.access import ROLES, Identity
 from jobq.web.redaction import SECRET_NAMES
 
 _VARIABLE = "JOBQ_WEB_"
+_LONGEST_SESSION = 10 * 366 * 86400.0
 _TRUE, _FALSE = ("1", "true", "yes", "on"), ("0", "false", "no", "off")
 
 
@@ -103,12 +104,10 @@ class Options:
             self._role(f"proxy_roles[{group!r}]", role)
         for role in self.redact_for:
             self._role("redact_for", role)
-        for name in ("session_idle", "session_lifetime"):
-            if not getattr(self, name) > 0:
-                raise ConfigurationError(f"{name}={getattr(self, name)!r}: give a number of seconds above 0")
-        for name in ("refresh_seconds", "cache_seconds", "cache_bytes"):
-            if not getattr(self, name) >= 0:
-                raise ConfigurationError(f"{name}={getattr(self, name)!r}: give a number of at least 0")
+        if self.password is not None and not self.password:
+            # It would be no login at all, and everybody an admin.
+            raise ConfigurationError("password='': give one of at least one character, or None for none")
+        self._check_numbers()
         for proxy in self.trusted_proxies:
             try:
                 ipaddress.ip_network(proxy)
@@ -122,6 +121,16 @@ class Options:
             raise ConfigurationError("proxy_role_header, proxy_roles: give proxy_header, too")
         if self.proxy_roles and not self.proxy_role_header:
             raise ConfigurationError("proxy_roles: give proxy_role_header, which has the groups")
+
+    def _check_numbers(self) -> None:
+        for name in ("session_idle", "session_lifetime"):
+            if not 0 < getattr(self, name) < _LONGEST_SESSION:
+                raise ConfigurationError(
+                    f"{name}={getattr(self, name)!r}: give a number of seconds above 0, and below ten years"
+                )
+        for name in ("refresh_seconds", "cache_seconds", "cache_bytes"):
+            if not getattr(self, name) >= 0:
+                raise ConfigurationError(f"{name}={getattr(self, name)!r}: give a number of at least 0")
 
     @property
     def has_login(self) -> bool:

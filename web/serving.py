@@ -31,6 +31,7 @@ def serve(app: Flask, host: str = "127.0.0.1", port: int = 8080, *, ready: Calla
     another site cannot reach the page through the visitor's browser under a name of its own.
     """
     options: Options = app.config.get("JOBQ_OPTIONS") or Options()
+    application: Any = app
     if not options.has_login:
         if not is_loopback(host):
             raise ConfigurationError(
@@ -38,10 +39,11 @@ def serve(app: Flask, host: str = "127.0.0.1", port: int = 8080, *, ready: Calla
                 "behind a proxy (--proxy-header) or by a password (JOBQ_WEB_PASSWORD), or use 127.0.0.1"
             )
         if app.config.get("TRUSTED_HOSTS") is None:
-            app.config["TRUSTED_HOSTS"] = ["localhost", "127.0.0.1", "[::1]"]
+            app.config["TRUSTED_HOSTS"] = ["localhost", "127.0.0.1"]
+            application = _with_ipv6_loopback(app)
     listener = _listen(host, port)
     server = create_server(
-        app,
+        application,
         sockets=[listener],
         threads=8,
         ident=None,
@@ -104,6 +106,18 @@ class _Task(WSGITask):  # type: ignore[misc]
 class _Channel(HTTPChannel):  # type: ignore[misc]
     task_class = _Task
     error_task_class = _ErrorTask
+
+
+def _with_ipv6_loopback(app: Flask) -> Any:
+    """Return `app` for visitors of ``http://[::1]``, too: TRUSTED_HOSTS can name no IPv6 address, so it is told the name."""
+
+    def application(environ: dict[str, Any], start_response: Any) -> Any:
+        name, bracket, port = environ.get("HTTP_HOST", "").partition("]")
+        if name + bracket == "[::1]":
+            environ["HTTP_HOST"] = f"localhost{port}"
+        return app(environ, start_response)
+
+    return application
 
 
 def is_loopback(host: str) -> bool:

@@ -156,7 +156,9 @@ def test_without_a_login_the_role_can_be_less(make_app: Callable[..., Flask], da
      ({"trusted_proxies": ["proxy.example"]}, "proxy.example"), ({"proxy_roles": {"a": "admin"}}, "proxy_header"),
      ({"proxy_header": "X", "trusted_proxies": ["::1"], "proxy_roles": {"a": "root"}}, "proxy_roles"),
      ({"proxy_header": "X", "trusted_proxies": ["::1"], "proxy_roles": {"a": "admin"}}, "proxy_role_header"),
-     ({"session_idle": 0}, "session_idle=0"), ({"cache_seconds": -1}, "cache_seconds=-1"), ({"reveal_to": "x"}, "reveal_to"),
+     ({"session_idle": 0}, "session_idle=0"),
+     ({"session_lifetime": float("inf")}, "session_lifetime=inf"), ({"password": ""}, "password=''"),
+     ({"cache_seconds": -1}, "cache_seconds=-1"), ({"reveal_to": "x"}, "reveal_to"),
      ({"redact_for": {"root": []}}, "redact_for")],
 )  # fmt: skip
 def test_options_that_cannot_be(options: dict[str, Any], told: str) -> None:

@@ -263,3 +263,23 @@ def test_the_executor_outlives_the_loss_of_its_connection(db: Conn, database_url
     finally:
         executor.close()
     assert queries.operation(db, "jobq", made.id).done == 3
+
+
+def test_a_fault_of_the_executor_is_logged_and_the_next_wake_goes_on(
+    db: Conn, database_url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    add_finished(db, "failed")
+    made = operations.draft(db, "jobq", action="retry", filter=JobFilter(states=("failed",)), actor="ann")
+    operations.start(db, "jobq", made.id, reason="x", actor="ann")
+    executor = Executor(Settings.load(database_url=database_url))
+    try:
+        with monkeypatch.context() as patched:
+            patched.setattr(operations, "take_step", lambda *_: {}["no such step"])
+            executor.wake()
+            wait_until(lambda: not executor.busy, what="the end of the thread")
+        assert [record.exc_info is not None for record in caplog.records if record.name == "jobq.web"] == [True]
+        assert queries.operation(db, "jobq", made.id).done == 0
+        executor.wake()
+        wait_until(lambda: queries.operation(db, "jobq", made.id).state == "done", what="the operation")
+    finally:
+        executor.close()

@@ -11,7 +11,9 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
+from jobq import operations, users
 from jobq.failures import fingerprint
+from jobq.filters import JobFilter
 from tests.support.rows import add_attempt, add_finished, add_job, add_worker
 from tests.support.web import Conn, token, words
 
@@ -194,6 +196,36 @@ def test_a_viewer_is_offered_nothing_to_change(make_app: Callable[..., Flask], d
         text = client.get(path).text
         assert forms(text) == []
         assert "read-only" in text
+
+
+def test_the_audit_offers_the_actions_that_are_written_there(client: FlaskClient, db: Conn) -> None:
+    offered = re.findall(r'<option value="(\w+)">', client.get("/audit").text)
+    worker, dead = add_worker(db), [add_finished(db, "failed") for _ in range(3)]
+    for what in ("quiet", None, "stop"):
+        operations.ask_worker(db, "jobq", worker, what, actor="ann")
+    operations.retry(db, "jobq", dead[:1], actor="ann")
+    operations.snooze(db, "jobq", dead[:1], seconds=60, actor="ann")
+    operations.run_now(db, "jobq", dead[:1], actor="ann")
+    operations.move(db, "jobq", dead[:1], priority=9, actor="ann")
+    operations.cancel(db, "jobq", dead[:1], actor="ann")
+    operations.delete(db, "jobq", dead[:1], actor="ann")
+    operations.pause(db, "jobq", "default", actor="ann")
+    operations.resume(db, "jobq", "default", actor="ann")
+    ids = [
+        operations.draft(db, "jobq", action="retry", filter=JobFilter.parse("state:failed"), actor="ann").id
+        for _ in range(2)
+    ]
+    operations.cancel_operation(db, "jobq", ids[0], actor="ann")
+    operations.start(db, "jobq", ids[1], reason="mended", actor="ann")
+    operations.pause_operation(db, "jobq", ids[1], actor="ann")
+    operations.resume_operation(db, "jobq", ids[1], actor="ann")
+    operations.run_operation(db, "jobq", ids[1])
+    users.add(db, "jobq", "bob", "viewer", "correct horse", actor="ann")
+    users.set_role(db, "jobq", "bob", "admin", actor="ann")
+    users.set_password(db, "jobq", "bob", "another horse", actor="ann")
+    users.remove(db, "jobq", "bob", actor="ann")
+    written = {row[0] for row in db.execute("SELECT action FROM jobq.audit")}
+    assert set(offered) - {"operation_failed"} == written
 
 
 def test_the_audit_of_one_person_and_of_one_kind(client: FlaskClient, db: Conn) -> None:

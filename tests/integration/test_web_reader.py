@@ -85,5 +85,9 @@ def test_a_read_only_page_writes_nothing_at_all(database_url: str, db: Conn) -> 
             conn.execute("DELETE FROM jobq.job")
         with database.write() as conn:
             assert count(conn, "jobq") == 1
+        with database.stream() as conn, conn.transaction():
+            assert count(conn, "jobq") == 1
+            with pytest.raises(psycopg.errors.ReadOnlySqlTransaction), conn.transaction():
+                conn.execute("DELETE FROM jobq.job")
     finally:
         database.close()

@@ -22,13 +22,15 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 from itsdangerous import URLSafeSerializer
+from psycopg import sql
 
-from jobq import migrate
+from jobq import migrate, operations, queries
 from jobq.errors import ConfigurationError
+from jobq.filters import JobFilter
 from jobq.web import blueprint, create_app, serve
 from jobq.web.serving import close, is_loopback
 from tests.support import postgres
-from tests.support.rows import add_finished
+from tests.support.rows import add_finished, add_job
 from tests.support.waiting import wait_until
 from tests.support.web import PAGES, Conn, audit
 
@@ -133,6 +135,30 @@ def test_a_slow_statement_makes_a_partial_page(
         assert (response.status_code, response.headers["Retry-After"]) == (503, "5")
         assert "too long" in response.text
     assert "could be read in time" not in client.get("/workers").text
+
+
+def test_no_table_that_somebody_holds_makes_an_error_page(
+    make_app: Callable[..., Flask], database_url: str, db: Conn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("jobq.web.database.QUERY_TIMEOUT", 0.1)
+    client = make_app(database_url).test_client()
+    dead, live = add_finished(db, "failed", error="boom"), add_job(db)
+    made = operations.draft(db, "jobq", action="retry", filter=JobFilter.parse("state:failed"), actor="ann")
+    group = queries.failures(db, "jobq").groups[0].fingerprint
+    paths = [
+        *PAGES, f"/jobs/{dead}", f"/jobs/{live}", "/jobs?q=args.a:1", "/queues/default", f"/failures/{group}",
+        f"/operations/{made.id}",
+    ]  # fmt: skip
+    tables = db.execute(
+        "SELECT relname FROM pg_class"
+        " WHERE relnamespace = 'jobq'::regnamespace AND relkind IN ('r', 'p') AND NOT relispartition"
+    ).fetchall()
+    assert ("operation",) in tables
+    for (table,) in tables:
+        with db.transaction():
+            db.execute(sql.SQL("LOCK jobq.{}").format(sql.Identifier(table)))
+            found = {path: client.get(path).status_code for path in paths}
+        assert set(found.values()) == {200}, (table, found)
 
 
 def test_the_database_goes_and_comes_back(make_app: Callable[..., Flask], own_server: postgres.OwnServer) -> None:
@@ -354,6 +380,9 @@ def test_serve_answers_this_machines_names_only(database_url: str) -> None:
             for name in (
                 f"127.0.0.1:{port}",
                 f"localhost:{port}",
+                f"[::1]:{port}",
+                "[::1].example.org",
+                "[::1]example.org",
                 "rebound.example.org",
                 f"127.0.0.1.example.org:{port}",
             ):
@@ -364,7 +393,7 @@ def test_serve_answers_this_machines_names_only(database_url: str) -> None:
                 assert "Server" not in response.headers
                 assert b"Traceback" not in response.read()
                 connection.close()
-            assert list(codes.values()) == [200, 200, 400, 400]
+            assert list(codes.values()) == [200, 200, 200, 400, 400, 400, 400]
         finally:
             process.send_signal(signal.SIGINT)
         process.wait(20)

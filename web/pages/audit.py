@@ -11,7 +11,9 @@ from jobq.web.routes import Route
 _PAGE = 50
 # What may be chosen from; anything may be typed.
 _ACTIONS = (
-    "retry", "cancel", "run_now", "snooze", "move", "delete", "pause", "resume", "quiet", "stop", "start", "finish",
+    "retry", "cancel", "run_now", "snooze", "move", "delete", "pause", "resume", "worker_quiet", "worker_stop", "worker_resume",
+    "operation_start", "operation_pause", "operation_resume", "operation_cancel", "operation_done", "operation_failed",
+    "user_add", "user_set_role", "user_set_password", "user_remove",
 )  # fmt: skip
 
 

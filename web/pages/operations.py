@@ -30,9 +30,9 @@ def operation(id: int) -> str:
     page = current_page()
     after = number("after", None) or 0
     with page.database.read() as reader:
-        found = reader.need(queries.operation, id)
+        found = reader(queries.operation, id, name="operation")
         sample = None
-        if found.state == "draft" and not found.is_stale:
+        if found is not None and found.state == "draft" and not found.is_stale:
             try:
                 sample = reader(queries.search_jobs, found.jobs, limit=_SAMPLE, name="sample")
             except InvalidFilter:
@@ -40,6 +40,8 @@ def operation(id: int) -> str:
                 sample = None
         batches = reader(queries.operation_batches, id, after=after, default=[])
         now = reader.now()
+    if found is None:
+        return page.render("partial.html", title=f"Operation {id}", now=now)
     if found.state == "running":
         page.executor.wake()
     return page.render(
