@@ -22,6 +22,16 @@ def current_page() -> Page:
     return page
 
 
+def forget(*_: Any, **__: Any) -> None:
+    """Drop all that `g` has of a request: who it came from, above all.
+
+    Where the host application has pushed an application context and left it there, as many do in the module that the server
+    imports, Flask uses that one for every request, and `g` outlives them all.
+    """
+    for name in [name for name in g if name.startswith("jobq_")]:
+        g.pop(name)
+
+
 _SHORTCUTS = ("state", "queue", "task")
 
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import Any
 
-from flask import Blueprint, Response, abort, g, request
+from flask import Blueprint, Response, abort, g, request, request_started
 from typing_extensions import Unpack
 
 from jobq import migrate
 from jobq.config import Settings
 from jobq.web import actions, actions_bulk, answers, api, errors, login, pages, routes
 from jobq.web.cache import Cache
+from jobq.web.context import forget
 from jobq.web.database import Database
 from jobq.web.executor import Executor
 from jobq.web.logins import Logins
@@ -74,6 +75,8 @@ def mount(settings: Settings, options: Options, name: str = "jobq") -> Blueprint
 
     @mounted.record_once
     def announce(state: Any) -> None:
+        # Before the host's own functions, too, whose errors are answered with our page.
+        request_started.connect(forget, state.app)
         state.app.extensions.setdefault("jobq.web", []).extend((page.executor, page.database))
 
     routes.register(

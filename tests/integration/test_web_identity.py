@@ -9,15 +9,17 @@ from dataclasses import fields
 from typing import Any
 
 import pytest
-from flask import Flask
+from flask import Flask, abort, g, request
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
+from jobq import users
 from jobq.errors import ConfigurationError
 from jobq.operations import Actor
-from jobq.web import Identity, Options, create_app
+from jobq.web import Identity, Options, blueprint, create_app
 from jobq.web.context import current_page
 from jobq.web.options import OptionValues
+from jobq.web.serving import close
 from tests.support.rows import add_finished
 from tests.support.web import Conn, token
 
@@ -147,6 +149,45 @@ def test_without_a_login_the_role_can_be_less(make_app: Callable[..., Flask], da
 
 
 # --- Options ---
+
+
+def test_nothing_of_a_request_is_left_for_the_next(database_url: str, db: Conn) -> None:
+    host = Flask("host")
+    host.secret_key = "s"
+    refuse = False
+
+    @host.before_request
+    def first() -> None:
+        if refuse:
+            abort(418)
+
+    def who() -> Identity | None:
+        role = request.headers.get("X-Role")
+        return Identity(f"the {role}", role) if role else None
+
+    host.register_blueprint(blueprint(database_url=database_url, identify=who, users=True, cache_seconds=0))
+    users.add(db, "jobq", "ann", "admin", "correct horse", actor="test")
+    try:
+        # As modules do that servers import: Flask then has one `g` for every request of the thread.
+        with host.app_context():
+            client = host.test_client()
+            assert "the admin" in client.get("/queues", headers={"X-Role": "admin"}).text
+            assert client.get("/queues").status_code == 303
+            assert "the viewer" in client.get("/queues", headers={"X-Role": "viewer"}).text
+            form = {"name": "ann", "password": "correct horse", "csrf": token(client, "/login")}
+            assert client.post("/login", data=form).status_code == 303
+            assert client.get("/queues").status_code == 200
+            other = host.test_client()
+            answer = other.get("/queues")
+            assert (answer.status_code, answer.headers.get_all("Set-Cookie")) == (303, [])
+            assert "ann" not in other.get("/login").text
+            refuse = True
+            assert client.get("/queues").status_code == 418
+            assert "the admin" not in other.get("/queues", headers={"X-Role": "admin"}).text
+            assert client.get("/static/page.js").status_code == 418
+            assert list(g) == []
+    finally:
+        close(host)
 
 
 @pytest.mark.parametrize(
