@@ -59,6 +59,17 @@ def count(number: int, limit: int = COUNT_LIMIT) -> str:
     return f"{limit:,}+" if number > limit else f"{number:,}"
 
 
+def runs(ids: list[int]) -> list[tuple[int, int]]:
+    """Return ascending ids as runs without a gap: the first and the last of each."""
+    found: list[tuple[int, int]] = []
+    for id in ids:
+        if found and id == found[-1][1] + 1:
+            found[-1] = found[-1][0], id
+        else:
+            found.append((id, id))
+    return found
+
+
 def rounded(number: int) -> str:
     """Return an estimate with as many digits as it deserves."""
     if number < 1_000_000:

@@ -6,12 +6,13 @@ from collections import defaultdict
 from datetime import datetime, timedelta
 from typing import Any
 
-from psycopg import Connection
+from psycopg import Connection, sql
 from psycopg.rows import dict_row
 
 from jobq import histograms
 from jobq.errors import InvalidOption
 from jobq.queries.rows import fetch
+from jobq.queries.tail import read_tail
 from jobq.queries.values_stats import Percentiles, Series
 
 # How long a span is, by how many hours are asked for: 60, 144 and 168 points.
@@ -25,8 +26,9 @@ def series(
 ) -> Series:
     """Return what finished in the last `hours` (1, 24 or 168), how long it waited and ran, and the queue's depth.
 
-    Of one queue, of one task, or of all. The newest span is that which has begun last and of which something is counted, so
-    in the longer ones it is not yet over. Raises InvalidOption for other hours, and for both a queue and a task.
+    Of one queue, of one task, or of all. The newest span is not over yet. The minutes that the chore has not counted so
+    far are read from the end of history: how many finished, and not how long they took (not by task). Raises
+    InvalidOption for other hours, and for both a queue and a task.
     """
     if hours not in _SPANS:
         raise InvalidOption(f"hours={hours!r}: give one of {', '.join(str(known) for known in _SPANS)}")
@@ -34,12 +36,12 @@ def series(
         raise InvalidOption(f"queue={queue!r} and task={task!r}: give one of them; nobody counts by both")
     span = _SPANS[hours]
     now = _now(conn).timestamp()
-    newest = int(now // span) * span
-    # The running minute is not counted yet; the running ten minutes and hour are, up to now.
-    last = newest - span if span == 60 else newest
+    last = int(now // span) * span
     times = range(last - (hours * 3600 // span - 1) * span, last + 1, span)
     params = {"span": span, "since": datetime.fromtimestamp(times[0]).astimezone(), "queue": queue or "", "task": task}
     rows = {row["at"]: row for row in fetch(conn, schema, "series", params)}
+    if span == 60 and task is None:
+        rows |= _uncounted(conn, schema, queue, max(rows, default=times[0] - 60) + 60, last)
     found = [rows.get(at) for at in times]
     waits, runs = ([_percentiles(row[name]) if row else _NONE for row in found] for name in ("waits", "runs"))
     return Series(
@@ -78,6 +80,21 @@ def latency(conn: Connection[Any], schema: str, queue: str) -> tuple[Percentiles
         sum(row[state] for row in rows for state in _STATES),
         sum(row["failed"] for row in rows),
     )
+
+
+def _uncounted(
+    conn: Connection[Any], schema: str, queue: str | None, since: int, last: int
+) -> dict[int, dict[str, Any]]:
+    """Return the minutes from `since` to `last`, both in seconds since 1970, as the end of history has them."""
+    begin, end = (datetime.fromtimestamp(at).astimezone() for at in (since, last + 60))
+    tail = read_tail(conn, schema, now=sql.Literal(end), since=sql.Literal(begin), queue=queue)
+    # Of a minute of which a part was not read, nothing is said.
+    first = since if tail.since is None else int(tail.since.timestamp() // 60 + 1) * 60
+    nothing: dict[str, Any] = {"ready": None, "oldest_ready": None, "waits": [], "runs": []}
+    return {
+        at: {state: tail.counts[(last - at) // 60, state] for state in _STATES} | nothing
+        for at in range(max(first, last - 3600), last + 1, 60)
+    }
 
 
 _NONE = Percentiles(p50=None, p95=None, p99=None)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from datetime import datetime
 from typing import Any, LiteralString
 
@@ -13,10 +12,8 @@ from jobq.filters import HISTORY_STATES, JobFilter
 from jobq.queries.rest import schema_revision, workers
 from jobq.queries.rows import fetch
 from jobq.queries.search import search_jobs
+from jobq.queries.tail import Tail, read_tail
 from jobq.queries.values import COUNT_LIMIT, Minute, Overview, QueueInfo, Stats, Throughput
-
-# Pages read from the end of one partition: some 50,000 small rows.
-_TAIL_PAGES = 1500
 
 # Entries of the claim index that all queues together count, for each of ready and scheduled: some 20 ms.
 _BUDGET = 50_000
@@ -27,14 +24,6 @@ _LIVE: dict[str, LiteralString] = {
     "scheduled": "state = 'ready' AND run_at > now()",
     "running": "state = 'running'",
 }
-
-# History is only ever appended to, so the last pages of a day's partition are what finished last: the hour
-# needs no index on finished_at, which every acknowledgement would pay for.
-_TAIL = sql.SQL(
-    "SELECT {state} AS state, greatest(floor(extract(epoch FROM {now} - finished_at) / 60), 0)::integer AS minutes_ago,"
-    " count(*) AS number, min(finished_at) AS oldest"
-    " FROM {part} WHERE ctid >= {start}::tid AND finished_at >= {since} GROUP BY 2"
-)
 
 
 def queues(conn: Connection[Any], schema: str) -> list[QueueInfo]:
@@ -100,60 +89,24 @@ def throughput(conn: Connection[Any], schema: str) -> Throughput:
     """
     rows = fetch(conn, schema, "rolled_hour", {})
     if not rows:
-        now = sql.SQL("now()")
-        return _read_tail(conn, schema, now=now, since=sql.SQL("now() - interval '1 hour'"))
+        tail = read_tail(conn, schema, now=sql.SQL("now()"), since=sql.SQL("now() - interval '1 hour'"))
+        return Throughput(minutes=_minutes(tail), since=tail.since)
     # Whole minutes of the clock, as they were counted.
     until = rows[0]["until"]
-    tail = _read_tail(conn, schema, now=sql.Literal(rows[0]["now_until"]), since=sql.Literal(until))
+    tail = read_tail(conn, schema, now=sql.Literal(rows[0]["now_until"]), since=sql.Literal(until))
     rolled = {row["minutes_ago"]: row for row in rows}
     minutes = [
         Minute(minutes_ago=ago, **{state: rolled[ago][state] for state in HISTORY_STATES}) if ago in rolled else minute
-        for ago, minute in ((minute.minutes_ago, minute) for minute in tail.minutes)
+        for ago, minute in ((minute.minutes_ago, minute) for minute in _minutes(tail))
     ]
     return Throughput(minutes=minutes, since=None)
 
 
-def _read_tail(conn: Connection[Any], schema: str, *, now: sql.Composable, since: sql.Composable) -> Throughput:
-    parts: list[sql.Composable] = []
-    cut: set[str] = set()
-    for tail in fetch(conn, schema, "history_tails", {"schema": schema}):
-        if not tail["pages"]:
-            continue
-        start = max(tail["pages"] - _TAIL_PAGES, 0)
-        if start:
-            cut.add(tail["state"])
-        parts.append(
-            _TAIL.format(
-                state=sql.Literal(tail["state"]),
-                part=sql.Identifier(schema, tail["name"]),
-                start=sql.Literal(f"({start},0)"),
-                now=now,
-                since=since,
-            )
-        )
-    rows: list[dict[str, Any]] = []
-    if parts:
-        with conn.cursor(row_factory=dict_row) as cursor:
-            rows = cursor.execute(sql.SQL(" UNION ALL ").join(parts)).fetchall()
-    counted: Counter[tuple[int, str]] = Counter()
-    oldest: dict[str, datetime] = {}
-    for row in rows:
-        counted[row["minutes_ago"], row["state"]] += row["number"]
-        oldest[row["state"]] = min(row["oldest"], oldest.get(row["state"], row["oldest"]))
-    # A tail that was cut and does not reach an hour back tells nothing of the time before it.
-    reached = {row["state"] for row in rows if row["minutes_ago"] >= 59}
-    seen_since = max((oldest[state] for state in cut if state in oldest and state not in reached), default=None)
-    minutes = [
-        Minute(
-            minutes_ago=ago,
-            succeeded=counted[ago, "succeeded"],
-            failed=counted[ago, "failed"],
-            cancelled=counted[ago, "cancelled"],
-            expired=counted[ago, "expired"],
-        )
+def _minutes(seen: Tail) -> list[Minute]:
+    return [
+        Minute(minutes_ago=ago, **{state: seen.counts[ago, state] for state in HISTORY_STATES})
         for ago in reversed(range(60))
     ]
-    return Throughput(minutes=minutes, since=seen_since)
 
 
 def _queues(conn: Connection[Any], schema: str) -> tuple[list[QueueInfo], dict[str, int]]:

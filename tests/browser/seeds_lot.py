@@ -247,10 +247,10 @@ def _operations(conn: Conn, seeded: Seeded) -> None:
     seeded.failure = fingerprint(TASKS[13], ERRORS[5].replace("{n}", "5"))
     seeded.operation = operation(
         conn, **common, state="done", action="retry", filter=f'state:failed error:"{SCRIPTS[3]}"', reason=HOSTILE,
-        expected=3000, seen=3000, done=2900, refused=100, refusals={"it is running": 60, HOSTILE: 40},
+        expected=1500, seen=1500, done=1452, refused=48, refusals={HOSTILE: 48},
         started_at=at(conn, -700), progressed_at=at(conn, -600), finished_at=at(conn, -600),
     )  # fmt: skip
-    for n in range(1, 7):
+    for n in range(1, 4):
         ids_done = list(range(n * 500, n * 500 + 484))
         batch(conn, seeded.operation, n, done=ids_done, refused={str(n * 500 + 484 + k): HOSTILE for k in range(16)})
     batch(

@@ -260,6 +260,24 @@ def test_every_step_can_be_taken_back_alone(empty_database_url: str) -> None:
 # --- Any schema --------------------------------------------------------------------------------------------------------
 
 
+def test_what_0001_kept_is_there_after_0002_and_back(database_url: str) -> None:
+    migrate.downgrade(database_url, "0001")
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        connection.execute("INSERT INTO jobq.job (task) VALUES ('t')")
+        connection.execute("INSERT INTO jobq.audit (actor, action, target) VALUES ('ann', 'retry', '{}')")
+        connection.execute(
+            "INSERT INTO jobq.worker (id, lock_key, pid, slots, host, version)"
+            " VALUES (gen_random_uuid(), 1, 1, 1, 'h', '0')"
+        )
+        counts = "SELECT (SELECT count(*) FROM jobq.job), (SELECT count(*) FROM jobq.audit WHERE actor = 'ann')"
+        assert migrate.upgrade(database_url) == ["0002"]
+        assert connection.execute(counts).fetchone() == (1, 1)
+        connection.execute("UPDATE jobq.worker SET asked = 'quiet', state = 'quiet'")
+        migrate.downgrade(database_url, "0001")
+        assert connection.execute(counts).fetchone() == (1, 1)
+        assert connection.execute("SELECT state FROM jobq.worker").fetchone() == ("running",)
+
+
 def test_two_schemas_are_alike_and_apart(empty_database_url: str) -> None:
     for name in SCHEMAS:
         migrate.upgrade(empty_database_url, name)

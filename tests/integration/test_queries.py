@@ -92,7 +92,7 @@ def test_overview_and_stats(conn: Conn) -> None:
 
 
 def test_a_busy_hour_says_from_when_it_was_read(conn: Conn, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("jobq.queries.totals._TAIL_PAGES", 1)
+    monkeypatch.setattr("jobq.queries.tail._TAIL_PAGES", 1)
     for n in range(200):
         add_finished(conn, "succeeded", ago=600 - n)
     add_finished(conn, "failed", ago=1200)

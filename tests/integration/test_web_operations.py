@@ -274,7 +274,7 @@ def test_a_fault_of_the_executor_is_logged_and_the_next_wake_goes_on(
     executor = Executor(Settings.load(database_url=database_url))
     try:
         with monkeypatch.context() as patched:
-            patched.setattr(operations, "take_step", lambda *_: {}["no such step"])
+            patched.setattr(operations, "take_step", lambda *_: {"": False}["no such step"])
             executor.wake()
             wait_until(lambda: not executor.busy, what="the end of the thread")
         assert [record.exc_info is not None for record in caplog.records if record.name == "jobq.web"] == [True]

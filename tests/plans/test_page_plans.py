@@ -17,7 +17,7 @@ from psycopg import sql
 from jobq import operations, queries
 from jobq.filters import JobFilter
 from jobq.operations import matching
-from jobq.queries import totals
+from jobq.queries import tail
 from jobq.sql import statement
 from jobq.worker import rollup
 from tests.support import postgres
@@ -202,7 +202,7 @@ def _exists(name: str) -> bool:
 
 
 def test_the_last_hour_reads_the_end_of_history_only(full: Conn, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(totals, "_TAIL_PAGES", 500)
+    monkeypatch.setattr(tail, "_TAIL_PAGES", 500)
     seen: list[bytes] = []
 
     class Spy(psycopg.Cursor[Any]):

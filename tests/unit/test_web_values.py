@@ -137,6 +137,14 @@ def test_hidden_fields_by_role() -> None:
     assert by_role(["secret"], {}, None)["admin"]({"secret": 1})["secret"] == "(hidden)"
 
 
+@pytest.mark.parametrize(
+    ("ids", "runs"),
+    [([], []), ([7], [(7, 7)]), ([1, 2, 3, 7, 9, 10], [(1, 3), (7, 7), (9, 10)])],
+)
+def test_ids_without_gaps_are_runs(ids: list[int], runs: list[tuple[int, int]]) -> None:
+    assert show.runs(ids) == runs
+
+
 def test_bars_show_one_failure_among_thousands() -> None:
     drawn = charts.bars([[3000, 0], [1, 1]], height=100.0)
     assert drawn.top == 5000

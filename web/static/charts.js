@@ -56,7 +56,9 @@
         { stroke: ink, font, grid: { stroke: line, width: 1 }, ticks: { show: false }, size: 52, space: 36, values: (_, places) => places.map((place) => chart.axis(place)) },
       ],
       series: [{}, ...chart.series.map(([label, name]) => ({
-        label, stroke: colour(name), width: chart.bars ? 0 : 1.5, points: { show: false }, spanGaps: false,
+        label, stroke: colour(name), width: chart.bars ? 0 : 1.5, spanGaps: false,
+        // A value between two unknown ones makes no line.
+        points: chart.bars ? { show: false } : { show: true, size: 4, filter: (plot, n) => plot.data[n].flatMap((value, at, all) => (value != null && all[at - 1] == null && all[at + 1] == null ? [at] : [])) },
         fill: chart.bars ? colour(name) : chart.fill ? faint(colour(name), 0.14) : undefined,
         paths: chart.bars ? uPlot.paths.bars({ size: [0.76, 40], align: 1 }) : undefined,
       }))],
