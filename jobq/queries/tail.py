@@ -20,15 +20,19 @@ from jobq.queries.rows import fetch
 _TAIL_PAGES = 1500
 
 _TAIL = sql.SQL(
-    "SELECT {state} AS state, greatest(floor(extract(epoch FROM {now} - finished_at) / 60), 0)::integer AS minutes_ago,"
+    # What is older (-1), or of another queue (NULL), is not counted, and tells how far back these pages go.
+    "SELECT {name} AS part, {state} AS state, CASE WHEN finished_at < {since} THEN -1 WHEN {queue} THEN"
+    " greatest(floor(extract(epoch FROM {now} - finished_at) / 60), 0)::integer END AS minutes_ago,"
     " count(*) AS number, min(finished_at) AS oldest"
-    " FROM {part} WHERE ctid >= {start}::tid AND finished_at >= {since} AND {queue} GROUP BY 2"
+    " FROM {part} WHERE ctid >= {start}::tid GROUP BY 3"
 )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tail:
-    """How many jobs finished, by minutes ago and state. `since` is set when what was read does not reach an hour back."""
+    """How many jobs finished, by minutes ago and state. `since` is set when what was read does not reach as far back as it
+    was to.
+    """
 
     counts: Counter[tuple[int, str]]
     since: datetime | None
@@ -45,9 +49,10 @@ def read_tail(
             continue
         start = max(tail["pages"] - _TAIL_PAGES, 0)
         if start:
-            cut.add(tail["state"])
+            cut.add(tail["name"])
         parts.append(
             _TAIL.format(
+                name=sql.Literal(tail["name"]),
                 state=sql.Literal(tail["state"]),
                 part=sql.Identifier(schema, tail["name"]),
                 start=sql.Literal(f"({start},0)"),
@@ -62,12 +67,15 @@ def read_tail(
             rows = cursor.execute(sql.SQL(" UNION ALL ").join(parts)).fetchall()
     counts: Counter[tuple[int, str]] = Counter()
     oldest: dict[str, datetime] = {}
+    reached: set[str] = set()
     for row in rows:
-        counts[row["minutes_ago"], row["state"]] += row["number"]
-        oldest[row["state"]] = min(row["oldest"], oldest.get(row["state"], row["oldest"]))
-    # A tail that was cut and does not reach an hour back tells nothing of the time before it.
-    reached = {row["state"] for row in rows if row["minutes_ago"] >= 59}
+        if row["minutes_ago"] == -1:
+            reached.add(row["part"])
+        elif row["minutes_ago"] is not None:
+            counts[row["minutes_ago"], row["state"]] += row["number"]
+        oldest[row["part"]] = min(row["oldest"], oldest.get(row["part"], row["oldest"]))
+    # A tail that was cut and has nothing older in it tells nothing of the time before it.
     return Tail(
         counts=counts,
-        since=max((oldest[state] for state in cut if state in oldest and state not in reached), default=None),
+        since=max((oldest[part] for part in cut if part in oldest and part not in reached), default=None),
     )

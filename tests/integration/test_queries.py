@@ -101,6 +101,31 @@ def test_a_busy_hour_says_from_when_it_was_read(conn: Conn, monkeypatch: pytest.
     assert seen.since is not None
 
 
+@pytest.mark.parametrize(("queue", "count"), [(None, 5), ("default", 4)])
+def test_the_last_minutes_of_a_large_history_are_told(
+    conn: Conn, monkeypatch: pytest.MonkeyPatch, queue: str | None, count: int
+) -> None:
+    monkeypatch.setattr("jobq.queries.tail._TAIL_PAGES", 1)
+    for _ in range(200):
+        add_finished(conn, "succeeded", ago=1800)
+    row = conn.execute("SELECT clock_timestamp()").fetchone()
+    assert row is not None
+    now = row[0]
+    conn.execute(
+        "INSERT INTO jobq.rollup_queue (span, at, queue)"
+        " SELECT 60, date_trunc('minute', %s) - interval '1 minute', unnest(ARRAY['', 'default'])",
+        (now,),
+    )
+    for n in range(5):
+        add_finished(conn, "succeeded", queue="default" if n else "other", finished_at=now)
+    # The page that is read goes back to before the minutes that are not counted yet.
+    assert sum(number or 0 for number in queries.series(conn, "jobq", hours=1, queue=queue).succeeded[-2:]) == count
+    # Where it does not, nothing is said of them.
+    for _ in range(200):
+        add_finished(conn, "succeeded", finished_at=now)
+    assert not any(queries.series(conn, "jobq", hours=1, queue=queue).succeeded[-2:])
+
+
 def test_lists_see_live_and_finished_as_one_and_go_by_id(conn: Conn) -> None:
     ids = [add_job(conn) if n % 2 else add_finished(conn, "succeeded") for n in range(25)]
     pages, before = [], None
