@@ -115,6 +115,12 @@ class Chores:
                         raise
                     error = str(failure).strip()
                     logger.warning("a chore failed", extra={"chore": chore.name, "error": error})
+                except OSError:
+                    raise
+                except Exception as failure:
+                    # A fault of ours in a piece of maintenance must end neither the others nor, one by one, all workers.
+                    error = f"{type(failure).__name__}: {failure}".replace("\x00", "")[:1000]
+                    logger.exception("a chore failed", extra={"chore": chore.name, "error": error})
                 await fetch(
                     connection,
                     self._schema,

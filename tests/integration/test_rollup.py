@@ -378,6 +378,35 @@ def test_it_is_due_just_after_a_minute(db: Conn, database_url: str) -> None:
     assert rows["rollup"]["last_report"].endswith("minutes")
 
 
+def test_a_chore_that_fails_keeps_no_other_and_no_worker_back(
+    db: Conn, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = Settings(database_url=database_url)
+    chores = Chores(WorkerOptions(settings=settings, app="tests.support.apps:q"))
+
+    async def divides_by_nothing(*_: Any) -> str:
+        return str(1 / 0)
+
+    async def takes_too_long(connection: Any, _: str) -> str:
+        await connection.execute("SET LOCAL statement_timeout = 50")
+        await connection.execute("SELECT pg_sleep(30)")
+        return ""
+
+    async def once() -> int:
+        async with await Database(settings).connect("chores", CHORES) as connection:
+            await chores.register(connection)
+            return await chores.run_due(connection, uuid4())
+
+    for work, told in ((divides_by_nothing, "ZeroDivisionError: division by zero"), (takes_too_long, "timeout")):
+        db.execute("UPDATE jobq.chore SET due_at = now() - interval '1 hour', last_error = NULL")
+        monkeypatch.setattr("jobq.worker.chores.rollup", work)
+        assert asyncio.run(once()) == len(chores.chores)
+        errors = dict(db.execute("SELECT name, last_error FROM jobq.chore").fetchall())
+        assert told in errors.pop("rollup")
+        assert set(errors.values()) == {None}
+        assert db.execute("SELECT FROM jobq.chore WHERE due_at <= now()").fetchall() == []
+
+
 def test_the_plan_of_pages_covers_all_or_an_even_sample() -> None:
     day = datetime.fromisoformat("2026-11-25T00:00:00+00:00")
     since, until = day + timedelta(hours=1), day + timedelta(hours=2)
