@@ -14,6 +14,7 @@ from werkzeug.exceptions import HTTPException, MethodNotAllowed, RequestEntityTo
 
 from jobq.errors import InvalidOption, JobNotFound, OperationNotFound, OperationRefused, UnknownQueue
 from jobq.web import show
+from jobq.web.context import for_programs
 
 logger = logging.getLogger("jobq.web")
 
@@ -104,7 +105,7 @@ def _no_tables(error: Exception) -> Response:
 
 
 def _answer(code: int, text: str, *, title: str | None = None) -> Response:
-    if _wants_json():
+    if for_programs():
         response = jsonify({"error": text, "status": code})
     elif "jobq_page" in g:
         title = title or _TITLES.get(code) or _phrase(code)
@@ -127,7 +128,3 @@ def _phrase(code: int) -> str:
 def _sentence(error: Any) -> str:
     text = str(error)
     return text[:1].upper() + text[1:] + "."
-
-
-def _wants_json() -> bool:
-    return "/api/" in request.path or request.path.endswith((".ndjson", "/suggest", "/series"))

@@ -10,6 +10,7 @@ from flask import abort, g, redirect, request, url_for
 from werkzeug.exceptions import TooManyRequests
 
 from jobq.web.access import Identity
+from jobq.web.context import for_programs
 from jobq.web.options import Options
 from jobq.web.proxy import Proxies
 from jobq.web.sessions import Sessions
@@ -81,7 +82,7 @@ class Logins:
 def _wants_page() -> bool:
     # A poll that was led to the login would put it where the page's content stands.
     by_hand = request.headers.get("Sec-Fetch-Mode", "navigate") == "navigate" and "HX-Request" not in request.headers
-    return request.method in ("GET", "HEAD") and by_hand and "/api/" not in request.path
+    return request.method in ("GET", "HEAD") and by_hand and not for_programs()
 
 
 def _named(given: str | Callable[[], str | None] | None) -> str:

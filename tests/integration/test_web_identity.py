@@ -190,6 +190,22 @@ def test_nothing_of_a_request_is_left_for_the_next(database_url: str, db: Conn) 
         close(host)
 
 
+def test_a_page_below_an_address_of_an_api_is_a_page(database_url: str) -> None:
+    host = Flask("host")
+    host.secret_key = "s"
+    host.register_blueprint(blueprint(database_url=database_url, users=True), url_prefix="/api/ops")
+    client = host.test_client()
+    try:
+        assert client.get("/api/ops/queues").location == "/api/ops/login?next=/api/ops/queues"
+        for path in ("api/jobs", "series", "jobs.ndjson"):
+            refused = client.get(f"/api/ops/{path}")
+            assert (refused.status_code, refused.mimetype) == (401, "application/json")
+        missing = client.post("/api/ops/queues/api/a", data={})
+        assert (missing.status_code, missing.mimetype) == (401, "text/html")
+    finally:
+        close(host)
+
+
 @pytest.mark.parametrize(
     ("options", "told"),
     [({"default_role": "root"}, "default_role='root'"), ({"password_role": None}, "password_role=None"),
