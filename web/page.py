@@ -6,11 +6,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from flask import abort, g, render_template, request, url_for
+from flask import abort, g, request, url_for
 
 from jobq.config import Settings
 from jobq.operations import Actor
-from jobq.web import access, answers, show
+from jobq.web import access, answers, show, templating
 from jobq.web.access import Identity
 from jobq.web.cache import Cache
 from jobq.web.database import Database
@@ -114,13 +114,13 @@ class Page:
 
     def render(self, template: str, **values: Any) -> str:
         """Return a template of ours, with what all of them use."""
-        return render_template(
-            f"jobq/{template}",
-            page=self,
-            show=show,
-            csrf=self.csrf,
-            note=self.forms.read_note(request.args.get("note")),
-            missing=g.get("jobq_missing", []),
+        common = {
+            "page": self,
+            "show": show,
+            "csrf": self.csrf,
+            "note": self.forms.read_note(request.args.get("note")),
+            "missing": g.get("jobq_missing", []),
             # Said in any case: a host application may give all templates a `now` of its own.
-            **{"now": None, **values},
-        )
+            "now": None,
+        }
+        return templating.render(template, common | values)

@@ -104,9 +104,13 @@ def change(
     """Apply `operation` to the selected jobs: by id at once (unless `always_ask`), by filter after telling what it touches
     and asking for leave. `states`: those in which jobs can be changed so.
     """
+    from jobq.filters import STATES
+
     session = current()
     by_id = selection.is_by_id
     filters = [] if by_id else selection.filters(states, default_states)
+    # While the question stands, others go on.
+    found_in = STATES if by_id else [state for jobs in filters for state in jobs.wanted_states]
     # Autocommit: reading a long list must not hold back vacuum, and every step is a transaction of its own.
     with session.connect(autocommit=True) as connection:
         ids = list(dict.fromkeys(selection.ids))
@@ -127,7 +131,9 @@ def change(
                 for start in range(0, len(ids), _STEP):
                     step = ids[start : start + _STEP]
                     with connection.transaction():
-                        changed = operation(connection, session.schema, step, actor=actor(), reason=reason)
+                        changed = operation(
+                            connection, session.schema, step, actor=actor(), reason=reason, found_in=found_in
+                        )
                     done += changed.done
                     refused |= changed.refused
                     advance(len(step))

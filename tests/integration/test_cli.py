@@ -595,3 +595,27 @@ def test_doctor_sees_commits_that_are_not_durable(run: Run, database_url: str) -
     careless = psycopg.conninfo.make_conninfo(database_url, options="-c synchronous_commit=off")
     told = findings(run("doctor", "--json", JOBQ_DATABASE_URL=careless))["durability"]
     assert any("synchronous_commit is off" in line["message"] for line in told)
+
+
+@pytest.mark.parametrize(
+    ("command", "filter", "meanwhile", "why"),
+    [
+        ("delete", "state:failed", "retry", "it is ready by now"),
+        ("cancel", "state:ready", "begin", "it is running by now"),
+    ],
+)
+def test_what_has_moved_on_while_the_question_stood_is_left_alone(
+    run: Run, db: Conn, monkeypatch: pytest.MonkeyPatch, command: str, filter: str, meanwhile: str, why: str
+) -> None:
+    job = add_finished(db, "failed") if meanwhile == "retry" else add_job(db)
+
+    def somebody_is_quicker(*_: Any, **__: Any) -> None:
+        if meanwhile == "retry":
+            assert operations.retry(db, "jobq", [job], actor="bob").done == [job]
+        else:
+            db.execute("UPDATE jobq.job SET state = 'running', started_at = now(), worker_id = gen_random_uuid()")
+
+    monkeypatch.setattr("jobq.cli.output.confirm", somebody_is_quicker)
+    answer = document(run("jobs", command, "--where", filter, "--json"))
+    assert (answer["done"], answer["refused"]) == ([], {str(job): why})
+    assert db.execute("SELECT cancel_requested_at FROM jobq.job").fetchall() == [(None,)]

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
-from typing import Any
+from typing import Any, ClassVar
 
 import psycopg
 import psycopg.conninfo
@@ -22,6 +22,7 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 from itsdangerous import URLSafeSerializer
+from jinja2 import StrictUndefined
 from psycopg import sql
 
 from jobq import migrate, operations, queries
@@ -223,6 +224,37 @@ def test_mounted_in_another_application(database_url: str, db: Conn) -> None:
         assert missing.status_code == 404
         assert "To the overview" in missing.text
         assert "To the overview" not in client.get("/nothing").text
+    finally:
+        close(host)
+
+
+class _Host(Flask):
+    """An application whose own templates are of another kind."""
+
+    jinja_options: ClassVar[dict[str, Any]] = {  # type: ignore[misc]
+        "variable_start_string": "[[",
+        "variable_end_string": "]]",
+        "undefined": StrictUndefined,
+    }
+
+    def select_jinja_autoescape(self, filename: str | None) -> bool:
+        return False
+
+
+def test_a_host_whose_templates_are_of_another_kind(database_url: str, db: Conn) -> None:
+    host = _Host("host")
+    host.register_blueprint(blueprint(database_url=database_url, cache_seconds=0), url_prefix="/ops")
+    script = "<script>alert(1)</script>"
+    dead = add_finished(db, "failed", task=script, queue=script, error=script, args={"a": script})
+    made = operations.draft(db, "jobq", action="retry", filter=JobFilter.parse("state:failed"), actor=script)
+    operations.pause(db, "jobq", script, actor=script)
+    group = queries.failures(db, "jobq").groups[0].fingerprint
+    client = host.test_client()
+    try:
+        for path in (*PAGES, f"/jobs/{dead}", f"/queues/{script}", f"/failures/{group}", f"/operations/{made.id}"):
+            response = client.get(f"/ops{path}")
+            assert (response.status_code, script in response.text) == (200, False), path
+            assert "{{" not in response.text
     finally:
         close(host)
 
