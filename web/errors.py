@@ -93,7 +93,8 @@ def _unavailable(error: Exception) -> Response:
 def _no_tables(error: Exception) -> Response:
     schema = g.jobq_page.settings.schema if "jobq_page" in g else "jobq"
     if isinstance(error, psycopg.errors.UndefinedTable | psycopg.errors.InvalidSchemaName):
-        text = f"The database has no jobq tables in its schema “{schema}”. Run “jobq migrate”."
+        # None at all, or those of an older revision.
+        text = f"The database has not all of jobq's tables in its schema “{schema}”. Run “jobq migrate”."
     elif isinstance(error, psycopg.errors.UndefinedColumn | psycopg.errors.UndefinedFunction):
         text = f"The tables in schema “{schema}” are not those that this jobq needs. Run “jobq migrate”."
     elif isinstance(error, psycopg.errors.InsufficientPrivilege):
