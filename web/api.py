@@ -88,7 +88,10 @@ def plain(value: Any) -> Any:
         fields = {name: getattr(value, name) for name in value.__dataclass_fields__}
         return {name: redact(item, name) if name in _SECRETIVE else plain(item) for name, item in fields.items()}
     if isinstance(value, dict):
-        return {str(name): plain(item) for name, item in value.items()}
+        return {
+            str(name): current_page().redact.filter(item) if name == "filter" and isinstance(item, str) else plain(item)
+            for name, item in value.items()
+        }
     if isinstance(value, list):
         return [plain(item) for item in value]
     if isinstance(value, datetime):

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
+from jobq.errors import InvalidFilter
+from jobq.filters import JobFilter
 from jobq.web.access import ROLES
 
 # A field is hidden when its name, without case and punctuation, contains one of these.
@@ -51,6 +54,16 @@ class Redactor:
             item = _ITEM.fullmatch(name) is not None
             steps += [(step, item) for step in name.casefold().split(".")]
         return any(_begins(pattern, steps) for pattern in self._paths)
+
+    def filter(self, text: str) -> str:
+        """Return the text of a job filter without the values by which somebody who may see them has searched."""
+        try:
+            jobs = JobFilter.parse(text)
+            args = tuple(replace(it, value=HIDDEN) if self.hides("args", it.path) else it for it in jobs.args)
+            return text if args == jobs.args else str(replace(jobs, args=args))
+        except InvalidFilter:
+            # Another version's, or too long with its values hidden.
+            return HIDDEN if "args." in text else text
 
     def __call__(self, value: Any, root: str = "*") -> Any:
         """Return `value`, made of what JSON knows, with its secrets hidden and anything deeper than 60 levels cut.

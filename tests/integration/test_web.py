@@ -8,12 +8,14 @@ import uuid
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
+from urllib.parse import unquote
 
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
 from jobq import migrate, operations
+from jobq.filters import JobFilter
 from tests.support.rows import add_attempt, add_finished, add_job, add_worker
 from tests.support.web import PAGES, Conn
 
@@ -266,6 +268,23 @@ def test_what_is_hidden_cannot_be_found_either(
         ):  # fmt: skip
             assert client.get(path, query_string={"q": term}).status_code == code
         assert client.get(path, query_string={"q": "args.plain:x"}).status_code == 200
+
+
+def test_what_somebody_has_searched_by_is_hidden_from_others(
+    make_app: Callable[..., Flask], database_url: str, db: Conn
+) -> None:
+    add_finished(db, "failed", args={"password": "hunter2", "city": "seen"})
+    jobs = JobFilter.parse("state:failed args.password:hunter2 args.city:seen")
+    made = operations.draft(db, "jobq", action="retry", filter=jobs, actor="ann")
+    operations.start(db, "jobq", made.id, reason="mended", actor="ann")
+    texts = {}
+    for role in ("viewer", "admin"):
+        client = make_app(database_url, default_role=role, reveal_to="admin", read_only=True).test_client()
+        for path in ("/operations", f"/operations/{made.id}", "/audit", "/api/audit"):
+            texts[role, path] = unquote(client.get(path).text)
+    assert all("args.city:seen" in text for text in texts.values())
+    assert {role for (role, _), text in texts.items() if "hunter2" in text} == {"admin"}
+    assert all("(hidden)" in text for (role, _), text in texts.items() if role == "viewer")
 
 
 # --- JSON ---
