@@ -142,7 +142,8 @@ class Database:
                     self._url,
                     connection_class=Connection[Any],
                     min_size=0,
-                    max_size=4,
+                    # As many as the server has threads: a slow page must not make another wait for a connection.
+                    max_size=8,
                     timeout=_WAIT,
                     max_idle=30.0,
                     # Give up soon: the next request tries afresh, and finds a database that is back at once.
