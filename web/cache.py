@@ -19,7 +19,7 @@ _PATIENCE = 5.0
 # A page that takes long to make is kept for longer: its readers together take a hundredth of one processor, however many
 # they are. But nobody sees what is older than this many times `seconds`.
 _SHARE = 100.0
-_LONGER = 2.5
+_LONGER = 4.0
 # What an entry takes besides its body.
 _OVERHEAD = 1_000
 # The text of a time grows older by itself, and the script keeps it so; the moment of reading says nothing at all.
@@ -44,7 +44,7 @@ class _Flight:
 
 
 class Cache:
-    """At most `limit` bytes of answers, each kept for `seconds`, or up to 2.5 times as long if it took long to make; the least
+    """At most `limit` bytes of answers, each kept for `seconds`, or up to 4 times as long if it took long to make; the least
     recently used go first.
     """
 

@@ -18,6 +18,8 @@ from jobq.queries.values_stats import Percentiles, Series
 # How long a span is, by how many hours are asked for: 60, 144 and 168 points.
 _SPANS = {1: 60, 24: 600, 168: 3600}
 _SPARK_POINTS = 30
+# Of the minutes that are not counted yet so much is read: some 10,000 small rows of a state. A busier minute waits for the chore.
+_TAIL_PAGES = 300
 _STATES = ("succeeded", "failed", "cancelled", "expired")
 
 
@@ -87,7 +89,7 @@ def _uncounted(
 ) -> dict[int, dict[str, Any]]:
     """Return the minutes from `since` to `last`, both in seconds since 1970, as the end of history has them."""
     begin, end = (datetime.fromtimestamp(at).astimezone() for at in (since, last + 60))
-    tail = read_tail(conn, schema, now=sql.Literal(end), since=sql.Literal(begin), queue=queue)
+    tail = read_tail(conn, schema, now=sql.Literal(end), since=sql.Literal(begin), queue=queue, pages=_TAIL_PAGES)
     # Of a minute of which a part was not read, nothing is said.
     first = since if tail.since is None else int(tail.since.timestamp() // 60 + 1) * 60
     nothing: dict[str, Any] = {"ready": None, "oldest_ready": None, "waits": [], "runs": []}

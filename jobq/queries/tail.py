@@ -39,15 +39,25 @@ class Tail:
 
 
 def read_tail(
-    conn: Connection[Any], schema: str, *, now: sql.Composable, since: sql.Composable, queue: str | None = None
+    conn: Connection[Any],
+    schema: str,
+    *,
+    now: sql.Composable,
+    since: sql.Composable,
+    queue: str | None = None,
+    pages: int | None = None,
 ) -> Tail:
-    """Return what finished since `since` (of `queue`, or of all), by the minutes before `now`; both are SQL."""
+    """Return what finished since `since` (of `queue`, or of all), by the minutes before `now`; both are SQL.
+
+    `pages`: how many pages of each partition are read (default: 1,500, some 50,000 small rows).
+    """
+    most = _TAIL_PAGES if pages is None else pages
     parts: list[sql.Composable] = []
     cut: set[str] = set()
     for tail in fetch(conn, schema, "history_tails", {"schema": schema}):
         if not tail["pages"]:
             continue
-        start = max(tail["pages"] - _TAIL_PAGES, 0)
+        start = max(tail["pages"] - most, 0)
         if start:
             cut.add(tail["name"])
         parts.append(

@@ -15,8 +15,8 @@ from jobq.queries.search import search_jobs
 from jobq.queries.tail import Tail, read_tail
 from jobq.queries.values import COUNT_LIMIT, Minute, Overview, QueueInfo, Stats, Throughput
 
-# Entries of the claim index that all queues together count, for each of ready and scheduled: some 20 ms.
-_BUDGET = 50_000
+# Entries of the claim index that all queues together count, for each of ready and scheduled: some 10 ms.
+_BUDGET = 20_000
 
 # Where the planner's number stands for a count that was given up.
 _LIVE: dict[str, LiteralString] = {

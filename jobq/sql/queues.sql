@@ -1,6 +1,6 @@
 -- Every queue with its depth: what is due, what is for later, what runs, what failed, who paused it.
 -- All queues together count about `budget` entries of each kind, so each counts at most `counted_to` + 1 of them: `bound` where
--- queues are few, a thousand where they are many. The totals over all queues are counted up to `bound` whatever their number.
+-- queues are few, five hundred where they are many. The totals over all queues are counted up to `bound` whatever their number.
 -- Plan: a loose index scan hops over job_claim_idx from one (queue, priority) to the next, and counts entries of its ranges;
 -- running by job_running_idx; failed by the newest `bound` entries of job_history_id_idx.
 WITH RECURSIVE pair AS (
@@ -16,7 +16,7 @@ WITH RECURSIVE pair AS (
 ), few AS MATERIALIZED (
     SELECT * FROM pair LIMIT 2000
 ), cap AS MATERIALIZED (
-    SELECT least(%(bound)s, greatest(1, %(budget)s / 1000 / greatest(count(DISTINCT few.queue), 1)) * 1000 + 1) AS entries FROM few
+    SELECT least(%(bound)s, greatest(1, %(budget)s / 500 / greatest(count(DISTINCT few.queue), 1)) * 500 + 1) AS entries FROM few
 ), total AS MATERIALIZED (
     SELECT (SELECT count(*) FROM (
                 SELECT FROM few
