@@ -18,7 +18,7 @@ from jobq.queries.values_stats import Percentiles, Series
 # How long a span is, by how many hours are asked for: 60, 144 and 168 points.
 _SPANS = {1: 60, 24: 600, 168: 3600}
 _SPARK_POINTS = 30
-# Of the minutes that are not counted yet so much is read: some 10,000 small rows of a state. A busier minute waits for the chore.
+# So much is read of the minutes that are not counted yet: some 10,000 small rows of a state. Busier ones wait for the chore.
 _TAIL_PAGES = 300
 _STATES = ("succeeded", "failed", "cancelled", "expired")
 
