@@ -105,7 +105,7 @@ def test_a_busy_hour_says_from_when_it_was_read(conn: Conn, monkeypatch: pytest.
 def test_the_last_minutes_of_a_large_history_are_told(
     conn: Conn, monkeypatch: pytest.MonkeyPatch, queue: str | None, count: int
 ) -> None:
-    monkeypatch.setattr("jobq.queries.tail._TAIL_PAGES", 1)
+    monkeypatch.setattr("jobq.queries.rollups._TAIL_PAGES", 1)
     for _ in range(200):
         add_finished(conn, "succeeded", ago=1800)
     row = conn.execute("SELECT clock_timestamp()").fetchone()
