@@ -89,8 +89,8 @@ class Options:
     reveal_to: str | None = None
     # How often a browser with JavaScript asks whether the page has changed (default: 5; 0: never).
     refresh_seconds: int = 5
-    # How long a rendered page answers the same question of the same user (default: 2; 0: not at all). Longer spares the
-    # database more, and shows what other processes changed later.
+    # How long a rendered page answers the same question of the same user (default: 2; 0: not at all); up to four times as long
+    # where it takes long to make. Longer spares the database more, and shows later what other processes changed.
     cache_seconds: float = 2.0
     # The most that rendered pages take of this process (default: 16 MiB). Less renders some of them anew.
     cache_bytes: int = 16 * 1024 * 1024

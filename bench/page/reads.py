@@ -228,11 +228,11 @@ def _statements() -> Iterator[list[tuple[str, float]]]:
             text = query if isinstance(query, bytes | str) else query.as_string(self)
             told.append((_name(text), (time.perf_counter() - begun) * 1000))
 
-    psycopg.Cursor.execute = timed  # type: ignore[method-assign]
+    psycopg.Cursor.execute = timed  # type: ignore[method-assign]  # put back below
     try:
         yield told
     finally:
-        psycopg.Cursor.execute = execute  # type: ignore[method-assign]
+        psycopg.Cursor.execute = execute  # type: ignore[method-assign]  # what it was
 
 
 _names: dict[bytes, str] = {}

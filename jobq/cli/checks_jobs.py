@@ -20,6 +20,7 @@ _DAYS_AHEAD = 2
 _SAMPLE = 500  # jobs looked at in each queue, in the order of the claim
 _QUEUES = 200
 _OVERDUE = 300  # seconds
+_STILL = 60  # seconds without a batch of an operation that nothing slows
 _PARENTS = (
     "job_history_succeeded",
     "job_history_failed",
@@ -37,16 +38,23 @@ _NEEDED = {
         "queue": "SELECT",
         "worker": "SELECT, INSERT, UPDATE, DELETE",
         "chore": "SELECT, INSERT, UPDATE",
+        "rollup_queue": "SELECT, INSERT, UPDATE, DELETE",
+        "rollup_task": "SELECT, INSERT, UPDATE, DELETE",
+        "rollup_mark": "SELECT, INSERT, UPDATE, DELETE",
     },
     "operate": {
         "job": "SELECT, INSERT, UPDATE, DELETE",
         "job_history": "SELECT, INSERT, UPDATE, DELETE",
-        "job_attempt": "SELECT",
+        "job_attempt": "SELECT, DELETE",
         "job_key": "SELECT, DELETE",
         "queue": "SELECT, INSERT, UPDATE",
-        "worker": "SELECT",
+        "worker": "SELECT, UPDATE",
         "chore": "SELECT",
         "audit": "SELECT, INSERT",
+        "rollup_queue": "SELECT",
+        "rollup_task": "SELECT",
+        "operation": "SELECT, INSERT, UPDATE",
+        "operation_batch": "SELECT, INSERT",
     },
 }
 
@@ -220,6 +228,30 @@ def _chores(connection: psycopg.Connection[Any], schema: str) -> Iterator[Findin
             )
 
 
+def _operations(connection: psycopg.Connection[Any], schema: str) -> Iterator[Finding]:
+    for operation in queries.operations(connection, schema, limit=100):
+        what = f"operation {operation.id} ({operation.action} {one_line(operation.filter, 60)})"
+        if operation.state == "failed":
+            yield Finding(
+                check="operations",
+                status=Status.WARN,
+                message=f"{what} failed: {one_line(operation.error)}",
+                mend=f"see the message; then `jobq operations resume {operation.id}`, or cancel it",
+            )
+        moved_at = operation.progressed_at or operation.started_at
+        if operation.state != "running" or moved_at is None:
+            continue
+        still = (operation.read_at - moved_at).total_seconds()
+        # A rate of less than one a second makes each batch of one job wait.
+        if still > _STILL + (2 / operation.rate if operation.rate else 0):
+            yield Finding(
+                check="operations",
+                status=Status.WARN,
+                message=f"{what} has stood still for {duration(still)}: no page carries it out",
+                mend=f"start `jobq web`, or `jobq operations run {operation.id}`",
+            )
+
+
 JOB_CHECKS: dict[str, tuple[Check, str]] = {
     "privileges": (_privileges, "this role may work and operate"),
     "partitions": (_partitions, "fine"),
@@ -227,5 +259,6 @@ JOB_CHECKS: dict[str, tuple[Check, str]] = {
     "tasks": (_tasks, "no waiting task seen is without a worker that knows it"),
     "paused": (_paused, "no paused queue has a backlog"),
     "chores": (_chores, "none is overdue or failing"),
+    "operations": (_operations, "no bulk operation stands still"),
 }
 """Each check by its name, with what to say when it finds nothing."""

@@ -9,6 +9,7 @@ of: workers read each lane from a cursor (docs/architecture.md, "The cursor").
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -66,7 +67,7 @@ class Batch:
         return sorted(self.before)
 
 
-class Change:
+class Change(ABC):
     """One kind of change. `name` is the audit's action, `states` those in which a job can be changed."""
 
     name: ClassVar[str]
@@ -102,9 +103,9 @@ class Change:
                 batch.refused[id] = f"it is {state} by now" if moved_on else self.refusal(state)
         return batch
 
+    @abstractmethod
     def statements(self, schema: str, note: Note) -> Sequence[tuple[str, dict[str, Any]]]:
         """Return the statements to run, one after the other, each for what the one before has left."""
-        raise NotImplementedError
 
     def refusal(self, state: str | None) -> str:
         """Return why a job in `state` (None: there is none) was left as it is."""

@@ -333,6 +333,13 @@ def test_doctor_sees_what_is_wrong(run: Run, db: Conn, database_url: str) -> Non
     db.execute(
         "INSERT INTO jobq.chore (name, due_at) VALUES ('partitions', now() - interval '1 hour') ON CONFLICT DO NOTHING"
     )
+    db.execute(
+        "INSERT INTO jobq.operation (up_to, action, filter, actor, state, started_at, rate, error) VALUES"
+        " (9, 'retry', 'state:failed', 'ann', 'running', now() - interval '1 hour', NULL, NULL),"
+        " (9, 'retry', 'state:failed', 'ann', 'running', now(), NULL, NULL),"
+        " (9, 'retry', 'state:failed', 'ann', 'running', now() - interval '1 hour', 0.0005, NULL),"
+        " (9, 'cancel', 'task:t', 'ann', 'failed', now(), NULL, 'DiskFull: no space left')"
+    )
     add_finished(db, "succeeded", ago=30 * 86400)
     db.execute("ALTER TABLE jobq.job SET (autovacuum_enabled = false)")
     result = run("doctor", "--json", code=78)
@@ -346,6 +353,9 @@ def test_doctor_sees_what_is_wrong(run: Run, db: Conn, database_url: str) -> Non
     assert "warn box:77 sent no heartbeat" in told("workers")
     assert "warn queue mail was paused by bob, and 1 ready jobs wait" in told("paused")
     assert "warn retention failed when it last ran: lock timeout" in told("chores")
+    assert "warn operation 1 (retry state:failed) has stood still for 1 h: no page carries it out" in told("operations")
+    assert "warn operation 4 (cancel task:t) failed: DiskFull: no space left" in told("operations")
+    assert len(found["operations"]) == 2
     assert "warn job_history_succeeded_rest holds rows" in told("partitions")
     assert "fail it is switched off for table jobq.job" in told("autovacuum")
     assert all(line["mend"] for lines in found.values() for line in lines if line["status"] != "ok")

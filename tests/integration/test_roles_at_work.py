@@ -179,7 +179,7 @@ def test_the_doctor(jobs: Jobs, granted: Login, worker: StartWorker, role: str) 
     found = json.loads(done.stdout)["checks"]
     wrong = {line["check"] for line in found if line["status"] != "ok"} - {"durability"}
     unseen = [line["check"] for line in found if "cannot be checked" in line["message"]]
-    # A worker has no business in single partitions, and a viewer may do nothing.
-    expected = {"worker": {"partitions"}, "viewer": {"privileges"}, "operator": set[str]()}[role]
+    # A worker has no business in single partitions and with bulk operations, and a viewer may do nothing.
+    expected = {"worker": {"partitions", "operations"}, "viewer": {"privileges"}, "operator": set[str]()}[role]
     assert wrong == expected, found
-    assert unseen == (["partitions"] if role == "worker" else [])
+    assert unseen == (["partitions", "operations"] if role == "worker" else [])
