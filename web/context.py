@@ -8,12 +8,10 @@ from typing import TYPE_CHECKING, Any
 from flask import abort, g, request
 
 from jobq.errors import InvalidFilter
-from jobq.filters import MAX_LENGTH, STATES, JobFilter
+from jobq.filters import MAX_ID, MAX_LENGTH, STATES, JobFilter
 
 if TYPE_CHECKING:
     from jobq.web.page import Page
-
-_MAX_ID = 2**63 - 1
 
 
 def current_page() -> Page:
@@ -80,7 +78,7 @@ def searchable(selected: JobFilter) -> JobFilter:
     return selected
 
 
-def number(name: str, default: int | None, largest: int = _MAX_ID, source: Any = None) -> int | None:
+def number(name: str, default: int | None, largest: int = MAX_ID, source: Any = None) -> int | None:
     """Return a whole number from 1 to `largest` from the address or a form; abort with 400 for anything
     else.
     """

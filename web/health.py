@@ -24,17 +24,20 @@ class Problem:
     filters: dict[str, str] | None = None
 
 
+def revision_problem(found: str | None, needed: str) -> list[Problem]:
+    """Return that the schema is another one than this jobq needs, where it is."""
+    if found == needed:
+        return []
+    text = (
+        f"The schema is at revision {found or 'none'}, this jobq needs {needed}: "
+        "run “jobq migrate”, or upgrade the older side."
+    )
+    return [Problem(level="bad", text=text)]
+
+
 def problems(seen: Overview, head: str) -> list[Problem]:
     """Return what is wrong with what was seen; `head` is the revision that this jobq needs."""
-    found: list[Problem] = []
-    if seen.revision != head:
-        found.append(
-            Problem(
-                level="bad",
-                text=f"The schema is at revision {seen.revision or 'none'}, this jobq needs {head}: "
-                "run “jobq migrate”, or upgrade the older side.",
-            )
-        )
+    found = revision_problem(seen.revision, head)
     ready = seen.counts["ready"]
     if not seen.workers_alive and (ready or seen.counts["scheduled"] or seen.counts["running"]):
         waiting = f"{show.count(ready)} jobs are ready" if ready else "jobs are waiting for their time"

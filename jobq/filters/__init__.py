@@ -10,6 +10,7 @@ from jobq.filters.jobfilter import JobFilter
 from jobq.filters.terms import (
     HISTORY_STATES,
     LIVE_STATES,
+    MAX_ID,
     MAX_LENGTH,
     MAX_TERMS,
     QUALIFIERS,
@@ -22,6 +23,7 @@ from jobq.filters.terms import (
 __all__ = [
     "HISTORY_STATES",
     "LIVE_STATES",
+    "MAX_ID",
     "MAX_LENGTH",
     "MAX_TERMS",
     "QUALIFIERS",

@@ -73,7 +73,7 @@ class ArgTerm:
     value: str
 
     def __str__(self) -> str:
-        return f"args.{'.'.join(map(quote, self.path))}:{quote(self.value)}"
+        return f"args.{'.'.join(quote(part, '.') for part in self.path)}:{quote(self.value)}"
 
     @property
     def candidates(self) -> list[str]:

@@ -60,9 +60,11 @@ def plain(word: Iterable[Char]) -> str:
     return "".join(char for char, _ in word)
 
 
-def quote(text: str) -> str:
-    """Return `text` so that :func:`split_words` makes one word of it which means nothing but itself."""
-    if _PLAIN.fullmatch(text):
+def quote(text: str, mark: str | None = None) -> str:
+    """Return `text` so that :func:`split_words` makes one word of it which means nothing but itself, and which
+    :func:`split_at` does not part at `mark`.
+    """
+    if _PLAIN.fullmatch(text) and (mark is None or mark not in text):
         return text
     return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
 

@@ -15,9 +15,9 @@ from psycopg import Connection
 
 from jobq.bulk import DRAFT_SECONDS, TYPED_ABOVE, Operation
 from jobq.errors import InvalidOption, OperationNotFound, OperationRefused
-from jobq.filters import JobFilter
+from jobq.filters import MAX_ID, JobFilter
 from jobq.operations.actors import Actor, Note
-from jobq.operations.changes import MAX_ID, change_of
+from jobq.operations.changes import change_of
 from jobq.operations.matching import Snapshot, count, newest_id
 from jobq.operations.rows import rows
 

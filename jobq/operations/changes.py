@@ -18,11 +18,10 @@ from typing import Any, ClassVar
 from psycopg import Connection
 
 from jobq.errors import InvalidOption
-from jobq.filters import HISTORY_STATES, STATES
+from jobq.filters import HISTORY_STATES, MAX_ID, STATES
 from jobq.operations.actors import Note, checked_text
 from jobq.operations.rows import rows
 
-MAX_ID = 2**63 - 1
 RETRYABLE_STATES = ("failed", "cancelled", "expired", "scheduled")
 CANCELLABLE_STATES = ("ready", "scheduled", "parked", "waiting", "running")
 SNOOZABLE_STATES = ("ready", "scheduled")

@@ -11,12 +11,11 @@ from typing import Any
 from psycopg import Connection, sql
 from psycopg.rows import dict_row
 
-from jobq.filters import JobFilter
+from jobq.filters import MAX_ID, JobFilter
 from jobq.operations.rows import rows
 
 # Ids looked at by one statement: no filter has an index of its own.
 WINDOW = 20_000
-MAX_ID = 2**63 - 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,7 +8,8 @@ from psycopg import Connection
 
 from jobq.bulk import Operation, OperationBatch
 from jobq.errors import InvalidOption, OperationNotFound
-from jobq.queries.rows import MAX_ID, fetch
+from jobq.filters import MAX_ID
+from jobq.queries.rows import fetch
 
 _MAX_LIMIT = 1000
 

@@ -7,7 +7,8 @@ from typing import Any
 from psycopg import Connection
 
 from jobq.errors import JobNotFound
-from jobq.queries.rows import MAX_ID, fetch, with_json
+from jobq.filters import MAX_ID
+from jobq.queries.rows import fetch, with_json
 from jobq.queries.values import Attempt, JobDetail
 
 

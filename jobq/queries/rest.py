@@ -6,7 +6,8 @@ from typing import Any
 
 from psycopg import Connection, sql
 
-from jobq.queries.rows import MAX_ID, fetch
+from jobq.filters import MAX_ID
+from jobq.queries.rows import fetch
 from jobq.queries.values import AuditEntry, ChoreInfo, WorkerInfo
 
 

@@ -12,7 +12,6 @@ from psycopg.rows import dict_row
 from jobq.sql import statement
 
 _JSON_COLUMNS = ("args", "headers", "progress", "result")
-MAX_ID = 2**63 - 1
 
 
 def fetch(conn: Connection[Any], schema: str, name: str, params: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -17,8 +17,8 @@ from psycopg import Connection, sql
 from psycopg.rows import dict_row
 
 from jobq.errors import InvalidOption
-from jobq.filters import LIVE_STATES, JobFilter
-from jobq.queries.rows import MAX_ID, fetch, with_json
+from jobq.filters import LIVE_STATES, MAX_ID, JobFilter
+from jobq.queries.rows import fetch, with_json
 from jobq.queries.values import JobPage, JobRow
 from jobq.sql import composed
 

@@ -187,6 +187,12 @@ FILTERS = st.builds(
 )
 
 
+@pytest.mark.parametrize("path", [(".",), ("a.b",), ("a", "."), ("..", ""), ("a.b", "c")])
+def test_a_name_with_a_dot_stays_one_name(path: tuple[str, ...]) -> None:
+    jobs = JobFilter(args=(ArgTerm(path=path, value="0"),))
+    assert JobFilter.parse(str(jobs)) == jobs
+
+
 @given(FILTERS)
 def test_text_and_back(jobs: JobFilter) -> None:
     assert JobFilter.parse(str(jobs)) == jobs

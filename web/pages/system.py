@@ -6,7 +6,7 @@ from jobq import queries
 from jobq.queries import System
 from jobq.web import show
 from jobq.web.context import current_page
-from jobq.web.health import Problem
+from jobq.web.health import Problem, revision_problem
 from jobq.web.routes import Route
 
 # So many transactions back, dead rows begin to cost claims; half of what wraps around is a matter of days.
@@ -27,15 +27,7 @@ def system() -> str:
 
 
 def _problems(it: System) -> list[Problem]:
-    found: list[Problem] = []
-    if not it.revision_fits:
-        found.append(
-            Problem(
-                level="bad",
-                text=f"The schema is at revision {it.revision or 'none'}, this jobq needs {it.revision_wanted}: "
-                "run “jobq migrate”, or upgrade the older side.",
-            )
-        )
+    found = revision_problem(it.revision, it.revision_wanted)
     if it.oldest_xmin_age > _OLD_XMIN:
         text = (
             f"Vacuum cannot remove what the last {it.oldest_xmin_age:,} transactions left behind; the table below says "
