@@ -120,8 +120,15 @@ class Connection(AsyncConnection[tuple[Any, ...]]):
         patience = self.patience
         timer = asyncio.get_running_loop().call_later(patience, self.cut)
         self.since = time.monotonic()
+        # A cancellation is that of one wait: what is waited for later on this connection fails as on any lost one.
+        self._cancelled = False
         try:
             return await super().wait(gen, interval=interval)
+        except asyncio.CancelledError:
+            if self._cancelled:
+                # The answer may have been there already: then nothing has failed, and the connection would look alive.
+                self.pgconn.finish()
+            raise
         except psycopg.Error:
             if self._cancelled:
                 # Until version 3.3 psycopg lets the end of the connection stand for the cancellation.

@@ -86,12 +86,14 @@ def test_a_job_that_eats_memory_fails_with_the_reason(jobs: Jobs, worker: StartW
     assert running.is_running()
 
 
-def test_a_held_interpreter_stops_nobody_else(jobs: Jobs, worker: StartWorker) -> None:
+def test_a_held_interpreter_stops_nobody_else(jobs: Jobs, worker: StartWorker, tmp_path: Path) -> None:
     """One runner, held by a call into C: another stands in, and what waited behind the call goes back unpunished."""
     running = worker("--processes", "1", app=APP)
     wait_until(lambda: "working" in running.log, what="the worker")
-    job = trouble.hold_the_interpreter.enqueue(jobs.connection, 25).id
-    wait_until(lambda: jobs.traces(job), what="the start")
+    held = tmp_path / "held"
+    job = trouble.hold_the_interpreter.enqueue(jobs.connection, 25, str(held)).id
+    # Not sooner: what another slot has begun before the call into C waits for its end as well.
+    wait_until(held.exists, what="the call into C")
     others = [trouble.calm.enqueue(jobs.connection, str(n)).id for n in range(30)]
     ends = [jobs.wait(other, timeout=15) for other in others]
     assert {(end["state"], end["attempt"], end["crashes"]) for end in ends} == {("succeeded", 1, 0)}

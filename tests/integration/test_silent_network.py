@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import select
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -154,3 +155,21 @@ async def test_a_cancelled_wait_is_cancelled(database_url: str) -> None:
     with pytest.raises(asyncio.CancelledError):
         await waiting
     assert is_connection_loss(psycopg.OperationalError(), connection)
+
+
+async def test_a_wait_cancelled_when_its_answer_has_come_leaves_no_half_dead_connection(database_url: str) -> None:
+    """The answer lies in the socket already, so that nothing fails at the cancellation: the next statement must, or connect anew."""
+    connection = await Database(Settings(database_url=database_url)).connect("test")
+    await fetch(connection, "jobq", "clock")
+    statement = asyncio.ensure_future(fetch(connection, "jobq", "clock"))
+    # Let it be sent; then the event loop stands still until the answer is there.
+    await asyncio.sleep(0)
+    readable = select.select([connection.pgconn.socket], [], [], 10)[0]
+    assert readable
+    statement.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await statement
+    assert connection.closed
+    # A cancellation is that of one wait. What is waited for later fails as it would on any lost connection.
+    with pytest.raises(psycopg.OperationalError):
+        await fetch(connection, "jobq", "clock")
