@@ -158,7 +158,7 @@ async def test_a_cancelled_wait_is_cancelled(database_url: str) -> None:
 
 
 async def test_a_wait_cancelled_when_its_answer_has_come_leaves_no_half_dead_connection(database_url: str) -> None:
-    """The answer lies in the socket already, so that nothing fails at the cancellation: the next statement must, or connect anew."""
+    """The answer lies in the socket already, so that nothing fails at the cancellation: the connection must go all the same."""
     connection = await Database(Settings(database_url=database_url)).connect("test")
     await fetch(connection, "jobq", "clock")
     statement = asyncio.ensure_future(fetch(connection, "jobq", "clock"))
