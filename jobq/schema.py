@@ -9,6 +9,7 @@ from functools import lru_cache
 
 from sqlalchemy import (
     BigInteger,
+    Boolean,
     CheckConstraint,
     Column,
     DateTime,
@@ -26,6 +27,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB, UUID
 
+from jobq.flowtables import GROUP_MODES, GROUP_RETRIES, gates, turns
 from jobq.pagetables import operations, rollups, users
 
 JOB_STATES = ("ready", "running", "parked", "waiting")
@@ -68,6 +70,8 @@ def metadata(schema: str = "jobq") -> MetaData:
     _chore(meta)
     _audit(meta)
     _wake(meta)
+    turns(meta, _HOT)
+    gates(meta, _HOT)
     rollups(meta)
     operations(meta)
     users(meta)
@@ -105,6 +109,8 @@ def _job(meta: MetaData) -> None:
         Column("headers", JSONB, nullable=False, server_default=text("'{}'")),
         # What the task last said of itself: {"done": n, "total": m}.
         Column("progress", JSONB),
+        # Claimed under its queue's limits, by claim_managed: while it runs it counts against them.
+        Column("managed", Boolean, nullable=False, server_default=text("false")),
         PrimaryKeyConstraint("id"),
         CheckConstraint(_one_of("state", JOB_STATES), name="state_check"),
         CheckConstraint("priority BETWEEN 0 AND 9", name="priority_check"),
@@ -121,6 +127,17 @@ def _job(meta: MetaData) -> None:
         # The claim reads one (queue, priority) at a time, so run_at ends its range and future jobs cost nothing.
         Index("job_claim_idx", "queue", "priority", "run_at", "id", postgresql_where=text("state = 'ready'")),
         Index("job_running_idx", "worker_id", postgresql_where=text("state = 'running'")),
+        # Plain jobs are in none of these. `waiting`: for its group's turn; in order of enqueue, and in order of time.
+        Index("job_waiting_idx", "queue", "group_key", "id", postgresql_where=text("state = 'waiting'")),
+        Index("job_waiting_due_idx", "queue", "group_key", "run_at", "id", postgresql_where=text("state = 'waiting'")),
+        # The running jobs of a queue with limits, or of a group: the permits that are in use.
+        Index("job_managed_idx", "queue", "group_key", postgresql_where=text("state = 'running' AND managed")),
+        Index("job_grouped_idx", "queue", "id", postgresql_where=text("state = 'ready' AND group_key IS NOT NULL")),
+        Index(
+            "job_expires_idx",
+            "expires_at",
+            postgresql_where=text("expires_at IS NOT NULL AND state <> 'running'"),
+        ),
         postgresql_with={"fillfactor": "70", **_HOT},
     )
 
@@ -197,7 +214,10 @@ def _job_key(meta: MetaData) -> None:
 
 
 def _queue(meta: MetaData) -> None:
-    """What operators set for a queue. A queue without a row is simply not paused: rows are made when first needed."""
+    """What operators set for a queue. A queue without a row is simply not paused and unlimited: rows are made when first needed.
+
+    A queue with a limit, a rate or a rule for its groups is *managed*: its jobs are claimed by claim_managed.
+    """
     Table(
         "queue",
         meta,
@@ -206,8 +226,46 @@ def _queue(meta: MetaData) -> None:
         _timestamp("paused_at", nullable=True),
         Column("paused_by", Text),
         Column("pause_reason", Text),
+        # Most of its jobs that run at a time, over all workers.
+        Column("max_running", Integer),
+        # At most `jobs` starts in `seconds`, and a burst on top of that in any one window.
+        *_rate("rate"),
+        Column("group_mode", Text),
+        Column("group_limit", Integer),
+        # What a job that waits for its retry does to the others of its ordered group.
+        Column("group_retry", Text),
+        *_rate("group_rate"),
+        _timestamp("changed_at", nullable=True),
         PrimaryKeyConstraint("name"),
+        CheckConstraint("max_running >= 1", name="max_running_check"),
+        CheckConstraint(
+            "(rate_jobs IS NULL AND rate_seconds IS NULL AND rate_burst IS NULL) "
+            "OR (rate_jobs IS NOT NULL AND rate_seconds IS NOT NULL AND rate_burst IS NOT NULL "
+            "AND rate_jobs >= 1 AND rate_seconds > 0 AND rate_burst >= 1)",
+            name="rate_check",
+        ),
+        CheckConstraint(_one_of("group_mode", GROUP_MODES), name="group_mode_check"),
+        CheckConstraint(
+            "group_limit >= 1 AND group_mode IS NOT NULL AND group_mode <> 'ordered' OR group_limit IS NULL",
+            name="group_limit_check",
+        ),
+        CheckConstraint(
+            f"{_one_of('group_retry', GROUP_RETRIES)} AND group_mode IS NOT NULL AND group_mode = 'ordered' "
+            "OR group_retry IS NULL",
+            name="group_retry_check",
+        ),
+        CheckConstraint(
+            "(group_rate_jobs IS NULL AND group_rate_seconds IS NULL AND group_rate_burst IS NULL) "
+            "OR (group_mode IS NOT NULL AND group_rate_jobs IS NOT NULL AND group_rate_seconds IS NOT NULL "
+            "AND group_rate_burst IS NOT NULL AND group_rate_jobs >= 1 AND group_rate_seconds > 0 "
+            "AND group_rate_burst >= 1)",
+            name="group_rate_check",
+        ),
     )
+
+
+def _rate(name: str) -> tuple[Column[int], Column[float], Column[int]]:
+    return Column(f"{name}_jobs", Integer), Column(f"{name}_seconds", Float(53)), Column(f"{name}_burst", Integer)
 
 
 def _worker(meta: MetaData) -> None:

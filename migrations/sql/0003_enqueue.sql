@@ -1,0 +1,254 @@
+-- The functions of 0001, with a group and an expiry at the end of their parameters, so that callers of an older version go on. A
+-- job that is replaced has its group's turn for its new time.
+-- Inserts jobs of which some have idempotency keys; the arrays run in parallel, one element a job. Returns one row a job.
+--
+-- Keys are taken one at a time in sorted order, so that every lock of every such call is taken in the same order and two
+-- calls cannot deadlock. DO NOTHING, never DO UPDATE: that would lock the holder's row and make the acknowledgement of its
+-- job wait for the caller's transaction. In READ COMMITTED each statement below has a fresh snapshot, so a holder that has
+-- just committed is seen. In REPEATABLE READ and SERIALIZABLE a holder beyond the snapshot raises serialization_failure
+-- inside a block of its own: the caller's transaction goes on, and the holder's id is unknown (NULL).
+-- With on_conflict 'raise' and a conflict, nothing stays inserted and the conflicts are returned.
+-- SECURITY DEFINER: a producer may enqueue, and neither read nor change keys.
+CREATE FUNCTION {schema}.enqueue_keyed(
+    tasks text[], args text[], queues text[], priorities integer[], run_ats timestamptz[], delays double precision[],
+    max_attempts integer[], timeouts double precision[], headers text[], keys text[], holds text[],
+    periods double precision[], on_conflicts text[], group_keys text[] DEFAULT NULL,
+    expires_ins double precision[] DEFAULT NULL
+) RETURNS TABLE (ord integer, job_id bigint, created boolean, replaced boolean)
+LANGUAGE plpgsql
+SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $body$
+#variable_conflict use_column
+DECLARE
+    fresh_snapshots constant boolean := current_setting('transaction_isolation') = 'read committed';
+    total constant integer := coalesce(cardinality(tasks), 0);
+    -- In the order given, whatever the order of the keys: jobs of one call run first come, first served.
+    ids bigint[] := ARRAY(SELECT nextval({job_id_sequence}) FROM generate_series(1, total));
+    made boolean[] := array_fill(true, ARRAY[total]);
+    changed boolean[] := array_fill(false, ARRAY[total]);
+    refused boolean := false;
+    n integer;
+    new_id bigint;
+    holder bigint;
+    holder_until timestamptz;
+    was_due timestamptz;
+    its_queue text;
+    its_group text;
+    expires timestamptz;
+    first integer;  -- of the run of equal keys within this call, when it is to be inserted
+BEGIN
+    FOR n IN
+        SELECT input.ord FROM unnest(keys) WITH ORDINALITY AS input (key, ord)
+        WHERE input.key IS NOT NULL
+        ORDER BY input.key COLLATE "C", input.ord
+    LOOP
+        new_id := ids[n];
+        IF first IS NOT NULL AND keys[first] = keys[n] AND on_conflicts[n] = 'replace' THEN
+            args[first] := args[n];
+            headers[first] := headers[n];
+            run_ats[first] := run_ats[n];
+            delays[first] := delays[n];
+            ids[n] := ids[first];
+            made[n] := false;
+            changed[n] := true;
+            CONTINUE;
+        END IF;
+        expires := CASE WHEN holds[n] = 'period' THEN clock_timestamp() + periods[n] * interval '1 second' END;
+        LOOP
+            holder := NULL;
+            holder_until := NULL;
+            made[n] := false;
+            IF fresh_snapshots THEN
+                INSERT INTO {schema}.job_key AS taken (key, job_id, holds, until)
+                VALUES (keys[n], new_id, holds[n], expires)
+                ON CONFLICT DO NOTHING;
+                made[n] := FOUND;
+                EXIT WHEN made[n];
+                SELECT taken.job_id, taken.until INTO holder, holder_until
+                FROM {schema}.job_key AS taken WHERE taken.key = keys[n];
+                -- Let go between the two statements: try again.
+                CONTINUE WHEN NOT FOUND;
+                IF holder_until <= clock_timestamp() THEN
+                    DELETE FROM {schema}.job_key AS taken WHERE taken.key = keys[n] AND taken.until <= clock_timestamp();
+                    CONTINUE;
+                END IF;
+            ELSE
+                BEGIN
+                    INSERT INTO {schema}.job_key AS taken (key, job_id, holds, until)
+                    VALUES (keys[n], new_id, holds[n], expires)
+                    ON CONFLICT DO NOTHING;
+                    made[n] := FOUND;
+                    IF NOT made[n] THEN
+                        SELECT taken.job_id, taken.until INTO holder, holder_until
+                        FROM {schema}.job_key AS taken WHERE taken.key = keys[n];
+                        IF holder_until <= clock_timestamp() THEN
+                            UPDATE {schema}.job_key AS taken SET job_id = new_id, holds = enqueue_keyed.holds[n], until = expires
+                            WHERE taken.key = keys[n];
+                            made[n] := FOUND;
+                        END IF;
+                    END IF;
+                EXCEPTION WHEN serialization_failure OR unique_violation THEN
+                    made[n] := false;
+                    holder := NULL;
+                END;
+                EXIT WHEN made[n];
+            END IF;
+            EXIT;
+        END LOOP;
+        IF made[n] THEN
+            first := n;
+            CONTINUE;
+        END IF;
+        ids[n] := holder;
+        IF on_conflicts[n] = 'raise' THEN
+            refused := true;
+        ELSIF on_conflicts[n] = 'replace' AND holder IS NOT NULL THEN
+            SELECT waiting.run_at, waiting.queue, waiting.group_key INTO was_due, its_queue, its_group FROM {schema}.job AS waiting WHERE waiting.id = holder;
+            IF fresh_snapshots THEN
+                UPDATE {schema}.job AS waiting
+                SET args = enqueue_keyed.args[n]::jsonb, headers = enqueue_keyed.headers[n]::jsonb,
+                    run_at = greatest(coalesce(run_ats[n], clock_timestamp() + delays[n] * interval '1 second'), clock_timestamp())
+                WHERE waiting.id = holder AND waiting.state IN ('ready', 'waiting') AND waiting.attempt = 0;
+                changed[n] := FOUND;
+            ELSE
+                BEGIN
+                    UPDATE {schema}.job AS waiting
+                    SET args = enqueue_keyed.args[n]::jsonb, headers = enqueue_keyed.headers[n]::jsonb,
+                        run_at = greatest(coalesce(run_ats[n], clock_timestamp() + delays[n] * interval '1 second'), clock_timestamp())
+                    WHERE waiting.id = holder AND waiting.state IN ('ready', 'waiting') AND waiting.attempt = 0;
+                    changed[n] := FOUND;
+                EXCEPTION WHEN serialization_failure THEN
+                    changed[n] := false;
+                END;
+            END IF;
+            -- Its group's turn was for the time that it had.
+            IF changed[n] AND its_group IS NOT NULL THEN
+                INSERT INTO {schema}.job_turn (queue, group_key, due_at)
+                SELECT waiting.queue, waiting.group_key, waiting.run_at FROM {schema}.job AS waiting
+                WHERE waiting.id = holder AND waiting.state = 'waiting';
+            END IF;
+            -- The trigger tells of inserts only, and workers sleep until the first time that they know of.
+            IF changed[n] AND coalesce(run_ats[n], clock_timestamp() + coalesce(delays[n], 0) * interval '1 second') < was_due
+               AND (SELECT last_value FROM {schema}.wake) <> 2 THEN
+                PERFORM pg_notify({schema_literal}, 'insert ' || its_queue);
+            END IF;
+        END IF;
+    END LOOP;
+
+    IF refused THEN
+        DELETE FROM {schema}.job_key AS taken
+        USING unnest(keys, ids, made) AS mine (key, id, made)
+        WHERE taken.key = mine.key AND taken.job_id = mine.id AND mine.made;
+        RETURN QUERY
+            -- A holder out of this very call is gone with it, and has no id to tell.
+            SELECT result.ord::integer, CASE WHEN mine.job IS NULL THEN result.job END, false, false
+            FROM unnest(ids, made, on_conflicts) WITH ORDINALITY AS result (job, fresh, policy, ord)
+            LEFT JOIN unnest(ids, made) AS mine (job, fresh) ON mine.job = result.job AND mine.fresh
+            WHERE NOT result.fresh AND result.policy = 'raise'
+            ORDER BY result.ord;
+        RETURN;
+    END IF;
+
+    INSERT INTO {schema}.job (id, task, args, queue, priority, run_at, max_attempts, timeout, headers, key, group_key, expires_at)
+    SELECT input.id, input.task, input.args::jsonb, input.queue, input.priority,
+           -- Never before this moment: a worker need not look for new jobs in a past that it has read (worker/cursor.py).
+           greatest(coalesce(input.run_at, clock_timestamp() + input.delay * interval '1 second'), clock_timestamp()),
+           input.max_attempts, input.timeout, input.headers::jsonb, input.key, input.group_key,
+           clock_timestamp() + input.expires_in * interval '1 second'
+    FROM unnest(ids, made, tasks, args, queues, priorities, run_ats, delays, max_attempts, timeouts, headers, keys, group_keys,
+                expires_ins)
+        AS input (id, made, task, args, queue, priority, run_at, delay, max_attempts, timeout, headers, key, group_key,
+                  expires_in)
+    WHERE input.made
+    ORDER BY input.id;
+
+    RETURN QUERY
+        SELECT result.ord::integer, result.id, result.made, result.changed
+        FROM unnest(ids, made, changed) WITH ORDINALITY AS result (id, made, changed, ord)
+        ORDER BY result.ord;
+END
+$body$;
+
+-- Inserts one job, with a key or without: what enqueue_keyed does for one, without its generality. A key that is free is
+-- taken by one statement; all else about keys is left to enqueue_keyed, whose conflicts are caught one at a time where an
+-- error must not end the caller's transaction.
+CREATE FUNCTION {schema}.enqueue_one(
+    task text, args jsonb, queue text, priority integer, run_at timestamptz, delay double precision, max_attempts integer,
+    timeout double precision, headers jsonb, key text, holds text, period double precision, on_conflict text,
+    group_key text DEFAULT NULL, expires_in double precision DEFAULT NULL,
+    OUT job_id bigint, OUT created boolean, OUT replaced boolean
+)
+LANGUAGE plpgsql
+SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $body$
+BEGIN
+    job_id := nextval({job_id_sequence});
+    created := key IS NULL;
+    replaced := false;
+    IF NOT created AND current_setting('transaction_isolation') = 'read committed' THEN
+        INSERT INTO {schema}.job_key (key, job_id, holds, until)
+        VALUES (key, job_id, holds, CASE WHEN holds = 'period' THEN clock_timestamp() + period * interval '1 second' END)
+        ON CONFLICT DO NOTHING;
+        created := FOUND;
+    END IF;
+    IF NOT created THEN
+        SELECT entry.job_id, entry.created, entry.replaced INTO job_id, created, replaced
+        FROM {schema}.enqueue_keyed(
+            ARRAY[task], ARRAY[args::text], ARRAY[queue], ARRAY[priority], ARRAY[run_at], ARRAY[delay],
+            ARRAY[max_attempts], ARRAY[timeout], ARRAY[headers::text], ARRAY[key], ARRAY[holds], ARRAY[period],
+            ARRAY[on_conflict], ARRAY[group_key], ARRAY[expires_in]) AS entry;
+        RETURN;
+    END IF;
+    INSERT INTO {schema}.job (id, task, args, queue, priority, run_at, max_attempts, timeout, headers, key, group_key, expires_at)
+    VALUES (job_id, task, args, queue, priority,
+            -- Never before this moment: a worker need not look for new jobs in a past that it has read (worker/cursor.py).
+            greatest(coalesce(run_at, clock_timestamp() + delay * interval '1 second'), clock_timestamp()),
+            max_attempts, timeout, headers, key, group_key, clock_timestamp() + expires_in * interval '1 second');
+END
+$body$;
+
+-- For other languages, triggers and psql: inserts one job and returns its id, or the id of the job that holds the key
+-- (NULL when a REPEATABLE READ snapshot cannot see that one). Arguments are an object by parameter name; whether they fit
+-- the task is checked by the worker before the run.
+CREATE FUNCTION {schema}.enqueue(
+    task text, args jsonb DEFAULT '{}', queue text DEFAULT 'default', priority integer DEFAULT 5,
+    run_at timestamptz DEFAULT NULL, delay interval DEFAULT NULL, key text DEFAULT NULL, key_holds text DEFAULT 'period',
+    key_period interval DEFAULT '7 days', on_conflict text DEFAULT 'return', max_attempts integer DEFAULT 10,
+    timeout interval DEFAULT NULL, headers jsonb DEFAULT '{}', group_key text DEFAULT NULL,
+    expires_in interval DEFAULT NULL
+) RETURNS bigint
+LANGUAGE plpgsql
+SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $body$
+#variable_conflict use_column
+DECLARE
+    entry record;
+BEGIN
+    IF on_conflict NOT IN ('return', 'replace', 'raise') THEN
+        RAISE EXCEPTION 'on_conflict => %: give return, replace or raise', quote_literal(on_conflict)
+            USING ERRCODE = '22023';
+    END IF;
+    IF delay < interval '0' THEN
+        RAISE EXCEPTION 'delay => %: give an interval of 0 or more', delay USING ERRCODE = '22023';
+    END IF;
+    IF run_at IS NOT NULL AND delay IS NOT NULL THEN
+        RAISE EXCEPTION 'give run_at or delay, not both' USING ERRCODE = '22023';
+    END IF;
+    IF expires_in <= coalesce(delay, interval '0') THEN
+        RAISE EXCEPTION 'expires_in => %: give an interval above 0, and above delay: it would expire before it is due', expires_in
+            USING ERRCODE = '22023';
+    END IF;
+    entry := {schema}.enqueue_one(
+        task, args, queue, priority, run_at, extract(epoch FROM delay)::double precision, max_attempts,
+        extract(epoch FROM timeout)::double precision, headers, key, key_holds,
+        extract(epoch FROM key_period)::double precision, on_conflict, group_key,
+        extract(epoch FROM expires_in)::double precision);
+    IF on_conflict = 'raise' AND NOT entry.created THEN
+        RAISE EXCEPTION 'key % is held by job %', quote_literal(key), entry.job_id USING ERRCODE = 'unique_violation';
+    END IF;
+    RETURN entry.job_id;
+END
+$body$;
