@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+import random
 import time
 from collections.abc import Callable
 from uuid import UUID
@@ -22,9 +23,10 @@ from jobq.worker.cursor import COSTLY, NOWHERE, SHARE, Cursor, Scan
 from jobq.worker.database import Connection, Database, close, fetch, is_connection_loss
 from jobq.worker.due import Due
 from jobq.worker.ended import Ended
-from jobq.worker.frames import Ending, Progress, Setback, Success
+from jobq.worker.frames import Ending, Progress, Recorded, Setback, Success
 from jobq.worker.lanes import Lanes
 from jobq.worker.lease import Lease
+from jobq.worker.managed import CALL_EVERY, Managed
 from jobq.worker.metrics import Metrics
 from jobq.worker.options import WorkerOptions
 from jobq.worker.outcomes import MAX_BATCH, Claimed, Ledger, scan_parameters
@@ -74,6 +76,11 @@ class Advance:
         """Whether this round has asked the database for something."""
         self._ledger = Ledger(self._schema)
         self._lanes = Lanes(options.queues)
+        self._managed = Managed(self._schema, options.poll_interval)
+        self._busy = 0
+        """Of how many plain queues the last claim brought jobs, while there are managed ones."""
+        self._rules: str | None = None
+        """When the queues' rules were last changed, as the heartbeat told."""
         self._pace = Pace()
         self._cursor = Cursor()
         self._survey = Survey(self._database, self._schema, self._cursor, self._found_below)
@@ -114,16 +121,24 @@ class Advance:
     def notified(self, payload: str) -> None:
         """A notification arrived; empty: some may have been missed."""
         kind, _, queue = payload.partition(" ")
-        if kind == "insert" and not self._lanes.hear(queue):
-            return
-        if kind != "insert":
+        if kind == "insert":
+            if self._managed.hear(queue):
+                self._woken.set()
+                return
+            if not self._lanes.hear(queue):
+                return
+        else:
             self._reconcile_at = 0.0
+            self._managed.hear_all()
         self._more = self._told = True
         self._due.forget()
         self._woken.set()
 
     def found(self, queue: str) -> bool:
         """The sentinel has seen due jobs. Return whether this loop looks for them; when the next ones are due, it is told."""
+        if self._managed.hear(queue):
+            self._woken.set()
+            return False
         if not self._lanes.hear(queue):
             return False
         # Without room, too: what makes some need be nothing that is written, and so no claim comes of itself.
@@ -133,14 +148,26 @@ class Advance:
         self._woken.set()
         return True
 
-    def heard(self, paused: list[str], cancelled: list[int]) -> None:
-        """The heartbeat brought back which queues are paused now, and which of our jobs are to be cancelled."""
+    def heard(self, paused: list[str], cancelled: list[int], rules: str | None) -> None:
+        """The heartbeat brought back which queues are paused now, which of our jobs are to be cancelled, and when the queues'
+        rules were last changed.
+        """
         if cancelled:
             self._pool.cancel(cancelled)
         if self._lanes.pause(paused):
             self._more = True
             self._due.forget()
             self._woken.set()
+        if rules != self._rules:
+            self._rules = rules
+            self._lanes_at = self._reconcile_at = 0.0
+            self._woken.set()
+        self._managed.refresh(self._lanes.managed)
+
+    def recorded(self, recorded: Recorded) -> None:
+        """A runner has written an outcome down itself."""
+        self.ended.recorded(recorded)
+        self._managed.ended([recorded])
 
     def ready(self) -> None:
         """A runner has become ready."""
@@ -181,6 +208,7 @@ class Advance:
             self._claimed = None
             self.ended.forget()
             self._account.forget()
+            self._managed.forget()
 
     # --- the loop --------------------
 
@@ -227,10 +255,15 @@ class Advance:
         if time.monotonic() >= self._reconcile_at:
             await self._reconcile()
         want = self._want()
+        if want > 0 and self._managed.due_at <= time.monotonic():
+            await self._claim_managed(want)
+            want = self._want()
         if self.ended.writable or (want > 0 and self._more):
             await self._step(want)
         else:
             self._deliver()
+        if self._managed.left:
+            await self._call_others()
         if self.ended.writable:
             await self._gather()
             return False
@@ -257,7 +290,9 @@ class Advance:
             if self.ended.setbacks:
                 # Not to wait for what may take long.
                 self._deliver()
-                if await self.ended.settle(connection):
+                settled, again = await self.ended.settle(connection)
+                self._managed.ended(settled)
+                if again:
                     # Some may be ready again at once, others sooner than what was next.
                     self._more = True
                     self._due.forget()
@@ -273,6 +308,29 @@ class Advance:
             await self._exchange(connection, successes, scan, max(want, 0))
         if not (self.ended.writable or (self._more and self._want() > 0)):
             self._deliver()
+
+    async def _claim_managed(self, want: int) -> None:
+        """Claim from the managed queues that are due: a fair share while plain ones have more, else what can start at once."""
+        # In whose name and into which room is known only when nothing is on its way.
+        self._deliver()
+        for queue in self._managed.due():
+            async with self._lock:
+                connection = await self._connected()
+                room = self._want()
+                # While plain queues have more, as if each queue had an equal part; of one free slot, with that probability.
+                part = math.floor(room / (1 + self._busy) + random.random())
+                room = part if self._more else min(room, self._pool.room(0))
+                if room <= 0:
+                    continue
+                worker = self._lease.worker
+                claimed = await self._managed.claim(connection, worker, queue, room)
+            self._hand_out(claimed, worker)
+
+    async def _call_others(self) -> None:
+        """Tell other workers of what this one leaves behind in managed queues."""
+        if queues := self._managed.left_behind():
+            async with self._lock:
+                await fetch(await self._connected(), self._schema, "wake_tell", channel=self._schema, queues=queues)
 
     def _scan(self) -> Scan:
         """Return what to read: now and then from the beginning, and if that takes long, somewhere else."""
@@ -311,11 +369,13 @@ class Advance:
             self._more, self._told = True, told
             return
         self._error = None
+        self._managed.ended(successes)
         now = time.monotonic()
         self._pace.measured(now, self.ended.written(successes, claimed, refused), now - begun)
         if self._metrics is not None:
             self._metrics.round_trip(now - begun)
         if claimed.sight is not None:
+            self._busy = len({scan.queues[place] for place, _ in claimed.sight.counts}) if len(self._managed) else 0
             self._cursor.read(scan, claimed.sight)
             if scan.full:
                 self._cursor.read_fully(now - begun)
@@ -335,6 +395,9 @@ class Advance:
         if self._claimed is None:
             return
         (claimed, worker), self._claimed = self._claimed, None
+        self._hand_out(claimed, worker)
+
+    def _hand_out(self, claimed: Claimed, worker: UUID) -> None:
         if not len(claimed):
             return
         jobs, expired = claimed.jobs()
@@ -359,6 +422,10 @@ class Advance:
         wake_at = self._reconcile_at
         if self._want() > 0:
             wake_at = min(wake_at, self._cursor.hastened, await self._due.next(self._look_up_due))
+        if self._want() > 0 and self._pool.room(0) > 0:
+            wake_at = min(wake_at, self._managed.due_at)
+        if self._managed.left:
+            wake_at = min(wake_at, time.monotonic() + CALL_EVERY)
         if self._more:
             # Told of while that was looked up, perhaps of a job that is due sooner.
             self._due.forget()
@@ -423,8 +490,9 @@ class Advance:
         if begun < self._lanes_at:
             return
         rows = await fetch(connection, self._schema, "lanes")
-        if self._lanes.refresh((row[0], row[1]) for row in rows):
+        if self._lanes.refresh((row[0], row[1], row[2]) for row in rows):
             self._more = True
+        self._managed.refresh(self._lanes.managed)
         now = time.monotonic()
         self._lanes_at = now + SHARE * (now - begun) if now - begun > COSTLY else 0.0
 
@@ -457,6 +525,7 @@ class Advance:
             return
         try:
             await self._step(0)
+            await self._call_others()
         except (psycopg.Error, OSError, TimeoutError) as error:
             await self._lost(error, 1)
 

@@ -81,7 +81,7 @@ class Dispatcher:
             self._options,
             on_success=lambda successes: self._advance.ended.succeeded(successes),  # noqa: PLW0108  (it is made below)
             on_setback=lambda setback: self._advance.ended.set_back(setback),  # noqa: PLW0108  (it is made below)
-            on_recorded=lambda recorded: self._advance.ended.recorded(recorded),  # noqa: PLW0108  (it is made below)
+            on_recorded=lambda recorded: self._advance.recorded(recorded),  # noqa: PLW0108  (it is made below)
             on_ready=lambda: self._advance.ready(),  # noqa: PLW0108  (it is made below)
             on_progress=lambda progress: self._advance.progressed(progress),  # noqa: PLW0108  (it is made below)
         )

@@ -21,12 +21,13 @@ class Lanes:
         self._only = frozenset(only) if only is not None else None
         self._known: set[str] = set(only or ())
         self._paused: frozenset[str] = frozenset()
+        self._managed: frozenset[str] = frozenset()
         self._turn = 0
         self._order: list[str] = []
         self._rebuild()
 
     def _rebuild(self) -> None:
-        self._order = sorted(self._known - self._paused)
+        self._order = sorted(self._known - self._paused - self._managed)
 
     def hear(self, queue: str) -> bool:
         """Take note of a queue that has jobs. Return whether this worker serves it now."""
@@ -37,12 +38,13 @@ class Lanes:
             self._rebuild()
         return queue not in self._paused
 
-    def refresh(self, rows: Iterable[tuple[str, bool]]) -> bool:
+    def refresh(self, rows: Iterable[tuple[str, bool, bool]]) -> bool:
         """Replace what is known by the rows of lanes.sql. Return whether a queue can be served that could not before."""
         before = set(self._order)
         found = list(rows)
-        self._known = set(self._only) if self._only is not None else {queue for queue, _ in found}
-        self._paused = frozenset(queue for queue, paused in found if paused)
+        self._known = set(self._only) if self._only is not None else {queue for queue, _, _ in found}
+        self._paused = frozenset(queue for queue, paused, _ in found if paused)
+        self._managed = frozenset(queue for queue, _, managed in found if managed)
         self._rebuild()
         return bool(set(self._order) - before)
 
@@ -54,6 +56,11 @@ class Lanes:
         before, self._paused = set(self._order), paused
         self._rebuild()
         return bool(set(self._order) - before)
+
+    @property
+    def managed(self) -> set[str]:
+        """The queues that are served now, each by itself (`managed.py`), and are in none of the lanes."""
+        return self._known & self._managed - self._paused
 
     def arrays(self) -> tuple[list[str], list[int]]:
         """Return the lanes for the next claim as parallel arrays: every queue's first priority before any second one.

@@ -252,7 +252,7 @@ BEGIN
                       AND holds = 'until_started'
                 )
                 SELECT claimed.id, claimed.claims, claimed.task, claimed.queue, claimed.args::text, claimed.attempt,
-                       claimed.max_attempts, claimed.crashes, claimed.timeout, claimed.headers::text,
+                       claimed.max_attempts, claimed.crashes::integer, claimed.timeout, claimed.headers::text,
                        claimed.expires_at <= moment
                 FROM claimed;
             wanted := wanted - cardinality(got);
@@ -326,6 +326,7 @@ BEGIN
         END IF;
     END IF;
     RETURN QUERY SELECT NULL::bigint, permits - total, NULL, of_queue, NULL, NULL::integer, NULL::integer, NULL::integer,
-                        greatest(0, extract(epoch FROM next_at - moment))::double precision, NULL, false;
+                        CASE WHEN next_at > moment THEN extract(epoch FROM next_at - moment) WHEN next_at IS NOT NULL THEN 0 END
+                            ::double precision, NULL, false;
 END
 $body$;
