@@ -12,6 +12,7 @@ import math
 import random
 import time
 from collections.abc import Callable
+from typing import Any
 from uuid import UUID
 
 import psycopg
@@ -255,8 +256,9 @@ class Advance:
         if time.monotonic() >= self._reconcile_at:
             await self._reconcile()
         want = self._want()
-        if want > 0 and self._managed.due_at <= time.monotonic():
-            await self._claim_managed(want)
+        # What has ended makes room in its own queue, and is written in the same commit as the claim into that room: `_step`.
+        if want > 0 and self._managed.due_at <= time.monotonic() and not self._managed.queue_of(self.ended.successes):
+            await self._claim_managed()
             want = self._want()
         if self.ended.writable or (want > 0 and self._more):
             await self._step(want)
@@ -299,32 +301,40 @@ class Advance:
                 self._error = None
             await self.ended.take_back(connection)
             successes = self.ended.batch()
+            queue = self._managed.queue_of(successes) if not connection.pooled else None
+            part = self._managed_part(want) if queue is not None and want > 0 else 0
+            want -= part
             scan = self._scan() if want > 0 else NOWHERE
             if not successes and not scan.queues:
                 # Without room it is not known that there is nothing more.
                 self._more = self._more and want <= 0
                 self._deliver()
                 return
-            await self._exchange(connection, successes, scan, max(want, 0))
+            beside = self._managed.begin(self._lease.worker, queue, part) if queue is not None and part > 0 else None
+            await self._exchange(connection, successes, scan, max(want, 0), beside)
         if not (self.ended.writable or (self._more and self._want() > 0)):
             self._deliver()
 
-    async def _claim_managed(self, want: int) -> None:
+    async def _claim_managed(self) -> None:
         """Claim from the managed queues that are due: a fair share while plain ones have more, else what can start at once."""
         # In whose name and into which room is known only when nothing is on its way.
         self._deliver()
         for queue in self._managed.due():
             async with self._lock:
                 connection = await self._connected()
-                room = self._want()
-                # While plain queues have more, as if each queue had an equal part; of one free slot, with that probability.
-                part = math.floor(room / (1 + self._busy) + random.random())
-                room = part if self._more else min(room, self._pool.room(0))
-                if room <= 0:
+                if (room := self._managed_part(self._want())) <= 0:
                     continue
                 worker = self._lease.worker
                 claimed = await self._managed.claim(connection, worker, queue, room)
             self._hand_out(claimed, worker)
+
+    def _managed_part(self, want: int) -> int:
+        """Return how many of `want` jobs to claim from one managed queue."""
+        if not self._more:
+            # Nothing ahead of need: a permit that waits here is missed elsewhere.
+            return min(want, self._pool.room(0))
+        # As if each queue had an equal part; of one free slot, with that probability.
+        return math.floor(want / (1 + self._busy) + random.random())
 
     async def _call_others(self) -> None:
         """Tell other workers of what this one leaves behind in managed queues."""
@@ -341,8 +351,18 @@ class Advance:
             full = False
         return self._cursor.plan(*lanes, full=full)
 
-    async def _exchange(self, connection: Connection, successes: list[Success], scan: Scan, want: int) -> None:
-        """Acknowledge and claim; and while the server is at it, hand out what the last statement claimed."""
+    async def _exchange(
+        self,
+        connection: Connection,
+        successes: list[Success],
+        scan: Scan,
+        want: int,
+        beside: dict[str, Any] | None = None,
+    ) -> None:
+        """Acknowledge and claim; and while the server is at it, hand out what the last statement claimed.
+
+        `beside`: a claim of a managed queue, to be made in the same commit.
+        """
         begun = time.monotonic()
         if want > 0:
             self._due.looked()
@@ -351,7 +371,7 @@ class Advance:
         if want > 0:
             self._more = self._told = False
         worker = self._lease.worker
-        answer = asyncio.ensure_future(self._ledger.advance(connection, worker, successes, scan, want))
+        answer = asyncio.ensure_future(self._ask(connection, worker, successes, scan, want=want, beside=beside))
         try:
             # Let it be sent.
             await asyncio.sleep(0)
@@ -389,6 +409,31 @@ class Advance:
             self.claims.made(begun, want=want, got=len(claimed))
             self._more = self._more or self.claims.full
         self._claimed = (claimed, worker)
+
+    async def _ask(
+        self,
+        connection: Connection,
+        worker: UUID,
+        successes: list[Success],
+        scan: Scan,
+        *,
+        want: int,
+        beside: dict[str, Any] | None,
+    ) -> tuple[Claimed, list[Setback]]:
+        if beside is not None:
+            try:
+                claimed, rows = await self._ledger.advance_and_claim(
+                    connection, worker, successes, scan, want=want, claim=beside
+                )
+            except psycopg.Error as error:
+                self._managed.failed(beside["queue"])
+                if is_connection_loss(error, connection) and not isinstance(error, psycopg.errors.LockNotAvailable):
+                    raise
+                # A lock was not free, or an outcome cannot be stored: those by themselves, and the claim in its own time.
+            else:
+                self._hand_out(self._managed.took(beside, rows), worker)
+                return claimed, []
+        return await self._ledger.advance(connection, worker, successes, scan, want)
 
     def _deliver(self) -> None:
         """Hand out what was claimed."""

@@ -11,8 +11,8 @@ import math
 import random
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping
-from typing import Protocol
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Protocol
 from uuid import UUID
 
 import psycopg
@@ -20,6 +20,7 @@ import psycopg
 from jobq.worker.database import Connection, fetch
 from jobq.worker.outcomes import Claimed
 
+CLAIM = "claim_managed"
 # When to try again a queue whose lock somebody held for too long.
 _BUSY_RETRY = 0.05
 # How often at most other workers are called to what this one leaves behind, in seconds, for each queue.
@@ -112,19 +113,37 @@ class Managed:
 
     async def claim(self, connection: Connection, worker: UUID, queue: str, want: int) -> Claimed:
         """Claim up to `want` jobs of `queue`. Raises psycopg.Error, but not for a lock that is held."""
-        want = int(min(want, self._room(queue)))
-        begun = time.monotonic()
-        # What is heard from here on, this claim may not see.
-        self._due[queue] = begun + self._poll_interval
-        self.left.discard(queue)
+        claim = self.begin(worker, queue, want)
         try:
-            rows = await fetch(connection, self._schema, "claim_managed", worker=worker, queue=queue, want=want)
+            rows = await fetch(connection, self._schema, CLAIM, **claim)
         except psycopg.errors.LockNotAvailable:
             self._sooner(queue, time.monotonic() + _BUSY_RETRY)
             return Claimed()
         except BaseException:
-            self._sooner(queue, 0.0)
+            self.failed(queue)
             raise
+        return self.took(claim, rows)
+
+    def queue_of(self, endings: Iterable[Ending]) -> str | None:
+        """Return a managed queue of which one of `endings` is; None when none is of any."""
+        if not self.held:
+            return None
+        return next((queue for ending in endings if (queue := self.held.get(ending.id)) in self._due), None)
+
+    def begin(self, worker: UUID, queue: str, want: int) -> dict[str, Any]:
+        """A claim is about to be made: return its parameters. `took` or `failed` is to follow."""
+        # What is heard from here on, this claim may not see.
+        self._due[queue] = time.monotonic() + self._poll_interval
+        self.left.discard(queue)
+        return {"worker": worker, "queue": queue, "want": int(min(want, self._room(queue)))}
+
+    def failed(self, queue: str) -> None:
+        """What became of the claim is not known."""
+        self._sooner(queue, 0.0)
+
+    def took(self, claim: Mapping[str, Any], rows: Sequence[tuple[Any, ...]]) -> Claimed:
+        """Take note of what a claim has brought."""
+        queue, want = claim["queue"], claim["want"]
         if not rows:
             # Paused by now.
             return Claimed()
