@@ -17,6 +17,7 @@ import psycopg
 
 from jobq.backoff import Backoff
 from jobq.worker.account import Account
+from jobq.worker.aging import Aging
 from jobq.worker.brisk import LastClaim
 from jobq.worker.cursor import COSTLY, NOWHERE, SHARE, Cursor, Scan
 from jobq.worker.database import Connection, Database, close, fetch, is_connection_loss
@@ -73,7 +74,8 @@ class Advance:
         self._asked = False
         """Whether this round has asked the database for something."""
         self._ledger = Ledger(self._schema)
-        self._lanes = Lanes(options.queues)
+        self._aging = Aging(options.aging) if options.aging is not None else None
+        self._lanes = Lanes.of(options, self._aging)
         self._pace = Pace()
         self._cursor = Cursor()
         self._survey = Survey(self._database, self._schema, self._cursor, self._found_below)
@@ -263,8 +265,13 @@ class Advance:
                     self._due.forget()
                 self._error = None
             await self.ended.take_back(connection)
+            if want > 0 and self._aging is not None and self._aging.due:
+                await self._aging.look(connection, self._schema, self._cursor.plan(*self._lanes.arrays()))
             successes = self.ended.batch()
             scan = self._scan() if want > 0 else NOWHERE
+            if want > 0 and not self._pace.prefetch():
+                # These take long: no queue is to have all slots for as long.
+                want = self._lanes.first(want)
             if not successes and not scan.queues:
                 # Without room it is not known that there is nothing more.
                 self._more = self._more and want <= 0
@@ -317,6 +324,7 @@ class Advance:
             self._metrics.round_trip(now - begun)
         if claimed.sight is not None:
             self._cursor.read(scan, claimed.sight)
+            self._lanes.claimed(scan, claimed.sight)
             if scan.full:
                 self._cursor.read_fully(now - begun)
             elif told and not len(claimed):
