@@ -121,6 +121,12 @@ def _job(meta: MetaData) -> None:
         # The claim reads one (queue, priority) at a time, so run_at ends its range and future jobs cost nothing.
         Index("job_claim_idx", "queue", "priority", "run_at", "id", postgresql_where=text("state = 'ready'")),
         Index("job_running_idx", "worker_id", postgresql_where=text("state = 'running'")),
+        # What a chore looks for: jobs that nobody has claimed in time.
+        Index(
+            "job_expires_idx",
+            "expires_at",
+            postgresql_where=text("expires_at IS NOT NULL AND state <> 'running'"),
+        ),
         postgresql_with={"fillfactor": "70", **_HOT},
     )
 
