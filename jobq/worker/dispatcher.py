@@ -222,7 +222,8 @@ class Dispatcher:
                 "app": self._options.app,
                 "tasks": len(self._pool.tasks),
                 "slots": self._options.concurrency * self._options.processes,
-                "queues": ",".join(self._options.queues) if self._options.queues else "all",
+                "queues": self._options.queues_text,
+                "queue_order": str(self._options.queues_by),
             },
         )
         self.stalls.watch(

@@ -11,7 +11,7 @@ from jobq.config import Settings
 from jobq.errors import ConfigurationError
 from jobq.logs import LogFormat
 from jobq.worker.httpd import Address
-from jobq.worker.served import MAX_NAME, MAX_NUMBER, QueueOrder, no_twins
+from jobq.worker.served import MAX_NAME, MAX_NUMBER, QueueOrder, ServedQueue, no_twins
 
 
 def _default_processes() -> int:
@@ -182,6 +182,16 @@ class WorkerOptions:
                 raise ConfigurationError(
                     "queue_order='strict' has no use for weights: leave them out, or choose 'shares'"
                 )
+
+    @property
+    def queues_text(self) -> str:
+        """The queues as `--queues` would name them, with weights and caps."""
+        if self.queues is None:
+            return "all"
+        weights, caps = self.queue_weights, self.queue_caps
+        return ",".join(
+            str(ServedQueue(name=queue, weight=weights.get(queue), cap=caps.get(queue))) for queue in self.queues
+        )
 
     @property
     def queues_by(self) -> QueueOrder:

@@ -39,6 +39,13 @@ class ServedQueue:
     cap: int | None = None
     """Most of its jobs that the worker holds at a time, from 1 on; None: no limit but the worker's slots."""
 
+    def __str__(self) -> str:
+        """Return what `parse` reads as this."""
+        cap = f":max={self.cap}" if self.cap is not None else ""
+        if self.weight is None and _CAP.fullmatch(self.name) is None and _WEIGHT.fullmatch(self.name) is None:
+            return self.name + cap
+        return f"{self.name}:{self.weight or 1}{cap}"
+
     @classmethod
     def parse(cls, text: str) -> ServedQueue:
         """Read one item of `--queues`.

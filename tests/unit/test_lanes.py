@@ -44,6 +44,7 @@ from jobq.worker.served import QueueOrder, ServedQueue, parse
 )
 def test_a_queue_is_read(text: str, queue: ServedQueue) -> None:
     assert ServedQueue.parse(text) == queue
+    assert ServedQueue.parse(str(queue)) == queue
 
 
 NAMES = st.text(min_size=1, max_size=100).map(str.strip).filter(bool)
@@ -52,7 +53,11 @@ NAMES = st.text(min_size=1, max_size=100).map(str.strip).filter(bool)
 @given(NAMES, st.integers(1, 1_000_000), st.none() | st.integers(1, 1_000_000))
 def test_every_name_can_be_written_with_its_weight(name: str, weight: int, cap: int | None) -> None:
     text = f"{name}:{weight}" + (f":max={cap}" if cap is not None else "")
-    assert ServedQueue.parse(text) == ServedQueue(name=name, weight=weight, cap=cap)
+    queue = ServedQueue(name=name, weight=weight, cap=cap)
+    assert ServedQueue.parse(text) == queue
+    assert str(queue) == text
+    unweighted = ServedQueue(name=name, cap=cap)
+    assert ServedQueue.parse(str(unweighted)) in (unweighted, ServedQueue(name=name, weight=1, cap=cap))
 
 
 @pytest.mark.parametrize(
@@ -124,6 +129,14 @@ def test_options_that_make_no_sense_are_refused(options: dict[str, Any], said: s
 )
 def test_who_writes_a_weight_wants_shares(options: dict[str, Any], order: QueueOrder) -> None:
     assert WorkerOptions(app="-", settings=Settings(), **options).queues_by is order
+
+
+def test_a_worker_says_what_it_has_understood() -> None:
+    options = WorkerOptions(
+        app="-", settings=Settings(), queues=("a", "b", "t:5"), queue_weights={"a": 3}, queue_caps={"a": 4, "b": 2}
+    )
+    assert options.queues_text == "a:3:max=4,b:max=2,t:5:1"
+    assert WorkerOptions(app="-", settings=Settings()).queues_text == "all"
 
 
 # --- The order of a claim
