@@ -133,6 +133,7 @@ def _job(meta: MetaData) -> None:
         # The running jobs of a queue with limits, or of a group: the permits that are in use.
         Index("job_managed_idx", "queue", "group_key", postgresql_where=text("state = 'running' AND managed")),
         Index("job_grouped_idx", "queue", "id", postgresql_where=text("state = 'ready' AND group_key IS NOT NULL")),
+        # What a chore looks for: jobs that nobody has claimed in time.
         Index(
             "job_expires_idx",
             "expires_at",

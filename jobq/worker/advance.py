@@ -19,6 +19,7 @@ import psycopg
 
 from jobq.backoff import Backoff
 from jobq.worker.account import Account
+from jobq.worker.aging import Aging
 from jobq.worker.brisk import LastClaim
 from jobq.worker.cursor import COSTLY, NOWHERE, SHARE, Cursor, Scan
 from jobq.worker.database import Connection, Database, close, fetch, is_connection_loss
@@ -76,10 +77,11 @@ class Advance:
         self._asked = False
         """Whether this round has asked the database for something."""
         self._ledger = Ledger(self._schema)
-        self._lanes = Lanes(options.queues)
-        self._managed = Managed(self._schema, options.poll_interval)
-        self._busy = 0
-        """Of how many plain queues the last claim brought jobs, while there are managed ones."""
+        self._aging = Aging(options.aging) if options.aging is not None else None
+        self._lanes = Lanes.of(options, self._aging)
+        self._managed = Managed(self._schema, options.poll_interval, self._lanes.caps)
+        self._busy: frozenset[str] = frozenset()
+        """Of which plain queues the last claim brought jobs, while there are managed ones."""
         self._rules: str | None = None
         """When the queues' rules were last changed, as the heartbeat told."""
         self._pace = Pace()
@@ -300,11 +302,16 @@ class Advance:
                     self._due.forget()
                 self._error = None
             await self.ended.take_back(connection)
+            if want > 0 and self._aging is not None and self._aging.due:
+                await self._aging.look(connection, self._schema, self._cursor.plan(*self._lanes.arrays()))
             successes = self.ended.batch()
             queue = self._managed.queue_of(successes) if not connection.pooled else None
-            part = self._managed_part(want) if queue is not None and want > 0 else 0
+            part = self._managed_part(queue, want) if queue is not None and want > 0 else 0
             want -= part
             scan = self._scan() if want > 0 else NOWHERE
+            if want > 0 and not self._pace.prefetch():
+                # These take long: no queue is to have all slots for as long.
+                want = self._lanes.first(want)
             if not successes and not scan.queues:
                 # Without room it is not known that there is nothing more.
                 self._more = self._more and want <= 0
@@ -322,19 +329,20 @@ class Advance:
         for queue in self._managed.due():
             async with self._lock:
                 connection = await self._connected()
-                if (room := self._managed_part(self._want())) <= 0:
+                if (room := self._managed_part(queue, self._want())) <= 0:
                     continue
                 worker = self._lease.worker
                 claimed = await self._managed.claim(connection, worker, queue, room)
             self._hand_out(claimed, worker)
 
-    def _managed_part(self, want: int) -> int:
-        """Return how many of `want` jobs to claim from one managed queue."""
+    def _managed_part(self, queue: str, want: int) -> int:
+        """Return how many of `want` jobs to claim from the managed queue `queue`."""
         if not self._more:
             # Nothing ahead of need: a permit that waits here is missed elsewhere.
             return min(want, self._pool.room(0))
-        # As if each queue had an equal part; of one free slot, with that probability.
-        return math.floor(want / (1 + self._busy) + random.random())
+        # Its part; of one free slot, with that probability.
+        share = self._lanes.part(queue, self._busy)
+        return math.floor(want * share + random.random()) if 0 < share < 1 else round(want * share)
 
     async def _call_others(self) -> None:
         """Tell other workers of what this one leaves behind in managed queues."""
@@ -395,8 +403,10 @@ class Advance:
         if self._metrics is not None:
             self._metrics.round_trip(now - begun)
         if claimed.sight is not None:
-            self._busy = len({scan.queues[place] for place, _ in claimed.sight.counts}) if len(self._managed) else 0
+            if len(self._managed):
+                self._busy = frozenset(scan.queues[place] for place, _ in claimed.sight.counts)
             self._cursor.read(scan, claimed.sight)
+            self._lanes.claimed(scan, claimed.sight)
             if scan.full:
                 self._cursor.read_fully(now - begun)
             elif told and not len(claimed):

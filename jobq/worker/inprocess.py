@@ -71,7 +71,10 @@ def drain(
             query = statement("advance", schema).query
             scan = everything(lanes.arrays())
             first, *rows = cursor.execute(query, advance_parameters(worker, [], scan, 1)).fetchall()
-            jobs, expired = (claimed(first, rows, scan) if rows else _managed(cursor, schema, worker, lanes)).jobs()
+            found = claimed(first, rows, scan)
+            if found.sight is not None:
+                lanes.claimed(scan, found.sight)
+            jobs, expired = (found if rows else _managed(cursor, schema, worker, lanes)).jobs()
             for job in expired:
                 _settle(cursor, schema, worker, Setback(job.id, job.claims, Ending.EXPIRE, message="expired"))
             if not jobs and not expired:
