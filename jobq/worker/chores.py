@@ -20,7 +20,7 @@ logger = logging.getLogger("jobq.worker")
 
 # Partitions are made this many days ahead: as long as no worker may run before rows fall into the default partition.
 DAYS_AHEAD = 7
-# Expired keys are deleted in batches, at most so many a time.
+# Expired keys and old ticks are deleted in batches, at most so many a time.
 KEY_BATCH = 5_000
 KEY_BATCHES = 40
 
@@ -46,6 +46,7 @@ class Chores:
         self._schema = options.settings.schema
         succeeded = timedelta(days=options.keep_succeeded_days)
         others = timedelta(days=options.keep_failed_days)
+        self._keep_ticks = succeeded
         self._keep = {
             "job_history_succeeded": succeeded,
             "job_history_failed": others,
@@ -79,6 +80,12 @@ class Chores:
                     every=timedelta(minutes=5),
                     after_error=timedelta(minutes=1),
                     work=self.expire_keys,
+                ),
+                Chore(
+                    name="ticks",
+                    every=timedelta(minutes=5),
+                    after_error=timedelta(minutes=1),
+                    work=self.expire_ticks,
                 ),
                 Chore(
                     name="rollup",
@@ -162,6 +169,18 @@ class Chores:
             if rows[0][0] < KEY_BATCH:
                 break
         return f"{expired} keys expired"
+
+    async def expire_ticks(self, connection: AsyncConnection[Any]) -> str:
+        """Delete the ticks of schedules that are older than the jobs they became, a batch at a time."""
+        expired = 0
+        for _ in range(KEY_BATCHES):
+            rows = await fetch(
+                connection, self._schema, "schedule_ticks_expire", batch=KEY_BATCH, keep=self._keep_ticks
+            )
+            expired += rows[0][0]
+            if rows[0][0] < KEY_BATCH:
+                break
+        return f"{expired} ticks expired"
 
     async def roll_up(self, connection: AsyncConnection[Any]) -> str:
         """Count what finished in the minutes that have ended, for the page's charts."""
