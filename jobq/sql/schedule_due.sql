@@ -1,7 +1,7 @@
 -- The schedule that has been due for longest and that nobody else is looking at, locked for the transaction.
 -- Plan: schedule_next_idx from its beginning up to now. One that no live worker declares is passed over there: a handful.
 SELECT schedule.name, schedule.cron, schedule.every, schedule.timezone, schedule.missed, schedule.max_missed,
-       CASE WHEN isfinite(schedule.next_at) THEN schedule.next_at END, coalesce(%(now)s::timestamptz, clock_timestamp())
+       CASE WHEN schedule.next_at > 'epoch' THEN schedule.next_at END, coalesce(%(now)s::timestamptz, clock_timestamp())
 FROM {schema}.schedule
 WHERE schedule.paused_at IS NULL AND schedule.withdrawn_at IS NULL
     -- Not clock_timestamp(), by which no index can be read.

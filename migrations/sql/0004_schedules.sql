@@ -3,7 +3,7 @@
 ALTER TABLE {schema}.worker ADD COLUMN schedules text[] DEFAULT '{}' NOT NULL;
 
 CREATE TABLE {schema}.schedule (
-    next_at timestamptz DEFAULT '-infinity' NOT NULL,
+    next_at timestamptz DEFAULT 'epoch' NOT NULL,
     last_tick timestamptz,
     last_job_id bigint,
     created_at timestamptz DEFAULT now() NOT NULL,
