@@ -22,6 +22,7 @@ LEAST_ROLE = {
     "move": "operator",
     "pause": "operator",
     "bulk": "operator",
+    "schedule": "operator",
     "worker_quiet": "operator",
     "worker_stop": "admin",
     "delete": "admin",

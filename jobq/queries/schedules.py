@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -93,7 +92,7 @@ def _infos(conn: Connection[Any], schema: str, params: dict[str, Any], preview: 
             ScheduleInfo(
                 **{**with_json(row), "last_error": row["last_error"] or fault},
                 status=_status(row, now, fault),
-                words=_plain(row) if rule is None else rule.words(),
+                words="not understood" if rule is None else rule.words(),
                 next_ticks=[] if rule is None else following(rule, now, preview),
             )
         )
@@ -105,10 +104,6 @@ def _rule(row: dict[str, Any]) -> tuple[When | None, str | None]:
         return when(row["cron"], row["every"], row["timezone"]), None
     except InvalidOption as error:
         return None, str(error)
-
-
-def _plain(row: dict[str, Any]) -> str:
-    return json.dumps(row["cron"]) if row["cron"] is not None else f"every {row['every']}"
 
 
 def _status(row: dict[str, Any], now: datetime, fault: str | None) -> str:

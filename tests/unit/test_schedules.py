@@ -214,14 +214,15 @@ def test_a_name_is_one_schedule(q: JobQ) -> None:
 
 
 def test_bad_values_are_refused_where_they_are_written(q: JobQ) -> None:
-    for call, said in (
-        (lambda: q.schedule("61 * * * *"), "its minute '61'"),
-        (lambda: q.schedule("0 7 * * *", timezone="Berlin"), "did you mean Europe/Berlin"),
-        (lambda: q.schedule(every=timedelta(0)), "every=0 seconds"),
-        (lambda: q.schedule(), "give either a cron expression"),
-    ):
+    bad: list[tuple[dict[str, Any], str]] = [
+        ({"cron": "61 * * * *"}, "its minute '61'"),
+        ({"cron": "0 7 * * *", "timezone": "Berlin"}, "did you mean Europe/Berlin"),
+        ({"every": timedelta(0)}, "every=0 seconds"),
+        ({}, "give either a cron expression"),
+    ]
+    for values, said in bad:
         with pytest.raises(InvalidOption, match=said):
-            call()
+            q.schedule(**values)
 
     @q.task
     def task() -> None: ...
