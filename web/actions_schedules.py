@@ -107,5 +107,5 @@ ROUTES = [
     Route("/schedules/resume", "POST", schedule_resume, needs="schedule"),
     Route("/schedules/remove", "POST", schedule_remove, needs="schedule"),
     Route("/schedules/run", "POST", schedule_run, needs="schedule"),
-    Route("/schedules/add", "POST", schedule_add, needs="schedule"),
+    Route("/schedules/add", "POST", schedule_add, needs="schedule_add"),
 ]

@@ -239,7 +239,11 @@ def test_the_table() -> None:
         {"view", "export"},
         {"retry", "cancel", "run_now", "snooze", "move", "pause", "bulk", "worker_quiet", "schedule"},
     )
-    wanted = {"viewer": reads, "operator": reads | steers, "admin": reads | steers | {"delete", "worker_stop"}}
+    wanted = {
+        "viewer": reads,
+        "operator": reads | steers,
+        "admin": reads | steers | {"delete", "worker_stop", "schedule_add"},
+    }
     assert {role: {name for name in access.LEAST_ROLE if access.may(role, name)} for role in access.ROLES} == wanted
     assert not any(access.may(None, name) or access.may("root", name) for name in access.LEAST_ROLE)
     assert access.may(None, access.ANYONE)
