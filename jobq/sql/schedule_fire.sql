@@ -24,7 +24,7 @@ WITH due AS (
     SELECT %(name)s, iso::timestamptz, id FROM inserted
 )
 UPDATE {schema}.schedule
-SET next_at = %(next_at)s, last_error = NULL,
+SET next_at = %(next_at)s::timestamptz, last_error = NULL,
     last_tick = coalesce((SELECT max(tick) FROM due), last_tick),
     last_job_id = coalesce((SELECT id FROM inserted ORDER BY iso::timestamptz DESC LIMIT 1), last_job_id)
 WHERE name = %(name)s

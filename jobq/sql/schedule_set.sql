@@ -4,7 +4,8 @@ INSERT INTO {schema}.schedule AS old (
     tick_argument, next_at, source, made_by)
 VALUES (
     %(name)s, %(task)s, %(args)s::jsonb, %(queue)s, %(priority)s, %(max_attempts)s, %(timeout)s, %(headers)s::jsonb,
-    %(cron)s, %(every)s, %(timezone)s, %(missed)s, %(max_missed)s, %(tick_argument)s, %(next_at)s, 'run time', %(made_by)s)
+    %(cron)s, %(every)s, %(timezone)s, %(missed)s, %(max_missed)s, %(tick_argument)s, %(next_at)s::timestamptz, 'run time',
+    %(made_by)s)
 ON CONFLICT (name) DO UPDATE SET
     task = excluded.task, args = excluded.args, queue = excluded.queue, priority = excluded.priority,
     max_attempts = excluded.max_attempts, timeout = excluded.timeout, headers = excluded.headers, cron = excluded.cron,

@@ -1,7 +1,8 @@
 -- All schedules, or those after a name, or one; with how long ago they were due. The table has some tens of rows, or a
 -- customer a row: a page at a time, by the key.
-SELECT name, task, args::text AS args, queue, priority, max_attempts, timeout, headers::text AS headers, cron, every, timezone, missed,
-       max_missed, tick_argument, source, app, made_by, created_at, changed_at, CASE WHEN isfinite(next_at) AND next_at > 'epoch' THEN next_at END AS next_at,
+SELECT name, task, args::text AS args, queue, priority, max_attempts, timeout, headers::text AS headers, cron,
+       every, timezone, missed, max_missed, tick_argument, source, app, made_by, created_at, changed_at,
+       CASE WHEN isfinite(next_at) AND next_at > 'epoch' THEN next_at END AS next_at,
        last_tick, last_job_id, paused_at, paused_by, pause_reason, withdrawn_at, last_error,
        EXISTS (SELECT FROM {schema}.worker WHERE schedule.name = ANY (worker.schedules)
                AND worker.heartbeat_at > clock_timestamp() - interval '1 minute') AS declared,
