@@ -8,8 +8,7 @@ WHERE schedule.paused_at IS NULL AND schedule.withdrawn_at IS NULL
     AND schedule.next_at <= coalesce(%(now)s::timestamptz, statement_timestamp())
     AND NOT schedule.name = ANY (%(skip)s::text[])
     AND (schedule.source = 'run time' OR EXISTS (
-        SELECT FROM {schema}.worker
-        WHERE schedule.name = ANY (worker.schedules) AND worker.heartbeat_at > clock_timestamp() - interval '1 minute'))
+        SELECT FROM {schema}.worker WHERE schedule.name = ANY (worker.schedules)))
 ORDER BY schedule.next_at
 LIMIT 1
 FOR NO KEY UPDATE OF schedule SKIP LOCKED

@@ -5,7 +5,6 @@ FROM {schema}.schedule
 WHERE schedule.paused_at IS NULL AND schedule.withdrawn_at IS NULL
     AND NOT schedule.name = ANY (%(skip)s::text[])
     AND (schedule.source = 'run time' OR EXISTS (
-        SELECT FROM {schema}.worker
-        WHERE schedule.name = ANY (worker.schedules) AND worker.heartbeat_at > clock_timestamp() - interval '1 minute'))
+        SELECT FROM {schema}.worker WHERE schedule.name = ANY (worker.schedules)))
 ORDER BY schedule.next_at
 LIMIT 1

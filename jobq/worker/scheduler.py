@@ -114,6 +114,8 @@ class Scheduler:
         self._database = database
         self._worker = worker
         self._declared_as: UUID | None = None
+        self._look_at = 0.0
+        """When to compare code and rows again, in time.monotonic() seconds."""
         self._bad: dict[str, float] = {}
         """Schedules that cannot be understood, each until when it is left alone."""
         self._connection: Connection | None = None
@@ -126,6 +128,7 @@ class Scheduler:
     def poke(self) -> None:
         """Some schedule was made or changed."""
         self._bad.clear()
+        self._look_at = 0.0
         self._poked.set()
 
     def trouble(self) -> Trouble | None:
@@ -154,10 +157,11 @@ class Scheduler:
 
     async def _turn(self, connection: Connection) -> float:
         """Do what is due; return in how many seconds to look again."""
-        if self._declared_as != (worker := self._worker()) and await self._declare(connection, worker):
+        if self._declared_as != (worker := self._worker()) and await self._begin(connection, worker):
             self._declared_as = worker
-        for (name,) in await fetch(connection, self._schema, "schedule_withdraw"):
-            logger.warning("a schedule is withdrawn: its application no longer declares it", extra={"schedule": name})
+        if time.monotonic() >= self._look_at:
+            self._look_at = time.monotonic() + LOOK_INTERVAL
+            await self._compare(connection)
         locked = _LOCKED
         while True:
             skip = self._skipped()
@@ -185,17 +189,28 @@ class Scheduler:
         except TimeoutError:
             return
 
-    async def _declare(self, connection: Connection, worker: UUID) -> bool:
-        """Write down what the application declares; False when the worker has no row at present.
+    async def _begin(self, connection: Connection, worker: UUID) -> bool:
+        """Say what the application declares; False when the worker has no row at present.
 
-        The worker's row first: nobody then takes a schedule for withdrawn that is about to be written. Each is its own
-        transaction, in the order of names, so that workers that start together do not wait for each other in a circle.
+        The worker's row first: nobody then takes a schedule for withdrawn that is about to be written.
         """
         names = [facts.name for facts in self.declared]
         if not await fetch(connection, self._schema, "schedule_workers", names=names, worker=worker):
             return False
+        await self._declare(connection, self.declared)
+        for (name,) in await fetch(connection, self._schema, "schedule_taken", names=names):
+            said = f"application {self._app} declares a schedule of this name, too: remove this one, or give that another name"
+            if await fetch(connection, self._schema, "schedule_failed", name=name, error=said):
+                logger.error("a schedule's name is taken by one made at run time", extra={"schedule": name})
+        return True
+
+    async def _declare(self, connection: Connection, wanted: list[ScheduleFacts]) -> None:
+        """Write down these schedules, where something else or nothing is written.
+
+        Each is its own transaction, in the order of names, so that workers that start together do not wait in a circle.
+        """
         [(now,)] = await (await connection.execute("SELECT clock_timestamp()")).fetchall()
-        for facts in self.declared:
+        for facts in wanted:
             try:
                 rows = await fetch(connection, self._schema, "schedule_declare", **self._row(facts, now))
             except (psycopg.DataError, psycopg.IntegrityError, InvalidOption, NeverAgain) as error:
@@ -203,11 +218,16 @@ class Scheduler:
                 continue
             for (what,) in rows:
                 logger.info(f"a schedule is {what}", extra={"schedule": facts.name})
-        for (name,) in await fetch(connection, self._schema, "schedule_taken", names=names):
-            said = f"application {self._app} declares a schedule of this name, too: remove this one, or give that another name"
-            if await fetch(connection, self._schema, "schedule_failed", name=name, error=said):
-                logger.error("a schedule's name is taken by one made at run time", extra={"schedule": name})
-        return True
+
+    async def _compare(self, connection: Connection) -> None:
+        """Withdraw what nobody declares any more, and write again what is gone although this worker declares it."""
+        for (name,) in await fetch(connection, self._schema, "schedule_withdraw"):
+            logger.warning("a schedule is withdrawn: its application no longer declares it", extra={"schedule": name})
+        if self.declared and self._declared_as == self._worker():
+            names = [facts.name for facts in self.declared]
+            lost = {name for (name,) in await fetch(connection, self._schema, "schedule_lost", names=names)}
+            if lost:
+                await self._declare(connection, [facts for facts in self.declared if facts.name in lost])
 
     def _row(self, facts: ScheduleFacts, now: datetime) -> dict[str, Any]:
         return {

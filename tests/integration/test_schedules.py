@@ -15,6 +15,7 @@ from psycopg import AsyncConnection
 
 from jobq import InvalidArguments, InvalidOption, JobQ, UnknownSchedule, UnknownTask, operations, queries
 from jobq.schedules import Schedule
+from jobq.sql import statement
 from jobq.ticks import Cron, Every, When
 from jobq.worker.scheduler import Ticked, tick
 from tests.support.rows import add_worker
@@ -205,11 +206,29 @@ async def test_paused_and_withdrawn_ones_do_not_tick(db: Conn, database_url: str
 async def test_one_in_code_ticks_while_a_live_worker_declares_it(db: Conn, database_url: str) -> None:
     add(db)
     db.execute("UPDATE jobq.schedule SET source = 'code', app = 'shop:q'")
+    declaring(db, ["other"])
     assert await turn(database_url, START) == []
-    old = declaring(db, ["other", "s"], ago=90)
-    assert await turn(database_url, START) == []
-    db.execute("UPDATE jobq.worker SET heartbeat_at = now() WHERE id = %s", (old,))
+    declaring(db, ["other", "s"])
     assert await turn(database_url, START) == [Ticked("s", 1)]
+
+
+def test_when_a_schedule_is_withdrawn(db: Conn) -> None:
+    def withdrawn() -> list[str]:
+        return [row[0] for row in db.execute(statement("schedule_withdraw", "jobq").query)]
+
+    add(db)
+    add(db, "run time")
+    db.execute("UPDATE jobq.schedule SET source = 'code', app = 'shop:q' WHERE name = 's'")
+    # Its application has no worker at all: nobody knows.
+    declaring(db, [], app="blog:q")
+    assert withdrawn() == []
+    # An outage is over, and the worker that declares it has not had its heartbeat yet.
+    last = declaring(db, ["s"], ago=3600)
+    declaring(db, [])
+    assert withdrawn() == []
+    db.execute("DELETE FROM jobq.worker WHERE id = %s", (last,))
+    assert withdrawn() == ["s"]
+    assert withdrawn() == []
 
 
 def declaring(db: Conn, names: list[str], *, app: str = "shop:q", ago: float = 0) -> UUID:
@@ -399,8 +418,6 @@ async def test_ticks_are_shown_with_their_jobs_and_go_when_they_are_old(db: Conn
     await turn(database_url, START + 4 * HOUR)
     shown = queries.schedule_ticks(db, "jobq", "s", limit=3)
     assert [info.tick for info in shown] == [START + n * HOUR for n in (4, 3, 2)]
-    from jobq.sql import statement
-
     db.execute(
         "UPDATE jobq.schedule_tick SET inserted_at = now() - interval '8 days' WHERE tick < %s", (START + 3 * HOUR,)
     )

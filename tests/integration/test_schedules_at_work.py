@@ -110,6 +110,17 @@ def test_a_schedule_in_code_is_declared_changed_and_withdrawn(worker: StartWorke
     assert ticks(jobs, "nightly") == []
 
 
+def test_what_is_gone_although_it_is_declared_is_written_again(worker: StartWorker, jobs: Jobs) -> None:
+    start(worker, "nightly")
+    wait_until(lambda: row(jobs, "nightly"), what="the schedule")
+    jobs.connection.execute("UPDATE jobq.schedule SET withdrawn_at = now()")
+    jobs.all("SELECT pg_notify('jobq', 'schedules')")
+    wait_until(lambda: row(jobs, "nightly")["withdrawn_at"] is None, what="its return")
+    jobs.connection.execute("DELETE FROM jobq.schedule")
+    jobs.all("SELECT pg_notify('jobq', 'schedules')")
+    wait_until(lambda: row(jobs, "nightly"), what="its return from nothing")
+
+
 def test_a_worker_of_another_application_withdraws_nothing(worker: StartWorker, jobs: Jobs) -> None:
     first = start(worker, "nightly")
     wait_until(lambda: row(jobs, "nightly"), what="the schedule")
