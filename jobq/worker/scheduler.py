@@ -38,6 +38,7 @@ STAY = 60.0
 AGAIN = 60.0
 # Somebody else has what is due locked: looked at again after so many seconds, doubled up to a second.
 _LOCKED = 0.02
+_ITS_OWN = (psycopg.errors.QueryCanceled, psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected)
 TERMS = Terms(statement=20.0, lock=2.0, patience=23.0)
 
 
@@ -82,7 +83,9 @@ async def tick(
     except (InvalidOption, NeverAgain, ArithmeticError, ValueError, TypeError) as error:
         said = "it never ticks again" if isinstance(error, NeverAgain) else str(error)
     except psycopg.Error as error:
-        if not name or is_connection_loss(error, connection):
+        # What takes too long, or waits in vain for a lock, is this schedule's own trouble: the others go on.
+        own = isinstance(error, _ITS_OWN) and not connection.closed
+        if not name or (is_connection_loss(error, connection) and not own):
             raise
         said = error.diag.message_primary or str(error)
     else:

@@ -196,6 +196,34 @@ async def test_a_bad_row_is_marked_and_passed_over(
     assert value(db, "last_error", "bad") is None
 
 
+async def test_an_interval_that_python_cannot_hold_stops_nobody(db: Conn, database_url: str) -> None:
+    for name, every in (("a", "100000000 years"), ("b", "-100000000 years"), ("c", "0 s")):
+        db.execute(
+            "INSERT INTO jobq.schedule (name, task, every, next_at) VALUES (%s, 't', %s, %s)", (name, every, START)
+        )
+    db.execute("INSERT INTO jobq.schedule (name, task, cron, next_at) VALUES ('e', 't', '@daily', 'infinity')")
+    add(db, "z")
+    assert [(one.name, one.jobs) for one in await turn(database_url, START)] == [("a", 0), ("b", 0), ("c", 0), ("z", 1)]
+    assert [info.status for info in queries.schedules(db, "jobq")] == ["broken", "broken", "broken", "ticking", "late"]
+
+
+async def test_one_whose_insert_takes_too_long_stops_nobody(db: Conn, database_url: str) -> None:
+    db.execute(
+        "CREATE FUNCTION jobq.slow() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(60); RETURN NEW; END $$"
+    )
+    db.execute(
+        "CREATE TRIGGER slow BEFORE INSERT ON jobq.job FOR EACH ROW WHEN (NEW.task = 'slow') EXECUTE FUNCTION jobq.slow()"
+    )
+    add(db, "a", task="slow")
+    add(db, "z")
+    async with await AsyncConnection.connect(database_url, autocommit=True) as connection:
+        await connection.execute("SET statement_timeout = '300ms'")
+        first = await tick(connection, "jobq", now=START)
+        assert first is not None
+        assert "statement timeout" in (first.error or "")
+        assert await tick(connection, "jobq", now=START, skip=["a"]) == Ticked("z", 1)
+
+
 async def test_paused_and_withdrawn_ones_do_not_tick(db: Conn, database_url: str) -> None:
     for name, column in (("p", "paused_at"), ("w", "withdrawn_at")):
         add(db, name)
