@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import random
 import socket
 import time
@@ -152,14 +153,14 @@ class Scheduler:
                     self._error = (said, self._error[1] if self._error else time.monotonic())
                     await self._drop()
                     pause = random.uniform(0.5, 1.5)
-                if pause > STAY / 2:
+                if pause > STAY:
                     await self._drop()
-                await self._wait(pause)
+                await self._wait(min(pause, LOOK_INTERVAL))
         finally:
             await self._drop()
 
     async def _turn(self, connection: Connection) -> float:
-        """Do what is due; return in how many seconds to look again."""
+        """Do what is due; return in how many seconds something will be, or infinity."""
         if self._declared_as != (worker := self._worker()) and await self._begin(connection, worker):
             self._declared_as = worker
         if time.monotonic() >= self._look_at:
@@ -173,9 +174,9 @@ class Scheduler:
                     self._bad[done.name] = time.monotonic() + AGAIN
                     skip = self._skipped()
             rows = await fetch(connection, self._schema, "schedule_next", skip=skip)
-            pause: float = rows[0][0] if rows else LOOK_INTERVAL
+            pause: float = rows[0][0] if rows else math.inf
             if pause > 0:
-                return min(pause, LOOK_INTERVAL)
+                return pause
             # Due, but locked: another worker is at it.
             await asyncio.sleep(locked)
             locked = min(locked * 2, 1.0)

@@ -149,6 +149,19 @@ def test_a_schedule_made_at_run_time_ticks_within_moments(worker: StartWorker, j
     wait_until(lambda: ticks(jobs, "s0") and ticks(jobs, "s1"), timeout=15, what="ticks of both")
 
 
+def test_the_connection_is_there_while_a_tick_is_near(worker: StartWorker, jobs: Jobs) -> None:
+    def connections() -> int:
+        found: int = jobs.one("SELECT count(*) FROM pg_stat_activity WHERE application_name = 'jobq worker schedules'")
+        return found
+
+    start(worker, "nightly", NIGHTLY="0 0 29 2 *")
+    wait_until(lambda: row(jobs, "nightly"), what="the schedule")
+    wait_until(lambda: connections() == 0, what="the connection to go")
+    made = Schedule(name="s", task="tick", when=Every(timedelta(seconds=50)))
+    operations.set_schedule(jobs.connection, "jobq", made, actor="ann")
+    wait_until(lambda: connections() == 1, what="the connection to stay")
+
+
 def test_what_cannot_be_understood_stops_nothing_else(worker: StartWorker, jobs: Jobs) -> None:
     for name, cron, zone in (("a", "61 * * * *", "UTC"), ("b", "* * * * *", "Mars/Phobos"), ("c", "0 0 30 2 *", "UTC")):
         jobs.all(
