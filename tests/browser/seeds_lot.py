@@ -261,6 +261,8 @@ def _operations(conn: Conn, seeded: Seeded) -> None:
 
 def _schedules(conn: Conn, seeded: Seeded) -> None:
     """More than a page of them, and the worst."""
+    headers = Jsonb({"jobq.schedule": HOSTILE, "jobq.tick": HOSTILE})
+    conn.execute("UPDATE jobq.job SET headers = headers || %s WHERE id = %s", (headers, seeded.jobs["running"]))
     for n in range(120):
         schedule(
             conn, name=f"customer:{n:04}", task=TASKS[n % 12], cron=f"{n % 60} {n % 24} * * mon-fri", made_by="ann"

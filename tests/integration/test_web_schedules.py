@@ -64,7 +64,9 @@ def test_pause_resume_run_and_remove(client: FlaskClient, db: Conn) -> None:
     assert "was paused already" in client.get(post(client, "pause", schedule="nightly").location).text
     assert "goes on" in client.get(post(client, "resume", schedule="nightly").location).text
     answer = post(client, "run", schedule="nightly")
-    assert "This job of schedule nightly is inserted" in client.get(answer.location).text
+    text = client.get(answer.location).text
+    assert "This job of schedule nightly is inserted" in text
+    assert '<dt>Schedule</dt><dd><a href="/schedules/nightly">' in text
     assert "is removed" in client.get(post(client, "remove", schedule="nightly").location).text
     assert post(client, "remove", schedule="nightly").status_code == 404
     assert audit(db) == [
