@@ -11,8 +11,8 @@
 -- worker     runs jobs and does the chores; its tasks may enqueue. What transactional tasks do to your own tables, which they
 --            do as the worker, is yours to grant
 -- viewer     sees everything, arguments and results included, and changes nothing
--- operator   views; retries, cancels, snoozes, moves and deletes jobs, one by one or many; pauses and resumes queues; asks workers to
---            be quiet or to end; leaves a trace of it that it cannot remove
+-- operator   views; retries, cancels, snoozes, moves and deletes jobs, one by one or many; pauses and resumes queues; makes, changes,
+--            pauses and removes schedules; asks workers to be quiet or to end; leaves a trace of it that it cannot remove
 
 \set ON_ERROR_STOP on
 \if :{?schema}
@@ -66,6 +66,9 @@ GRANT SELECT ON :"schema".queue TO :"worker";
 -- Groups take turns, and rates are paid for.
 GRANT SELECT, INSERT, DELETE ON :"schema".job_turn TO :"worker";
 GRANT SELECT, INSERT, UPDATE ON :"schema".gate TO :"worker";
+-- Schedules are declared by the application that a worker runs, and moved on by their ticks. Removing one is an operator's.
+GRANT SELECT, INSERT, UPDATE ON :"schema".schedule TO :"worker";
+GRANT SELECT, INSERT, DELETE ON :"schema".schedule_tick TO :"worker";
 -- The mode of waking, which the sentinel sets; and the ids, by which it sees how many jobs come.
 GRANT SELECT, UPDATE ON SEQUENCE :"schema".wake TO :"worker";
 GRANT SELECT ON SEQUENCE :"schema".job_id_seq TO :"worker";
@@ -89,6 +92,7 @@ FROM pg_proc WHERE pronamespace = to_regnamespace(format('%I', :'schema')) AND p
 GRANT INSERT, DELETE, UPDATE (finished_at) ON :"schema".job_history TO :"operator";
 GRANT DELETE ON :"schema".job_key, :"schema".job_attempt TO :"operator";
 GRANT INSERT, UPDATE ON :"schema".queue TO :"operator";
+GRANT INSERT, UPDATE, DELETE ON :"schema".schedule TO :"operator";
 GRANT UPDATE (asked) ON :"schema".worker TO :"operator";
 GRANT INSERT ON :"schema".audit TO :"operator";
 GRANT INSERT, UPDATE ON :"schema".operation TO :"operator";

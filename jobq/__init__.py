@@ -42,6 +42,7 @@ if TYPE_CHECKING:
         TimedOut,
         TransactionEnded,
         UnknownQueue,
+        UnknownSchedule,
         UnknownTask,
         UnsupportedConnection,
     )
@@ -81,6 +82,7 @@ __all__ = [
     "TimedOut",
     "TransactionEnded",
     "UnknownQueue",
+    "UnknownSchedule",
     "UnknownTask",
     "UnsupportedConnection",
     "__version__",

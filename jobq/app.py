@@ -17,9 +17,11 @@ from jobq import enqueue, sql
 from jobq.backoff import Backoff
 from jobq.config import Settings
 from jobq.connections import async_executor, sync_executor
+from jobq.declarations import Declarations
 from jobq.errors import AppImportError, TaskDefinitionError, UnknownTask
 from jobq.jobs import Found, JobRef, NewJob
 from jobq.pools import Pools
+from jobq.scheduling import Scheduling
 from jobq.tasks import AsyncTask, BaseTask, Inserted, Isolation, Task, task_class
 
 if TYPE_CHECKING:
@@ -41,7 +43,7 @@ class TaskDecorator(Protocol):
     def __call__(self, function: Callable[P, R], /) -> Task[P, R]: ...
 
 
-class JobQ:
+class JobQ(Scheduling):
     """An application's tasks. Make one, at the top of a module, and name it to the worker as ``module:attribute``.
 
     Settings are read from the arguments, then from ``JOBQ_*`` variables, then from defaults; nothing is connected before
@@ -50,6 +52,7 @@ class JobQ:
 
     def __init__(self, database_url: str | None = None, *, schema: str | None = None, **settings: Any) -> None:
         self._tasks: dict[str, BaseTask[..., Any]] = {}
+        self._declarations = Declarations(self.get_task)
         self._given: dict[str, Any] = {"database_url": database_url, "schema": schema, **settings}
         self._settings = Settings.load(**self._given)
         self._pools = Pools(self._settings)
@@ -162,6 +165,7 @@ class JobQ:
                     f"task {made.name!r} is taken by {taken.__module__}.{taken.__qualname__}: give one of them name=…"
                 )
             self._tasks[made.name] = made
+            self._declarations.became(function, made)
             return made
 
         if function is not None:

@@ -58,6 +58,23 @@ class CurrentJob:
         """True once an operator has asked to cancel this job: clean up and raise Cancel."""
         return self.is_cancelled()
 
+    @property
+    def schedule(self) -> str | None:
+        """The name of the schedule that inserted this job; None for any other job."""
+        name = self.headers.get("jobq.schedule")
+        return name if isinstance(name, str) else None
+
+    @property
+    def tick(self) -> datetime | None:
+        """The time of the schedule for which this job was inserted, in UTC; None for any other job.
+
+        When it started is another matter: a tick may be made up for, and a job retried.
+        """
+        try:
+            return datetime.fromisoformat(self.headers["jobq.tick"])
+        except (KeyError, TypeError, ValueError):
+            return None
+
     def progress(self, done: int, total: int | None = None) -> None:
         """Tell operators how far this attempt is: `done` steps, of `total` if that is known.
 

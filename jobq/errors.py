@@ -80,6 +80,10 @@ class UnknownQueue(JobqError, LookupError):
     """No queue of this name is known to this database."""
 
 
+class UnknownSchedule(JobqError, LookupError):
+    """There is no schedule of this name."""
+
+
 class JobNotFound(JobqError, LookupError):
     """There is no job with this id, neither live nor in history."""
 

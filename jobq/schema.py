@@ -29,6 +29,7 @@ from sqlalchemy.dialects.postgresql import ARRAY, JSONB, UUID
 
 from jobq.flowtables import GROUP_MODES, GROUP_RETRIES, gates, turns
 from jobq.pagetables import operations, rollups, users
+from jobq.scheduletables import schedules
 
 JOB_STATES = ("ready", "running", "parked", "waiting")
 FINISHED_STATES = ("succeeded", "failed", "cancelled", "expired")
@@ -75,6 +76,7 @@ def metadata(schema: str = "jobq") -> MetaData:
     rollups(meta)
     operations(meta)
     users(meta)
+    schedules(meta)
     return meta
 
 
@@ -292,6 +294,8 @@ def _worker(meta: MetaData) -> None:
         # NULL: every queue.
         Column("queues", ARRAY(Text)),
         Column("tasks", ARRAY(Text), nullable=False, server_default=text("'{}'")),
+        # The schedules that its application declares.
+        Column("schedules", ARRAY(Text), nullable=False, server_default=text("'{}'")),
         # What an operator wants of it, heard at each heartbeat: claim no more, or end. NULL: go on.
         Column("asked", Text),
         # Bytes of memory, the runners' together with the dispatcher's.

@@ -22,8 +22,11 @@ LEAST_ROLE = {
     "move": "operator",
     "pause": "operator",
     "bulk": "operator",
+    "schedule": "operator",
     "worker_quiet": "operator",
     "worker_stop": "admin",
+    # Whoever may choose a task and its arguments may have anything done that the application can do.
+    "schedule_add": "admin",
     "delete": "admin",
 }
 # What changes nothing, and stays allowed on a read-only page.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import asdict, is_dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -56,6 +56,11 @@ def api_job(id: int) -> Response:
     return _read(lambda conn, schema: queries.get_job(conn, schema, id))
 
 
+def api_schedules() -> Response:
+    """The first 1,000 schedules by name."""
+    return _read(lambda conn, schema: {"schedules": queries.schedules(conn, schema, limit=1000)})
+
+
 def api_workers() -> Response:
     """Every worker."""
     return _read(lambda conn, schema: {"workers": queries.workers(conn, schema)})
@@ -96,6 +101,8 @@ def plain(value: Any) -> Any:
         return [plain(item) for item in value]
     if isinstance(value, datetime):
         return value.isoformat()
+    if isinstance(value, timedelta):
+        return value.total_seconds()
     return str(value) if isinstance(value, UUID) else value
 
 
@@ -105,6 +112,7 @@ ROUTES = [
     Route("/api/queues", "GET", api_queues, needs="view"),
     Route("/api/jobs", "GET", api_jobs, needs="view"),
     Route("/api/jobs/<int:id>", "GET", api_job, needs="view"),
+    Route("/api/schedules", "GET", api_schedules, needs="view"),
     Route("/api/workers", "GET", api_workers, needs="view"),
     Route("/api/chores", "GET", api_chores, needs="view"),
     Route("/api/audit", "GET", api_audit, needs="view"),

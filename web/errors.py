@@ -12,7 +12,7 @@ import psycopg
 from flask import Blueprint, Flask, Response, g, jsonify, make_response, request
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, RequestEntityTooLarge, TooManyRequests
 
-from jobq.errors import InvalidOption, JobNotFound, OperationNotFound, OperationRefused, UnknownQueue
+from jobq.errors import InvalidOption, JobNotFound, OperationNotFound, OperationRefused, UnknownQueue, UnknownSchedule
 from jobq.web import show
 from jobq.web.context import for_programs
 
@@ -40,6 +40,7 @@ def install(target: Blueprint | Flask) -> None:
     target.register_error_handler(OperationNotFound, _not_found)
     target.register_error_handler(OperationRefused, _refused)
     target.register_error_handler(UnknownQueue, _not_found)
+    target.register_error_handler(UnknownSchedule, _not_found)
     target.register_error_handler(InvalidOption, _bad)
     target.register_error_handler(psycopg.DataError, _bad_data)
     target.register_error_handler(psycopg.OperationalError, _unavailable)

@@ -20,7 +20,7 @@ _INVISIBLE = re.compile(
 STATES = frozenset((
     "ready", "scheduled", "running", "parked", "waiting", "succeeded", "failed", "cancelled", "expired",
     "error", "timeout", "crashed", "paused", "open", "alive", "late", "silent", "done", "draft", "starting", "quiet",
-    "draining", "refused",
+    "draining", "refused", "ticking", "withdrawn", "undeclared", "broken",
 ))  # fmt: skip
 
 

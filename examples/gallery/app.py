@@ -89,12 +89,10 @@ def mail_receipt(token: str) -> str:
     return str(message["Message-ID"])
 
 
+@q.schedule("0 3 * * *")
 @q.task(queue="documents", timeout=60)
 def nightly_report() -> str:
-    """Write a report: how many albums and photos, and what was refused in the last day; return its path.
-
-    Waits for schedules: until jobq has them, nothing starts it by itself; `jobq enqueue nightly_report` does.
-    """
+    """Write a report: how many albums and photos, and what was refused in the last day; return its path."""
     with _session() as session:
         albums = session.scalar(select(func.count()).select_from(Album))
         photos = session.scalar(select(func.count()).select_from(Photo))

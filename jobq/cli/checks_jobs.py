@@ -41,6 +41,8 @@ _NEEDED = {
         "rollup_queue": "SELECT, INSERT, UPDATE, DELETE",
         "rollup_task": "SELECT, INSERT, UPDATE, DELETE",
         "rollup_mark": "SELECT, INSERT, UPDATE, DELETE",
+        "schedule": "SELECT, INSERT, UPDATE",
+        "schedule_tick": "SELECT, INSERT, DELETE",
     },
     "operate": {
         "job": "SELECT, INSERT, UPDATE, DELETE",
@@ -55,6 +57,8 @@ _NEEDED = {
         "rollup_task": "SELECT",
         "operation": "SELECT, INSERT, UPDATE",
         "operation_batch": "SELECT, INSERT",
+        "schedule": "SELECT, INSERT, UPDATE, DELETE",
+        "schedule_tick": "SELECT",
     },
 }
 

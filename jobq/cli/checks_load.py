@@ -24,7 +24,7 @@ _TABLES = ("job", "job_key", "worker")
 
 
 def connections_left(connection: psycopg.Connection[Any], _schema: str) -> Iterator[Finding]:
-    """How near the server is to its limit of connections. Each worker takes four, the sentinel five."""
+    """How near the server is to its limit of connections. Each worker takes four, the sentinel five, and one for schedules."""
     [(used, most)] = rows(
         connection,
         # pg_stat_activity would hide the others' from a role without pg_read_all_stats.

@@ -104,7 +104,7 @@ def enqueue(
         job = _job_by_name(session, task, arguments, given)
     with session.connect() as connection:
         if app is None and not force:
-            _require_known(task, _known_tasks(connection, session.schema))
+            require_known(task, known_tasks(connection, session.schema))
         [inserted] = insert(connection, session.schema, [job])
     if as_json:
         output.print_json({"id": inserted.id, "created": inserted.created, "replaced": inserted.replaced})
@@ -174,13 +174,15 @@ def _encode(arguments: Mapping[str, Any], limit: int) -> str:
         raise InvalidArguments(str(error)) from None
 
 
-def _known_tasks(connection: Any, schema: str) -> set[str]:
+def known_tasks(connection: Any, schema: str) -> set[str]:
+    """Return the tasks that workers of this database have."""
     from jobq import queries
 
     return {task for worker in queries.workers(connection, schema) for task in worker.tasks}
 
 
-def _require_known(name: str, known: set[str]) -> None:
+def require_known(name: str, known: set[str]) -> None:
+    """Raise UnknownTask unless `name` is among `known`, with those that are near."""
     if name in known:
         return
     import difflib

@@ -1,6 +1,7 @@
 """Operators' writes, for the command line, the status page and Python alike.
 
-By subject: jobs by their ids (`jobs.py`), queues, workers, and bulk operations over a filter (`bulk.py`, `steps.py`).
+By subject: jobs by their ids (`jobs.py`), queues, schedules, workers, and bulk operations over a filter (`bulk.py`,
+`steps.py`).
 
 Each writes who did what into `audit`, in the same transaction. On a connection without an open transaction
 each call, and each batch, commits by itself; inside the caller's transaction it is a
@@ -22,6 +23,13 @@ from jobq.operations.changes import (
 )
 from jobq.operations.jobs import Changed, cancel, delete, move, retry, run_now, snooze
 from jobq.operations.queues import pause, resume
+from jobq.operations.schedules import (
+    pause_schedule,
+    remove_schedule,
+    resume_schedule,
+    run_schedule,
+    set_schedule,
+)
 from jobq.operations.steps import Step, run_operation, running_operations, step, take_step
 from jobq.operations.where import cancel_where, count_where, retry_where
 from jobq.operations.workers import ask_worker
@@ -46,13 +54,18 @@ __all__ = [
     "move",
     "pause",
     "pause_operation",
+    "pause_schedule",
+    "remove_schedule",
     "resume",
     "resume_operation",
+    "resume_schedule",
     "retry",
     "retry_where",
     "run_now",
     "run_operation",
+    "run_schedule",
     "running_operations",
+    "set_schedule",
     "snooze",
     "start",
     "step",

@@ -16,6 +16,7 @@ from jobq.queries.jobs import get_job
 from jobq.queries.onequeue import queue
 from jobq.queries.rest import audit_log, chores, schema_revision, workers
 from jobq.queries.rollups import series, sparklines
+from jobq.queries.schedules import ScheduleInfo, TickInfo, schedule, schedule_ticks, schedules
 from jobq.queries.search import list_jobs, search_jobs
 from jobq.queries.suggestions import suggest
 from jobq.queries.system import system
@@ -70,11 +71,13 @@ __all__ = [
     "QueueDetail",
     "QueueInfo",
     "QueueTask",
+    "ScheduleInfo",
     "Series",
     "Stats",
     "System",
     "TableInfo",
     "Throughput",
+    "TickInfo",
     "WorkerInfo",
     "XminHolder",
     "audit_log",
@@ -91,6 +94,9 @@ __all__ = [
     "queue",
     "queue_names",
     "queues",
+    "schedule",
+    "schedule_ticks",
+    "schedules",
     "schema_revision",
     "search_jobs",
     "series",

@@ -18,7 +18,7 @@ from psycopg import sql
 
 _PLACEHOLDER = re.compile(r"%\((\w+)\)s")
 
-REVISION = "0003"
+REVISION = "0004"
 """The revision of the schema that these statements are written for: the migrations' last."""
 
 

@@ -20,7 +20,7 @@ logger = logging.getLogger("jobq.worker")
 
 # Partitions are made this many days ahead: as long as no worker may run before rows fall into the default partition.
 DAYS_AHEAD = 7
-# Expired keys are deleted in batches, at most so many a time.
+# Expired keys and old ticks are deleted in batches, at most so many a time.
 KEY_BATCH = 5_000
 KEY_BATCHES = 40
 # Groups that are looked at for a turn at a time.
@@ -53,6 +53,7 @@ class Chores:
         """Whether there are jobs that will expire, for whose sake to look more often what is due."""
         succeeded = timedelta(days=options.keep_succeeded_days)
         others = timedelta(days=options.keep_failed_days)
+        self._keep_ticks = succeeded
         self._keep = {
             "job_history_succeeded": succeeded,
             "job_history_failed": others,
@@ -99,6 +100,12 @@ class Chores:
                     every=timedelta(minutes=1),
                     after_error=timedelta(minutes=1),
                     work=self.sweep_turns,
+                ),
+                Chore(
+                    name="ticks",
+                    every=timedelta(minutes=5),
+                    after_error=timedelta(minutes=1),
+                    work=self.expire_ticks,
                 ),
                 Chore(
                     name="rollup",
@@ -205,6 +212,18 @@ class Chores:
         await connection.execute("SET LOCAL enable_hashjoin = on")
         rows = await fetch(connection, self._schema, "turns_sweep", most=GROUPS, channel=self._schema)
         return f"{rows[0][0]} turns given"
+
+    async def expire_ticks(self, connection: AsyncConnection[Any]) -> str:
+        """Delete the ticks of schedules that are older than the jobs they became, a batch at a time."""
+        expired = 0
+        for _ in range(KEY_BATCHES):
+            rows = await fetch(
+                connection, self._schema, "schedule_ticks_expire", batch=KEY_BATCH, keep=self._keep_ticks
+            )
+            expired += rows[0][0]
+            if rows[0][0] < KEY_BATCH:
+                break
+        return f"{expired} ticks expired"
 
     async def roll_up(self, connection: AsyncConnection[Any]) -> str:
         """Count what finished in the minutes that have ended, for the page's charts."""

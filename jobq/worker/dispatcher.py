@@ -2,7 +2,7 @@
 
 Loops in one event loop, each with its own connection, so that none waits for another's statement: `advance` acknowledges
 and claims, `lease` heartbeats and watches the others, `wake` listens, `sentinel` looks for jobs on behalf of all when it is
-this worker's turn, `chores` maintains, `supervise` watches the runners.
+this worker's turn, `schedules` inserts the jobs of schedules, `chores` maintains, `supervise` watches the runners.
 A loop that fails for any other reason than a lost connection ends the worker, loudly: half a worker is worse than none.
 """
 
@@ -30,6 +30,7 @@ from jobq.worker.notify import Notifier
 from jobq.worker.options import WorkerOptions
 from jobq.worker.pool import RunnerPool
 from jobq.worker.presence import Presence
+from jobq.worker.scheduler import Scheduler
 from jobq.worker.sentinel import Sentinel
 from jobq.worker.stalls import Repeats, Stalls, Trouble
 from jobq.worker.vitals import Vitals
@@ -69,6 +70,7 @@ class Dispatcher:
         """Whether a signal to stop has come."""
         self._started = asyncio.Event()
         self._database = Database(options.settings)
+        self._scheduler = Scheduler(options, self._database, lambda: self._lease.worker)
         self._repeats = Repeats()
         self.stalls = Stalls({"runners": self._no_runner})
 
@@ -154,9 +156,13 @@ class Dispatcher:
             # Who is meant, and what of, stands in the rows, which the next heartbeat reads.
             self._keeper.beat_at_once()
             return
+        if payload == "schedules":
+            self._scheduler.poke()
+            return
         if not payload:
             # Some may have been missed, a sentinel's last word among them.
             self._keeper.beat_at_once()
+            self._scheduler.poke()
         kind, _, what = payload.partition(" ")
         if kind == "wake":
             self._sentinel.told(what)
@@ -232,13 +238,16 @@ class Dispatcher:
                 "outcomes": self._advance.outcomes_trouble,
                 "heartbeats": self._keeper.trouble,
                 "notifications": self._listener.trouble,
+                "schedules": self._scheduler.trouble,
             }
         )
         self._presence.working()
+        self._scheduler.declared = self._pool.schedules
         helpers = [
             asyncio.create_task(self._keeper.run(), name="lease"),
             asyncio.create_task(self._listener.run(), name="wake"),
             asyncio.create_task(self._sentinel.run(), name="sentinel"),
+            asyncio.create_task(self._scheduler.run(), name="schedules"),
             asyncio.create_task(self._do_chores(), name="chores"),
             asyncio.create_task(self._supervise(), name="supervise"),
         ]

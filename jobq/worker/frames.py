@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
+from datetime import timedelta
 from enum import IntEnum
 from typing import TypeVar
 from uuid import UUID
@@ -120,10 +121,30 @@ class TaskFacts(msgspec.Struct, array_like=True, frozen=True):
     backoff_cap: float
 
 
+class ScheduleFacts(msgspec.Struct, array_like=True, frozen=True):
+    """A schedule that the application declares, checked. `args` and `headers` are JSON."""
+
+    name: str
+    task: str
+    cron: str | None
+    every: timedelta | None
+    timezone: str
+    args: str
+    queue: str
+    priority: int
+    max_attempts: int
+    timeout: float | None
+    headers: str
+    missed: str
+    max_missed: int
+    tick_argument: str | None
+
+
 class Hello(msgspec.Struct, array_like=True, tag=3):
-    """From the runner: the application is imported; these tasks can be run."""
+    """From the runner: the application is imported; these tasks can be run, and these schedules are declared."""
 
     tasks: list[TaskFacts]
+    schedules: list[ScheduleFacts] = []
 
 
 class Outcomes(msgspec.Struct, array_like=True, tag=4):

@@ -24,6 +24,7 @@ from jobq.worker.frames import (
     Outcomes,
     Progress,
     Recorded,
+    ScheduleFacts,
     Setback,
     Success,
     TaskFacts,
@@ -79,6 +80,8 @@ class RunnerPool:
         self.tasks: list[str] = []
         self.queues: list[str] = []
         """The queues that the application's tasks name; jobs may be put into others."""
+        self.schedules: list[ScheduleFacts] = []
+        """What the application declares, as the first runner imported it: one that begins later may read newer code."""
         self.import_failure: str | None = None
         """Why the application could not be imported, when last tried; None once it could."""
         self.changed = asyncio.Event()
@@ -232,8 +235,10 @@ class RunnerPool:
                     self._solos.assign(time.monotonic())
             case Progress():
                 self._on_progress(message)
-            case Hello(tasks):
+            case Hello(tasks, schedules):
                 child.begin(time.monotonic())
+                if not self.tasks:
+                    self.schedules = schedules
                 self._facts = {task.name: task for task in tasks}
                 self._isolated = frozenset(task.name for task in tasks if task.isolated)
                 self.queues = sorted({task.queue for task in tasks})

@@ -35,7 +35,7 @@ from jobq.tasks import BaseTask
 from jobq.worker import frames, stacks
 from jobq.worker.execution import Execution
 from jobq.worker.executor import Executor
-from jobq.worker.frames import CancelJobs, Hello, ImportFailed, Run, TaskFacts
+from jobq.worker.frames import CancelJobs, Hello, ImportFailed, Run, ScheduleFacts, TaskFacts
 from jobq.worker.outbox import Outbox, Outcome
 from jobq.worker.slots import SlotTable
 from jobq.worker.spec import Spec
@@ -75,6 +75,7 @@ class Runner:
         """Import the application and serve until the socket closes. Returns an exit code."""
         try:
             app = load(self._spec.app)
+            schedules = [ScheduleFacts(**schedule.columns()) for _, schedule in sorted(app.schedules.items())]
         except BaseException as error:
             self._outbox.send(ImportFailed(clean(str(error), 2000), clean(traceback.format_exc(), 16_000)))
             return 78
@@ -99,7 +100,7 @@ class Runner:
         self._thread("jobq-reader", self._read)
         self._table.beat(time.monotonic(), 0.0)
         self._thread("jobq-pulse", self._beat)
-        self._outbox.send(Hello([_facts(task) for _, task in sorted(app.tasks.items())]))
+        self._outbox.send(Hello([_facts(task) for _, task in sorted(app.tasks.items())], schedules))
         asyncio.set_event_loop(self._loop)
         self._loop.run_forever()
         return 70

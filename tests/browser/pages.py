@@ -11,6 +11,7 @@ ALWAYS = {
     "queues": "/queues",
     "jobs": "/jobs",
     "failures": "/failures",
+    "schedules": "/schedules",
     "workers": "/workers",
     "operations": "/operations",
     "audit": "/audit",
@@ -33,7 +34,9 @@ _JOBS: dict[Name, tuple[str, ...]] = {
 def names(data: Name) -> list[str]:
     """Return the names of the pages that a data set has."""
     single = (
-        ["queue", *(f"job-{name}" for name in _JOBS[data]), "operation", "preview", "failure"] if _JOBS[data] else []
+        ["queue", "schedule", *(f"job-{name}" for name in _JOBS[data]), "operation", "preview", "failure"]
+        if _JOBS[data]
+        else []
     )
     return [*ALWAYS, *single]
 
@@ -43,6 +46,7 @@ def addresses(seeded: Seeded) -> dict[str, str]:
     found = dict(ALWAYS)
     if seeded.jobs:
         found["queue"] = f"/queues/{quote(seeded.queue, safe='')}"
+        found["schedule"] = f"/schedules/{quote(seeded.schedule, safe='')}"
         found |= {f"job-{name}": f"/jobs/{id}" for name, id in seeded.jobs.items()}
         found["operation"] = f"/operations/{seeded.operation}"
         found["preview"] = f"/operations/{seeded.preview}"

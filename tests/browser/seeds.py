@@ -40,6 +40,7 @@ class Seeded:
 
     jobs: dict[str, int] = field(default_factory=dict)
     queue: str = "default"
+    schedule: str = "export.nightly"
     operation: int = 0
     preview: int = 0
     failure: str = ""
@@ -172,10 +173,45 @@ def little(conn: Conn) -> Seeded:
         conn, state="draft", action="move", filter="queue:mails state:scheduled", actor="bob", role="operator", expected=1,
         up_to=jobs["retrying"], options={"priority": 9},
     )  # fmt: skip
+    _schedules(conn, jobs)
     seeded.failure = fingerprint("payment.capture", "BankUnavailable: bank answered 502 after 6.4 s")
     history.rollups(conn, {"mails": 40, "default": 12, "exports": 1}, {"mail.receipt": 40, "payment.capture": 12})
     chores(conn, first)
     return seeded
+
+
+def _schedules(conn: Conn, jobs: dict[str, int]) -> None:
+    """One of each status."""
+    conn.execute("UPDATE jobq.worker SET schedules = '{export.nightly,mail.digest}' WHERE pid = 2114")
+    berlin = {"timezone": "Europe/Berlin", "source": "code", "app": "shop.jobs:q", "made_by": "web-1"}
+    tick = at(conn, -9 * HOUR)
+    schedule(
+        conn, name="export.nightly", task="export.nightly", queue="exports", cron="30 2 * * *", last_tick=tick,
+        last_job_id=jobs["cancelled"], args={"format": "csv", "token": "secret"}, tick_argument="night", **berlin,
+    )  # fmt: skip
+    for n in range(8):
+        conn.execute(
+            "INSERT INTO jobq.schedule_tick (schedule, tick, job_id, inserted_at) VALUES ('export.nightly', %s, %s, %s)",
+            (at(conn, -n * DAY - 9 * HOUR), jobs["cancelled"] - n, at(conn, -n * DAY - 9 * HOUR)),
+        )
+    schedule(
+        conn, name="mail.digest", task="mail.reminder", queue="mails", cron="0 7 * * mon-fri", paused_at=at(conn, -HOUR),
+        paused_by="ann", pause_reason="the mail server is being moved", **berlin,
+    )  # fmt: skip
+    schedule(conn, name="backup.check", task="backup.check", every="6 hours", made_by="bob", queue="later")
+    schedule(conn, name="import", task="import.feed", cron="*/15 * * * *", next_at=at(conn, -HOUR), made_by="bob")
+    schedule(conn, name="report:42", task="report", cron="0 6 1 * *", timezone="Europe/Berln", made_by="bob")
+    gone = {**berlin, "task": "cleanup", "cron": "0 4 * * *"}
+    schedule(conn, name="cleanup", withdrawn_at=at(conn, -DAY), **gone)
+    schedule(conn, name="sitemap", **{**gone, "app": "blog.jobs:q", "task": "sitemap"})
+
+
+def schedule(conn: Conn, **columns: Any) -> None:
+    """Insert a schedule that ticks tomorrow, or as `columns` say; dicts become JSON."""
+    columns = {"next_at": at(conn, DAY), **columns}
+    names, marks = ", ".join(columns), ", ".join(["%s"] * len(columns))
+    values = [Jsonb(value) if isinstance(value, dict) else value for value in columns.values()]
+    conn.execute(f"INSERT INTO jobq.schedule ({names}) VALUES ({marks})".encode(), values)
 
 
 def _troubled(conn: Conn, first: uuid.UUID, second: uuid.UUID) -> int:

@@ -11,7 +11,7 @@ from psycopg.types.json import Jsonb
 
 from jobq.failures import fingerprint
 from tests.browser import history
-from tests.browser.seeds import DAY, HOUR, Seeded, at, batch, chores, operation, worker
+from tests.browser.seeds import DAY, HOUR, Seeded, at, batch, chores, operation, schedule, worker
 from tests.support.rows import add_attempt, add_finished, add_job
 
 Conn = psycopg.Connection[Any]
@@ -76,6 +76,7 @@ def lot(conn: Conn) -> Seeded:
     _pauses(conn)
     _audit(conn)
     _operations(conn, seeded)
+    _schedules(conn, seeded)
     history.rollups(
         conn,
         {name: 30 / (n + 1) for n, name in enumerate(QUEUES)},
@@ -256,3 +257,37 @@ def _operations(conn: Conn, seeded: Seeded) -> None:
     batch(
         conn, ids[2], 1, done=list(range(497)), refused={"498": "it is running", "499": "it is running", "500": HOSTILE}
     )
+
+
+def _schedules(conn: Conn, seeded: Seeded) -> None:
+    """More than a page of them, and the worst."""
+    headers = Jsonb({"jobq.schedule": HOSTILE, "jobq.tick": HOSTILE})
+    conn.execute("UPDATE jobq.job SET headers = headers || %s WHERE id = %s", (headers, seeded.jobs["running"]))
+    for n in range(120):
+        schedule(
+            conn, name=f"customer:{n:04}", task=TASKS[n % 12], cron=f"{n % 60} {n % 24} * * mon-fri", made_by="ann"
+        )
+    hostile = {"task": TASKS[14], "timezone": HOSTILE, "app": HOSTILE, "made_by": HOSTILE, "queue": HOSTILE[:100]}
+    schedule(
+        conn,
+        name=SCRIPTS[0],
+        cron=HOSTILE,
+        last_error=HOSTILE,
+        tick_argument=HOSTILE,
+        args={HOSTILE: HOSTILE},
+        **hostile,
+    )
+    schedule(
+        conn, name="a/b?c=d#e%20f&g", task=TASKS[12], cron="0,5,10,15 1,2,3,5,8,13,21 1,2,3,5,8,13,21 1,3,5 mon,wed,fri"
+    )
+    schedule(conn, name="(long) " + _LONG, task="y" * 200, every="1 second", last_tick=at(conn, -1), last_job_id=2**62)
+    schedule(
+        conn, name="(paused) " + ARABIC, task=TASKS[15], cron="@daily", timezone="America/Argentina/ComodRivadavia",
+        paused_at=at(conn, -9), paused_by="b" * 200, pause_reason="because " * 60,
+    )  # fmt: skip
+    seeded.schedule = SCRIPTS[0]
+    for n in range(40):
+        conn.execute(
+            "INSERT INTO jobq.schedule_tick (schedule, tick, job_id) VALUES (%s, %s, %s)",
+            (SCRIPTS[0], at(conn, -n * HOUR), 2**62 + n),
+        )

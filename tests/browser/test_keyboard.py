@@ -34,7 +34,15 @@ def test_the_list_of_keys(data_set: Get, visit: Visit) -> None:
 
 @pytest.mark.parametrize(
     ("key", "path"),
-    [("o", "/"), ("q", "/queues"), ("j", "/jobs"), ("f", "/failures"), ("w", "/workers"), ("s", "/system")],
+    [
+        ("o", "/"),
+        ("q", "/queues"),
+        ("j", "/jobs"),
+        ("f", "/failures"),
+        ("w", "/workers"),
+        ("c", "/schedules"),
+        ("s", "/system"),
+    ],
 )
 def test_going_to_a_page(data_set: Get, visit: Visit, key: str, path: str) -> None:
     served = data_set("little")

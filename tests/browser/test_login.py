@@ -100,6 +100,7 @@ def test_a_viewer_sees_no_forms(guarded: PageProcess, plain: Conn, jobs: Jobs, v
             f"/jobs/{dead}",
             f"/jobs/{waiting}",
             "/failures",
+            "/schedules",
             "/workers",
         ):
             page.goto(path)

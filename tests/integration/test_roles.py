@@ -14,6 +14,8 @@ import pytest
 from jobq import migrate, operations, queries
 from jobq.errors import KeyConflict
 from jobq.filters import JobFilter
+from jobq.schedules import Schedule
+from jobq.ticks import Cron
 from tests.support.roles import ROLES, Login, grant_roles, logins
 from tests.support.rows import add_attempt, add_finished, add_job, add_worker
 
@@ -51,6 +53,8 @@ WANTED: dict[str, dict[str, set[str]]] = {
         "rollup_task": {S, I, U, D},
         "rollup_mark": {S, I, U, D},
         "queue": {S},
+        "schedule": {S, I, U},
+        "schedule_tick": {S, I, D},
         "schema_version": {S},
     },
     "viewer": {
@@ -58,6 +62,7 @@ WANTED: dict[str, dict[str, set[str]]] = {
         for name in (
             "job", "job_history", "job_attempt", "job_key", "worker", "chore", "queue", "audit", "schema_version",
             "rollup_queue", "rollup_task", "rollup_mark", "operation", "operation_batch",
+            "schedule", "schedule_tick",
         )
     },
     "operator": {
@@ -74,6 +79,8 @@ WANTED: dict[str, dict[str, set[str]]] = {
         "rollup_mark": {S},
         "operation": {S, I, U},
         "operation_batch": {S, I},
+        "schedule": {S, I, U, D},
+        "schedule_tick": {S},
         "web_user": {S},
         "schema_version": {S},
     },
@@ -280,6 +287,8 @@ def test_a_worker_does_no_more(login: Login) -> None:
             "DELETE FROM jobq.job_attempt",
             "INSERT INTO jobq.job_key (job_id, key, holds) VALUES (1, 'k', 'until_finished')",
             "UPDATE jobq.job_key SET job_id = 1",
+            "DELETE FROM jobq.schedule",
+            "UPDATE jobq.schedule_tick SET job_id = 1",
         ],
     )
 
@@ -303,7 +312,7 @@ def look_at_everything(connection: psycopg.Connection[Any], job: int) -> None:
     assert queries.get_job(connection, "jobq", job).id == job
     looks: list[Callable[[psycopg.Connection[Any], str], object]] = [
         queries.overview, queries.queues, queries.list_jobs, queries.workers, queries.chores, queries.audit_log,
-        queries.stats, queries.throughput, queries.schema_revision,
+        queries.stats, queries.throughput, queries.schema_revision, queries.schedules,
     ]  # fmt: skip
     for look in looks:
         look(connection, "jobq")
@@ -375,6 +384,20 @@ def one_by_one(operator: psycopg.Connection[Any], database_url: str) -> None:
     assert operations.delete(operator, "jobq", jobs, actor="me").done == jobs
     assert operations.ask_worker(operator, "jobq", worker, "quiet", actor="me")
     operator.commit()
+    schedules(operator)
+
+
+def schedules(operator: psycopg.Connection[Any]) -> None:
+    made = Schedule(name="s", task="t", when=Cron("@daily"))
+    assert operations.set_schedule(operator, "jobq", made, actor="me")
+    assert not operations.set_schedule(operator, "jobq", made, actor="me", replace=True)
+    assert operations.pause_schedule(operator, "jobq", "s", actor="me")
+    assert operations.resume_schedule(operator, "jobq", "s", actor="me")
+    job = operations.run_schedule(operator, "jobq", "s", actor="me")
+    assert queries.schedule_ticks(operator, "jobq", "s") == []
+    operations.remove_schedule(operator, "jobq", "s", actor="me")
+    assert operations.delete(operator, "jobq", [job], actor="me").done == [job]
+    operator.commit()
 
 
 def in_bulk(operator: psycopg.Connection[Any], database_url: str) -> None:
@@ -415,6 +438,8 @@ def test_an_operator_does_no_more(login: Login) -> None:
             "UPDATE jobq.worker SET heartbeat_at = now()",
             "DELETE FROM jobq.worker",
             "UPDATE jobq.chore SET due_at = now()",
+            "INSERT INTO jobq.schedule_tick (schedule, tick, job_id) VALUES ('s', now(), 1)",
+            "DELETE FROM jobq.schedule_tick",
             "SELECT jobq.drop_partitions('job_history_failed', '0')",
         ],
     )

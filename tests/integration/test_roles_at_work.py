@@ -86,6 +86,17 @@ def test_every_end_of_a_job(jobs: Jobs, granted: Login, worker: StartWorker) -> 
     assert jobs.one("SELECT count(*) FROM jobq.worker") == 0
 
 
+def test_schedules(jobs: Jobs, granted: Login, worker: StartWorker) -> None:
+    """One in code that is declared and ticks, and one that cannot tick."""
+    jobs.connection.execute("INSERT INTO jobq.schedule (name, task, cron) VALUES ('bad', 't', '61 * * * *')")
+    running = worker(database_url=granted("worker"), app="tests.support.scheduled:q", env={"SCHEDULED": "seconds"})
+    wait_until(
+        lambda: jobs.one("SELECT count(*) FROM jobq.schedule_tick") >= 2 or not running.is_running(), what="two ticks"
+    )
+    assert "cannot be" in jobs.one("SELECT last_error FROM jobq.schedule WHERE name = 'bad'")
+    leaves_content(running)
+
+
 def test_the_chores(jobs: Jobs, granted: Login, worker: StartWorker) -> None:
     """Partitions made and dropped, an expired key and a job of nobody's."""
     jobs.connection.execute(
@@ -104,11 +115,15 @@ def test_the_chores(jobs: Jobs, granted: Login, worker: StartWorker) -> None:
         " started_at = now() - interval '1 h' WHERE id = %s",
         (orphan,),
     )
+    jobs.connection.execute(
+        "INSERT INTO jobq.schedule_tick (schedule, tick, job_id, inserted_at) VALUES ('s', now(), 1, '2020-01-01')"
+    )
     running = worker(database_url=granted("worker"))
     wait_until(lambda: tidied(jobs) or not running.is_running(), timeout=60, what="the chores")
     assert jobs.one(last) == newest
     assert jobs.one("SELECT to_regclass('jobq.job_history_failed_20200101')") is None
     assert jobs.one("SELECT count(*) FROM jobq.job_key") == 0
+    assert jobs.one("SELECT count(*) FROM jobq.schedule_tick") == 0
     assert jobs.wait(orphan)["state"] == "succeeded"
     leaves_content(running)
 

@@ -174,6 +174,9 @@ def test_hostile_data_is_only_text(client: FlaskClient, db: Conn) -> None:
         "INSERT INTO jobq.operation (up_to, action, filter, actor, reason, error) VALUES (1, 'retry', %s, %s, %s, %s)",
         [HOSTILE] * 4,
     )
+    db.execute(
+        "INSERT INTO jobq.schedule (name, task, cron, timezone, last_error) VALUES (%s, %s, %s, %s, %s)", [HOSTILE] * 5
+    )
     for path in (*PAGES, f"/jobs/{id}", "/jobs?task=" + HOSTILE, "/nothing/" + HOSTILE, "/jobs?state=" + HOSTILE):
         text = client.get(path).text
         assert "alert(1)" in text or path.startswith("/nothing")

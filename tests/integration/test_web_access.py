@@ -48,6 +48,7 @@ def seeded(db: Conn) -> dict[str, Any]:
         "INSERT INTO jobq.operation (up_to, action, filter, actor) VALUES (0, 'retry', 'state:failed', 'ann') RETURNING id"
     ).fetchone()
     assert row is not None
+    db.execute("INSERT INTO jobq.schedule (name, task, cron) VALUES ('mail', 'mail.send', '0 7 * * *')")
     return {"id": dead, "idle": idle, "worker": worker, "operation": row[0]}
 
 
@@ -114,6 +115,7 @@ def form_of(seeded: dict[str, Any]) -> dict[str, Any]:
     return {
         "id": str(seeded["id"]), "action": "retry", "queue": "mail", "q": "state:failed", "what": "quiet", "seconds": "60",
         "priority": "3", "reason": "tried", "typed": "1", "name": "ann", "password": "wrong wrong", "to": "other",
+        "schedule": "mail",
     }  # fmt: skip
 
 
@@ -178,7 +180,7 @@ def test_every_change_by_every_role(app: Flask, db: Conn, seeded: dict[str, Any]
             assert not refused(response, role) or "Your role is" not in response.text, (role, path, response.text)
             assert response.status_code != 401
         tried += 1
-    assert tried >= 17
+    assert tried >= 22
 
 
 @pytest.mark.parametrize("role", ROLES)
@@ -235,9 +237,13 @@ def test_a_role_is_offered_only_what_it_may_do(app: Flask, seeded: dict[str, Any
 def test_the_table() -> None:
     reads, steers = (
         {"view", "export"},
-        {"retry", "cancel", "run_now", "snooze", "move", "pause", "bulk", "worker_quiet"},
+        {"retry", "cancel", "run_now", "snooze", "move", "pause", "bulk", "worker_quiet", "schedule"},
     )
-    wanted = {"viewer": reads, "operator": reads | steers, "admin": reads | steers | {"delete", "worker_stop"}}
+    wanted = {
+        "viewer": reads,
+        "operator": reads | steers,
+        "admin": reads | steers | {"delete", "worker_stop", "schedule_add"},
+    }
     assert {role: {name for name in access.LEAST_ROLE if access.may(role, name)} for role in access.ROLES} == wanted
     assert not any(access.may(None, name) or access.may("root", name) for name in access.LEAST_ROLE)
     assert access.may(None, access.ANYONE)

@@ -14,6 +14,8 @@ from flask.testing import FlaskClient
 from jobq import operations, users
 from jobq.failures import fingerprint
 from jobq.filters import JobFilter
+from jobq.schedules import Schedule
+from jobq.ticks import Cron
 from tests.support.rows import add_attempt, add_finished, add_job, add_worker
 from tests.support.web import Conn, token, words
 
@@ -220,6 +222,12 @@ def test_the_audit_offers_the_actions_that_are_written_there(client: FlaskClient
     operations.pause_operation(db, "jobq", ids[1], actor="ann")
     operations.resume_operation(db, "jobq", ids[1], actor="ann")
     operations.run_operation(db, "jobq", ids[1])
+    nightly = Schedule(name="nightly", task="t", when=Cron("30 2 * * *"))
+    operations.set_schedule(db, "jobq", nightly, actor="ann")
+    operations.pause_schedule(db, "jobq", "nightly", actor="ann")
+    operations.resume_schedule(db, "jobq", "nightly", actor="ann")
+    operations.run_schedule(db, "jobq", "nightly", actor="ann")
+    operations.remove_schedule(db, "jobq", "nightly", actor="ann")
     users.add(db, "jobq", "bob", "viewer", "correct horse", actor="ann")
     users.set_role(db, "jobq", "bob", "admin", actor="ann")
     users.set_password(db, "jobq", "bob", "another horse", actor="ann")

@@ -86,6 +86,12 @@ def large_seq_scans(conn: Conn, plan: list[dict[str, Any]]) -> list[str]:
     ]
 
 
+SCHEDULE: dict[str, Any] = {
+    "name": "s", "task": "t", "args": "{}", "queue": "default", "priority": 5, "max_attempts": 10, "timeout": None,
+    "headers": "{}", "cron": "@daily", "every": None, "timezone": "UTC", "missed": "last", "max_missed": 100,
+    "tick_argument": None, "next_at": "2030-01-01", "made_by": "ann", "actor": "ann", "reason": None, "after": None,
+    "limit": 100,
+}  # fmt: skip
 OPERATION: dict[str, Any] = {
     "id": 42, "up_to": 1, "action": "retry", "filter": "state:failed", "options": "{}", "actor": "ann", "role": None,
     "address": None, "expected": 3, "counted": 3, "rate": 2.5, "reason": "why", "state": "paused", "error": None,
@@ -130,6 +136,14 @@ STATEMENTS: list[tuple[str, dict[str, Any], int]] = [
     ("operations", {"before": 40_000, "limit": 50}, 100),
     ("operations_running", {}, 100),
     ("operation_batches", {"id": 42, "after": 30, "limit": 20}, 40),
+    ("schedules", SCHEDULE, 20),
+    ("schedule_last_ticks", SCHEDULE, 10),
+    ("schedule_lock", SCHEDULE, 10),
+    ("schedule_set", SCHEDULE, 20),
+    ("schedule_pause", SCHEDULE, 10),
+    ("schedule_resume", SCHEDULE, 10),
+    ("schedule_run", SCHEDULE, 20),
+    ("schedule_remove", SCHEDULE, 10),
     ("jobs_above", {"after": 50_000}, 200),
     ("rolled_hour", {}, 400),
     ("series", SERIES | {"span": 60}, 400),

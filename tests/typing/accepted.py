@@ -165,3 +165,27 @@ def transactional_tasks_are_typed_as_others(session: Session) -> None:
 
 def a_task_is_a_task() -> tuple[Task[[int], str], AsyncTask[[], None]]:
     return bare, ping
+
+
+def schedules() -> None:
+    assert_type(q.schedule("0 7 * * mon-fri", timezone="Europe/Berlin", missed="last")(bare).submit(1), JobRef[str])
+    assert_type(q.schedule(every=datetime.timedelta(minutes=5), args={"n": 1}, name="often")(ping), AsyncTask[[], None])
+    assert_type(q.add_schedule(bare, "@daily", name="one", actor="ann", args={"n": 1}), bool)
+    assert_type(current_job().tick, datetime.datetime | None)
+    assert_type(current_job().schedule, str | None)
+
+
+@q.schedule("@hourly", tick_argument="at")
+@q.task
+def hourly(at: datetime.datetime) -> int:
+    return at.hour
+
+
+@q.task
+@q.schedule("@hourly", name="below")
+def below() -> int:
+    return 1
+
+
+assert_type(hourly(datetime.datetime.now(datetime.UTC)), int)
+assert_type(below, Task[[], int])

@@ -128,3 +128,7 @@ def wrong_exceptions() -> None: ...
 
 Backoff(2, 60)  # error
 Snooze("soon")  # error
+q.schedule("0 7 * * *", missed="never")  # error
+q.schedule(every=60)  # error
+q.schedule("@daily")(1)  # error
+q.add_schedule(send_receipt, "@daily", name="one")  # error

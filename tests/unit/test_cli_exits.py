@@ -22,6 +22,7 @@ from jobq.cli.exits import Exit, NotConfirmed, explain, report
         (errors.ResultTimeout("late"), 75, "late"),
         (errors.UnknownTask("no task"), 64, "no task"),
         (errors.UnknownQueue("no queue"), 64, "no queue"),
+        (errors.UnknownSchedule("no schedule"), 64, "no schedule"),
         (errors.JobNotFound("no job"), 64, "no job"),
         (errors.InvalidArguments("a: missing"), 64, "a: missing"),
         (errors.InvalidOption("delay"), 64, "delay"),

@@ -28,7 +28,7 @@ def test_links_lead_somewhere(document: Path) -> None:
 def test_the_reference_has_every_option() -> None:
     reference = (ROOT / "docs" / "reference.md").read_text()
     names = {field.name for field in fields(Settings)}
-    for function in (JobQ.task, Task.options):
+    for function in (JobQ.task, JobQ.schedule, Task.options):
         names |= set(inspect.signature(function).parameters) - {"self", "function"}
     names |= {option.opts[0] for option in worker.params if option.opts[0].startswith("--")}
     names |= {field.name for field in fields(Options)}

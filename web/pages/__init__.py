@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from jobq.web.pages import audit, failures, jobs, operations, overview, plots, queues, system, workers
+from jobq.web.pages import audit, failures, jobs, operations, overview, plots, queues, schedules, system, workers
 
 ROUTES = [
     *overview.ROUTES,
     *queues.ROUTES,
+    *schedules.ROUTES,
     *plots.ROUTES,
     *jobs.ROUTES,
     *failures.ROUTES,

@@ -13,6 +13,7 @@ _PAGE = 50
 _ACTIONS = (
     "retry", "cancel", "run_now", "snooze", "move", "delete", "pause", "resume", "worker_quiet", "worker_stop", "worker_resume",
     "operation_start", "operation_pause", "operation_resume", "operation_cancel", "operation_done", "operation_failed",
+    "schedule_set", "schedule_pause", "schedule_resume", "schedule_remove", "schedule_run",
     "user_add", "user_set_role", "user_set_password", "user_remove",
 )  # fmt: skip
 

@@ -1,7 +1,7 @@
 // Shortcuts. `?` lists them; they can be switched off there (WCAG 2.1.4), and none works while a field is in use.
 "use strict";
 (() => {
-  const PAGES = { o: ["", "Overview"], q: ["queues", "Queues"], j: ["jobs", "Jobs"], f: ["failures", "Failures"], w: ["workers", "Workers"], p: ["operations", "Operations"], a: ["audit", "Audit"], s: ["system", "System"] };
+  const PAGES = { o: ["", "Overview"], q: ["queues", "Queues"], j: ["jobs", "Jobs"], f: ["failures", "Failures"], c: ["schedules", "Schedules"], w: ["workers", "Workers"], p: ["operations", "Operations"], a: ["audit", "Audit"], s: ["system", "System"] };
   const base = document.body.dataset.base;
   let on = true;
   try { on = localStorage.getItem("jobq-keys") !== "off"; } catch { /* on */ }

@@ -1,0 +1,120 @@
+"""Schedules as they are shown: what ticks when, in words and times, and what is wrong with the rest."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from psycopg import Connection
+
+from jobq.errors import InvalidOption
+from jobq.queries.rows import fetch, with_json
+from jobq.ticks import When, following, when
+
+# A tick this late has been missed by somebody.
+LATE = 60.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScheduleInfo:
+    """One schedule. `status`: ticking, paused, withdrawn, undeclared, late or broken; `words` says when it ticks.
+
+    `next_ticks` are computed from now on; `next_at` is the first tick that no worker has looked at, which may be past.
+    """
+
+    name: str
+    task: str
+    args: Any
+    queue: str
+    priority: int
+    max_attempts: int
+    timeout: float | None
+    headers: Any
+    cron: str | None
+    every: timedelta | None
+    timezone: str
+    missed: str
+    max_missed: int
+    tick_argument: str | None
+    source: str
+    app: str | None
+    made_by: str | None
+    created_at: datetime
+    changed_at: datetime
+    next_at: datetime | None
+    last_tick: datetime | None
+    last_job_id: int | None
+    paused_at: datetime | None
+    paused_by: str | None
+    pause_reason: str | None
+    withdrawn_at: datetime | None
+    last_error: str | None
+    declared: bool
+    status: str
+    words: str
+    next_ticks: list[datetime]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TickInfo:
+    """One tick, and the job that it became."""
+
+    tick: datetime
+    job_id: int
+    inserted_at: datetime
+
+
+def schedules(
+    conn: Connection[Any], schema: str, *, after: str | None = None, limit: int = 200, preview: int = 3
+) -> list[ScheduleInfo]:
+    """Return the schedules by name, at most `limit` of them, after the name `after`; each with its next `preview` ticks."""
+    return _infos(conn, schema, {"after": after, "name": None, "limit": limit}, preview)
+
+
+def schedule(conn: Connection[Any], schema: str, name: str, *, preview: int = 10) -> ScheduleInfo | None:
+    """Return one schedule, or None."""
+    found = _infos(conn, schema, {"after": None, "name": name, "limit": 1}, preview)
+    return found[0] if found else None
+
+
+def schedule_ticks(conn: Connection[Any], schema: str, name: str, *, limit: int = 20) -> list[TickInfo]:
+    """Return the latest ticks of a schedule, newest first."""
+    return [TickInfo(**row) for row in fetch(conn, schema, "schedule_last_ticks", {"name": name, "limit": limit})]
+
+
+def _infos(conn: Connection[Any], schema: str, params: dict[str, Any], preview: int) -> list[ScheduleInfo]:
+    found = []
+    for row in fetch(conn, schema, "schedules", params):
+        now = row.pop("now")
+        rule, fault = _rule(row)
+        found.append(
+            ScheduleInfo(
+                **{**with_json(row), "last_error": row["last_error"] or fault},
+                status=_status(row, now, fault),
+                words="not understood" if rule is None else rule.words(),
+                next_ticks=[] if rule is None else following(rule, now, preview),
+            )
+        )
+    return found
+
+
+def _rule(row: dict[str, Any]) -> tuple[When | None, str | None]:
+    try:
+        return when(row["cron"], row["every"], row["timezone"]), None
+    except InvalidOption as error:
+        return None, str(error)
+
+
+def _status(row: dict[str, Any], now: datetime, fault: str | None) -> str:
+    if row["paused_at"] is not None:
+        return "paused"
+    if row["withdrawn_at"] is not None:
+        return "withdrawn"
+    if fault is not None or row["last_error"] is not None:
+        return "broken"
+    if row["source"] == "code" and not row["declared"]:
+        return "undeclared"
+    if row["next_at"] is not None and (now - row["next_at"]).total_seconds() > LATE:
+        return "late"
+    return "ticking"

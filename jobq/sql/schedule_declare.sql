@@ -1,0 +1,29 @@
+-- A schedule as an application declares it: made, or changed where that says something else. An operator's pause stays. Times
+-- that say something else begin anew, and so does a schedule that was withdrawn: no tick is made up for. Returns what was done;
+-- no row: nothing was to be done, or the name is that of a schedule made at run time.
+INSERT INTO {schema}.schedule AS old (
+    name, task, args, queue, priority, max_attempts, timeout, headers, cron, every, timezone, missed, max_missed,
+    tick_argument, next_at, source, app, made_by)
+VALUES (
+    %(name)s, %(task)s, %(args)s::jsonb, %(queue)s, %(priority)s, %(max_attempts)s, %(timeout)s, %(headers)s::jsonb,
+    %(cron)s, %(every)s, %(timezone)s, %(missed)s, %(max_missed)s, %(tick_argument)s, %(next_at)s::timestamptz, 'code', %(app)s,
+    %(made_by)s)
+ON CONFLICT (name) DO UPDATE SET
+    task = excluded.task, args = excluded.args, queue = excluded.queue, priority = excluded.priority,
+    max_attempts = excluded.max_attempts, timeout = excluded.timeout, headers = excluded.headers, cron = excluded.cron,
+    every = excluded.every, timezone = excluded.timezone, missed = excluded.missed, max_missed = excluded.max_missed,
+    tick_argument = excluded.tick_argument, app = excluded.app, made_by = excluded.made_by,
+    withdrawn_at = NULL, changed_at = now(), last_error = NULL,
+    next_at = CASE WHEN old.withdrawn_at IS NULL
+                        AND (old.cron, old.every, old.timezone) IS NOT DISTINCT FROM
+                            (excluded.cron, excluded.every, excluded.timezone)
+                   THEN old.next_at ELSE excluded.next_at END
+WHERE old.source = 'code' AND (
+    old.withdrawn_at IS NOT NULL
+    OR (old.task, old.args, old.queue, old.priority, old.max_attempts, old.timeout, old.headers, old.cron, old.every,
+        old.timezone, old.missed, old.max_missed, old.tick_argument, old.app)
+       IS DISTINCT FROM
+       (excluded.task, excluded.args, excluded.queue, excluded.priority, excluded.max_attempts, excluded.timeout,
+        excluded.headers, excluded.cron, excluded.every, excluded.timezone, excluded.missed, excluded.max_missed,
+        excluded.tick_argument, excluded.app))
+RETURNING CASE WHEN xmax = 0 THEN 'declared' ELSE 'changed' END
