@@ -45,7 +45,9 @@ if TYPE_CHECKING:
         UnknownTask,
         UnsupportedConnection,
     )
+    from jobq.flow import Groups, QueueSettings, Rate
     from jobq.jobs import JobRef, NewJob
+    from jobq.queuehandle import QueueHandle
     from jobq.tasks import AsyncTask, Task
 
     __version__: str
@@ -60,6 +62,7 @@ __all__ = [
     "CurrentJob",
     "DatabaseUnavailable",
     "Fail",
+    "Groups",
     "InvalidArguments",
     "InvalidOption",
     "JobFailed",
@@ -72,6 +75,9 @@ __all__ = [
     "NewJob",
     "NoCurrentJob",
     "NotTransactional",
+    "QueueHandle",
+    "QueueSettings",
+    "Rate",
     "ResultError",
     "ResultTimeout",
     "SchemaError",
@@ -93,9 +99,13 @@ if not TYPE_CHECKING:
         "AsyncTask": "tasks",
         "Backoff": "backoff",
         "CurrentJob": "current",
+        "Groups": "flow",
         "JobQ": "app",
         "JobRef": "jobs",
         "NewJob": "jobs",
+        "QueueHandle": "queuehandle",
+        "QueueSettings": "flow",
+        "Rate": "flow",
         "Task": "tasks",
         "current_job": "current",
     }

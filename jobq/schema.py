@@ -214,7 +214,7 @@ def _job_key(meta: MetaData) -> None:
 
 
 def _queue(meta: MetaData) -> None:
-    """What operators set for a queue. A queue without a row is simply not paused and unlimited: rows are made when first needed.
+    """What operators set for a queue. A queue without a row is not paused and unlimited: rows are made when first needed.
 
     A queue with a limit, a rate or a rule for its groups is *managed*: its jobs are claimed by claim_managed.
     """

@@ -1,6 +1,7 @@
 """Operators' writes, for the command line, the status page and Python alike.
 
-By subject: jobs by their ids (`jobs.py`), queues, workers, and bulk operations over a filter (`bulk.py`, `steps.py`).
+By subject: jobs by their ids (`jobs.py`), queues (paused in `queues.py`, limited in `settings.py`), workers, and bulk
+operations over a filter (`bulk.py`, `steps.py`).
 
 Each writes who did what into `audit`, in the same transaction. On a connection without an open transaction
 each call, and each batch, commits by itself; inside the caller's transaction it is a
@@ -22,6 +23,7 @@ from jobq.operations.changes import (
 )
 from jobq.operations.jobs import Changed, cancel, delete, move, retry, run_now, snooze
 from jobq.operations.queues import pause, resume
+from jobq.operations.settings import UNCHANGED, QueueChange, configure, configure_group
 from jobq.operations.steps import Step, run_operation, running_operations, step, take_step
 from jobq.operations.where import cancel_where, count_where, retry_where
 from jobq.operations.workers import ask_worker
@@ -32,14 +34,18 @@ __all__ = [
     "MOVABLE_STATES",
     "RETRYABLE_STATES",
     "SNOOZABLE_STATES",
+    "UNCHANGED",
     "Actor",
     "Changed",
     "Operation",
+    "QueueChange",
     "Step",
     "ask_worker",
     "cancel",
     "cancel_operation",
     "cancel_where",
+    "configure",
+    "configure_group",
     "count_where",
     "delete",
     "draft",
