@@ -10,7 +10,7 @@ from typing_extensions import Unpack
 
 from jobq import migrate
 from jobq.config import Settings
-from jobq.web import actions, actions_bulk, answers, api, errors, login, pages, routes
+from jobq.web import actions, actions_bulk, actions_queues, answers, api, errors, login, pages, routes
 from jobq.web.cache import Cache
 from jobq.web.context import forget
 from jobq.web.database import Database
@@ -81,7 +81,14 @@ def mount(settings: Settings, options: Options, name: str = "jobq") -> Blueprint
 
     routes.register(
         mounted,
-        (*pages.ROUTES, *actions.ROUTES, *actions_bulk.ROUTES, *api.ROUTES, *(login.ROUTES if options.users else ())),
+        (
+            *pages.ROUTES,
+            *actions.ROUTES,
+            *actions_queues.ROUTES,
+            *actions_bulk.ROUTES,
+            *api.ROUTES,
+            *(login.ROUTES if options.users else ()),
+        ),  # fmt: skip
     )
     errors.install(mounted)
     return mounted

@@ -120,18 +120,19 @@ def _columns(row: JobRow) -> tuple[object, ...]:
 @json_option
 def show(*, id: int, as_json: bool) -> None:
     """Show one job with its arguments, result, and the attempts that did not succeed."""
-    from jobq.queries import get_job
+    from jobq.queries import get_job, why_waiting
 
     session = current()
     with session.connect() as connection:
         job = get_job(connection, session.schema, id)
+        why = None if as_json else why_waiting(connection, session.schema, job)
     if as_json:
         output.print_json(job)
     else:
-        _print_job(job)
+        _print_job(job, why)
 
 
-def _print_job(job: JobDetail) -> None:
+def _print_job(job: JobDetail, why: str | None) -> None:
     import json
 
     def as_text(value: object) -> str | None:
@@ -145,6 +146,8 @@ def _print_job(job: JobDetail) -> None:
         "priority": job.priority,
         "attempt": f"{job.attempt} of {job.max_attempts}" + (f", {job.crashes} crashed" if job.crashes else ""),
         "key": job.key,
+        "group": job.group_key,
+        "now": why,
         "timeout": output.duration(job.timeout),
         "created": job.created_at,
         "run at": job.run_at,

@@ -24,7 +24,7 @@ _JOBS: dict[Name, tuple[str, ...]] = {
     "none": (),
     "little": (
         "succeeded", "failed", "cancelled", "expired", "running", "cancelling", "ready", "unserved", "paused", "scheduled",
-        "retrying",
+        "retrying", "grouped", "turn",
     ),
     "lot": ("huge", "deep", "foreign", "traceback", "hostile", "running", "ready", "scheduled"),
 }  # fmt: skip

@@ -114,6 +114,7 @@ def form_of(seeded: dict[str, Any]) -> dict[str, Any]:
     return {
         "id": str(seeded["id"]), "action": "retry", "queue": "mail", "q": "state:failed", "what": "quiet", "seconds": "60",
         "priority": "3", "reason": "tried", "typed": "1", "name": "ann", "password": "wrong wrong", "to": "other",
+        "limit": "3", "groups": "fair", "group": "a",
     }  # fmt: skip
 
 
@@ -235,7 +236,7 @@ def test_a_role_is_offered_only_what_it_may_do(app: Flask, seeded: dict[str, Any
 def test_the_table() -> None:
     reads, steers = (
         {"view", "export"},
-        {"retry", "cancel", "run_now", "snooze", "move", "pause", "bulk", "worker_quiet"},
+        {"retry", "cancel", "run_now", "snooze", "move", "pause", "configure", "bulk", "worker_quiet"},
     )
     wanted = {"viewer": reads, "operator": reads | steers, "admin": reads | steers | {"delete", "worker_stop"}}
     assert {role: {name for name in access.LEAST_ROLE if access.may(role, name)} for role in access.ROLES} == wanted

@@ -77,6 +77,9 @@ STATEMENTS: list[tuple[str, dict[str, Any], int]] = [
     ("queue_limits", {"queue": "many", "most": 51}, 20_000),
     ("job_gate", {"queue": "many", "group": "group100", "id": 50_000, "bound": 10_001}, 12_000),
     ("job_gate", {"queue": "one", "group": "tenant", "id": 199_000, "bound": 10_001}, 12_000),
+    ("search_waiting", {"queue": "many", "limit": 5_001}, 12_000),
+    ("search_group", {"queue": "one", "group": "tenant", "limit": 5_001}, 6_000),
+    ("suggest_groups", {}, 4_000),
     ("job_gate", {"queue": "plain1", "group": None, "id": 250_000, "bound": 10_001}, 2_000),
 ]
 

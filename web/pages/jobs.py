@@ -95,6 +95,7 @@ def job(id: int) -> str:
         failure=fingerprint(found.task, found.error) if found.state == "failed" and found.error else None,
         payloads=payloads,
         same_task=str(JobFilter(task=found.task)),
+        same_group=str(JobFilter(queue=found.queue, group=found.group_key)) if found.group_key else None,
     )
 
 
