@@ -79,17 +79,8 @@ def mount(settings: Settings, options: Options, name: str = "jobq") -> Blueprint
         request_started.connect(forget, state.app)
         state.app.extensions.setdefault("jobq.web", []).extend((page.executor, page.database))
 
-    routes.register(
-        mounted,
-        (
-            *pages.ROUTES,
-            *actions.ROUTES,
-            *actions_queues.ROUTES,
-            *actions_bulk.ROUTES,
-            *api.ROUTES,
-            *(login.ROUTES if options.users else ()),
-        ),  # fmt: skip
-    )
+    changing = (*actions.ROUTES, *actions_queues.ROUTES, *actions_bulk.ROUTES)
+    routes.register(mounted, (*pages.ROUTES, *changing, *api.ROUTES, *(login.ROUTES if options.users else ())))
     errors.install(mounted)
     return mounted
 

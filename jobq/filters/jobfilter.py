@@ -45,8 +45,9 @@ class JobFilter:
     `states`: one of these (STATES; ``scheduled`` is ready with a `run_at` in the future, ``ready`` means due). `queue`,
     `task`, `key`, `group`: the name, or what it begins with. `tag`: one of the texts in ``headers.tags``. `worker`: who
     runs it or ran it last. `error`: a part of the last error of a finished job, in whatever case; live jobs never match.
-    `failure`: a group of failed jobs (`jobq.failures.fingerprint`). `attempt`: how many were begun. `age`: seconds since a live job was
-    enqueued, or since a finished one finished. `args`: what stands at a path of the arguments. `ids`: one of these.
+    `failure`: a group of failed jobs (`jobq.failures.fingerprint`). `attempt`: how many were begun. `age`: seconds since a
+    live job was enqueued, or since a finished one finished. `args`: what stands at a path of the arguments. `ids`: one of
+    these.
 
     Raises InvalidFilter for a value that no job can have.
     """
