@@ -163,8 +163,9 @@ class Groups:
         """Return the rule in words."""
         match self.mode:
             case "ordered":
-                others = "the others pass a job" if self.retry == "pass" else "a job holds its group back"
-                return f"each group in order of enqueue, one at a time; {others} that waits for its retry"
+                waits = "a job that waits for its retry"
+                said = f"the others pass {waits}" if self.retry == "pass" else f"{waits} holds its group back"
+                return f"each group in order of enqueue, one at a time ({said})"
             case "limited":
                 return "no limit" if self.limit is None else f"at most {self.limit:,} of each group at a time"
             case "fair":

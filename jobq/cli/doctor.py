@@ -76,6 +76,7 @@ def _examine(session: Session) -> Iterator[Finding]:
 
 
 def _checks(connection: psycopg.Connection[Any], schema: str) -> Iterator[Finding]:
+    from jobq.cli.checks_flow import FLOW_CHECKS
     from jobq.cli.checks_jobs import JOB_CHECKS
     from jobq.cli.checks_load import LOAD_CHECKS, STANDSTILL_CHECKS
     from jobq.cli.checks_server import SERVER_CHECKS, schema_fits
@@ -88,7 +89,7 @@ def _checks(connection: psycopg.Connection[Any], schema: str) -> Iterator[Findin
         usable = usable and finding.status is Status.OK
         yield finding
     if usable:
-        for name, (check, fine) in {**JOB_CHECKS, **STANDSTILL_CHECKS}.items():
+        for name, (check, fine) in {**JOB_CHECKS, **FLOW_CHECKS, **STANDSTILL_CHECKS}.items():
             yield from _guarded(name, check, fine, connection, schema)
 
 

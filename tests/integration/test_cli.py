@@ -434,7 +434,7 @@ def test_doctor_sees_what_is_wrong(run: Run, db: Conn, database_url: str) -> Non
     def told(check: str) -> str:
         return " | ".join(f"{line['status']} {line['message']}" for line in found[check])
 
-    assert "fail queue slow has ready jobs, and no live worker serves it" in told("tasks")
+    assert "fail queue slow has jobs to run, and no live worker serves it" in told("tasks")
     assert "fail no live worker of queue mail knows task gone" in told("tasks")
     assert "warn box:77 sent no heartbeat" in told("workers")
     assert "warn queue mail was paused by bob, and 1 ready jobs wait" in told("paused")
@@ -445,6 +445,64 @@ def test_doctor_sees_what_is_wrong(run: Run, db: Conn, database_url: str) -> Non
     assert "warn job_history_succeeded_rest holds rows" in told("partitions")
     assert "fail it is switched off for table jobq.job" in told("autovacuum")
     assert all(line["mend"] for lines in found.values() for line in lines if line["status"] != "ok")
+
+
+def test_doctor_sees_groups_that_stand_still(run: Run, db: Conn) -> None:
+    worker = add_worker(db, tasks=["mail.send"])
+
+    def told(check: str, code: int = 0) -> str:
+        return " | ".join(
+            f"{line['status']} {line['message']}" for line in findings(run("doctor", "--json", code=code))[check]
+        )
+
+    run("queues", "set", "mail", "--limit", "2", "--groups", "limited:1")
+    for key in ("a", "a", "b"):
+        add_job(db, queue="mail", group_key=key)
+    assert (told("limits"), told("groups")) == (
+        "ok no limit is used up by jobs that nobody runs", "ok every group with waiting jobs has a turn or a running job",
+    )  # fmt: skip
+    assert told("turns") == "ok no group is next in line for long"
+
+    db.execute("UPDATE jobq.job_turn SET due_at = now() - interval '150 s'")
+    assert told("turns").startswith(
+        "warn queue mail: the group that is next in line has been for 2 m 30 s, and 1 worker"
+    )
+    db.execute("UPDATE jobq.worker SET running = slots")
+    assert told("turns").startswith("ok")
+    db.execute("UPDATE jobq.worker SET running = 0")
+    held = [add_job(db, queue="mail", state="running", managed=True, worker_id=worker, started_at="2020-01-01T00:00Z")
+            for _ in range(2)]  # fmt: skip
+    assert told("turns").startswith("ok"), "the limit is full"
+    assert told("limits").startswith("ok no limit")
+
+    add_job(db, queue="mail", state="running", managed=True, worker_id=worker)
+    assert told("limits").startswith("ok queue mail: 3 jobs run, more than its limit of 2")
+    db.execute("UPDATE jobq.job SET worker_id = gen_random_uuid() WHERE id = %s", (held[0],))
+    assert (
+        told("limits")
+        == "warn queue mail: 1 of the 2 that its limit lets run are held by jobs whose worker is not alive"
+    )
+
+    db.execute("DELETE FROM jobq.job_turn WHERE group_key = 'a'")
+    assert told("groups", code=1).startswith("fail queue mail: 1 group of those looked at wait without a turn")
+    (line,) = findings(run("doctor", "--json", code=1))["groups"]
+    assert "such as a;" in line["message"]
+    db.execute(line["mend"].partition(";")[0].encode())
+    assert told("groups").startswith("ok")
+    db.execute("DELETE FROM jobq.job_turn WHERE group_key = 'a'")
+    add_job(db, queue="mail", state="running", managed=True, group_key="a", worker_id=worker)
+    assert told("groups").startswith("ok"), "its turn comes with the end of the job that runs"
+
+
+def test_doctor_knows_that_waiting_jobs_are_jobs(run: Run, db: Conn) -> None:
+    run("queues", "set", "mail", "--groups", "ordered")
+    add_worker(db, tasks=["other"], queues=["pdf"])
+    add_job(db, queue="mail", group_key="a")
+    assert "queue mail has jobs to run" in findings(run("doctor", "--json", code=1))["tasks"][0]["message"]
+    add_worker(db, tasks=["other"], queues=["mail"])
+    assert "knows task mail.send" in findings(run("doctor", "--json", code=1))["tasks"][0]["message"]
+    run("queues", "pause", "mail")
+    assert "1 jobs with groups wait" in findings(run("doctor", "--json", code=1))["paused"][0]["message"]
 
 
 def test_doctor_sees_missing_partitions_and_workers(run: Run, db: Conn) -> None:

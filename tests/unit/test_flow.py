@@ -164,8 +164,8 @@ def test_settings_in_words() -> None:
         "limit": 20, "rate": "50/s", "burst": 10, "groups": "fair:5", "group_rate": "1000/h", "group_burst": 2,
     }  # fmt: skip
     held, passed = Groups("ordered").describe(), Groups("ordered", retry="pass").describe()
-    assert held == "each group in order of enqueue, one at a time; a job holds its group back that waits for its retry"
-    assert passed == "each group in order of enqueue, one at a time; the others pass a job that waits for its retry"
+    assert held == "each group in order of enqueue, one at a time (a job that waits for its retry holds its group back)"
+    assert passed == "each group in order of enqueue, one at a time (the others pass a job that waits for its retry)"
 
 
 def test_rows_that_were_written_past_jobq_are_shown() -> None:

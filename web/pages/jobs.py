@@ -156,8 +156,8 @@ def suggest() -> Response:
 
 
 def _tabs(selected: JobFilter) -> list[Tab]:
-    # Nothing makes jobs parked or waiting yet; who asks for them sees them.
-    states = (None, *(state for state in STATES if state not in ("parked", "waiting") or state in selected.states))
+    # Nothing makes jobs parked yet; who asks for them sees them.
+    states = (None, *(state for state in STATES if state != "parked" or state in selected.states))
     return [
         Tab(
             state=state,

@@ -30,7 +30,6 @@ def queues() -> str:
         sparks=sparks,
         queue_q=queue_q,
         any_waiting=any(queue.waiting for queue in found),
-        any_set=any(queue.settings.managed for queue in found),
         brief_set=_brief,
     )
 
