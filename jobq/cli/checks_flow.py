@@ -121,7 +121,8 @@ def _groups(connection: psycopg.Connection[Any], schema: str) -> Iterator[Findin
 
 
 _GIVE = sql.SQL(
-    "INSERT INTO {turn} (queue, group_key) SELECT DISTINCT queue, group_key FROM {job} WHERE state = 'waiting' AND queue = {queue}"
+    "INSERT INTO {turn} (queue, group_key) SELECT DISTINCT queue, group_key FROM {job}"
+    " WHERE state = 'waiting' AND queue = {queue}"
 )
 _TABLES = {"turn": "job_turn", "job": "job", "gate": "gate"}
 
