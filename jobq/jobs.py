@@ -57,6 +57,10 @@ class JobOptions:
     """Seconds for which a key with ``key_holds="period"`` is held, counted from the insert."""
     on_conflict: OnConflict = "return"
     """When the key is held: return its job, give its job these arguments, or raise KeyConflict."""
+    group: str | None = None
+    """Group within the queue: 1 to 200 characters. How groups run is the queue's matter: in order, with a limit, in turns."""
+    expires_in: float | None = None
+    """Seconds from the insert after which the job, if it has not started, ends as expired. None: it waits."""
     columns: Mapping[str, str | None] = field(init=False, repr=False, compare=False)
     """The options of every job as the parameters of a statement: text, so that a driver has no types to choose."""
 
@@ -81,6 +85,18 @@ class JobOptions:
             raise InvalidOption(f"key_period={self.key_period!r}: give a number of seconds above 0")
         if self.on_conflict not in _ON_CONFLICT:
             raise InvalidOption(f"on_conflict={self.on_conflict!r}: give one of {', '.join(_ON_CONFLICT)}")
+        if self.group is not None:
+            _text("group", self.group, 200)
+        if self.expires_in is not None:
+            if not 0 < self.expires_in <= _LONGEST:
+                raise InvalidOption(
+                    f"expires_in={self.expires_in!r}: give a number of seconds above 0, or None for never"
+                )
+            if self.delay is not None and self.delay >= self.expires_in:
+                raise InvalidOption(
+                    f"expires_in={self.expires_in!r} is no longer than delay={self.delay!r}: "
+                    "the job would expire before it is due"
+                )
         columns = {
             "task": self.task,
             "queue": self.queue,
@@ -90,6 +106,8 @@ class JobOptions:
             "max_attempts": str(self.max_attempts),
             "timeout": None if self.timeout is None else str(self.timeout),
             "headers": headers_json(self.headers) if self.headers else "{}",
+            "group_key": self.group,
+            "expires_in": None if self.expires_in is None else str(self.expires_in),
         }
         object.__setattr__(self, "columns", columns)
 

@@ -133,6 +133,7 @@ def _job(meta: MetaData) -> None:
         # The running jobs of a queue with limits, or of a group: the permits that are in use.
         Index("job_managed_idx", "queue", "group_key", postgresql_where=text("state = 'running' AND managed")),
         Index("job_grouped_idx", "queue", "id", postgresql_where=text("state = 'ready' AND group_key IS NOT NULL")),
+        # What a chore looks for: jobs that nobody has claimed in time.
         Index(
             "job_expires_idx",
             "expires_at",
@@ -214,7 +215,7 @@ def _job_key(meta: MetaData) -> None:
 
 
 def _queue(meta: MetaData) -> None:
-    """What operators set for a queue. A queue without a row is not paused and unlimited: rows are made when first needed.
+    """What operators set for a queue. One without a row is simply not paused and not limited: rows are made when first needed.
 
     A queue with a limit, a rate or a rule for its groups is *managed*: its jobs are claimed by claim_managed.
     """

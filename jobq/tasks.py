@@ -214,6 +214,8 @@ class BaseTask(_Enqueues[P, R]):
         max_attempts: int | None = None,
         timeout: float | timedelta | None = None,
         headers: Mapping[str, Any] | None = None,
+        group: str | None = None,
+        expires_in: float | timedelta | None = None,
     ) -> TaskOptions[P, R]:
         """Return this task with options for its jobs; what is not given is as the task was defined.
 
@@ -229,6 +231,9 @@ class BaseTask(_Enqueues[P, R]):
         :param max_attempts: how often to try, the first time included.
         :param timeout: seconds or timedelta that one attempt may take.
         :param headers: JSON object, laid over the task's own headers.
+        :param group: group within the queue, 1 to 200 characters: how groups run (in order, with a limit, in turns) is set
+            for the queue. Jobs with a group cost more than plain ones where the queue has such a rule, and nothing where not.
+        :param expires_in: seconds or timedelta from the insert; a job that has not started by then ends as expired.
 
         Raises InvalidOption.
         """
@@ -254,6 +259,8 @@ class BaseTask(_Enqueues[P, R]):
                 max_attempts=own.max_attempts if max_attempts is None else max_attempts,
                 timeout=own.timeout if timeout is None else seconds("timeout", timeout),
                 headers=own.headers if headers is None else {**own.headers, **headers},
+                group=group,
+                expires_in=None if expires_in is None else seconds("expires_in", expires_in),
             ),
         )
 

@@ -105,7 +105,11 @@ class JobqTester:
         total = Drained(0, 0, 0)
         while True:
             if with_scheduled:
-                self._execute("UPDATE {}.job SET run_at = now() WHERE state = 'ready' AND run_at > now()")
+                self._execute(
+                    "WITH due AS (UPDATE {0}.job SET run_at = now() WHERE state IN ('ready', 'waiting') AND run_at > now() "
+                    "RETURNING queue, group_key, state) "
+                    "INSERT INTO {0}.job_turn (queue, group_key) SELECT queue, group_key FROM due WHERE state = 'waiting'"
+                )
             left = max_jobs - total.succeeded - total.failed - total.retried
             done = drain(self.app, self.connection, queues=queues, max_jobs=left)
             total = Drained(total.succeeded + done.succeeded, total.failed + done.failed, total.retried + done.retried)

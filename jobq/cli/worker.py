@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from jobq.cli.options import APP_METAVAR, database_options, log_options
 from jobq.cli.session import current
+from jobq.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from jobq.worker.served import ServedQueue
 
 
-def _names(_context: click.Context, _parameter: click.Parameter, value: str | None) -> tuple[str, ...] | None:
+def _queues(_context: click.Context, _parameter: click.Parameter, value: str | None) -> tuple[ServedQueue, ...] | None:
     if value is None:
         return None
-    names = tuple(dict.fromkeys(name.strip() for name in value.split(",") if name.strip()))
-    if not names:
+    from jobq.worker import served
+
+    if not value.strip():
         raise click.BadParameter("give queue names separated by commas, or leave the option out for every queue")
-    return names
+    try:
+        return served.parse(value)
+    except ConfigurationError as error:
+        raise click.BadParameter(str(error)) from error
 
 
 def _seconds(flag: str, default: float, text: str) -> Callable[[Any], Any]:
@@ -37,10 +45,26 @@ def _seconds(flag: str, default: float, text: str) -> Callable[[Any], Any]:
 @database_options
 @click.option(
     "--queues",
-    metavar="A,B,…",
-    callback=_names,
+    metavar="A,B:3,C:max=2,…",
+    callback=_queues,
     show_envvar=True,
-    help="Only these queues (default: every queue).",
+    help="Only these queues (default: every queue). A:3: weight 3 beside the others (default: 1). A:max=2 or A:3:max=2: "
+    "hold at most 2 of its jobs at a time.",
+)
+@click.option(
+    "--queue-order",
+    type=click.Choice(["priority", "shares", "strict"]),
+    show_envvar=True,
+    help="How to choose between queues. priority: higher priorities first over all of them. shares: by weight, priorities "
+    "within a queue. strict: a queue gets what those named before it leave. (default: shares when --queues has a weight, "
+    "else priority)",
+)
+@click.option(
+    "--aging",
+    type=click.FloatRange(0, 86_400, min_open=True),
+    metavar="SECONDS",
+    show_envvar=True,
+    help="Let a due job count as one priority higher for each SECONDS that it waits (default: never).",
 )
 @click.option(
     "--concurrency",
@@ -120,7 +144,8 @@ def _seconds(flag: str, default: float, text: str) -> Callable[[Any], Any]:
 def worker(
     *,
     app: str,
-    queues: tuple[str, ...] | None,
+    queues: tuple[ServedQueue, ...] | None,
+    queue_order: str | None,
     processes: int | None,
     log_format: str | None,
     log_level: str,
@@ -137,7 +162,7 @@ def worker(
     session.url  # noqa: B018 - without a database there is nothing to start
     chosen: logs.LogFormat = "json" if (log_format or logs.default_format()) == "json" else "text"
     logs.configure(chosen, log_level)
-    from jobq.worker import WorkerOptions, run
+    from jobq.worker import WorkerOptions, run, served
 
     if processes is not None:
         options["processes"] = processes
@@ -145,7 +170,10 @@ def worker(
         WorkerOptions(
             app=app,
             settings=session.settings,
-            queues=queues,
+            queues=tuple(queue.name for queue in queues) if queues is not None else None,
+            queue_weights={queue.name: queue.weight for queue in queues or () if queue.weight is not None},
+            queue_caps={queue.name: queue.cap for queue in queues or () if queue.cap is not None},
+            queue_order=served.QueueOrder(queue_order) if queue_order is not None else None,
             log_format=chosen,
             log_level=log_level.upper(),
             **options,

@@ -24,14 +24,14 @@ from jobq.operations.rows import rows
 
 RETRYABLE_STATES = ("failed", "cancelled", "expired", "scheduled")
 CANCELLABLE_STATES = ("ready", "scheduled", "parked", "waiting", "running")
-SNOOZABLE_STATES = ("ready", "scheduled")
+SNOOZABLE_STATES = ("ready", "scheduled", "waiting")
 MOVABLE_STATES = ("ready", "scheduled", "parked", "waiting")
 DELETABLE_STATES = ("succeeded", "failed", "cancelled", "expired", "ready", "scheduled", "parked", "waiting")
 
 # Each statement and the states of the jobs that it changes.
 _TOUCHED: dict[str, tuple[str, ...]] = {
     "redrive": ("failed", "cancelled", "expired"),
-    "run_now": ("scheduled",),
+    "run_now": ("scheduled", "waiting"),
     "cancel_idle": ("ready", "scheduled", "parked", "waiting"),
     "cancel_running": ("running",),
     "snooze": SNOOZABLE_STATES,
@@ -47,7 +47,7 @@ _HAS_RUN = {state: f"it has {state} already" for state in ("succeeded", "failed"
 _HAS_RUN["cancelled"] = "it is cancelled already"
 _GOES_ON = {
     "parked": "it is parked, and goes on by itself",
-    "waiting": "it is waiting for another job, and goes on by itself",
+    "waiting": "it waits for its group's turn, which comes by itself",
 }
 
 

@@ -5,6 +5,7 @@
 -- cursor.py says (so it does not walk the dead entries of what was claimed before) to now() (so it never reads future
 -- jobs), and pulls only as many rows as it takes. `= ANY (ARRAY(…))`: joined to a CTE the update would become a hash join
 -- over the whole table once the plan is generic.
+-- A job with a group, claimed by claim_managed, gives its group another turn when it ends.
 -- Plan: Index Scan using job_claim_idx under LockRows and Limit; Index Scan using job_pkey; no Sort, no Seq Scan on job.
 -- The first row returned tells how many acknowledgements were accepted; then, as text, what cursor.py wants to know: the
 -- time, the snapshot's bounds, how many transaction ids after 3 have been given out, and the lane (from 0), run_at and id of the last job where there were as many as wanted;
@@ -30,6 +31,9 @@ WITH finished AS (
     WHERE key = ANY (ARRAY(SELECT key FROM finished WHERE key IS NOT NULL))
       AND job_id = ANY (ARRAY(SELECT id FROM finished WHERE key IS NOT NULL))
       AND holds = 'until_finished'
+), turned AS (
+    INSERT INTO {schema}.job_turn (queue, group_key)
+    SELECT queue, group_key FROM finished WHERE managed AND group_key IS NOT NULL
 ), heads AS MATERIALIZED (
     SELECT lane.n - 1 AS lane, head.run_at, head.id
     FROM unnest(

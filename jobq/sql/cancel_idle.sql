@@ -1,4 +1,5 @@
--- Finishes jobs that do not run as cancelled, and lets their keys go that held until the job started or finished.
+-- Finishes jobs that do not run as cancelled, and lets their keys go that held until the job started or finished. The others of
+-- its group no longer wait for one that was before them.
 -- Plan: job_pkey, twice; job_key_pkey for each job with a key.
 WITH chosen AS MATERIALIZED (
     SELECT id, CASE WHEN state = 'ready' AND run_at > clock_timestamp() THEN 'scheduled' ELSE state END AS state
@@ -10,7 +11,10 @@ WITH chosen AS MATERIALIZED (
     DELETE FROM {schema}.job
     WHERE id = ANY(ARRAY(SELECT id FROM chosen))
     RETURNING id, claims, attempt, max_attempts, priority, crashes, queue, task, run_at, created_at, started_at, timeout,
-              key, group_key, args, headers
+              key, group_key, args, headers, state
+), turned AS (
+    INSERT INTO {schema}.job_turn (queue, group_key)
+    SELECT queue, group_key FROM gone WHERE state = 'waiting' AND group_key IS NOT NULL
 ), released AS (
     DELETE FROM {schema}.job_key AS taken
     USING gone

@@ -7,7 +7,10 @@ WITH chosen AS MATERIALIZED (
     ORDER BY id
     FOR UPDATE SKIP LOCKED
 ), gone AS (
-    DELETE FROM {schema}.job WHERE id = ANY(ARRAY(SELECT id FROM chosen)) RETURNING id, task, queue, key
+    DELETE FROM {schema}.job WHERE id = ANY(ARRAY(SELECT id FROM chosen)) RETURNING id, task, queue, key, group_key, state
+), turned AS (
+    INSERT INTO {schema}.job_turn (queue, group_key)
+    SELECT queue, group_key FROM gone WHERE state = 'waiting' AND group_key IS NOT NULL
 ), released AS (
     DELETE FROM {schema}.job_key AS taken
     USING gone

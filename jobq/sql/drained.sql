@@ -1,4 +1,4 @@
--- Whether no job of these queues (NULL: all) is due or running. Paused queues do not count: nobody works on them.
+-- Whether no job of these queues (NULL: all) is due or running, and no group has its turn. Paused queues do not count: nobody works on them.
 -- The lanes (queue, priority) are found by a loose index scan, and each is asked for one due job: future jobs are not read.
 -- LIMIT keeps the question a probe for each lane; as EXISTS it could become a join with the whole table.
 -- Plan: in the recursion and for each lane one row of job_claim_idx; no Sort, no Seq Scan on job.
@@ -29,4 +29,11 @@ SELECT NOT EXISTS (
       AND NOT EXISTS (
           SELECT FROM {schema}.queue AS settings WHERE settings.name = lane.queue AND settings.paused_at IS NOT NULL
       )
+) AND NOT EXISTS (
+    SELECT
+    FROM {schema}.queue AS settings
+    CROSS JOIN LATERAL (
+        SELECT FROM {schema}.job_turn AS turn WHERE turn.queue = settings.name AND turn.due_at <= now() LIMIT 1
+    ) AS due
+    WHERE settings.paused_at IS NULL AND (%(queues)s::text[] IS NULL OR settings.name = ANY (%(queues)s::text[]))
 )

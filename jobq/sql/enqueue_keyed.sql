@@ -5,5 +5,6 @@ SELECT job_id, created, replaced, ord
 FROM {schema}.enqueue_keyed(
     %(task)s::text[], %(args)s::text[], %(queue)s::text[], %(priority)s::integer[], %(run_at)s::timestamptz[],
     %(delay)s::double precision[], %(max_attempts)s::integer[], %(timeout)s::double precision[], %(headers)s::text[],
-    %(key)s::text[], %(holds)s::text[], %(period)s::double precision[], %(on_conflict)s::text[]
+    %(key)s::text[], %(holds)s::text[], %(period)s::double precision[], %(on_conflict)s::text[], %(group_key)s::text[],
+    %(expires_in)s::double precision[]
 )

@@ -1,6 +1,6 @@
 -- Inserts one job without a key and returns its id.
 -- Plan: Insert over one Result; no table read.
-INSERT INTO {schema}.job (task, args, queue, priority, run_at, max_attempts, timeout, headers)
+INSERT INTO {schema}.job (task, args, queue, priority, run_at, max_attempts, timeout, headers, group_key, expires_at)
 VALUES (
     %(task)s::text, %(args)s::jsonb, %(queue)s::text, %(priority)s::smallint,
     -- Never before this moment: a worker need not look for new jobs in a past that it has read (worker/cursor.py).
@@ -8,6 +8,7 @@ VALUES (
         coalesce(%(run_at)s::timestamptz, clock_timestamp() + %(delay)s::double precision * interval '1 second'),
         clock_timestamp()
     ),
-    %(max_attempts)s::integer, %(timeout)s::double precision, %(headers)s::jsonb
+    %(max_attempts)s::integer, %(timeout)s::double precision, %(headers)s::jsonb, %(group_key)s::text,
+    clock_timestamp() + %(expires_in)s::double precision * interval '1 second'
 )
 RETURNING id

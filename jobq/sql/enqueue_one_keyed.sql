@@ -4,5 +4,6 @@ SELECT job_id, created, replaced, 1
 FROM {schema}.enqueue_one(
     %(task)s::text, %(args)s::jsonb, %(queue)s::text, %(priority)s::integer, %(run_at)s::timestamptz,
     %(delay)s::double precision, %(max_attempts)s::integer, %(timeout)s::double precision, %(headers)s::jsonb,
-    %(key)s::text, %(holds)s::text, %(period)s::double precision, %(on_conflict)s::text
+    %(key)s::text, %(holds)s::text, %(period)s::double precision, %(on_conflict)s::text, %(group_key)s::text,
+    %(expires_in)s::double precision
 )

@@ -1,8 +1,9 @@
 -- Gives jobs that do not run another queue or priority, and wakes the workers of the queue where they can be claimed now. A due
--- job gets the present as its run_at, for workers have read its new lane up to then (worker/cursor.py).
+-- job gets the present as its run_at, for workers have read its new lane up to then (worker/cursor.py). One with a group waits for
+-- its group's turn where the queue has a rule for groups, and its former group has a turn, whose head it may have been.
 -- Plan: job_pkey, twice.
 WITH chosen AS MATERIALIZED (
-    SELECT id, queue, priority FROM {schema}.job
+    SELECT id, queue, priority, state, group_key FROM {schema}.job
     WHERE id = ANY(%(ids)s) AND state <> 'running'
       AND (queue <> coalesce(%(queue)s::text, queue) OR priority <> coalesce(%(priority)s::smallint, priority))
     ORDER BY id
@@ -10,12 +11,19 @@ WITH chosen AS MATERIALIZED (
 ), moved AS (
     UPDATE {schema}.job
     SET queue = coalesce(%(queue)s::text, queue), priority = coalesce(%(priority)s::smallint, priority),
-        run_at = CASE WHEN state = 'ready' THEN greatest(run_at, clock_timestamp()) ELSE run_at END
+        state = CASE WHEN state IN ('ready', 'waiting') THEN {schema}.entry_state(coalesce(%(queue)s::text, queue), group_key)
+                     ELSE state END,
+        run_at = CASE WHEN state IN ('ready', 'waiting') THEN greatest(run_at, clock_timestamp()) ELSE run_at END
     WHERE id = ANY(ARRAY(SELECT id FROM chosen))
-    RETURNING id, queue, priority, state
+    RETURNING id, queue, priority, state, group_key, run_at
+), turned AS (
+    INSERT INTO {schema}.job_turn (queue, group_key, due_at)
+    SELECT queue, group_key, run_at FROM moved WHERE state = 'waiting'
+    UNION ALL
+    SELECT queue, group_key, clock_timestamp() FROM chosen WHERE state = 'waiting'
 ), woken AS MATERIALIZED (
     SELECT pg_notify(%(channel)s, 'insert ' || fresh.queue)
-    FROM (SELECT DISTINCT queue FROM moved WHERE state = 'ready') AS fresh
+    FROM (SELECT DISTINCT queue FROM moved WHERE state IN ('ready', 'waiting')) AS fresh
 )
 SELECT moved.id, jsonb_build_object('queue', chosen.queue, 'priority', chosen.priority) AS before,
        jsonb_build_object('queue', moved.queue, 'priority', moved.priority) AS after

@@ -4,14 +4,18 @@
 -- Plan: no Seq Scan on job.
 WITH released AS (
     UPDATE {schema}.job AS job
-    SET state = 'ready', run_at = clock_timestamp(), worker_id = NULL, started_at = NULL, attempt = job.attempt - 1
+    SET state = CASE WHEN job.managed AND job.group_key IS NOT NULL THEN 'waiting' ELSE 'ready' END,
+        run_at = clock_timestamp(), worker_id = NULL, started_at = NULL, attempt = job.attempt - 1
     WHERE job.state = 'running' AND job.id = ANY (ARRAY(
         SELECT lost.id FROM {schema}.job AS lost
         WHERE lost.state = 'running' AND lost.started_at < now() - interval '1 minute'
           AND NOT EXISTS (SELECT FROM {schema}.worker WHERE worker.id = lost.worker_id)
         ORDER BY lost.id
         FOR UPDATE SKIP LOCKED))
-    RETURNING job.queue
+    RETURNING job.queue, job.managed, job.group_key
+), turned AS (
+    INSERT INTO {schema}.job_turn (queue, group_key)
+    SELECT queue, group_key FROM released WHERE managed AND group_key IS NOT NULL
 ), woken AS (
     SELECT pg_notify(%(channel)s, 'insert ' || queue) FROM (SELECT DISTINCT queue FROM released) AS fresh
 )

@@ -18,11 +18,12 @@ WITH dead AS (
     RETURNING job.*
 ), requeued AS (
     UPDATE {schema}.job AS job
-    SET state = 'ready', run_at = clock_timestamp(), worker_id = NULL, started_at = NULL, attempt = job.attempt - 1,
+    SET state = CASE WHEN job.managed AND job.group_key IS NOT NULL THEN 'waiting' ELSE 'ready' END,
+        run_at = clock_timestamp(), worker_id = NULL, started_at = NULL, attempt = job.attempt - 1,
         crashes = job.crashes + 1, losses = job.losses + 1
     WHERE job.id = ANY (ARRAY(SELECT id FROM free)) AND job.worker_id = %(dead)s
       AND job.cancel_requested_at IS NULL AND job.losses + 1 < %(max_losses)s
-    RETURNING job.id, job.claims, job.attempt + 1 AS attempt, job.queue
+    RETURNING job.id, job.claims, job.attempt + 1 AS attempt, job.queue, job.managed, job.group_key
 ), kept AS (
     INSERT INTO {schema}.job_history (
         id, claims, attempt, max_attempts, priority, crashes, queue, task, state, run_at, created_at, started_at,
@@ -44,8 +45,14 @@ WITH dead AS (
     SELECT id, claims, attempt, 'crashed', %(dead)s, 'WorkerDied', 'the worker stopped giving signs of life' FROM requeued
     UNION ALL
     SELECT id, claims, attempt, 'crashed', %(dead)s, 'WorkerDied', 'the worker stopped giving signs of life' FROM finished
+), turned AS (
+    INSERT INTO {schema}.job_turn (queue, group_key)
+    SELECT queue, group_key FROM finished WHERE managed AND group_key IS NOT NULL
+    UNION ALL
+    SELECT queue, group_key FROM requeued WHERE managed AND group_key IS NOT NULL
 ), woken AS (
-    SELECT pg_notify(%(channel)s, 'insert ' || queue) FROM (SELECT DISTINCT queue FROM requeued) AS fresh
+    SELECT pg_notify(%(channel)s, 'insert ' || queue)
+    FROM (SELECT queue FROM requeued UNION SELECT queue FROM finished WHERE managed) AS fresh
 )
 SELECT (SELECT count(*) FROM dead), (SELECT count(*) FROM requeued), (SELECT count(*) FROM finished),
        (SELECT count(*) FROM woken)

@@ -2,13 +2,15 @@
 -- Plan: job_pkey, twice.
 WITH chosen AS MATERIALIZED (
     SELECT id, run_at FROM {schema}.job
-    WHERE id = ANY(%(ids)s) AND state = 'ready' AND run_at > clock_timestamp()
+    WHERE id = ANY(%(ids)s) AND state IN ('ready', 'waiting') AND run_at > clock_timestamp()
     ORDER BY id
     FOR UPDATE SKIP LOCKED
 ), moved AS (
     UPDATE {schema}.job SET run_at = clock_timestamp()
     WHERE id = ANY(ARRAY(SELECT id FROM chosen))
-    RETURNING id, queue, run_at
+    RETURNING id, queue, run_at, state, group_key
+), turned AS (
+    INSERT INTO {schema}.job_turn (queue, group_key) SELECT queue, group_key FROM moved WHERE state = 'waiting'
 ), woken AS MATERIALIZED (
     SELECT pg_notify(%(channel)s, 'insert ' || fresh.queue) FROM (SELECT DISTINCT queue FROM moved) AS fresh
 )

@@ -3,6 +3,7 @@
 -- A row that someone has locked is not waited for: the transaction of a runner that is lost may still be committing in its
 -- backend, for as long as it likes. Returns the ids that were accepted (true), and those to try again (false).
 -- With `wake` the others hear of the jobs that can be claimed again: this worker stops, and will not claim them itself.
+-- A job with a group that was claimed by claim_managed waits for its group's turn again, which it gives it whatever its end.
 -- A job whose cancellation an operator has asked for is not run again: it ends as cancelled.
 -- Plan: Index Scan using job_pkey; no Seq Scan on job.
 WITH ended AS (
@@ -26,7 +27,8 @@ WITH ended AS (
               CASE WHEN ended.new_state = 'ready' THEN 'cancelled' ELSE ended.new_state END AS final_state
 ), requeued AS (
     UPDATE {schema}.job AS job
-    SET state = 'ready', run_at = clock_timestamp() + ended.delay * interval '1 second', worker_id = NULL, started_at = NULL,
+    SET state = CASE WHEN job.managed AND job.group_key IS NOT NULL THEN 'waiting' ELSE 'ready' END,
+        run_at = clock_timestamp() + ended.delay * interval '1 second', worker_id = NULL, started_at = NULL,
         attempt = job.attempt - ended.given_back, crashes = job.crashes + ended.crashed
     FROM ended
     WHERE job.id = ended.id
@@ -36,7 +38,7 @@ WITH ended AS (
       AND ended.new_state = 'ready'
       AND job.cancel_requested_at IS NULL
     RETURNING job.id, job.claims, job.queue, job.attempt + ended.given_back AS attempt, job.run_at, ended.seconds,
-              ended.recorded, ended.error_type, ended.message, ended.traceback
+              ended.recorded, ended.error_type, ended.message, ended.traceback, job.managed, job.group_key
 ), kept AS (
     INSERT INTO {schema}.job_history (
         id, claims, attempt, max_attempts, priority, crashes, queue, task, state, run_at, created_at, started_at,
@@ -60,9 +62,14 @@ WITH ended AS (
     SELECT id, claims, attempt, recorded, %(worker)s, now() - seconds * interval '1 second', NULL, error_type, message,
            traceback
     FROM finished WHERE recorded IS NOT NULL
+), turned AS (
+    INSERT INTO {schema}.job_turn (queue, group_key)
+    SELECT queue, group_key FROM finished WHERE managed AND group_key IS NOT NULL
+    UNION ALL
+    SELECT queue, group_key FROM requeued WHERE managed AND group_key IS NOT NULL
 ), woken AS (
     SELECT pg_notify(%(channel)s, 'insert ' || queue)
-    FROM (SELECT DISTINCT queue FROM requeued) AS fresh
+    FROM (SELECT queue FROM requeued UNION SELECT queue FROM finished WHERE managed) AS fresh
     WHERE %(wake)s
 )
 SELECT id, true FROM finished

@@ -1,9 +1,9 @@
 -- Lets ready jobs start at another time, never in the past, and tells the workers of their queues: what they know of the next
--- due job is no longer so.
+-- due job is no longer so. The same for jobs that wait for their group's turn, which then comes with the new time.
 -- Plan: job_pkey, twice.
 WITH chosen AS MATERIALIZED (
     SELECT id, run_at FROM {schema}.job
-    WHERE id = ANY(%(ids)s) AND state = 'ready'
+    WHERE id = ANY(%(ids)s) AND state IN ('ready', 'waiting')
     ORDER BY id
     FOR UPDATE SKIP LOCKED
 ), snoozed AS (
@@ -12,7 +12,10 @@ WITH chosen AS MATERIALIZED (
         coalesce(%(until)s::timestamptz, clock_timestamp() + %(seconds)s::double precision * interval '1 second'),
         clock_timestamp())
     WHERE id = ANY(ARRAY(SELECT id FROM chosen))
-    RETURNING id, queue, run_at
+    RETURNING id, queue, run_at, state, group_key
+), turned AS (
+    INSERT INTO {schema}.job_turn (queue, group_key, due_at)
+    SELECT queue, group_key, run_at FROM snoozed WHERE state = 'waiting'
 ), woken AS MATERIALIZED (
     SELECT pg_notify(%(channel)s, 'insert ' || fresh.queue) FROM (SELECT DISTINCT queue FROM snoozed) AS fresh
 )

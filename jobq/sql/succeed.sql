@@ -1,4 +1,4 @@
--- Record one success inside the transaction of its task: what `finished`, `kept` and `freed` of advance.sql do, for one job,
+-- Record one success inside the transaction of its task: what `finished`, `kept`, `freed` and `turned` of advance.sql do, for one job,
 -- under the same fence. And under another: `jobq.execution` was set for the transaction that was begun for this execution
 -- and for nothing longer, so a task that has ended that transaction succeeds nothing.
 -- The times are the statement's, for now() is when the transaction began. On the application's planner settings.
@@ -24,5 +24,8 @@ WITH finished AS (
     WHERE key = (SELECT key FROM finished)
       AND job_id = (SELECT id FROM finished)
       AND holds = 'until_finished'
+), turned AS (
+    INSERT INTO {schema}.job_turn (queue, group_key)
+    SELECT queue, group_key FROM finished WHERE managed AND group_key IS NOT NULL
 )
 SELECT (SELECT count(*) FROM finished), current_setting('jobq.execution', true)

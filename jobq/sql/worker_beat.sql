@@ -1,5 +1,5 @@
 -- The heartbeat, and what is to be heard at it: what an operator wants of the worker, which of its jobs are to be cancelled,
--- which queues are paused, the mode of waking, whether there is a sentinel, and how the other workers are (worker_peers.sql).
+-- which queues are paused, when a queue's rules last changed, the mode of waking, whether there is a sentinel, and how the other workers are (worker_peers.sql).
 -- One statement, as it is most of what an idle worker asks for.
 -- No row returned: another worker has taken this one for dead, and its jobs with it.
 -- A lock that could not be taken anew leaves `lock_server_start` as it is: the lost connection may still hold it.
@@ -27,6 +27,7 @@ SELECT pg_backend_pid(),
        ARRAY(SELECT id FROM {schema}.job
              WHERE worker_id = %(id)s AND state = 'running' AND cancel_requested_at IS NOT NULL ORDER BY id),
        ARRAY(SELECT name FROM {schema}.queue WHERE paused_at IS NOT NULL),
+       (SELECT max(changed_at)::text FROM {schema}.queue),
        (SELECT last_value FROM {schema}.wake),
        EXISTS (SELECT FROM pg_locks AS lock
                WHERE lock.locktype = 'advisory' AND lock.objsubid = 2 AND lock.granted

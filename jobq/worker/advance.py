@@ -9,22 +9,26 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+import random
 import time
 from collections.abc import Callable
+from typing import Any
 from uuid import UUID
 
 import psycopg
 
 from jobq.backoff import Backoff
 from jobq.worker.account import Account
+from jobq.worker.aging import Aging
 from jobq.worker.brisk import LastClaim
 from jobq.worker.cursor import COSTLY, NOWHERE, SHARE, Cursor, Scan
 from jobq.worker.database import Connection, Database, close, fetch, is_connection_loss
 from jobq.worker.due import Due
 from jobq.worker.ended import Ended
-from jobq.worker.frames import Ending, Progress, Setback, Success
+from jobq.worker.frames import Ending, Progress, Recorded, Setback, Success
 from jobq.worker.lanes import Lanes
 from jobq.worker.lease import Lease
+from jobq.worker.managed import CALL_EVERY, Managed
 from jobq.worker.metrics import Metrics
 from jobq.worker.options import WorkerOptions
 from jobq.worker.outcomes import MAX_BATCH, Claimed, Ledger, scan_parameters
@@ -73,7 +77,13 @@ class Advance:
         self._asked = False
         """Whether this round has asked the database for something."""
         self._ledger = Ledger(self._schema)
-        self._lanes = Lanes(options.queues)
+        self._aging = Aging(options.aging) if options.aging is not None else None
+        self._lanes = Lanes.of(options, self._aging)
+        self._managed = Managed(self._schema, options.poll_interval, self._lanes.caps)
+        self._busy: frozenset[str] = frozenset()
+        """Of which plain queues the last claim brought jobs, while there are managed ones."""
+        self._rules: str | None = None
+        """When the queues' rules were last changed, as the heartbeat told."""
         self._pace = Pace()
         self._cursor = Cursor()
         self._survey = Survey(self._database, self._schema, self._cursor, self._found_below)
@@ -114,16 +124,24 @@ class Advance:
     def notified(self, payload: str) -> None:
         """A notification arrived; empty: some may have been missed."""
         kind, _, queue = payload.partition(" ")
-        if kind == "insert" and not self._lanes.hear(queue):
-            return
-        if kind != "insert":
+        if kind == "insert":
+            if self._managed.hear(queue):
+                self._woken.set()
+                return
+            if not self._lanes.hear(queue):
+                return
+        else:
             self._reconcile_at = 0.0
+            self._managed.hear_all()
         self._more = self._told = True
         self._due.forget()
         self._woken.set()
 
     def found(self, queue: str) -> bool:
         """The sentinel has seen due jobs. Return whether this loop looks for them; when the next ones are due, it is told."""
+        if self._managed.hear(queue):
+            self._woken.set()
+            return False
         if not self._lanes.hear(queue):
             return False
         # Without room, too: what makes some need be nothing that is written, and so no claim comes of itself.
@@ -133,14 +151,26 @@ class Advance:
         self._woken.set()
         return True
 
-    def heard(self, paused: list[str], cancelled: list[int]) -> None:
-        """The heartbeat brought back which queues are paused now, and which of our jobs are to be cancelled."""
+    def heard(self, paused: list[str], cancelled: list[int], rules: str | None) -> None:
+        """The heartbeat brought back which queues are paused now, which of our jobs are to be cancelled, and when the queues'
+        rules were last changed.
+        """
         if cancelled:
             self._pool.cancel(cancelled)
         if self._lanes.pause(paused):
             self._more = True
             self._due.forget()
             self._woken.set()
+        if rules != self._rules:
+            self._rules = rules
+            self._lanes_at = self._reconcile_at = 0.0
+            self._woken.set()
+        self._managed.refresh(self._lanes.managed)
+
+    def recorded(self, recorded: Recorded) -> None:
+        """A runner has written an outcome down itself."""
+        self.ended.recorded(recorded)
+        self._managed.ended([recorded])
 
     def ready(self) -> None:
         """A runner has become ready."""
@@ -181,6 +211,7 @@ class Advance:
             self._claimed = None
             self.ended.forget()
             self._account.forget()
+            self._managed.forget()
 
     # --- the loop --------------------
 
@@ -227,10 +258,16 @@ class Advance:
         if time.monotonic() >= self._reconcile_at:
             await self._reconcile()
         want = self._want()
+        # What has ended makes room in its own queue, and is written in the same commit as the claim into that room: `_step`.
+        if want > 0 and self._managed.due_at <= time.monotonic() and not self._managed.queue_of(self.ended.successes):
+            await self._claim_managed()
+            want = self._want()
         if self.ended.writable or (want > 0 and self._more):
             await self._step(want)
         else:
             self._deliver()
+        if self._managed.left:
+            await self._call_others()
         if self.ended.writable:
             await self._gather()
             return False
@@ -257,22 +294,61 @@ class Advance:
             if self.ended.setbacks:
                 # Not to wait for what may take long.
                 self._deliver()
-                if await self.ended.settle(connection):
+                settled, again = await self.ended.settle(connection)
+                self._managed.ended(settled)
+                if again:
                     # Some may be ready again at once, others sooner than what was next.
                     self._more = True
                     self._due.forget()
                 self._error = None
             await self.ended.take_back(connection)
+            if want > 0 and self._aging is not None and self._aging.due:
+                await self._aging.look(connection, self._schema, self._cursor.plan(*self._lanes.arrays()))
             successes = self.ended.batch()
+            queue = self._managed.queue_of(successes) if not connection.pooled else None
+            part = self._managed_part(queue, want) if queue is not None and want > 0 else 0
+            want -= part
             scan = self._scan() if want > 0 else NOWHERE
+            if want > 0 and not self._pace.prefetch():
+                # These take long: no queue is to have all slots for as long.
+                want = self._lanes.first(want)
             if not successes and not scan.queues:
                 # Without room it is not known that there is nothing more.
                 self._more = self._more and want <= 0
                 self._deliver()
                 return
-            await self._exchange(connection, successes, scan, max(want, 0))
+            beside = self._managed.begin(self._lease.worker, queue, part) if queue is not None and part > 0 else None
+            await self._exchange(connection, successes, scan, max(want, 0), beside)
         if not (self.ended.writable or (self._more and self._want() > 0)):
             self._deliver()
+
+    async def _claim_managed(self) -> None:
+        """Claim from the managed queues that are due: a fair share while plain ones have more, else what can start at once."""
+        # In whose name and into which room is known only when nothing is on its way.
+        self._deliver()
+        for queue in self._managed.due():
+            async with self._lock:
+                connection = await self._connected()
+                if (room := self._managed_part(queue, self._want())) <= 0:
+                    continue
+                worker = self._lease.worker
+                claimed = await self._managed.claim(connection, worker, queue, room)
+            self._hand_out(claimed, worker)
+
+    def _managed_part(self, queue: str, want: int) -> int:
+        """Return how many of `want` jobs to claim from the managed queue `queue`."""
+        if not self._more:
+            # Nothing ahead of need: a permit that waits here is missed elsewhere.
+            return min(want, self._pool.room(0))
+        # Its part; of one free slot, with that probability.
+        share = self._lanes.part(queue, self._busy)
+        return math.floor(want * share + random.random()) if 0 < share < 1 else round(want * share)
+
+    async def _call_others(self) -> None:
+        """Tell other workers of what this one leaves behind in managed queues."""
+        if queues := self._managed.left_behind():
+            async with self._lock:
+                await fetch(await self._connected(), self._schema, "wake_tell", channel=self._schema, queues=queues)
 
     def _scan(self) -> Scan:
         """Return what to read: now and then from the beginning, and if that takes long, somewhere else."""
@@ -283,8 +359,18 @@ class Advance:
             full = False
         return self._cursor.plan(*lanes, full=full)
 
-    async def _exchange(self, connection: Connection, successes: list[Success], scan: Scan, want: int) -> None:
-        """Acknowledge and claim; and while the server is at it, hand out what the last statement claimed."""
+    async def _exchange(
+        self,
+        connection: Connection,
+        successes: list[Success],
+        scan: Scan,
+        want: int,
+        beside: dict[str, Any] | None = None,
+    ) -> None:
+        """Acknowledge and claim; and while the server is at it, hand out what the last statement claimed.
+
+        `beside`: a claim of a managed queue, to be made in the same commit.
+        """
         begun = time.monotonic()
         if want > 0:
             self._due.looked()
@@ -293,7 +379,7 @@ class Advance:
         if want > 0:
             self._more = self._told = False
         worker = self._lease.worker
-        answer = asyncio.ensure_future(self._ledger.advance(connection, worker, successes, scan, want))
+        answer = asyncio.ensure_future(self._ask(connection, worker, successes, scan, want=want, beside=beside))
         try:
             # Let it be sent.
             await asyncio.sleep(0)
@@ -311,12 +397,16 @@ class Advance:
             self._more, self._told = True, told
             return
         self._error = None
+        self._managed.ended(successes)
         now = time.monotonic()
         self._pace.measured(now, self.ended.written(successes, claimed, refused), now - begun)
         if self._metrics is not None:
             self._metrics.round_trip(now - begun)
         if claimed.sight is not None:
+            if len(self._managed):
+                self._busy = frozenset(scan.queues[place] for place, _ in claimed.sight.counts)
             self._cursor.read(scan, claimed.sight)
+            self._lanes.claimed(scan, claimed.sight)
             if scan.full:
                 self._cursor.read_fully(now - begun)
             elif told and not len(claimed):
@@ -330,11 +420,39 @@ class Advance:
             self._more = self._more or self.claims.full
         self._claimed = (claimed, worker)
 
+    async def _ask(
+        self,
+        connection: Connection,
+        worker: UUID,
+        successes: list[Success],
+        scan: Scan,
+        *,
+        want: int,
+        beside: dict[str, Any] | None,
+    ) -> tuple[Claimed, list[Setback]]:
+        if beside is not None:
+            try:
+                claimed, rows = await self._ledger.advance_and_claim(
+                    connection, worker, successes, scan, want=want, claim=beside
+                )
+            except psycopg.Error as error:
+                self._managed.failed(beside["queue"])
+                if is_connection_loss(error, connection) and not isinstance(error, psycopg.errors.LockNotAvailable):
+                    raise
+                # A lock was not free, or an outcome cannot be stored: those by themselves, and the claim in its own time.
+            else:
+                self._hand_out(self._managed.took(beside, rows), worker)
+                return claimed, []
+        return await self._ledger.advance(connection, worker, successes, scan, want)
+
     def _deliver(self) -> None:
         """Hand out what was claimed."""
         if self._claimed is None:
             return
         (claimed, worker), self._claimed = self._claimed, None
+        self._hand_out(claimed, worker)
+
+    def _hand_out(self, claimed: Claimed, worker: UUID) -> None:
         if not len(claimed):
             return
         jobs, expired = claimed.jobs()
@@ -359,6 +477,10 @@ class Advance:
         wake_at = self._reconcile_at
         if self._want() > 0:
             wake_at = min(wake_at, self._cursor.hastened, await self._due.next(self._look_up_due))
+        if self._want() > 0 and self._pool.room(0) > 0:
+            wake_at = min(wake_at, self._managed.due_at)
+        if self._managed.left:
+            wake_at = min(wake_at, time.monotonic() + CALL_EVERY)
         if self._more:
             # Told of while that was looked up, perhaps of a job that is due sooner.
             self._due.forget()
@@ -423,8 +545,9 @@ class Advance:
         if begun < self._lanes_at:
             return
         rows = await fetch(connection, self._schema, "lanes")
-        if self._lanes.refresh((row[0], row[1]) for row in rows):
+        if self._lanes.refresh((row[0], row[1], row[2]) for row in rows):
             self._more = True
+        self._managed.refresh(self._lanes.managed)
         now = time.monotonic()
         self._lanes_at = now + SHARE * (now - begun) if now - begun > COSTLY else 0.0
 
@@ -457,6 +580,7 @@ class Advance:
             return
         try:
             await self._step(0)
+            await self._call_others()
         except (psycopg.Error, OSError, TimeoutError) as error:
             await self._lost(error, 1)
 

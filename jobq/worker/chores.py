@@ -23,6 +23,9 @@ DAYS_AHEAD = 7
 # Expired keys are deleted in batches, at most so many a time.
 KEY_BATCH = 5_000
 KEY_BATCHES = 40
+# So are expired jobs, fewer: until the chore commits, whoever wants to replace one of them waits.
+EXPIRED_BATCH = 2_000
+EXPIRED_BATCHES = 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +47,8 @@ class Chores:
 
     def __init__(self, options: WorkerOptions) -> None:
         self._schema = options.settings.schema
+        self.often = False
+        """Whether there are jobs that will expire, for whose sake to look more often what is due."""
         succeeded = timedelta(days=options.keep_succeeded_days)
         others = timedelta(days=options.keep_failed_days)
         self._keep = {
@@ -79,6 +84,13 @@ class Chores:
                     every=timedelta(minutes=5),
                     after_error=timedelta(minutes=1),
                     work=self.expire_keys,
+                ),
+                # Due each time that a worker looks what is due, which it does more often where it is needed.
+                Chore(
+                    name="expiry",
+                    every=timedelta(seconds=10),
+                    after_error=timedelta(minutes=1),
+                    work=self.expire_jobs,
                 ),
                 Chore(
                     name="rollup",
@@ -162,6 +174,22 @@ class Chores:
             if rows[0][0] < KEY_BATCH:
                 break
         return f"{expired} keys expired"
+
+    async def expire_jobs(self, connection: AsyncConnection[Any]) -> str:
+        """Finish jobs that nobody has claimed in time, a batch at a time; a claim finishes those that it meets itself."""
+        expired, since = 0, "-infinity"
+        # By the statistics of an empty table it is best to read and sort all that are late, for each batch.
+        await connection.execute("SET LOCAL enable_sort = off")
+        for _ in range(EXPIRED_BATCHES):
+            [(count, last, to_come)] = await fetch(
+                connection, self._schema, "expire_jobs", batch=EXPIRED_BATCH, since=since
+            )
+            expired += count
+            self.often = to_come or count == EXPIRED_BATCH
+            if count < EXPIRED_BATCH:
+                break
+            since = last
+        return f"{expired} jobs expired"
 
     async def roll_up(self, connection: AsyncConnection[Any]) -> str:
         """Count what finished in the minutes that have ended, for the page's charts."""

@@ -313,6 +313,20 @@ async def fetch(
     return await cursor.fetchall() if cursor.description is not None else []
 
 
+async def fetch_both(
+    connection: Connection, schema: str, first: tuple[str, dict[str, Any]], second: tuple[str, dict[str, Any]]
+) -> tuple[list[tuple[Any, ...]], list[tuple[Any, ...]]]:
+    """Execute two statements in one round trip and one transaction, and return the rows of each. Not through a pooler."""
+    queries = [(statement(name, schema), parameters) for name, parameters in (first, second)]
+    connection.doing = f"statements {first[0]} and {second[0]}"
+    cursors = [AsyncRawCursor(connection, row_factory=tuple_row) for _ in queries]
+    # Without a sync between them, they are one implicit transaction.
+    async with connection.pipeline():
+        for cursor, (query, parameters) in zip(cursors, queries, strict=True):
+            await cursor.execute(query.raw, query.values(parameters))
+    return await cursors[0].fetchall(), await cursors[1].fetchall()
+
+
 async def _fetch_pooled(connection: Connection, query: bytes, values: list[Any]) -> list[tuple[Any, ...]]:
     """Execute `query` with our settings, where nothing may be set for longer than a transaction: in one round trip."""
     settings = _local_settings(connection.terms)

@@ -39,8 +39,9 @@ logger = logging.getLogger("jobq.worker")
 
 SUPERVISE_INTERVAL = 0.1
 STALLS_INTERVAL = 0.5
-# No chore is due more often.
+# How often a worker looks which chores are due, and how often while there are jobs that expire.
 CHORES_INTERVAL = 60.0
+CHORES_OFTEN = 15.0
 # What running jobs get, once told to stop, before their runners are killed.
 CANCEL_GRACE = 2.0
 # How long a worker that stops goes on trying to write down the last outcomes.
@@ -81,7 +82,7 @@ class Dispatcher:
             self._options,
             on_success=lambda successes: self._advance.ended.succeeded(successes),  # noqa: PLW0108  (it is made below)
             on_setback=lambda setback: self._advance.ended.set_back(setback),  # noqa: PLW0108  (it is made below)
-            on_recorded=lambda recorded: self._advance.ended.recorded(recorded),  # noqa: PLW0108  (it is made below)
+            on_recorded=lambda recorded: self._advance.recorded(recorded),  # noqa: PLW0108  (it is made below)
             on_ready=lambda: self._advance.ready(),  # noqa: PLW0108  (it is made below)
             on_progress=lambda progress: self._advance.progressed(progress),  # noqa: PLW0108  (it is made below)
         )
@@ -221,7 +222,8 @@ class Dispatcher:
                 "app": self._options.app,
                 "tasks": len(self._pool.tasks),
                 "slots": self._options.concurrency * self._options.processes,
-                "queues": ",".join(self._options.queues) if self._options.queues else "all",
+                "queues": self._options.queues_text,
+                "queue_order": str(self._options.queues_by),
             },
         )
         self.stalls.watch(
@@ -272,7 +274,8 @@ class Dispatcher:
     async def _do_chores(self) -> None:
         while True:
             # Just after an exact minute, when the rollup is due, and not all workers at once.
-            await asyncio.sleep(CHORES_INTERVAL - time.time() % CHORES_INTERVAL + random.uniform(3, 10))
+            interval = CHORES_OFTEN if self._chores.often else CHORES_INTERVAL
+            await asyncio.sleep(interval - time.time() % interval + random.uniform(3, 10))
             try:
                 await self._chores_once()
             except (psycopg.Error, OSError, TimeoutError) as error:

@@ -153,8 +153,11 @@ class Ended:
     def _wrote(self) -> None:
         self.waiting_since = time.monotonic() if len(self) else None
 
-    async def settle(self, connection: Connection) -> bool:
-        """Write a batch of setbacks. Return whether some of their jobs may be claimed again. Raises psycopg.Error."""
+    async def settle(self, connection: Connection) -> tuple[list[Setback], bool]:
+        """Write a batch of setbacks. Return those that are written, and whether some of their jobs may be claimed again.
+
+        Raises psycopg.Error.
+        """
         setbacks = head(self.setbacks, outcome_size, MAX_BATCH)
         settled = await self._ledger.settle(connection, self._lease.worker, setbacks)
         self.finished += settled.accepted
@@ -165,7 +168,8 @@ class Ended:
                 self._postpone(setback)
             else:
                 self._tell(setback)
-        return any(setback.ending is not Ending.FAIL for setback in setbacks)
+        written = [setback for setback in setbacks if setback.id not in settled.busy]
+        return written, any(setback.ending is not Ending.FAIL for setback in setbacks)
 
     def _postpone(self, setback: Setback) -> None:
         """Try `setback` again in a moment: until its job's row is free, nobody knows whether it is still due."""

@@ -28,7 +28,7 @@ from jobq.worker.execution import Execution
 from jobq.worker.executor import Executor
 from jobq.worker.frames import Ending, Recorded, Setback, Success
 from jobq.worker.lanes import Lanes
-from jobq.worker.outcomes import advance_parameters, claimed, settle_parameters
+from jobq.worker.outcomes import Claimed, advance_parameters, claimed, settle_parameters
 from jobq.worker.transaction import Transactions
 
 
@@ -67,11 +67,14 @@ def drain(
     )
     with closing(loop), closing(transactions), connection.cursor(row_factory=tuple_row) as cursor:
         while max_jobs is None or sum(counts.values()) < max_jobs:
-            lanes.refresh((row[0], row[1]) for row in cursor.execute(statement("lanes", schema).query).fetchall())
+            lanes.refresh(cursor.execute(statement("lanes", schema).query).fetchall())
             query = statement("advance", schema).query
             scan = everything(lanes.arrays())
             first, *rows = cursor.execute(query, advance_parameters(worker, [], scan, 1)).fetchall()
-            jobs, expired = claimed(first, rows, scan).jobs()
+            found = claimed(first, rows, scan)
+            if found.sight is not None:
+                lanes.claimed(scan, found.sight)
+            jobs, expired = (found if rows else _managed(cursor, schema, worker, lanes)).jobs()
             for job in expired:
                 _settle(cursor, schema, worker, Setback(job.id, job.claims, Ending.EXPIRE, message="expired"))
             if not jobs and not expired:
@@ -88,6 +91,16 @@ def drain(
                         _settle(cursor, schema, worker, outcome)
                         counts["failed" if outcome.ending in (Ending.FAIL, Ending.CANCEL) else "retried"] += 1
     return Drained(**counts)
+
+
+def _managed(cursor: Cursor[tuple[Any, ...]], schema: str, worker: UUID, lanes: Lanes) -> Claimed:
+    """Claim one job of a managed queue: no limit is in the way of somebody who runs one at a time, but a rate may be."""
+    query = statement("claim_managed", schema).query
+    for queue in sorted(lanes.managed):
+        rows = cursor.execute(query, {"worker": worker, "queue": queue, "want": 1}).fetchall()
+        if len(rows) > 1:
+            return Claimed(0, None, rows[:-1])
+    return Claimed()
 
 
 def _settings(settings: Settings, connection: Connection[Any]) -> Settings:

@@ -140,7 +140,7 @@ class Keeper:
         if self.state != said:
             # Whoever asked waits to see it done.
             self._at_once.set()
-        self._advance.heard(heard.paused, heard.cancelled)
+        self._advance.heard(heard.paused, heard.cancelled, heard.changed)
         self._sentinel.heard(heard.mode, watched=heard.watched)
 
     async def _give_up_everything(self) -> None:

@@ -4,67 +4,152 @@ from __future__ import annotations
 
 import difflib
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
+from jobq.worker.aging import PRIORITIES, Aging
+from jobq.worker.cursor import Scan, Sight
 from jobq.worker.database import Connection, fetch
 from jobq.worker.options import WorkerOptions
+from jobq.worker.served import QueueOrder
+from jobq.worker.shares import Shares
 
 logger = logging.getLogger("jobq.worker")
 
-PRIORITIES = range(9, -1, -1)
-
 
 class Lanes:
-    """The lanes (queue, priority) of a claim: higher priorities first in every queue, queues taking turns at being first."""
+    """The lanes (queue, priority) of a claim, in the order in which it looks at them (`QueueOrder`)."""
 
-    def __init__(self, only: tuple[str, ...] | None) -> None:
-        self._only = frozenset(only) if only is not None else None
+    def __init__(
+        self,
+        only: tuple[str, ...] | None,
+        *,
+        order: QueueOrder = QueueOrder.PRIORITY,
+        weights: Mapping[str, int] | None = None,
+        caps: Mapping[str, int] | None = None,
+        aging: Aging | None = None,
+    ) -> None:
+        self._only = only
+        self._how = order
         self._known: set[str] = set(only or ())
         self._paused: frozenset[str] = frozenset()
         self._turn = 0
         self._order: list[str] = []
+        self._queues: list[str] = []
+        """The queues of the last `arrays`, in their order."""
+        self._shares = Shares(weights or {})
+        self._aging = aging
+        self._weights = weights or {}
+        self.caps: Mapping[str, int] = caps or {}
+        """Most jobs of a queue that this worker may hold at a time, by the queue's name."""
+        self._managed: frozenset[str] = frozenset(self.caps)
+        for queue in self._known:
+            self._shares.expect(queue)
         self._rebuild()
 
+    @classmethod
+    def of(cls, options: WorkerOptions, aging: Aging | None = None) -> Lanes:
+        """Return the lanes that a worker with these options serves."""
+        return cls(
+            options.queues,
+            order=options.queues_by,
+            weights=options.queue_weights,
+            caps=options.queue_caps,
+            aging=aging,
+        )
+
     def _rebuild(self) -> None:
-        self._order = sorted(self._known - self._paused)
+        named = self._only if self._how is QueueOrder.STRICT and self._only is not None else sorted(self._known)
+        self._order = [queue for queue in named if queue not in self._paused and queue not in self._managed]
 
     def hear(self, queue: str) -> bool:
         """Take note of a queue that has jobs. Return whether this worker serves it now."""
         if self._only is not None and queue not in self._only:
             return False
+        self._shares.expect(queue)
         if queue not in self._known:
             self._known.add(queue)
             self._rebuild()
         return queue not in self._paused
 
-    def refresh(self, rows: Iterable[tuple[str, bool]]) -> bool:
+    def refresh(self, rows: Iterable[tuple[str, bool, bool]]) -> bool:
         """Replace what is known by the rows of lanes.sql. Return whether a queue can be served that could not before."""
-        before = set(self._order)
         found = list(rows)
-        self._known = set(self._only) if self._only is not None else {queue for queue, _ in found}
-        self._paused = frozenset(queue for queue, paused in found if paused)
-        self._rebuild()
-        return bool(set(self._order) - before)
+        known = set(self._only) if self._only is not None else {queue for queue, _, _ in found}
+        # A cap is kept by claims of one queue at a time.
+        self._managed = frozenset({queue for queue, _, managed in found if managed} | self.caps.keys())
+        return self._serve(known, frozenset(queue for queue, paused, _ in found if paused))
 
     def pause(self, queues: Iterable[str]) -> bool:
         """These queues are paused, and no others. Return whether a queue can be served that could not before."""
         paused = frozenset(queues)
-        if paused == self._paused:
-            return False
-        before, self._paused = set(self._order), paused
+        return paused != self._paused and self._serve(self._known, paused)
+
+    def _serve(self, known: set[str], paused: frozenset[str]) -> bool:
+        before = set(self._order)
+        self._known, self._paused = known, paused
         self._rebuild()
-        return bool(set(self._order) - before)
+        new = set(self._order) - before
+        for queue in new:
+            self._shares.expect(queue)
+        return bool(new)
+
+    @property
+    def managed(self) -> set[str]:
+        """The queues that are served now, each by itself (`managed.py`), and are in none of the lanes."""
+        return self._known & self._managed - self._paused
 
     def arrays(self) -> tuple[list[str], list[int]]:
-        """Return the lanes for the next claim as parallel arrays: every queue's first priority before any second one.
+        """Return the lanes for the next claim as parallel arrays.
 
-        The queues take turns at being first, so that a full one cannot keep the others of its priority waiting.
+        Queues that are owed equally much take turns at being first, so that a full one cannot keep the others waiting.
         """
         if not self._order:
+            self._queues = []
             return [], []
-        self._turn = (self._turn + 1) % len(self._order)
-        queues = self._order[self._turn :] + self._order[: self._turn]
-        return queues * len(PRIORITIES), [priority for priority in PRIORITIES for _ in queues]
+        queues = self._order
+        if self._how is not QueueOrder.STRICT:
+            self._turn = (self._turn + 1) % len(queues)
+            queues = self._shares.order(queues[self._turn :] + queues[: self._turn])
+        self._queues = queues
+        aged = self._aging.order(queues) if self._aging is not None else {}
+        ranks = range(len(PRIORITIES))
+        if self._how is not QueueOrder.PRIORITY:
+            return (
+                [queue for queue in queues for _ in ranks],
+                [priority for queue in queues for priority in aged.get(queue, PRIORITIES)],
+            )
+        if not aged:
+            return queues * len(ranks), [priority for priority in PRIORITIES for _ in queues]
+        # Aging is a matter of each queue's own: it must not take the other queues' turns.
+        orders = [aged.get(queue, PRIORITIES) for queue in queues]
+        return queues * len(ranks), [order[rank] for rank in ranks for order in orders]
+
+    def part(self, queue: str, busy: Iterable[str]) -> float:
+        """Return which part of the free slots is a managed queue's, 0 to 1, while those in `busy` have jobs, too."""
+        if self._how is QueueOrder.STRICT and self._only is not None:
+            return 1.0 if all(self._only.index(queue) < self._only.index(other) for other in busy) else 0.0
+        weight = self._weights.get(queue, 1)
+        return weight / (weight + sum(self._weights.get(other, 1) for other in busy))
+
+    def first(self, want: int) -> int:
+        """Return how many of `want` jobs to ask for in the lanes of the last `arrays`: the share of whoever comes first.
+
+        For jobs that take long: one claim that one queue fills would leave the others without a slot for as long.
+        """
+        return want if self._how is QueueOrder.STRICT else self._shares.first(self._queues, want)
+
+    def claimed(self, scan: Scan, sight: Sight) -> None:
+        """Take note of what a claim of `scan` found."""
+        if self._aging is not None:
+            self._aging.claimed(scan, sight)
+        if self._how is QueueOrder.STRICT:
+            return
+        jobs: dict[str, int] = {}
+        for place, count in sight.counts:
+            queue = scan.queues[place]
+            jobs[queue] = jobs.get(queue, 0) + count
+        queues = list(dict.fromkeys(scan.queues))
+        self._shares.took(queues, jobs, None if sight.cut is None else scan.queues[sight.cut])
 
 
 async def warn_of_unknown_queues(connection: Connection, options: WorkerOptions, of_tasks: Iterable[str]) -> None:

@@ -54,6 +54,8 @@ class Heard:
     """Which of our jobs an operator wants stopped."""
     paused: list[str]
     """Which queues are paused."""
+    changed: str | None
+    """When the rules of any queue were last changed; only to be compared."""
     mode: int
     """The mode of waking, one of `brisk.Mode`."""
     watched: bool
@@ -161,7 +163,7 @@ class Lease:
         )
         if not rows:
             raise LeaseLost
-        pid, asked, cancelled, paused, mode, watched, *peers = rows[0]
+        pid, asked, cancelled, paused, changed, mode, watched, *peers = rows[0]
         if not connection.pooled and pid != connection.server_pid:
             connection.found_pooler()
             raise psycopg.OperationalError("the server's process has changed: a pooler stands between")
@@ -170,7 +172,7 @@ class Lease:
         self.refused = False
         self.error = None
         await self._watch(connection, list(zip(*peers, strict=True)))
-        return Heard(cancelled=cancelled, paused=paused, mode=mode, watched=watched, asked=asked)
+        return Heard(cancelled=cancelled, paused=paused, changed=changed, mode=mode, watched=watched, asked=asked)
 
     async def leave(self, connection: Connection) -> None:
         """Take the row back, if no job is held in its name any more."""

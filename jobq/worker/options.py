@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from jobq.config import Settings
 from jobq.errors import ConfigurationError
 from jobq.logs import LogFormat
 from jobq.worker.httpd import Address
+from jobq.worker.served import MAX_NAME, MAX_NUMBER, QueueOrder, ServedQueue, no_twins
 
 
 def _default_processes() -> int:
@@ -28,6 +31,27 @@ class WorkerOptions:
     queues: tuple[str, ...] | None = None
     """Queues to serve (default: None, every queue). Naming some keeps slow work from holding up quick work, at the price
     that a queue which no worker names stands still."""
+
+    queue_weights: Mapping[str, int] = field(default_factory=dict)
+    """Weights of queues that are named, from 1 on (default: 1 each): while all have due jobs, jobs are claimed from them in
+    this proportion, counted in jobs, not in the time that they take. More for one is less for the others, though never
+    nothing; what a queue does not need, the others get."""
+
+    queue_caps: Mapping[str, int] = field(default_factory=dict)
+    """Most jobs of a named queue that this worker holds at a time, from 1 on (default: no limit but its slots). A cap keeps
+    slots free for the other queues, and leaves them idle when only this queue has jobs."""
+
+    queue_order: QueueOrder | None = None
+    """How it is chosen between the queues (default: None, `SHARES` when a weight is given, else `PRIORITY`). `PRIORITY` keeps
+    high priorities ahead of low ones over all queues, so a queue with only low ones can starve; `SHARES` keeps the
+    proportions whatever the priorities, so a job of priority 9 can wait for another queue's of priority 0; `STRICT` serves
+    the queues in the order in which they are named, so the last can starve."""
+
+    aging: float | None = None
+    """Seconds of waiting for which a due job counts as one priority higher within its queue (default: None, strict
+    priorities). A number lets the lowest move under a constant load of higher ones: one of priority 0 goes before a new one
+    of priority 9 after nine times this. Shorter makes priorities mean less, and looks at the queues more often (four times
+    in this time, at most four times a second, while there is a backlog)."""
 
     concurrency: int = 16
     """Jobs that one runner executes at the same time (default: 16). Each takes a thread of the runner; more suits tasks
@@ -132,5 +156,46 @@ class WorkerOptions:
             )
         if self.health_address is not None:
             Address.parse(self.health_address)
-        if self.queues is not None and not all(1 <= len(queue) <= 100 for queue in self.queues):
-            raise ConfigurationError(f"queues={','.join(self.queues)!r}: give names of 1 to 100 characters")
+        if self.aging is not None and not 0 < self.aging < math.inf:
+            raise ConfigurationError(f"aging={self.aging!r}: give a number of seconds above 0, or None")
+        self._check_queues()
+
+    def _check_queues(self) -> None:
+        queues = self.queues or ()
+        if self.queues is not None and not (queues and all(1 <= len(queue) <= MAX_NAME for queue in queues)):
+            raise ConfigurationError(f"queues={','.join(queues)!r}: give names of 1 to {MAX_NAME} characters")
+        no_twins(queues)
+        for name, numbers in (("queue_weights", self.queue_weights), ("queue_caps", self.queue_caps)):
+            for queue, number in numbers.items():
+                if queue not in queues:
+                    raise ConfigurationError(f"{name} has {queue!r}, which is not among queues: name it there, too")
+                if not isinstance(number, int) or not 1 <= number <= MAX_NUMBER:
+                    raise ConfigurationError(
+                        f"{name}[{queue!r}]={number!r}: give a whole number from 1 to {MAX_NUMBER:,}"
+                    )
+        if self.queue_order is QueueOrder.STRICT:
+            if not queues:
+                raise ConfigurationError(
+                    "queue_order='strict' serves queues in the order in which they are named: name them"
+                )
+            if self.queue_weights:
+                raise ConfigurationError(
+                    "queue_order='strict' has no use for weights: leave them out, or choose 'shares'"
+                )
+
+    @property
+    def queues_text(self) -> str:
+        """The queues as `--queues` would name them, with weights and caps."""
+        if self.queues is None:
+            return "all"
+        weights, caps = self.queue_weights, self.queue_caps
+        return ",".join(
+            str(ServedQueue(name=queue, weight=weights.get(queue), cap=caps.get(queue))) for queue in self.queues
+        )
+
+    @property
+    def queues_by(self) -> QueueOrder:
+        """How it is chosen between the queues."""
+        if self.queue_order is not None:
+            return self.queue_order
+        return QueueOrder.SHARES if self.queue_weights else QueueOrder.PRIORITY

@@ -16,7 +16,7 @@ import psycopg
 from psycopg import AsyncConnection
 
 from jobq.worker.cursor import BEGINNING, NOWHERE, Scan, Sight, next_transaction
-from jobq.worker.database import fetch, is_connection_loss
+from jobq.worker.database import Connection, fetch, fetch_both, is_connection_loss
 from jobq.worker.frames import Ending, Job, Setback, Success
 from jobq.worker.texts import clean
 
@@ -110,6 +110,29 @@ class Ledger:
             accepted += claimed.accepted
             setbacks += refused
         return Claimed(accepted), setbacks
+
+    async def advance_and_claim(
+        self,
+        connection: Connection,
+        worker: UUID,
+        successes: list[Success],
+        scan: Scan,
+        *,
+        want: int,
+        claim: dict[str, Any],
+    ) -> tuple[Claimed, list[tuple[Any, ...]]]:
+        """Acknowledge `successes`, claim up to `want` jobs of the lanes of `scan`, and claim from a managed queue into the room
+        that they leave, in one commit. Returns what was claimed, and the rows of claim_managed.
+
+        Raises psycopg.Error; when the connection is not lost, nothing of it was done.
+        """
+        (first, *rows), managed = await fetch_both(
+            connection,
+            self._schema,
+            ("advance", advance_parameters(worker, successes, scan, want)),
+            ("claim_managed", claim),
+        )
+        return claimed(first, rows, scan), managed
 
     async def locked(self, connection: AsyncConnection[Any], ids: list[int]) -> frozenset[int]:
         """Return which of these jobs someone has locked. Waits for nobody."""

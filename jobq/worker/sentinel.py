@@ -304,10 +304,10 @@ class Sentinel:
     async def _read_lanes(self, connection: Connection) -> None:
         """Learn which queues there are, empty ones included, and which are paused."""
         now = time.monotonic()
-        found = dict(await fetch(connection, self._schema, "lanes"))
+        found = {queue: paused for queue, paused, _ in await fetch(connection, self._schema, "lanes")}
         self._named.update(dict.fromkeys((*found, *self._queues()), now))
         self._named = {queue: at for queue, at in self._named.items() if now - at < REMEMBER}
-        self._lanes.refresh((queue, found.get(queue, False)) for queue in self._named)
+        self._lanes.refresh((queue, found.get(queue, False), False) for queue in self._named)
 
     def _take_all(self, queue: str) -> bool:
         """Wake the own loop for `queue`; tell whether it will leave nothing behind, as far as its last claim shows."""

@@ -60,6 +60,30 @@ AS $body$
                 THEN 'waiting' ELSE 'ready' END
 $body$;
 
+-- Rates, by the generic cell rate algorithm: each start is paid for with its share of time, up to a burst ahead; `paid` is up to
+-- when all is paid for. So there are at most burst + rate x w starts in any time w. A job starts some milliseconds after its
+-- claim, and not always as many: so but for what a full bucket gives at once, a margin is kept of up to 50 ms.
+-- How many may start at `moment`; NULL without a rate.
+CREATE FUNCTION {schema}.admits(jobs integer, seconds double precision, burst integer, paid timestamptz, moment timestamptz)
+RETURNS integer
+LANGUAGE sql
+IMMUTABLE
+AS $body$
+    SELECT CASE WHEN jobs IS NULL THEN NULL
+                WHEN paid <= moment THEN burst
+                ELSE floor((burst * seconds / jobs - extract(epoch FROM paid - moment)::double precision
+                            - least(0.05, (burst - 1) * seconds / jobs / 2)) / (seconds / jobs) + 1e-6)::integer END
+$body$;
+
+-- From when on one may start.
+CREATE FUNCTION {schema}.admits_from(jobs integer, seconds double precision, burst integer, paid timestamptz)
+RETURNS timestamptz
+LANGUAGE sql
+IMMUTABLE
+AS $body$
+    SELECT paid + (least(0.05, (burst - 1) * seconds / jobs / 2) - (burst - 1) * seconds / jobs) * interval '1 second'
+$body$;
+
 -- Claims up to `want` jobs of one queue that has a limit, a rate, or a rule for its groups. Exact under any concurrency: the
 -- queue's claims follow one another, by an advisory lock that is held through the commit, and each statement below, in READ
 -- COMMITTED, sees all that was committed before the lock was had. Running jobs are themselves the permits, counted
@@ -110,11 +134,10 @@ BEGIN
         wanted := least(wanted, permits);
     END IF;
     IF rule.rate_jobs IS NOT NULL THEN
-        -- The generic cell rate algorithm: a start is paid for with its share of time, and up to a burst ahead.
         share := rule.rate_seconds / rule.rate_jobs * interval '1 second';
         SELECT gate.paid_until INTO paid FROM {schema}.gate WHERE queue = of_queue AND group_key = '';
         paid := greatest(paid, moment);
-        tokens := floor(extract(epoch FROM moment + rule.rate_burst * share - paid) / extract(epoch FROM share) + 1e-6);
+        tokens := {schema}.admits(rule.rate_jobs, rule.rate_seconds, rule.rate_burst, paid, moment);
         wanted := least(wanted, tokens);
     END IF;
 
@@ -185,10 +208,9 @@ BEGIN
                                         AND held.managed
                                       LIMIT coalesce(gate.max_running, CASE rule.group_mode WHEN 'ordered' THEN 1 ELSE rule.group_limit END)
                                   ) AS running),
-                               CASE WHEN rule.group_rate_jobs IS NOT NULL THEN floor(
-                                   extract(epoch FROM moment - greatest(gate.paid_until, moment))
-                                   / (rule.group_rate_seconds / rule.group_rate_jobs) + rule.group_rate_burst + 1e-6)
-                               END))::integer
+                               {schema}.admits(
+                                   rule.group_rate_jobs, rule.group_rate_seconds, rule.group_rate_burst,
+                                   greatest(gate.paid_until, moment), moment)))::integer
                            ORDER BY turn.n)
                 INTO rooms
                 FROM unnest(keys) WITH ORDINALITY AS turn (group_key, n)
@@ -252,7 +274,7 @@ BEGIN
                       AND holds = 'until_started'
                 )
                 SELECT claimed.id, claimed.claims, claimed.task, claimed.queue, claimed.args::text, claimed.attempt,
-                       claimed.max_attempts, claimed.crashes, claimed.timeout, claimed.headers::text,
+                       claimed.max_attempts, claimed.crashes::integer, claimed.timeout, claimed.headers::text,
                        claimed.expires_at <= moment
                 FROM claimed;
             wanted := wanted - cardinality(got);
@@ -282,8 +304,8 @@ BEGIN
                            EXISTS (SELECT FROM unnest(picked, picked_of) AS one (id, n)
                                    WHERE one.n = turn.n AND NOT one.id = ANY (got)) AS refused,
                            CASE WHEN rule.group_rate_jobs IS NOT NULL THEN (
-                               SELECT gate.paid_until - (rule.group_rate_burst - 1) * (rule.group_rate_seconds / rule.group_rate_jobs)
-                                      * interval '1 second'
+                               SELECT {schema}.admits_from(
+                                          rule.group_rate_jobs, rule.group_rate_seconds, rule.group_rate_burst, gate.paid_until)
                                FROM {schema}.gate WHERE gate.queue = of_queue AND gate.group_key = turn.group_key) END AS payable
                 ) AS seen
                 CROSS JOIN LATERAL (
@@ -322,10 +344,12 @@ BEGIN
             ) AS head
         ) AS soon (at);
         IF next_at IS NOT NULL AND tokens <= total THEN
-            next_at := greatest(next_at, paid - (rule.rate_burst - 1) * share);
+            next_at := greatest(
+                next_at, {schema}.admits_from(rule.rate_jobs, rule.rate_seconds, rule.rate_burst, paid));
         END IF;
     END IF;
     RETURN QUERY SELECT NULL::bigint, permits - total, NULL, of_queue, NULL, NULL::integer, NULL::integer, NULL::integer,
-                        greatest(0, extract(epoch FROM next_at - moment))::double precision, NULL, false;
+                        CASE WHEN next_at > moment THEN extract(epoch FROM next_at - moment) WHEN next_at IS NOT NULL THEN 0 END
+                            ::double precision, NULL, false;
 END
 $body$;

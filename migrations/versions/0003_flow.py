@@ -78,6 +78,8 @@ def downgrade() -> None:
     op.execute(notify.replace("CREATE FUNCTION", "CREATE OR REPLACE FUNCTION").strip().rstrip(";"))
     op.execute(f"DROP FUNCTION {name}.claim_managed(uuid, text, integer)")
     op.execute(f"DROP FUNCTION {name}.entry_state(text, text)")
+    op.execute(f"DROP FUNCTION {name}.admits(integer, double precision, integer, timestamptz, timestamptz)")
+    op.execute(f"DROP FUNCTION {name}.admits_from(integer, double precision, integer, timestamptz)")
     op.execute(f"DROP FUNCTION {name}.enter_group()")
     for table in ("gate", "job_turn"):
         op.execute(f"DROP TABLE {name}.{table}")

@@ -10,6 +10,7 @@ from playwright.sync_api import expect
 from tests.browser import axe, seeds
 from tests.browser.conftest import DataSet
 from tests.browser.watching import Visitor
+from tests.support.waiting import wait_until
 
 Visit = Callable[..., Visitor]
 Get = Callable[[seeds.Name], DataSet]
@@ -113,7 +114,13 @@ def test_letters_in_a_field_are_letters(data_set: Get, visit: Visit) -> None:
 def test_everything_has_its_place_in_the_order_of_tabs(data_set: Get, visit: Visit) -> None:
     page = visit(data_set("little").url).page
     page.goto("/")
-    page.keyboard.press("Tab")
+    # A key pressed before the browser has given the new page the keyboard is lost, and moves nothing.
+
+    def moved() -> bool:
+        page.keyboard.press("Tab")
+        return bool(page.evaluate("document.activeElement !== document.body"))
+
+    wait_until(moved, what="the keyboard")
     expect(page.locator("a.skip")).to_be_focused()
     expect(page.locator("a.skip")).to_be_in_viewport()
     page.keyboard.press("Enter")

@@ -154,7 +154,7 @@ async def test_what_was_claimed_does_not_wait_for_setbacks_to_be_written(
     settle = advance.ended.settle
     exchange = advance._exchange
 
-    async def noted_settle(connection: Any) -> bool:
+    async def noted_settle(connection: Any) -> Any:
         given.append(not pool.given.empty())
         return await settle(connection)
 

@@ -270,7 +270,7 @@ def test_what_0001_kept_is_there_after_0002_and_back(database_url: str) -> None:
             " VALUES (gen_random_uuid(), 1, 1, 1, 'h', '0')"
         )
         counts = "SELECT (SELECT count(*) FROM jobq.job), (SELECT count(*) FROM jobq.audit WHERE actor = 'ann')"
-        assert migrate.upgrade(database_url) == ["0002"]
+        assert migrate.upgrade(database_url) == EVERY[1:]
         assert connection.execute(counts).fetchone() == (1, 1)
         connection.execute("UPDATE jobq.worker SET asked = 'quiet', state = 'quiet'")
         migrate.downgrade(database_url, "0001")

@@ -73,7 +73,7 @@ def test_many_alike(filled: psycopg.Connection[Any], jobs: list[NewJob], mode: s
 @pytest.mark.parametrize("mode", MODES)
 def test_many_of_different_kinds(filled: psycopg.Connection[Any], mixed: list[NewJob], mode: str) -> None:
     shared = enqueue._shared(enqueue._distinct(mixed))
-    assert shared.keys() == {"run_at", "max_attempts", "timeout"}
+    assert shared.keys() == {"run_at", "max_attempts", "timeout", "group_key", "expires_in"}
     assert planned(filled, mode, "enqueue", enqueue._columns(mixed, shared)) == {"ModifyTable on job", "Function Scan"}
 
 

@@ -255,6 +255,53 @@ def test_heads(full: psycopg.Connection[Any], mode: str, bounded: bool) -> None:
         assert scan["Shared Hit Blocks"] + scan["Shared Read Blocks"] <= 30 * 8
 
 
+# As the chore has it: `CHORES`, and its own.
+AS_EXPIRY: list[LiteralString] = ["SET LOCAL enable_seqscan = off", "SET LOCAL enable_sort = off"]
+
+
+def fill_for_expiry(url: str, *, late: int, analysed: bool) -> None:
+    """20,000 jobs of which so many are late, as many will be, and the others do not expire."""
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("ALTER TABLE jobq.job SET (autovacuum_enabled = off)")
+        connection.execute("ANALYZE jobq.job")
+        connection.execute(
+            "INSERT INTO jobq.job (task, expires_at) SELECT 't', CASE WHEN n <= %(late)s THEN now() - n * interval '1 ms' "
+            "WHEN n <= 2 * %(late)s THEN now() + n * interval '1 min' END FROM generate_series(1, 20000) AS n",
+            {"late": late},
+        )
+        if analysed:
+            connection.execute("ANALYZE jobq.job")
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("since", ["-infinity", "yesterday"])
+@pytest.mark.parametrize("analysed", [True, False])
+def test_expire_jobs(database_url: str, mode: str, since: str, analysed: bool) -> None:
+    """No batch sorts all that are late, whatever the statistics say."""
+    fill_for_expiry(database_url, late=8_000, analysed=analysed)
+    with psycopg.connect(database_url) as connection:
+        nodes = explain(connection, mode, "expire_jobs", {"batch": 100, "since": since}, before=AS_EXPIRY)
+    assert not {"Sort", "Incremental Sort", "Hash Join", "Merge Join", "Seq Scan on job"} & kinds(nodes)
+    assert {node["Index Name"] for node in nodes if "Index Name" in node} - {"job_key_pkey"} == {
+        "job_expires_idx",
+        "job_pkey",
+    }
+    # Found, deleted, and one that is to come.
+    assert rows_read(nodes, "job") <= 201
+    assert rows_read(nodes, "job_key") == 0
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("analysed", [True, False])
+def test_expire_jobs_when_there_are_none(database_url: str, mode: str, analysed: bool) -> None:
+    fill_for_expiry(database_url, late=0, analysed=analysed)
+    with psycopg.connect(database_url) as connection:
+        nodes = explain(connection, mode, "expire_jobs", {"batch": 100, "since": "-infinity"}, before=AS_EXPIRY)
+    assert not {"Sort", "Seq Scan on job"} & kinds(nodes)
+    assert rows_read(nodes, "job") == 0
+    assert buffers(nodes) <= 10
+
+
 @pytest.mark.parametrize("mode", MODES)
 def test_own_jobs(full: psycopg.Connection[Any], mode: str) -> None:
     nodes = explain(full, mode, "held_jobs", {"worker": WORKER})

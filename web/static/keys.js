@@ -91,8 +91,10 @@
   document.addEventListener("click", (event) => {
     document.querySelectorAll("details.ask[open]").forEach((one) => { if (!one.contains(event.target)) one.open = false; });
   });
-  // On a phone the pages' names lie in a row: the one that is open is to be seen.
-  document.querySelector(".side nav [aria-current]")?.scrollIntoView({ block: "nearest", inline: "center" });
+  // On a phone the pages' names lie in a row: the one that is open is to be seen. Not by scrollIntoView, after which some browsers
+  // begin there with Tab, behind the link that skips to the content.
+  const here = document.querySelector(".side nav [aria-current]"), row = here?.closest("nav");
+  if (row) row.scrollLeft = here.offsetLeft - row.offsetLeft - (row.clientWidth - here.offsetWidth) / 2;
   const button = document.getElementById("keys");
   if (button) { button.hidden = false; button.title = "List the keys (?)"; button.addEventListener("click", list); }
 })();

@@ -1,0 +1,163 @@
+"""Claims from managed queues: those with a limit, a rate, a rule for their groups, or a cap for this worker.
+
+Each is claimed by itself, by the function claim_managed, under a lock of its own; plain queues are claimed all together
+(`advance.py`) and pay for none of this. When to claim next, the function says, or whoever makes room: a job that ends, a
+notification, the poll.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+import time
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Protocol
+from uuid import UUID
+
+import psycopg
+
+from jobq.worker.database import Connection, fetch
+from jobq.worker.outcomes import Claimed
+
+CLAIM = "claim_managed"
+# When to try again a queue whose lock somebody held for too long.
+_BUSY_RETRY = 0.05
+# How often at most other workers are called to what this one leaves behind, in seconds, for each queue.
+CALL_EVERY = 0.05
+
+
+class Ending(Protocol):
+    """What has ended, of whatever kind."""
+
+    @property
+    def id(self) -> int:
+        """The job's."""
+
+
+class Managed:
+    """The managed queues that one worker serves, and what it runs of them."""
+
+    def __init__(self, schema: str, poll_interval: float, caps: Mapping[str, int] | None = None) -> None:
+        """`caps`: the most jobs of a queue that this worker holds at a time."""
+        self._schema = schema
+        self._poll_interval = poll_interval
+        self._caps = dict(caps or {})
+        self._due: dict[str, float] = {}
+        """When to claim from each queue next, in time.monotonic(); those that are paused are not there."""
+        self.held: dict[int, str] = {}
+        """The jobs that were claimed here and have not ended, and their queues."""
+        self._counts: Counter[str] = Counter()
+        self.left: set[str] = set()
+        """Queues of which another worker could claim now."""
+        self._called: dict[str, float] = {}
+
+    def __len__(self) -> int:
+        """How many queues there are."""
+        return len(self._due)
+
+    def refresh(self, queues: Iterable[str]) -> None:
+        """These are the managed queues that are served now, and no others."""
+        now = time.monotonic()
+        self._due = {queue: self._due.get(queue, now) for queue in queues}
+
+    def hear(self, queue: str) -> bool:
+        """There may be something to claim. Return whether `queue` is one of these."""
+        if queue not in self._due:
+            return False
+        self._due[queue] = 0.0
+        return True
+
+    def hear_all(self) -> None:
+        """There may be something to claim in any of them."""
+        self._due = dict.fromkeys(self._due, 0.0)
+
+    @property
+    def due_at(self) -> float:
+        """When to claim next, in time.monotonic(); infinity when there is no such queue."""
+        return min((due for queue, due in self._due.items() if self._room(queue) > 0), default=math.inf)
+
+    def due(self) -> list[str]:
+        """Return the queues to claim from now, in an order that favours none."""
+        now = time.monotonic()
+        found = [queue for queue, due in self._due.items() if due <= now and self._room(queue) > 0]
+        random.shuffle(found)
+        return found
+
+    def _room(self, queue: str) -> float:
+        return self._caps.get(queue, math.inf) - self._counts[queue]
+
+    def ended(self, endings: Iterable[Ending]) -> None:
+        """These have ended and that is written down: their queues may have room."""
+        if not self.held:
+            return
+        for ending in endings:
+            queue = self.held.pop(ending.id, None)
+            if queue is not None:
+                self._counts[queue] -= 1
+                self.left.add(queue)
+                self.hear(queue)
+
+    def forget(self) -> None:
+        """What was held is another's now."""
+        self.held.clear()
+        self._counts.clear()
+
+    def left_behind(self) -> list[str]:
+        """Return the queues to which other workers are to be called now: this one does not take all that can be had there."""
+        now = time.monotonic()
+        found = [queue for queue in self.left if now - self._called.get(queue, 0.0) >= CALL_EVERY]
+        self.left.difference_update(found)
+        self._called.update(dict.fromkeys(found, now))
+        return found
+
+    async def claim(self, connection: Connection, worker: UUID, queue: str, want: int) -> Claimed:
+        """Claim up to `want` jobs of `queue`. Raises psycopg.Error, but not for a lock that is held."""
+        claim = self.begin(worker, queue, want)
+        try:
+            rows = await fetch(connection, self._schema, CLAIM, **claim)
+        except psycopg.errors.LockNotAvailable:
+            self._sooner(queue, time.monotonic() + _BUSY_RETRY)
+            return Claimed()
+        except BaseException:
+            self.failed(queue)
+            raise
+        return self.took(claim, rows)
+
+    def queue_of(self, endings: Iterable[Ending]) -> str | None:
+        """Return a managed queue of which one of `endings` is; None when none is of any."""
+        if not self.held:
+            return None
+        return next((queue for ending in endings if (queue := self.held.get(ending.id)) in self._due), None)
+
+    def begin(self, worker: UUID, queue: str, want: int) -> dict[str, Any]:
+        """A claim is about to be made: return its parameters. `took` or `failed` is to follow."""
+        # What is heard from here on, this claim may not see.
+        self._due[queue] = time.monotonic() + self._poll_interval
+        self.left.discard(queue)
+        return {"worker": worker, "queue": queue, "want": int(min(want, self._room(queue)))}
+
+    def failed(self, queue: str) -> None:
+        """What became of the claim is not known."""
+        self._sooner(queue, 0.0)
+
+    def took(self, claim: Mapping[str, Any], rows: Sequence[tuple[Any, ...]]) -> Claimed:
+        """Take note of what a claim has brought."""
+        queue, want = claim["queue"], claim["want"]
+        if not rows:
+            # Paused by now.
+            return Claimed()
+        *jobs, last = rows
+        for job in jobs:
+            self.held[job[0]] = queue
+        self._counts[queue] += len(jobs)
+        seconds: float | None = last[8]
+        if seconds is not None:
+            self._sooner(queue, time.monotonic() + seconds if seconds > 0 else 0.0)
+            if seconds == 0 and len(jobs) >= want:
+                self.left.add(queue)
+        return Claimed(0, None, jobs)
+
+    def _sooner(self, queue: str, at: float) -> None:
+        if queue in self._due:
+            self._due[queue] = min(self._due[queue], at)
