@@ -81,7 +81,8 @@ def _until(rate: Rate | None, paid: float | None) -> float:
     """Return in how many seconds the next start is paid for, as claim_managed reckons."""
     if rate is None or paid is None:
         return 0.0
-    return paid - (rate.burst - 1) * rate.share
+    ahead = (rate.burst - 1) * rate.share
+    return paid + min(0.05, ahead / 2) - ahead
 
 
 def _jobs(number: int) -> str:
