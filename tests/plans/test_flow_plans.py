@@ -73,6 +73,9 @@ STATEMENTS: list[tuple[str, dict[str, Any], int]] = [
     ("turn_give", {"queue": "one", "group": "tenant"}, 40),
     ("queue_groups", {"queue": "many", "bound": 2_001, "budget": 50_000, "most": 10}, 90_000),
     ("queue_groups", {"queue": "one", "bound": 2_001, "budget": 50_000, "most": 10}, 12_000),
+    ("queues", {"bound": 10_001, "budget": 50_000}, 120_000),
+    ("queue_info", {"queue": "many", "bound": 10_001}, 40_000),
+    ("overview_counts", {"bound": 10_001, "succeeded": True}, 30_000),
     ("queue_turns", {"queue": "many", "bound": 10_001}, 12_000),
     ("queue_limits", {"queue": "many", "most": 51}, 20_000),
     ("job_gate", {"queue": "many", "group": "group100", "id": 50_000, "bound": 10_001}, 12_000),
@@ -91,7 +94,9 @@ def test_no_large_table_is_read_whole(full: Conn, name: str, params: dict[str, A
     with full.transaction(force_rollback=True):
         plan = (explain_generic if generic else explain)(full, query, params)
     full.execute("DEALLOCATE ALL")
-    assert large_seq_scans(full, plan) == []
+    # It shows all queues that have a row.
+    allowed = {"queue"} if name == "queues" else set()
+    assert set(large_seq_scans(full, plan)) <= allowed
     touched = plan[0].get("Shared Hit Blocks", 0) + plan[0].get("Shared Read Blocks", 0)
     assert touched <= pages
 
