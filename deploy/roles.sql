@@ -63,12 +63,15 @@ GRANT UPDATE (until) ON :"schema".job_key TO :"worker";
 GRANT SELECT, INSERT, UPDATE ON :"schema".chore TO :"worker";
 GRANT SELECT, INSERT, UPDATE, DELETE ON :"schema".rollup_queue, :"schema".rollup_task, :"schema".rollup_mark TO :"worker";
 GRANT SELECT ON :"schema".queue TO :"worker";
+-- Groups take turns, and rates are paid for.
+GRANT SELECT, INSERT, DELETE ON :"schema".job_turn TO :"worker";
+GRANT SELECT, INSERT, UPDATE ON :"schema".gate TO :"worker";
 -- The mode of waking, which the sentinel sets; and the ids, by which it sees how many jobs come.
 GRANT SELECT, UPDATE ON SEQUENCE :"schema".wake TO :"worker";
 GRANT SELECT ON SEQUENCE :"schema".job_id_seq TO :"worker";
 SELECT format('GRANT EXECUTE ON FUNCTION %s TO %I', oid::regprocedure, :'worker')
 FROM pg_proc WHERE pronamespace = to_regnamespace(format('%I', :'schema'))
-    AND proname IN ('make_partitions', 'drop_partitions') \gexec
+    AND proname IN ('make_partitions', 'drop_partitions', 'claim_managed', 'admits', 'admits_from') \gexec
 
 -- Viewer, and the operator with it. The partitions that the chore is yet to make are read one by one as well.
 GRANT SELECT ON ALL TABLES IN SCHEMA :"schema" TO :"viewer", :"operator";
@@ -78,12 +81,16 @@ ALTER DEFAULT PRIVILEGES FOR ROLE :"owner" IN SCHEMA :"schema" GRANT SELECT ON T
 
 -- Operator. Retry: history back to job. Cancel: job to history, its key let go. Delete: either is gone, with its attempts. FOR
 -- UPDATE again asks for some column.
-GRANT INSERT, DELETE, UPDATE (run_at, queue, priority, cancel_requested_at, managed) ON :"schema".job TO :"operator";
+GRANT INSERT, DELETE, UPDATE (run_at, queue, priority, state, cancel_requested_at, managed) ON :"schema".job TO :"operator";
+-- A job that is moved waits for its group's turn in a queue that has turns.
+GRANT INSERT ON :"schema".job_turn TO :"operator";
+SELECT format('GRANT EXECUTE ON FUNCTION %s TO %I', oid::regprocedure, :'operator')
+FROM pg_proc WHERE pronamespace = to_regnamespace(format('%I', :'schema')) AND proname = 'entry_state' \gexec
 GRANT INSERT, DELETE, UPDATE (finished_at) ON :"schema".job_history TO :"operator";
 GRANT DELETE ON :"schema".job_key, :"schema".job_attempt TO :"operator";
 GRANT INSERT, UPDATE ON :"schema".queue TO :"operator";
--- What is set for a queue: jobs that run count from then on, its groups are looked at again, and each may have a limit of its own.
-GRANT INSERT ON :"schema".job_turn TO :"operator";
+-- What is set for a queue: jobs that run count from then on (`managed`), its groups are looked at again, and each may have a limit
+-- of its own.
 GRANT INSERT, UPDATE, DELETE ON :"schema".gate TO :"operator";
 GRANT UPDATE (asked) ON :"schema".worker TO :"operator";
 GRANT INSERT ON :"schema".audit TO :"operator";

@@ -67,7 +67,7 @@ def _turn(facts: dict[str, Any]) -> str | None:
             return f"Its group's turn comes: more than {COUNT_LIMIT:,} turns are before it."
         if facts["group_held"]:
             return "Its group's turn comes when one of its running jobs ends."
-        return "Its group has no turn in the line, which should not be: `jobq doctor` says what mends it."
+        return "Its group has no turn in the line, which should not be: a worker gives it one within a minute."
     if facts["turn_in"] > 0:
         return f"Its group's turn comes in {brief_span(facts['turn_in'])}."
     if facts["turns_before"]:

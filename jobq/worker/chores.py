@@ -23,6 +23,8 @@ DAYS_AHEAD = 7
 # Expired keys are deleted in batches, at most so many a time.
 KEY_BATCH = 5_000
 KEY_BATCHES = 40
+# Groups that are looked at for a turn at a time.
+GROUPS = 10_000
 # So are expired jobs, fewer: until the chore commits, whoever wants to replace one of them waits.
 EXPIRED_BATCH = 2_000
 EXPIRED_BATCHES = 10
@@ -91,6 +93,12 @@ class Chores:
                     every=timedelta(seconds=10),
                     after_error=timedelta(minutes=1),
                     work=self.expire_jobs,
+                ),
+                Chore(
+                    name="turns",
+                    every=timedelta(minutes=1),
+                    after_error=timedelta(minutes=1),
+                    work=self.sweep_turns,
                 ),
                 Chore(
                     name="rollup",
@@ -190,6 +198,13 @@ class Chores:
                 break
             since = last
         return f"{expired} jobs expired"
+
+    async def sweep_turns(self, connection: AsyncConnection[Any]) -> str:
+        """Give a turn to groups that have jobs waiting, none running, and no turn."""
+        # The groups that have turns are looked up all at once, not by each of those that may lack one.
+        await connection.execute("SET LOCAL enable_hashjoin = on")
+        rows = await fetch(connection, self._schema, "turns_sweep", most=GROUPS, channel=self._schema)
+        return f"{rows[0][0]} turns given"
 
     async def roll_up(self, connection: AsyncConnection[Any]) -> str:
         """Count what finished in the minutes that have ended, for the page's charts."""

@@ -124,12 +124,16 @@ class Lanes:
         orders = [aged.get(queue, PRIORITIES) for queue in queues]
         return queues * len(ranks), [order[rank] for rank in ranks for order in orders]
 
-    def part(self, queue: str, busy: Iterable[str]) -> float:
-        """Return which part of the free slots is a managed queue's, 0 to 1, while those in `busy` have jobs, too."""
+    def part(self, queue: str, busy: frozenset[str]) -> float:
+        """Return which part of the free slots is a managed queue's, 0 to 1, while the plain queues in `busy` have jobs, too.
+
+        Empty: some may have, and it is not known which.
+        """
         if self._how is QueueOrder.STRICT and self._only is not None:
-            return 1.0 if all(self._only.index(queue) < self._only.index(other) for other in busy) else 0.0
+            before = self._only[: self._only.index(queue)]
+            return 0.0 if any(other in (busy or self._order) for other in before) else 1.0
         weight = self._weights.get(queue, 1)
-        return weight / (weight + sum(self._weights.get(other, 1) for other in busy))
+        return weight / (weight + (sum(self._weights.get(other, 1) for other in busy) or 1))
 
     def first(self, want: int) -> int:
         """Return how many of `want` jobs to ask for in the lanes of the last `arrays`: the share of whoever comes first.

@@ -159,7 +159,7 @@ def little(conn: Conn) -> Seeded:
         conn, task="mail.reminder", queue="mails", args={"order_id": 4090}, run_in=3 * HOUR, priority=2
     )
     jobs["retrying"] = add_job(
-        conn, task="payment.capture", args={"order_id": 4110, "card_token": "tok_secret"}, attempt=2, claims=2, run_in=180,
+        conn, task="payment.capture", args={"order_id": 4110, "card_token": "tok_secret"}, attempt=2, claims=2, run_in=1800,
         max_attempts=5, created_at=ago(400), started_at=ago(62),
     )  # fmt: skip
     for n in (1, 2):

@@ -51,6 +51,8 @@ WANTED: dict[str, dict[str, set[str]]] = {
         "rollup_task": {S, I, U, D},
         "rollup_mark": {S, I, U, D},
         "queue": {S},
+        "job_turn": {S, I, D},
+        "gate": {S, I, U},
         "schema_version": {S},
     },
     "viewer": {
@@ -82,9 +84,18 @@ WANTED: dict[str, dict[str, set[str]]] = {
 }  # fmt: skip
 FUNCTIONS = {
     "producer": {"enqueue", "enqueue_one", "enqueue_keyed"},
-    "worker": {"enqueue", "enqueue_one", "enqueue_keyed", "make_partitions", "drop_partitions"},
+    "worker": {
+        "enqueue",
+        "enqueue_one",
+        "enqueue_keyed",
+        "make_partitions",
+        "drop_partitions",
+        "claim_managed",
+        "admits",
+        "admits_from",
+    },
     "viewer": set(),
-    "operator": set(),
+    "operator": {"entry_state"},
 }
 COLUMNS = {
     ("producer", "job", "SELECT"): {"id", "state"},
@@ -93,7 +104,7 @@ COLUMNS = {
     },
     ("producer", "job_history", "SELECT"): {"id", "state", "result", "error"},
     ("worker", "job_key", "UPDATE"): {"until"},
-    ("operator", "job", "UPDATE"): {"run_at", "queue", "priority", "cancel_requested_at", "managed"},
+    ("operator", "job", "UPDATE"): {"run_at", "queue", "priority", "state", "cancel_requested_at", "managed"},
     ("operator", "job_history", "UPDATE"): {"finished_at"},
     ("operator", "worker", "UPDATE"): {"asked"},
 }  # fmt: skip
@@ -433,7 +444,7 @@ def test_an_operator_does_no_more(login: Login) -> None:
         login("operator"),
         [
             "UPDATE jobq.job SET args = '{}'",
-            "UPDATE jobq.job SET state = 'running'",
+            "UPDATE jobq.job SET worker_id = NULL",
             "UPDATE jobq.job_history SET state = 'succeeded'",
             "UPDATE jobq.job_attempt SET message = ''",
             "DELETE FROM jobq.audit",

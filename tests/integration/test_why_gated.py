@@ -130,7 +130,7 @@ def test_the_turn_comes(db: Conn) -> None:
     assert re.fullmatch(r"Its group's turn comes in (29|30) s\.", why(db, job))
     db.execute("DELETE FROM jobq.job_turn")
     assert (
-        why(db, job) == "Its group has no turn in the line, which should not be: `jobq doctor` says what mends it."
+        why(db, job) == "Its group has no turn in the line, which should not be: a worker gives it one within a minute."
     )  # fmt: skip
 
 

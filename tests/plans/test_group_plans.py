@@ -1,0 +1,118 @@
+"""What groups, limits and rates cost: a claim of a managed queue reads little more than it claims, whatever is blocked."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import psycopg
+import pytest
+
+from jobq import migrate
+from tests.plans.explain import MODES, explain, kinds, rows_read
+from tests.support import postgres
+
+BLOCKED = 200_000
+GROUPS = 2_000
+
+
+@pytest.fixture(scope="module")
+def full_database(server: postgres.Server) -> Iterator[str]:
+    """200,000 jobs blocked in one group, 2,000 groups with one due, 50,000 for later, 500 running; never analysed."""
+    with postgres.database(server) as url:
+        migrate.upgrade(url)
+        with psycopg.connect(url, autocommit=True) as connection:
+            connection.execute("INSERT INTO jobq.queue (name, group_mode) VALUES ('mail', 'ordered'), ('fair', 'fair')")
+            connection.execute("INSERT INTO jobq.queue (name, max_running) VALUES ('limited', 1000)")
+            for queue in ("mail", "fair"):
+                for query in (
+                    f"SELECT 't', '{queue}', 'blocked', now() FROM generate_series(1, {BLOCKED}) AS n",
+                    f"SELECT 't', '{queue}', 'g' || n, now() FROM generate_series(1, {GROUPS}) AS n",
+                    f"SELECT 't', '{queue}', 'later', now() + n * interval '1 hour' FROM generate_series(1, 25000) AS n",
+                ):
+                    connection.execute(f"INSERT INTO jobq.job (task, queue, group_key, run_at) {query}".encode())
+            connection.execute(
+                "INSERT INTO jobq.job (task, queue, priority) SELECT 't', 'limited', n % 10 FROM generate_series(1, 50000) AS n"
+            )
+            # The heads of the blocked groups run, and so do some of the limited ones.
+            connection.execute(
+                "UPDATE jobq.job SET state = 'running', managed = true WHERE id IN "
+                "(SELECT min(id) FROM jobq.job WHERE group_key = 'blocked' GROUP BY queue) "
+                "OR id IN (SELECT id FROM jobq.job WHERE queue = 'limited' ORDER BY id LIMIT 500)"
+            )
+        yield url
+
+
+@pytest.fixture
+def full(full_database: str) -> Iterator[psycopg.Connection[Any]]:
+    with psycopg.connect(full_database) as connection:
+        yield connection
+
+
+def inner_plans(connection: psycopg.Connection[Any], mode: str, queue: str, want: int) -> list[dict[str, Any]]:
+    """Return every node of every plan inside claim_managed, as auto_explain logs them, and roll the claim back."""
+    connection.rollback()
+    plans: list[str] = []
+    connection.add_notice_handler(lambda notice: plans.append(notice.message_primary or ""))
+    for setting in (
+        "LOAD 'auto_explain'",
+        "SET LOCAL auto_explain.log_min_duration = 0",
+        "SET LOCAL auto_explain.log_analyze = on",
+        "SET LOCAL auto_explain.log_format = json",
+        "SET LOCAL auto_explain.log_nested_statements = on",
+        "SET LOCAL client_min_messages = log",
+        f"SET LOCAL plan_cache_mode = {mode}",
+        *(f"SET LOCAL enable_{name} = off" for name in ("seqscan", "hashjoin", "mergejoin")),
+    ):
+        connection.execute(setting.encode())
+    connection.execute("SELECT count(*) FROM jobq.claim_managed(gen_random_uuid(), %s, %s)", (queue, want))
+    connection.rollback()
+    found: list[dict[str, Any]] = []
+
+    def walk(node: dict[str, Any]) -> None:
+        found.append(node)
+        for child in node.get("Plans", []):
+            walk(child)
+
+    for text in plans:
+        if "plan:" in text:
+            walk(json.loads(text[text.index("{") :])["Plan"])
+    assert found
+    return found
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("queue", ["mail", "fair", "limited"])
+def test_a_claim_reads_about_as_many_jobs_as_it_claims(full: psycopg.Connection[Any], mode: str, queue: str) -> None:
+    nodes = inner_plans(full, mode, queue, 50)
+    read = {
+        node["Index Name"]: 0
+        for node in nodes
+        if node["Node Type"] in ("Index Scan", "Index Only Scan", "Bitmap Index Scan")
+    }
+    total = 0
+    for node in nodes:
+        if node["Node Type"].endswith("Scan") and node.get("Relation Name") == "job":
+            assert node["Node Type"] != "Seq Scan", node
+            total += round((node["Actual Rows"] + node.get("Rows Removed by Filter", 0)) * node["Actual Loops"])
+    # The running ones that count against a limit, and a few looks at each job and each of the 64 groups whose turns are taken.
+    assert total <= (500 if queue == "limited" else 0) + 8 * 64 + 8 * 50, read
+    assert "job_claim_idx" in read
+    if queue == "mail":
+        assert {"job_managed_idx", "job_waiting_idx", "job_turn_idx"} <= set(read)
+    if queue == "fair":
+        assert {"job_managed_idx", "job_waiting_due_idx", "job_turn_idx"} <= set(read)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_the_sweep_reads_one_entry_of_each_group(full: psycopg.Connection[Any], mode: str) -> None:
+    nodes = explain(
+        full,
+        mode,
+        "turns_sweep",
+        {"most": 100, "channel": "jobq"},
+        before=("SET LOCAL enable_seqscan = off", "SET LOCAL enable_mergejoin = off"),
+    )
+    assert not {kind for kind in kinds(nodes) if kind in ("Seq Scan on job",)}
+    assert rows_read(nodes, "job") <= 3 * 100 + 600
