@@ -80,9 +80,13 @@ def list_(
     if as_json:
         output.print_json({"jobs": rows, "next_before": following})
         return
+    names = ("id", "state", "task", "queue", "group", "attempt", "when", "error")
+    # Most queues have no groups: a column of nothing would only take room.
+    grouped = any(row.group_key for row in rows)
+    shown = [n for n, name in enumerate(names) if grouped or name != "group"]
     output.print_table(
-        ("id", "state", "task", "queue", "attempt", "when", "error"),
-        map(_columns, rows),
+        [names[n] for n in shown],
+        ([cells[n] for n in shown] for cells in map(_columns, rows)),
         empty="no jobs",
         right=("id", "attempt"),
     )
@@ -111,7 +115,8 @@ def export(*, where: str, state: str | None, queue: str | None, task: str | None
 def _columns(row: JobRow) -> tuple[object, ...]:
     when = row.finished_at or (row.started_at if row.state == "running" else row.run_at)
     attempt = f"{row.attempt}/{row.max_attempts}"
-    return row.id, row.state, row.task, row.queue, attempt, when, output.one_line(row.error)
+    group = output.one_line(row.group_key, 40)
+    return row.id, row.state, row.task, row.queue, group, attempt, when, output.one_line(row.error)
 
 
 @jobs.command()

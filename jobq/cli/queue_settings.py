@@ -158,8 +158,9 @@ def _print(found: QueueDetail) -> None:
 def _group_lines(groups: Groups) -> dict[str, object]:
     due = f", {groups.turns_due:,} of them due" if groups.turns else ""
     oldest = groups.oldest_turn_seconds
+    looked_at = f", the first {groups.bound:,} by name looked at" if groups.number > groups.bound else ""
     return {
-        "groups": f"{output.count(groups.number, groups.bound)} with waiting jobs",
+        "groups": f"{output.count(groups.number, groups.bound)} with waiting jobs{looked_at}",
         "turns": f"{output.count(groups.turns)}{due}"
         + (f", the first for {output.duration(oldest)}" if oldest else ""),
     }

@@ -26,7 +26,7 @@ _JOBS: dict[Name, tuple[str, ...]] = {
         "succeeded", "failed", "cancelled", "expired", "running", "cancelling", "ready", "unserved", "paused", "scheduled",
         "retrying", "grouped", "turn",
     ),
-    "lot": ("huge", "deep", "foreign", "traceback", "hostile", "running", "ready", "scheduled"),
+    "lot": ("huge", "deep", "foreign", "traceback", "hostile", "running", "ready", "scheduled", "grouped"),
 }  # fmt: skip
 
 

@@ -370,6 +370,9 @@ def test_a_queue_is_shown(run: Run, db: Conn) -> None:
     found = document(run("queues", "show", "mail", "--json"))
     assert found["groups"]["largest"][0] == {"key": "a", "waiting": 2, "running": 1, "limit": None}
     assert found["info"]["settings"]["limit"] == 20
+    listed = run("jobs", "list", "--where", "group:a").stdout
+    assert listed.split()[:5] == ["id", "state", "task", "queue", "group"]
+    assert "group" not in run("jobs", "list", "--queue", "pdf").stdout
     told = run("jobs", "show", str(job)).stdout
     assert "group      b" in told
     assert "No worker is alive" in told

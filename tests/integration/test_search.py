@@ -353,8 +353,8 @@ def test_an_export_holds_no_transaction_while_its_reader_waits(
 @pytest.fixture
 def seen(conn: Conn) -> str:
     """What is there to suggest; returns a worker's id."""
-    add_job(conn, queue="mail", task="mail.send", args={"order_id": 1, "order note": 2})
-    add_job(conn, queue="big mail", task="pdf make", args={"order_id": 1})
+    add_job(conn, queue="mail", task="mail.send", args={"order_id": 1, "order note": 2}, group_key="customer:42")
+    add_job(conn, queue="big mail", task="pdf make", args={"order_id": 1}, group_key="acme")
     add_finished(conn, "succeeded", task="old.one", args={"user": 1})
     worker = add_worker(conn, tasks=["idle.task"], queues=["served"])
     conn.execute("INSERT INTO jobq.rollup_task (span, at, task) VALUES (3600, now(), 'rolled')")
@@ -380,6 +380,9 @@ def seen(conn: Conn) -> str:
         ("task:o", ["task:old.one", "task:rolled"]),
         ("args.", ["args.order_id:", 'args."order note":', "args.user:"]),
         ("args.or", ["args.order_id:", 'args."order note":']),
+        ("group:", ["group:acme", 'group:"customer:42"']),
+        ("group:ac", ["group:acme"]),
+        ("gro", ["group:"]),
         ("age:>", ["age:>1h", "age:>1d"]),
         ("error:x", []),
         ("colour:", []),
