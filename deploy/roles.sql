@@ -11,8 +11,9 @@
 -- worker     runs jobs and does the chores; its tasks may enqueue. What transactional tasks do to your own tables, which they
 --            do as the worker, is yours to grant
 -- viewer     sees everything, arguments and results included, and changes nothing
--- operator   views; retries, cancels, snoozes, moves and deletes jobs, one by one or many; pauses and resumes queues; makes, changes,
---            pauses and removes schedules; asks workers to be quiet or to end; leaves a trace of it that it cannot remove
+-- operator   views; retries, cancels, snoozes, moves and deletes jobs, one by one or many; pauses and resumes queues, and sets their
+--            limits, rates and rules for groups; makes, changes, pauses and removes schedules; asks workers to be quiet or to end;
+--            leaves a trace of it that it cannot remove
 
 \set ON_ERROR_STOP on
 \if :{?schema}
@@ -84,7 +85,7 @@ ALTER DEFAULT PRIVILEGES FOR ROLE :"owner" IN SCHEMA :"schema" GRANT SELECT ON T
 
 -- Operator. Retry: history back to job. Cancel: job to history, its key let go. Delete: either is gone, with its attempts. FOR
 -- UPDATE again asks for some column.
-GRANT INSERT, DELETE, UPDATE (run_at, queue, priority, state, cancel_requested_at) ON :"schema".job TO :"operator";
+GRANT INSERT, DELETE, UPDATE (run_at, queue, priority, state, cancel_requested_at, managed) ON :"schema".job TO :"operator";
 -- A job that is moved waits for its group's turn in a queue that has turns.
 GRANT INSERT ON :"schema".job_turn TO :"operator";
 SELECT format('GRANT EXECUTE ON FUNCTION %s TO %I', oid::regprocedure, :'operator')
@@ -93,6 +94,9 @@ GRANT INSERT, DELETE, UPDATE (finished_at) ON :"schema".job_history TO :"operato
 GRANT DELETE ON :"schema".job_key, :"schema".job_attempt TO :"operator";
 GRANT INSERT, UPDATE ON :"schema".queue TO :"operator";
 GRANT INSERT, UPDATE, DELETE ON :"schema".schedule TO :"operator";
+-- What is set for a queue: jobs that run count from then on (`managed`), its groups are looked at again, and each may have a limit
+-- of its own.
+GRANT INSERT, UPDATE, DELETE ON :"schema".gate TO :"operator";
 GRANT UPDATE (asked) ON :"schema".worker TO :"operator";
 GRANT INSERT ON :"schema".audit TO :"operator";
 GRANT INSERT, UPDATE ON :"schema".operation TO :"operator";

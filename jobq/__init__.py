@@ -46,7 +46,9 @@ if TYPE_CHECKING:
         UnknownTask,
         UnsupportedConnection,
     )
+    from jobq.flow import Groups, QueueSettings, Rate
     from jobq.jobs import JobRef, NewJob
+    from jobq.queuehandle import QueueHandle
     from jobq.tasks import AsyncTask, Task
 
     __version__: str
@@ -61,6 +63,7 @@ __all__ = [
     "CurrentJob",
     "DatabaseUnavailable",
     "Fail",
+    "Groups",
     "InvalidArguments",
     "InvalidOption",
     "JobFailed",
@@ -73,6 +76,9 @@ __all__ = [
     "NewJob",
     "NoCurrentJob",
     "NotTransactional",
+    "QueueHandle",
+    "QueueSettings",
+    "Rate",
     "ResultError",
     "ResultTimeout",
     "SchemaError",
@@ -95,9 +101,13 @@ if not TYPE_CHECKING:
         "AsyncTask": "tasks",
         "Backoff": "backoff",
         "CurrentJob": "current",
+        "Groups": "flow",
         "JobQ": "app",
         "JobRef": "jobs",
         "NewJob": "jobs",
+        "QueueHandle": "queuehandle",
+        "QueueSettings": "flow",
+        "Rate": "flow",
         "Task": "tasks",
         "current_job": "current",
     }

@@ -26,6 +26,7 @@ from jobq.tasks import AsyncTask, BaseTask, Inserted, Isolation, Task, task_clas
 
 if TYPE_CHECKING:
     from jobq.connections import AnyAsyncConnection, AnyConnection
+    from jobq.queuehandle import QueueHandle
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -179,6 +180,16 @@ class JobQ(Scheduling):
         except KeyError:
             known = ", ".join(sorted(self._tasks)) or "none yet"
             raise UnknownTask(f"there is no task {name!r}; known are: {known}") from None
+
+    def queue(self, name: str) -> QueueHandle:
+        """Return the queue called `name`, to see and change its limit, rate, rule for groups and pause.
+
+        It need not exist yet: nothing is read or written here. Raises InvalidOption for a name that no queue can have.
+        """
+        # Not at the top: workers and producers need none of it.
+        from jobq.queuehandle import QueueHandle, Way
+
+        return QueueHandle(Way(lambda: self.settings.schema, self.connection, self.connection_async), name)
 
     def enqueue_many(self, connection: AnyConnection, jobs: Iterable[NewJob]) -> list[JobRef[Any]]:
         """Insert many jobs (``task.job(…)``) on `connection`, inside its transaction; return references in the same order.

@@ -21,6 +21,7 @@ LEAST_ROLE = {
     "snooze": "operator",
     "move": "operator",
     "pause": "operator",
+    "configure": "operator",
     "bulk": "operator",
     "schedule": "operator",
     "worker_quiet": "operator",

@@ -1,4 +1,4 @@
-"""The forms that change single jobs, ticked ones, queues and workers. Each goes back to where it came from."""
+"""The forms that change single jobs, ticked ones and workers. Each goes back to where it came from."""
 
 from __future__ import annotations
 
@@ -99,16 +99,6 @@ def jobs_change() -> Response:
     return back("jobs", said, **where)
 
 
-def queue_pause() -> Response:
-    """Pause a queue."""
-    return _set_pause(operations.pause, "is paused", "was paused already")
-
-
-def queue_resume() -> Response:
-    """Let a queue go on."""
-    return _set_pause(operations.resume, "goes on", "was not paused")
-
-
 def worker_ask(id: UUID) -> Response:
     """Ask a worker to be quiet, to stop, or to go on."""
     page = current_page()
@@ -148,14 +138,6 @@ def _change(ids: Sequence[int], action: str, options: dict[str, Any]) -> operati
         return change(conn, page.settings.schema, ids)
 
 
-def _set_pause(change: Callable[..., bool], done: str, not_done: str) -> Response:
-    page = current_page()
-    queue = request.form.get("queue", "")
-    with page.database.write() as conn:
-        changed = change(conn, page.settings.schema, queue, actor=page.actor(), reason=fields.text("reason"))
-    return back("queues", f"Queue {queue} {done if changed else not_done}.")
-
-
 ROUTES = [
     Route("/jobs/<int:id>/retry", "POST", job_retry, needs="retry"),
     Route("/jobs/<int:id>/run-now", "POST", job_run_now, needs="run_now"),
@@ -165,8 +147,6 @@ ROUTES = [
     Route("/jobs/<int:id>/delete", "POST", job_delete, needs="delete"),
     # The action's own permission as well.
     Route("/jobs/change", "POST", jobs_change, needs="bulk"),
-    Route("/queues/pause", "POST", queue_pause, needs="pause"),
-    Route("/queues/resume", "POST", queue_resume, needs="pause"),
     # Stopping asks for more.
     Route("/workers/<uuid:id>/ask", "POST", worker_ask, needs="worker_quiet"),
 ]

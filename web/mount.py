@@ -10,7 +10,18 @@ from typing_extensions import Unpack
 
 from jobq import migrate
 from jobq.config import Settings
-from jobq.web import actions, actions_bulk, actions_schedules, answers, api, errors, login, pages, routes
+from jobq.web import (
+    actions,
+    actions_bulk,
+    actions_queues,
+    actions_schedules,
+    answers,
+    api,
+    errors,
+    login,
+    pages,
+    routes,
+)
 from jobq.web.cache import Cache
 from jobq.web.context import forget
 from jobq.web.database import Database
@@ -79,17 +90,8 @@ def mount(settings: Settings, options: Options, name: str = "jobq") -> Blueprint
         request_started.connect(forget, state.app)
         state.app.extensions.setdefault("jobq.web", []).extend((page.executor, page.database))
 
-    routes.register(
-        mounted,
-        (
-            *pages.ROUTES,
-            *actions.ROUTES,
-            *actions_bulk.ROUTES,
-            *actions_schedules.ROUTES,
-            *api.ROUTES,
-            *(login.ROUTES if options.users else ()),
-        ),
-    )
+    changing = (*actions.ROUTES, *actions_queues.ROUTES, *actions_schedules.ROUTES, *actions_bulk.ROUTES)
+    routes.register(mounted, (*pages.ROUTES, *changing, *api.ROUTES, *(login.ROUTES if options.users else ())))
     errors.install(mounted)
     return mounted
 

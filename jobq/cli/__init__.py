@@ -28,7 +28,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "web": ("web", "Serve the status page."),
     "enqueue": ("enqueue", "Insert one job."),
     "jobs": ("jobs", "List, show and change jobs."),
-    "queues": ("queues", "List, pause and resume queues."),
+    "queues": ("queues", "List, show, limit, pause and resume queues."),
     "schedules": ("schedules", "List, show, add, remove, pause, resume and try schedules."),
     "workers": ("workers", "List workers, make them quiet, let them go on, stop them."),
     "users": ("users", "List, add, change and remove the status page's users."),

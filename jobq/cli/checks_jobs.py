@@ -50,6 +50,8 @@ _NEEDED = {
         "job_attempt": "SELECT, DELETE",
         "job_key": "SELECT, DELETE",
         "queue": "SELECT, INSERT, UPDATE",
+        "job_turn": "SELECT, INSERT",
+        "gate": "SELECT, INSERT, UPDATE, DELETE",
         "worker": "SELECT, UPDATE",
         "chore": "SELECT",
         "audit": "SELECT, INSERT",
@@ -172,7 +174,7 @@ def _tasks(connection: psycopg.Connection[Any], schema: str) -> Iterator[Finding
     if not alive:
         yield Finding(check="tasks", status=Status.OK, message="no live worker to compare the waiting tasks with")
         return
-    waiting = [queue.name for queue in queries.queues(connection, schema) if queue.ready][:_QUEUES]
+    waiting = [queue.name for queue in queries.queues(connection, schema) if queue.ready or queue.waiting][:_QUEUES]
     unknown: dict[str, list[str]] = defaultdict(list)
     for queue in waiting:
         serving = [worker for worker in alive if worker.queues is None or queue in worker.queues]
@@ -180,16 +182,17 @@ def _tasks(connection: psycopg.Connection[Any], schema: str) -> Iterator[Finding
             yield Finding(
                 check="tasks",
                 status=Status.FAIL,
-                message=f"queue {queue} has ready jobs, and no live worker serves it",
+                message=f"queue {queue} has jobs to run, and no live worker serves it",
                 mend=f"start a worker with --queues {queue}, or one without --queues",
             )
             continue
         known = {task for worker in serving for task in worker.tasks}
         sample = sql.SQL(
-            "SELECT DISTINCT task FROM (SELECT task FROM {} WHERE state = 'ready' AND queue = %s"
-            " AND run_at <= now() ORDER BY priority, run_at, id LIMIT %s) AS sample"
-        ).format(sql.Identifier(schema, "job"))
-        for (task,) in rows(connection, sample, queue, _SAMPLE):
+            "SELECT DISTINCT task FROM ((SELECT task FROM {job} WHERE state = 'ready' AND queue = %s"
+            " AND run_at <= now() ORDER BY priority, run_at, id LIMIT %s) UNION ALL (SELECT task FROM {job}"
+            " WHERE state = 'waiting' AND queue = %s ORDER BY queue, group_key, id LIMIT %s)) AS sample"
+        ).format(job=sql.Identifier(schema, "job"))
+        for (task,) in rows(connection, sample, queue, _SAMPLE, queue, _SAMPLE):
             if task not in known:
                 unknown[task].append(queue)
     for task, where in sorted(unknown.items()):
@@ -203,15 +206,22 @@ def _tasks(connection: psycopg.Connection[Any], schema: str) -> Iterator[Finding
 
 def _paused(connection: psycopg.Connection[Any], schema: str) -> Iterator[Finding]:
     for queue in queries.queues(connection, schema):
-        if queue.paused_at is not None and queue.ready:
+        if queue.paused_at is not None and (queue.ready or queue.waiting):
             why = f" ({one_line(queue.pause_reason, 60)})" if queue.pause_reason else ""
             yield Finding(
                 check="paused",
                 status=Status.WARN,
                 message=f"queue {queue.name} was paused by {queue.paused_by or 'somebody'}{why}, "
-                f"and {count(queue.ready, queue.counted_to)} ready jobs wait",
+                f"and {_backlog(queue)} wait",
                 mend=f"`jobq queues resume {queue.name}`",
             )
+
+
+def _backlog(queue: queries.QueueInfo) -> str:
+    ready, waiting = (f"{count(number, queue.counted_to)}" for number in (queue.ready, queue.waiting))
+    if not queue.waiting:
+        return f"{ready} ready jobs"
+    return f"{ready} ready jobs and {waiting} with groups" if queue.ready else f"{waiting} jobs with groups"
 
 
 def _chores(connection: psycopg.Connection[Any], schema: str) -> Iterator[Finding]:

@@ -76,6 +76,7 @@ def _examine(session: Session) -> Iterator[Finding]:
 
 
 def _checks(connection: psycopg.Connection[Any], schema: str) -> Iterator[Finding]:
+    from jobq.cli.checks_flow import FLOW_CHECKS
     from jobq.cli.checks_jobs import JOB_CHECKS
     from jobq.cli.checks_load import LOAD_CHECKS, STANDSTILL_CHECKS
     from jobq.cli.checks_schedules import SCHEDULE_CHECKS
@@ -89,7 +90,8 @@ def _checks(connection: psycopg.Connection[Any], schema: str) -> Iterator[Findin
         usable = usable and finding.status is Status.OK
         yield finding
     if usable:
-        for name, (check, fine) in {**JOB_CHECKS, **SCHEDULE_CHECKS, **STANDSTILL_CHECKS}.items():
+        checks = {**JOB_CHECKS, **FLOW_CHECKS, **SCHEDULE_CHECKS, **STANDSTILL_CHECKS}
+        for name, (check, fine) in checks.items():
             yield from _guarded(name, check, fine, connection, schema)
 
 

@@ -80,9 +80,13 @@ def list_(
     if as_json:
         output.print_json({"jobs": rows, "next_before": following})
         return
+    names = ("id", "state", "task", "queue", "group", "attempt", "when", "error")
+    # Most queues have no groups: a column of nothing would only take room.
+    grouped = any(row.group_key for row in rows)
+    shown = [n for n, name in enumerate(names) if grouped or name != "group"]
     output.print_table(
-        ("id", "state", "task", "queue", "attempt", "when", "error"),
-        map(_columns, rows),
+        [names[n] for n in shown],
+        ([cells[n] for n in shown] for cells in map(_columns, rows)),
         empty="no jobs",
         right=("id", "attempt"),
     )
@@ -111,7 +115,8 @@ def export(*, where: str, state: str | None, queue: str | None, task: str | None
 def _columns(row: JobRow) -> tuple[object, ...]:
     when = row.finished_at or (row.started_at if row.state == "running" else row.run_at)
     attempt = f"{row.attempt}/{row.max_attempts}"
-    return row.id, row.state, row.task, row.queue, attempt, when, output.one_line(row.error)
+    group = output.one_line(row.group_key, 40)
+    return row.id, row.state, row.task, row.queue, group, attempt, when, output.one_line(row.error)
 
 
 @jobs.command()
@@ -120,18 +125,19 @@ def _columns(row: JobRow) -> tuple[object, ...]:
 @json_option
 def show(*, id: int, as_json: bool) -> None:
     """Show one job with its arguments, result, and the attempts that did not succeed."""
-    from jobq.queries import get_job
+    from jobq.queries import get_job, why_waiting
 
     session = current()
     with session.connect() as connection:
         job = get_job(connection, session.schema, id)
+        why = None if as_json else why_waiting(connection, session.schema, job)
     if as_json:
         output.print_json(job)
     else:
-        _print_job(job)
+        _print_job(job, why)
 
 
-def _print_job(job: JobDetail) -> None:
+def _print_job(job: JobDetail, why: str | None) -> None:
     import json
 
     def as_text(value: object) -> str | None:
@@ -145,6 +151,8 @@ def _print_job(job: JobDetail) -> None:
         "priority": job.priority,
         "attempt": f"{job.attempt} of {job.max_attempts}" + (f", {job.crashes} crashed" if job.crashes else ""),
         "key": job.key,
+        "group": job.group_key,
+        "now": why,
         "timeout": output.duration(job.timeout),
         "created": job.created_at,
         "run at": job.run_at,

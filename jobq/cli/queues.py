@@ -1,17 +1,25 @@
-"""``jobq queues list|pause|resume``."""
+"""``jobq queues list|pause|resume``; what limits them is in `queue_settings.py`."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import click
 
 from jobq.cli import output
 from jobq.cli.options import database_options, json_option, reason_option
+from jobq.cli.queue_settings import set_, show
 from jobq.cli.session import actor, current
 
+if TYPE_CHECKING:
+    from jobq.flow import QueueSettings, Rate
+    from jobq.queries import QueueInfo
 
-@click.group(short_help="List, pause and resume queues.")
+
+@click.group(short_help="List, show, limit, pause and resume queues.")
 def queues() -> None:
-    """List, pause and resume queues."""
+    """List, show, limit, pause and resume queues."""
 
 
 @queues.command("list")
@@ -27,23 +35,43 @@ def list_(*, as_json: bool) -> None:
     if as_json:
         output.print_json({"queues": found, "count_limit": queries.COUNT_LIMIT})
         return
+    columns: dict[str, Callable[[QueueInfo], object]] = {
+        "queue": lambda queue: queue.name,
+        "ready": lambda queue: output.count(queue.ready, queue.counted_to),
+        "scheduled": lambda queue: output.count(queue.scheduled, queue.counted_to),
+        "waiting": lambda queue: output.count(queue.waiting, queue.counted_to),
+        "running": lambda queue: output.count(queue.running),
+        "failed": lambda queue: output.count(queue.failed),
+        "oldest ready": lambda queue: output.duration(queue.oldest_ready_seconds),
+        "limit": lambda queue: queue.settings.limit,
+        "rate": lambda queue: _rate(queue.settings.rate),
+        "groups": lambda queue: _groups(queue.settings),
+        "paused": lambda queue: _by(queue.paused_by, queue.pause_reason) if queue.paused_at else "",
+    }
+    used = {
+        "waiting": any(queue.waiting for queue in found),
+        "limit": any(queue.settings.limit for queue in found),
+        "rate": any(queue.settings.rate for queue in found),
+        "groups": any(queue.settings.groups for queue in found),
+    }
+    # Most queues are left as they are: a column of nothing would only take room.
+    shown = [name for name in columns if used.get(name, True)]
     output.print_table(
-        ("queue", "ready", "scheduled", "running", "failed", "oldest ready", "paused"),
-        (
-            (
-                queue.name,
-                output.count(queue.ready, queue.counted_to),
-                output.count(queue.scheduled, queue.counted_to),
-                output.count(queue.running),
-                output.count(queue.failed),
-                output.duration(queue.oldest_ready_seconds),
-                _by(queue.paused_by, queue.pause_reason) if queue.paused_at else "",
-            )
-            for queue in found
-        ),
+        shown,
+        ([columns[name](queue) for name in shown] for queue in found),
         empty="no queues",
-        right=("ready", "scheduled", "running", "failed", "oldest ready"),
+        right=("ready", "scheduled", "waiting", "running", "failed", "oldest ready", "limit"),
     )
+
+
+def _rate(rate: Rate | None) -> str:
+    return "" if rate is None else f"{rate}" + (f", burst {rate.burst:,}" if rate.burst > 1 else "")
+
+
+def _groups(settings: QueueSettings) -> str:
+    if settings.groups is None:
+        return ""
+    return f"{settings.groups}" + (f", {_rate(settings.group_rate)} each" if settings.group_rate else "")
 
 
 def _by(by: str | None, reason: str | None) -> str:
@@ -86,3 +114,7 @@ def _tell(queue: str, *, paused: bool, changed: bool, as_json: bool) -> None:
     else:
         what = "paused" if paused else "open"
         click.echo(output.safe(f"queue {queue} is {what}" + ("" if changed else ", as it was before")))
+
+
+for _command in (set_, show):
+    queues.add_command(_command)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -105,12 +104,6 @@ def current() -> Session:
 
 def actor() -> str:
     """Return who acts, for the audit: JOBQ_ACTOR, or the user and host with "(cli)"."""
-    import getpass
+    from jobq.operations.actors import whoever
 
-    if given := os.environ.get("JOBQ_ACTOR"):
-        return given
-    try:
-        user = getpass.getuser()
-    except (KeyError, OSError):  # a user id without a name, as containers have
-        user = str(os.getuid())
-    return f"{user}@{socket.gethostname()} (cli)"
+    return whoever("cli")

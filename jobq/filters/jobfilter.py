@@ -43,10 +43,11 @@ class JobFilter:
     """A selection of jobs, live and finished: those that fit every term that is given.
 
     `states`: one of these (STATES; ``scheduled`` is ready with a `run_at` in the future, ``ready`` means due). `queue`,
-    `task`, `key`: the name, or what it begins with. `tag`: one of the texts in ``headers.tags``. `worker`: who runs it or
-    ran it last. `error`: a part of the last error of a finished job, in whatever case; live jobs never match. `failure`: a
-    group of failed jobs (`jobq.failures.fingerprint`). `attempt`: how many were begun. `age`: seconds since a live job was
-    enqueued, or since a finished one finished. `args`: what stands at a path of the arguments. `ids`: one of these.
+    `task`, `key`, `group`: the name, or what it begins with. `tag`: one of the texts in ``headers.tags``. `worker`: who
+    runs it or ran it last. `error`: a part of the last error of a finished job, in whatever case; live jobs never match.
+    `failure`: a group of failed jobs (`jobq.failures.fingerprint`). `attempt`: how many were begun. `age`: seconds since a
+    live job was enqueued, or since a finished one finished. `args`: what stands at a path of the arguments. `ids`: one of
+    these.
 
     Raises InvalidFilter for a value that no job can have.
     """
@@ -56,6 +57,7 @@ class JobFilter:
     task: str | Prefix | None = None
     tag: str | Prefix | None = None
     key: str | Prefix | None = None
+    group: str | Prefix | None = None
     worker: UUID | None = None
     error: str | None = None
     failure: str | None = None
@@ -68,7 +70,7 @@ class JobFilter:
         for state in self.states:
             if state not in STATES:
                 raise InvalidFilter(f"state:{brief(state)}: give one of {', '.join(STATES)}{_nearest(state, STATES)}")
-        for name in ("queue", "task", "tag", "key", "error"):
+        for name in ("queue", "task", "tag", "key", "group", "error"):
             _check_name(name, getattr(self, name))
         if self.failure is not None and not _FINGERPRINT.fullmatch(self.failure):
             raise InvalidFilter(
@@ -138,7 +140,7 @@ class JobFilter:
     def _terms(self) -> Iterator[str]:
         if self.states:
             yield f"state:{','.join(self.states)}"
-        for name in ("queue", "task", "tag", "key", "worker", "error", "failure"):
+        for name in ("queue", "task", "tag", "key", "group", "worker", "error", "failure"):
             value = getattr(self, name)
             if value is not None:
                 yield f"{name}:{value if isinstance(value, Prefix) else quote(str(value))}"
@@ -215,7 +217,7 @@ def _read(word: Sequence[Char]) -> Iterator[tuple[str, Any]]:
             yield from (("ids", _id(term, plain(id))) for id in split_at(value, ","))
         case "args":
             yield "args", ArgTerm(_path(term, path), text)
-        case "queue" | "task" | "tag" | "key":
+        case "queue" | "task" | "tag" | "key" | "group":
             yield name, _name(term, value)
         case _:
             yield name, _VALUES[name](term, text)

@@ -21,6 +21,7 @@ QUALIFIERS = {
     "task": "task:mail.*",
     "tag": "tag:eu",
     "key": "key:receipt:7",
+    "group": "group:customer:42",
     "worker": "worker:1b4e28ba-2fa1-11d2-883f-0016d3cca427",
     "error": 'error:"connection refused"',
     "failure": "failure:1f0c9ab23d45",

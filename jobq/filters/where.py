@@ -94,8 +94,8 @@ class _Parameters:
 
 def _names(jobs: JobFilter, params: _Parameters) -> list[sql.Composable]:
     parts: list[sql.Composable] = []
-    for name in ("queue", "task", "key"):
-        column = sql.Identifier(name)
+    for name in ("queue", "task", "key", "group"):
+        column = sql.Identifier("group_key" if name == "group" else name)
         match getattr(jobs, name):
             case Prefix(text):
                 parts.append(sql.SQL("starts_with({}, {}::text)").format(column, params.add(name, text)))

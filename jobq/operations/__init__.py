@@ -1,7 +1,7 @@
 """Operators' writes, for the command line, the status page and Python alike.
 
-By subject: jobs by their ids (`jobs.py`), queues, schedules, workers, and bulk operations over a filter (`bulk.py`,
-`steps.py`).
+By subject: jobs by their ids (`jobs.py`), queues (paused in `queues.py`, limited in `settings.py`), schedules, workers, and
+bulk operations over a filter (`bulk.py`, `steps.py`).
 
 Each writes who did what into `audit`, in the same transaction. On a connection without an open transaction
 each call, and each batch, commits by itself; inside the caller's transaction it is a
@@ -30,6 +30,7 @@ from jobq.operations.schedules import (
     run_schedule,
     set_schedule,
 )
+from jobq.operations.settings import UNCHANGED, QueueChange, configure, configure_group
 from jobq.operations.steps import Step, run_operation, running_operations, step, take_step
 from jobq.operations.where import cancel_where, count_where, retry_where
 from jobq.operations.workers import ask_worker
@@ -40,14 +41,18 @@ __all__ = [
     "MOVABLE_STATES",
     "RETRYABLE_STATES",
     "SNOOZABLE_STATES",
+    "UNCHANGED",
     "Actor",
     "Changed",
     "Operation",
+    "QueueChange",
     "Step",
     "ask_worker",
     "cancel",
     "cancel_operation",
     "cancel_where",
+    "configure",
+    "configure_group",
     "count_where",
     "delete",
     "draft",

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import getpass
 import json
+import os
+import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -48,7 +51,17 @@ class Note:
         after: Mapping[str, Any] | None = None,
     ) -> None:
         """Write the row, in the transaction of what it tells of."""
-        params = {
+        execute(conn, schema, "audit_write", self.row(target, before=before, after=after))
+
+    def row(
+        self,
+        target: Mapping[str, Any],
+        *,
+        before: Mapping[str, Any] | None = None,
+        after: Mapping[str, Any] | None = None,
+    ) -> dict[str, Any]:
+        """Return the parameters of ``audit_write.sql``."""
+        return {
             "actor": self.actor.name,
             "role": self.actor.role,
             "address": self.actor.address,
@@ -58,7 +71,30 @@ class Note:
             "before": None if before is None else json.dumps(before),
             "after": None if after is None else json.dumps(after),
         }
-        execute(conn, schema, "audit_write", params)
+
+
+def whoever(by: str) -> str:
+    """Return who acts, where nobody says so: JOBQ_ACTOR, or the user and host with `by` in parentheses."""
+    if given := os.environ.get("JOBQ_ACTOR"):
+        return given
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):  # a user id without a name, as containers have
+        user = str(os.getuid())
+    return f"{user}@{socket.gethostname()} ({by})"
+
+
+def checked_name(name: str, value: str, longest: int) -> str:
+    """Return `value`, or raise InvalidOption where it can be no name in the database."""
+    if not isinstance(value, str):
+        raise InvalidOption(f"{name}={value!r}: give text")
+    if not value:
+        raise InvalidOption(f"{name}='': give a name of 1 to {longest} characters")
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise InvalidOption(f"{name}={value[:50]!r} contains a lone surrogate: give Unicode text") from None
+    return checked_text(name, value, longest)
 
 
 def checked_text(name: str, value: str, longest: int) -> str:

@@ -6,9 +6,10 @@ from typing import Any
 
 from psycopg import Connection
 
+from jobq.connections import sync_executor
 from jobq.errors import UnknownQueue
 from jobq.operations.actors import Actor, Note, checked_text
-from jobq.operations.rows import rows
+from jobq.operations.scripts import Script, play
 
 
 def pause(conn: Connection[Any], schema: str, queue: str, *, actor: str | Actor, reason: str | None = None) -> bool:
@@ -16,21 +17,33 @@ def pause(conn: Connection[Any], schema: str, queue: str, *, actor: str | Actor,
 
     Raises UnknownQueue for a queue without a row, without jobs and without a worker serving it by name.
     """
-    return _set_pause(conn, schema, queue, "pause_queue", Note("pause", actor, reason))
+    with conn.transaction():
+        return play(sync_executor(conn), schema, pausing(schema, queue, Note("pause", actor, reason)))
 
 
 def resume(conn: Connection[Any], schema: str, queue: str, *, actor: str | Actor, reason: str | None = None) -> bool:
     """Let `queue` go on. False when it was not paused. Raises UnknownQueue as :func:`pause` does."""
-    return _set_pause(conn, schema, queue, "resume_queue", Note("resume", actor, reason))
-
-
-def _set_pause(conn: Connection[Any], schema: str, queue: str, name: str, note: Note) -> bool:
-    checked_text("queue", queue, 100)
     with conn.transaction():
-        if not rows(conn, schema, "queue_known", {"queue": queue})[0]["known"]:
-            raise UnknownQueue(f"queue {queue!r}: no job, worker or setting has this name; see `jobq queues list`")
-        changed = rows(conn, schema, name, {"queue": queue, "actor": note.actor.name, "reason": note.reason})
-        if changed:
-            conn.execute("SELECT pg_notify(%s, 'queues')", (schema,))
-            note.write(conn, schema, {"queue": queue}, before=changed[0]["before"], after=changed[0]["after"])
+        return play(sync_executor(conn), schema, resuming(schema, queue, Note("resume", actor, reason)))
+
+
+def pausing(schema: str, queue: str, note: Note) -> Script[bool]:
+    """Carry out :func:`pause`."""
+    return (yield from _set_pause(schema, queue, "pause_queue", note))
+
+
+def resuming(schema: str, queue: str, note: Note) -> Script[bool]:
+    """Carry out :func:`resume`."""
+    return (yield from _set_pause(schema, queue, "resume_queue", note))
+
+
+def _set_pause(schema: str, queue: str, name: str, note: Note) -> Script[bool]:
+    checked_text("queue", queue, 100)
+    if not (yield "queue_known", {"queue": queue})[0][0]:
+        raise UnknownQueue(f"queue {queue!r}: no job, worker or setting has this name; see `jobq queues list`")
+    changed = yield name, {"queue": queue, "actor": note.actor.name, "reason": note.reason}
+    if changed:
+        before, after = changed[0]
+        yield "queues_tell", {"schema": schema}
+        yield "audit_write", note.row({"queue": queue}, before=before, after=after)
     return bool(changed)

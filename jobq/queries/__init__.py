@@ -12,6 +12,7 @@ from jobq.filters import HISTORY_STATES, LIVE_STATES, STATES
 from jobq.queries.bulk import operation, operation_batches, operations
 from jobq.queries.exports import export
 from jobq.queries.failures import failure, failures
+from jobq.queries.groups import groups, queue_settings
 from jobq.queries.jobs import get_job
 from jobq.queries.onequeue import queue
 from jobq.queries.rest import audit_log, chores, schema_revision, workers
@@ -40,6 +41,9 @@ from jobq.queries.values_stats import (
     FailureDetail,
     FailureGroup,
     Failures,
+    GroupInfo,
+    GroupLimit,
+    Groups,
     Percentiles,
     QueueDetail,
     QueueTask,
@@ -59,6 +63,9 @@ __all__ = [
     "FailureDetail",
     "FailureGroup",
     "Failures",
+    "GroupInfo",
+    "GroupLimit",
+    "Groups",
     "IndexInfo",
     "JobDetail",
     "JobPage",
@@ -86,6 +93,7 @@ __all__ = [
     "failure",
     "failures",
     "get_job",
+    "groups",
     "list_jobs",
     "operation",
     "operation_batches",
@@ -93,6 +101,7 @@ __all__ = [
     "overview",
     "queue",
     "queue_names",
+    "queue_settings",
     "queues",
     "schedule",
     "schedule_ticks",

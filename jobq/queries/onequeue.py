@@ -6,6 +6,7 @@ from typing import Any
 
 from psycopg import Connection
 
+from jobq.queries.groups import groups, take_settings
 from jobq.queries.rest import workers
 from jobq.queries.rollups import latency
 from jobq.queries.rows import fetch
@@ -24,8 +25,10 @@ def queue(conn: Connection[Any], schema: str, name: str) -> QueueDetail:
     bound = COUNT_LIMIT + 1
     (found,) = fetch(conn, schema, "queue_info", {"queue": name, "bound": bound})
     has_row, read_at = found.pop("has_row"), found.pop("read_at")
-    counts = {key: min(found.pop(key), bound) for key in ("ready", "scheduled", "running", "failed")}
-    info = QueueInfo(name=name, **counts, **found)
+    counts = {key: min(found.pop(key), bound) for key in ("ready", "scheduled", "running", "failed", "waiting")}
+    settings = take_settings(found)
+    info = QueueInfo(name=name, **counts, **found, settings=settings)
+    grouped = groups(conn, schema, name) if settings.groups is not None or info.waiting else None
     tasks = [QueueTask(**row) for row in fetch(conn, schema, "queue_next", {"queue": name, "bound": _NEXT})]
     every = [worker for worker in workers(conn, schema) if worker.queues is None or name in worker.queues]
     named = any(worker.queues is not None for worker in every)
@@ -43,4 +46,5 @@ def queue(conn: Connection[Any], schema: str, name: str) -> QueueDetail:
         failed_last_hour=failed,
         known=bool(has_row or named or finished or any(counts.values())),
         read_at=read_at,
+        groups=grouped,
     )

@@ -1,6 +1,7 @@
 """Jobs that fit a filter, live and finished as one list, newest first.
 
-Pages go by id. What an index leads to is read through it: a list by state alone, running jobs, a short queue, given ids. Every
+Pages go by id. What an index leads to is read through it: a list by state alone, running jobs, a short queue, jobs of a queue
+that wait for their group's turn, given ids. Every
 other filter looks at one window of jobs after the other, newest first, and stops at its reach: no search takes longer because
 the tables are larger.
 """
@@ -186,6 +187,11 @@ class Search:
             return list(self._jobs.ids)
         if states == {"running"}:
             found = fetch(self._conn, self._schema, "search_running", {"worker": self._jobs.worker, "limit": _FEW + 1})
+        elif states == {"waiting"} and isinstance(self._jobs.queue, str):
+            group = self._jobs.group if isinstance(self._jobs.group, str) else None
+            name = "search_waiting" if group is None else "search_group"
+            params = {"queue": self._jobs.queue, "group": group, "limit": _FEW + 1}
+            found = fetch(self._conn, self._schema, name, params)
         elif states <= {"ready", "scheduled"} and isinstance(self._jobs.queue, str):
             found = fetch(self._conn, self._schema, "search_lane", {"queue": self._jobs.queue, "limit": _FEW + 1})
         else:

@@ -19,8 +19,8 @@ def suggest(conn: Connection[Any], schema: str, text: str, cursor: int | None = 
     """Return up to 12 texts, each of which could replace `text` whole, for the term that ends at `cursor` (default: at the
     end of the text).
 
-    Qualifiers, states, and queues, tasks, workers and names of arguments that were seen lately: a few milliseconds, whatever
-    is in the tables. Nothing is raised for a text that is no filter: there is nothing to suggest, or what mends it.
+    Qualifiers, states, and queues, tasks, groups, workers and names of arguments that were seen lately: a few milliseconds,
+    whatever is in the tables. Nothing is raised for a text that is no filter: there is nothing to suggest, or what mends it.
     """
     cursor = len(text) if cursor is None else min(max(cursor, 0), len(text))
     if len(text) > MAX_LENGTH:
@@ -74,6 +74,8 @@ def _complete(conn: Connection[Any], schema: str, typed: str) -> Iterable[str]:
             return _having(_queues(conn, schema), value, lambda queue: f"queue:{quote(queue)}")
         case "task":
             return _having(_tasks(conn, schema), value, lambda task: f"task:{quote(task)}")
+        case "group":
+            return _having(_groups(conn, schema), value, lambda group: f"group:{quote(group)}")
         case "worker":
             return _having(_workers(conn, schema), value, lambda worker: f"worker:{worker}")
         case "attempt" | "age":
@@ -103,6 +105,10 @@ def _tasks(conn: Connection[Any], schema: str) -> list[str]:
 
 def _workers(conn: Connection[Any], schema: str) -> list[str]:
     return [str(row["id"]) for row in fetch(conn, schema, "workers", {})]
+
+
+def _groups(conn: Connection[Any], schema: str) -> list[str]:
+    return [row["group"] for row in fetch(conn, schema, "suggest_groups", {})]
 
 
 def _args(conn: Connection[Any], schema: str) -> list[str]:

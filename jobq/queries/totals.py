@@ -9,6 +9,7 @@ from psycopg import Connection, sql
 from psycopg.rows import dict_row, tuple_row
 
 from jobq.filters import HISTORY_STATES, JobFilter
+from jobq.queries.groups import take_settings
 from jobq.queries.rest import schema_revision, workers
 from jobq.queries.rows import fetch
 from jobq.queries.search import search_jobs
@@ -115,7 +116,8 @@ def _queues(conn: Connection[Any], schema: str) -> tuple[list[QueueInfo], dict[s
     every = []
     for row in fetch(conn, schema, "queues", {"bound": COUNT_LIMIT + 1, "budget": _BUDGET}):
         totals = {state: row.pop(f"{state}_total") for state in totals}
-        every.append(QueueInfo(**row))
+        settings = take_settings(row)
+        every.append(QueueInfo(**row, settings=settings))
     return every, totals
 
 

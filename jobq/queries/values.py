@@ -7,6 +7,8 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
+from jobq.flow import QueueSettings
+
 # Counts stop here: a page must not take longer because a table is larger.
 COUNT_LIMIT = 10_000
 # A worker whose heartbeat is older than the first is late, older than the second silent: its lease has run
@@ -18,7 +20,8 @@ SILENT_SECONDS = 30.0
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QueueInfo:
     """One queue. Counts above COUNT_LIMIT mean "more than", those of `ready` and `scheduled` already above `counted_to`: where
-    there are many queues, each is counted less far. `failed` counts among the newest COUNT_LIMIT dead letters.
+    there are many queues, each is counted less far. `waiting`: for their groups' turn. `failed` counts among the newest
+    COUNT_LIMIT dead letters.
     """
 
     name: str
@@ -31,6 +34,8 @@ class QueueInfo:
     paused_by: str | None
     pause_reason: str | None
     counted_to: int = COUNT_LIMIT
+    waiting: int = 0
+    settings: QueueSettings = field(default_factory=QueueSettings)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +61,7 @@ class JobRow:
     error: str | None
     args: Any
     progress: Any
+    group_key: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -225,7 +231,7 @@ class Throughput:
 class Overview:
     """The state of the whole at one moment. Counts above COUNT_LIMIT mean "more than".
 
-    `aside_complete` is False when parked and waiting were counted among the newest COUNT_LIMIT live jobs
+    `aside_complete` is False when parked jobs were counted among the newest COUNT_LIMIT live jobs
     only. `estimates` has the planner's number for each state whose count is more than COUNT_LIMIT: never exact, and as old as
     the last ANALYZE.
     """

@@ -91,8 +91,49 @@ class QueueTask:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class GroupInfo:
+    """One group of a queue. `limit`: how many of it may run at a time, where that is set for it alone."""
+
+    key: str
+    waiting: int
+    running: int
+    limit: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GroupLimit:
+    """How many of one group may run at a time."""
+
+    key: str
+    limit: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Groups:
+    """The groups of one queue that have waiting jobs.
+
+    `number` is how many they are, above `bound`: more than that, and `largest` are the largest of these; counts of their jobs
+    above `counted_to` mean "more than". `turns` is how many times a claim is to look at one of them, `turns_due` at once, and
+    `oldest_turn_seconds` for how long the first of these has been due. `limits`: groups with limits of their own, the first
+    by name, all of them where `limits_complete`.
+    """
+
+    number: int
+    bound: int
+    counted_to: int
+    largest: list[GroupInfo]
+    turns: int
+    turns_due: int
+    oldest_turn_seconds: float | None
+    limits: list[GroupLimit]
+    limits_complete: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class QueueDetail:
-    """One queue. `tasks` counts among the `looked_at` jobs that are next in line; `waits` and `runs` are of the last hour."""
+    """One queue. `tasks` counts among the `looked_at` jobs that are next in line; `waits` and `runs` are of the last hour;
+    `groups` is None where it has no rule for groups and no job waits for its group's turn.
+    """
 
     info: QueueInfo
     tasks: list[QueueTask]
@@ -105,3 +146,4 @@ class QueueDetail:
     failed_last_hour: int
     known: bool
     read_at: datetime
+    groups: Groups | None = None

@@ -7,6 +7,8 @@ from typing import Any
 
 from psycopg import Connection
 
+from jobq.queries.gated import gated, span
+from jobq.queries.groups import queue_settings
 from jobq.queries.rest import workers
 from jobq.queries.rows import fetch
 from jobq.queries.values import COUNT_LIMIT, Attempt, JobDetail, WorkerInfo
@@ -27,6 +29,8 @@ def why_waiting(conn: Connection[Any], schema: str, job: JobDetail) -> str | Non
             return _scheduled(conn, schema, job)
         case "running":
             return _running(conn, schema, job)
+        case "waiting" if job.group_key is not None:
+            return _waiting(conn, schema, job)
         case "parked" | "waiting":
             return f"It is {job.state}: nothing claims it until it is put back."
         case _:
@@ -37,6 +41,48 @@ def _ready(conn: Connection[Any], schema: str, job: JobDetail) -> str:
     (facts,) = _facts(conn, schema, job)
     if facts["paused_at"] is not None:
         return _paused(job, facts) + "."
+    working = _working(conn, schema, job)
+    if isinstance(working, str):
+        return working
+    settings = queue_settings(conn, schema, job.queue)
+    if settings.managed and (said := gated(conn, schema, job, settings)) is not None:
+        return said
+    slots, taken = sum(worker.slots for worker in working), sum(worker.running for worker in working)
+    ahead = f"{_ahead(facts['ahead'])} ahead of it" if facts["ahead"] else ""
+    if taken >= slots:
+        full = _full(working, taken, slots)
+        return f"{full}, and {ahead}." if ahead else f"{full}; it is next."
+    if ahead:
+        return f"{ahead[0].upper()}{ahead[1:]}."
+    return "It is being claimed right now."
+
+
+def _waiting(conn: Connection[Any], schema: str, job: JobDetail) -> str:
+    (facts,) = _facts(conn, schema, job)
+    if job.run_at > job.read_at:
+        due = _due(job) + "; then it is for its group's turn"
+        return f"{_but_paused(job, facts, due)}."
+    if facts["paused_at"] is not None:
+        return _paused(job, facts) + "."
+    working = _working(conn, schema, job)
+    if isinstance(working, str):
+        return working
+    settings = queue_settings(conn, schema, job.queue)
+    said = gated(conn, schema, job, settings)
+    if said is not None:
+        return said
+    slots, taken = sum(worker.slots for worker in working), sum(worker.running for worker in working)
+    if taken >= slots:
+        return f"{_full(working, taken, slots)}; its group is next."
+    return "It is being claimed right now."
+
+
+def _full(working: list[WorkerInfo], taken: int, slots: int) -> str:
+    return f"All slots of the {_count(len(working), 'worker')} that can run it are taken ({taken} of {slots})"
+
+
+def _working(conn: Connection[Any], schema: str, job: JobDetail) -> list[WorkerInfo] | str:
+    """Return the workers that can run the job, or a sentence on why there is none."""
     alive = [worker for worker in workers(conn, schema) if worker.health != "silent"]
     if not alive:
         return "No worker is alive: start one with `jobq worker`."
@@ -54,19 +100,16 @@ def _ready(conn: Connection[Any], schema: str, job: JobDetail) -> str:
     if not working:
         states = " or ".join(sorted({worker.state for worker in knowing}))
         return f"{_all(knowing, states)}, and no other can run it."
-    slots, taken = sum(worker.slots for worker in working), sum(worker.running for worker in working)
-    ahead = f"{_ahead(facts['ahead'])} ahead of it" if facts["ahead"] else ""
-    if taken >= slots:
-        full = f"All slots of the {_count(len(working), 'worker')} that can run it are taken ({taken} of {slots})"
-        return f"{full}, and {ahead}." if ahead else f"{full}; it is next."
-    if ahead:
-        return f"{ahead[0].upper()}{ahead[1:]}."
-    return "It is being claimed right now."
+    return working
 
 
 def _scheduled(conn: Connection[Any], schema: str, job: JobDetail) -> str:
     (facts,) = _facts(conn, schema, job)
-    due = f"It is due in {_span((job.run_at - job.read_at).total_seconds())}"
+    return f"{_but_paused(job, facts, _due(job))}."
+
+
+def _due(job: JobDetail) -> str:
+    due = f"It is due in {span((job.run_at - job.read_at).total_seconds())}"
     last = job.attempts[-1] if job.attempts else None
     if last is not None and last.retry_at is not None and last.claims == job.claims:
         due += f": attempt {last.attempt} of {job.max_attempts} {_end(last)}, and it is tried again then"
@@ -74,10 +117,14 @@ def _scheduled(conn: Connection[Any], schema: str, job: JobDetail) -> str:
         due += ": it has run before, and was put off until then"
     else:
         due += ": it was enqueued for then"
+    return due
+
+
+def _but_paused(job: JobDetail, facts: dict[str, Any], due: str) -> str:
     if facts["paused_at"] is not None:
         pause = _paused(job, facts)
         due += f"; but {pause[0].lower()}{pause[1:]}"
-    return due + "."
+    return due
 
 
 def _running(conn: Connection[Any], schema: str, job: JobDetail) -> str:
@@ -86,16 +133,16 @@ def _running(conn: Connection[Any], schema: str, job: JobDetail) -> str:
         return "Its worker is gone: the job is put back within a minute or two."
     where = f"{worker.host}, process {worker.pid}"
     if worker.health == "silent":
-        return f"Its worker ({where}) has not been heard of for {_span(worker.heartbeat_seconds)}: the job is being put back."
+        return f"Its worker ({where}) has not been heard of for {span(worker.heartbeat_seconds)}: the job is being put back."
     said = f"It runs on {where}"
     if job.started_at is not None:
         spent = (job.read_at - job.started_at).total_seconds()
-        said = f"It has been running for {_span(spent)} on {where}"
+        said = f"It has been running for {span(spent)} on {where}"
         if job.timeout is not None:
             left = job.timeout - spent
-            said += f", and has {_span(left)} left" if left > 0 else f", and its time was over {_span(-left)} ago"
+            said += f", and has {span(left)} left" if left > 0 else f", and its time was over {span(-left)} ago"
     if job.cancel_requested_at is not None:
-        ago = _span((job.read_at - job.cancel_requested_at).total_seconds())
+        ago = span((job.read_at - job.cancel_requested_at).total_seconds())
         said += f"; it was asked to stop {ago} ago"
     return said + "."
 
@@ -110,7 +157,7 @@ def _facts(conn: Connection[Any], schema: str, job: JobDetail) -> list[dict[str,
 
 def _paused(job: JobDetail, facts: dict[str, Any]) -> str:
     since: datetime = facts["paused_at"]
-    said = f"Queue {job.queue} has been paused for {_span((job.read_at - since).total_seconds())}"
+    said = f"Queue {job.queue} has been paused for {span((job.read_at - since).total_seconds())}"
     if facts["paused_by"]:
         said += f" by {facts['paused_by']}"
     return said + (f" ({_brief(facts['pause_reason'])})" if facts["pause_reason"] else "")
@@ -141,11 +188,3 @@ def _ahead(number: int) -> str:
 
 def _count(number: int, what: str) -> str:
     return f"{number} {what}" if number == 1 else f"{number} {what}s"
-
-
-def _span(seconds: float) -> str:
-    seconds = max(seconds, 0)
-    for size, unit in ((86_400, "d"), (3_600, "h"), (60, "min")):
-        if seconds >= 2 * size:
-            return f"{seconds / size:.0f} {unit}"
-    return f"{seconds:.0f} s"

@@ -1,5 +1,5 @@
--- One queue's depth, each count up to `bound`, and who paused it.
--- Plan: the lanes' ranges of job_claim_idx, job_running_idx, the newest entries of the failed partitions' job_history_id_idx.
+-- One queue's depth, each count up to `bound`, and what is set for it.
+-- Plan: the lanes' ranges of job_claim_idx, job_running_idx, job_waiting_idx, the newest entries of the failed partitions' job_history_id_idx.
 SELECT
     sum(depth.ready)::integer AS ready, sum(depth.scheduled)::integer AS scheduled,
     (SELECT count(*) FROM (SELECT queue FROM {schema}.job WHERE state = 'running' LIMIT %(bound)s) AS entry
@@ -10,6 +10,19 @@ SELECT
     (SELECT paused_at FROM {schema}.queue WHERE name = %(queue)s) AS paused_at,
     (SELECT paused_by FROM {schema}.queue WHERE name = %(queue)s) AS paused_by,
     (SELECT pause_reason FROM {schema}.queue WHERE name = %(queue)s) AS pause_reason,
+    (SELECT count(*) FROM (SELECT FROM {schema}.job WHERE state = 'waiting' AND queue = %(queue)s
+                           ORDER BY queue, group_key LIMIT %(bound)s) AS entry)::integer AS waiting,
+    (SELECT max_running FROM {schema}.queue WHERE name = %(queue)s) AS max_running,
+    (SELECT rate_jobs FROM {schema}.queue WHERE name = %(queue)s) AS rate_jobs,
+    (SELECT rate_seconds FROM {schema}.queue WHERE name = %(queue)s) AS rate_seconds,
+    (SELECT rate_burst FROM {schema}.queue WHERE name = %(queue)s) AS rate_burst,
+    (SELECT group_mode FROM {schema}.queue WHERE name = %(queue)s) AS group_mode,
+    (SELECT group_limit FROM {schema}.queue WHERE name = %(queue)s) AS group_limit,
+    (SELECT group_retry FROM {schema}.queue WHERE name = %(queue)s) AS group_retry,
+    (SELECT group_rate_jobs FROM {schema}.queue WHERE name = %(queue)s) AS group_rate_jobs,
+    (SELECT group_rate_seconds FROM {schema}.queue WHERE name = %(queue)s) AS group_rate_seconds,
+    (SELECT group_rate_burst FROM {schema}.queue WHERE name = %(queue)s) AS group_rate_burst,
+    (SELECT changed_at FROM {schema}.queue WHERE name = %(queue)s) AS changed_at,
     EXISTS (SELECT FROM {schema}.queue WHERE name = %(queue)s) AS has_row,
     now() AS read_at
 FROM generate_series(0, 9) AS lane (priority)

@@ -16,7 +16,9 @@ WITH RECURSIVE pair AS (
 ), few AS MATERIALIZED (
     SELECT * FROM pair LIMIT 2000
 ), cap AS MATERIALIZED (
-    SELECT least(%(bound)s, greatest(1, %(budget)s / 500 / greatest(count(DISTINCT few.queue), 1)) * 500 + 1) AS entries FROM few
+    SELECT least(%(bound)s, greatest(1, %(budget)s / 500 / greatest(count(DISTINCT few.queue) + grouped.number, 1)) * 500 + 1) AS entries
+    FROM (SELECT count(*) AS number FROM {schema}.queue WHERE group_mode IS NOT NULL) AS grouped LEFT JOIN few ON true
+    GROUP BY grouped.number
 ), total AS MATERIALIZED (
     SELECT (SELECT count(*) FROM (
                 SELECT FROM few
@@ -80,6 +82,16 @@ WITH RECURSIVE pair AS (
     SELECT entry.queue, count(*) AS number
     FROM (SELECT queue FROM {schema}.job_history WHERE state = 'failed' ORDER BY id DESC LIMIT %(bound)s) AS entry
     GROUP BY entry.queue
+), waiting AS (
+    -- Jobs wait for their group's turn where there is, or was, a rule for groups: such a queue has a row.
+    SELECT entry.name, counted.number
+    FROM (SELECT queue.name FROM {schema}.queue ORDER BY queue.name LIMIT 1000) AS entry
+    CROSS JOIN LATERAL (
+        SELECT count(*) AS number FROM (
+            SELECT FROM {schema}.job WHERE job.state = 'waiting' AND job.queue = entry.name
+            ORDER BY job.queue, job.group_key LIMIT (SELECT entries FROM cap)
+        ) AS found
+    ) AS counted
 ), name AS (
     SELECT queue FROM depth
     UNION SELECT queue FROM running
@@ -94,6 +106,9 @@ SELECT name.queue AS name,
        coalesce(failed.number, 0)::integer AS failed,
        extract(epoch FROM now() - depth.oldest)::double precision AS oldest_ready_seconds,
        queue.paused_at, queue.paused_by, queue.pause_reason,
+       queue.max_running, queue.rate_jobs, queue.rate_seconds, queue.rate_burst, queue.group_mode, queue.group_limit,
+       queue.group_retry, queue.group_rate_jobs, queue.group_rate_seconds, queue.group_rate_burst, queue.changed_at,
+       coalesce(waiting.number, 0)::integer AS waiting,
        cap.entries::integer - 1 AS counted_to, total.ready::integer AS ready_total, total.scheduled::integer AS scheduled_total
 FROM name
 CROSS JOIN cap
@@ -102,5 +117,6 @@ LEFT JOIN depth ON depth.queue = name.queue
 LEFT JOIN running ON running.queue = name.queue
 LEFT JOIN failed ON failed.queue = name.queue
 LEFT JOIN {schema}.queue ON queue.name = name.queue
+LEFT JOIN waiting ON waiting.name = name.queue
 ORDER BY name.queue
 LIMIT 1000

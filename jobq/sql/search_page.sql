@@ -8,7 +8,7 @@ SELECT * FROM (
             priority, attempt, max_attempts, run_at, created_at, started_at,
             NULL::timestamptz AS finished_at, cancel_requested_at, worker_id, key, NULL::text AS error,
             CASE WHEN pg_column_size(args) <= 2000 AND octet_length(args::text) <= 4000 THEN args::text END AS args,
-            progress::text AS progress
+            progress::text AS progress, group_key
      FROM {schema}.job
      WHERE id >= %(floor)s::bigint AND id < %(before)s::bigint {among} AND {live}
      ORDER BY id DESC
@@ -16,7 +16,7 @@ SELECT * FROM (
     UNION ALL
     (SELECT id, task, queue, state, priority, attempt, max_attempts, run_at, created_at, started_at, finished_at,
             NULL::timestamptz, worker_id, key, left(error, 500),
-            CASE WHEN pg_column_size(args) <= 2000 AND octet_length(args::text) <= 4000 THEN args::text END, NULL::text
+            CASE WHEN pg_column_size(args) <= 2000 AND octet_length(args::text) <= 4000 THEN args::text END, NULL::text, group_key
      FROM {schema}.job_history
      WHERE id >= %(floor)s::bigint AND id < %(before)s::bigint {among} AND {finished}
      ORDER BY id DESC

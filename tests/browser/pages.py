@@ -25,9 +25,9 @@ _JOBS: dict[Name, tuple[str, ...]] = {
     "none": (),
     "little": (
         "succeeded", "failed", "cancelled", "expired", "running", "cancelling", "ready", "unserved", "paused", "scheduled",
-        "retrying",
+        "retrying", "grouped", "turn",
     ),
-    "lot": ("huge", "deep", "foreign", "traceback", "hostile", "running", "ready", "scheduled"),
+    "lot": ("huge", "deep", "foreign", "traceback", "hostile", "running", "ready", "scheduled", "grouped"),
 }  # fmt: skip
 
 

@@ -83,6 +83,25 @@ def at(conn: Conn, seconds: float) -> Any:
     return row[0]
 
 
+def _grouped(conn: Conn, seeded: Seeded, worker: uuid.UUID) -> None:
+    """Mails in order for each customer, within what the provider allows; one of them runs, and others wait for it."""
+    with conn.transaction():
+        operations.configure(
+            conn, "jobq", "mails", actor="ann", reason="the provider's contract", limit=20, rate="50/s", burst=10,
+            groups="ordered", group_rate="5/s",
+        )  # fmt: skip
+    order = iter(range(4200, 4300))
+    running = add_job(
+        conn, task="mail.receipt", queue="mails", state="running", attempt=1, claims=1, worker_id=worker, managed=True,
+        group_key="customer:42", args={"order_id": next(order)}, started_at=at(conn, -2), run_at=at(conn, -9),
+    )  # fmt: skip
+    for group, number in (("customer:42", 3), ("customer:7", 2), ("customer:1031", 1)):
+        for _ in range(number):
+            job = add_job(conn, task="mail.receipt", queue="mails", group_key=group, args={"order_id": next(order)})
+            seeded.jobs["grouped" if group == "customer:42" else "turn"] = job
+    assert running
+
+
 def little(conn: Conn) -> Seeded:
     """A small shop on a quiet afternoon: one job or more of each kind, told in plain words."""
     seeded = Seeded(queue="mails")
@@ -141,7 +160,7 @@ def little(conn: Conn) -> Seeded:
         conn, task="mail.reminder", queue="mails", args={"order_id": 4090}, run_in=3 * HOUR, priority=2
     )
     jobs["retrying"] = add_job(
-        conn, task="payment.capture", args={"order_id": 4110, "card_token": "tok_secret"}, attempt=2, claims=2, run_in=180,
+        conn, task="payment.capture", args={"order_id": 4110, "card_token": "tok_secret"}, attempt=2, claims=2, run_in=1800,
         max_attempts=5, created_at=ago(400), started_at=ago(62),
     )  # fmt: skip
     for n in (1, 2):
@@ -151,6 +170,7 @@ def little(conn: Conn) -> Seeded:
             traceback=f"{TRACEBACK}shop.bank.BankUnavailable: {text}", started_at=ago(500 - n * 200),
             finished_at=ago(497 - n * 200), retry_at=ago(497 - n * 200 - 60),
         )  # fmt: skip
+    _grouped(conn, seeded, first)
     add_job(conn, task="backup.check", queue="later", run_in=10 * DAY)
     with conn.transaction():
         operations.pause(conn, "jobq", "exports", actor="ann", reason="the disk is full until 18:00")

@@ -9,6 +9,7 @@ from typing import Any
 import psycopg
 from psycopg.types.json import Jsonb
 
+from jobq import operations
 from jobq.failures import fingerprint
 from tests.browser import history
 from tests.browser.seeds import DAY, HOUR, Seeded, at, batch, chores, operation, schedule, worker
@@ -66,6 +67,25 @@ ERRORS = (
 )
 
 
+def _grouped(conn: Conn, seeded: Seeded) -> None:
+    """Thousands of groups, some with names that nobody would wish for, under every rule that can be set."""
+    with conn.transaction():
+        operations.configure(
+            conn, "jobq", seeded.queue, actor=HOSTILE[:200], limit=2_000_000_000, rate="9999/366day", burst=9999,
+            groups="fair:2000000000", group_rate="123456/365day", group_burst=123_456,
+        )  # fmt: skip
+        for key in (HOSTILE[:200], "x" * 200, ARABIC):
+            operations.configure_group(conn, "jobq", seeded.queue, key, limit=1_234_567, actor="ann")
+    conn.execute(
+        "INSERT INTO jobq.job (task, queue, group_key) SELECT 'shop.stock.sync', %(queue)s, 'tenant ' || n %% 2500"
+        " FROM generate_series(1, 6000) AS n",
+        {"queue": seeded.queue},
+    )
+    for key in (HOSTILE[:200], "x" * 200, ARABIC):
+        for _ in range(9):
+            seeded.jobs["grouped"] = add_job(conn, task="shop.stock.sync", queue=seeded.queue, group_key=key)
+
+
 def lot(conn: Conn) -> Seeded:
     """Fill the database; see the module."""
     seeded = Seeded(queue=QUEUES[0])
@@ -74,6 +94,7 @@ def lot(conn: Conn) -> Seeded:
     _masses(conn, workers)
     _singles(conn, seeded, workers)
     _pauses(conn)
+    _grouped(conn, seeded)
     _audit(conn)
     _operations(conn, seeded)
     _schedules(conn, seeded)

@@ -52,7 +52,14 @@ def test_what_differs_between_two_attempts(data_set: Get, visit: Visit) -> None:
 
 @pytest.mark.parametrize(
     ("job", "words"),
-    [("paused", "paused"), ("scheduled", "due"), ("unserved", "thumbnail.render"), ("retrying", "due")],
+    [
+        ("paused", "paused"),
+        ("scheduled", "due"),
+        ("unserved", "thumbnail.render"),
+        ("retrying", "due"),
+        ("grouped", "of its group customer:42, which is running"),
+        ("turn", "before it"),
+    ],
 )
 def test_why_it_waits(data_set: Get, visit: Visit, job: str, words: str) -> None:
     served = data_set("little")

@@ -290,6 +290,95 @@ def test_queues(run: Run, db: Conn) -> None:
     assert document(run("queues", "resume", "mail", "--json")) == {"queue": "mail", "paused": False, "changed": True}
 
 
+def test_queues_are_set(run: Run, db: Conn) -> None:
+    add_job(db, queue="pdf")
+    assert "rate" not in run("queues", "list").stdout
+    said = run(
+        "queues", "set", "mail", "--limit", "20", "--rate", "50/s", "--burst", "10", "--groups", "fair:3",
+        "--group-rate", "5/s", "--group-burst", "2", "--reason", "their API",
+    ).stdout  # fmt: skip
+    assert said == (
+        "queue mail: At most 20 jobs run at a time; at most 50 starts a second, up to 10 of them at once; the groups take "
+        "turns, at most 3 of each at a time; of each group at most 5 starts a second, up to 2 of them at once.\n"
+    )
+    assert run("queues", "set", "mail", "--limit", "20").stdout.endswith("As it was before.\n")
+    listed = run("queues", "list").stdout
+    for part in ("limit", "rate", "groups", "50/s, burst 10", "fair:3, 5/s, burst 2 each"):
+        assert part in listed
+    [mail, _] = document(run("queues", "list", "--json"))["queues"]
+    assert mail["settings"]["rate"] == {"jobs": 50, "seconds": 1.0, "burst": 10}
+    assert mail["settings"]["groups"] == {"mode": "fair", "limit": 3, "retry": None}
+
+    changed = document(run("queues", "set", "mail", "--limit", "none", "--group-rate", "None", "--json"))
+    assert (changed["changed"], changed["before"]["limit"], changed["after"]["limit"]) == (True, 20, None)
+    assert changed["after"]["group_rate"] is None
+    entries = db.execute("SELECT actor, reason, before, after FROM jobq.audit ORDER BY id").fetchall()
+    assert [entry[:2] for entry in entries] == [("ann", "their API"), ("ann", None)]
+    assert entries[1][3] == {"limit": None, "group_rate": None, "group_burst": None}
+
+
+def test_one_group_is_set(run: Run, db: Conn) -> None:
+    assert "no rule for its groups" in run("queues", "set", "mail", "--group", "a", "--limit", "3", code=64).stderr
+    run("queues", "set", "mail", "--groups", "limited:1")
+    set_a = ("queues", "set", "mail", "--group", "customer:42", "--limit")
+    assert run(*set_a, "3").stdout == "group customer:42 of queue mail: at most 3 jobs at a time\n"
+    assert run(*set_a, "3").stdout.endswith("as it was before\n")
+    assert document(run(*set_a, "none", "--json")) == {
+        "queue": "mail", "group": "customer:42", "limit": None, "changed": True,
+    }  # fmt: skip
+    assert "give that, and no other" in run(*set_a, "3", "--rate", "5/s", code=64).stderr
+    assert "only the --limit" in run("queues", "set", "mail", "--group", "a", "--rate", "5/s", code=64).stderr
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ((), "nothing to set"),
+        (("--limit", "0"), "limit=0: give a whole number from 1"),
+        (("--limit", "-5"), "limit=-5"),
+        (("--limit", "two"), "--limit 'two': give a whole number of 1 or more or none"),
+        (("--limit", "1e3"), "--limit '1e3'"),
+        (("--limit", "4294967296"), "limit=4294967296: give a whole number from 1 to 2147483647"),
+        (("--burst", "none"), "--burst 'none'"),
+        (("--burst", "5"), "burst=5: there is no rate"),
+        (("--rate", "0/s"), "rate='0/s'"),
+        (("--rate", "fast"), "rate='fast': write jobs/period, such as 50/s"),
+        (("--groups", "fifo"), "groups='fifo': give ordered"),
+        (("--groups", "ordered:3"), "one job at a time"),
+        (("--group-rate", "5/s"), "the queue has no rule for its groups"),
+    ],
+)
+def test_settings_that_cannot_be(run: Run, db: Conn, given: tuple[str, ...], says: str) -> None:
+    assert says in run("queues", "set", "mail", *given, code=64).stderr
+    assert db.execute("SELECT count(*) FROM jobq.queue").fetchone() == (0,)
+
+
+def test_a_queue_is_shown(run: Run, db: Conn) -> None:
+    assert "nosuch" in run("queues", "show", "nosuch", code=64).stderr
+    run("queues", "set", "mail", "--limit", "20", "--groups", "limited:2")
+    run("queues", "set", "mail", "--group", "vip", "--limit", "9")
+    for key in ("a", "a", "b"):
+        job = add_job(db, queue="mail", group_key=key)
+    add_job(db, queue="mail", state="running", group_key="a", managed=True)
+    shown = run("queues", "show", "mail").stdout
+    lines = dict(line.split("  ", 1) for line in shown.splitlines() if "  " in line)
+    assert lines["set"].strip() == "At most 20 jobs run at a time; at most 2 of each group at a time."
+    assert lines["running"].strip() == "1 of 20"
+    assert lines["groups"].strip() == "2 with waiting jobs"
+    assert lines["waiting"].strip() == "3 for their group's turn"
+    assert "limits of single groups: vip: 9" in shown
+    found = document(run("queues", "show", "mail", "--json"))
+    assert found["groups"]["largest"][0] == {"key": "a", "waiting": 2, "running": 1, "limit": None}
+    assert found["info"]["settings"]["limit"] == 20
+    listed = run("jobs", "list", "--where", "group:a").stdout
+    assert listed.split()[:5] == ["id", "state", "task", "queue", "group"]
+    assert "group" not in run("jobs", "list", "--queue", "pdf").stdout
+    told = run("jobs", "show", str(job)).stdout
+    assert "group      b" in told
+    assert "No worker is alive" in told
+    assert document(run("queues", "show", "mail", "--json"))["groups"]["turns"] >= 2
+
+
 def test_stats(run: Run, db: Conn) -> None:
     add_job(db)
     add_finished(db, "succeeded")
@@ -348,7 +437,7 @@ def test_doctor_sees_what_is_wrong(run: Run, db: Conn, database_url: str) -> Non
     def told(check: str) -> str:
         return " | ".join(f"{line['status']} {line['message']}" for line in found[check])
 
-    assert "fail queue slow has ready jobs, and no live worker serves it" in told("tasks")
+    assert "fail queue slow has jobs to run, and no live worker serves it" in told("tasks")
     assert "fail no live worker of queue mail knows task gone" in told("tasks")
     assert "warn box:77 sent no heartbeat" in told("workers")
     assert "warn queue mail was paused by bob, and 1 ready jobs wait" in told("paused")
@@ -359,6 +448,64 @@ def test_doctor_sees_what_is_wrong(run: Run, db: Conn, database_url: str) -> Non
     assert "warn job_history_succeeded_rest holds rows" in told("partitions")
     assert "fail it is switched off for table jobq.job" in told("autovacuum")
     assert all(line["mend"] for lines in found.values() for line in lines if line["status"] != "ok")
+
+
+def test_doctor_sees_groups_that_stand_still(run: Run, db: Conn) -> None:
+    worker = add_worker(db, tasks=["mail.send"])
+
+    def told(check: str, code: int = 0) -> str:
+        return " | ".join(
+            f"{line['status']} {line['message']}" for line in findings(run("doctor", "--json", code=code))[check]
+        )
+
+    run("queues", "set", "mail", "--limit", "2", "--groups", "limited:1")
+    for key in ("a", "a", "b"):
+        add_job(db, queue="mail", group_key=key)
+    assert (told("limits"), told("groups")) == (
+        "ok no limit is used up by jobs that nobody runs", "ok every group with waiting jobs has a turn or a running job",
+    )  # fmt: skip
+    assert told("turns") == "ok no group is next in line for long"
+
+    db.execute("UPDATE jobq.job_turn SET due_at = now() - interval '150 s'")
+    assert told("turns").startswith(
+        "warn queue mail: the group that is next in line has been for 2 m 30 s, and 1 worker"
+    )
+    db.execute("UPDATE jobq.worker SET running = slots")
+    assert told("turns").startswith("ok")
+    db.execute("UPDATE jobq.worker SET running = 0")
+    held = [add_job(db, queue="mail", state="running", managed=True, worker_id=worker, started_at="2020-01-01T00:00Z")
+            for _ in range(2)]  # fmt: skip
+    assert told("turns").startswith("ok"), "the limit is full"
+    assert told("limits").startswith("ok no limit")
+
+    add_job(db, queue="mail", state="running", managed=True, worker_id=worker)
+    assert told("limits").startswith("ok queue mail: 3 jobs run, more than its limit of 2")
+    db.execute("UPDATE jobq.job SET worker_id = gen_random_uuid() WHERE id = %s", (held[0],))
+    assert (
+        told("limits")
+        == "warn queue mail: 1 of the 2 that its limit lets run are held by jobs whose worker is not alive"
+    )
+
+    db.execute("DELETE FROM jobq.job_turn WHERE group_key = 'a'")
+    assert told("groups").startswith("warn queue mail: 1 group of those looked at wait without a turn")
+    (line,) = findings(run("doctor", "--json"))["groups"]
+    assert "such as a;" in line["message"]
+    db.execute(line["mend"].partition("; or ")[2].encode())
+    assert told("groups").startswith("ok")
+    db.execute("DELETE FROM jobq.job_turn WHERE group_key = 'a'")
+    add_job(db, queue="mail", state="running", managed=True, group_key="a", worker_id=worker)
+    assert told("groups").startswith("ok"), "its turn comes with the end of the job that runs"
+
+
+def test_doctor_knows_that_waiting_jobs_are_jobs(run: Run, db: Conn) -> None:
+    run("queues", "set", "mail", "--groups", "ordered")
+    add_worker(db, tasks=["other"], queues=["pdf"])
+    add_job(db, queue="mail", group_key="a")
+    assert "queue mail has jobs to run" in findings(run("doctor", "--json", code=1))["tasks"][0]["message"]
+    add_worker(db, tasks=["other"], queues=["mail"])
+    assert "knows task mail.send" in findings(run("doctor", "--json", code=1))["tasks"][0]["message"]
+    run("queues", "pause", "mail")
+    assert "1 jobs with groups wait" in findings(run("doctor", "--json", code=1))["paused"][0]["message"]
 
 
 def test_doctor_sees_missing_partitions_and_workers(run: Run, db: Conn) -> None:

@@ -55,13 +55,15 @@ WANTED: dict[str, dict[str, set[str]]] = {
         "queue": {S},
         "schedule": {S, I, U},
         "schedule_tick": {S, I, D},
+        "job_turn": {S, I, D},
+        "gate": {S, I, U},
         "schema_version": {S},
     },
     "viewer": {
         name: {S}
         for name in (
             "job", "job_history", "job_attempt", "job_key", "worker", "chore", "queue", "audit", "schema_version",
-            "rollup_queue", "rollup_task", "rollup_mark", "operation", "operation_batch",
+            "rollup_queue", "rollup_task", "rollup_mark", "operation", "operation_batch", "job_turn", "gate",
             "schedule", "schedule_tick",
         )
     },
@@ -81,15 +83,26 @@ WANTED: dict[str, dict[str, set[str]]] = {
         "operation_batch": {S, I},
         "schedule": {S, I, U, D},
         "schedule_tick": {S},
+        "job_turn": {S, I},
+        "gate": {S, I, U, D},
         "web_user": {S},
         "schema_version": {S},
     },
 }  # fmt: skip
 FUNCTIONS = {
     "producer": {"enqueue", "enqueue_one", "enqueue_keyed"},
-    "worker": {"enqueue", "enqueue_one", "enqueue_keyed", "make_partitions", "drop_partitions"},
+    "worker": {
+        "enqueue",
+        "enqueue_one",
+        "enqueue_keyed",
+        "make_partitions",
+        "drop_partitions",
+        "claim_managed",
+        "admits",
+        "admits_from",
+    },
     "viewer": set(),
-    "operator": set(),
+    "operator": {"entry_state"},
 }
 COLUMNS = {
     ("producer", "job", "SELECT"): {"id", "state"},
@@ -98,7 +111,7 @@ COLUMNS = {
     },
     ("producer", "job_history", "SELECT"): {"id", "state", "result", "error"},
     ("worker", "job_key", "UPDATE"): {"until"},
-    ("operator", "job", "UPDATE"): {"run_at", "queue", "priority", "cancel_requested_at"},
+    ("operator", "job", "UPDATE"): {"run_at", "queue", "priority", "state", "cancel_requested_at", "managed"},
     ("operator", "job_history", "UPDATE"): {"finished_at"},
     ("operator", "worker", "UPDATE"): {"asked"},
 }  # fmt: skip
@@ -337,6 +350,9 @@ def test_a_viewer_changes_nothing(database_url: str, login: Login) -> None:
             connection.rollback()
         with pytest.raises(DENIED):
             operations.pause(connection, "jobq", "default", actor="me")
+        connection.rollback()
+        with pytest.raises(DENIED):
+            operations.configure(connection, "jobq", "default", actor="me", limit=3)
     refused(
         url,
         [
@@ -364,6 +380,7 @@ def test_an_operator_operates(database_url: str, login: Login) -> None:
         assert operations.cancel(connection, "jobq", asked, actor="me", reason="for the test").done == sorted(asked)
         assert operations.pause(connection, "jobq", "default", actor="me")
         assert operations.resume(connection, "jobq", "default", actor="me")
+        limits(connection, database_url)
         assert operations.count_where(connection, "jobq", state="ready") == 4
         assert len(operations.cancel_where(connection, "jobq", actor="me").done) == 4
         connection.commit()
@@ -371,6 +388,29 @@ def test_an_operator_operates(database_url: str, login: Login) -> None:
         one_by_one(connection, database_url)
         in_bulk(connection, database_url)
         assert connection.execute("SELECT count(*) FROM jobq.job_key").fetchone() == (0,)
+
+
+def limits(operator: psycopg.Connection[Any], database_url: str) -> None:
+    """Every statement of a change: running jobs are counted, rates rescaled, turns given, limits of groups set and cleared."""
+    with psycopg.connect(database_url) as connection:
+        running = add_job(connection, queue="limited", state="running", group_key="a")
+    settings: list[dict[str, Any]] = [
+        {"limit": 5, "rate": "50/s", "groups": "fair", "group_rate": "5/s"}, {"rate": "5/s", "group_rate": "50/s"},
+    ]  # fmt: skip
+    for wanted in settings:
+        assert operations.configure(operator, "jobq", "limited", actor="me", **wanted).changed
+    for limit in (3, None, 2):
+        assert operations.configure_group(operator, "jobq", "limited", "a", limit=limit, actor="me")
+    with psycopg.connect(database_url) as connection:
+        add_job(connection, queue="limited", group_key="a")
+    assert operations.configure(operator, "jobq", "limited", actor="me", groups="ordered").changed
+    none: dict[str, Any] = dict.fromkeys(("limit", "rate", "groups"))
+    assert operations.configure(operator, "jobq", "limited", actor="me", **none).changed
+    operator.commit()
+    with psycopg.connect(database_url) as connection:
+        assert connection.execute("SELECT managed FROM jobq.job WHERE id = %s", (running,)).fetchone() == (True,)
+        assert connection.execute("SELECT count(*) FROM jobq.job_turn WHERE queue = 'limited'").fetchone() != (0,)
+        connection.execute("DELETE FROM jobq.job WHERE queue = 'limited'")
 
 
 def one_by_one(operator: psycopg.Connection[Any], database_url: str) -> None:
@@ -427,11 +467,13 @@ def test_an_operator_does_no_more(login: Login) -> None:
         login("operator"),
         [
             "UPDATE jobq.job SET args = '{}'",
-            "UPDATE jobq.job SET state = 'running'",
+            "UPDATE jobq.job SET worker_id = NULL",
             "UPDATE jobq.job_history SET state = 'succeeded'",
             "UPDATE jobq.job_attempt SET message = ''",
             "DELETE FROM jobq.audit",
             "UPDATE jobq.audit SET actor = 'somebody'",
+            "DELETE FROM jobq.job_turn",
+            "UPDATE jobq.job_turn SET due_at = now()",
             "DELETE FROM jobq.operation",
             "DELETE FROM jobq.operation_batch",
             "UPDATE jobq.operation_batch SET done = '{}'",

@@ -32,9 +32,13 @@ def ids(conn: Conn) -> dict[str, int]:
         "ready": add_job(conn, queue="mail", task="mail.send", key="receipt:7", attempt=4),
         "scheduled": add_job(conn, queue="mail*", task="mail*x", run_in=HOUR),
         "running": add_job(conn, queue="pdf", task="pdf", state="running", worker_id=worker),
-        "parked": add_job(conn, state="parked", task="mailx", headers={"tags": ["eu", "big one"]}),
+        "parked": add_job(
+            conn, state="parked", task="mailx", headers={"tags": ["eu", "big one"]}, group_key="customer:42"
+        ),
         "waiting": add_job(conn, state="waiting", headers={"tags": "eu"}),
-        "succeeded": add_finished(conn, "succeeded", worker_id=worker, headers={"tags": ["EU"]}, ago=10 * HOUR),
+        "succeeded": add_finished(
+            conn, "succeeded", worker_id=worker, headers={"tags": ["EU"]}, ago=10 * HOUR, group_key="customer:42"
+        ),
         "failed": add_finished(conn, "failed", error="ValueError: 100% of order 812", attempt=10, ago=2 * HOUR),
         "cancelled": add_finished(conn, "cancelled", error="Cancelled by ann", headers={"tags": []}),
         "expired": add_finished(conn, "expired", key="receipt:8", ago=50 * HOUR),
@@ -64,6 +68,9 @@ def ids(conn: Conn) -> dict[str, int]:
         ('task:"mail*"*', "scheduled"),
         ("key:receipt:7", "ready"),
         ("key:receipt:*", "ready expired"),
+        ("group:customer:42", "parked succeeded"),
+        ("group:customer*", "parked succeeded"),
+        ("group:customer", ""),
         ("tag:eu", "parked"),
         ('tag:"big one"', "parked"),
         ("tag:b*", "parked"),
@@ -139,12 +146,31 @@ def test_a_number_of_many_digits_overflows_nothing(conn: Conn) -> None:
         assert found(conn, str(JobFilter(args=(ArgTerm(("int",), value),)))) == []
 
 
+@pytest.mark.parametrize("group", [None, "a"])
+def test_waiting_jobs_of_a_queue_are_found_by_their_index(
+    conn: Conn, monkeypatch: pytest.MonkeyPatch, group: str | None
+) -> None:
+    """However old they are, and however many others there are."""
+    wanted = [
+        add_job(conn, state="waiting", queue="mail", group_key=key) for key in ("a", "b", "a") if group in (None, key)
+    ]
+    add_job(conn, state="waiting", queue="pdf", group_key="a")
+    conn.execute("INSERT INTO jobq.job (task) SELECT 't' FROM generate_series(1, 500)")
+    jobs = JobFilter(states=("waiting",), queue="mail", group=group)
+    page = search.search_jobs(conn, "jobq", jobs, reach=10)
+    assert [row.id for row in page.rows] == wanted[::-1]
+    assert page.complete
+    assert {row.group_key for row in page.rows} <= {"a", "b"}
+    monkeypatch.setattr(search, "_FEW", 1)
+    assert [row.id for row in search.list_jobs(conn, "jobq", jobs)] == wanted[::-1]
+
+
 def test_hostile_text_is_only_text(conn: Conn, ids: dict[str, int]) -> None:
     for text in ("'; DROP TABLE jobq.job; --", "%s", "%(limit)s", "{schema}", "$1", "\\", "a\nb", "\u202eيمين", '"'):
         begin = Prefix(text)
         for jobs in (
-            JobFilter(queue=text, task=text, tag=text, key=text),
-            JobFilter(queue=begin, task=begin, tag=begin, key=begin),
+            JobFilter(queue=text, task=text, tag=text, key=text, group=text),
+            JobFilter(queue=begin, task=begin, tag=begin, key=begin, group=begin),
             JobFilter(error=text),
             JobFilter(args=(ArgTerm((text, text), text),)),
         ):
@@ -327,8 +353,8 @@ def test_an_export_holds_no_transaction_while_its_reader_waits(
 @pytest.fixture
 def seen(conn: Conn) -> str:
     """What is there to suggest; returns a worker's id."""
-    add_job(conn, queue="mail", task="mail.send", args={"order_id": 1, "order note": 2})
-    add_job(conn, queue="big mail", task="pdf make", args={"order_id": 1})
+    add_job(conn, queue="mail", task="mail.send", args={"order_id": 1, "order note": 2}, group_key="customer:42")
+    add_job(conn, queue="big mail", task="pdf make", args={"order_id": 1}, group_key="acme")
     add_finished(conn, "succeeded", task="old.one", args={"user": 1})
     worker = add_worker(conn, tasks=["idle.task"], queues=["served"])
     conn.execute("INSERT INTO jobq.rollup_task (span, at, task) VALUES (3600, now(), 'rolled')")
@@ -354,6 +380,9 @@ def seen(conn: Conn) -> str:
         ("task:o", ["task:old.one", "task:rolled"]),
         ("args.", ["args.order_id:", 'args."order note":', "args.user:"]),
         ("args.or", ["args.order_id:", 'args."order note":']),
+        ("group:", ["group:acme", 'group:"customer:42"']),
+        ("group:ac", ["group:acme"]),
+        ("gro", ["group:"]),
         ("age:>", ["age:>1h", "age:>1d"]),
         ("error:x", []),
         ("colour:", []),

@@ -116,6 +116,7 @@ def form_of(seeded: dict[str, Any]) -> dict[str, Any]:
         "id": str(seeded["id"]), "action": "retry", "queue": "mail", "q": "state:failed", "what": "quiet", "seconds": "60",
         "priority": "3", "reason": "tried", "typed": "1", "name": "ann", "password": "wrong wrong", "to": "other",
         "schedule": "mail",
+        "limit": "3", "groups": "fair", "group": "a",
     }  # fmt: skip
 
 
@@ -237,7 +238,7 @@ def test_a_role_is_offered_only_what_it_may_do(app: Flask, seeded: dict[str, Any
 def test_the_table() -> None:
     reads, steers = (
         {"view", "export"},
-        {"retry", "cancel", "run_now", "snooze", "move", "pause", "bulk", "worker_quiet", "schedule"},
+        {"retry", "cancel", "run_now", "snooze", "move", "pause", "configure", "bulk", "worker_quiet", "schedule"},
     )
     wanted = {
         "viewer": reads,

@@ -64,14 +64,82 @@ def test_pause_and_resume(client: FlaskClient, db: Conn) -> None:
     assert audit(db) == [("web", "pause"), ("web", "resume")]
 
 
-POSTS = ("/jobs/1/retry", "/jobs/1/cancel", "/jobs/change", "/queues/pause", "/queues/resume")
+def test_a_queue_is_set(client: FlaskClient, db: Conn) -> None:
+    add_job(db, queue="mail/eu")
+    assert "No limit, no rate and no rule for groups" in words(client.get("/queues/mail/eu").text)
+    form = {
+        "csrf": token(client, "/queues/mail/eu"), "queue": "mail/eu", "limit": "20", "rate": "50/s", "burst": "10",
+        "groups": "fair:3", "group_rate": "5/s", "group_burst": "", "reason": "their API",
+    }  # fmt: skip
+    response = client.post("/queues/set", data=form)
+    assert response.location.partition("?")[0] == "/queues/mail/eu"
+    text = words(client.get(response.location).text)
+    assert "At most 20 jobs run at a time; at most 50 starts a second, up to 10 of them at once;" in text
+    assert "The groups take turns, at most 3 of each at a time." in text
+    assert "0 of 20 running" in text
+    assert 'name="burst" inputmode="numeric" maxlength="13" autocomplete="off" placeholder="1" value="10"' in client.get(
+        "/queues/mail/eu"
+    ).text  # fmt: skip
+    assert "Nothing changed." in words(client.get(client.post("/queues/set", data=form).location).text)
+    assert "at most 20, 50/s, groups fair:3, 5/s each" in words(client.get("/queues").text)
+    entry = db.execute("SELECT actor, role, reason, after FROM jobq.audit").fetchone()
+    assert entry == (
+        "web", "admin", "their API",
+        {"limit": 20, "rate": "50/s", "burst": 10, "groups": "fair:3", "group_rate": "5/s", "group_burst": 1},
+    )  # fmt: skip
+
+    group = {"csrf": form["csrf"], "queue": "mail/eu", "group": "customer:42", "limit": "2"}
+    assert "Group customer:42 runs at most 2 at a time." in client.get(
+        client.post("/queues/set-group", data=group).location
+    ).text  # fmt: skip
+    text = words(client.get("/queues/mail/eu").text)
+    assert "customer:42" in text
+    group["limit"] = ""
+    assert "no limit of its own" in client.get(client.post("/queues/set-group", data=group).location).text
+    cleared = {"csrf": form["csrf"], "queue": "mail/eu", "burst": "10"}
+    response = client.post("/queues/set", data=cleared)
+    assert "No limit, no rate and no rule for groups." in client.get(response.location).text
+    assert audit(db) == [("web", "configure"), *[("web", "configure_group")] * 2, ("web", "configure")]
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "says"),
+    [
+        ("limit", "0", "Limit=0: give a whole number from 1"),
+        ("limit", "-1", "limit=&#39;-1&#39;"),
+        ("limit", "two", "limit=&#39;two&#39;: give a whole number"),
+        ("rate", "0/s", "Rate=&#39;0/s&#39;"),
+        ("rate", "<b>", "Rate=&#39;&lt;b&gt;&#39;"),
+        ("groups", "fifo", "Groups=&#39;fifo&#39;: give ordered"),
+        ("group_rate", "5/s", "no rule for its groups"),
+        ("queue", "", "Queue=&#39;&#39;: give a name"),
+    ],
+)
+def test_settings_that_cannot_be(client: FlaskClient, db: Conn, field: str, value: str, says: str) -> None:
+    add_job(db, queue="mail")
+    form = {"csrf": token(client, "/queues"), "queue": "mail", field: value}
+    response = client.post("/queues/set", data=form)
+    assert response.status_code == 400
+    assert says in response.text
+    assert audit(db) == []
+
+
+POSTS = (
+    "/queues/set",
+    "/queues/set-group",
+    "/jobs/1/retry",
+    "/jobs/1/cancel",
+    "/jobs/change",
+    "/queues/pause",
+    "/queues/resume",
+)
 
 
 @pytest.mark.parametrize("path", POSTS)
 def test_forms_from_elsewhere_are_refused(client: FlaskClient, db: Conn, path: str) -> None:
     id = add_finished(db, "failed", queue="mail")
     path = path.replace("/1/", f"/{id}/")
-    form = {"id": str(id), "action": "retry", "queue": "mail"}
+    form = {"id": str(id), "action": "retry", "queue": "mail", "group": "a"}
     good = token(client, "/jobs")
     stranger = client.application.test_client()
     attempts: list[TestResponse] = [

@@ -213,6 +213,8 @@ def test_the_audit_offers_the_actions_that_are_written_there(client: FlaskClient
     operations.delete(db, "jobq", dead[:1], actor="ann")
     operations.pause(db, "jobq", "default", actor="ann")
     operations.resume(db, "jobq", "default", actor="ann")
+    operations.configure(db, "jobq", "default", groups="fair", actor="ann")
+    operations.configure_group(db, "jobq", "default", "a", limit=1, actor="ann")
     ids = [
         operations.draft(db, "jobq", action="retry", filter=JobFilter.parse("state:failed"), actor="ann").id
         for _ in range(2)

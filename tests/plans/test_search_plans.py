@@ -11,7 +11,8 @@ from psycopg import sql
 from jobq import queries
 from jobq.filters import JobFilter
 from jobq.queries import search
-from tests.plans.test_page_plans import explain, explain_generic, full, large_seq_scans
+from tests.plans.filled import explain, explain_generic, large_seq_scans
+from tests.plans.test_page_plans import full
 
 Conn = psycopg.Connection[Any]
 WORKER = "1b4e28ba-2fa1-11d2-883f-0016d3cca427"

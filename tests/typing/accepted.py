@@ -11,7 +11,8 @@ from sqlalchemy import Connection, Engine
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, async_scoped_session
 from sqlalchemy.orm import Session, scoped_session
 
-from jobq import AsyncTask, Backoff, JobQ, JobRef, NewJob, Task, current_job
+from jobq import AsyncTask, Backoff, Groups, JobQ, JobRef, NewJob, QueueHandle, QueueSettings, Rate, Task, current_job
+from jobq.operations import QueueChange
 
 
 @dataclass
@@ -189,3 +190,25 @@ def below() -> int:
 
 assert_type(hourly(datetime.datetime.now(datetime.UTC)), int)
 assert_type(below, Task[[], int])
+
+
+def queues_are_set(session: Session, connection: psycopg.Connection[Any]) -> None:
+    mail = q.queue("mail")
+    assert_type(mail, QueueHandle)
+    assert_type(mail.set(limit=20, rate="50/s", burst=10, groups="ordered"), QueueChange)
+    mail.set(rate=Rate(5, 10, burst=2), groups=Groups("fair", 3), group_rate="5/s", group_burst=2, connection=session)
+    mail.set(limit=None, rate=None, groups=None, reason="no more", actor="deploy")
+    assert_type(mail.settings(), QueueSettings)
+    assert_type(mail.settings(connection=connection).describe(), str)
+    assert_type(mail.group("customer:42").set(limit=3), bool)
+    mail.group("customer:42").set(limit=None)
+    assert_type(mail.pause(reason="down"), bool)
+    assert_type(mail.resume(connection=connection), bool)
+
+
+async def queues_are_set_on_event_loops(session: AsyncSession) -> None:
+    mail = q.queue("mail")
+    assert_type(await mail.set_async(limit=20, connection=session), QueueChange)
+    assert_type(await mail.settings_async(), QueueSettings)
+    assert_type(await mail.group("a").set_async(limit=3), bool)
+    assert_type(await mail.pause_async(), bool)

@@ -132,3 +132,17 @@ q.schedule("0 7 * * *", missed="never")  # error
 q.schedule(every=60)  # error
 q.schedule("@daily")(1)  # error
 q.add_schedule(send_receipt, "@daily", name="one")  # error
+
+
+def queues(session: Session, async_session: AsyncSession) -> None:
+    q.queue(7)  # error
+    q.queue("mail").set(20)  # error
+    q.queue("mail").set(limit="20")  # error
+    q.queue("mail").set(rate=50)  # error
+    q.queue("mail").set(burst=None)  # error
+    q.queue("mail").set(groups=3)  # error
+    q.queue("mail").set(limits=3)  # error
+    q.queue("mail").set(limit=3, connection=async_session)  # error
+    q.queue("mail").group("a").set()  # error
+    q.queue("mail").group("a").set(limit="3")  # error
+    q.queue("mail").settings().limit = 3  # error

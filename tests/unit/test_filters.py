@@ -30,6 +30,8 @@ WORKER = UUID("1b4e28ba-2fa1-11d2-883f-0016d3cca427")
         ("task:shop:send", {"task": "shop:send"}),
         ("key:receipt:7", {"key": "receipt:7"}),
         ("key:-x", {"key": "-x"}),
+        ("group:customer:42", {"group": "customer:42"}),
+        ("Group:customer*", {"group": Prefix("customer")}),
         ("tag:eu", {"tag": "eu"}),
         ("tag:e*", {"tag": Prefix("e")}),
         (f"worker:{WORKER}", {"worker": WORKER}),

@@ -11,7 +11,8 @@ from jobq.web.routes import Route
 _PAGE = 50
 # What may be chosen from; anything may be typed.
 _ACTIONS = (
-    "retry", "cancel", "run_now", "snooze", "move", "delete", "pause", "resume", "worker_quiet", "worker_stop", "worker_resume",
+    "retry", "cancel", "run_now", "snooze", "move", "delete", "pause", "resume", "configure", "configure_group",
+    "worker_quiet", "worker_stop", "worker_resume",
     "operation_start", "operation_pause", "operation_resume", "operation_cancel", "operation_done", "operation_failed",
     "schedule_set", "schedule_pause", "schedule_resume", "schedule_remove", "schedule_run",
     "user_add", "user_set_role", "user_set_password", "user_remove",

@@ -95,6 +95,7 @@ def job(id: int) -> str:
         failure=fingerprint(found.task, found.error) if found.state == "failed" and found.error else None,
         payloads=payloads,
         same_task=str(JobFilter(task=found.task)),
+        same_group=str(JobFilter(queue=found.queue, group=found.group_key)) if found.group_key else None,
     )
 
 
@@ -155,8 +156,8 @@ def suggest() -> Response:
 
 
 def _tabs(selected: JobFilter) -> list[Tab]:
-    # Nothing makes jobs parked or waiting yet; who asks for them sees them.
-    states = (None, *(state for state in STATES if state not in ("parked", "waiting") or state in selected.states))
+    # Nothing makes jobs parked yet; who asks for them sees them.
+    states = (None, *(state for state in STATES if state != "parked" or state in selected.states))
     return [
         Tab(
             state=state,

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from flask import abort
 
 from jobq import queries
 from jobq.filters import JobFilter
+from jobq.flow import QueueSettings
 from jobq.web import charts
 from jobq.web.context import current_page
 from jobq.web.pages import plots
@@ -20,7 +23,15 @@ def queues() -> str:
         finished = reader(queries.sparklines, default={})
         now = reader.now()
     sparks = {name: charts.spark(values) for name, values in finished.items()}
-    return page.render("queues.html", queues=found, now=now, sparks=sparks, queue_q=queue_q)
+    return page.render(
+        "queues.html",
+        queues=found,
+        now=now,
+        sparks=sparks,
+        queue_q=queue_q,
+        any_waiting=any(queue.waiting for queue in found),
+        brief_set=_brief,
+    )
 
 
 def queue(name: str) -> str:
@@ -45,6 +56,10 @@ def queue(name: str) -> str:
         hours=hours,
         now=now,
         queue_q=queue_q,
+        sentences=[f"{said[0].upper()}{said[1:]}." for said in found.info.settings.sentences()],
+        values=found.info.settings.fields(),
+        usual=_usual(found.info.settings),
+        group_q=lambda group: str(JobFilter(queue=name, group=group)),
         task_q=lambda task: str(JobFilter(queue=name, task=task, states=("ready",))),
     )
 
@@ -52,6 +67,25 @@ def queue(name: str) -> str:
 def queue_q(name: str, state: str | None = None) -> str:
     """Return the filter of a queue's jobs, as text."""
     return str(JobFilter(queue=name, states=() if state is None else (state,)))
+
+
+def _brief(settings: QueueSettings) -> Iterator[str]:
+    """Yield what is set, as short as it can be said."""
+    if settings.limit is not None:
+        yield f"at most {settings.limit:,}"
+    if settings.rate is not None:
+        yield str(settings.rate)
+    if settings.groups is not None:
+        yield f"groups {settings.groups}"
+    if settings.group_rate is not None:
+        yield f"{settings.group_rate} each"
+
+
+def _usual(settings: QueueSettings) -> int | None:
+    """Return how many of a group run at a time where nothing else is set for it."""
+    if settings.groups is None:
+        return None
+    return 1 if settings.groups.mode == "ordered" else settings.groups.limit
 
 
 ROUTES = [

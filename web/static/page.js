@@ -67,7 +67,7 @@
   function inUse() {
     const main = document.getElementById("main");
     const focused = document.activeElement;
-    return main.querySelector("details.ask[open], input[type=checkbox]:checked, dialog[open], [data-dirty]") !== null
+    return main.querySelector("details.ask[open], details.fold[open] form, input[type=checkbox]:checked, dialog[open], [data-dirty]") !== null
       || document.querySelector("dialog[open]") !== null
       || (focused !== null && main.contains(focused) && focused.matches("input, select, textarea"))
       || String(getSelection()) !== "";

@@ -1,0 +1,16 @@
+-- Lets the running jobs of a queue count against its limits from now on, and returns how many it could not have, since
+-- somebody holds their rows: mostly whoever ends them. It waits for nobody (docs/architecture.md, "Nobody waits for a job's row").
+-- Plan: job_running_idx, as many rows as workers have slots; then job_pkey. Sort: of these rows.
+WITH running AS MATERIALIZED (
+    SELECT id FROM {schema}.job
+    WHERE state = 'running' AND queue = %(queue)s::text AND NOT managed
+    ORDER BY worker_id
+), locked AS MATERIALIZED (
+    SELECT id FROM {schema}.job
+    WHERE id = ANY (ARRAY(SELECT id FROM running)) AND state = 'running' AND NOT managed
+    ORDER BY id
+    FOR UPDATE SKIP LOCKED
+), counted AS (
+    UPDATE {schema}.job SET managed = true WHERE id = ANY (ARRAY(SELECT id FROM locked ORDER BY id)) RETURNING id
+)
+SELECT (SELECT count(*) FROM running) - (SELECT count(*) FROM counted) AS missed
