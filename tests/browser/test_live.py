@@ -108,6 +108,27 @@ def test_an_open_form_is_not_taken_away(site: Site, visit: Visit) -> None:
     expect(page.locator(".title")).to_contain_text("asked to stop")
 
 
+def test_settings_that_are_being_written_are_not_taken_away(site: Site, visit: Visit) -> None:
+    """Though nothing of the form has the focus: what was typed is not there to be drawn anew."""
+    window = visit(site.url)
+    page = window.page
+    site.conn.execute("INSERT INTO jobq.queue (name, paused_at) VALUES ('held', now())")
+    page.clock.install()
+    page.goto("/queues/held")
+    page.locator("#set-queue > summary").click()
+    rate = page.locator("#set-queue [name=rate]")
+    rate.fill("50/s")
+    rate.blur()
+    before = len(window.responses)
+    page.clock.run_for(60_000)
+    assert len(window.responses) == before
+    expect(rate).to_have_value("50/s")
+    page.locator("#set-queue > summary").click()
+    site.conn.execute("UPDATE jobq.queue SET paused_at = NULL")
+    page.clock.run_for(5_000)
+    expect(page.locator(".title")).to_contain_text("open")
+
+
 def test_the_focus_stays_where_it_was(site: Site, visit: Visit) -> None:
     page = visit(site.url).page
     first, second = site.failed(2)
