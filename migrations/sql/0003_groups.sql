@@ -201,12 +201,12 @@ BEGIN
                 -- How many each group may begin: by its limit, and by its rate.
                 SELECT array_agg(
                            greatest(0, least(
-                               coalesce(gate.max_running, CASE rule.group_mode WHEN 'ordered' THEN 1 ELSE rule.group_limit END, 1000000)
+                               CASE WHEN rule.group_mode = 'ordered' THEN 1 ELSE coalesce(gate.max_running, rule.group_limit, 1000000) END
                                - (SELECT count(*) FROM (
                                       SELECT FROM {schema}.job AS held
                                       WHERE held.queue = of_queue AND held.group_key = turn.group_key AND held.state = 'running'
                                         AND held.managed
-                                      LIMIT coalesce(gate.max_running, CASE rule.group_mode WHEN 'ordered' THEN 1 ELSE rule.group_limit END)
+                                      LIMIT CASE WHEN rule.group_mode = 'ordered' THEN 1 ELSE coalesce(gate.max_running, rule.group_limit) END
                                   ) AS running),
                                {schema}.admits(
                                    rule.group_rate_jobs, rule.group_rate_seconds, rule.group_rate_burst,
