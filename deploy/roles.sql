@@ -64,6 +64,9 @@ GRANT UPDATE (until) ON :"schema".job_key TO :"worker";
 GRANT SELECT, INSERT, UPDATE ON :"schema".chore TO :"worker";
 GRANT SELECT, INSERT, UPDATE, DELETE ON :"schema".rollup_queue, :"schema".rollup_task, :"schema".rollup_mark TO :"worker";
 GRANT SELECT ON :"schema".queue TO :"worker";
+-- How groups run may be declared by the application.
+GRANT INSERT (name, group_mode, group_limit, group_retry), UPDATE (group_mode, group_limit, group_retry)
+    ON :"schema".queue TO :"worker";
 -- Groups take turns, and rates are paid for.
 GRANT SELECT, INSERT, DELETE ON :"schema".job_turn TO :"worker";
 GRANT SELECT, INSERT, UPDATE ON :"schema".gate TO :"worker";

@@ -19,6 +19,7 @@ from jobq.config import Settings
 from jobq.connections import async_executor, sync_executor
 from jobq.declarations import Declarations
 from jobq.errors import AppImportError, TaskDefinitionError, UnknownTask
+from jobq.flow import Groups
 from jobq.jobs import Found, JobRef, NewJob
 from jobq.pools import Pools
 from jobq.scheduling import Scheduling
@@ -101,6 +102,7 @@ class JobQ(Scheduling):
         headers: Mapping[str, Any] | None = None,
         isolation: Isolation = "thread",
         transactional: bool = False,
+        groups: Groups | str | None = None,
     ) -> TaskDecorator: ...
 
     def task(
@@ -118,6 +120,7 @@ class JobQ(Scheduling):
         headers: Mapping[str, Any] | None = None,
         isolation: Isolation = "thread",
         transactional: bool = False,
+        groups: Groups | str | None = None,
     ) -> Any:
         """Register a function as a task: ``@q.task`` or ``@q.task(queue="mail")``. It stays callable as before.
 
@@ -140,6 +143,9 @@ class JobQ(Scheduling):
             on which its effects and its success commit together, so that they happen exactly once. Costs three round
             trips a job instead of a share in a batch's, a connection for each slot that has run such a task, and an open
             transaction for as long as the task runs.
+        :param groups: how the groups of its queue run: ``ordered``, ``ordered:pass``, ``limited:3``, ``fair``, ``fair:5``. A
+            worker that starts sets it for the queue, unless an operator has configured that; jobs that were enqueued before
+            the first worker knew of it join their groups then. It is the queue's: give such tasks a queue of their own.
 
         Raises TaskDefinitionError for an unusable signature or option, and for a name that is taken.
         """
@@ -159,12 +165,19 @@ class JobQ(Scheduling):
                 headers=headers,
                 isolation=isolation,
                 transactional=transactional,
+                groups=groups,
                 local_names=_local_names(function, frame),
             )
             if (taken := self._tasks.get(made.name)) is not None:
                 raise TaskDefinitionError(
                     f"task {made.name!r} is taken by {taken.__module__}.{taken.__qualname__}: give one of them name=…"
                 )
+            for other in self._tasks.values():
+                if other.queue == made.queue and made.groups and other.groups and made.groups != other.groups:
+                    raise TaskDefinitionError(
+                        f"task {made.name!r} wants groups={str(made.groups)!r} for queue {made.queue!r}, and task "
+                        f"{other.name!r} {str(other.groups)!r}: a queue has one rule; give one of them another queue"
+                    )
             self._tasks[made.name] = made
             self._declarations.became(function, made)
             return made

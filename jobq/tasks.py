@@ -13,6 +13,7 @@ from jobq.arguments import Arguments
 from jobq.backoff import Backoff
 from jobq.config import Settings
 from jobq.errors import InvalidOption, TaskDefinitionError
+from jobq.flow import Groups
 from jobq.jobs import (
     DEFAULT_KEY_PERIOD,
     JobOptions,
@@ -134,6 +135,7 @@ class BaseTask(_Enqueues[P, R]):
         headers: Mapping[str, Any] | None = None,
         isolation: Isolation = "thread",
         transactional: bool = False,
+        groups: Groups | str | None = None,
         local_names: Mapping[str, Any] | None = None,
     ) -> None:
         self.app = app
@@ -150,6 +152,7 @@ class BaseTask(_Enqueues[P, R]):
             raise TaskDefinitionError(f"{self.name}: transactional={transactional!r}: give True or False")
         self.transactional = transactional
         try:
+            self.groups = Groups.parse(groups) if isinstance(groups, str) else groups
             self._defaults = JobOptions(
                 task=self.name,
                 queue=queue,

@@ -22,7 +22,7 @@ from jobq.worker import stacks
 from jobq.worker.advance import Advance
 from jobq.worker.brisk import Mode
 from jobq.worker.chores import Chores
-from jobq.worker.database import CHORES, Database
+from jobq.worker.database import CHORES, Database, fetch
 from jobq.worker.keeper import Keeper
 from jobq.worker.lanes import warn_of_unknown_queues
 from jobq.worker.lease import Lease, wait_or
@@ -220,6 +220,7 @@ class Dispatcher:
 
     async def _work(self) -> None:
         await warn_of_unknown_queues(await self._keeper.connected(), self._options, self._pool.queues)
+        await self._declare_rules()
         await self._keeper.register()
         logger.info(
             "working",
@@ -265,6 +266,23 @@ class Dispatcher:
                 task.cancel()
             await asyncio.gather(advance, *helpers, return_exceptions=True)
             await self._leave()
+
+    async def _declare_rules(self) -> None:
+        """Set how groups run, as the application declares it, before anything is claimed."""
+        if not (rules := sorted(self._pool.rules.items())):
+            return
+        declared = await fetch(
+            await self._keeper.connected(),
+            self._settings.schema,
+            "declare_rules",
+            queues=[queue for queue, _ in rules],
+            modes=[mode for _, (mode, _, _) in rules],
+            limits=[limit for _, (_, limit, _) in rules],
+            retries=[retry for _, (_, _, retry) in rules],
+            channel=self._settings.schema,
+        )
+        for (queue,) in declared:
+            logger.info("groups run as the application declares", extra={"queue": queue})
 
     # --- the loops --------------------
 

@@ -119,6 +119,8 @@ class TaskFacts(msgspec.Struct, array_like=True, frozen=True):
     """Whether a job that timed out is tried again."""
     backoff_base: float
     backoff_cap: float
+    groups: tuple[str, int | None, str | None] | None = None
+    """How the groups of its queue are to run: mode, limit, and what a retry does to the others."""
 
 
 class ScheduleFacts(msgspec.Struct, array_like=True, frozen=True):

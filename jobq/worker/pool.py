@@ -80,6 +80,8 @@ class RunnerPool:
         self.tasks: list[str] = []
         self.queues: list[str] = []
         """The queues that the application's tasks name; jobs may be put into others."""
+        self.rules: dict[str, tuple[str, int | None, str | None]] = {}
+        """How the groups of queues are to run, by the application's word."""
         self.schedules: list[ScheduleFacts] = []
         """What the application declares, as the first runner imported it: one that begins later may read newer code."""
         self.import_failure: str | None = None
@@ -242,6 +244,7 @@ class RunnerPool:
                 self._facts = {task.name: task for task in tasks}
                 self._isolated = frozenset(task.name for task in tasks if task.isolated)
                 self.queues = sorted({task.queue for task in tasks})
+                self.rules = {task.queue: task.groups for task in tasks if task.groups is not None}
                 self.tasks = [task.name for task in tasks]
                 self._deaths = 0
                 self.import_failure = None

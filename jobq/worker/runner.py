@@ -319,6 +319,7 @@ def _facts(task: BaseTask[..., Any]) -> TaskFacts:
         task.retry_delay(TimedOut(), 1) is not None,
         task.backoff.base,
         task.backoff.cap,
+        None if task.groups is None else (task.groups.mode, task.groups.limit, task.groups.retry),
     )
 
 

@@ -202,3 +202,18 @@ def test_a_worker_that_leaves_calls_the_others(jobs: Jobs, worker: StartWorker) 
     assert jobs.wait(held)["claims"] == 1
     assert jobs.wait(behind)["state"] == "succeeded"
     assert first.wait() == 0
+
+
+def test_a_rule_that_the_application_declares(jobs: Jobs, worker: StartWorker) -> None:
+    """Set by the worker that starts, before it claims; left alone once somebody has configured the queue."""
+    early = [apps.in_order.options(group="a").enqueue(jobs.connection, str(n)).id for n in range(6)]
+    first = worker("--processes", "1", "--concurrency", "4")
+    found = [jobs.wait(one) for one in early]
+    assert all(before["finished_at"] <= after["started_at"] for before, after in pairwise(found))
+    assert jobs.one("SELECT group_mode FROM jobq.queue WHERE name = 'in-order'") == "ordered"
+    first.terminate()
+    assert first.wait() == 0
+    rule(jobs, "in-order", group_mode="fair")
+    second = worker("--processes", "1")
+    wait_until(lambda: "working" in second.log, what="the second worker")
+    assert jobs.one("SELECT group_mode FROM jobq.queue WHERE name = 'in-order'") == "fair"

@@ -111,6 +111,8 @@ COLUMNS = {
     },
     ("producer", "job_history", "SELECT"): {"id", "state", "result", "error"},
     ("worker", "job_key", "UPDATE"): {"until"},
+    ("worker", "queue", "INSERT"): {"name", "group_mode", "group_limit", "group_retry"},
+    ("worker", "queue", "UPDATE"): {"group_mode", "group_limit", "group_retry"},
     ("operator", "job", "UPDATE"): {"run_at", "queue", "priority", "state", "cancel_requested_at", "managed"},
     ("operator", "job_history", "UPDATE"): {"finished_at"},
     ("operator", "worker", "UPDATE"): {"asked"},

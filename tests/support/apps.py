@@ -59,6 +59,11 @@ def record(note: str) -> str:
     return note
 
 
+@q.task(queue="in-order", groups="ordered")
+def in_order(note: str) -> None:
+    trace(note)
+
+
 @q.task
 async def record_async(note: str) -> str:
     await asyncio.sleep(0)

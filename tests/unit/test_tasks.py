@@ -371,3 +371,33 @@ def test_load_finds_an_application_in_the_working_directory() -> None:
 def test_load_says_what_is_wrong(spec: str, said: str) -> None:
     with pytest.raises(AppImportError, match=said):
         load(spec)
+
+
+def test_the_groups_of_a_queue_have_one_rule() -> None:
+    q = JobQ()
+
+    @q.task(queue="a", groups="ordered")
+    def one() -> None: ...
+
+    @q.task(queue="a")
+    def silent() -> None: ...
+
+    @q.task(queue="a", groups="ordered:hold")
+    def same() -> None: ...
+
+    @q.task(queue="b", groups="fair:3")
+    def elsewhere() -> None: ...
+
+    assert (str(one.groups), silent.groups, str(elsewhere.groups)) == ("ordered", None, "fair:3")
+    with pytest.raises(
+        TaskDefinitionError, match=r"'other' wants groups='fair' for queue 'a', and task 'one' 'ordered'"
+    ):
+
+        @q.task(queue="a", groups="fair")
+        def other() -> None: ...
+
+    assert "other" not in q.tasks
+    with pytest.raises(TaskDefinitionError, match=r"wrong: groups='sorted': give ordered, ordered:pass, limited:N"):
+
+        @q.task(groups="sorted")
+        def wrong() -> None: ...
