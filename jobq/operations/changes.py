@@ -154,7 +154,7 @@ class Cancel(Change):
     def statements(self, schema: str, note: Note) -> Sequence[tuple[str, dict[str, Any]]]:
         """The idle, then the running."""
         error = f"cancelled by {note.actor.name}" + (f": {note.reason}" if note.reason else "")
-        return [("cancel_idle", {"error": error}), ("cancel_running", {"channel": schema})]
+        return [("cancel_idle", {"error": error, "channel": schema}), ("cancel_running", {"channel": schema})]
 
 
 class Snooze(Change):
@@ -232,7 +232,7 @@ class Delete(Change):
 
     def statements(self, schema: str, note: Note) -> Sequence[tuple[str, dict[str, Any]]]:
         """The live, then the finished."""
-        return [("delete_live", {}), ("delete_finished", {})]
+        return [("delete_live", {"channel": schema}), ("delete_finished", {})]
 
 
 _KINDS: dict[str, Callable[..., Change]] = {

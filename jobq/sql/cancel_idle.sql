@@ -1,5 +1,5 @@
 -- Finishes jobs that do not run as cancelled, and lets their keys go that held until the job started or finished. The others of
--- its group no longer wait for one that was before them.
+-- its group no longer wait for one that was before them, and their workers are woken.
 -- Plan: job_pkey, twice; job_key_pkey for each job with a key.
 WITH chosen AS MATERIALIZED (
     SELECT id, CASE WHEN state = 'ready' AND run_at > clock_timestamp() THEN 'scheduled' ELSE state END AS state
@@ -15,6 +15,9 @@ WITH chosen AS MATERIALIZED (
 ), turned AS (
     INSERT INTO {schema}.job_turn (queue, group_key)
     SELECT queue, group_key FROM gone WHERE state = 'waiting' AND group_key IS NOT NULL
+    RETURNING queue
+), woken AS MATERIALIZED (
+    SELECT pg_notify(%(channel)s, 'insert ' || fresh.queue) FROM (SELECT DISTINCT queue FROM turned) AS fresh
 ), released AS (
     DELETE FROM {schema}.job_key AS taken
     USING gone
@@ -30,3 +33,4 @@ WITH chosen AS MATERIALIZED (
 )
 SELECT kept.id, jsonb_build_object('state', chosen.state) AS before, jsonb_build_object('state', kept.state) AS after
 FROM kept JOIN chosen USING (id)
+WHERE (SELECT count(*) FROM woken) >= 0

@@ -11,6 +11,9 @@ WITH chosen AS MATERIALIZED (
 ), turned AS (
     INSERT INTO {schema}.job_turn (queue, group_key)
     SELECT queue, group_key FROM gone WHERE state = 'waiting' AND group_key IS NOT NULL
+    RETURNING queue
+), woken AS MATERIALIZED (
+    SELECT pg_notify(%(channel)s, 'insert ' || fresh.queue) FROM (SELECT DISTINCT queue FROM turned) AS fresh
 ), released AS (
     DELETE FROM {schema}.job_key AS taken
     USING gone
@@ -20,3 +23,4 @@ WITH chosen AS MATERIALIZED (
 )
 SELECT gone.id, jsonb_build_object('state', chosen.state, 'task', gone.task, 'queue', gone.queue) AS before, NULL AS after
 FROM gone JOIN chosen USING (id)
+WHERE (SELECT count(*) FROM woken) >= 0

@@ -33,7 +33,19 @@ SELECT NOT EXISTS (
     SELECT
     FROM {schema}.queue AS settings
     CROSS JOIN LATERAL (
-        SELECT FROM {schema}.job_turn AS turn WHERE turn.queue = settings.name AND turn.due_at <= now() LIMIT 1
+        SELECT FROM {schema}.job_turn AS turn
+        WHERE turn.queue = settings.name
+          AND (turn.due_at <= now()
+               -- Due, and kept waiting by its group's rate, or since somebody has it locked.
+               OR (settings.group_rate_jobs IS NOT NULL OR turn.due_at <= now() + interval '1 second')
+                  AND CASE WHEN settings.group_mode = 'ordered' AND settings.group_retry IS DISTINCT FROM 'pass'
+                           THEN (SELECT head.run_at FROM {schema}.job AS head
+                                 WHERE head.queue = turn.queue AND head.group_key = turn.group_key AND head.state = 'waiting'
+                                 ORDER BY head.id LIMIT 1)
+                           ELSE (SELECT head.run_at FROM {schema}.job AS head
+                                 WHERE head.queue = turn.queue AND head.group_key = turn.group_key AND head.state = 'waiting'
+                                 ORDER BY head.run_at, head.id LIMIT 1) END <= now())
+        LIMIT 1
     ) AS due
     WHERE settings.paused_at IS NULL AND (%(queues)s::text[] IS NULL OR settings.name = ANY (%(queues)s::text[]))
 )

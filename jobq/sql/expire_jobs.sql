@@ -20,6 +20,9 @@ WITH chosen AS MATERIALIZED (
 ), turned AS (
     INSERT INTO {schema}.job_turn (queue, group_key)
     SELECT queue, group_key FROM gone WHERE state = 'waiting' AND group_key IS NOT NULL
+    RETURNING queue
+), woken AS MATERIALIZED (
+    SELECT pg_notify(%(channel)s, 'insert ' || fresh.queue) FROM (SELECT DISTINCT queue FROM turned) AS fresh
 ), released AS (
     DELETE FROM {schema}.job_key
     WHERE key = ANY(ARRAY(SELECT key FROM gone WHERE key IS NOT NULL))
@@ -33,4 +36,5 @@ WITH chosen AS MATERIALIZED (
     FROM gone
 )
 SELECT (SELECT count(*) FROM gone), (SELECT max(expires_at)::text FROM chosen),
-       (SELECT expires_at FROM {schema}.job WHERE expires_at > now() AND state <> 'running' ORDER BY expires_at LIMIT 1) IS NOT NULL
+       (SELECT expires_at FROM {schema}.job WHERE expires_at > now() AND state <> 'running' ORDER BY expires_at LIMIT 1) IS NOT NULL,
+       (SELECT count(*) FROM woken)

@@ -23,7 +23,8 @@ WITH chosen AS MATERIALIZED (
     SELECT queue, group_key, clock_timestamp() FROM chosen WHERE state = 'waiting'
 ), woken AS MATERIALIZED (
     SELECT pg_notify(%(channel)s, 'insert ' || fresh.queue)
-    FROM (SELECT DISTINCT queue FROM moved WHERE state IN ('ready', 'waiting')) AS fresh
+    FROM (SELECT queue FROM moved WHERE state IN ('ready', 'waiting')
+          UNION SELECT queue FROM chosen WHERE state = 'waiting') AS fresh
 )
 SELECT moved.id, jsonb_build_object('queue', chosen.queue, 'priority', chosen.priority) AS before,
        jsonb_build_object('queue', moved.queue, 'priority', moved.priority) AS after

@@ -52,7 +52,10 @@ WITH dead AS (
     SELECT queue, group_key FROM requeued WHERE managed AND group_key IS NOT NULL
 ), woken AS (
     SELECT pg_notify(%(channel)s, 'insert ' || queue)
-    FROM (SELECT queue FROM requeued UNION SELECT queue FROM finished WHERE managed) AS fresh
+    FROM (SELECT queue FROM requeued UNION SELECT queue FROM finished WHERE managed
+          -- It may have died between the end of a job and the word to others that there is room.
+          UNION SELECT name FROM {schema}.queue, dead
+          WHERE max_running IS NOT NULL OR rate_jobs IS NOT NULL OR group_mode IS NOT NULL) AS fresh
 )
 SELECT (SELECT count(*) FROM dead), (SELECT count(*) FROM requeued), (SELECT count(*) FROM finished),
        (SELECT count(*) FROM woken)

@@ -34,6 +34,7 @@ from jobq.worker.options import WorkerOptions
 from jobq.worker.outcomes import MAX_BATCH, Claimed, Ledger, scan_parameters
 from jobq.worker.pace import Pace
 from jobq.worker.pool import RunnerPool
+from jobq.worker.served import QueueOrder
 from jobq.worker.stalls import Repeats, Trouble
 from jobq.worker.survey import Survey
 from jobq.worker.vitals import Pulse
@@ -258,9 +259,9 @@ class Advance:
         if time.monotonic() >= self._reconcile_at:
             await self._reconcile()
         want = self._want()
-        # What has ended makes room in its own queue, and is written in the same commit as the claim into that room: `_step`.
-        if want > 0 and self._managed.due_at <= time.monotonic() and not self._managed.queue_of(self.ended.successes):
-            await self._claim_managed()
+        if want > 0 and self._managed.due_at <= time.monotonic():
+            # What has ended makes room in its own queue, and is written in one commit with the claim into that room: `_step`.
+            await self._claim_managed(beside=self._managed.queue_of(self.ended.successes))
             want = self._want()
         if self.ended.writable or (want > 0 and self._more):
             await self._step(want)
@@ -317,23 +318,34 @@ class Advance:
                 self._more = self._more and want <= 0
                 self._deliver()
                 return
-            beside = self._managed.begin(self._lease.worker, queue, part) if queue is not None and part > 0 else None
+            beside = None
+            if queue is not None and part > 0:
+                beside = self._managed.begin(self._lease.worker, queue, part, ending=successes)
             await self._exchange(connection, successes, scan, max(want, 0), beside)
         if not (self.ended.writable or (self._more and self._want() > 0)):
             self._deliver()
 
-    async def _claim_managed(self) -> None:
-        """Claim from the managed queues that are due: a fair share while plain ones have more, else what can start at once."""
+    async def _claim_managed(self, beside: str | None = None) -> None:
+        """Claim from the managed queues that are due: a fair share while plain ones have more, else what can start at once.
+
+        `beside`: not from this one, which is about to be claimed from with its own acknowledgements.
+        """
+        queues = self._lanes.among(self._managed.due(), beside)
+        if not queues:
+            return
         # In whose name and into which room is known only when nothing is on its way.
         self._deliver()
-        for queue in self._managed.due():
+        for queue, share in queues:
             async with self._lock:
                 connection = await self._connected()
-                if (room := self._managed_part(queue, self._want())) <= 0:
+                if (room := math.ceil(self._managed_part(queue, self._want()) * share)) <= 0:
                     continue
                 worker = self._lease.worker
                 claimed = await self._managed.claim(connection, worker, queue, room)
             self._hand_out(claimed, worker)
+            if self._options.queues_by is QueueOrder.STRICT and queue in self._managed.due():
+                # It has more, and what has ended meanwhile makes room for that first.
+                return
 
     def _managed_part(self, queue: str, want: int) -> int:
         """Return how many of `want` jobs to claim from the managed queue `queue`."""
@@ -344,9 +356,9 @@ class Advance:
         share = self._lanes.part(queue, self._busy)
         return math.floor(want * share + random.random()) if 0 < share < 1 else round(want * share)
 
-    async def _call_others(self) -> None:
-        """Tell other workers of what this one leaves behind in managed queues."""
-        if queues := self._managed.left_behind():
+    async def _call_others(self, every: float = CALL_EVERY) -> None:
+        """Tell other workers of what this one leaves behind in managed queues; of each once in `every` seconds at most."""
+        if queues := self._managed.left_behind(every=every):
             async with self._lock:
                 await fetch(await self._connected(), self._schema, "wake_tell", channel=self._schema, queues=queues)
 
@@ -397,7 +409,9 @@ class Advance:
             self._more, self._told = True, told
             return
         self._error = None
-        self._managed.ended(successes)
+        # What is refused goes on running, as far as the database knows, until its setback is written.
+        lost = {setback.id for setback in refused}
+        self._managed.ended(success for success in successes if success.id not in lost)
         now = time.monotonic()
         self._pace.measured(now, self.ended.written(successes, claimed, refused), now - begun)
         if self._metrics is not None:
@@ -441,6 +455,7 @@ class Advance:
                     raise
                 # A lock was not free, or an outcome cannot be stored: those by themselves, and the claim in its own time.
             else:
+                self._managed.ended(successes, seen_by=beside["queue"])
                 self._hand_out(self._managed.took(beside, rows), worker)
                 return claimed, []
         return await self._ledger.advance(connection, worker, successes, scan, want)
@@ -534,7 +549,9 @@ class Advance:
             await self._read_lanes(connection)
             await self._account.write_progress(connection)
             self.ended.recount()
-            for stray in await self._account.strays(connection, self.ended.names):
+            strays = await self._account.strays(connection, self.ended.names)
+            self._managed.strayed(stray.id for stray in strays)
+            for stray in strays:
                 self.ended.set_back(stray)
         quiet = not self._pool.held and self._listening()
         self._reconcile_at = time.monotonic() + (QUIET_RECONCILE_INTERVAL if quiet else RECONCILE_INTERVAL)
@@ -567,6 +584,11 @@ class Advance:
             )
         return bool(rows[0][0])
 
+    @property
+    def finished(self) -> bool:
+        """Whether nothing is left to be told to the database or, through it, to other workers."""
+        return not len(self.ended) and not self._managed.left
+
     def leave(self) -> None:
         """From here on nothing is claimed, and the others are told of what is put back."""
         self._ledger.for_others = True
@@ -574,13 +596,15 @@ class Advance:
     async def flush(self) -> None:
         """Record a batch of what has ended, claiming nothing; used while stopping. Errors are logged, for another try."""
         self._pulse.turn()
-        if not self.ended.writable:
+        if not self.ended.writable and not self._managed.left:
             # Locked ones, if any, come back by themselves.
             await asyncio.sleep(0.02)
             return
         try:
-            await self._step(0)
-            await self._call_others()
+            if self.ended.writable:
+                await self._step(0)
+            # There may be no later round to call them in.
+            await self._call_others(every=0.0)
         except (psycopg.Error, OSError, TimeoutError) as error:
             await self._lost(error, 1)
 

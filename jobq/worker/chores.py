@@ -196,8 +196,8 @@ class Chores:
         # By the statistics of an empty table it is best to read and sort all that are late, for each batch.
         await connection.execute("SET LOCAL enable_sort = off")
         for _ in range(EXPIRED_BATCHES):
-            [(count, last, to_come)] = await fetch(
-                connection, self._schema, "expire_jobs", batch=EXPIRED_BATCH, since=since
+            [(count, last, to_come, _)] = await fetch(
+                connection, self._schema, "expire_jobs", batch=EXPIRED_BATCH, since=since, channel=self._schema
             )
             expired += count
             self.often = to_come or count == EXPIRED_BATCH

@@ -353,7 +353,7 @@ class Dispatcher:
                 self._pool.changed.clear()
                 await wait_or(self._pool.changed, 0.5)
         deadline = time.monotonic() + LAST_WRITES
-        while len(self._advance.ended) and time.monotonic() < deadline:
+        while not self._advance.finished and time.monotonic() < deadline:
             await self._flush(deadline)
         if len(self._advance.ended):
             logger.error(

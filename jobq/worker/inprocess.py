@@ -97,9 +97,13 @@ def _managed(cursor: Cursor[tuple[Any, ...]], schema: str, worker: UUID, lanes: 
     """Claim one job of a managed queue: no limit is in the way of somebody who runs one at a time, but a rate may be."""
     query = statement("claim_managed", schema).query
     for queue in sorted(lanes.managed):
-        rows = cursor.execute(query, {"worker": worker, "queue": queue, "want": 1}).fetchall()
-        if len(rows) > 1:
-            return Claimed(0, None, rows[:-1])
+        # Without a job and yet to be asked again at once: it has looked at many groups that have none.
+        more = True
+        while more:
+            rows = cursor.execute(query, {"worker": worker, "queue": queue, "want": 1}).fetchall()
+            if len(rows) > 1:
+                return Claimed(0, None, rows[:-1])
+            more = bool(rows) and rows[-1][8] == 0
     return Claimed()
 
 

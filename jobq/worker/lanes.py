@@ -124,6 +124,20 @@ class Lanes:
         orders = [aged.get(queue, PRIORITIES) for queue in queues]
         return queues * len(ranks), [order[rank] for rank in ranks for order in orders]
 
+    def among(self, due: list[str], beside: str | None) -> list[tuple[str, float]]:
+        """Return which of the managed queues in `due` to claim from, in their order, each with its part of what is free at
+        its turn. What is for `beside`, which is claimed from after them, is left.
+        """
+        if self._how is QueueOrder.STRICT and self._only is not None:
+            before = self._only[: self._only.index(beside)] if beside in self._only else self._only
+            return [(queue, 1.0) for queue in before if queue in due]
+        found: list[tuple[str, float]] = []
+        rest = self._weights.get(beside, 1) if beside is not None else 0
+        for queue in reversed([queue for queue in due if queue != beside]):
+            rest += self._weights.get(queue, 1)
+            found.append((queue, self._weights.get(queue, 1) / rest))
+        return found[::-1]
+
     def part(self, queue: str, busy: frozenset[str]) -> float:
         """Return which part of the free slots is a managed queue's, 0 to 1, while the plain queues in `busy` have jobs, too.
 

@@ -48,6 +48,8 @@ class Managed:
         self.held: dict[int, str] = {}
         """The jobs that were claimed here and have not ended, and their queues."""
         self._counts: Counter[str] = Counter()
+        self._strays: set[int] = set()
+        """Jobs that were claimed in our name and never arrived, until they are put back: of which queues is not known."""
         self.left: set[str] = set()
         """Queues of which another worker could claim now."""
         self._called: dict[str, float] = {}
@@ -87,26 +89,39 @@ class Managed:
     def _room(self, queue: str) -> float:
         return self._caps.get(queue, math.inf) - self._counts[queue]
 
-    def ended(self, endings: Iterable[Ending]) -> None:
-        """These have ended and that is written down: their queues may have room."""
-        if not self.held:
+    def strayed(self, ids: Iterable[int]) -> None:
+        """These were claimed in our name and never arrived; they are about to be put back."""
+        self._strays.update(ids)
+
+    def ended(self, endings: Iterable[Ending], *, seen_by: str | None = None) -> None:
+        """These have ended and that is written down: their queues may have room.
+
+        `seen_by`: but for this one, whose claim in the same transaction has seen it.
+        """
+        if not self.held and not self._strays:
             return
         for ending in endings:
             queue = self.held.pop(ending.id, None)
             if queue is not None:
                 self._counts[queue] -= 1
-                self.left.add(queue)
-                self.hear(queue)
+                if queue != seen_by:
+                    self.left.add(queue)
+                    self.hear(queue)
+            elif ending.id in self._strays:
+                self._strays.discard(ending.id)
+                self.left.update(self._due)
+                self.hear_all()
 
     def forget(self) -> None:
         """What was held is another's now."""
         self.held.clear()
         self._counts.clear()
+        self._strays.clear()
 
-    def left_behind(self) -> list[str]:
+    def left_behind(self, *, every: float = CALL_EVERY) -> list[str]:
         """Return the queues to which other workers are to be called now: this one does not take all that can be had there."""
         now = time.monotonic()
-        found = [queue for queue in self.left if now - self._called.get(queue, 0.0) >= CALL_EVERY]
+        found = [queue for queue in self.left if now - self._called.get(queue, -math.inf) >= every]
         self.left.difference_update(found)
         self._called.update(dict.fromkeys(found, now))
         return found
@@ -130,12 +145,18 @@ class Managed:
             return None
         return next((queue for ending in endings if (queue := self.held.get(ending.id)) in self._due), None)
 
-    def begin(self, worker: UUID, queue: str, want: int) -> dict[str, Any]:
-        """A claim is about to be made: return its parameters. `took` or `failed` is to follow."""
+    def begin(self, worker: UUID, queue: str, want: int, *, ending: Iterable[Ending] = ()) -> dict[str, Any]:
+        """A claim is about to be made: return its parameters. `took` or `failed` is to follow.
+
+        `ending`: what ends in the same transaction, and makes room under this worker's cap.
+        """
         # What is heard from here on, this claim may not see.
         self._due[queue] = time.monotonic() + self._poll_interval
         self.left.discard(queue)
-        return {"worker": worker, "queue": queue, "want": int(min(want, self._room(queue)))}
+        room = self._room(queue)
+        if queue in self._caps:
+            room += sum(self.held.get(one.id) == queue for one in ending)
+        return {"worker": worker, "queue": queue, "want": int(min(want, room))}
 
     def failed(self, queue: str) -> None:
         """What became of the claim is not known."""

@@ -130,7 +130,7 @@ BEGIN
             END IF;
             -- The trigger tells of inserts only, and workers sleep until the first time that they know of.
             IF changed[n] AND coalesce(run_ats[n], clock_timestamp() + coalesce(delays[n], 0) * interval '1 second') < was_due
-               AND (SELECT last_value FROM {schema}.wake) <> 2 THEN
+               AND ((SELECT last_value FROM {schema}.wake) <> 2 OR its_group IS NOT NULL) THEN
                 PERFORM pg_notify({schema_literal}, 'insert ' || its_queue);
             END IF;
         END IF;

@@ -8,7 +8,8 @@ SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $body$
 DECLARE
-    mark constant text := NEW.queue || chr(31) || NEW.group_key;
+    -- No two groups have the same: not of two queues, nor of two schemas that one transaction inserts into.
+    mark constant text := concat_ws(' ', TG_RELID, length(NEW.queue), NEW.queue, NEW.group_key);
 BEGIN
     IF length(NEW.group_key) NOT BETWEEN 1 AND 200 THEN
         RAISE EXCEPTION 'group_key => %: give 1 to 200 characters', quote_literal(left(NEW.group_key, 250))
@@ -118,14 +119,20 @@ DECLARE
     ways text[] := CASE WHEN random() < 0.5 THEN ARRAY['turns', 'lanes', 'turns'] ELSE ARRAY['lanes', 'turns', 'lanes'] END;
     way text;
     in_line boolean;
+    ruled boolean;
+    entering boolean := false;
     next_at timestamptz;
 BEGIN
     PERFORM pg_advisory_xact_lock('{schema}.job_turn'::regclass::oid::integer, hashtext(of_queue));
+    -- A turn that this very transaction has given may be taken below: what it inserts later needs another.
+    PERFORM set_config('jobq.turn', '', true);
     SELECT * INTO rule FROM {schema}.queue WHERE name = of_queue;
     IF rule.paused_at IS NOT NULL THEN
         RETURN;
     END IF;
     moment := clock_timestamp();
+    -- Without a rule it is a cap of the worker that asks, which is nobody else's matter.
+    ruled := rule.max_running IS NOT NULL OR rule.rate_jobs IS NOT NULL OR rule.group_mode IS NOT NULL;
     in_line := coalesce(rule.group_mode = 'ordered' AND rule.group_retry IS DISTINCT FROM 'pass', false);
     IF rule.max_running IS NOT NULL THEN
         SELECT rule.max_running - count(*) INTO permits
@@ -152,14 +159,15 @@ BEGIN
                     ORDER BY late.id LIMIT 1000 FOR UPDATE SKIP LOCKED))
                 RETURNING group_key
             )
-            INSERT INTO {schema}.job_turn (queue, group_key) SELECT DISTINCT of_queue, group_key FROM entered;
-            EXIT WHEN NOT FOUND;
+            INSERT INTO {schema}.job_turn (queue, group_key, due_at) SELECT DISTINCT of_queue, group_key, moment FROM entered;
+            entering := FOUND;
+            EXIT WHEN NOT entering;
         END LOOP;
         IF EXISTS (SELECT FROM {schema}.job AS late
                    WHERE late.queue = of_queue AND late.state = 'ready' AND late.group_key IS NOT NULL) THEN
-            -- More than fit into one go; in order, or not at all.
+            -- More than fit into one go, or somebody has one locked; in order, or not at all.
             RETURN QUERY SELECT NULL::bigint, permits, NULL, of_queue, NULL, NULL::integer, NULL::integer, NULL::integer,
-                                0::double precision, NULL, false;
+                                CASE WHEN entering THEN 0 ELSE 0.25 END::double precision, NULL, false;
             RETURN;
         END IF;
     END IF;
@@ -262,7 +270,7 @@ BEGIN
             RETURN QUERY
                 WITH claimed AS (
                     UPDATE {schema}.job AS job
-                    SET state = 'running', managed = true, attempt = job.attempt + 1, claims = job.claims + 1,
+                    SET state = 'running', managed = ruled, attempt = job.attempt + 1, claims = job.claims + 1,
                         worker_id = by_worker, started_at = moment, progress = NULL
                     WHERE job.id = ANY (got)
                     RETURNING job.id, job.claims, job.task, job.queue, job.args, job.attempt, job.max_attempts,
@@ -335,7 +343,8 @@ BEGIN
         FROM (
             (SELECT turn.due_at FROM {schema}.job_turn AS turn WHERE turn.queue = of_queue ORDER BY turn.due_at LIMIT 1)
             UNION ALL
-            SELECT head.run_at
+            -- A due one that was not taken although it was wanted is locked by somebody.
+            SELECT CASE WHEN wanted > 0 AND head.run_at <= moment THEN moment + interval '250 milliseconds' ELSE head.run_at END
             FROM generate_series(0, 9) AS lane (priority)
             CROSS JOIN LATERAL (
                 SELECT ready.run_at FROM {schema}.job AS ready

@@ -12,10 +12,11 @@ import psycopg
 import pytest
 from psycopg.rows import namedtuple_row, tuple_row
 
-from jobq import JobQ, operations
+from jobq import JobQ, migrate, operations
 from jobq.sql import statement
 from jobq.worker.cursor import NOWHERE
 from jobq.worker.frames import Ending, Setback, Success
+from jobq.worker.inprocess import drain
 from jobq.worker.outcomes import advance_parameters, settle_parameters
 from tests.support.waiting import wait_until
 
@@ -503,3 +504,72 @@ def test_an_expired_job_is_claimed_as_such(db: Conn) -> None:
     db.execute("UPDATE jobq.job SET expires_at = now() - interval '1 second'")
     jobs, _ = claimed(db)
     assert [job.expired for job in jobs] == [True]
+
+
+# --- odd company -------------------------------------------------------------------------------------------------------
+
+
+def test_a_turn_taken_in_a_transaction_does_not_stand_for_what_it_inserts_later(database_url: str, db: Conn) -> None:
+    rule(db, group_mode="fair")
+    with psycopg.connect(database_url, row_factory=namedtuple_row) as connection:
+        (first,) = put(connection, "a")
+        assert claim(connection) == [first]
+        (second,) = put(connection, "a")
+        connection.commit()
+    assert claim(db) == [second]
+
+
+def test_groups_of_one_name_in_two_schemas_have_a_turn_each(database_url: str, db: Conn) -> None:
+    migrate.upgrade(database_url, "other")
+    rule(db, group_mode="fair")
+    db.execute("INSERT INTO other.queue (name, group_mode) VALUES ('mail', 'fair')")
+    with psycopg.connect(database_url) as connection:
+        for schema in ("jobq", "other"):
+            connection.execute(f"SELECT {schema}.enqueue('t', queue => 'mail', group_key => 'a')")
+    for schema in ("jobq", "other"):
+        assert [row.group_key for row in db.execute(f"SELECT group_key FROM {schema}.job_turn").fetchall()] == ["a"]
+
+
+def test_names_that_look_alike_are_different_groups(database_url: str, db: Conn) -> None:
+    names = [("x\x1fy", "z"), ("x", "y\x1fz"), ("1 x", "y"), ("1", "x y")]
+    for queue in {queue for queue, _ in names}:
+        rule(db, queue, group_mode="fair")
+    with psycopg.connect(database_url) as connection:
+        for queue, group in names:
+            put(connection, group, queue=queue)
+    assert len(turns(db)) == 4
+
+
+@pytest.mark.parametrize("kind", ["plain", "late"])
+def test_a_job_that_somebody_has_locked_is_not_asked_for_again_and_again(
+    db: Conn, database_url: str, kind: str
+) -> None:
+    (held,) = put(db, "a" if kind == "late" else None)
+    if kind == "late":
+        rule(db, group_mode="ordered")
+    else:
+        rule(db, max_running=5)
+    with psycopg.connect(database_url) as operator:
+        operator.execute("SELECT FROM jobq.job WHERE id = %s FOR UPDATE", (held,))
+        jobs, last = claimed(db)
+        assert jobs == []
+        assert 0.2 < last.timeout <= 0.25
+    assert claim(db) == [held]
+
+
+def test_a_cap_of_one_worker_makes_no_group_of_a_name(db: Conn) -> None:
+    """Nobody else would come to a turn: to others the queue is a plain one."""
+    ids = put(db, "a", "a")
+    assert claim(db) == ids
+    set_back(db, ids[0], Ending.RETRY)
+    succeed(db, ids[1])
+    assert states(db) == {ids[0]: "ready"}
+    assert turns(db) == {}
+
+
+def test_a_drain_in_process_goes_past_groups_that_have_nothing(db: Conn) -> None:
+    rule(db, group_mode="fair")
+    db.execute("INSERT INTO jobq.job_turn (queue, group_key) SELECT 'mail', n::text FROM generate_series(1, 3000) AS n")
+    put(db, "a")
+    assert drain(q, db).succeeded == 1
+    assert states(db) == {}
