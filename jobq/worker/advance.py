@@ -564,7 +564,12 @@ class Advance:
         rows = await fetch(connection, self._schema, "lanes")
         if self._lanes.refresh((row[0], row[1], row[2]) for row in rows):
             self._more = True
-        self._managed.refresh(self._lanes.managed)
+        managed = self._lanes.managed
+        if new := sorted(managed.difference(self._managed.queues)):
+            # What is claimed and not handed out is running, too.
+            worker = self._lease.worker
+            self._managed.adopt(await fetch(connection, self._schema, "manage_own", worker=worker, queues=new))
+        self._managed.refresh(managed)
         now = time.monotonic()
         self._lanes_at = now + SHARE * (now - begun) if now - begun > COSTLY else 0.0
 

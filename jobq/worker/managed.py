@@ -58,6 +58,18 @@ class Managed:
         """How many queues there are."""
         return len(self._due)
 
+    @property
+    def queues(self) -> set[str]:
+        """Their names."""
+        return set(self._due)
+
+    def adopt(self, jobs: Iterable[tuple[Any, ...]]) -> None:
+        """These (id, queue) run here, and were claimed when their queue was a plain one."""
+        for job_id, queue in jobs:
+            if job_id not in self.held:
+                self.held[job_id] = queue
+                self._counts[queue] += 1
+
     def refresh(self, queues: Iterable[str]) -> None:
         """These are the managed queues that are served now, and no others."""
         now = time.monotonic()

@@ -217,3 +217,16 @@ def test_a_rule_that_the_application_declares(jobs: Jobs, worker: StartWorker) -
     second = worker("--processes", "1")
     wait_until(lambda: "working" in second.log, what="the second worker")
     assert jobs.one("SELECT group_mode FROM jobq.queue WHERE name = 'in-order'") == "fair"
+
+
+def test_what_runs_when_a_limit_is_set_counts_against_it(jobs: Jobs, worker: StartWorker) -> None:
+    """By the worker's own doing: whoever sets it need not find the jobs that are claimed just then."""
+    running = worker("--processes", "1", *NO_POLL)
+    first = [apps.wait.options(queue="mail").enqueue(jobs.connection, 1.5).id for _ in range(3)]
+    wait_until(lambda: all(jobs.traces(one) for one in first), what="three jobs")
+    rule(jobs, "mail", max_running=3)
+    wait_until(lambda: jobs.one("SELECT count(*) = 3 FROM jobq.job WHERE managed"), what="the worker's look")
+    behind = apps.record.options(queue="mail").enqueue(jobs.connection, "x").id
+    ended = [jobs.wait(one) for one in first]
+    assert jobs.wait(behind)["started_at"] >= min(one["finished_at"] for one in ended)
+    assert running.is_running()

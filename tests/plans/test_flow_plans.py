@@ -61,6 +61,7 @@ STATEMENTS: list[tuple[str, dict[str, Any], int]] = [
     ("queue_configure", SET, 40),
     ("queue_touch", {"queue": "many"}, 40),
     ("manage_running", {"queue": "one"}, 6_000),
+    ("manage_own", {"worker": "00000000-0000-4000-8000-000000000000", "queues": ["one", "many"]}, 20),
     ("gate_rescale", {"queue": "many", "factor": 0.5, "most": 5.0}, 20),
     ("gates_rescale", {"queue": "many", "factor": 0.5, "most": 5.0}, 120_000),
     ("gates_unlimit", {"queue": "many"}, 30_000),

@@ -1,0 +1,10 @@
+-- Lets the jobs that this worker runs of these queues count against their limits: those that it claimed before it knew that the
+-- queues have some. What somebody has locked is left; it is about to end.
+-- Plan: job_running_idx, as many rows as the worker has slots; then job_pkey. Sort: of these rows.
+WITH mine AS MATERIALIZED (
+    SELECT id FROM {schema}.job
+    WHERE state = 'running' AND worker_id = %(worker)s::uuid AND queue = ANY (%(queues)s::text[]) AND NOT managed
+    ORDER BY id
+    FOR UPDATE SKIP LOCKED
+)
+UPDATE {schema}.job SET managed = true WHERE id = ANY (ARRAY(SELECT id FROM mine)) RETURNING id, queue
