@@ -78,7 +78,7 @@ GRANT SELECT, UPDATE ON SEQUENCE :"schema".wake TO :"worker";
 GRANT SELECT ON SEQUENCE :"schema".job_id_seq TO :"worker";
 SELECT format('GRANT EXECUTE ON FUNCTION %s TO %I', oid::regprocedure, :'worker')
 FROM pg_proc WHERE pronamespace = to_regnamespace(format('%I', :'schema'))
-    AND proname IN ('make_partitions', 'drop_partitions', 'claim_managed', 'admits', 'admits_from') \gexec
+    AND proname IN ('make_partitions', 'drop_partitions', 'claim_managed', 'admits', 'admits_from', 'entry_state') \gexec
 
 -- Viewer, and the operator with it. The partitions that the chore is yet to make are read one by one as well.
 GRANT SELECT ON ALL TABLES IN SCHEMA :"schema" TO :"viewer", :"operator";

@@ -4,7 +4,7 @@
 -- Plan: no Seq Scan on job.
 WITH released AS (
     UPDATE {schema}.job AS job
-    SET state = CASE WHEN job.managed AND job.group_key IS NOT NULL THEN 'waiting' ELSE 'ready' END,
+    SET state = CASE WHEN job.managed THEN {schema}.entry_state(job.queue, job.group_key) ELSE 'ready' END,
         run_at = clock_timestamp(), worker_id = NULL, started_at = NULL, attempt = job.attempt - 1
     WHERE job.state = 'running' AND job.id = ANY (ARRAY(
         SELECT lost.id FROM {schema}.job AS lost

@@ -18,7 +18,7 @@ WITH dead AS (
     RETURNING job.*
 ), requeued AS (
     UPDATE {schema}.job AS job
-    SET state = CASE WHEN job.managed AND job.group_key IS NOT NULL THEN 'waiting' ELSE 'ready' END,
+    SET state = CASE WHEN job.managed THEN {schema}.entry_state(job.queue, job.group_key) ELSE 'ready' END,
         run_at = clock_timestamp(), worker_id = NULL, started_at = NULL, attempt = job.attempt - 1,
         crashes = job.crashes + 1, losses = job.losses + 1
     WHERE job.id = ANY (ARRAY(SELECT id FROM free)) AND job.worker_id = %(dead)s

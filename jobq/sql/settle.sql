@@ -27,7 +27,7 @@ WITH ended AS (
               CASE WHEN ended.new_state = 'ready' THEN 'cancelled' ELSE ended.new_state END AS final_state
 ), requeued AS (
     UPDATE {schema}.job AS job
-    SET state = CASE WHEN job.managed AND job.group_key IS NOT NULL THEN 'waiting' ELSE 'ready' END,
+    SET state = CASE WHEN job.managed THEN {schema}.entry_state(job.queue, job.group_key) ELSE 'ready' END,
         run_at = clock_timestamp() + ended.delay * interval '1 second', worker_id = NULL, started_at = NULL,
         attempt = job.attempt - ended.given_back, crashes = job.crashes + ended.crashed
     FROM ended

@@ -290,6 +290,15 @@ def test_a_limit_lowered_below_what_runs_admits_none(db: Conn) -> None:
     assert claim(db) == ids[4:5]
 
 
+def test_a_group_is_only_a_name_in_a_queue_with_a_limit(db: Conn) -> None:
+    rule(db, max_running=1)
+    first, second = put(db, "a", "a")
+    assert claim(db) == [first]
+    set_back(db, first, Ending.RETRY, delay=0.0)
+    assert states(db) == {first: "ready", second: "ready"}
+    assert claim(db) == [second]
+
+
 def test_a_queue_with_a_limit_takes_priorities_in_their_order(db: Conn) -> None:
     rule(db, max_running=1)
     (low,) = put(db, None, priority=1)

@@ -100,6 +100,7 @@ FUNCTIONS = {
         "claim_managed",
         "admits",
         "admits_from",
+        "entry_state",
     },
     "viewer": set(),
     "operator": {"entry_state"},

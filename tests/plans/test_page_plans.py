@@ -168,7 +168,8 @@ def test_every_statement_of_queries_and_operations_is_held_to_its_plan() -> None
     # A function of the server's, and no table.
     exempt |= {"queue_lock", "queue_tell", "queues_tell", "pause_a_moment"}
     files = {name for name in named if _exists(name)}
-    assert files - exempt == {name for name, _, _ in (*STATEMENTS, *test_flow_plans.STATEMENTS)}
+    of_workers = {"manage_own"}
+    assert files - exempt == {name for name, _, _ in (*STATEMENTS, *test_flow_plans.STATEMENTS)} - of_workers
 
 
 def _exists(name: str) -> bool:

@@ -1,7 +1,7 @@
 // Draws the three charts with uPlot from /series; without it the pictures of the server stand. Colours come from tokens.css.
 "use strict";
 (() => {
-  if (!window.uPlot) return;
+  if (!window.uPlot || !window.jobq) return;
   const drawn = new Map();
   let numbers = null;
   let address = null;
