@@ -69,7 +69,7 @@ GRANT INSERT (name, group_mode, group_limit, group_retry), UPDATE (group_mode, g
     ON :"schema".queue TO :"worker";
 -- Groups take turns, and rates are paid for.
 GRANT SELECT, INSERT, DELETE ON :"schema".job_turn TO :"worker";
-GRANT SELECT, INSERT, UPDATE ON :"schema".gate TO :"worker";
+GRANT SELECT, INSERT, UPDATE, DELETE ON :"schema".gate TO :"worker";
 -- Schedules are declared by the application that a worker runs, and moved on by their ticks. Removing one is an operator's.
 GRANT SELECT, INSERT, UPDATE ON :"schema".schedule TO :"worker";
 GRANT SELECT, INSERT, DELETE ON :"schema".schedule_tick TO :"worker";

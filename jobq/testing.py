@@ -126,6 +126,8 @@ class JobqTester:
 
         job_id = job if isinstance(job, int) else job.id
         row = queries.get_job(self.connection, self._schema, job_id)
+        if row.state == "waiting":
+            raise InvalidOption(f"job {job_id} waits for the turn of its group: `drain` runs it after those before it")
         if row.state not in ("ready", "scheduled"):
             raise InvalidOption(f"job {job_id} is {row.state}: only a job that waits can be run")
         # First in its lane, and the lane first in its queue.

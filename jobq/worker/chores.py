@@ -207,11 +207,12 @@ class Chores:
         return f"{expired} jobs expired"
 
     async def sweep_turns(self, connection: AsyncConnection[Any]) -> str:
-        """Give a turn to groups that have jobs waiting, none running, and no turn."""
+        """Give a turn to groups that have jobs waiting, none running, and no turn; forget what rates no longer need."""
         # The groups that have turns are looked up all at once, not by each of those that may lack one.
         await connection.execute("SET LOCAL enable_hashjoin = on")
         rows = await fetch(connection, self._schema, "turns_sweep", most=GROUPS, channel=self._schema)
-        return f"{rows[0][0]} turns given"
+        pruned = await fetch(connection, self._schema, "gates_prune")
+        return f"{rows[0][0]} turns given, {pruned[0][0]} rates forgotten"
 
     async def expire_ticks(self, connection: AsyncConnection[Any]) -> str:
         """Delete the ticks of schedules that are older than the jobs they became, a batch at a time."""

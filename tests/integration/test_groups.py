@@ -582,3 +582,25 @@ def test_a_drain_in_process_goes_past_groups_that_have_nothing(db: Conn) -> None
     put(db, "a")
     assert drain(q, db).succeeded == 1
     assert states(db) == {}
+
+
+def test_what_rates_no_longer_need_is_forgotten(db: Conn) -> None:
+    db.execute(
+        "INSERT INTO jobq.gate (queue, group_key, max_running, paid_until) VALUES ('mail', 'limited', 3, '2020-01-01'), "
+        "('mail', 'long ago', NULL, '2020-01-01'), ('mail', 'still', NULL, now() + interval '1 hour')"
+    )
+    assert db.execute(statement("gates_prune", "jobq").query).fetchall() == [(1,)]
+    assert db.execute("SELECT group_key FROM jobq.gate ORDER BY 1").fetchall() == [("limited",), ("still",)]
+
+
+def test_a_group_without_a_turn_gets_one(db: Conn) -> None:
+    """Nothing of ours loses one; a hand that deletes rows does."""
+    rule(db, group_mode="ordered")
+    lost, _, kept, running, _ = put(db, "a", "a", "b", "c", "c")
+    assert claim(db, 3) == [lost, kept, running]
+    db.execute("UPDATE jobq.job SET state = 'waiting' WHERE id = ANY(%s)", ([lost, kept],))
+    db.execute("INSERT INTO jobq.job_turn (queue, group_key) VALUES ('mail', 'b')")
+    query = statement("turns_sweep", "jobq").query
+    assert db.execute(query, {"most": 100, "channel": "jobq"}).fetchall() == [(1, 1)]
+    assert turns(db) == {"a": 1, "b": 1}
+    assert claim(db) == [lost, kept]

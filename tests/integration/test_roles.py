@@ -56,7 +56,7 @@ WANTED: dict[str, dict[str, set[str]]] = {
         "schedule": {S, I, U},
         "schedule_tick": {S, I, D},
         "job_turn": {S, I, D},
-        "gate": {S, I, U},
+        "gate": {S, I, U, D},
         "schema_version": {S},
     },
     "viewer": {
