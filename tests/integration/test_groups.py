@@ -600,7 +600,8 @@ def test_a_group_without_a_turn_gets_one(db: Conn) -> None:
     assert claim(db, 3) == [lost, kept, running]
     db.execute("UPDATE jobq.job SET state = 'waiting' WHERE id = ANY(%s)", ([lost, kept],))
     db.execute("INSERT INTO jobq.job_turn (queue, group_key) VALUES ('mail', 'b')")
-    query = statement("turns_sweep", "jobq").query
-    assert db.execute(query, {"most": 100, "channel": "jobq"}).fetchall() == [(1, 1)]
+    with db.cursor(row_factory=tuple_row) as cursor:
+        cursor.execute(statement("turns_sweep", "jobq").query, {"most": 100, "channel": "jobq"})
+        assert cursor.fetchall() == [(1, 1)]
     assert turns(db) == {"a": 1, "b": 1}
     assert claim(db) == [lost, kept]
