@@ -450,7 +450,10 @@ class Advance:
                     connection, worker, successes, scan, want=want, claim=beside
                 )
             except psycopg.Error as error:
-                self._managed.failed(beside["queue"])
+                if isinstance(error, psycopg.errors.LockNotAvailable):
+                    self._managed.locked(beside["queue"])
+                else:
+                    self._managed.failed(beside["queue"])
                 if is_connection_loss(error, connection) and not isinstance(error, psycopg.errors.LockNotAvailable):
                     raise
                 # A lock was not free, or an outcome cannot be stored: those by themselves, and the claim in its own time.

@@ -21,8 +21,8 @@ from jobq.worker.database import Connection, fetch
 from jobq.worker.outcomes import Claimed
 
 CLAIM = "claim_managed"
-# When to try again a queue whose lock somebody held for too long.
-_BUSY_RETRY = 0.05
+# When to try again a queue whose lock somebody held for too long, in seconds; doubled each time.
+_BUSY_RETRY = (0.05, 1.0)
 # How often at most other workers are called to what this one leaves behind, in seconds, for each queue.
 CALL_EVERY = 0.05
 
@@ -48,6 +48,8 @@ class Managed:
         self.held: dict[int, str] = {}
         """The jobs that were claimed here and have not ended, and their queues."""
         self._counts: Counter[str] = Counter()
+        self._busy: dict[str, tuple[float, float]] = {}
+        """Queues whose locks are held for long: until when they are let alone, and for how long the last time."""
         self._strays: set[int] = set()
         """Jobs that were claimed in our name and never arrived, until they are put back: of which queues is not known."""
         self.left: set[str] = set()
@@ -79,12 +81,13 @@ class Managed:
         """There may be something to claim. Return whether `queue` is one of these."""
         if queue not in self._due:
             return False
-        self._due[queue] = 0.0
+        self._due[queue] = self._busy.get(queue, (0.0, 0.0))[0]
         return True
 
     def hear_all(self) -> None:
         """There may be something to claim in any of them."""
-        self._due = dict.fromkeys(self._due, 0.0)
+        for queue in self._due:
+            self.hear(queue)
 
     @property
     def due_at(self) -> float:
@@ -144,7 +147,7 @@ class Managed:
         try:
             rows = await fetch(connection, self._schema, CLAIM, **claim)
         except psycopg.errors.LockNotAvailable:
-            self._sooner(queue, time.monotonic() + _BUSY_RETRY)
+            self.locked(queue)
             return Claimed()
         except BaseException:
             self.failed(queue)
@@ -152,10 +155,13 @@ class Managed:
         return self.took(claim, rows)
 
     def queue_of(self, endings: Iterable[Ending]) -> str | None:
-        """Return a managed queue of which one of `endings` is; None when none is of any."""
+        """Return a managed queue of which one of `endings` is, and that can be claimed from; None when there is none."""
         if not self.held:
             return None
-        return next((queue for ending in endings if (queue := self.held.get(ending.id)) in self._due), None)
+        return next((queue for ending in endings if self._open(queue := self.held.get(ending.id))), None)
+
+    def _open(self, queue: str | None) -> bool:
+        return queue is not None and queue in self._due and self._busy.get(queue, (0.0, 0.0))[0] <= time.monotonic()
 
     def begin(self, worker: UUID, queue: str, want: int, *, ending: Iterable[Ending] = ()) -> dict[str, Any]:
         """A claim is about to be made: return its parameters. `took` or `failed` is to follow.
@@ -174,9 +180,17 @@ class Managed:
         """What became of the claim is not known."""
         self._sooner(queue, 0.0)
 
+    def locked(self, queue: str) -> None:
+        """Somebody holds the queue's lock: let it alone for a while, each time for longer, whatever is heard meanwhile."""
+        first, longest = _BUSY_RETRY
+        pause = min(longest, 2 * self._busy[queue][1]) if queue in self._busy else first
+        self._busy[queue] = (time.monotonic() + pause, pause)
+        self.hear(queue)
+
     def took(self, claim: Mapping[str, Any], rows: Sequence[tuple[Any, ...]]) -> Claimed:
         """Take note of what a claim has brought."""
         queue, want = claim["queue"], claim["want"]
+        self._busy.pop(queue, None)
         if not rows:
             # Paused by now.
             return Claimed()

@@ -121,9 +121,16 @@ DECLARE
     in_line boolean;
     ruled boolean;
     entering boolean := false;
+    patience constant text := current_setting('lock_timeout');
     next_at timestamptz;
 BEGIN
+    -- Other claims hold the lock for milliseconds; somebody who configures the queue, until he commits. Whoever waits here keeps
+    -- back what his connection has to do for other queues.
+    IF patience <> '0' THEN
+        PERFORM set_config('lock_timeout', '200ms', true);
+    END IF;
     PERFORM pg_advisory_xact_lock('{schema}.job_turn'::regclass::oid::integer, hashtext(of_queue));
+    PERFORM set_config('lock_timeout', patience, true);
     -- A turn that this very transaction has given may be taken below: what it inserts later needs another.
     PERFORM set_config('jobq.turn', '', true);
     SELECT * INTO rule FROM {schema}.queue WHERE name = of_queue;

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
 
+import psycopg
 import pytest
 
 from tests.support import apps
@@ -228,4 +229,21 @@ def test_what_runs_when_a_limit_is_set_counts_against_it(jobs: Jobs, worker: Sta
     behind = apps.record.options(queue="mail").enqueue(jobs.connection, "x").id
     ended = [jobs.wait(one) for one in first]
     assert jobs.wait(behind)["started_at"] >= min(one["finished_at"] for one in ended)
+    assert running.is_running()
+
+
+def test_a_lock_that_somebody_holds_keeps_other_queues_from_nothing(jobs: Jobs, worker: StartWorker) -> None:
+    """As somebody does who configures a queue and does not commit."""
+    rule(jobs, "mail", max_running=5)
+    running = worker("--processes", "1", *NO_POLL)
+    before = apps.noop.options(queue="mail").enqueue(jobs.connection).id
+    jobs.wait(before)
+    with psycopg.connect(jobs.connection.info.dsn) as holder:
+        holder.execute("SELECT pg_advisory_xact_lock('jobq.job_turn'::regclass::oid::integer, hashtext('mail'))")
+        held = [apps.noop.options(queue="mail").enqueue(jobs.connection).id for _ in range(5)]
+        for _ in range(30):
+            jobs.wait(apps.noop.enqueue(jobs.connection).id)
+        assert [(jobs.live(one) or {})["state"] for one in held] == ["ready"] * 5
+    for one in held:
+        assert jobs.wait(one)["claims"] == 1
     assert running.is_running()
