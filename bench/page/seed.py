@@ -167,6 +167,17 @@ def fill(connection: psycopg.Connection[Any], scale: float, say: Callable[[str],
         "INSERT INTO jobq.queue (name, paused_at, paused_by, pause_reason) VALUES (%s, now(), 'ann', 'bank is away')",
         (QUEUES[-1],),
     )
+    # Named like the queues, so that one list of names does for the pages of both.
+    connection.execute(
+        "INSERT INTO jobq.schedule (name, task, queue, every, next_at) "
+        "SELECT queue, %s, queue, interval '1 hour', now() + interval '30 minutes' FROM unnest(%s::text[]) AS queue",
+        (TASKS[0], QUEUES),
+    )
+    connection.execute(
+        "INSERT INTO jobq.schedule_tick (schedule, tick, job_id) SELECT queue, date_trunc('hour', now()) - n * interval '1 hour', n "
+        "FROM unnest(%s::text[]) AS queue, generate_series(1, 168) AS n",
+        (QUEUES,),
+    )
     for text in ("state:failed task:payment.*", "state:failed error:bank"):
         for _ in range(3):
             operations.draft(connection, "jobq", action="retry", filter=JobFilter.parse(text), actor="bench")

@@ -126,7 +126,7 @@ def test_a_table_fits_the_terminal(terminal: Callable[..., Terminal], db: Conn) 
 
 
 def test_worker_options_reach_the_worker(worker: Callable[..., WorkerProcess], db: Conn) -> None:
-    started = worker("--queues", "mail, slow,mail", "--processes", "1", env={"JOBQ_WORKER_CONCURRENCY": "3"})
+    started = worker("--queues", "mail, slow", "--processes", "1", env={"JOBQ_WORKER_CONCURRENCY": "3"})
     query = "SELECT queues, slots, app FROM jobq.worker WHERE state = 'running'"
     row = wait_until(lambda: db.execute(query).fetchone(), timeout=60, what="the worker's row")
     assert row == (["mail", "slow"], 3, "tests.support.apps:q")
