@@ -26,14 +26,17 @@ WITH finished AS (
            now() - seconds * interval '1 second', now(), worker_id, timeout, key, group_key, args, headers,
            result::jsonb
     FROM finished
+), bound AS MATERIALIZED (
+    -- Of plain jobs none: what follows reads these instead of all.
+    SELECT id, key, queue, group_key, managed FROM finished WHERE key IS NOT NULL OR group_key IS NOT NULL
 ), freed AS (
     DELETE FROM {schema}.job_key
-    WHERE key = ANY (ARRAY(SELECT key FROM finished WHERE key IS NOT NULL))
-      AND job_id = ANY (ARRAY(SELECT id FROM finished WHERE key IS NOT NULL))
+    WHERE key = ANY (ARRAY(SELECT key FROM bound WHERE key IS NOT NULL))
+      AND job_id = ANY (ARRAY(SELECT id FROM bound WHERE key IS NOT NULL))
       AND holds = 'until_finished'
 ), turned AS (
     INSERT INTO {schema}.job_turn (queue, group_key)
-    SELECT queue, group_key FROM finished WHERE managed AND group_key IS NOT NULL
+    SELECT queue, group_key FROM bound WHERE managed AND group_key IS NOT NULL
 ), heads AS MATERIALIZED (
     SELECT lane.n - 1 AS lane, head.run_at, head.id
     FROM unnest(
@@ -60,10 +63,12 @@ WITH finished AS (
     RETURNING job.id, job.claims, job.task, job.queue, job.args, job.attempt, job.max_attempts,
               job.crashes - job.losses AS crashes,
               job.timeout, job.headers, job.key, job.expires_at
+), keyed AS MATERIALIZED (
+    SELECT id, key FROM claimed WHERE key IS NOT NULL
 ), started AS (
     DELETE FROM {schema}.job_key
-    WHERE key = ANY (ARRAY(SELECT key FROM claimed WHERE key IS NOT NULL))
-      AND job_id = ANY (ARRAY(SELECT id FROM claimed WHERE key IS NOT NULL))
+    WHERE key = ANY (ARRAY(SELECT key FROM keyed))
+      AND job_id = ANY (ARRAY(SELECT id FROM keyed))
       AND holds = 'until_started'
 )
 SELECT (SELECT count(*) FROM finished), NULL,
