@@ -175,7 +175,8 @@ def fill(connection: psycopg.Connection[Any], scale: float, say: Callable[[str],
     )
     connection.execute(
         "INSERT INTO jobq.schedule_tick (schedule, tick, job_id) "
-        "SELECT queue, date_trunc('hour', now()) - n * interval '1 hour', n FROM unnest(%s::text[]) AS queue, generate_series(1, 168) AS n",
+        "SELECT queue, date_trunc('hour', now()) - n * interval '1 hour', n "
+        "FROM unnest(%s::text[]) AS queue, generate_series(1, 168) AS n",
         (QUEUES,),
     )
     for text in ("state:failed task:payment.*", "state:failed error:bank"):
