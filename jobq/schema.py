@@ -33,7 +33,7 @@ from jobq.scheduletables import schedules
 
 JOB_STATES = ("ready", "running", "parked", "waiting")
 FINISHED_STATES = ("succeeded", "failed", "cancelled", "expired")
-ATTEMPT_OUTCOMES = ("error", "timeout", "crashed", "cancelled", "failed")
+ATTEMPT_OUTCOMES = ("error", "timeout", "crashed", "cancelled", "failed", "released")
 KEY_HOLDS = ("period", "until_finished", "until_started")
 WORKER_STATES = ("starting", "running", "quiet", "draining")
 WORKER_ASKED = ("quiet", "stop")
@@ -113,6 +113,17 @@ def _job(meta: MetaData) -> None:
         Column("progress", JSONB),
         # Claimed under its queue's limits, by claim_managed: while it runs it counts against them.
         Column("managed", Boolean, nullable=False, server_default=text("false")),
+        # Whether its key holds until it starts, and it has not started: the key is free from that commit on.
+        Column("key_until_started", Boolean, nullable=False, server_default=text("false")),
+        # Whether it has cost a runner its life: it is given to a runner of its own from then on.
+        Column("run_alone", Boolean, nullable=False, server_default=text("false")),
+        # How often it was given back because its runner ended under it for another job's sake, or without a word.
+        Column("releases", SmallInteger, nullable=False, server_default=text("0")),
+        # State `parked`: no worker that claimed it knows its task or its parameters. Since when, why in words, and which
+        # signature of the task refused it (NULL: the task itself is unknown).
+        _timestamp("parked_at", nullable=True),
+        Column("parked_reason", Text),
+        Column("parked_signature", Text),
         PrimaryKeyConstraint("id"),
         CheckConstraint(_one_of("state", JOB_STATES), name="state_check"),
         CheckConstraint("priority BETWEEN 0 AND 9", name="priority_check"),
@@ -135,6 +146,8 @@ def _job(meta: MetaData) -> None:
         # The running jobs of a queue with limits, or of a group: the permits that are in use.
         Index("job_managed_idx", "queue", "group_key", postgresql_where=text("state = 'running' AND managed")),
         Index("job_grouped_idx", "queue", "id", postgresql_where=text("state = 'ready' AND group_key IS NOT NULL")),
+        # Claimed by workers that know the task, and by no other.
+        Index("job_parked_idx", "task", "run_at", "id", postgresql_where=text("state = 'parked'")),
         # What a chore looks for: jobs that nobody has claimed in time.
         Index(
             "job_expires_idx",
@@ -199,7 +212,7 @@ def _job_attempt(meta: MetaData) -> None:
 
 
 def _job_key(meta: MetaData) -> None:
-    """Idempotency keys. A row outlives its job when it holds for a period; no foreign key, no index but the key's."""
+    """Idempotency keys. A row outlives its job when it holds for a period; no foreign key."""
     Table(
         "job_key",
         meta,
@@ -212,6 +225,8 @@ def _job_key(meta: MetaData) -> None:
         CheckConstraint(_one_of("holds", KEY_HOLDS), name="holds_check"),
         CheckConstraint("(holds = 'period') = (until IS NOT NULL)", name="until_check"),
         CheckConstraint("length(key) BETWEEN 1 AND 500", name="key_check"),
+        # By which keys whose period is over are found.
+        Index("job_key_until_idx", "until", postgresql_where=text("until IS NOT NULL")),
         postgresql_with=dict(_HOT),
     )
 
@@ -300,6 +315,12 @@ def _worker(meta: MetaData) -> None:
         Column("asked", Text),
         # Bytes of memory, the runners' together with the dispatcher's.
         Column("rss", BigInteger),
+        # One signature for each of `tasks`, in their order: workers with the same one take the same arguments.
+        Column("signatures", ARRAY(Text), nullable=False, server_default=text("'{}'")),
+        # What this worker cannot do at present: [{"what": …, "error": …, "job": …, "since": …, "tries": n}, …].
+        Column("problems", JSONB, nullable=False, server_default=text("'[]'")),
+        # Seconds without a heartbeat after which it counts as dead.
+        Column("lease", Float(53)),
         PrimaryKeyConstraint("id"),
         CheckConstraint(_one_of("state", WORKER_STATES), name="state_check"),
         CheckConstraint(_one_of("asked", WORKER_ASKED), name="asked_check"),

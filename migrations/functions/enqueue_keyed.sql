@@ -1,0 +1,169 @@
+-- Inserts jobs of which some have idempotency keys; the arrays run in parallel, one element a job. Returns one row a job.
+--
+-- Keys are taken one at a time in sorted order, so that every lock of every such call is taken in the same order and two
+-- calls cannot deadlock. DO NOTHING, never DO UPDATE: that would lock the holder's row and make the acknowledgement of its
+-- job wait for the caller's transaction. In READ COMMITTED each statement below has a fresh snapshot, so a holder that has
+-- just committed is seen. In REPEATABLE READ and SERIALIZABLE a holder beyond the snapshot raises serialization_failure
+-- inside a block of its own: the caller's transaction goes on, and the holder's id is unknown (NULL).
+-- With on_conflict 'raise' and a conflict, nothing stays inserted and the conflicts are returned.
+-- SECURITY DEFINER: a producer may enqueue, and neither read nor change keys.
+CREATE OR REPLACE FUNCTION {schema}.enqueue_keyed(
+    tasks text[], args text[], queues text[], priorities integer[], run_ats timestamptz[], delays double precision[],
+    max_attempts integer[], timeouts double precision[], headers text[], keys text[], holds text[],
+    periods double precision[], on_conflicts text[], group_keys text[] DEFAULT NULL,
+    expires_ins double precision[] DEFAULT NULL
+) RETURNS TABLE (ord integer, job_id bigint, created boolean, replaced boolean)
+LANGUAGE plpgsql
+SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $body$
+#variable_conflict use_column
+DECLARE
+    fresh_snapshots constant boolean := current_setting('transaction_isolation') = 'read committed';
+    total constant integer := coalesce(cardinality(tasks), 0);
+    -- In the order given, whatever the order of the keys: jobs of one call run first come, first served.
+    ids bigint[] := ARRAY(SELECT nextval({job_id_sequence}) FROM generate_series(1, total));
+    made boolean[] := array_fill(true, ARRAY[total]);
+    changed boolean[] := array_fill(false, ARRAY[total]);
+    refused boolean := false;
+    n integer;
+    new_id bigint;
+    holder bigint;
+    holder_until timestamptz;
+    was_due timestamptz;
+    its_queue text;
+    its_group text;
+    expires timestamptz;
+    first integer;  -- of the run of equal keys within this call, when it is to be inserted
+BEGIN
+    FOR n IN
+        SELECT input.ord FROM unnest(keys) WITH ORDINALITY AS input (key, ord)
+        WHERE input.key IS NOT NULL
+        ORDER BY input.key COLLATE "C", input.ord
+    LOOP
+        new_id := ids[n];
+        IF first IS NOT NULL AND keys[first] = keys[n] AND on_conflicts[n] = 'replace' THEN
+            args[first] := args[n];
+            headers[first] := headers[n];
+            run_ats[first] := run_ats[n];
+            delays[first] := delays[n];
+            ids[n] := ids[first];
+            made[n] := false;
+            changed[n] := true;
+            CONTINUE;
+        END IF;
+        expires := CASE WHEN holds[n] = 'period' THEN clock_timestamp() + periods[n] * interval '1 second' END;
+        LOOP
+            holder := NULL;
+            holder_until := NULL;
+            made[n] := false;
+            IF fresh_snapshots THEN
+                INSERT INTO {schema}.job_key AS taken (key, job_id, holds, until)
+                VALUES (keys[n], new_id, holds[n], expires)
+                ON CONFLICT DO NOTHING;
+                made[n] := FOUND;
+                EXIT WHEN made[n];
+                SELECT taken.job_id, taken.until INTO holder, holder_until
+                FROM {schema}.job_key AS taken WHERE taken.key = keys[n];
+                -- Let go between the two statements: try again.
+                CONTINUE WHEN NOT FOUND;
+                IF holder_until <= clock_timestamp() THEN
+                    DELETE FROM {schema}.job_key AS taken WHERE taken.key = keys[n] AND taken.until <= clock_timestamp();
+                    CONTINUE;
+                END IF;
+            ELSE
+                BEGIN
+                    INSERT INTO {schema}.job_key AS taken (key, job_id, holds, until)
+                    VALUES (keys[n], new_id, holds[n], expires)
+                    ON CONFLICT DO NOTHING;
+                    made[n] := FOUND;
+                    IF NOT made[n] THEN
+                        SELECT taken.job_id, taken.until INTO holder, holder_until
+                        FROM {schema}.job_key AS taken WHERE taken.key = keys[n];
+                        IF holder_until <= clock_timestamp() THEN
+                            UPDATE {schema}.job_key AS taken SET job_id = new_id, holds = enqueue_keyed.holds[n], until = expires
+                            WHERE taken.key = keys[n];
+                            made[n] := FOUND;
+                        END IF;
+                    END IF;
+                EXCEPTION WHEN serialization_failure OR unique_violation THEN
+                    made[n] := false;
+                    holder := NULL;
+                END;
+                EXIT WHEN made[n];
+            END IF;
+            EXIT;
+        END LOOP;
+        IF made[n] THEN
+            first := n;
+            CONTINUE;
+        END IF;
+        ids[n] := holder;
+        IF on_conflicts[n] = 'raise' THEN
+            refused := true;
+        ELSIF on_conflicts[n] = 'replace' AND holder IS NOT NULL THEN
+            SELECT waiting.run_at, waiting.queue, waiting.group_key INTO was_due, its_queue, its_group FROM {schema}.job AS waiting WHERE waiting.id = holder;
+            IF fresh_snapshots THEN
+                UPDATE {schema}.job AS waiting
+                SET args = enqueue_keyed.args[n]::jsonb, headers = enqueue_keyed.headers[n]::jsonb,
+                    run_at = greatest(coalesce(run_ats[n], clock_timestamp() + delays[n] * interval '1 second'), clock_timestamp())
+                WHERE waiting.id = holder AND waiting.state IN ('ready', 'waiting') AND waiting.attempt = 0;
+                changed[n] := FOUND;
+            ELSE
+                BEGIN
+                    UPDATE {schema}.job AS waiting
+                    SET args = enqueue_keyed.args[n]::jsonb, headers = enqueue_keyed.headers[n]::jsonb,
+                        run_at = greatest(coalesce(run_ats[n], clock_timestamp() + delays[n] * interval '1 second'), clock_timestamp())
+                    WHERE waiting.id = holder AND waiting.state IN ('ready', 'waiting') AND waiting.attempt = 0;
+                    changed[n] := FOUND;
+                EXCEPTION WHEN serialization_failure THEN
+                    changed[n] := false;
+                END;
+            END IF;
+            -- Its group's turn was for the time that it had.
+            IF changed[n] AND its_group IS NOT NULL THEN
+                INSERT INTO {schema}.job_turn (queue, group_key, due_at)
+                SELECT waiting.queue, waiting.group_key, waiting.run_at FROM {schema}.job AS waiting
+                WHERE waiting.id = holder AND waiting.state = 'waiting';
+            END IF;
+            -- The trigger tells of inserts only, and workers sleep until the first time that they know of.
+            IF changed[n] AND coalesce(run_ats[n], clock_timestamp() + coalesce(delays[n], 0) * interval '1 second') < was_due
+               AND ((SELECT last_value FROM {schema}.wake) <> 2 OR its_group IS NOT NULL) THEN
+                PERFORM pg_notify({schema_literal}, 'insert ' || its_queue);
+            END IF;
+        END IF;
+    END LOOP;
+
+    IF refused THEN
+        DELETE FROM {schema}.job_key AS taken
+        USING unnest(keys, ids, made) AS mine (key, id, made)
+        WHERE taken.key = mine.key AND taken.job_id = mine.id AND mine.made;
+        RETURN QUERY
+            -- A holder out of this very call is gone with it, and has no id to tell.
+            SELECT result.ord::integer, CASE WHEN mine.job IS NULL THEN result.job END, false, false
+            FROM unnest(ids, made, on_conflicts) WITH ORDINALITY AS result (job, fresh, policy, ord)
+            LEFT JOIN unnest(ids, made) AS mine (job, fresh) ON mine.job = result.job AND mine.fresh
+            WHERE NOT result.fresh AND result.policy = 'raise'
+            ORDER BY result.ord;
+        RETURN;
+    END IF;
+
+    INSERT INTO {schema}.job (id, task, args, queue, priority, run_at, max_attempts, timeout, headers, key, group_key, expires_at)
+    SELECT input.id, input.task, input.args::jsonb, input.queue, input.priority,
+           -- Never before this moment: a worker need not look for new jobs in a past that it has read (worker/cursor.py).
+           greatest(coalesce(input.run_at, clock_timestamp() + input.delay * interval '1 second'), clock_timestamp()),
+           input.max_attempts, input.timeout, input.headers::jsonb, input.key, input.group_key,
+           clock_timestamp() + input.expires_in * interval '1 second'
+    FROM unnest(ids, made, tasks, args, queues, priorities, run_ats, delays, max_attempts, timeouts, headers, keys, group_keys,
+                expires_ins)
+        AS input (id, made, task, args, queue, priority, run_at, delay, max_attempts, timeout, headers, key, group_key,
+                  expires_in)
+    WHERE input.made
+    ORDER BY input.id;
+
+    RETURN QUERY
+        SELECT result.ord::integer, result.id, result.made, result.changed
+        FROM unnest(ids, made, changed) WITH ORDINALITY AS result (id, made, changed, ord)
+        ORDER BY result.ord;
+END
+$body$;
