@@ -18,6 +18,7 @@ def floor_script(schema: str, batch: int) -> str:
     values = {
         "ids": ":ids",
         "claims": ":claims",
+        "started": ":started",
         "results": ":results",
         "seconds": ":seconds",
         "worker": f"'{uuid4()}'::uuid",
@@ -32,7 +33,7 @@ def floor_script(schema: str, batch: int) -> str:
     assert "FROM claimed" in tail
     claimed = (
         "SELECT coalesce(array_agg(id ORDER BY id), '{}') AS ids, coalesce(array_agg(claims ORDER BY id), '{}') AS claims, "
-        "coalesce(array_agg('null'::text), '{}') AS results, coalesce(array_agg(0.001), '{}') AS seconds, "
+        "coalesce(array_agg((extract(epoch FROM now()) * 1000000)::bigint), '{}') AS started, coalesce(array_agg('null'::text), '{}') AS results, coalesce(array_agg(0.001), '{}') AS seconds, "
         "count(args::text || headers::text) AS n FROM claimed"
     )
     return " ".join((head + claimed).split()) + " \\gset\n"
@@ -45,7 +46,7 @@ def floor(bindir: Path, url: str, directory: Path, jobs: int, batch: int, schema
         connection.execute(insert.encode(), (jobs,))
     script = directory / "floor.sql"
     script.write_text(floor_script(schema, batch))
-    empty = [f"--define={name}={{}}" for name in ("ids", "claims", "results", "seconds")]
+    empty = [f"--define={name}={{}}" for name in ("ids", "claims", "started", "results", "seconds")]
     rounds = jobs // batch + 1
     done = subprocess.run(
         [bindir / "pgbench", "-n", "-M", "prepared", "-t", str(rounds), *empty, "-f", script, url],

@@ -1,6 +1,6 @@
 -- Acknowledge successes and claim new jobs: one statement, one commit.
 --
--- The fence is (id, claims, worker_id). It does not name `state`, or the planner would take the partial index of running
+-- The fence is (id, claims, worker_id, started_at): `started_at` too, as a failover may issue the others a second time. It does not name `state`, or the planner would take the partial index of running
 -- jobs and walk its dead entries. A claim reads each lane (queue, priority) through job_claim_idx in order, from where
 -- cursor.py says (so it does not walk the dead entries of what was claimed before) to now() (so it never reads future
 -- jobs), and pulls only as many rows as it takes. `= ANY (ARRAY(…))`: joined to a CTE the update would become a hash join
@@ -12,11 +12,12 @@
 -- then pairs of lane and number of jobs. The other rows are the claimed jobs.
 WITH finished AS (
     DELETE FROM {schema}.job AS job
-    USING unnest(%(ids)s::bigint[], %(claims)s::integer[], %(results)s::text[], %(seconds)s::double precision[])
-        AS done (id, claims, result, seconds)
+    USING unnest(%(ids)s::bigint[], %(claims)s::integer[], %(started)s::bigint[], %(results)s::text[],
+                 %(seconds)s::double precision[]) AS done (id, claims, started, result, seconds)
     WHERE job.id = done.id
       AND job.claims = done.claims
       AND job.worker_id = %(worker)s
+      AND job.started_at = 'epoch'::timestamptz + done.started * interval '1 microsecond'
     RETURNING job.*, done.result, done.seconds
 ), kept AS (
     INSERT INTO {schema}.job_history (
@@ -77,9 +78,9 @@ SELECT (SELECT count(*) FROM finished), NULL,
                  (SELECT concat_ws(' ', lane, (extract(epoch FROM run_at) * 1000000)::bigint, id)
                   FROM heads OFFSET greatest(%(want)s - 1, 0) LIMIT 1)),
        (SELECT string_agg(concat_ws(' ', lane, jobs), ' ') FROM (SELECT lane, count(*) AS jobs FROM heads GROUP BY lane) AS lanes),
-       NULL, NULL, NULL, NULL, NULL, NULL, NULL
+       NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
 FROM pg_current_snapshot() AS seen
 UNION ALL
 SELECT id, claims, task, queue, args::text, attempt, max_attempts, crashes, timeout, headers::text,
-       expires_at <= now()
+       expires_at <= now(), (SELECT (extract(epoch FROM now()) * 1000000)::bigint)
 FROM claimed

@@ -1,44 +1,52 @@
 -- Record executions that did not succeed: back to `ready` (retry, snooze, release, crash) or finished (failed, cancelled,
 -- expired), with a row in job_attempt where one is due. Same fence as advance.sql.
+-- `free` locks the rows, and every decision is made by the values of the versions that it locked. The statement's snapshot may
+-- be older: a cancellation that commits in between would fit neither branch by one and the other version.
 -- A row that someone has locked is not waited for: the transaction of a runner that is lost may still be committing in its
--- backend, for as long as it likes. Returns the ids that were accepted (true), and those to try again (false).
--- With `wake` the others hear of the jobs that can be claimed again: this worker stops, and will not claim them itself.
+-- backend, for as long as it likes.
+-- A delay of NULL: the job keeps its run_at, and with it its place. Workers have read past that place, so they are told to read
+-- from there again: `below <microseconds> <queue>`. With `wake` the others hear of all jobs that can be claimed again: this
+-- worker stops, and will not claim them itself.
 -- A job with a group that was claimed by claim_managed waits for its group's turn again, which it gives it whatever its end.
 -- A job whose cancellation an operator has asked for is not run again: it ends as cancelled.
+-- Returns a row for each execution that was accepted (true), with the queue and the run_at, in microseconds, of a job that
+-- keeps its place in a lane; and one for each to try again (false). The first column is its place in the arrays, from 1. The
+-- fence refuses those that are not returned: the job is another execution's.
 -- Plan: Index Scan using job_pkey; no Seq Scan on job.
 WITH ended AS (
     SELECT *
     FROM unnest(
-        %(ids)s::bigint[], %(claims)s::integer[], %(states)s::text[], %(delays)s::double precision[],
+        %(ids)s::bigint[], %(claims)s::integer[], %(started)s::bigint[], %(states)s::text[], %(delays)s::double precision[],
         %(given_back)s::integer[], %(crashes)s::integer[], %(seconds)s::double precision[], %(recorded)s::text[],
         %(error_types)s::text[], %(messages)s::text[], %(tracebacks)s::text[]
-    ) AS ended (id, claims, new_state, delay, given_back, crashed, seconds, recorded, error_type, message, traceback)
+    ) WITH ORDINALITY AS ended (
+        id, claims, started, new_state, delay, given_back, crashed, seconds, recorded, error_type, message, traceback, place)
 ), free AS MATERIALIZED (
-    SELECT job.id FROM {schema}.job AS job WHERE job.id = ANY (%(ids)s::bigint[]) ORDER BY job.id FOR UPDATE SKIP LOCKED
+    SELECT job.id, job.claims, job.worker_id, job.started_at, job.cancel_requested_at
+    FROM {schema}.job AS job WHERE job.id = ANY (%(ids)s::bigint[]) ORDER BY job.id FOR UPDATE SKIP LOCKED
+), due AS MATERIALIZED (
+    SELECT ended.*, CASE WHEN ended.new_state = 'ready' AND free.cancel_requested_at IS NOT NULL THEN 'cancelled'
+                         ELSE ended.new_state END AS final_state
+    FROM ended JOIN free ON free.id = ended.id
+    WHERE free.claims = ended.claims
+      AND free.worker_id = %(worker)s
+      AND free.started_at = 'epoch'::timestamptz + ended.started * interval '1 microsecond'
 ), finished AS (
     DELETE FROM {schema}.job AS job
-    USING ended
-    WHERE job.id = ended.id
-      AND job.claims = ended.claims
-      AND job.worker_id = %(worker)s
-      AND ended.id = ANY (ARRAY(SELECT id FROM free))
-      AND (ended.new_state <> 'ready' OR job.cancel_requested_at IS NOT NULL)
-    RETURNING job.*, ended.seconds, ended.crashed, ended.recorded, ended.error_type, ended.message, ended.traceback,
-              CASE WHEN ended.new_state = 'ready' THEN 'cancelled' ELSE ended.new_state END AS final_state
+    USING due
+    WHERE job.id = due.id AND due.final_state <> 'ready'
+    RETURNING job.*, due.place, due.seconds, due.crashed, due.recorded, due.error_type, due.message, due.traceback,
+              due.final_state
 ), requeued AS (
     UPDATE {schema}.job AS job
     SET state = CASE WHEN job.managed THEN {schema}.entry_state(job.queue, job.group_key) ELSE 'ready' END,
-        run_at = clock_timestamp() + ended.delay * interval '1 second', worker_id = NULL, started_at = NULL,
-        attempt = job.attempt - ended.given_back, crashes = job.crashes + ended.crashed
-    FROM ended
-    WHERE job.id = ended.id
-      AND job.claims = ended.claims
-      AND job.worker_id = %(worker)s
-      AND ended.id = ANY (ARRAY(SELECT id FROM free))
-      AND ended.new_state = 'ready'
-      AND job.cancel_requested_at IS NULL
-    RETURNING job.id, job.claims, job.queue, job.attempt + ended.given_back AS attempt, job.run_at, ended.seconds,
-              ended.recorded, ended.error_type, ended.message, ended.traceback, job.managed, job.group_key
+        run_at = coalesce(clock_timestamp() + due.delay * interval '1 second', job.run_at), worker_id = NULL,
+        started_at = NULL, attempt = job.attempt - due.given_back, crashes = job.crashes + due.crashed
+    FROM due
+    WHERE job.id = due.id AND due.final_state = 'ready'
+    RETURNING job.id, job.claims, job.queue, job.attempt + due.given_back AS attempt, job.run_at, due.place, due.seconds,
+              due.recorded, due.error_type, due.message, due.traceback, job.managed, job.group_key,
+              due.delay IS NULL AS keeps_place
 ), kept AS (
     INSERT INTO {schema}.job_history (
         id, claims, attempt, max_attempts, priority, crashes, queue, task, state, run_at, created_at, started_at,
@@ -63,19 +71,27 @@ WITH ended AS (
            traceback
     FROM finished WHERE recorded IS NOT NULL
 ), turned AS (
-    INSERT INTO {schema}.job_turn (queue, group_key)
-    SELECT queue, group_key FROM finished WHERE managed AND group_key IS NOT NULL
+    INSERT INTO {schema}.job_turn (queue, group_key, due_at)
+    SELECT queue, group_key, clock_timestamp() FROM finished WHERE managed AND group_key IS NOT NULL
     UNION ALL
-    SELECT queue, group_key FROM requeued WHERE managed AND group_key IS NOT NULL
+    SELECT queue, group_key, CASE WHEN keeps_place THEN least(run_at, clock_timestamp()) ELSE clock_timestamp() END
+    FROM requeued WHERE managed AND group_key IS NOT NULL
+), lowered AS MATERIALIZED (
+    SELECT queue, (extract(epoch FROM greatest('epoch', least(min(run_at), now()))) * 1000000)::bigint AS run_at
+    FROM requeued WHERE keeps_place AND NOT managed GROUP BY queue
 ), woken AS (
     SELECT pg_notify(%(channel)s, 'insert ' || queue)
     FROM (SELECT queue FROM requeued UNION SELECT queue FROM finished WHERE managed) AS fresh
     WHERE %(wake)s
+    UNION ALL
+    SELECT pg_notify(%(channel)s, concat_ws(' ', 'below', run_at, queue)) FROM lowered
 )
-SELECT id, true FROM finished
+SELECT place, true AS accepted, NULL AS queue, NULL::bigint AS run_at FROM finished
 UNION ALL
-SELECT id, true FROM requeued WHERE (SELECT count(*) FROM woken) >= 0
+SELECT place, true, CASE WHEN keeps_place AND NOT managed THEN queue END,
+       (extract(epoch FROM greatest('epoch', least(run_at, now()))) * 1000000)::bigint
+FROM requeued WHERE (SELECT count(*) FROM woken) >= 0
 UNION ALL
-SELECT job.id, false
+SELECT ended.place, false, NULL, NULL
 FROM ended JOIN {schema}.job AS job ON job.id = ended.id AND job.claims = ended.claims AND job.worker_id = %(worker)s
-WHERE (SELECT count(*) FROM free) < cardinality(%(ids)s::bigint[]) AND NOT ended.id = ANY (ARRAY(SELECT id FROM free))
+WHERE (SELECT count(*) FROM free) < (SELECT count(DISTINCT id) FROM ended) AND NOT ended.id = ANY (ARRAY(SELECT id FROM free))

@@ -9,6 +9,7 @@ WITH finished AS (
     WHERE job.id = %(id)s::bigint
       AND job.claims = %(claims)s::integer
       AND job.worker_id = %(worker)s::uuid
+      AND job.started_at = 'epoch'::timestamptz + %(started)s::bigint * interval '1 microsecond'
       AND current_setting('jobq.execution', true) = %(execution)s::text
     RETURNING job.*
 ), kept AS (

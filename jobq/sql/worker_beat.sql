@@ -1,39 +1,12 @@
--- The heartbeat, and what is to be heard at it: what an operator wants of the worker, which of its jobs are to be cancelled,
--- which queues are paused, when a queue's rules last changed, the mode of waking, whether there is a sentinel, and how the other workers are (worker_peers.sql).
--- One statement, as it is most of what an idle worker asks for.
--- No row returned: another worker has taken this one for dead, and its jobs with it.
+-- The heartbeat: it needs the worker's own row and nothing else, so that no lock of another table keeps it back. What a worker
+-- merely likes to hear with it is read by statements of their own (hear_cancels, hear_queues, hear_wake, worker_peers).
+-- Returns the server's process, and what an operator wants of the worker. No row: another worker has taken this one for dead,
+-- and its jobs with it.
 -- A lock that could not be taken anew leaves `lock_server_start` as it is: the lost connection may still hold it.
--- Plan: Index Scan using worker_pkey for the update, which is HOT; Index Scan using job_running_idx; no Seq Scan on job.
-WITH beat AS (
-    UPDATE {schema}.worker
-    SET lock_server_start = CASE WHEN %(pooled)s THEN NULL WHEN %(locked)s THEN pg_postmaster_start_time() ELSE lock_server_start END,
-        heartbeat_at = clock_timestamp(), beats = beats + 1, running = %(running)s, state = %(state)s, tasks = %(tasks)s,
-        rss = %(rss)s
-    WHERE id = %(id)s
-    RETURNING asked
-), peers AS (
-    SELECT worker.id, worker.beats, worker.lock_server_start IS DISTINCT FROM pg_postmaster_start_time() OR EXISTS (
-        SELECT FROM pg_locks AS lock
-        WHERE lock.locktype = 'advisory' AND lock.objsubid = 1 AND lock.granted
-          AND lock.database = (SELECT oid FROM pg_database WHERE datname = current_database())
-          AND lock.classid = ((worker.lock_key >> 32) & 4294967295)::oid
-          AND lock.objid = (worker.lock_key & 4294967295)::oid
-    ) AS unsuspected
-    FROM {schema}.worker
-    WHERE worker.id <> %(id)s
-)
-SELECT pg_backend_pid(),
-       asked,
-       ARRAY(SELECT id FROM {schema}.job
-             WHERE worker_id = %(id)s AND state = 'running' AND cancel_requested_at IS NOT NULL ORDER BY id),
-       ARRAY(SELECT name FROM {schema}.queue WHERE paused_at IS NOT NULL),
-       (SELECT max(changed_at)::text FROM {schema}.queue),
-       (SELECT last_value FROM {schema}.wake),
-       EXISTS (SELECT FROM pg_locks AS lock
-               WHERE lock.locktype = 'advisory' AND lock.objsubid = 2 AND lock.granted
-                 AND lock.database = (SELECT oid FROM pg_database WHERE datname = current_database())
-                 AND lock.classid = 1785684593::oid AND lock.objid = '{schema}.wake'::regclass),
-       ARRAY(SELECT id FROM peers ORDER BY id),
-       ARRAY(SELECT beats FROM peers ORDER BY id),
-       ARRAY(SELECT unsuspected FROM peers ORDER BY id)
-FROM beat
+-- Plan: Index Scan using worker_pkey; the update is HOT.
+UPDATE {schema}.worker
+SET lock_server_start = CASE WHEN %(pooled)s THEN NULL WHEN %(locked)s THEN pg_postmaster_start_time() ELSE lock_server_start END,
+    heartbeat_at = clock_timestamp(), beats = beats + 1, running = %(running)s, state = %(state)s, tasks = %(tasks)s,
+    rss = %(rss)s, problems = %(problems)s::jsonb
+WHERE id = %(id)s
+RETURNING pg_backend_pid(), asked

@@ -49,6 +49,8 @@ RECONCILE_INTERVAL = 5.0
 # The same while nothing runs here and notifications come. Less than the ten seconds after which a worker without an answer
 # of the database is not ready.
 QUIET_RECONCILE_INTERVAL = 8.0
+# Seconds from an outcome that the fence refused to the comparison that it calls for: more of them may follow.
+ODD_RECONCILE_AFTER = 0.5
 # How often what running jobs say of their progress is written down.
 PROGRESS_INTERVAL = 1.0
 _RECONNECT = Backoff(base=0.1, cap=2)
@@ -139,6 +141,11 @@ class Advance:
         self._due.forget()
         self._woken.set()
 
+    def lowered(self, queue: str, run_at: int) -> None:
+        """Jobs of `queue` can be claimed again at their old places, the first at this run_at in microseconds."""
+        self._cursor.lower(queue, run_at)
+        self.notified(f"insert {queue}")
+
     def found(self, queue: str) -> bool:
         """The sentinel has seen due jobs. Return whether this loop looks for them; when the next ones are due, it is told."""
         if self._managed.hear(queue):
@@ -153,12 +160,8 @@ class Advance:
         self._woken.set()
         return True
 
-    def heard(self, paused: list[str], cancelled: list[int], rules: str | None) -> None:
-        """The heartbeat brought back which queues are paused now, which of our jobs are to be cancelled, and when the queues'
-        rules were last changed.
-        """
-        if cancelled:
-            self._pool.cancel(cancelled)
+    def heard(self, paused: list[str], rules: str | None) -> None:
+        """A heartbeat brought back which queues are paused now, and when the queues' rules were last changed."""
         if self._lanes.pause(paused):
             self._more = True
             self._due.forget()
@@ -257,6 +260,10 @@ class Advance:
 
     async def _round(self) -> bool:
         """Do one round. Return whether there is nothing to do now."""
+        if self.ended.odd:
+            self.ended.odd = False
+            self._account.suspect()
+            self._reconcile_at = min(self._reconcile_at, time.monotonic() + ODD_RECONCILE_AFTER)
         if time.monotonic() >= self._reconcile_at:
             await self._reconcile()
         want = self._want()
@@ -296,8 +303,10 @@ class Advance:
             if self.ended.setbacks:
                 # Not to wait for what may take long.
                 self._deliver()
-                settled, again = await self.ended.settle(connection)
+                settled, again, lowered = await self.ended.settle(connection)
                 self._managed.ended(settled)
+                for name, run_at in lowered:
+                    self._cursor.lower(name, run_at)
                 if again:
                     # Some may be ready again at once, others sooner than what was next.
                     self._more = True
@@ -481,14 +490,14 @@ class Advance:
             self._metrics.claimed(jobs)
             self._metrics.claimed(expired)
         for job in expired:
-            self.ended.set_back(Setback(job.id, job.claims, Ending.EXPIRE, message="expired"))
+            self.ended.set_back(Setback(job.id, job.claims, job.started, Ending.EXPIRE, message="expired"))
         if not jobs:
             return
         self._due.found()
         # While the statement was on its way, everything may have stood still.
         if self.held or self.quiet or not self._lease.fresh:
             for job in jobs:
-                self.ended.set_back(Setback(job.id, job.claims, Ending.RELEASE))
+                self.ended.set_back(Setback(job.id, job.claims, job.started, Ending.RELEASE))
         else:
             self._pool.give(jobs, worker)
 

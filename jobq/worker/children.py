@@ -247,7 +247,7 @@ class Child:
         jobs, taken = self.jobs, []
         for outcome in outcomes:
             held = jobs.get(outcome.id)
-            if held is not None and held.job.claims == outcome.claims:
+            if held is not None and held.job.started == outcome.started and held.job.claims == outcome.claims:
                 del jobs[outcome.id]
                 taken.append(outcome)
         self._rest(time.monotonic())

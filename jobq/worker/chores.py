@@ -15,6 +15,7 @@ from psycopg import AsyncConnection, sql
 from jobq.worker.database import fetch
 from jobq.worker.errors import ErrorKind, classify
 from jobq.worker.options import WorkerOptions
+from jobq.worker.orphans import release_orphans
 from jobq.worker.rollup import rollup
 
 logger = logging.getLogger("jobq.worker")
@@ -178,8 +179,7 @@ class Chores:
 
     async def release_orphans(self, connection: AsyncConnection[Any]) -> str:
         """Put back jobs that run in the name of a worker that is long gone: claims that crossed with its rescue."""
-        rows = await fetch(connection, self._schema, "release_orphans", channel=self._schema)
-        return f"{rows[0][0]} jobs released"
+        return await release_orphans(connection, self._schema)
 
     async def expire_keys(self, connection: AsyncConnection[Any]) -> str:
         """Delete keys whose period is over, a batch at a time."""

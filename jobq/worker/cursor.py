@@ -5,7 +5,7 @@ them: a claim that reads its lane from the beginning walks over all of them, eac
 last claim ended (`at`). What could still surface below that is bounded, too: a job's run_at is never earlier than the
 moment of its insert, so when all transactions that had begun to write before that moment have ended, nothing can surface
 below it any more (`low`). As long as few dead entries lie between the two, every claim begins at `low`; else only one in
-`NEAR_EVERY`.
+`NEAR_EVERY`. A job that is given back keeps its run_at: who gives it back tells all workers to read from there (`lower`).
 
 Neither is a truth. A plain INSERT may give a run_at in the past, a row may have been locked by somebody whose transaction
 was undone: from time to time everything is read from the beginning (`FULL_EVERY`). Ids and run_at are not in the order of
@@ -111,6 +111,8 @@ class _Lane:
     at: Position = BEGINNING
     """Nothing that was visible is left below."""
     near_due: float = 0.0
+    lowered: Position | None = None
+    """From where jobs have become visible again since the last plan: a claim under way has perhaps read above them."""
     dead: int = 0
     """How many dead entries of ours lie above `low`."""
     claims: deque[tuple[int, int]] = field(default_factory=deque)
@@ -130,6 +132,10 @@ class _Lane:
             # In a backlog, far below the time of its claims: nothing lies between.
             claims.clear()
             self.dead = 0
+
+    def lower(self, position: Position) -> None:
+        self.low, self.at = min(self.low, position), min(self.at, position)
+        self.lowered = position if self.lowered is None else min(self.lowered, position)
 
 
 class Cursor:
@@ -202,6 +208,7 @@ class Cursor:
             since.append(BEGINNING if full else min(lane.low, lane.at) if low else lane.at)
             near.append(low)
             lanes.append(lane)
+            lane.lowered = None
         return Scan(queues=queues, priorities=priorities, since=since, near=near, lanes=lanes, full=full)
 
     def read(self, scan: Scan, sight: Sight) -> None:
@@ -226,6 +233,8 @@ class Cursor:
             if near:
                 lane.near_due = due
                 lane.rise(min(floor, lane.at))
+            if lane.lowered is not None:
+                lane.lower(lane.lowered)
 
     def looked(self, scan: Scan, sight: Sight, heads: Mapping[int, Position], *, gone: int) -> None:
         """Take note of a look at the lanes' first jobs, by their places, that took none of them.
@@ -241,6 +250,14 @@ class Cursor:
             if near:
                 lane.near_due = due
                 lane.rise(min(floor, lane.at))
+            if lane.lowered is not None:
+                lane.lower(lane.lowered)
+
+    def lower(self, queue: str, run_at: int = 0) -> None:
+        """Jobs of `queue` have become claimable again at their old places, the first at this run_at in microseconds."""
+        for (name, _), lane in self._lanes.items():
+            if name == queue:
+                lane.lower((max(run_at, 0), 0))
 
     def sink(self, queues: list[str], priorities: list[int], heads: list[Position | None]) -> bool:
         """A full reading elsewhere found these first jobs of the lanes. Return whether some lie below what is read here."""

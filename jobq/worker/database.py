@@ -75,10 +75,11 @@ CHORES = Terms(statement=120.0, lock=5.0, patience=125.0)
 def lease_terms(heartbeat_interval: float) -> Terms:
     """Return the terms of the connection that heartbeats and rescues.
 
-    Nothing on it may keep a heartbeat back for long, least of all a dead worker's row that somebody has locked.
+    Nothing on it may keep a heartbeat back for long: a few locks in the way of what is read with each, one after the other, or
+    a dead worker's row that somebody has locked.
     """
     return Terms(
-        statement=heartbeat_interval * 1.8, lock=min(1.0, heartbeat_interval / 2), patience=heartbeat_interval * 2
+        statement=heartbeat_interval * 1.8, lock=min(0.5, heartbeat_interval / 4), patience=heartbeat_interval * 2
     )
 
 

@@ -167,6 +167,12 @@ class Dispatcher:
         if kind == "wake":
             self._sentinel.told(what)
             return
+        if kind == "below":
+            run_at, _, queue = what.partition(" ")
+            # Whoever may connect may notify, anything.
+            if run_at.lstrip("-").isdecimal():
+                self._lowered(queue, int(run_at))
+            return
         if kind == "insert":
             self._sentinel.inserted(what)
         elif kind == "due":
@@ -175,6 +181,11 @@ class Dispatcher:
                 return
             payload = f"insert {what}"
         self._advance.notified(payload)
+
+    def _lowered(self, queue: str, run_at: int) -> None:
+        """Jobs of `queue` can be claimed again at their old places, the first at this run_at in microseconds."""
+        self._sentinel.lowered(queue, run_at)
+        self._advance.lowered(queue, run_at)
 
     def _asked(self, what: str | None) -> None:
         """What an operator wants of this worker, heard at each heartbeat. A stop is for good."""

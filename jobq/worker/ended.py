@@ -15,6 +15,9 @@ from jobq.worker.stalls import Repeats
 
 logger = logging.getLogger("jobq.worker")
 
+Name = tuple[int, int, int]
+"""(id, claims, started) of one execution."""
+
 # When to try a setback again whose job is locked: a transaction of its runner's is still being committed, or undone.
 BUSY_RETRY = 0.25
 
@@ -29,17 +32,19 @@ class Ended:
         self._repeats = repeats
         self.successes: list[Success] = []
         self.setbacks: list[Setback] = []
-        self._busy: dict[tuple[int, int], Setback] = {}
+        self._busy: dict[Name, Setback] = {}
         """Setbacks whose jobs were locked when they were to be written, until they are tried again."""
         self._aside: list[Success] = []
         """Successes whose jobs were locked when they were to be written."""
         self._look_aside = False
         """Whether it is time to see which of those can be written."""
-        self._recorded: set[tuple[int, int]] = set()
+        self._recorded: set[Name] = set()
         """Executions whose ends runners have written themselves, since `recount`."""
         self._landed = 0
         self.finished = 0
         """Outcomes recorded so far."""
+        self.odd = False
+        """Whether the database refused an outcome as not ours: it may hold jobs in our name that nothing here runs."""
         self.waiting_since: float | None = None
         """Since when outcomes wait without any of them being written; None: none waits."""
         self.more = asyncio.Event()
@@ -75,7 +80,7 @@ class Ended:
 
     def recorded(self, recorded: Recorded) -> None:
         """A runner reports an execution that is over and done with: a transactional task's."""
-        self._recorded.add((recorded.id, recorded.claims))
+        self._recorded.add((recorded.id, recorded.claims, recorded.started))
         if recorded.accepted:
             self.finished += 1
             self._landed += 1
@@ -98,9 +103,10 @@ class Ended:
         """Begin to compare with the database: what runners wrote themselves before this moment it knows."""
         self._recorded.clear()
 
-    def names(self) -> set[tuple[int, int]]:
-        """Return (id, claims) of all that has ended and that the database may still hold to be running."""
-        ended = {(s.id, s.claims) for s in self.successes + self._aside} | {(s.id, s.claims) for s in self.setbacks}
+    def names(self) -> set[Name]:
+        """Return the names of all that has ended and that the database may still hold to be running."""
+        ended = {(s.id, s.claims, s.started) for s in self.successes + self._aside}
+        ended |= {(s.id, s.claims, s.started) for s in self.setbacks}
         return ended | self._busy.keys() | self._recorded
 
     # --- writing --------------------
@@ -146,6 +152,7 @@ class Ended:
         self.finished += claimed.accepted
         self._wrote()
         if lost := len(successes) - claimed.accepted - len(refused):
+            self.odd = True
             logger.warning("outcomes were refused: those jobs were no longer ours", extra={"refused": lost})
         landed, self._landed = self._landed, 0
         return len(successes) + landed
@@ -153,27 +160,33 @@ class Ended:
     def _wrote(self) -> None:
         self.waiting_since = time.monotonic() if len(self) else None
 
-    async def settle(self, connection: Connection) -> tuple[list[Setback], bool]:
-        """Write a batch of setbacks. Return those that are written, and whether some of their jobs may be claimed again.
+    async def settle(self, connection: Connection) -> tuple[list[Setback], bool, tuple[tuple[str, int], ...]]:
+        """Write a batch of setbacks. Return those that are not to be written again, whether some of their jobs may be claimed
+        again, and from where queues are to be read again for those that keep their places.
 
         Raises psycopg.Error.
         """
         setbacks = head(self.setbacks, outcome_size, MAX_BATCH)
         settled = await self._ledger.settle(connection, self._lease.worker, setbacks)
-        self.finished += settled.accepted
+        self.finished += len(settled.accepted)
         del self.setbacks[: len(setbacks)]
+        for setback in settled.busy:
+            self._postpone(setback)
         self._wrote()
-        for setback in setbacks:
-            if setback.id in settled.busy:
-                self._postpone(setback)
-            else:
-                self._tell(setback)
-        written = [setback for setback in setbacks if setback.id not in settled.busy]
-        return written, any(setback.ending is not Ending.FAIL for setback in setbacks)
+        for setback in settled.accepted:
+            self._tell(setback)
+        if settled.refused:
+            self.odd = True
+            logger.warning(
+                "outcomes were refused: those jobs were no longer ours",
+                extra={"refused": len(settled.refused), "job": settled.refused[0].id},
+            )
+        written = [*settled.accepted, *settled.refused]
+        return written, any(setback.ending is not Ending.FAIL for setback in setbacks), settled.lowered
 
     def _postpone(self, setback: Setback) -> None:
         """Try `setback` again in a moment: until its job's row is free, nobody knows whether it is still due."""
-        name = (setback.id, setback.claims)
+        name = (setback.id, setback.claims, setback.started)
 
         def again() -> None:
             if self._busy.pop(name, None) is not None:

@@ -99,7 +99,7 @@ class Executor:
                 transaction.abandon()
             # SystemExit and KeyboardInterrupt too: a task that calls sys.exit() ends its job, not its runner.
             return self._setback(execution, task, error, time.monotonic() - started)
-        return Success(job.id, job.claims, result, time.monotonic() - started)
+        return Success(job.id, job.claims, job.started, result, time.monotonic() - started)
 
     async def execute_async(self, execution: Execution, started: float) -> Outcome:
         """Run the job of an async task without a transaction to its end, in an asyncio task and a context of its own.
@@ -124,7 +124,7 @@ class Executor:
             return self._setback(execution, task, error, time.monotonic() - started)
         if os.getpid() != process:
             end_fork(None)
-        return Success(job.id, job.claims, result, time.monotonic() - started)
+        return Success(job.id, job.claims, job.started, result, time.monotonic() - started)
 
     def cancelled(self, execution: Execution, started: float) -> Outcome:
         """Return the outcome of a job whose coroutine was cancelled before its first step."""
@@ -135,7 +135,7 @@ class Executor:
         near = difflib.get_close_matches(job.task, self.tasks, n=3)
         hint = f" (there is {', '.join(map(repr, near))})" if near else ""
         message = f"no task {job.task!r} here{hint}: it waits for a worker whose application has it"
-        return Setback(job.id, job.claims, Ending.RELEASE, delay=UNKNOWN_TASK_DELAY, message=message)
+        return Setback(job.id, job.claims, job.started, Ending.RELEASE, delay=UNKNOWN_TASK_DELAY, message=message)
 
     def _current(self, execution: Execution, transaction: Transaction | None, started: float) -> CurrentJob:
         job = execution.job
@@ -160,6 +160,7 @@ class Executor:
             return Setback(
                 job.id,
                 job.claims,
+                job.started,
                 ending,
                 delay=delay,
                 seconds=seconds,
@@ -198,7 +199,9 @@ class CommitUnknown(Exception):
 
 def _no_transaction(job: Job, error: Exception) -> Setback:
     message = f"its transaction could not be begun: {_text(error)}"
-    return Setback(job.id, job.claims, Ending.RELEASE, delay=NO_TRANSACTION_DELAY, message=clean(message, 2000))
+    return Setback(
+        job.id, job.claims, job.started, Ending.RELEASE, delay=NO_TRANSACTION_DELAY, message=clean(message, 2000)
+    )
 
 
 async def _within(execution: Execution, coroutine: Coroutine[Any, Any, Any]) -> Any:

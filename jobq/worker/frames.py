@@ -25,7 +25,11 @@ BATCH_BYTES = 8 * 1024 * 1024
 
 
 class Job(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    """A claimed job. (id, claims) names this one execution: `claims` never returns to an earlier value."""
+    """A claimed job. (id, claims, started) names this one execution.
+
+    `claims` never returns to an earlier value, unless a failover loses the last commits of the former primary: the new one
+    then issues the same id and the same count again. It cannot issue the moment of the claim again.
+    """
 
     id: int
     claims: int
@@ -38,6 +42,8 @@ class Job(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """Runners that it has taken down; workers that died holding it are not counted."""
     timeout: float | None
     headers: bytes
+    started: int = 0
+    """When it was claimed: `job.started_at` in microseconds since 1970, part of the fence of every write."""
 
 
 class Ending(IntEnum):
@@ -60,10 +66,11 @@ class Ending(IntEnum):
 
 
 class Success(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    """The job returned; `result` is JSON."""
+    """The job returned; `result` is JSON. (id, claims, started) are the claimed job's, as in all outcomes."""
 
     id: int
     claims: int
+    started: int
     result: bytes
     seconds: float
 
@@ -73,6 +80,7 @@ class Setback(msgspec.Struct, array_like=True, frozen=True, gc=False):
 
     id: int
     claims: int
+    started: int
     ending: Ending
     delay: float = 0.0
     seconds: float | None = None
@@ -87,6 +95,7 @@ class Recorded(msgspec.Struct, array_like=True, frozen=True, gc=False):
 
     id: int
     claims: int
+    started: int
     accepted: bool
 
 
@@ -162,6 +171,7 @@ class Progress(msgspec.Struct, array_like=True, tag=5):
 
     id: int
     claims: int
+    started: int
     done: int
     total: int | None
 

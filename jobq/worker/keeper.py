@@ -1,4 +1,7 @@
-"""Keeping the lease: one connection that heartbeats, looks after the other workers, and begins anew when the lease is lost.
+"""Keeping the lease: one connection that heartbeats, looks after the other workers, and registers again when the lease is lost.
+
+Only a lost connection is replaced, for the advisory lock goes with it. When a statement fails (a lock, a timeout, a refusal)
+the connection stays, the whole lease counts, and the statement is tried again: no error of the database ends the loop.
 
 The fence, after which running jobs must be dead, is watched elsewhere (`Dispatcher`): a query here may hang.
 """
@@ -25,6 +28,10 @@ from jobq.worker.vitals import Pulse
 
 logger = logging.getLogger("jobq.worker")
 
+# Seconds from a heartbeat that failed to the next try.
+AGAIN_AFTER = 0.25
+# Seconds that a worker which cannot register, since somebody has locked the table, goes on trying.
+REGISTER_WITHIN = 60.0
 # How often another worker is looked at that may be dead.
 LOOK_INTERVAL = 0.25
 
@@ -58,6 +65,7 @@ class Keeper:
         """Whether the lease was lost, so that a life under a new id has to be begun."""
         self._at_once = asyncio.Event()
         self._repeats = Repeats()
+        lease.rescuer.on_lowered = self._lowered
         self.state = "running"
         """What the heartbeats say of this worker."""
 
@@ -77,36 +85,39 @@ class Keeper:
             while not started.is_set():
                 await self._lease.look(await self.connected())
                 await wait_or(started, LOOK_INTERVAL if self._lease.suspicious else 1.0)
-        except (psycopg.Error, OSError, TimeoutError) as error:
-            if classify(error, self._connection) is ErrorKind.REFUSED:
-                raise
+        except (psycopg.Error, OSError, TimeoutError):
             await self._drop()
 
     async def register(self) -> None:
-        """Begin a life under a new id. Raises psycopg.Error."""
-        await self._lease.register(
-            await self.connected(), self._options.concurrency * self._options.processes, self._pool.tasks
-        )
+        """Begin a life under a new id; wait for locks for a while. Raises psycopg.Error."""
+        slots, until = self._options.concurrency * self._options.processes, time.monotonic() + REGISTER_WITHIN
+        while True:
+            try:
+                return await self._lease.register(await self.connected(), slots, self._pool.tasks)
+            except psycopg.Error as error:
+                if classify(error, self._connection) is not ErrorKind.TRANSIENT or time.monotonic() > until:
+                    raise
+                self._repeats.warn("the worker cannot register yet", error)
+                await asyncio.sleep(AGAIN_AFTER)
 
     async def run(self) -> None:
-        """Heartbeat until cancelled, connecting anew as often as needed."""
+        """Heartbeat until cancelled, connecting again as often as needed."""
         next_beat = 0.0
         while True:
             try:
                 self._pulse.turn()
-                fresh = self._connection is None or self._connection.closed
+                new = self._connection is None or self._connection.closed
                 connection = await self.connected()
                 if self._anew:
                     await self.register()
                     self._anew = False
                     self._advance.release_hold()
-                elif fresh:
+                elif new:
                     await self._lease.lock(connection)
-                if fresh or time.monotonic() >= next_beat:
+                if new or time.monotonic() >= next_beat:
                     next_beat = time.monotonic() + self._options.heartbeat_interval
                     await self._beat(connection)
-                else:
-                    await self._lease.look(connection)
+                await self._lease.look(connection)
                 soon = min(LOOK_INTERVAL, self._options.heartbeat_interval / 2)
                 await wait_or(self._at_once, soon if self._lease.suspicious else next_beat - time.monotonic())
                 if self._at_once.is_set():
@@ -118,18 +129,18 @@ class Keeper:
                 logger.error("the lease is lost: another worker took this one for dead")
                 await self._give_up_everything()
             except (psycopg.Error, OSError, TimeoutError) as error:
-                if classify(error, self._connection) is ErrorKind.REFUSED:
-                    raise
                 self._pulse.failed(error)
-                self._lease.refused = is_refusal(error)
-                self._lease.locked = False
                 self._lease.error = self._repeats.warn("no heartbeat", error)
-                await self._drop()
-                await asyncio.sleep(0.25)
+                if self._connection is None or classify(error, self._connection) is ErrorKind.CONNECTION:
+                    self._lease.refused = is_refusal(error)
+                    self._lease.locked = False
+                    await self._drop()
+                next_beat = 0.0
+                await asyncio.sleep(AGAIN_AFTER)
 
     async def _beat(self, connection: Connection) -> None:
         said = self.state
-        heard = await self._lease.beat(
+        asked = await self._lease.beat(
             connection,
             running=self._pool.held,
             state=said,
@@ -137,12 +148,23 @@ class Keeper:
             rss=resident() + self._pool.rss or None,
         )
         self._pulse.well()
-        self._on_asked(heard.asked)
+        self._on_asked(asked)
         if self.state != said:
             # Whoever asked waits to see it done.
             self._at_once.set()
-        self._advance.heard(heard.paused, heard.cancelled, heard.changed)
-        self._sentinel.heard(heard.mode, watched=heard.watched)
+        heard = await self._lease.hear(connection)
+        if heard.cancelled:
+            self._pool.cancel(heard.cancelled)
+        if heard.queues is not None:
+            self._advance.heard(*heard.queues)
+        if heard.wake is not None:
+            mode, watched = heard.wake
+            self._sentinel.heard(mode, watched=watched)
+
+    def _lowered(self, queue: str, run_at: int) -> None:
+        """A rescue put jobs back at their old places: no need to wait for its notification."""
+        self._sentinel.lowered(queue, run_at)
+        self._advance.lowered(queue, run_at)
 
     async def _give_up_everything(self) -> None:
         """End whatever runs under the identity that is lost; another is taken over a new connection."""

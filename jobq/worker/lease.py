@@ -8,11 +8,15 @@ Two executions of a job must not overlap. So a worker whose heartbeats fail kill
 watched its row stand still for long enough (`fence_after`), and whoever rescues must have watched for all that time
 himself, with queries that worked: after a database outage everyone starts watching anew, and everyone is alive again
 before the first watch can end.
+
+An error of a statement (a lock, a timeout, a refusal) is not a lost connection: the connection and its advisory lock stay, so
+that the whole lease counts. And the heartbeat writes the worker's row, whatever else cannot be read with it.
 """
 
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import os
 import secrets
@@ -25,14 +29,16 @@ from uuid import UUID, uuid4
 import psycopg
 
 from jobq.worker.database import Connection, fetch
+from jobq.worker.errors import ErrorKind, classify
 from jobq.worker.options import WorkerOptions
+from jobq.worker.problems import Problems
+from jobq.worker.rescue import Rescuer
 from jobq.worker.stalls import Repeats
 
 logger = logging.getLogger("jobq.worker")
 
-# Workers that must die holding a job before it is failed: a machine's end is rarely the job's fault, but a job that takes
-# its whole worker down must end some day.
-MAX_LOSSES = 10
+# Rescues may take this part of a heartbeat's interval at each look at the others.
+_RESCUE_PART = 0.25
 
 
 class LeaseLost(Exception):
@@ -48,31 +54,28 @@ class _Watch:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Heard:
-    """What a heartbeat brought back."""
+    """What was heard after a heartbeat; None: it could not be read."""
 
-    cancelled: list[int]
+    cancelled: list[int] | None = None
     """Which of our jobs an operator wants stopped."""
-    paused: list[str]
-    """Which queues are paused."""
-    changed: str | None
-    """When the rules of any queue were last changed; only to be compared."""
-    mode: int
-    """The mode of waking, one of `brisk.Mode`."""
-    watched: bool
-    """Whether some worker is the sentinel."""
-    asked: str | None
-    """What an operator wants of this worker: ``quiet``, ``stop``, or None: that it works."""
+    queues: tuple[list[str], str | None] | None = None
+    """Which queues are paused; and when the rules of any queue were last changed, only to be compared."""
+    wake: tuple[int, bool] | None = None
+    """The mode of waking, one of `brisk.Mode`; and whether some worker is the sentinel."""
 
 
 class Lease:
     """One worker's identity in the database, and its heartbeat."""
 
-    def __init__(self, options: WorkerOptions, version: str) -> None:
+    def __init__(self, options: WorkerOptions, version: str, problems: Problems | None = None) -> None:
+        """`problems` are written with each heartbeat; rescues that fail are noted there, too."""
         self._options = options
         self._version = version
         self._schema = options.settings.schema
         self._watched: dict[UUID, _Watch] = {}
         self._repeats = Repeats()
+        self.problems = problems or Problems()
+        self.rescuer = Rescuer(self._schema, self.problems, self._repeats)
         self._last_look = 0.0
         self.worker: UUID = uuid4()
         self._lock_key = secrets.randbits(62)
@@ -125,6 +128,7 @@ class Lease:
             app=self._options.app,
             queues=list(self._options.queues) if self._options.queues is not None else None,
             tasks=tasks,
+            lease=self._options.lease,
         )
         self.last_beat = begun
 
@@ -142,8 +146,12 @@ class Lease:
 
     async def beat(
         self, connection: Connection, *, running: int, state: str, tasks: list[str], rss: int | None = None
-    ) -> Heard:
-        """Write a heartbeat, look after the others, and return what else it brought. Raises LeaseLost when our row is gone."""
+    ) -> str | None:
+        """Write a heartbeat. Return what an operator wants of this worker: ``quiet``, ``stop``, or None: that it works.
+
+        Raises LeaseLost when our row is gone, and psycopg.Error. An error of the statement is not a lost connection: the
+        advisory lock stays, and the whole lease counts.
+        """
         begun = time.monotonic()
         if not self.locked:
             await self.lock(connection)
@@ -160,10 +168,11 @@ class Lease:
             rss=rss,
             locked=self.locked,
             pooled=connection.pooled,
+            problems=json.dumps(self.problems.rows(), ensure_ascii=False),
         )
         if not rows:
             raise LeaseLost
-        pid, asked, cancelled, paused, changed, mode, watched, *peers = rows[0]
+        pid, asked = rows[0]
         if not connection.pooled and pid != connection.server_pid:
             connection.found_pooler()
             raise psycopg.OperationalError("the server's process has changed: a pooler stands between")
@@ -171,27 +180,47 @@ class Lease:
         self.last_beat = begun
         self.refused = False
         self.error = None
-        await self._watch(connection, list(zip(*peers, strict=True)))
-        return Heard(cancelled=cancelled, paused=paused, changed=changed, mode=mode, watched=watched, asked=asked)
+        return asked if asked is None else str(asked)
+
+    async def hear(self, connection: Connection) -> Heard:
+        """Read what is to be heard after a heartbeat. Raises psycopg.Error only when the connection is lost."""
+        cancelled = await self._hear(connection, "hear_cancels", id=self.worker)
+        queues = await self._hear(connection, "hear_queues")
+        wake = await self._hear(connection, "hear_wake")
+        return Heard(
+            cancelled=None if cancelled is None else [job for (job,) in cancelled],
+            queues=None if queues is None else (queues[0][0], queues[0][1]),
+            wake=None if wake is None else (wake[0][0], wake[0][1]),
+        )
+
+    async def _hear(self, connection: Connection, name: str, **parameters: Any) -> list[tuple[Any, ...]] | None:
+        try:
+            return await fetch(connection, self._schema, name, **parameters)
+        except psycopg.Error as error:
+            if classify(error, connection) is ErrorKind.CONNECTION:
+                raise
+            self._repeats.warn("heartbeats go on, but what comes with them cannot be read", error)
+            return None
 
     async def leave(self, connection: Connection) -> None:
         """Take the row back, if no job is held in its name any more."""
         await fetch(connection, self._schema, "worker_leave", id=self.worker)
 
     async def look(self, connection: Connection) -> None:
-        """Look after the other workers, between two heartbeats."""
-        await self._watch(connection, await fetch(connection, self._schema, "worker_peers"))
+        """Look after the other workers, and rescue from those that have stood still for too long.
 
-    async def _watch(self, connection: Connection, rows: list[tuple[Any, ...]]) -> None:
-        """Rescue from those workers that have stood still for too long.
-
-        Called at every heartbeat at least; a gap means that our own queries did not work, and starts all watches anew.
+        Called at every heartbeat at least; a gap means that our own queries did not work, and starts all watches again.
+        Raises psycopg.Error only when the connection is lost.
         """
+        rows = await self._hear(connection, "worker_peers")
+        if rows is None:
+            return
         now = time.monotonic()
         if now - self._last_look > max(3.0, self._options.heartbeat_interval * 1.5):
             self._watched.clear()
         self._last_look = now
         seen: dict[UUID, _Watch] = {}
+        dead: list[UUID] = []
         self.suspicious = False
         for worker, beats, unsuspected in rows:
             if worker == self.worker:
@@ -201,31 +230,18 @@ class Lease:
                 watch = _Watch(beats, now)
             seen[worker] = watch
             self.suspicious = self.suspicious or not unsuspected
-            patience = self._options.lease if unsuspected else self._options.suspicion
-            if now - watch.since >= patience:
-                try:
-                    await self._rescue(connection, worker, beats, now - watch.since)
-                except psycopg.errors.LockNotAvailable as error:
-                    # Somebody's transaction holds its row: that must not cost us our own heartbeats.
-                    self._repeats.note("a dead worker is locked", str(worker), dead=str(worker), error=str(error))
+            if now - watch.since >= (self._options.lease if unsuspected else self._options.suspicion):
+                dead.append(worker)
         self._watched = seen
-
-    async def _rescue(self, connection: Connection, dead: UUID, beats: int, silent: float) -> None:
-        rows = await fetch(
-            connection,
-            self._schema,
-            "rescue",
-            dead=dead,
-            beats=beats,
-            max_losses=MAX_LOSSES,
-            channel=self._schema,
-        )
-        gone, requeued, failed, _ = rows[0]
-        if gone:
-            logger.warning(
-                "took a dead worker's jobs back",
-                extra={"dead": str(dead), "silent": round(silent, 1), "requeued": requeued, "failed": failed},
-            )
+        self.rescuer.forget_all_but(dead)
+        until = now + self._options.heartbeat_interval * _RESCUE_PART
+        for worker in self.rescuer.in_turn(dead):
+            watch = seen[worker]
+            await self.rescuer.rescue(connection, worker, watch.beats, silent=now - watch.since, until=until)
+            if time.monotonic() >= until:
+                # The others at the next look, which is soon: heartbeats come first.
+                self.suspicious = True
+                break
 
 
 async def wait_or(event: asyncio.Event, seconds: float) -> bool:

@@ -74,20 +74,20 @@ class Metrics:
         self._queues: set[str] = set()
         self._counters: dict[tuple[str, str, str], Any] = {}
         self._histograms: dict[str, Any] = {}
-        self._under_way: dict[tuple[int, int], tuple[str, str]] = {}
+        self._under_way: dict[tuple[int, int, int], tuple[str, str]] = {}
         self._rendered = b""
         self._rendered_at = -RENDER_EVERY
 
     def claimed(self, jobs: Iterable[Job]) -> None:
         """These executions are ours from now on; each is told as ended once."""
         for job in jobs:
-            self._under_way[job.id, job.claims] = self._labels_of(job.task, job.queue)
+            self._under_way[job.id, job.claims, job.started] = self._labels_of(job.task, job.queue)
 
     def succeeded(self, successes: Iterable[Success]) -> None:
         """Executions have succeeded, by their runner's word."""
         numbers: dict[tuple[str, str], int] = {}
         for success in successes:
-            if (labels := self._under_way.pop((success.id, success.claims), None)) is not None:
+            if (labels := self._under_way.pop((success.id, success.claims, success.started), None)) is not None:
                 numbers[labels] = numbers.get(labels, 0) + 1
                 self._took(labels[0], success.seconds)
         for labels, number in numbers.items():
@@ -95,7 +95,7 @@ class Metrics:
 
     def ended(self, setback: Setback) -> None:
         """An execution has ended otherwise, by its runner's word or by our judgement."""
-        if (labels := self._under_way.pop((setback.id, setback.claims), None)) is None:
+        if (labels := self._under_way.pop((setback.id, setback.claims, setback.started), None)) is None:
             return
         if setback.recorded == "timeout":
             name = "timed_out"

@@ -70,7 +70,7 @@ class Outbox:
         # One step with the sender's taking: else a word put in just after it would call nobody, nor any word after it.
         with self._progress_lock:
             first = not self._progress
-            self._progress[job.id] = Progress(job.id, job.claims, done, total)
+            self._progress[job.id] = Progress(job.id, job.claims, job.started, done, total)
         if first:
             self.call()
 

@@ -1,6 +1,7 @@
 """Writing outcomes down: successes together with the next claim, setbacks by themselves, one bad row alone.
 
-Every write is fenced by (id, claims, worker): repeating one is harmless, and one that comes too late changes nothing.
+Every write is fenced by (id, claims, worker, moment of the claim): repeating one is harmless, and one that comes too late
+changes nothing.
 """
 
 from __future__ import annotations
@@ -37,6 +38,8 @@ _STATES = {
 }
 _id = attrgetter("id")
 _GIVES_BACK = frozenset({Ending.SNOOZE, Ending.RELEASE, Ending.CRASH})
+# Through no fault of its own: unless it is to wait, the job keeps its place in the queue.
+_KEEPS_PLACE = frozenset({Ending.RELEASE, Ending.CRASH})
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,9 +59,9 @@ class Claimed:
         """Return the jobs to run, and those that had expired."""
         jobs: list[Job] = []
         expired: list[Job] = []
-        for id_, claims, task, queue, args, attempt, max_attempts, crashes, timeout, headers, too_late in self.rows:
+        for id_, claims, task, queue, args, attempt, most, crashes, timeout, headers, too_late, started in self.rows:
             job = Job(
-                id_, claims, task, queue, args.encode(), attempt, max_attempts, crashes, timeout, headers.encode()
+                id_, claims, task, queue, args.encode(), attempt, most, crashes, timeout, headers.encode(), started
             )
             (expired if too_late else jobs).append(job)
         return jobs, expired
@@ -66,13 +69,23 @@ class Claimed:
 
 @dataclass(frozen=True, slots=True)
 class Settled:
-    """What became of setbacks: how many were accepted, and the ids of those whose rows are locked, to be tried again."""
+    """The results of writing setbacks, each of which is in one of the three lists."""
 
-    accepted: int = 0
-    busy: frozenset[int] = frozenset()
+    accepted: tuple[Setback, ...] = ()
+    busy: tuple[Setback, ...] = ()
+    """Their jobs' rows are locked: to be tried again."""
+    refused: tuple[Setback, ...] = ()
+    """The fence refused them: the jobs are no longer these executions'."""
+    lowered: tuple[tuple[str, int], ...] = ()
+    """Where jobs keep their places: queues, and the run_at in microseconds from which to read them again."""
 
     def __add__(self, other: Settled) -> Settled:
-        return Settled(self.accepted + other.accepted, self.busy | other.busy)
+        return Settled(
+            self.accepted + other.accepted,
+            self.busy + other.busy,
+            self.refused + other.refused,
+            self.lowered + other.lowered,
+        )
 
 
 class Ledger:
@@ -153,7 +166,7 @@ class Ledger:
         return claimed(first, rows, scan)
 
     async def settle(self, connection: AsyncConnection[Any], worker: UUID, setbacks: list[Setback]) -> Settled:
-        """Record `setbacks` and return what became of them; a row that cannot be stored is stored without its texts."""
+        """Record `setbacks` and return the results; a row that cannot be stored is stored without its texts."""
         try:
             return await self._settle(connection, worker, setbacks)
         except psycopg.Error as error:
@@ -168,8 +181,7 @@ class Ledger:
 
     async def _settle(self, connection: AsyncConnection[Any], worker: UUID, setbacks: list[Setback]) -> Settled:
         parameters = settle_parameters(worker, setbacks, wake=self.for_others, channel=self._schema)
-        rows = await fetch(connection, self._schema, "settle", **parameters)
-        return Settled(sum(accepted for _, accepted in rows), frozenset(id_ for id_, accepted in rows if not accepted))
+        return settled(setbacks, await fetch(connection, self._schema, "settle", **parameters))
 
 
 def advance_parameters(worker: UUID, successes: list[Success], scan: Scan, want: int) -> dict[str, Any]:
@@ -179,6 +191,7 @@ def advance_parameters(worker: UUID, successes: list[Success], scan: Scan, want:
     return {
         "ids": _numbers([success.id for success in ordered]),
         "claims": _numbers([success.claims for success in ordered]),
+        "started": _numbers([success.started for success in ordered]),
         "results": texts_array([success.result.decode() for success in ordered]),
         "seconds": _numbers([success.seconds for success in ordered]),
         "worker": worker,
@@ -224,13 +237,14 @@ def settle_parameters(
     worker: UUID, setbacks: list[Setback], *, wake: bool = False, channel: str = ""
 ) -> dict[str, Any]:
     """Return the parameters of settle.sql. `wake`: let the other workers on `channel` hear of what can be claimed again."""
-    ordered = sorted(setbacks, key=lambda setback: setback.id)
+    ordered = sorted(setbacks, key=_id)
     return {
         "worker": worker,
         "ids": [s.id for s in ordered],
         "claims": [s.claims for s in ordered],
+        "started": [s.started for s in ordered],
         "states": [_STATES[s.ending] for s in ordered],
-        "delays": [s.delay for s in ordered],
+        "delays": [None if s.ending in _KEEPS_PLACE and s.delay <= 0 else s.delay for s in ordered],
         "given_back": [int(s.ending in _GIVES_BACK) for s in ordered],
         "crashes": [int(s.recorded == "crashed") for s in ordered],
         "seconds": [s.seconds for s in ordered],
@@ -243,10 +257,27 @@ def settle_parameters(
     }
 
 
+def settled(setbacks: list[Setback], rows: Sequence[tuple[Any, ...]]) -> Settled:
+    """Return what the rows of settle.sql tell about `setbacks`."""
+    ordered = sorted(setbacks, key=_id)
+    answers = {place: accepted for place, accepted, *_ in rows}
+    lowered: dict[str, int] = {}
+    for _, _, queue, run_at in rows:
+        if queue is not None:
+            lowered[queue] = min(run_at, lowered.get(queue, run_at))
+    return Settled(
+        tuple(setback for place, setback in enumerate(ordered, 1) if answers.get(place) is True),
+        tuple(setback for place, setback in enumerate(ordered, 1) if answers.get(place) is False),
+        tuple(setback for place, setback in enumerate(ordered, 1) if place not in answers),
+        tuple(lowered.items()),
+    )
+
+
 def _unstorable(success: Success, error: psycopg.Error) -> Setback:
     return Setback(
         success.id,
         success.claims,
+        success.started,
         Ending.FAIL,
         seconds=success.seconds,
         recorded="failed",
@@ -259,6 +290,7 @@ def _plain(setback: Setback, error: psycopg.Error) -> Setback:
     return Setback(
         setback.id,
         setback.claims,
+        setback.started,
         setback.ending,
         delay=setback.delay,
         seconds=setback.seconds,

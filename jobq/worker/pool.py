@@ -147,10 +147,11 @@ class RunnerPool:
             room = min(room, sum(limit - child.given for child in ready))
         return max(0, room)
 
-    def holds(self, job_id: int, claims: int) -> bool:
+    def holds(self, job_id: int, claims: int, started: int) -> bool:
         """Tell whether this worker has this execution."""
-        return any(job.id == job_id and job.claims == claims for job in self._solos.waiting()) or any(
-            (held := child.jobs.get(job_id)) is not None and held.job.claims == claims for child in self._all()
+        jobs = [held.job for child in self._all() if (held := child.jobs.get(job_id)) is not None]
+        return any(
+            (job.id, job.claims, job.started) == (job_id, claims, started) for job in (*jobs, *self._solos.waiting())
         )
 
     async def start(self) -> None:
@@ -190,8 +191,13 @@ class RunnerPool:
         now = time.monotonic()
         others: list[Job] = []
         alone: list[Job] = []
+        jobs = list(jobs)
+        again = self._held_again(jobs)
         for job in jobs:
-            (alone if job.crashes >= QUARANTINE_AFTER or job.task in self._isolated else others).append(job)
+            if job.crashes >= QUARANTINE_AFTER or job.task in self._isolated or job.id in again:
+                alone.append(job)
+            else:
+                others.append(job)
         if alone:
             self._solos.give(alone, worker, now)
         ready = [child for child in self._children if child.ready]
@@ -221,6 +227,20 @@ class RunnerPool:
         for child, share in zip(ready, shares, strict=True):
             if share:
                 child.send(share, worker, now)
+
+    def _held_again(self, jobs: list[Job]) -> frozenset[int]:
+        """Return the ids of those of `jobs` that name an execution here that the database no longer knows.
+
+        A failover that lost the former primary's last commits issues their ids again. A runner has one job of an id at most,
+        so that none answers for the other: the new one gets a runner of its own.
+        """
+        ids = [job.id for job in jobs]
+        found = [child.jobs.keys() & ids for child in self._all() if not child.jobs.keys().isdisjoint(ids)]
+        for job_id in (again := frozenset().union(*found)):
+            logger.warning(
+                "an execution runs here that the database has lost: its id was issued again", extra={"job": job_id}
+            )
+        return again
 
     def _hear(self, child: Child, message: FromRunner) -> None:
         match message:
@@ -268,7 +288,7 @@ class RunnerPool:
                 self._on_setback(verdicts.unstarted(job))
         for job in self._solos.overdue(now):
             # Not at once: it would be claimed again at once.
-            self._on_setback(Setback(job.id, job.claims, Ending.RELEASE, delay=random.uniform(1, 3)))
+            self._on_setback(Setback(job.id, job.claims, job.started, Ending.RELEASE, delay=random.uniform(1, 3)))
         self._solos.assign(now)
         self._solos.dismiss_idle(now)
         self._overseer.relieve(self._children, self._wanted, now)

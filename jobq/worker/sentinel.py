@@ -111,6 +111,10 @@ class Sentinel:
         if self.mode is not Mode.BRISK and self._arrivals.many:
             self._reason.set()
 
+    def lowered(self, queue: str, run_at: int) -> None:
+        """Jobs of `queue` can be claimed again at their old places, the first at this run_at in microseconds."""
+        self._cursor.lower(queue, run_at)
+
     def told(self, what: str) -> None:
         """A sentinel says what it has done: set a mode, or left its place (`nobody`)."""
         mode = self.mode if what == "nobody" else Mode.__members__.get(what.upper())

@@ -149,6 +149,7 @@ class _Transaction:
         parameters = {
             "id": job.id,
             "claims": job.claims,
+            "started": job.started,
             "worker": self._execution.worker,
             "execution": _name(self._execution),
             "seconds": seconds,
@@ -162,7 +163,7 @@ class _Transaction:
             raise TransactionEnded(_ENDED)
         if not accepted:
             self.abandon()
-            return Recorded(job.id, job.claims, accepted=False)
+            return Recorded(job.id, job.claims, job.started, accepted=False)
         try:
             link.commit()
         except psycopg.Error as error:
@@ -176,7 +177,7 @@ class _Transaction:
             link.drop()
         else:
             self._leave(lambda: None)
-        return Recorded(job.id, job.claims, accepted=True)
+        return Recorded(job.id, job.claims, job.started, accepted=True)
 
     def _check(self) -> None:
         """Raise unless the transaction is still open and can be committed."""
@@ -223,4 +224,4 @@ def _opening(execution: Execution) -> bytes:
 
 
 def _name(execution: Execution) -> str:
-    return f"{execution.job.id}/{execution.job.claims}"
+    return f"{execution.job.id}/{execution.job.claims}/{execution.job.started}"

@@ -13,12 +13,12 @@ _CRASH = Backoff(base=1, cap=60)
 
 def unstarted(job: Job) -> Setback:
     """It had not begun: it goes back as if it had never been claimed."""
-    return Setback(job.id, job.claims, Ending.RELEASE)
+    return Setback(job.id, job.claims, job.started, Ending.RELEASE)
 
 
 def bystander(job: Job, slot: Started, now: float) -> Setback:
     """Its runner was ended for something else: it goes back unpunished."""
-    return Setback(job.id, job.claims, Ending.RELEASE, seconds=now - slot.since)
+    return Setback(job.id, job.claims, job.started, Ending.RELEASE, seconds=now - slot.since)
 
 
 def timed_out(job: Job, slot: Started, now: float, facts: TaskFacts | None) -> Setback:
@@ -29,6 +29,7 @@ def timed_out(job: Job, slot: Started, now: float, facts: TaskFacts | None) -> S
     return Setback(
         job.id,
         job.claims,
+        job.started,
         Ending.FAIL if last else Ending.RETRY,
         delay=0.0 if last else backoff.delay(job.attempt),
         seconds=now - slot.since,
@@ -44,6 +45,7 @@ def crashed(job: Job, slot: Started, now: float, how: str, max_crashes: int) -> 
     return Setback(
         job.id,
         job.claims,
+        job.started,
         Ending.FAIL if last else Ending.CRASH,
         # At once the first time: most often somebody else's crash, or a machine short of memory, is to blame.
         delay=0.0 if last or not job.crashes else _CRASH.delay(job.crashes),

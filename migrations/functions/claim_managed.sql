@@ -8,7 +8,7 @@
 CREATE OR REPLACE FUNCTION {schema}.claim_managed(by_worker uuid, of_queue text, want integer)
 RETURNS TABLE (
     id bigint, claims integer, task text, queue text, args text, attempt integer, max_attempts integer, crashes integer,
-    timeout double precision, headers text, expired boolean
+    timeout double precision, headers text, expired boolean, started bigint
 )
 LANGUAGE plpgsql
 AS $body$
@@ -87,7 +87,7 @@ BEGIN
                    WHERE late.queue = of_queue AND late.state = 'ready' AND late.group_key IS NOT NULL) THEN
             -- More than fit into one go, or somebody has one locked; in order, or not at all.
             RETURN QUERY SELECT NULL::bigint, permits, NULL, of_queue, NULL, NULL::integer, NULL::integer, NULL::integer,
-                                CASE WHEN entering THEN 0 ELSE 0.25 END::double precision, NULL, false;
+                                CASE WHEN entering THEN 0 ELSE 0.25 END::double precision, NULL, false, NULL::bigint;
             RETURN;
         END IF;
     END IF;
@@ -203,7 +203,7 @@ BEGIN
                 )
                 SELECT claimed.id, claimed.claims, claimed.task, claimed.queue, claimed.args::text, claimed.attempt,
                        claimed.max_attempts, claimed.crashes::integer, claimed.timeout, claimed.headers::text,
-                       claimed.expires_at <= moment
+                       claimed.expires_at <= moment, (SELECT (extract(epoch FROM moment) * 1000000)::bigint)
                 FROM claimed;
             wanted := wanted - cardinality(got);
             total := total + cardinality(got);
@@ -279,6 +279,6 @@ BEGIN
     END IF;
     RETURN QUERY SELECT NULL::bigint, permits - total, NULL, of_queue, NULL, NULL::integer, NULL::integer, NULL::integer,
                         CASE WHEN next_at > moment THEN extract(epoch FROM next_at - moment) WHEN next_at IS NOT NULL THEN 0 END
-                            ::double precision, NULL, false;
+                            ::double precision, NULL, false, NULL::bigint;
 END
 $body$;

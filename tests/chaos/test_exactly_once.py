@@ -186,10 +186,10 @@ async def test_a_dead_workers_locked_job_holds_up_no_rescuer(database_url: str, 
         # The chore passes it over as well, for now.
         jobs.connection.execute("UPDATE jobq.job SET started_at = started_at - interval '1 h' WHERE id = %s", (free,))
         async with await connect(Settings(database_url=database_url), "test") as connection:
-            assert (await fetch(connection, "jobq", "release_orphans", channel="jobq"))[0][0] == 0
+            assert (await fetch(connection, "jobq", "release_orphans", only=None, channel="jobq"))[0][0] == 0
             holder.execute("UPDATE jobq.job SET started_at = started_at - interval '1 h' WHERE id = %s", (locked,))
             holder.commit()
-            assert (await fetch(connection, "jobq", "release_orphans", channel="jobq"))[0][0] == 1
+            assert (await fetch(connection, "jobq", "release_orphans", only=None, channel="jobq"))[0][0] == 1
     wait_until(lambda: len(jobs.traces(locked)) == 2, what="its second start")
     assert "no heartbeat" not in rescuer.log
 
@@ -217,7 +217,7 @@ async def test_an_execution_that_is_no_longer_ours_commits_nothing(
                 jobs.connection.execute("UPDATE jobq.job SET worker_id = %s", (uuid4(),))
             case "finished":
                 jobs.connection.execute("DELETE FROM jobq.job")
-        assert transaction.succeed(b"null", 0.1) == Recorded(job.id, job.claims, accepted=False)
+        assert transaction.succeed(b"null", 0.1) == Recorded(job.id, job.claims, job.started, accepted=False)
         assert jobs.one("SELECT count(*) FROM effect") == 0
         assert jobs.one("SELECT count(*) FROM jobq.job_history") == 0
         # And the connection is as good as new.
@@ -246,7 +246,7 @@ async def test_a_rescue_that_commits_first_wins(database_url: str, jobs: Jobs, s
             wait_until(lambda: jobs.one(waiting, backend), what="the wait")
             rescuer.commit()
             late.join(10)
-        assert outcomes == [Recorded(job.id, job.claims, accepted=False)]
+        assert outcomes == [Recorded(job.id, job.claims, job.started, accepted=False)]
         assert jobs.one("SELECT state FROM jobq.job") == "ready"
     finally:
         transactions.close()

@@ -45,7 +45,7 @@ class OneSlot(RunnerPool):
     def room(self, prefetch: int) -> int:
         return self.free
 
-    def holds(self, job_id: int, claims: int) -> bool:
+    def holds(self, job_id: int, claims: int, started: int) -> bool:
         return True
 
     def give(self, jobs: Any, worker: Any) -> None:
@@ -97,7 +97,7 @@ async def test_a_job_told_of_while_the_next_due_one_is_looked_up_is_not_forgotte
 
 @pytest.mark.parametrize(
     "outcome",
-    [Success(1 << 60, 1, b"null", 0.0), Setback(1 << 60, 1, Ending.RETRY), None],
+    [Success(1 << 60, 1, 0, b"null", 0.0), Setback(1 << 60, 1, 0, Ending.RETRY), None],
     ids=["success", "setback", "full when told"],
 )
 async def test_a_round_without_room_does_not_forget_that_there_is_more(
@@ -134,7 +134,7 @@ async def test_a_round_without_room_does_not_forget_that_there_is_more(
             # Written down, and the loop sleeps.
             await until(lambda: not len(advance.ended) and advance.trouble() is None)
             pool.free = 1
-            advance.ended.recorded(Recorded(1 << 60, 1, accepted=True))
+            advance.ended.recorded(Recorded(1 << 60, 1, 0, accepted=True))
             async with asyncio.timeout(2):
                 assert await pool.given.get() == job
     finally:
@@ -161,7 +161,7 @@ async def test_what_was_claimed_does_not_wait_for_setbacks_to_be_written(
     async def and_meanwhile(*arguments: Any) -> None:
         await exchange(*arguments)
         if not given:
-            advance.ended.set_back(Setback(1 << 60, 1, Ending.RELEASE))
+            advance.ended.set_back(Setback(1 << 60, 1, 0, Ending.RELEASE))
 
     monkeypatch.setattr(advance.ended, "settle", noted_settle)
     monkeypatch.setattr(advance, "_exchange", and_meanwhile)

@@ -111,16 +111,23 @@ async def test_a_transaction_that_began_long_before_its_insert_hides_nothing(
     assert sorted(await claim_all(claims)) == [by_enqueue, by_enqueue + 1, past]
 
 
-async def test_jobs_that_are_put_back_are_ahead_of_the_cursor(jobs: Jobs, claims: Claims) -> None:
-    for _ in range(3):
-        apps.noop.enqueue(jobs.connection)
-    (first, second, third) = await claims.claim()
+async def test_jobs_that_are_put_back_keep_their_places_and_workers_are_told(jobs: Jobs, claims: Claims) -> None:
+    back = [apps.noop.enqueue(jobs.connection).id for _ in range(3)]
+    assert sorted(await claims.claim()) == back
     jobs.connection.execute("SELECT pg_sleep(0.2)")
     later = apps.noop.enqueue(jobs.connection).id
     assert await claims.claim() == [later]
     jobs.connection.execute("UPDATE jobq.job SET started_at = now() - interval '1 h'")
-    jobs.connection.execute(statement("release_orphans", "jobq").query, {"channel": "jobq"})
-    assert sorted(await claim_all(claims)) == [first, second, third, later]
+    jobs.connection.execute("LISTEN jobq")
+    jobs.connection.execute(statement("release_orphans", "jobq").query, {"channel": "jobq", "only": None})
+    [told] = jobs.connection.notifies(timeout=5, stop_after=1)
+    word, run_at, queue = told.payload.split(" ")
+    assert (word, queue) == ("below", "default")
+    # Not before it is told: a claim begins where the last one ended.
+    assert await claims.claim() == []
+    claims.cursor.lower(queue, int(run_at))
+    assert sorted(await claims.claim(3)) == back
+    assert await claims.claim() == [later]
 
 
 async def test_what_the_cursor_cannot_know_is_found_by_a_full_reading(jobs: Jobs, claims: Claims) -> None:

@@ -64,20 +64,22 @@ def claimed(db: Conn, want: int = 100, *, queue: str = "mail", worker: UUID | No
 
 
 WORKER = uuid4()
+NAMES = "SELECT id, claims, (extract(epoch FROM started_at) * 1000000)::bigint FROM jobq.job WHERE id = ANY(%s)"
 
 
 def succeed(db: Conn, *ids: int, worker: UUID = WORKER) -> None:
-    claims = dict(db.execute("SELECT id, claims FROM jobq.job WHERE id = ANY(%s)", (list(ids),)).fetchall())
-    done = [Success(id_, claims[id_], b"null", 0.001) for id_ in ids]
+    names = {row[0]: row for row in db.execute(NAMES, (list(ids),)).fetchall()}
+    done = [Success(id_, names[id_][1], names[id_][2], b"null", 0.001) for id_ in ids]
     with db.cursor(row_factory=tuple_row) as cursor:
         cursor.execute(statement("advance", "jobq").query, advance_parameters(worker, done, NOWHERE, 0))
         assert (cursor.fetchone() or (None,))[0] == len(ids)
 
 
 def set_back(db: Conn, id_: int, ending: Ending, delay: float = 0.0) -> None:
-    (row,) = db.execute("SELECT claims FROM jobq.job WHERE id = %s", (id_,)).fetchall()
-    back = Setback(id_, row.claims, ending, delay=delay, recorded="error", error_type="E", message="e")
-    assert db.execute(statement("settle", "jobq").query, settle_parameters(WORKER, [back])).fetchall() == [(id_, True)]
+    [(_, claims, started)] = db.execute(NAMES, ([id_],)).fetchall()
+    back = Setback(id_, claims, started, ending, delay=delay, recorded="error", error_type="E", message="e")
+    [row] = db.execute(statement("settle", "jobq").query, settle_parameters(WORKER, [back])).fetchall()
+    assert tuple(row)[:2] == (1, True)
 
 
 def states(db: Conn) -> dict[int, str]:

@@ -67,7 +67,7 @@ class Claims:
         self._cursor.read(scan, claimed.sight)
         self.lanes.claimed(scan, claimed.sight)
         found, _ = claimed.jobs()
-        self._held = [Success(job.id, job.claims, b"null", 0.0) for job in found]
+        self._held = [Success(job.id, job.claims, job.started, b"null", 0.0) for job in found]
         counts = Counter(job.queue for job in found)
         self.total += counts
         return counts
@@ -187,7 +187,7 @@ class Slots(RunnerPool):
     def room(self, prefetch: int) -> int:
         return self._free
 
-    def holds(self, job_id: int, claims: int) -> bool:
+    def holds(self, job_id: int, claims: int, started: int) -> bool:
         return True
 
     def give(self, jobs: Iterable[Job], worker: Any) -> None:
@@ -196,7 +196,7 @@ class Slots(RunnerPool):
         if self._end is None:
             self._free -= len(jobs)
         else:
-            self._end([Success(job.id, job.claims, b"null", 0.0) for job in jobs])
+            self._end([Success(job.id, job.claims, job.started, b"null", 0.0) for job in jobs])
 
 
 @asynccontextmanager

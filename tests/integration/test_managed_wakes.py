@@ -98,7 +98,7 @@ def test_a_dead_worker_may_not_have_told_of_the_room_that_it_made(jobs: Jobs, he
         "INSERT INTO jobq.worker (id, lock_key, pid, slots, host, version) VALUES (%s, 1, 1, 1, 'h', 'v')", (dead,)
     )
     heard()
-    parameters = {"dead": dead, "beats": 0, "max_losses": 3, "channel": "jobq"}
+    parameters = {"dead": dead, "beats": 0, "only": None, "max_losses": 3, "channel": "jobq"}
     beats = jobs.one("SELECT beats FROM jobq.worker")
     jobs.connection.execute(statement("rescue", "jobq").query, {**parameters, "beats": beats + 1})
     assert heard() == []
@@ -146,7 +146,7 @@ class Pool(RunnerPool):
     def room(self, prefetch: int) -> int:
         return self.slots - self.busy
 
-    def holds(self, job_id: int, claims: int) -> bool:
+    def holds(self, job_id: int, claims: int, started: int) -> bool:
         return False
 
     def give(self, jobs: Any, worker: Any) -> None:
@@ -157,7 +157,7 @@ class Pool(RunnerPool):
 
     def _end(self, job: Job) -> None:
         self.busy -= 1
-        self.ends([Success(job.id, job.claims, b"null", 0.001)])
+        self.ends([Success(job.id, job.claims, job.started, b"null", 0.001)])
 
 
 class Stage:
@@ -245,9 +245,9 @@ async def test_a_worker_at_its_end_tells_of_all_the_room_that_it_makes(
     await stage.until(lambda: len(stage.pool.given) == 2)
     stage.advance.leave()
     heard()
-    stage.advance.ended.succeeded([Success(ids[0], 1, b"null", 0.0)])
+    stage.advance.ended.succeeded([Success(ids[0], 1, 0, b"null", 0.0)])
     await stage.advance.flush()
-    stage.advance.recorded(Recorded(ids[1], 1, accepted=True))
+    stage.advance.recorded(Recorded(ids[1], 1, 0, accepted=True))
     await stage.advance.flush()
     await stage.advance.close()
     assert heard() == ["due mail"] * 2

@@ -24,15 +24,15 @@ async def test_one_bad_result_is_found_by_halving(database_url: str, jobs: Jobs,
     ledger, worker = Ledger("jobq"), uuid4()
     async with await connect(Settings(database_url=database_url), "test") as connection:
         claimed, _ = await ledger.advance(connection, worker, [], LANES, 7)
-        successes = [Success(job.id, job.claims, b"1", 0.1) for job in claimed.jobs()[0]]
+        successes = [Success(job.id, job.claims, job.started, b"1", 0.1) for job in claimed.jobs()[0]]
         # Text in JSON, and nothing that jsonb can hold.
         poison = claimed.jobs()[0][bad]
-        successes[bad] = Success(poison.id, poison.claims, b'"\\u0000"', 0.1)
+        successes[bad] = Success(poison.id, poison.claims, poison.started, b'"\\u0000"', 0.1)
         done, refused = await ledger.advance(connection, worker, successes, LANES, 7)
         assert (done.accepted, len(done)) == (6, 0)
         (setback,) = refused
         assert (setback.id, setback.ending) == (poison.id, Ending.FAIL)
-        assert await ledger.settle(connection, worker, refused) == Settled(1)
+        assert await ledger.settle(connection, worker, refused) == Settled(tuple(refused))
     assert jobs.wait(poison.id)["state"] == "failed"
     assert "cannot be stored" in jobs.wait(poison.id)["error"]
     assert jobs.one("SELECT count(*) FROM jobq.job_history WHERE state = 'succeeded'") == 6
@@ -45,26 +45,32 @@ async def test_a_report_that_cannot_be_stored_is_replaced_by_why(database_url: s
         claimed, _ = await ledger.advance(connection, worker, [], LANES, 4)
 
         def failed(job: Job, message: str) -> Setback:
-            return Setback(job.id, job.claims, Ending.FAIL, recorded="failed", error_type="E", message=message)
+            return Setback(
+                job.id, job.claims, job.started, Ending.FAIL, recorded="failed", error_type="E", message=message
+            )
 
         setbacks = [failed(job, "plain" if n != 2 else "nul \x00 here") for n, job in enumerate(claimed.jobs()[0])]
-        assert await ledger.settle(connection, worker, setbacks) == Settled(4)
+        assert len((await ledger.settle(connection, worker, setbacks)).accepted) == 4
     errors = [row["error"] for row in jobs.all("SELECT error FROM jobq.job_history ORDER BY id")]
     assert [error == "plain" for error in errors] == [True, True, False, True]
     assert "cannot be stored" in errors[2]
 
 
 async def test_a_late_outcome_is_refused(database_url: str, jobs: Jobs) -> None:
-    """The fence: another worker, or an earlier execution by this one, writes nothing."""
+    """The fence: another worker, or another execution by this one, writes nothing."""
     job = apps.noop.enqueue(jobs.connection).id
     ledger, worker = Ledger("jobq"), uuid4()
     async with await connect(Settings(database_url=database_url), "test") as connection:
         claimed, _ = await ledger.advance(connection, worker, [], LANES, 1)
-        claims = claimed.jobs()[0][0].claims
-        for late, number in ((uuid4(), claims), (worker, claims - 1), (worker, claims + 1)):
-            done, _ = await ledger.advance(connection, late, [Success(job, number, b"1", 0.1)], NOWHERE, 0)
+        [(executed,), _] = claimed.jobs()
+        claims, at = executed.claims, executed.started
+        others = ((uuid4(), claims, at), (worker, claims - 1, at), (worker, claims + 1, at), (worker, claims, at - 1))
+        for late, number, started in others:
+            success = Success(job, number, started, b"1", 0.1)
+            done, _ = await ledger.advance(connection, late, [success], NOWHERE, 0)
             assert done.accepted == 0
-            assert await ledger.settle(connection, late, [Setback(job, number, Ending.FAIL)]) == Settled()
+            setback = Setback(job, number, started, Ending.FAIL)
+            assert await ledger.settle(connection, late, [setback]) == Settled(refused=(setback,))
     assert jobs.live(job) is not None
 
 

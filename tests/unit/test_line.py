@@ -18,9 +18,9 @@ from jobq.worker.line import Line
 def test_frames_are_heard_however_they_are_cut() -> None:
     chance = random.Random(5)
     said: list[FromRunner] = [
-        Progress(number, 1, 2, None)
+        Progress(number, 1, 0, 2, None)
         if chance.random() < 0.5
-        else Outcomes([Success(number, 1, b"x" * chance.choice([0, 10, 5000]), 0.1)], [])
+        else Outcomes([Success(number, 1, 0, b"x" * chance.choice([0, 10, 5000]), 0.1)], [])
         for number in range(300)
     ]
     stream = b"".join(map(frames.encode, said))
@@ -49,7 +49,7 @@ def _listener(fault: str) -> Callable[[FromRunner], None]:
     [
         (b"\xff\xff\xff\xff", None),
         (b"\0\0\0\1\xc1", None),
-        (frames.encode(Progress(1, 1, 1, None)), _listener("the listener's own fault")),
+        (frames.encode(Progress(1, 1, 0, 1, None)), _listener("the listener's own fault")),
     ],
 )
 def test_nothing_is_heard_after_a_fault(stream: bytes, listener: Callable[[FromRunner], None] | None) -> None:
@@ -57,7 +57,7 @@ def test_nothing_is_heard_after_a_fault(stream: bytes, listener: Callable[[FromR
     faults: list[Exception] = []
     line = Line(listener or heard.append, faults.append)
     line.data_received(stream)
-    line.data_received(frames.encode(Progress(1, 1, 1, None)))
+    line.data_received(frames.encode(Progress(1, 1, 0, 1, None)))
     assert (len(faults), heard, line.over.is_set()) == (1, [], True)
 
 
@@ -89,6 +89,10 @@ def test_a_batch_is_cut_by_bytes_and_keeps_its_order(monkeypatch: pytest.MonkeyP
     assert frames.batches([], int) == []
     assert frames.batches([5, 5], int) == [[5, 5]]
     assert frames.batches([5, 5, 1, 30, 2, 8, 1], int) == [[5, 5], [1], [30], [2, 8], [1]]
-    setback = Setback(1, 1, frames.Ending.FAIL, message="m" * 20)
-    outcomes: list[Success | Setback | Recorded] = [setback, Success(2, 1, b"", 0.0), Recorded(3, 1, accepted=True)]
+    setback = Setback(1, 1, 0, frames.Ending.FAIL, message="m" * 20)
+    outcomes: list[Success | Setback | Recorded] = [
+        setback,
+        Success(2, 1, 0, b"", 0.0),
+        Recorded(3, 1, 0, accepted=True),
+    ]
     assert frames.batches(outcomes, frames.outcome_size) == [outcomes[:1], outcomes[1:]]

@@ -36,13 +36,13 @@ def samples(of: Metrics, name: str) -> dict[tuple[str, ...], float]:
 @pytest.mark.parametrize(
     ("outcome", "name"),
     [
-        (Success(1, 1, b"null", 0.1), "succeeded"),
-        (Setback(1, 1, Ending.RETRY, recorded="error", seconds=0.1), "retried"),
-        (Setback(1, 1, Ending.RETRY, recorded="timeout", seconds=0.1), "timed_out"),
-        (Setback(1, 1, Ending.FAIL, recorded="crashed"), "crashed"),
-        (Setback(1, 1, Ending.FAIL, recorded="error"), "failed"),
-        (Setback(1, 1, Ending.EXPIRE), "expired"),
-        (Setback(1, 1, Ending.RELEASE), "released"),
+        (Success(1, 1, 0, b"null", 0.1), "succeeded"),
+        (Setback(1, 1, 0, Ending.RETRY, recorded="error", seconds=0.1), "retried"),
+        (Setback(1, 1, 0, Ending.RETRY, recorded="timeout", seconds=0.1), "timed_out"),
+        (Setback(1, 1, 0, Ending.FAIL, recorded="crashed"), "crashed"),
+        (Setback(1, 1, 0, Ending.FAIL, recorded="error"), "failed"),
+        (Setback(1, 1, 0, Ending.EXPIRE), "expired"),
+        (Setback(1, 1, 0, Ending.RELEASE), "released"),
     ],
 )
 def test_outcomes(counted: Metrics, outcome: Success | Setback, name: str) -> None:
@@ -63,7 +63,7 @@ def test_every_ending_has_a_name() -> None:
 def test_what_is_no_longer_ours_is_not_counted(counted: Metrics) -> None:
     counted.claimed([job(1), job(2)])
     counted.forget()
-    counted.succeeded([Success(1, 1, b"null", 0.1), Success(7, 1, b"null", 0.1)])
+    counted.succeeded([Success(1, 1, 0, b"null", 0.1), Success(7, 1, 0, b"null", 0.1)])
     assert samples(counted, "jobq_executions_total") == {}
     assert counted._under_way == {}
 
@@ -71,7 +71,7 @@ def test_what_is_no_longer_ours_is_not_counted(counted: Metrics) -> None:
 def test_names_from_the_database_cannot_make_series_without_end(counted: Metrics) -> None:
     for n in range(5_000):
         counted.claimed([job(n, f"made up {n}", f"queue {n}")])
-        counted.succeeded([Success(n, 1, b"null", 0.1)])
+        counted.succeeded([Success(n, 1, 0, b"null", 0.1)])
     found = samples(counted, "jobq_executions_total")
     assert sum(found.values()) == 5_000
     assert len(found) <= metrics.MAX_PAIRS + 1
@@ -84,7 +84,7 @@ def test_names_from_the_database_cannot_make_series_without_end(counted: Metrics
 def test_a_name_cannot_forge_a_line(counted: Metrics) -> None:
     queue = 'a"} 1\njobq_running 99\n'
     counted.claimed([job(1, queue=queue)])
-    counted.succeeded([Success(1, 1, b"null", 0.1)])
+    counted.succeeded([Success(1, 1, 0, b"null", 0.1)])
     assert samples(counted, "jobq_running") == {(): 0}
     assert samples(counted, "jobq_executions_total") == {("succeeded", queue, "mail"): 1}
 
@@ -115,7 +115,7 @@ def test_without_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_names_and_units_are_prometheus_own(counted: Metrics) -> None:
     counted.claimed([job(1)])
-    counted.succeeded([Success(1, 1, b"null", 0.1)])
+    counted.succeeded([Success(1, 1, 0, b"null", 0.1)])
     parsed = text_string_to_metric_families(counted.render().decode())
     # prometheus_client adds to each counter when it began (`_created`).
     families = [f for f in parsed if f.name.startswith("jobq") and not f.name.endswith("_created")]

@@ -27,7 +27,7 @@ def ends() -> Iterator[tuple[Outbox, socket.socket]]:
 
 
 def outcome(number: int, size: int = 4) -> Success:
-    return Success(number, 1, b"n" * size, 0.0)
+    return Success(number, 1, 0, b"n" * size, 0.0)
 
 
 def hear(end: socket.socket) -> list[FromRunner]:
@@ -59,7 +59,7 @@ def test_progress_goes_before_the_outcome(ends: tuple[Outbox, socket.socket]) ->
     outbox.progress(JOB, 1, None)
     outbox.progress(JOB, 2, 9)
     outbox.put(outcome(1), 10.0, 10.0001, last=True)
-    assert hear(theirs) == [Progress(1, 1, 2, 9), Outcomes([outcome(1)], [])]
+    assert hear(theirs) == [Progress(1, 1, 0, 2, 9), Outcomes([outcome(1)], [])]
 
 
 def test_a_socket_that_takes_nothing_holds_up_nobody(ends: tuple[Outbox, socket.socket]) -> None:

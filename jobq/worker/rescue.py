@@ -1,0 +1,196 @@
+"""Taking dead workers' jobs back, by one who has watched their heartbeats stand still (`lease.py`).
+
+All jobs of a dead worker in one statement. When the database refuses that for the sake of one row, the jobs are halved until
+that one is alone: it is set aside and tried again ever more rarely, the others run again. Only while such jobs are left does
+the dead worker's row stay. No error but a lost connection leaves this module: it must not cost the rescuer its own heartbeats.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import UUID
+
+import psycopg
+
+from jobq.backoff import Backoff
+from jobq.worker.database import Connection, fetch
+from jobq.worker.errors import ErrorKind, classify
+from jobq.worker.problems import Problems
+from jobq.worker.stalls import Repeats
+
+logger = logging.getLogger("jobq.worker")
+
+# Workers that must die holding a job before it is failed: a machine's end is rarely the job's fault, but a job that takes
+# its whole worker down must end some day.
+MAX_LOSSES = 10
+# Seconds until a job is tried again whose row the database refuses to change.
+_AGAIN = Backoff(base=1, cap=300)
+# So many tries of all jobs at once that found a lock, before they are tried in parts.
+_LOCKED_TRIES = 3
+
+
+@dataclass(slots=True)
+class _Aside:
+    """What was refused: how often, and when to try again, in time.monotonic()."""
+
+    tries: int = 0
+    at: float = 0.0
+
+    def again(self, now: float) -> None:
+        self.tries += 1
+        self.at = now + _AGAIN.longest(min(self.tries, 20))
+
+
+@dataclass(slots=True)
+class _Case:
+    """One dead worker whose jobs could not be taken back all at once."""
+
+    tried: float = 0.0
+    locked: int = 0
+    """How often a lock was in the way."""
+    in_parts: bool = False
+    jobs: dict[int, _Aside] = field(default_factory=dict)
+    """The jobs that were set aside."""
+    whole: _Aside = field(default_factory=_Aside)
+    """The worker itself, when it is not one of its jobs that is refused."""
+
+
+class Rescuer:
+    """One worker's rescues. `on_lowered` is told which queues have jobs back at their old places, from which run_at on."""
+
+    def __init__(self, schema: str, problems: Problems, repeats: Repeats) -> None:
+        self._schema = schema
+        self._problems = problems
+        self._repeats = repeats
+        self._cases: dict[UUID, _Case] = {}
+        self.on_lowered: Callable[[str, int], object] = lambda queue, run_at: None
+
+    def forget_all_but(self, workers: Iterable[UUID]) -> None:
+        """These are the workers whose heartbeats stand still; the others are gone, or alive."""
+        still = frozenset(workers)
+        for dead in self._cases.keys() - still:
+            case = self._cases.pop(dead)
+            for job in case.jobs:
+                self._problems.clear("rescue", worker=str(dead), job=job)
+            self._problems.clear("rescue", worker=str(dead))
+
+    def in_turn(self, workers: Iterable[UUID]) -> list[UUID]:
+        """Return `workers` in the order in which to rescue from them: those that were tried last come last."""
+        return sorted(workers, key=lambda worker: self._cases[worker].tried if worker in self._cases else 0.0)
+
+    async def rescue(self, connection: Connection, dead: UUID, beats: int, *, silent: float, until: float) -> None:
+        """Take the jobs of `dead` back, in parts until this time of time.monotonic(). Raises when the connection is lost."""
+        now = time.monotonic()
+        case = self._cases.setdefault(dead, _Case())
+        case.tried = now
+        if now < case.whole.at:
+            return
+        try:
+            if not case.in_parts:
+                if await self._all(connection, dead, beats, case, silent):
+                    self._cases.pop(dead, None)
+                    return
+                if not case.in_parts:
+                    return
+            await self._parts(connection, dead, beats, case, silent=silent, until=until)
+        except psycopg.Error as error:
+            if classify(error, connection) is ErrorKind.CONNECTION:
+                raise
+            # Not one of its jobs: its own row, or the reading of its jobs.
+            case.whole.again(now)
+            self._note(error, worker=str(dead))
+
+    async def _all(self, connection: Connection, dead: UUID, beats: int, case: _Case, silent: float) -> bool:
+        """Tell whether all jobs of `dead` are taken back; if not, `case` says how to go on."""
+        try:
+            rows = await self._rescue(connection, dead, beats, None)
+        except psycopg.Error as error:
+            if classify(error, connection) is ErrorKind.CONNECTION:
+                raise
+            if isinstance(error, psycopg.errors.LockNotAvailable):
+                # Somebody's transaction holds its row, or a row of one of its jobs.
+                self._repeats.note("a dead worker is locked", str(dead), dead=str(dead), error=str(error))
+                case.locked += 1
+                case.in_parts = case.locked >= _LOCKED_TRIES
+                return False
+            self._repeats.warn("a dead worker's jobs cannot be taken back all at once", error)
+            case.in_parts = True
+            return False
+        self._tell(rows, dead, silent)
+        return True
+
+    async def _parts(
+        self, connection: Connection, dead: UUID, beats: int, case: _Case, *, silent: float, until: float
+    ) -> None:
+        held = [job for job, *_ in await fetch(connection, self._schema, "held_jobs", worker=dead)]
+        for job in case.jobs.keys() - held:
+            self._free(dead, case, job)
+        now = time.monotonic()
+        parts = [[job for job in held if job not in case.jobs]]
+        parts += [[job] for job in held if job in case.jobs and now >= case.jobs[job].at]
+        # Those that were never tried first.
+        parts.reverse()
+        while parts and time.monotonic() < until:
+            if not (part := parts.pop()):
+                continue
+            try:
+                rows = await self._rescue(connection, dead, beats, part)
+            except psycopg.Error as error:
+                if classify(error, connection) is ErrorKind.CONNECTION:
+                    raise
+                if len(part) > 1:
+                    middle = len(part) // 2
+                    parts += [part[middle:], part[:middle]]
+                elif not isinstance(error, psycopg.errors.LockNotAvailable):
+                    case.jobs.setdefault(part[0], _Aside()).again(time.monotonic())
+                    self._note(error, worker=str(dead), job=part[0])
+            else:
+                if not rows[0][0]:
+                    # Rescued from by another, or alive again.
+                    return
+                self._tell(rows, dead, silent)
+                for job in part:
+                    self._free(dead, case, job)
+        if not parts and not case.jobs:
+            await fetch(connection, self._schema, "worker_gone", dead=dead, beats=beats)
+
+    async def _rescue(
+        self, connection: Connection, dead: UUID, beats: int, only: list[int] | None
+    ) -> list[tuple[Any, ...]]:
+        return await fetch(
+            connection,
+            self._schema,
+            "rescue",
+            dead=dead,
+            beats=beats,
+            only=only,
+            max_losses=MAX_LOSSES,
+            channel=self._schema,
+        )
+
+    def _tell(self, rows: list[tuple[Any, ...]], dead: UUID, silent: float) -> None:
+        gone, requeued, failed, queues, run_ats, _ = rows[0]
+        for queue, run_at in zip(queues, run_ats, strict=True):
+            self.on_lowered(queue, run_at)
+        if gone:
+            logger.warning(
+                "took a dead worker's jobs back",
+                extra={"dead": str(dead), "silent": round(silent, 1), "requeued": requeued, "failed": failed},
+            )
+
+    def _note(self, error: psycopg.Error, **subject: Any) -> None:
+        self._problems.note("rescue", error, **subject)
+        self._repeats.note(
+            "a dead worker's job cannot be taken back" if "job" in subject else "a dead worker cannot be rescued from",
+            str(subject.get("job", subject)),
+            **subject,
+            error=str(error).strip(),
+        )
+
+    def _free(self, dead: UUID, case: _Case, job: int) -> None:
+        if case.jobs.pop(job, None) is not None:
+            self._problems.clear("rescue", worker=str(dead), job=job)
