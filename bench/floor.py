@@ -33,7 +33,8 @@ def floor_script(schema: str, batch: int) -> str:
     assert "FROM claimed" in tail
     claimed = (
         "SELECT coalesce(array_agg(id ORDER BY id), '{}') AS ids, coalesce(array_agg(claims ORDER BY id), '{}') AS claims, "
-        "coalesce(array_agg((extract(epoch FROM now()) * 1000000)::bigint), '{}') AS started, coalesce(array_agg('null'::text), '{}') AS results, coalesce(array_agg(0.001), '{}') AS seconds, "
+        "coalesce(array_agg((extract(epoch FROM now()) * 1000000)::bigint), '{}') AS started, "
+        "coalesce(array_agg('null'::text), '{}') AS results, coalesce(array_agg(0.001), '{}') AS seconds, "
         "count(args::text || headers::text) AS n FROM claimed"
     )
     return " ".join((head + claimed).split()) + " \\gset\n"

@@ -1,0 +1,186 @@
+"""Rescues: what the database refuses for one job's sake costs that job, and where the others come back."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import psycopg
+import pytest
+
+from jobq.config import Settings
+from jobq.sql import statement
+from jobq.worker.chores import Chores
+from jobq.worker.database import connect
+from jobq.worker.options import WorkerOptions
+from tests.support import apps
+from tests.support.jobs import Jobs
+from tests.support.rows import add_job, add_worker
+from tests.support.waiting import wait_until
+from tests.support.workers import WorkerProcess
+
+Conn = psycopg.Connection[Any]
+StartWorker = Callable[..., WorkerProcess]
+TIMES = ("--heartbeat-interval", "0.5", "--suspicion", "1.5", "--lease", "4")
+REFUSE = (
+    "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS "
+    "$$BEGIN IF old.id = {0} THEN RAISE EXCEPTION 'not this one' USING ERRCODE = '{1}'; END IF; RETURN new; END$$"
+)
+
+
+def put_dead(db: Conn, running: int, **columns: Any) -> tuple[Any, list[int]]:
+    """A worker that gives no sign of life, and jobs that run in its name."""
+    dead = add_worker(db, lease=4.0)
+    ids = [
+        add_job(
+            db,
+            task=apps.noop.name,
+            state="running",
+            worker_id=dead,
+            claims=1,
+            attempt=1,
+            **columns,
+        )
+        for _ in range(running)
+    ]
+    return dead, ids
+
+
+# What a trigger, a constraint, or a fault of the storage may say of one row; and what looks as if waiting would help.
+@pytest.mark.parametrize("state", ["P0001", "23503", "XX001", "40001", "57014"])
+def test_a_job_that_cannot_be_taken_back_is_set_aside_and_the_others_run(
+    jobs: Jobs, db: Conn, worker: StartWorker, state: str
+) -> None:
+    stubborn, ids = put_dead(db, 7)
+    other, more = put_dead(db, 2)
+    bad = ids[3]
+    jobs.connection.execute(REFUSE.format(bad, state).encode())
+    jobs.connection.execute("CREATE TRIGGER refuse BEFORE UPDATE ON jobq.job FOR EACH ROW EXECUTE FUNCTION refuse()")
+    rescuer = worker(*TIMES)
+    for job in (*ids[:3], *ids[4:], *more):
+        assert jobs.wait(job, timeout=60)["state"] == "succeeded"
+    assert (jobs.live(bad) or {})["worker_id"] == stubborn
+    # It is told where somebody looks, and the worker goes on.
+    problems = "SELECT problems FROM jobq.worker WHERE id NOT IN (%s, %s)"
+    [told] = wait_until(lambda: jobs.one(problems, stubborn, other), what="the word of it")
+    assert (told["what"], told["job"], told["worker"]) == ("rescue", bad, str(stubborn))
+    assert "not this one" in told["error"]
+    assert jobs.wait(apps.noop.enqueue(jobs.connection).id)["state"] == "succeeded"
+    assert rescuer.is_running()
+    assert "no heartbeat" not in rescuer.log
+    assert jobs.one("SELECT count(*) FROM jobq.worker WHERE id = %s", other) == 0
+    assert jobs.one("SELECT count(*) FROM jobq.worker WHERE id = %s", stubborn) == 1
+    # Once it can be changed it runs as well, its worker goes, and nothing is told any more.
+    jobs.connection.execute("DROP TRIGGER refuse ON jobq.job")
+    assert jobs.wait(bad, timeout=60)["state"] == "succeeded"
+    wait_until(lambda: jobs.one("SELECT count(*) FROM jobq.worker") == 1, what="the dead worker's leave")
+    wait_until(lambda: jobs.one("SELECT problems FROM jobq.worker") == [], what="the end of the word")
+
+
+def test_a_job_that_an_application_refers_to_cannot_end_by_its_losses(
+    jobs: Jobs, db: Conn, worker: StartWorker
+) -> None:
+    """At its tenth loss a job is to be failed, so deleted, which a foreign key refuses: three rescuers do not end of it."""
+    dead, [bad] = put_dead(db, 1, losses=9)
+    jobs.connection.execute("CREATE TABLE invoice (job bigint REFERENCES jobq.job (id))")
+    jobs.connection.execute("INSERT INTO invoice VALUES (%s)", (bad,))
+    rescuers = [worker(*TIMES, "--processes", "1") for _ in range(2)]
+    problems = "SELECT count(*) FROM jobq.worker WHERE problems @> %s::jsonb"
+    wait_until(
+        lambda: jobs.one(problems, f'[{{"what": "rescue", "job": {bad}}}]') == 2, timeout=60, what="the word of both"
+    )
+    assert jobs.wait(apps.noop.enqueue(jobs.connection).id)["state"] == "succeeded"
+    assert all(rescuer.is_running() for rescuer in rescuers)
+    assert jobs.one("SELECT count(*) FROM jobq.worker WHERE id = %s", dead) == 1
+    jobs.connection.execute("DROP TABLE invoice")
+    assert jobs.wait(bad, timeout=60)["state"] == "failed"
+
+
+def test_orphans_are_put_back_without_the_one_that_is_refused(database_url: str, jobs: Jobs, db: Conn) -> None:
+    _, ids = put_dead(db, 6)
+    jobs.connection.execute("DELETE FROM jobq.worker")
+    jobs.connection.execute(
+        "UPDATE jobq.job SET started_at = now() - interval '1 h', cancel_requested_at = CASE WHEN id = %s THEN now() END",
+        (ids[5],),
+    )
+    jobs.connection.execute(REFUSE.format(ids[2], "P0001").encode())
+    jobs.connection.execute("CREATE TRIGGER refuse BEFORE UPDATE ON jobq.job FOR EACH ROW EXECUTE FUNCTION refuse()")
+    settings = Settings(database_url=database_url)
+
+    async def release() -> str:
+        async with await connect(settings, "test") as connection, connection.transaction():
+            return await Chores(WorkerOptions(app="-", settings=settings)).release_orphans(connection)
+
+    assert asyncio.run(release()) == f"4 jobs released, 1 cancelled; refused: {ids[2]}"
+    states = {row["id"]: row["state"] for row in jobs.all("SELECT id, state FROM jobq.job")}
+    assert states == {**dict.fromkeys(ids[:5], "ready"), ids[2]: "running"}
+    assert (jobs.finished(ids[5]) or {})["state"] == "cancelled"
+
+
+# --- places ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_killed_workers_jobs_run_again_first(jobs: Jobs, worker: StartWorker) -> None:
+    """Behind them waits half a minute's work: it does not come first."""
+    options = ("--heartbeat-interval", "0.5", "--suspicion", "1.5", "--processes", "1", "--concurrency", "4")
+    victim, _ = (worker(*options) for _ in range(2))
+    wait_until(lambda: jobs.one("SELECT count(*) FROM jobq.worker") == 2, what="both workers")
+    apps.q.enqueue_many(jobs.connection, [apps.wait.job(0.5, str(n)) for n in range(400)])
+    held = "SELECT id, run_at FROM jobq.job WHERE state = 'running' AND worker_id = (SELECT id FROM jobq.worker WHERE pid = %s)"
+    wait_until(lambda: len(jobs.all(held, victim.pid)) >= 4, what="jobs of the victim")
+    # Nonsense from somebody who may connect changes nothing.
+    for payload in (
+        "below",
+        "below x",
+        "below x default",
+        "below 99999999999999999999999999 default",
+        "below -1 default",
+    ):
+        jobs.connection.execute("SELECT pg_notify('jobq', %s)", (payload,))
+    victim.kill()
+    lost = {
+        row["id"]: row["run_at"]
+        for row in jobs.all("SELECT id, run_at FROM jobq.job WHERE losses > 0 OR state = 'running'")
+    }
+    wait_until(lambda: jobs.one("SELECT count(*) FROM jobq.worker") == 1, timeout=30, what="the rescue")
+    again = {
+        row["id"]
+        for row in jobs.all("SELECT id FROM jobq.job WHERE losses > 0 UNION SELECT job_id FROM jobq.job_attempt")
+    }
+    assert again
+    for job in again:
+        ended = jobs.wait(job)
+        assert (ended["state"], ended["claims"], ended["run_at"]) == ("succeeded", 2, lost[job])
+    # Behind them was more than what could be done meanwhile.
+    assert jobs.one("SELECT count(*) FROM jobq.job WHERE state = 'ready'") > 100
+
+
+def test_what_a_worker_leaves_unstarted_keeps_its_place(jobs: Jobs, worker: StartWorker) -> None:
+    """After many short jobs a worker claims ahead, long ones as well."""
+    jobs.connection.execute("LISTEN jobq")
+    first = worker("--processes", "1", "--concurrency", "2", "--shutdown-timeout", "0.5")
+    apps.q.enqueue_many(jobs.connection, [apps.noop.job() for _ in range(3_000)])
+    apps.q.enqueue_many(jobs.connection, [apps.wait.job(20.0, "long") for _ in range(300)])
+    wait_until(lambda: jobs.one("SELECT count(*) FROM ran") > 0, what="the first long job")
+    first.terminate()
+    assert first.wait() == 0
+    assert jobs.one("SELECT count(*) FROM jobq.job WHERE state = 'ready' AND claims > 0 AND attempt = 0") > 2
+    # All that came with one insert stand where they stood.
+    assert jobs.one("SELECT count(*) FROM jobq.job WHERE run_at > created_at + interval '1 s'") == 0
+    told = {one.payload.split(" ")[0] for one in jobs.connection.notifies(timeout=0.5)}
+    assert "below" in told
+
+
+def test_a_rescued_job_of_a_group_is_the_next_of_its_group_and_of_its_queue(jobs: Jobs, db: Conn) -> None:
+    jobs.connection.execute("INSERT INTO jobq.queue (name, group_mode, group_limit) VALUES ('fair', 'fair', 1)")
+    send = apps.noop.options(queue="fair", group="lost")
+    lost = [send.enqueue(jobs.connection).id for _ in range(2)]
+    dead = add_worker(db)
+    claim = "SELECT id FROM jobq.claim_managed(%s, 'fair', %s) WHERE id IS NOT NULL"
+    assert jobs.one(claim, dead, 1) == lost[0]
+    for n in range(20):
+        apps.noop.options(queue="fair", group=f"other {n}").enqueue(jobs.connection)
+    parameters = {"dead": dead, "beats": 0, "only": None, "max_losses": 10, "channel": "jobq"}
+    db.execute(statement("rescue", "jobq").query, parameters)
+    assert jobs.one(claim, add_worker(db), 1) == lost[0]
