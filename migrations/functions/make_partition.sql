@@ -26,23 +26,29 @@ BEGIN
     IF to_regclass(format('%I.%I', {schema_literal}, part)) IS NOT NULL THEN
         RETURN NULL;
     END IF;
+    EXECUTE format('SELECT count(*) FROM (SELECT FROM %I.%I WHERE finished_at >= $1 AND finished_at < $2 LIMIT $3) AS counted',
+                   {schema_literal}, rest) INTO rows USING since, until, most + 1;
+    IF rows <= most AND since <= clock_timestamp() THEN
+        -- Rows of this day may be written now. A writer that has chosen the default partition and waits for it would be refused
+        -- there once the day is made; one that waits for the parent has chosen nothing yet. For a day to come none is written.
+        EXECUTE format('LOCK TABLE %I.%I IN SHARE ROW EXCLUSIVE MODE', {schema_literal}, parent);
+    END IF;
     -- ATTACH would take this lock later. Taken first, it waits for acknowledgements that are writing there, and none comes between.
     EXECUTE format('LOCK TABLE %I.%I IN ACCESS EXCLUSIVE MODE', {schema_literal}, rest);
-    EXECUTE format('SELECT count(*), max(finished_at) FROM %I.%I WHERE finished_at >= $1 AND finished_at < $2',
-                   {schema_literal}, rest) INTO rows, last_one USING since, until;
     IF rows > most THEN
+        EXECUTE format('SELECT max(finished_at) FROM %I.%I WHERE finished_at >= $1 AND finished_at < $2',
+                       {schema_literal}, rest) INTO last_one USING since, until;
         -- Some are being written at this moment, with the time at which their transaction began.
         since := greatest(date_trunc('second', last_one) + interval '1 second', least(clock_timestamp(), until) + interval '1 minute');
         IF since >= until THEN
             RETURN NULL;
         END IF;
-        rows := 0;
     END IF;
     EXECUTE format('CREATE TABLE %1$I.%2$I (LIKE %1$I.%3$I INCLUDING DEFAULTS INCLUDING CONSTRAINTS)',
                    {schema_literal}, part, parent);
     -- Under a publication its rows could neither be changed nor deleted otherwise.
     EXECUTE format('ALTER TABLE %I.%I REPLICA IDENTITY FULL', {schema_literal}, part);
-    IF rows > 0 THEN
+    IF rows <= most THEN
         EXECUTE format('WITH moved AS (DELETE FROM %1$I.%2$I WHERE finished_at >= $1 AND finished_at < $2 RETURNING *)'
                        ' INSERT INTO %1$I.%3$I SELECT * FROM moved', {schema_literal}, rest, part) USING since, until;
     END IF;
