@@ -78,7 +78,7 @@ GRANT SELECT, UPDATE ON SEQUENCE :"schema".wake TO :"worker";
 GRANT SELECT ON SEQUENCE :"schema".job_id_seq TO :"worker";
 SELECT format('GRANT EXECUTE ON FUNCTION %s TO %I', oid::regprocedure, :'worker')
 FROM pg_proc WHERE pronamespace = to_regnamespace(format('%I', :'schema'))
-    AND proname IN ('make_partitions', 'drop_partitions', 'claim_managed', 'admits', 'admits_from', 'entry_state') \gexec
+    AND proname IN ('make_partitions', 'make_partition', 'drop_partitions', 'prune_rest', 'take_key', 'claim_managed', 'admits', 'admits_from', 'entry_state') \gexec
 
 -- Viewer, and the operator with it. The partitions that the chore is yet to make are read one by one as well.
 GRANT SELECT ON ALL TABLES IN SCHEMA :"schema" TO :"viewer", :"operator";
@@ -92,7 +92,7 @@ GRANT INSERT, DELETE, UPDATE (run_at, queue, priority, state, cancel_requested_a
 -- A job that is moved waits for its group's turn in a queue that has turns.
 GRANT INSERT ON :"schema".job_turn TO :"operator";
 SELECT format('GRANT EXECUTE ON FUNCTION %s TO %I', oid::regprocedure, :'operator')
-FROM pg_proc WHERE pronamespace = to_regnamespace(format('%I', :'schema')) AND proname = 'entry_state' \gexec
+FROM pg_proc WHERE pronamespace = to_regnamespace(format('%I', :'schema')) AND proname IN ('entry_state', 'take_key') \gexec
 GRANT INSERT, DELETE, UPDATE (finished_at) ON :"schema".job_history TO :"operator";
 GRANT DELETE ON :"schema".job_key, :"schema".job_attempt TO :"operator";
 GRANT INSERT, UPDATE ON :"schema".queue TO :"operator";

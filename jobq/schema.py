@@ -113,6 +113,8 @@ def _job(meta: MetaData) -> None:
         Column("progress", JSONB),
         # Claimed under its queue's limits, by claim_managed: while it runs it counts against them.
         Column("managed", Boolean, nullable=False, server_default=text("false")),
+        # How its key holds, or held: what a retry of the dead job takes it again for. NULL without a key.
+        Column("key_holds", Text),
         # Whether its key holds until it starts, and it has not started: the key is free from that commit on.
         Column("key_until_started", Boolean, nullable=False, server_default=text("false")),
         # Whether it has cost a runner its life: it is given to a runner of its own from then on.
@@ -184,6 +186,8 @@ def _job_history(meta: MetaData) -> None:
         Column("args", JSONB, nullable=False),
         Column("headers", JSONB, nullable=False),
         Column("result", JSONB),
+        # How its key held: see `job`.
+        Column("key_holds", Text),
         Index("job_history_id_idx", "id"),
         postgresql_partition_by="LIST (state)",
     )

@@ -13,21 +13,14 @@ import psycopg
 from psycopg import sql
 
 from jobq import queries
+from jobq.cli.checks_partitions import PARTITION_CHECKS
 from jobq.cli.findings import Check, Finding, Status, rows
 from jobq.cli.output import count, duration, one_line, plural
 
-_DAYS_AHEAD = 2
 _SAMPLE = 500  # jobs looked at in each queue, in the order of the claim
 _QUEUES = 200
 _OVERDUE = 300  # seconds
 _STILL = 60  # seconds without a batch of an operation that nothing slows
-_PARENTS = (
-    "job_history_succeeded",
-    "job_history_failed",
-    "job_history_cancelled",
-    "job_history_expired",
-    "job_attempt",
-)
 # What each does to a table or to some of its columns; a producer needs INSERT on job alone. See deploy/roles.sql.
 _NEEDED = {
     "work": {
@@ -95,41 +88,6 @@ def _has(connection: psycopg.Connection[Any], table: str, privilege: str) -> boo
     if privilege == "UPDATE":
         return bool(rows(connection, "SELECT has_any_column_privilege(%s, 'UPDATE')", table)[0][0])
     return bool(rows(connection, "SELECT has_table_privilege(%s, %s)", table, privilege)[0][0])
-
-
-def _partitions(connection: psycopg.Connection[Any], schema: str) -> Iterator[Finding]:
-    mend = f"run a worker, which makes them; or SELECT {schema}.make_partitions(7)"
-    least = 10_000
-    for parent in _PARENTS:
-        [(days,)] = rows(
-            connection,
-            "SELECT max(to_date(right(child.relname, 8), 'YYYYMMDD'))"
-            " - (clock_timestamp() AT TIME ZONE 'UTC')::date"
-            " FROM pg_inherits JOIN pg_class AS child ON child.oid = pg_inherits.inhrelid"
-            " WHERE pg_inherits.inhparent = to_regclass(%s) AND child.relname ~ '_[0-9]{8}$'",
-            sql.Identifier(schema, parent).as_string(connection),
-        )
-        ahead = -1 if days is None else days
-        least = min(least, ahead)
-        if ahead < _DAYS_AHEAD:
-            yield Finding(
-                check="partitions",
-                status=Status.FAIL if ahead < 0 else Status.WARN,
-                message=f"{parent} has none for today"
-                if ahead < 0
-                else f"{parent} has them for {plural(ahead, 'day')} ahead",
-                mend=mend,
-            )
-        rest = sql.SQL("SELECT EXISTS (SELECT FROM {})").format(sql.Identifier(schema, f"{parent}_rest"))
-        if rows(connection, rest)[0][0]:
-            yield Finding(
-                check="partitions",
-                status=Status.WARN,
-                message=f"{parent}_rest holds rows for which no day had been made",
-                mend="retention does not reach them: move them out by hand, and keep a worker running",
-            )
-    if least >= _DAYS_AHEAD:
-        yield Finding(check="partitions", status=Status.OK, message=f"made for {plural(least, 'day')} ahead")
 
 
 def _workers(connection: psycopg.Connection[Any], schema: str) -> Iterator[Finding]:
@@ -268,7 +226,7 @@ def _operations(connection: psycopg.Connection[Any], schema: str) -> Iterator[Fi
 
 JOB_CHECKS: dict[str, tuple[Check, str]] = {
     "privileges": (_privileges, "this role may work and operate"),
-    "partitions": (_partitions, "fine"),
+    **PARTITION_CHECKS,
     "workers": (_workers, "fine"),
     "tasks": (_tasks, "no waiting task seen is without a worker that knows it"),
     "paused": (_paused, "no paused queue has a backlog"),

@@ -41,6 +41,7 @@ _TOUCHED: dict[str, tuple[str, ...]] = {
 }
 
 _ABSENT = "there is no job with this id"
+KEY_TAKEN = "its key is held by another job"
 _BUSY = "a worker or another operator is changing it at this moment: try again"
 _MAX_SNOOZE = 365 * 86400
 _HAS_RUN = {state: f"it has {state} already" for state in ("succeeded", "failed", "expired")}
@@ -59,6 +60,8 @@ class Batch:
     before: dict[int, dict[str, Any]] = field(default_factory=dict)
     after: dict[int, dict[str, Any]] = field(default_factory=dict)
     refused: dict[int, str] = field(default_factory=dict)
+    kinds: dict[int, str] = field(default_factory=dict)
+    """For refusals that name something of their own job: what they have in common, for those who count them."""
 
     @property
     def done(self) -> list[int]:
@@ -85,14 +88,18 @@ class Change(ABC):
         for name, params in self.statements(schema, note):
             if not any(state in found_in for state in _TOUCHED[name]):
                 continue
-            left = [id for id in ids if 0 <= id <= MAX_ID and id not in batch.before]
+            left = [id for id in ids if 0 <= id <= MAX_ID and id not in batch.before and id not in batch.refused]
             if not left:
                 break
             for row in rows(conn, schema, name, {"ids": left, **params}):
+                if row.get("refusal") is not None:
+                    batch.refused[row["id"]] = row["refusal"]
+                    batch.kinds[row["id"]] = KEY_TAKEN
+                    continue
                 batch.before[row["id"]] = row["before"]
                 if row["after"] is not None:
                     batch.after[row["id"]] = row["after"]
-        left = [id for id in ids if id not in batch.before]
+        left = [id for id in ids if id not in batch.before and id not in batch.refused]
         if left:
             known = [id for id in left if 0 <= id <= MAX_ID]
             states = {row["id"]: row["state"] for row in rows(conn, schema, "job_states", {"ids": known})}
@@ -116,7 +123,10 @@ class Change(ABC):
 
 
 class Retry(Change):
-    """Dead jobs back under the same id with all their attempts; those that wait for a retry or their time, due."""
+    """Dead jobs back under the same id with all their attempts; those that wait for a retry or their time, due.
+
+    A dead job takes its key again; one whose key another job has is refused.
+    """
 
     name = "retry"
     states = RETRYABLE_STATES

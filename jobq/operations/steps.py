@@ -117,7 +117,7 @@ def _batch(conn: Connection[Any], schema: str, operation: Operation, limit: int)
         written = {"id": operation.id, "done": batch.done, "refused": json.dumps(refused)}
         execute(conn, schema, "operation_batch_write", written)
     refusals = Counter(operation.refusals)
-    refusals.update(batch.refused.values())
+    refusals.update(batch.kinds.get(id, why) for id, why in batch.refused.items())
     params = {
         "id": operation.id,
         "after": found.after,

@@ -22,9 +22,9 @@ WITH finished AS (
 ), kept AS (
     INSERT INTO {schema}.job_history (
         id, claims, attempt, max_attempts, priority, crashes, queue, task, state, run_at, created_at, started_at,
-        finished_at, worker_id, timeout, key, group_key, args, headers, result)
+        finished_at, worker_id, timeout, key, key_holds, group_key, args, headers, result)
     SELECT id, claims, attempt, max_attempts, priority, crashes, queue, task, 'succeeded', run_at, created_at,
-           now() - seconds * interval '1 second', now(), worker_id, timeout, key, group_key, args, headers,
+           now() - seconds * interval '1 second', now(), worker_id, timeout, key, key_holds, group_key, args, headers,
            result::jsonb
     FROM finished
 ), bound AS MATERIALIZED (
@@ -53,7 +53,7 @@ WITH finished AS (
           AND ready.run_at <= now()
         ORDER BY ready.run_at, ready.id
         LIMIT %(want)s
-        FOR UPDATE SKIP LOCKED
+        FOR NO KEY UPDATE SKIP LOCKED
     ) AS head
     LIMIT %(want)s
 ), claimed AS (
@@ -63,14 +63,7 @@ WITH finished AS (
     WHERE job.id = ANY (ARRAY(SELECT id FROM heads))
     RETURNING job.id, job.claims, job.task, job.queue, job.args, job.attempt, job.max_attempts,
               job.crashes - job.losses AS crashes,
-              job.timeout, job.headers, job.key, job.expires_at
-), keyed AS MATERIALIZED (
-    SELECT id, key FROM claimed WHERE key IS NOT NULL
-), started AS (
-    DELETE FROM {schema}.job_key
-    WHERE key = ANY (ARRAY(SELECT key FROM keyed))
-      AND job_id = ANY (ARRAY(SELECT id FROM keyed))
-      AND holds = 'until_started'
+              job.timeout, job.headers, job.expires_at, job.key_until_started
 )
 SELECT (SELECT count(*) FROM finished), NULL,
        concat_ws(' ', (extract(epoch FROM now()) * 1000000)::bigint, pg_snapshot_xmin(seen), pg_snapshot_xmax(seen),
@@ -82,5 +75,5 @@ SELECT (SELECT count(*) FROM finished), NULL,
 FROM pg_current_snapshot() AS seen
 UNION ALL
 SELECT id, claims, task, queue, args::text, attempt, max_attempts, crashes, timeout, headers::text,
-       expires_at <= now(), (SELECT (extract(epoch FROM now()) * 1000000)::bigint)
+       expires_at <= now(), (SELECT (extract(epoch FROM now()) * 1000000)::bigint), key_until_started
 FROM claimed

@@ -16,7 +16,7 @@ WITH chosen AS MATERIALIZED (
     DELETE FROM {schema}.job
     WHERE id = ANY(ARRAY(SELECT id FROM chosen))
     RETURNING id, claims, attempt, max_attempts, priority, crashes, queue, task, run_at, created_at, started_at, timeout,
-              key, group_key, args, headers, state
+              key, key_holds, group_key, args, headers, state
 ), turned AS (
     INSERT INTO {schema}.job_turn (queue, group_key)
     SELECT queue, group_key FROM gone WHERE state = 'waiting' AND group_key IS NOT NULL
@@ -30,9 +30,9 @@ WITH chosen AS MATERIALIZED (
       AND holds <> 'period'
 ), kept AS (
     INSERT INTO {schema}.job_history (id, claims, attempt, max_attempts, priority, crashes, queue, task, state, run_at,
-                                      created_at, started_at, finished_at, timeout, key, group_key, error, args, headers)
+                                      created_at, started_at, finished_at, timeout, key, key_holds, group_key, error, args, headers)
     SELECT id, claims, attempt, max_attempts, priority, crashes, queue, task, 'expired', run_at, created_at, started_at,
-           clock_timestamp(), timeout, key, group_key, 'expired', args, headers
+           clock_timestamp(), timeout, key, key_holds, group_key, 'expired', args, headers
     FROM gone
 )
 SELECT (SELECT count(*) FROM gone), (SELECT max(expires_at)::text FROM chosen),

@@ -35,10 +35,10 @@ WITH dead AS MATERIALIZED (
 ), kept AS (
     INSERT INTO {schema}.job_history (
         id, claims, attempt, max_attempts, priority, crashes, queue, task, state, run_at, created_at, started_at,
-        finished_at, worker_id, timeout, key, group_key, error, args, headers)
+        finished_at, worker_id, timeout, key, key_holds, group_key, error, args, headers)
     SELECT id, claims, attempt, max_attempts, priority, crashes + 1, queue, task,
            CASE WHEN cancel_requested_at IS NOT NULL THEN 'cancelled' ELSE 'failed' END,
-           run_at, created_at, started_at, now(), worker_id, timeout, key, group_key,
+           run_at, created_at, started_at, now(), worker_id, timeout, key, key_holds, group_key,
            CASE WHEN cancel_requested_at IS NOT NULL THEN 'cancelled by an operator; its worker died'
                 ELSE 'lost with its worker ' || (losses + 1) || ' times' END,
            args, headers
@@ -47,7 +47,7 @@ WITH dead AS MATERIALIZED (
     DELETE FROM {schema}.job_key
     WHERE key = ANY (ARRAY(SELECT key FROM finished WHERE key IS NOT NULL))
       AND job_id = ANY (ARRAY(SELECT id FROM finished WHERE key IS NOT NULL))
-      AND holds = 'until_finished'
+      AND holds <> 'period'
 ), attempts AS (
     INSERT INTO {schema}.job_attempt (job_id, claims, attempt, outcome, worker_id, error_type, message)
     SELECT id, claims, attempt, 'crashed', %(dead)s, 'WorkerDied', 'the worker stopped giving signs of life' FROM requeued

@@ -40,26 +40,34 @@ WITH ended AS (
 ), requeued AS (
     UPDATE {schema}.job AS job
     SET state = CASE WHEN job.managed THEN {schema}.entry_state(job.queue, job.group_key) ELSE 'ready' END,
-        run_at = coalesce(clock_timestamp() + due.delay * interval '1 second', job.run_at), worker_id = NULL,
-        started_at = NULL, attempt = job.attempt - due.given_back, crashes = job.crashes + due.crashed
+        -- A `replace` may have given a later time to a job that was claimed and had not started.
+        run_at = coalesce(greatest(clock_timestamp() + due.delay * interval '1 second',
+                                   CASE WHEN job.key_until_started THEN job.run_at END), job.run_at),
+        worker_id = NULL, started_at = NULL, attempt = job.attempt - due.given_back, crashes = job.crashes + due.crashed,
+        key_until_started = job.key_until_started OR (
+            job.key_holds = 'until_started' AND job.attempt = 1 AND due.given_back = 1 AND due.crashed = 0
+            AND due.seconds IS NULL)
     FROM due
     WHERE job.id = due.id AND due.final_state = 'ready'
     RETURNING job.id, job.claims, job.queue, job.attempt + due.given_back AS attempt, job.run_at, due.place, due.seconds,
               due.recorded, due.error_type, due.message, due.traceback, job.managed, job.group_key,
-              due.delay IS NULL AS keeps_place
+              due.delay IS NULL AS keeps_place, job.key, job.key_until_started
+), retaken AS MATERIALIZED (
+    -- Its key was released for a start that did not come: it is taken again, unless another job has it by now.
+    SELECT {schema}.take_key(key, id, 'until_started') FROM requeued WHERE key_until_started
 ), kept AS (
     INSERT INTO {schema}.job_history (
         id, claims, attempt, max_attempts, priority, crashes, queue, task, state, run_at, created_at, started_at,
-        finished_at, worker_id, timeout, key, group_key, error, args, headers)
+        finished_at, worker_id, timeout, key, key_holds, group_key, error, args, headers)
     SELECT id, claims, attempt, max_attempts, priority, crashes + crashed, queue, task, final_state, run_at, created_at,
-           coalesce(now() - seconds * interval '1 second', started_at), now(), worker_id, timeout, key, group_key,
+           coalesce(now() - seconds * interval '1 second', started_at), now(), worker_id, timeout, key, key_holds, group_key,
            coalesce(message, 'cancelled by an operator'), args, headers
     FROM finished
 ), freed AS (
     DELETE FROM {schema}.job_key
     WHERE key = ANY (ARRAY(SELECT key FROM finished WHERE key IS NOT NULL))
       AND job_id = ANY (ARRAY(SELECT id FROM finished WHERE key IS NOT NULL))
-      AND holds = 'until_finished'
+      AND holds <> 'period'
 ), attempts AS (
     INSERT INTO {schema}.job_attempt (
         job_id, claims, attempt, outcome, worker_id, started_at, retry_at, error_type, message, traceback)
@@ -90,7 +98,7 @@ SELECT place, true AS accepted, NULL AS queue, NULL::bigint AS run_at FROM finis
 UNION ALL
 SELECT place, true, CASE WHEN keeps_place AND NOT managed THEN queue END,
        (extract(epoch FROM greatest('epoch', least(run_at, now()))) * 1000000)::bigint
-FROM requeued WHERE (SELECT count(*) FROM woken) >= 0
+FROM requeued WHERE (SELECT count(*) FROM woken) + (SELECT count(*) FROM retaken) >= 0
 UNION ALL
 SELECT ended.place, false, NULL, NULL
 FROM ended JOIN {schema}.job AS job ON job.id = ended.id AND job.claims = ended.claims AND job.worker_id = %(worker)s

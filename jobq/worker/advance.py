@@ -26,7 +26,7 @@ from jobq.worker.database import Connection, Database, close, fetch
 from jobq.worker.due import Due
 from jobq.worker.ended import Ended
 from jobq.worker.errors import ErrorKind, classify
-from jobq.worker.frames import Ending, Progress, Recorded, Setback, Success
+from jobq.worker.frames import Ending, Job, Progress, Recorded, Setback, Success
 from jobq.worker.lanes import Lanes
 from jobq.worker.lease import Lease
 from jobq.worker.managed import CALL_EVERY, Managed
@@ -217,6 +217,7 @@ class Advance:
             self.ended.forget()
             self._account.forget()
             self._managed.forget()
+            self._pool.starts.withdraw()
 
     # --- the loop --------------------
 
@@ -271,6 +272,9 @@ class Advance:
             # What has ended makes room in its own queue, and is written in one commit with the claim into that room: `_step`.
             await self._claim_managed(beside=self._managed.queue_of(self.ended.successes))
             want = self._want()
+        if self._pool.starts.held:
+            await self._start()
+            want = self._want()
         if self.ended.writable or (want > 0 and self._more):
             await self._step(want)
         else:
@@ -280,7 +284,9 @@ class Advance:
         if self.ended.writable:
             await self._gather()
             return False
-        return not (self._more and self._want() > 0)
+        return not (self._more and self._want() > 0) and not self._pool.starts.due(
+            self._pool.startable, time.monotonic()
+        )
 
     def _want(self) -> int:
         if self.held or self.quiet or not self._pool.ready or not self._lease.fresh:
@@ -491,15 +497,55 @@ class Advance:
             self._metrics.claimed(expired)
         for job in expired:
             self.ended.set_back(Setback(job.id, job.claims, job.started, Ending.EXPIRE, message="expired"))
-        if not jobs:
+        keyed = claimed.keyed
+        if keyed and self._metrics is not None:
+            self._metrics.claimed(keyed)
+        if not jobs and not keyed:
             return
         self._due.found()
         # While the statement was on its way, everything may have stood still.
         if self.held or self.quiet or not self._lease.fresh:
-            for job in jobs:
+            for job in jobs + keyed:
                 self.ended.set_back(Setback(job.id, job.claims, job.started, Ending.RELEASE))
-        else:
+            return
+        if jobs:
             self._pool.give(jobs, worker)
+        if keyed:
+            self._pool.starts.give(keyed, worker, time.monotonic())
+            self._woken.set()
+
+    async def _start(self) -> None:
+        """Give free slots to jobs whose keys hold until they start: first release the keys, then hand them out."""
+        starts, now = self._pool.starts, time.monotonic()
+        if self.held or not self._lease.fresh or not starts.due(self._pool.startable, now):
+            return
+        self._deliver()
+        async with self._lock:
+            connection = await self._connected()
+            worker = self._lease.worker
+            found = await starts.start(connection, self._schema, worker, self._pool.startable)
+            put_back: list[Job] = []
+            if stubborn := starts.stubborn(time.monotonic()):
+                put_back = await starts.put_back(connection, self._schema, worker, stubborn)
+        self._error = None
+        for job in found.expired:
+            self.ended.set_back(Setback(job.id, job.claims, job.started, Ending.EXPIRE, message="expired"))
+        for job in found.back:
+            self.ended.set_back(Setback(job.id, job.claims, job.started, Ending.RELEASE))
+        for job in put_back + found.lost:
+            back = Setback(job.id, job.claims, job.started, Ending.RELEASE)
+            self._managed.ended([back])
+            if self._metrics is not None:
+                self._metrics.ended(back)
+        if put_back:
+            self._due.forget()
+        # While the statement was on its way, everything may have stood still. They have not started: settle.sql takes their
+        # keys again.
+        if self.held or self.quiet or not self._lease.fresh or self._lease.worker != worker:
+            for job in found.start:
+                self.ended.set_back(Setback(job.id, job.claims, job.started, Ending.RELEASE))
+        elif found.start:
+            self._pool.give(found.start, worker)
 
     async def _idle(self) -> None:
         """Sleep until there is reason for a round: an outcome, a notification, the next due job, or the poll."""
@@ -511,6 +557,7 @@ class Advance:
             wake_at = min(wake_at, self._managed.due_at)
         if self._managed.left:
             wake_at = min(wake_at, time.monotonic() + CALL_EVERY)
+        wake_at = min(wake_at, self._pool.starts.due_at())
         if self._more:
             # Told of while that was looked up, perhaps of a job that is due sooner.
             self._due.forget()

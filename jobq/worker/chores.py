@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import math
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import timedelta
@@ -10,32 +12,46 @@ from typing import Any
 from uuid import UUID
 
 import psycopg
-from psycopg import AsyncConnection, sql
+from psycopg import AsyncConnection
 
 from jobq.worker.database import fetch
 from jobq.worker.errors import ErrorKind, classify
 from jobq.worker.options import WorkerOptions
 from jobq.worker.orphans import release_orphans
+from jobq.worker.partitions import Incomplete, drop_partitions, make_partitions, prune_rest
 from jobq.worker.rollup import rollup
 
 logger = logging.getLogger("jobq.worker")
 
 # Partitions are made this many days ahead: as long as no worker may run before rows fall into the default partition.
 DAYS_AHEAD = 7
-# Expired keys and old ticks are deleted in batches, at most so many a time.
+# Expired keys and old ticks are deleted in batches, each a transaction of its own: an insert that wants an expired key waits
+# for one of them at most.
 KEY_BATCH = 5_000
-KEY_BATCHES = 40
+# How long batches follow one another, in seconds, before other chores have their turn.
+SHARE = 10.0
+# A chore that has more to do is due again after this.
+UNFINISHED = timedelta(seconds=1)
+# One that commits in between is left alone by other workers for this long: longer than it may take.
+ALONE = timedelta(minutes=10)
 # Groups that are looked at for a turn at a time.
 GROUPS = 10_000
 # So are expired jobs, fewer: until the chore commits, whoever wants to replace one of them waits.
 EXPIRED_BATCH = 2_000
-EXPIRED_BATCHES = 10
+EXPIRED_BATCHES = 1_000
+
+
+class Unfinished(str):
+    """The report of a chore that has more to do and has used up its time."""
+
+    __slots__ = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Chore:
     """A piece of maintenance: how often, how soon again after an error, and what to do. Returns its report.
 
+    `alone`: it commits in between, so its row is not locked meanwhile, but due later.
     `on_the_minute`: due just after an exact minute of the database's clock, rather than `every` after the last time.
     """
 
@@ -44,6 +60,7 @@ class Chore:
     after_error: timedelta
     work: Callable[[AsyncConnection[Any]], Awaitable[str]]
     on_the_minute: bool = False
+    alone: bool = False
 
 
 class Chores:
@@ -51,8 +68,11 @@ class Chores:
 
     def __init__(self, options: WorkerOptions) -> None:
         self._schema = options.settings.schema
-        self.often = False
+        self._expiring = False
         """Whether there are jobs that will expire, for whose sake to look more often what is due."""
+        self._unfinished: set[str] = set()
+        self._share = SHARE
+        self._until = math.inf
         succeeded = timedelta(days=options.keep_succeeded_days)
         others = timedelta(days=options.keep_failed_days)
         self._keep_ticks = succeeded
@@ -71,12 +91,14 @@ class Chores:
                     every=timedelta(hours=1),
                     after_error=timedelta(minutes=1),
                     work=self.make_partitions,
+                    alone=True,
                 ),
                 Chore(
                     name="retention",
                     every=timedelta(hours=1),
                     after_error=timedelta(minutes=1),
                     work=self.drop_partitions,
+                    alone=True,
                 ),
                 Chore(
                     name="orphans",
@@ -89,6 +111,7 @@ class Chores:
                     every=timedelta(minutes=5),
                     after_error=timedelta(minutes=1),
                     work=self.expire_keys,
+                    alone=True,
                 ),
                 # Due each time that a worker looks what is due, which it does more often where it is needed.
                 Chore(
@@ -96,6 +119,7 @@ class Chores:
                     every=timedelta(seconds=10),
                     after_error=timedelta(minutes=1),
                     work=self.expire_jobs,
+                    alone=True,
                 ),
                 Chore(
                     name="turns",
@@ -108,6 +132,7 @@ class Chores:
                     every=timedelta(minutes=5),
                     after_error=timedelta(minutes=1),
                     work=self.expire_ticks,
+                    alone=True,
                 ),
                 Chore(
                     name="rollup",
@@ -123,11 +148,18 @@ class Chores:
         """Make the rows of chores that have none: a new version's."""
         await fetch(connection, self._schema, "chore_register", names=sorted(self.chores))
 
-    async def run_due(self, connection: AsyncConnection[Any], worker: UUID) -> int:
+    @property
+    def often(self) -> bool:
+        """Whether to look more often what is due: there are jobs that will expire, or a chore has more to do."""
+        return self._expiring or bool(self._unfinished)
+
+    async def run_due(self, connection: AsyncConnection[Any], worker: UUID, *, share: float = SHARE) -> int:
         """Do every chore that is due and that no other worker is doing; return how many were done.
 
-        The chore's row stays locked while it is done; its outcome is written even when it fails.
+        The chore's row stays locked while it is done, or (`Chore.alone`) is due later; its outcome is written even when it
+        fails. `share`: how many seconds one that goes batch by batch may take.
         """
+        self._share = share
         done = 0
         while True:
             async with connection.transaction():
@@ -135,47 +167,80 @@ class Chores:
                 if not rows:
                     return done
                 chore = self.chores[rows[0][0]]
-                report, error = "", None
-                try:
-                    async with connection.transaction():
-                        report = await chore.work(connection)
-                except psycopg.Error as failure:
-                    if classify(failure, connection) is not ErrorKind.REFUSED and connection.closed:
-                        raise
-                    error = str(failure).strip()
-                    logger.warning("a chore failed", extra={"chore": chore.name, "error": error})
-                except OSError:
-                    raise
-                except Exception as failure:
-                    # A fault of ours in a piece of maintenance must end neither the others nor, one by one, all workers.
-                    error = f"{type(failure).__name__}: {failure}".replace("\x00", "")[:1000]
-                    logger.exception("a chore failed", extra={"chore": chore.name, "error": error})
-                await fetch(
-                    connection,
-                    self._schema,
-                    "chore_done",
-                    name=chore.name,
-                    worker=worker,
-                    report=report,
-                    error=error,
-                    again=chore.every if error is None else chore.after_error,
-                    on_the_minute=chore.on_the_minute,
-                )
-                done += 1
+                if chore.alone:
+                    await fetch(connection, self._schema, "chore_defer", name=chore.name, again=ALONE)
+                else:
+                    await self._do(chore, connection, worker)
+            if chore.alone:
+                await self._do(chore, connection, worker)
+            done += 1
+
+    async def _do(self, chore: Chore, connection: AsyncConnection[Any], worker: UUID) -> None:
+        """Do `chore` and write down what came of it."""
+        report, error = "", None
+        self._until = time.monotonic() + self._share
+        try:
+            if chore.alone:
+                report = await chore.work(connection)
+            else:
+                async with connection.transaction():
+                    report = await chore.work(connection)
+        except psycopg.Error as failure:
+            if classify(failure, connection) is not ErrorKind.REFUSED and connection.closed:
+                raise
+            error = str(failure).strip()
+            logger.warning("a chore failed", extra={"chore": chore.name, "error": error})
+        except Incomplete as failure:
+            error = str(failure)
+            logger.warning("a chore failed in part", extra={"chore": chore.name, "error": error})
+        except OSError:
+            raise
+        except Exception as failure:
+            # A fault of ours in a piece of maintenance must end neither the others nor, one by one, all workers.
+            error = f"{type(failure).__name__}: {failure}".replace("\x00", "")[:1000]
+            logger.exception("a chore failed", extra={"chore": chore.name, "error": error})
+        unfinished = isinstance(report, Unfinished)
+        self._unfinished.discard(chore.name)
+        if unfinished:
+            self._unfinished.add(chore.name)
+        await fetch(
+            connection,
+            self._schema,
+            "chore_done",
+            name=chore.name,
+            worker=worker,
+            report=str(report),
+            error=error,
+            again=chore.after_error if error is not None else UNFINISHED if unfinished else chore.every,
+            on_the_minute=chore.on_the_minute,
+        )
+
+    async def _in_batches(
+        self, what: str, batch: int, delete: Callable[[], Awaitable[int]], *, most: float = math.inf
+    ) -> str:
+        """Call `delete`, which commits by itself, while it deletes whole batches and this chore has time; return a report."""
+        total = batches = 0
+        while True:
+            deleted = await delete()
+            total += deleted
+            batches += 1
+            if deleted < batch:
+                return f"{total} {what}"
+            if batches >= most or time.monotonic() >= self._until:
+                return Unfinished(f"{total} {what}")
 
     async def make_partitions(self, connection: AsyncConnection[Any]) -> str:
         """Make the days' partitions ahead of time."""
-        query = sql.SQL("SELECT {}.make_partitions(%s)").format(sql.Identifier(self._schema))
-        rows = await (await connection.execute(query, (DAYS_AHEAD,))).fetchall()
-        return f"{len(rows)} partitions made"
+        return f"{await make_partitions(connection, self._schema, DAYS_AHEAD)} partitions made"
 
     async def drop_partitions(self, connection: AsyncConnection[Any]) -> str:
-        """Drop the partitions whose last row has been kept for long enough."""
-        dropped = 0
-        query = sql.SQL("SELECT {}.drop_partitions(%s, %s)").format(sql.Identifier(self._schema))
-        for parent, keep in self._keep.items():
-            dropped += len(await (await connection.execute(query, (parent, keep))).fetchall())
-        return f"{dropped} partitions dropped"
+        """Drop the partitions whose last row has been kept for long enough, and delete such rows of the default partitions."""
+        dropped, problems = await drop_partitions(connection, self._schema, self._keep)
+        pruned, more = await prune_rest(connection, self._schema, self._keep, self._until)
+        if problems:
+            raise Incomplete("; ".join(problems)[:1000])
+        report = f"{dropped} partitions dropped, {pruned} rows of default partitions deleted"
+        return Unfinished(report) if more else report
 
     async def release_orphans(self, connection: AsyncConnection[Any]) -> str:
         """Put back jobs that run in the name of a worker that is long gone: claims that crossed with its rescue."""
@@ -183,29 +248,33 @@ class Chores:
 
     async def expire_keys(self, connection: AsyncConnection[Any]) -> str:
         """Delete keys whose period is over, a batch at a time."""
-        expired = 0
-        for _ in range(KEY_BATCHES):
-            rows = await fetch(connection, self._schema, "keys_expire", batch=KEY_BATCH)
-            expired += rows[0][0]
-            if rows[0][0] < KEY_BATCH:
-                break
-        return f"{expired} keys expired"
+        since = "-infinity"
+
+        async def delete() -> int:
+            nonlocal since
+            [(expired, last)] = await fetch(connection, self._schema, "keys_expire", batch=KEY_BATCH, since=since)
+            since = last or since
+            return int(expired)
+
+        return await self._in_batches("keys expired", KEY_BATCH, delete)
 
     async def expire_jobs(self, connection: AsyncConnection[Any]) -> str:
         """Finish jobs that nobody has claimed in time, a batch at a time; a claim finishes those that it meets itself."""
-        expired, since = 0, "-infinity"
-        # By the statistics of an empty table it is best to read and sort all that are late, for each batch.
-        await connection.execute("SET LOCAL enable_sort = off")
-        for _ in range(EXPIRED_BATCHES):
-            [(count, last, to_come, _)] = await fetch(
-                connection, self._schema, "expire_jobs", batch=EXPIRED_BATCH, since=since, channel=self._schema
-            )
-            expired += count
-            self.often = to_come or count == EXPIRED_BATCH
-            if count < EXPIRED_BATCH:
-                break
-            since = last
-        return f"{expired} jobs expired"
+        since = "-infinity"
+
+        async def delete() -> int:
+            nonlocal since
+            async with connection.transaction():
+                # By the statistics of an empty table it is best to read and sort all that are late, for each batch.
+                await connection.execute("SET LOCAL enable_sort = off")
+                [(expired, last, to_come, _)] = await fetch(
+                    connection, self._schema, "expire_jobs", batch=EXPIRED_BATCH, since=since, channel=self._schema
+                )
+            self._expiring = to_come or expired == EXPIRED_BATCH
+            since = last or since
+            return int(expired)
+
+        return await self._in_batches("jobs expired", EXPIRED_BATCH, delete, most=EXPIRED_BATCHES)
 
     async def sweep_turns(self, connection: AsyncConnection[Any]) -> str:
         """Give a turn to groups that have jobs waiting, none running, and no turn; forget what rates no longer need."""
@@ -217,15 +286,14 @@ class Chores:
 
     async def expire_ticks(self, connection: AsyncConnection[Any]) -> str:
         """Delete the ticks of schedules that are older than the jobs they became, a batch at a time."""
-        expired = 0
-        for _ in range(KEY_BATCHES):
-            rows = await fetch(
+
+        async def delete() -> int:
+            [(expired,)] = await fetch(
                 connection, self._schema, "schedule_ticks_expire", batch=KEY_BATCH, keep=self._keep_ticks
             )
-            expired += rows[0][0]
-            if rows[0][0] < KEY_BATCH:
-                break
-        return f"{expired} ticks expired"
+            return int(expired)
+
+        return await self._in_batches("ticks expired", KEY_BATCH, delete)
 
     async def roll_up(self, connection: AsyncConnection[Any]) -> str:
         """Count what finished in the minutes that have ended, for the page's charts."""

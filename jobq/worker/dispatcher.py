@@ -324,7 +324,8 @@ class Dispatcher:
         async with connection:
             if register:
                 await self._chores.register(connection)
-            await self._chores.run_due(connection, self._lease.worker)
+            # At the start the runners wait for this.
+            await self._chores.run_due(connection, self._lease.worker, **({"share": 1.0} if register else {}))
 
     # --- what stands still --------------------
 

@@ -26,9 +26,10 @@ from jobq.sql import statement
 from jobq.worker.cursor import NOWHERE, everything
 from jobq.worker.execution import Execution
 from jobq.worker.executor import Executor
-from jobq.worker.frames import Ending, Recorded, Setback, Success
+from jobq.worker.frames import Ending, Job, Recorded, Setback, Success
 from jobq.worker.lanes import Lanes
 from jobq.worker.outcomes import Claimed, advance_parameters, claimed, settle_parameters
+from jobq.worker.starts import judged, names
 from jobq.worker.transaction import Transactions
 
 
@@ -49,7 +50,8 @@ def drain(
     """Run every job that is due, and those that they insert, until none is due or `max_jobs` executions are done.
 
     `connection` must be in autocommit mode, so that each outcome is committed by itself; ValueError when it is not.
-    Jobs of the future, retries among them, are left. Transactional tasks get connections of their own to the same database.
+    Jobs of the future, retries among them, are left; so are jobs with a key until started that a transaction which is still open
+    has replaced, or was given by `return`. Transactional tasks get connections of their own to the same database.
     """
     if not connection.autocommit:
         raise ValueError("drain(connection=…): give a connection in autocommit mode; each outcome is its own commit")
@@ -65,6 +67,7 @@ def drain(
         max_error_bytes=64 * 1024,
         transactions=transactions,
     )
+    locked: list[Job] = []
     with closing(loop), closing(transactions), connection.cursor(row_factory=tuple_row) as cursor:
         while max_jobs is None or sum(counts.values()) < max_jobs:
             lanes.refresh(cursor.execute(statement("lanes", schema).query).fetchall())
@@ -74,12 +77,25 @@ def drain(
             found = claimed(first, rows, scan)
             if found.sight is not None:
                 lanes.claimed(scan, found.sight)
-            jobs, expired = (found if rows else _managed(cursor, schema, worker, lanes)).jobs()
+            found = found if rows else _managed(cursor, schema, worker, lanes)
+            jobs, expired = found.jobs()
+            keyed = found.keyed
+            if not rows and not jobs and not expired and not keyed and locked:
+                # Once more, and then others may have them.
+                keyed, locked = locked, []
+            if keyed:
+                verdicts = judged(keyed, _start(cursor, schema, worker, keyed))
+                jobs, expired = verdicts.start, verdicts.expired
+                locked += verdicts.locked
+                for job in verdicts.back:
+                    _settle(cursor, schema, worker, Setback(job.id, job.claims, job.started, Ending.RELEASE))
             for job in expired:
                 _settle(
                     cursor, schema, worker, Setback(job.id, job.claims, job.started, Ending.EXPIRE, message="expired")
                 )
             if not jobs and not expired:
+                if keyed is found.keyed and keyed:
+                    continue
                 break
             for job in jobs:
                 outcome = executor.execute(Execution(job=job, worker=worker), time.monotonic())
@@ -92,7 +108,23 @@ def drain(
                     case Setback():
                         _settle(cursor, schema, worker, outcome)
                         counts["failed" if outcome.ending in (Ending.FAIL, Ending.CANCEL) else "retried"] += 1
+        if locked:
+            _put_back(cursor, schema, worker, locked)
     return Drained(**counts)
+
+
+def _start(cursor: Cursor[tuple[Any, ...]], schema: str, worker: UUID, jobs: list[Job]) -> list[tuple[Any, ...]]:
+    parameters = {"worker": worker, **names(jobs)}
+    return cursor.execute(statement("start_jobs", schema).query, parameters).fetchall()
+
+
+def _put_back(cursor: Cursor[tuple[Any, ...]], schema: str, worker: UUID, jobs: list[Job]) -> None:
+    """Put jobs back that a transaction which is still open has replaced, or was given; it still has their rows locked."""
+    parameters = {"worker": worker, **names(jobs), "delay": 0.0, "let_go": False}
+    done = {job_id for (job_id,) in cursor.execute(statement("unclaim_locked", schema).query, parameters).fetchall()}
+    for job in jobs:
+        if job.id not in done:
+            _settle(cursor, schema, worker, Setback(job.id, job.claims, job.started, Ending.RELEASE))
 
 
 def _managed(cursor: Cursor[tuple[Any, ...]], schema: str, worker: UUID, lanes: Lanes) -> Claimed:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from operator import attrgetter
 from typing import Any
 from uuid import UUID
@@ -50,20 +50,26 @@ class Claimed:
     sight: Sight | None = None
     """What the claim saw; None: nothing was claimed."""
     rows: Sequence[tuple[Any, ...]] = ()
+    keyed: list[Job] = field(default_factory=list)
+    """Filled by `jobs`: those whose keys hold until they start."""
 
     def __len__(self) -> int:
         """How many jobs were claimed."""
         return len(self.rows)
 
     def jobs(self) -> tuple[list[Job], list[Job]]:
-        """Return the jobs to run, and those that had expired."""
+        """Return the jobs to run, and those that had expired. Those that start by start_jobs.sql are in `keyed` then."""
         jobs: list[Job] = []
         expired: list[Job] = []
-        for id_, claims, task, queue, args, attempt, most, crashes, timeout, headers, too_late, started in self.rows:
+        self.keyed.clear()
+        for id_, claims, task, queue, args, attempt, most, crashes, timeout, headers, late, started, keyed in self.rows:
             job = Job(
                 id_, claims, task, queue, args.encode(), attempt, most, crashes, timeout, headers.encode(), started
             )
-            (expired if too_late else jobs).append(job)
+            if late or keyed:
+                (expired if late else self.keyed).append(job)
+            else:
+                jobs.append(job)
         return jobs, expired
 
 

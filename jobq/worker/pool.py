@@ -34,6 +34,7 @@ from jobq.worker.options import WorkerOptions
 from jobq.worker.overseer import Overseer
 from jobq.worker.solos import Solos
 from jobq.worker.spec import Spec
+from jobq.worker.starts import Starts
 
 logger = logging.getLogger("jobq.worker")
 
@@ -66,6 +67,7 @@ class RunnerPool:
         self._overseer = Overseer(options)
         self._children: list[Child] = []
         self._solos = Solos(options.isolated, options.max_jobs_per_runner, lambda: self._hire(1))
+        self.starts = Starts()
         self._facts: dict[str, TaskFacts] = {}
         self._isolated: frozenset[str] = frozenset()
         """The tasks whose jobs run in a process of their own."""
@@ -97,12 +99,12 @@ class RunnerPool:
     @property
     def load(self) -> int:
         """Jobs that the ready runners have, started or not."""
-        return sum(len(child.jobs) for child in self._children if child.ready) + len(self._solos)
+        return sum(len(child.jobs) for child in self._children if child.ready) + len(self._solos) + len(self.starts)
 
     @property
     def held(self) -> int:
         """Jobs that this worker has, started or not."""
-        return sum(len(child.jobs) for child in self._all()) + len(self._solos)
+        return sum(len(child.jobs) for child in self._all()) + len(self._solos) + self.starts.held
 
     @property
     def ready(self) -> bool:
@@ -142,15 +144,38 @@ class RunnerPool:
         """Return how many jobs can be given now, when `prefetch` may wait beyond those being executed."""
         ready = [child for child in self._children if child.ready]
         # What runs alone takes no slot of theirs; what waits for that must not pile up.
-        room = sum(child.slots - len(child.jobs) for child in ready) + prefetch - len(self._solos)
+        room = sum(child.slots - len(child.jobs) for child in ready) - len(self._solos)
+        if waiting := len(self.starts):
+            # They start in free slots only, and nothing fetched in advance is to keep them from one.
+            room -= waiting
+        else:
+            room += prefetch
         if (limit := self._options.max_jobs_per_runner) is not None:
             room = min(room, sum(limit - child.given for child in ready))
         return max(0, room)
 
+    def _runs_alone(self, job: Job) -> bool:
+        return job.crashes >= QUARANTINE_AFTER or job.task in self._isolated
+
+    def startable(self, jobs: list[Job]) -> list[Job]:
+        """Return those of `jobs`, from the first, for which there are slots that have nothing to do."""
+        free = sum(max(0, child.slots - len(child.jobs)) for child in self._children if child.ready)
+        alone = self._solos.free
+        found = []
+        for job in jobs:
+            if self._runs_alone(job):
+                if alone > 0:
+                    alone -= 1
+                    found.append(job)
+            elif free > 0:
+                free -= 1
+                found.append(job)
+        return found
+
     def holds(self, job_id: int, claims: int, started: int) -> bool:
         """Tell whether this worker has this execution."""
         jobs = [held.job for child in self._all() if (held := child.jobs.get(job_id)) is not None]
-        return any(
+        return self.starts.holds(job_id, claims, started) or any(
             (job.id, job.claims, job.started) == (job_id, claims, started) for job in (*jobs, *self._solos.waiting())
         )
 
@@ -194,7 +219,7 @@ class RunnerPool:
         jobs = list(jobs)
         again = self._held_again(jobs)
         for job in jobs:
-            if job.crashes >= QUARANTINE_AFTER or job.task in self._isolated or job.id in again:
+            if self._runs_alone(job) or job.id in again:
                 alone.append(job)
             else:
                 others.append(job)
@@ -289,6 +314,8 @@ class RunnerPool:
         for job in self._solos.overdue(now):
             # Not at once: it would be claimed again at once.
             self._on_setback(Setback(job.id, job.claims, job.started, Ending.RELEASE, delay=random.uniform(1, 3)))
+        for job in self.starts.overdue(now):
+            self._on_setback(verdicts.unstarted(job))
         self._solos.assign(now)
         self._solos.dismiss_idle(now)
         self._overseer.relieve(self._children, self._wanted, now)
@@ -376,7 +403,7 @@ class RunnerPool:
         now = time.monotonic()
         for child in self._all():
             child.revoke(now)
-        for job in self._solos.withdraw():
+        for job in self._solos.withdraw() + self.starts.withdraw():
             self._on_setback(verdicts.unstarted(job))
 
     def drain(self) -> None:
@@ -389,7 +416,7 @@ class RunnerPool:
 
     def cancel(self, ids: list[int]) -> None:
         """An operator wants these jobs stopped."""
-        for job in self._solos.withdraw(set(ids)):
+        for job in self._solos.withdraw(set(ids)) + self.starts.withdraw(set(ids)):
             self._on_setback(verdicts.unstarted(job))
         for child in self._all():
             if mine := [job_id for job_id in ids if job_id in child.jobs]:
@@ -402,7 +429,7 @@ class RunnerPool:
 
     def kill_all(self, reason: str) -> None:
         """End every runner at once; its jobs are handed to `on_setback` as each end is noticed."""
-        for job in self._solos.withdraw():
+        for job in self._solos.withdraw() + self.starts.withdraw():
             self._on_setback(verdicts.unstarted(job))
         for child in self._all():
             child.kill(reason)

@@ -45,6 +45,11 @@ class Solos:
         """How many jobs wait here for a process."""
         return len(self._waiting)
 
+    @property
+    def free(self) -> int:
+        """How many jobs could begin now, each in a process of its own."""
+        return max(0, self._limit - sum(bool(child.jobs) for child in self.children) - len(self._waiting))
+
     def waiting(self) -> list[Job]:
         """Return the jobs that wait here for a process."""
         return [job for job, _, _ in self._waiting]

@@ -8,7 +8,7 @@
 CREATE OR REPLACE FUNCTION {schema}.claim_managed(by_worker uuid, of_queue text, want integer)
 RETURNS TABLE (
     id bigint, claims integer, task text, queue text, args text, attempt integer, max_attempts integer, crashes integer,
-    timeout double precision, headers text, expired boolean, started bigint
+    timeout double precision, headers text, expired boolean, started bigint, key_until_started boolean
 )
 LANGUAGE plpgsql
 AS $body$
@@ -76,7 +76,7 @@ BEGIN
                 WHERE id = ANY (ARRAY(
                     SELECT late.id FROM {schema}.job AS late
                     WHERE late.queue = of_queue AND late.state = 'ready' AND late.group_key IS NOT NULL
-                    ORDER BY late.id LIMIT 1000 FOR UPDATE SKIP LOCKED))
+                    ORDER BY late.id LIMIT 1000 FOR NO KEY UPDATE SKIP LOCKED))
                 RETURNING group_key
             )
             INSERT INTO {schema}.job_turn (queue, group_key, due_at) SELECT DISTINCT of_queue, group_key, moment FROM entered;
@@ -87,7 +87,7 @@ BEGIN
                    WHERE late.queue = of_queue AND late.state = 'ready' AND late.group_key IS NOT NULL) THEN
             -- More than fit into one go, or somebody has one locked; in order, or not at all.
             RETURN QUERY SELECT NULL::bigint, permits, NULL, of_queue, NULL, NULL::integer, NULL::integer, NULL::integer,
-                                CASE WHEN entering THEN 0 ELSE 0.25 END::double precision, NULL, false, NULL::bigint;
+                                CASE WHEN entering THEN 0 ELSE 0.25 END::double precision, NULL, false, NULL::bigint, false;
             RETURN;
         END IF;
     END IF;
@@ -106,7 +106,7 @@ BEGIN
                           AND ready.run_at <= moment AND (rule.group_mode IS NULL OR ready.group_key IS NULL)
                         ORDER BY ready.run_at, ready.id
                         LIMIT wanted
-                        FOR UPDATE SKIP LOCKED
+                        FOR NO KEY UPDATE SKIP LOCKED
                     ) AS head
                     LIMIT wanted);
                 EXIT WHEN cardinality(picked) = 0;
@@ -180,7 +180,7 @@ BEGIN
                 picked_of := coalesce(picked_of, '{}');
                 -- What somebody has locked is not waited for: an operator who is about to cancel it may take as long as he likes.
                 got := ARRAY(SELECT free.id FROM {schema}.job AS free
-                             WHERE free.id = ANY (picked) AND free.state = 'waiting' ORDER BY free.id FOR UPDATE SKIP LOCKED);
+                             WHERE free.id = ANY (picked) AND free.state = 'waiting' ORDER BY free.id FOR NO KEY UPDATE SKIP LOCKED);
                 frees := ARRAY(
                     SELECT (SELECT count(*) FROM unnest(picked, picked_of) AS one (id, n)
                             WHERE one.n = turn.n AND one.id = ANY (got))::integer
@@ -194,16 +194,11 @@ BEGIN
                         worker_id = by_worker, started_at = moment, progress = NULL
                     WHERE job.id = ANY (got)
                     RETURNING job.id, job.claims, job.task, job.queue, job.args, job.attempt, job.max_attempts,
-                              job.crashes - job.losses AS crashes, job.timeout, job.headers, job.key, job.expires_at
-                ), started AS (
-                    DELETE FROM {schema}.job_key
-                    WHERE key = ANY (ARRAY(SELECT key FROM claimed WHERE key IS NOT NULL))
-                      AND job_id = ANY (ARRAY(SELECT id FROM claimed WHERE key IS NOT NULL))
-                      AND holds = 'until_started'
+                              job.crashes - job.losses AS crashes, job.timeout, job.headers, job.expires_at, job.key_until_started
                 )
                 SELECT claimed.id, claimed.claims, claimed.task, claimed.queue, claimed.args::text, claimed.attempt,
                        claimed.max_attempts, claimed.crashes::integer, claimed.timeout, claimed.headers::text,
-                       claimed.expires_at <= moment, (SELECT (extract(epoch FROM moment) * 1000000)::bigint)
+                       claimed.expires_at <= moment, (SELECT (extract(epoch FROM moment) * 1000000)::bigint), claimed.key_until_started
                 FROM claimed;
             wanted := wanted - cardinality(got);
             total := total + cardinality(got);
@@ -279,6 +274,6 @@ BEGIN
     END IF;
     RETURN QUERY SELECT NULL::bigint, permits - total, NULL, of_queue, NULL, NULL::integer, NULL::integer, NULL::integer,
                         CASE WHEN next_at > moment THEN extract(epoch FROM next_at - moment) WHEN next_at IS NOT NULL THEN 0 END
-                            ::double precision, NULL, false, NULL::bigint;
+                            ::double precision, NULL, false, NULL::bigint, false;
 END
 $body$;

@@ -5,6 +5,12 @@
 -- job wait for the caller's transaction. In READ COMMITTED each statement below has a fresh snapshot, so a holder that has
 -- just committed is seen. In REPEATABLE READ and SERIALIZABLE a holder beyond the snapshot raises serialization_failure
 -- inside a block of its own: the caller's transaction goes on, and the holder's id is unknown (NULL).
+--
+-- A holder that was read by one statement may have started before the next. So a holder that is to be replaced, or that is
+-- returned and has yet to start, is locked first until the caller's commit, and only then is it asked whether the key is still
+-- its own; if not, all begins again. `replace` locks FOR NO KEY UPDATE. `return` locks FOR KEY SHARE, beside others that do the same
+-- and beside claims; it only keeps start_jobs.sql from starting the holder before the caller has committed what the holder is to see.
+-- These locks are taken in the order of the keys, and everything else that locks jobs skips what is locked.
 -- With on_conflict 'raise' and a conflict, nothing stays inserted and the conflicts are returned.
 -- SECURITY DEFINER: a producer may enqueue, and neither read nor change keys.
 CREATE OR REPLACE FUNCTION {schema}.enqueue_keyed(
@@ -19,7 +25,7 @@ SET search_path = pg_catalog, pg_temp
 AS $body$
 #variable_conflict use_column
 DECLARE
-    fresh_snapshots constant boolean := current_setting('transaction_isolation') = 'read committed';
+    fresh_snapshots constant boolean := current_setting('transaction_isolation') IN ('read committed', 'read uncommitted');
     total constant integer := coalesce(cardinality(tasks), 0);
     -- In the order given, whatever the order of the keys: jobs of one call run first come, first served.
     ids bigint[] := ARRAY(SELECT nextval({job_id_sequence}) FROM generate_series(1, total));
@@ -30,6 +36,9 @@ DECLARE
     new_id bigint;
     holder bigint;
     holder_until timestamptz;
+    holder_holds text;
+    tries integer;
+    found_one boolean;
     was_due timestamptz;
     its_queue text;
     its_group text;
@@ -53,17 +62,20 @@ BEGIN
             CONTINUE;
         END IF;
         expires := CASE WHEN holds[n] = 'period' THEN clock_timestamp() + periods[n] * interval '1 second' END;
+        tries := 0;
         LOOP
             holder := NULL;
             holder_until := NULL;
             made[n] := false;
+            found_one := false;
+            tries := tries + 1;
             IF fresh_snapshots THEN
                 INSERT INTO {schema}.job_key AS taken (key, job_id, holds, until)
                 VALUES (keys[n], new_id, holds[n], expires)
                 ON CONFLICT DO NOTHING;
                 made[n] := FOUND;
                 EXIT WHEN made[n];
-                SELECT taken.job_id, taken.until INTO holder, holder_until
+                SELECT taken.job_id, taken.until, taken.holds INTO holder, holder_until, holder_holds
                 FROM {schema}.job_key AS taken WHERE taken.key = keys[n];
                 -- Let go between the two statements: try again.
                 CONTINUE WHEN NOT FOUND;
@@ -71,6 +83,21 @@ BEGIN
                     DELETE FROM {schema}.job_key AS taken WHERE taken.key = keys[n] AND taken.until <= clock_timestamp();
                     CONTINUE;
                 END IF;
+                IF on_conflicts[n] = 'replace' THEN
+                    SELECT waiting.run_at, waiting.queue, waiting.group_key, true
+                    INTO was_due, its_queue, its_group, found_one
+                    FROM {schema}.job AS waiting
+                    WHERE waiting.id = holder
+                      AND (waiting.key_until_started OR (waiting.state IN ('ready', 'waiting') AND waiting.attempt = 0))
+                    FOR NO KEY UPDATE;
+                ELSIF on_conflicts[n] = 'return' AND holder_holds = 'until_started' THEN
+                    PERFORM FROM {schema}.job AS waiting WHERE waiting.id = holder AND waiting.key_until_started FOR KEY SHARE;
+                ELSE
+                    EXIT;
+                END IF;
+                PERFORM FROM {schema}.job_key AS taken WHERE taken.key = keys[n] AND taken.job_id = holder;
+                -- It has started, or ended, while its row was waited for.
+                CONTINUE WHEN NOT FOUND;
             ELSE
                 BEGIN
                     INSERT INTO {schema}.job_key AS taken (key, job_id, holds, until)
@@ -78,17 +105,41 @@ BEGIN
                     ON CONFLICT DO NOTHING;
                     made[n] := FOUND;
                     IF NOT made[n] THEN
-                        SELECT taken.job_id, taken.until INTO holder, holder_until
+                        SELECT taken.job_id, taken.until, taken.holds INTO holder, holder_until, holder_holds
                         FROM {schema}.job_key AS taken WHERE taken.key = keys[n];
                         IF holder_until <= clock_timestamp() THEN
                             UPDATE {schema}.job_key AS taken SET job_id = new_id, holds = enqueue_keyed.holds[n], until = expires
                             WHERE taken.key = keys[n];
                             made[n] := FOUND;
+                        ELSIF on_conflicts[n] = 'replace' OR (on_conflicts[n] = 'return' AND holder_holds = 'until_started') THEN
+                            -- Fails when the holder has changed since the snapshot, for instance by a claim.
+                            IF on_conflicts[n] = 'replace' THEN
+                                SELECT waiting.run_at, waiting.queue, waiting.group_key, true
+                                INTO was_due, its_queue, its_group, found_one
+                                FROM {schema}.job AS waiting
+                                WHERE waiting.id = holder
+                                  AND (waiting.key_until_started OR (waiting.state IN ('ready', 'waiting') AND waiting.attempt = 0))
+                                FOR NO KEY UPDATE;
+                            ELSE
+                                PERFORM FROM {schema}.job AS waiting
+                                WHERE waiting.id = holder AND waiting.key_until_started FOR KEY SHARE;
+                            END IF;
+                            -- The snapshot cannot tell whether the key is still its own; an insert can.
+                            INSERT INTO {schema}.job_key AS taken (key, job_id, holds, until)
+                            VALUES (keys[n], new_id, holds[n], expires)
+                            ON CONFLICT DO NOTHING;
+                            made[n] := FOUND;
                         END IF;
                     END IF;
                 EXCEPTION WHEN serialization_failure OR unique_violation THEN
                     made[n] := false;
-                    holder := NULL;
+                    found_one := false;
+                    -- A key that was released meanwhile can be had after all.
+                    CONTINUE WHEN tries < 3;
+                    -- `replaced` tells that this one was not; `return` could not make it wait for the caller's commit.
+                    IF on_conflicts[n] <> 'replace' THEN
+                        holder := NULL;
+                    END IF;
                 END;
                 EXIT WHEN made[n];
             END IF;
@@ -101,25 +152,13 @@ BEGIN
         ids[n] := holder;
         IF on_conflicts[n] = 'raise' THEN
             refused := true;
-        ELSIF on_conflicts[n] = 'replace' AND holder IS NOT NULL THEN
-            SELECT waiting.run_at, waiting.queue, waiting.group_key INTO was_due, its_queue, its_group FROM {schema}.job AS waiting WHERE waiting.id = holder;
-            IF fresh_snapshots THEN
-                UPDATE {schema}.job AS waiting
-                SET args = enqueue_keyed.args[n]::jsonb, headers = enqueue_keyed.headers[n]::jsonb,
-                    run_at = greatest(coalesce(run_ats[n], clock_timestamp() + delays[n] * interval '1 second'), clock_timestamp())
-                WHERE waiting.id = holder AND waiting.state IN ('ready', 'waiting') AND waiting.attempt = 0;
-                changed[n] := FOUND;
-            ELSE
-                BEGIN
-                    UPDATE {schema}.job AS waiting
-                    SET args = enqueue_keyed.args[n]::jsonb, headers = enqueue_keyed.headers[n]::jsonb,
-                        run_at = greatest(coalesce(run_ats[n], clock_timestamp() + delays[n] * interval '1 second'), clock_timestamp())
-                    WHERE waiting.id = holder AND waiting.state IN ('ready', 'waiting') AND waiting.attempt = 0;
-                    changed[n] := FOUND;
-                EXCEPTION WHEN serialization_failure THEN
-                    changed[n] := false;
-                END;
-            END IF;
+        ELSIF on_conflicts[n] = 'replace' AND found_one THEN
+            -- Locked above, so that nobody has changed it since.
+            UPDATE {schema}.job AS waiting
+            SET args = enqueue_keyed.args[n]::jsonb, headers = enqueue_keyed.headers[n]::jsonb,
+                run_at = greatest(coalesce(run_ats[n], clock_timestamp() + delays[n] * interval '1 second'), clock_timestamp())
+            WHERE waiting.id = holder;
+            changed[n] := FOUND;
             -- Its group's turn was for the time that it had.
             IF changed[n] AND its_group IS NOT NULL THEN
                 INSERT INTO {schema}.job_turn (queue, group_key, due_at)
@@ -148,15 +187,17 @@ BEGIN
         RETURN;
     END IF;
 
-    INSERT INTO {schema}.job (id, task, args, queue, priority, run_at, max_attempts, timeout, headers, key, group_key, expires_at)
+    INSERT INTO {schema}.job (id, task, args, queue, priority, run_at, max_attempts, timeout, headers, key, key_holds,
+                              key_until_started, group_key, expires_at)
     SELECT input.id, input.task, input.args::jsonb, input.queue, input.priority,
            -- Never before this moment: a worker need not look for new jobs in a past that it has read (worker/cursor.py).
            greatest(coalesce(input.run_at, clock_timestamp() + input.delay * interval '1 second'), clock_timestamp()),
-           input.max_attempts, input.timeout, input.headers::jsonb, input.key, input.group_key,
+           input.max_attempts, input.timeout, input.headers::jsonb, input.key, CASE WHEN input.key IS NOT NULL THEN input.holds END,
+           input.key IS NOT NULL AND input.holds = 'until_started', input.group_key,
            clock_timestamp() + input.expires_in * interval '1 second'
-    FROM unnest(ids, made, tasks, args, queues, priorities, run_ats, delays, max_attempts, timeouts, headers, keys, group_keys,
+    FROM unnest(ids, made, tasks, args, queues, priorities, run_ats, delays, max_attempts, timeouts, headers, keys, holds, group_keys,
                 expires_ins)
-        AS input (id, made, task, args, queue, priority, run_at, delay, max_attempts, timeout, headers, key, group_key,
+        AS input (id, made, task, args, queue, priority, run_at, delay, max_attempts, timeout, headers, key, holds, group_key,
                   expires_in)
     WHERE input.made
     ORDER BY input.id;

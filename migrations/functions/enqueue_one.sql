@@ -15,7 +15,7 @@ BEGIN
     job_id := nextval({job_id_sequence});
     created := key IS NULL;
     replaced := false;
-    IF NOT created AND current_setting('transaction_isolation') = 'read committed' THEN
+    IF NOT created AND current_setting('transaction_isolation') IN ('read committed', 'read uncommitted') THEN
         INSERT INTO {schema}.job_key (key, job_id, holds, until)
         VALUES (key, job_id, holds, CASE WHEN holds = 'period' THEN clock_timestamp() + period * interval '1 second' END)
         ON CONFLICT DO NOTHING;
@@ -29,10 +29,12 @@ BEGIN
             ARRAY[on_conflict], ARRAY[group_key], ARRAY[expires_in]) AS entry;
         RETURN;
     END IF;
-    INSERT INTO {schema}.job (id, task, args, queue, priority, run_at, max_attempts, timeout, headers, key, group_key, expires_at)
+    INSERT INTO {schema}.job (id, task, args, queue, priority, run_at, max_attempts, timeout, headers, key, key_holds,
+                              key_until_started, group_key, expires_at)
     VALUES (job_id, task, args, queue, priority,
             -- Never before this moment: a worker need not look for new jobs in a past that it has read (worker/cursor.py).
             greatest(coalesce(run_at, clock_timestamp() + delay * interval '1 second'), clock_timestamp()),
-            max_attempts, timeout, headers, key, group_key, clock_timestamp() + expires_in * interval '1 second');
+            max_attempts, timeout, headers, key, CASE WHEN key IS NOT NULL THEN holds END,
+            key IS NOT NULL AND holds = 'until_started', group_key, clock_timestamp() + expires_in * interval '1 second');
 END
 $body$;

@@ -17,11 +17,20 @@ branch_labels = None
 depends_on = None
 
 # Functions whose row or parameters change, so that CREATE OR REPLACE cannot take their place.
-REPLACED = ("claim_managed(uuid, text, integer)",)
+REPLACED = ("claim_managed(uuid, text, integer)", "drop_partitions(text, interval)")
 # What brings back the functions of revision 0004.
 FORMER = ("0001_partitions.sql", "0001_notify_insert.sql", "0003_groups.sql", "0003_enqueue.sql")
 COLUMNS = {
-    "job": ("key_until_started", "run_alone", "releases", "parked_at", "parked_reason", "parked_signature"),
+    "job": (
+        "key_holds",
+        "key_until_started",
+        "run_alone",
+        "releases",
+        "parked_at",
+        "parked_reason",
+        "parked_signature",
+    ),
+    "job_history": ("key_holds",),
     "worker": ("signatures", "problems", "lease"),
 }
 INDEXES = ("job_parked_idx", "job_key_until_idx")
@@ -87,6 +96,12 @@ def downgrade() -> None:
     op.execute(
         f"UPDATE {quoted()}.job SET state = 'ready', run_at = greatest(run_at, clock_timestamp()) WHERE state = 'parked'"  # noqa: S608
     )
+    # A worker of before releases these at the claim, which these jobs have behind them.
+    op.execute(
+        f"DELETE FROM {quoted()}.job_key AS held USING {quoted()}.job "  # noqa: S608
+        "WHERE held.key = job.key AND held.job_id = job.id AND job.key_until_started AND job.state = 'running'"
+    )
+    execute(filled("sql", "0005_identities_back.sql"))
     for index in INDEXES:
         op.execute(f"DROP INDEX {quoted()}.{index}")
     for table, columns in COLUMNS.items():

@@ -96,14 +96,17 @@ FUNCTIONS = {
         "enqueue_one",
         "enqueue_keyed",
         "make_partitions",
+        "make_partition",
         "drop_partitions",
+        "prune_rest",
+        "take_key",
         "claim_managed",
         "admits",
         "admits_from",
         "entry_state",
     },
     "viewer": set(),
-    "operator": {"entry_state"},
+    "operator": {"entry_state", "take_key"},
 }
 COLUMNS = {
     ("producer", "job", "SELECT"): {"id", "state"},

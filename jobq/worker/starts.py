@@ -1,0 +1,212 @@
+"""Claimed jobs whose keys hold until they start, until a runner has a free slot for them.
+
+A claim is not a start: who enqueues under such a key before the job runs is to reach this very job. So these are given to no
+runner that would keep them waiting. When a slot is free, one statement (start_jobs.sql) releases their keys and returns their
+arguments as they are then, and only after that commit a runner gets them.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import UUID
+
+import msgspec
+
+from jobq.worker.database import Connection, fetch
+from jobq.worker.frames import Job
+
+# How long a job waits here for a slot before it goes back to the database.
+WAIT_AT_MOST = 1.0
+# When to try a job again whose row a caller's transaction has locked.
+LOCKED_RETRY = 0.05
+# How long that is tried before the job is put back, and how many may be tried at a time.
+LOCKED_AT_MOST = 1.0
+MOST_LOCKED = 200
+# Seconds before such a job may be claimed again, at the earliest.
+PUT_BACK_FOR = 1.0
+
+
+Startable = Callable[[list[Job]], list[Job]]
+"""Returns those of the jobs for which there are slots."""
+
+
+@dataclass(slots=True)
+class Waiting:
+    """A job that waits here: in whose name it is claimed, since when it waits, and since when it is known to be locked."""
+
+    job: Job
+    worker: UUID
+    since: float
+    locked_since: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdicts:
+    """What start_jobs.sql said: which jobs start, which go back, which had expired."""
+
+    start: list[Job] = field(default_factory=list)
+    back: list[Job] = field(default_factory=list)
+    expired: list[Job] = field(default_factory=list)
+    lost: list[Job] = field(default_factory=list)
+    locked: list[Job] = field(default_factory=list)
+
+
+def judged(jobs: Sequence[Job], rows: Sequence[tuple[Any, ...]]) -> Verdicts:
+    """Return what the rows of start_jobs.sql tell of `jobs`."""
+    by_id = {job.id: job for job in jobs}
+    found = Verdicts()
+    lists = {
+        "start": found.start,
+        "later": found.back,
+        "expired": found.expired,
+        "lost": found.lost,
+        "locked": found.locked,
+    }
+    for job_id, verdict, args, headers in rows:
+        job = by_id[job_id]
+        if verdict == "start":
+            job = msgspec.structs.replace(job, args=args.encode(), headers=headers.encode())
+        lists[verdict].append(job)
+    return found
+
+
+def names(jobs: Sequence[Job]) -> dict[str, list[int]]:
+    """Return the parameters by which statements name these executions, in the order of ids."""
+    ordered = sorted(jobs, key=lambda job: job.id)
+    return {
+        "ids": [job.id for job in ordered],
+        "claims": [job.claims for job in ordered],
+        "started": [job.started for job in ordered],
+    }
+
+
+class Starts:
+    """The jobs of one worker that are claimed, have not started, and hold keys until then. Lives in the dispatcher's loop."""
+
+    def __init__(self) -> None:
+        self._waiting: deque[Waiting] = deque()
+        self._locked: dict[int, Waiting] = {}
+        self._asked: dict[int, Waiting] = {}
+        """Those about which the database is being asked."""
+        self._try_locked_at = 0.0
+
+    def __len__(self) -> int:
+        """How many wait for a slot."""
+        return len(self._waiting) + sum(waiting.locked_since is None for waiting in self._asked.values())
+
+    @property
+    def held(self) -> int:
+        """How many are here: those that wait for a slot, and those that are locked."""
+        return len(self._waiting) + len(self._locked) + len(self._asked)
+
+    def holds(self, job_id: int, claims: int, started: int) -> bool:
+        """Tell whether this execution is here."""
+        if not self.held:
+            return False
+        here = (*self._waiting, *self._locked.values(), *self._asked.values())
+        return any((one.job.id, one.job.claims, one.job.started) == (job_id, claims, started) for one in here)
+
+    def give(self, jobs: list[Job], worker: UUID, now: float) -> None:
+        """Take over jobs that are claimed in the name of `worker`."""
+        self._waiting.extend(Waiting(job, worker, now) for job in jobs)
+
+    def due(self, startable: Startable, now: float) -> bool:
+        """Tell whether some can be started."""
+        return bool(self.held and startable([one.job for one in self._candidates(now)]))
+
+    def due_at(self) -> float:
+        """Return when to try those that are locked, by time.monotonic(); infinity when none is."""
+        return self._try_locked_at if self._locked else math.inf
+
+    def _candidates(self, now: float) -> list[Waiting]:
+        locked = self._locked.values() if now >= self._try_locked_at else ()
+        return [*locked, *self._waiting]
+
+    async def start(self, connection: Connection, schema: str, worker: UUID, startable: Startable) -> Verdicts:
+        """Start those jobs claimed in the name of `worker` for which there are slots.
+
+        Raises psycopg.Error; then what was asked about waits here again, and may have started as far as the database knows.
+        """
+        candidates = self._candidates(time.monotonic())
+        chosen = {job.id for job in startable([one.job for one in candidates])}
+        if not chosen:
+            return Verdicts()
+        self._asked = {one.job.id: one for one in candidates if one.job.id in chosen}
+        self._waiting = deque(one for one in self._waiting if one.job.id not in chosen)
+        self._locked = {job_id: one for job_id, one in self._locked.items() if job_id not in chosen}
+        jobs = [one.job for one in self._asked.values()]
+        try:
+            rows = await fetch(
+                connection,
+                schema,
+                "start_jobs",
+                worker=worker,
+                **names(jobs),
+            )
+        except BaseException:
+            self._waiting.extendleft(reversed(self._asked.values()))
+            self._asked.clear()
+            raise
+        now = time.monotonic()
+        # Of those withdrawn meanwhile nothing is known any more here; who withdrew them has said what is to happen.
+        found = judged(jobs, [row for row in rows if row[0] in self._asked])
+        for job in found.locked:
+            one = self._asked[job.id]
+            one.locked_since = one.locked_since or now
+            self._locked[job.id] = one
+        if found.locked:
+            self._try_locked_at = now + LOCKED_RETRY
+        self._asked.clear()
+        return found
+
+    def stubborn(self, now: float) -> list[Job]:
+        """Return the jobs that have been locked for too long, or are too many; `put_back` is to follow."""
+        beyond = len(self._locked) - MOST_LOCKED
+        return [
+            one.job
+            for n, one in enumerate(self._locked.values())
+            if n < beyond or now - (one.locked_since or now) > LOCKED_AT_MOST
+        ]
+
+    async def put_back(self, connection: Connection, schema: str, worker: UUID, jobs: list[Job]) -> list[Job]:
+        """Put locked jobs back for a while, and release their keys; return those of which that is done. Raises psycopg.Error."""
+        rows = await fetch(
+            connection,
+            schema,
+            "unclaim_locked",
+            worker=worker,
+            **names(jobs),
+            delay=PUT_BACK_FOR,
+            let_go=True,
+        )
+        done = [self._locked.pop(job_id).job for (job_id,) in rows if job_id in self._locked]
+        for job in jobs:
+            if (one := self._locked.get(job.id)) is not None:
+                # A `replace` that is not committed: it can only be waited for.
+                one.locked_since = time.monotonic()
+        return done
+
+    def overdue(self, now: float) -> list[Job]:
+        """Return the jobs that have waited for a slot for too long, and let go of them."""
+        back = []
+        while self._waiting and now - self._waiting[0].since > WAIT_AT_MOST:
+            back.append(self._waiting.popleft().job)
+        return back
+
+    def withdraw(self, ids: set[int] | None = None) -> list[Job]:
+        """Return the jobs (those of `ids` only), and let go of them.
+
+        One that is being asked about may have started as far as the database knows: its release takes its key again.
+        """
+        here = [*self._waiting, *self._locked.values(), *self._asked.values()]
+        back = [one.job for one in here if ids is None or one.job.id in ids]
+        gone = {job.id for job in back}
+        self._waiting = deque(one for one in self._waiting if one.job.id not in gone)
+        self._locked = {job_id: one for job_id, one in self._locked.items() if job_id not in gone}
+        self._asked = {job_id: one for job_id, one in self._asked.items() if job_id not in gone}
+        return back

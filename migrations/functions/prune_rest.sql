@@ -1,0 +1,27 @@
+-- Deletes up to `most` rows that finished more than `keep` ago from the default partition of `parent`, where rows are for which no day
+-- had been made; returns how many. Rows that somebody has locked are left for the next time.
+-- SECURITY DEFINER: the worker's role may delete no history.
+CREATE OR REPLACE FUNCTION {schema}.prune_rest(parent text, keep interval, most integer) RETURNS bigint
+LANGUAGE plpgsql
+SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+SET lock_timeout = '500ms'
+SET enable_seqscan = on
+AS $body$
+DECLARE
+    pruned bigint;
+BEGIN
+    IF parent NOT IN ('job_history_succeeded', 'job_history_failed', 'job_history_cancelled', 'job_history_expired',
+                      'job_attempt') THEN
+        RAISE EXCEPTION 'prune_rest: % is not partitioned by day', parent USING ERRCODE = '22023';
+    END IF;
+    IF keep < interval '0' THEN
+        RAISE EXCEPTION 'prune_rest: keep => %: give an interval of 0 or more', keep USING ERRCODE = '22023';
+    END IF;
+    EXECUTE format('DELETE FROM %1$I.%2$I WHERE ctid = ANY (ARRAY('
+                   'SELECT ctid FROM %1$I.%2$I WHERE finished_at <= now() - $1 LIMIT $2 FOR UPDATE SKIP LOCKED))',
+                   {schema_literal}, parent || '_rest') USING keep, most;
+    GET DIAGNOSTICS pruned = ROW_COUNT;
+    RETURN pruned;
+END
+$body$;
