@@ -11,8 +11,10 @@ WITH ended AS (
     FROM unnest(
         %(ids)s::bigint[], %(claims)s::integer[], %(states)s::text[], %(delays)s::double precision[],
         %(given_back)s::integer[], %(crashes)s::integer[], %(seconds)s::double precision[], %(recorded)s::text[],
-        %(error_types)s::text[], %(messages)s::text[], %(tracebacks)s::text[]
-    ) AS ended (id, claims, new_state, delay, given_back, crashed, seconds, recorded, error_type, message, traceback)
+        %(error_types)s::text[], %(messages)s::text[], %(tracebacks)s::text[],
+        %(run_alone)s::boolean[], %(releases)s::integer[]
+    ) AS ended (id, claims, new_state, delay, given_back, crashed, seconds, recorded, error_type, message, traceback,
+                run_alone, released)
 ), free AS MATERIALIZED (
     SELECT job.id FROM {schema}.job AS job WHERE job.id = ANY (%(ids)s::bigint[]) ORDER BY job.id FOR UPDATE SKIP LOCKED
 ), finished AS (
@@ -29,7 +31,8 @@ WITH ended AS (
     UPDATE {schema}.job AS job
     SET state = CASE WHEN job.managed THEN {schema}.entry_state(job.queue, job.group_key) ELSE 'ready' END,
         run_at = clock_timestamp() + ended.delay * interval '1 second', worker_id = NULL, started_at = NULL,
-        attempt = job.attempt - ended.given_back, crashes = job.crashes + ended.crashed
+        attempt = job.attempt - ended.given_back, crashes = job.crashes + ended.crashed,
+        run_alone = job.run_alone OR ended.run_alone, releases = least(job.releases + ended.released, 32767)
     FROM ended
     WHERE job.id = ended.id
       AND job.claims = ended.claims

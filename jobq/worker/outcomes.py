@@ -55,9 +55,20 @@ class Claimed:
         """Return the jobs to run, and those that had expired."""
         jobs: list[Job] = []
         expired: list[Job] = []
-        for id_, claims, task, queue, args, attempt, max_attempts, crashes, timeout, headers, too_late in self.rows:
+        for id_, claims, task, queue, args, attempt, max_attempts, crashes, timeout, headers, too_late, alone, releases in self.rows:
             job = Job(
-                id_, claims, task, queue, args.encode(), attempt, max_attempts, crashes, timeout, headers.encode()
+                id_,
+                claims,
+                task,
+                queue,
+                args.encode(),
+                attempt,
+                max_attempts,
+                crashes,
+                timeout,
+                headers.encode(),
+                alone,
+                releases,
             )
             (expired if too_late else jobs).append(job)
         return jobs, expired
@@ -237,6 +248,8 @@ def settle_parameters(
         "error_types": [s.error_type for s in ordered],
         "messages": [s.message for s in ordered],
         "tracebacks": [s.traceback for s in ordered],
+        "run_alone": [s.run_alone for s in ordered],
+        "releases": [s.releases for s in ordered],
         "wake": wake,
         "channel": channel,
     }
@@ -264,4 +277,6 @@ def _plain(setback: Setback, error: psycopg.Error) -> Setback:
         recorded=setback.recorded,
         error_type="ReportError",
         message=clean(f"what the job reported cannot be stored: {error}", 2000),
+        run_alone=setback.run_alone,
+        releases=setback.releases,
     )

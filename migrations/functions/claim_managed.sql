@@ -8,7 +8,7 @@
 CREATE OR REPLACE FUNCTION {schema}.claim_managed(by_worker uuid, of_queue text, want integer)
 RETURNS TABLE (
     id bigint, claims integer, task text, queue text, args text, attempt integer, max_attempts integer, crashes integer,
-    timeout double precision, headers text, expired boolean
+    timeout double precision, headers text, expired boolean, run_alone boolean, releases integer
 )
 LANGUAGE plpgsql
 AS $body$
@@ -194,7 +194,8 @@ BEGIN
                         worker_id = by_worker, started_at = moment, progress = NULL
                     WHERE job.id = ANY (got)
                     RETURNING job.id, job.claims, job.task, job.queue, job.args, job.attempt, job.max_attempts,
-                              job.crashes - job.losses AS crashes, job.timeout, job.headers, job.key, job.expires_at
+                              job.crashes - job.losses AS crashes, job.timeout, job.headers, job.key, job.expires_at,
+                              job.run_alone, job.releases
                 ), started AS (
                     DELETE FROM {schema}.job_key
                     WHERE key = ANY (ARRAY(SELECT key FROM claimed WHERE key IS NOT NULL))
@@ -203,7 +204,7 @@ BEGIN
                 )
                 SELECT claimed.id, claimed.claims, claimed.task, claimed.queue, claimed.args::text, claimed.attempt,
                        claimed.max_attempts, claimed.crashes::integer, claimed.timeout, claimed.headers::text,
-                       claimed.expires_at <= moment
+                       claimed.expires_at <= moment, claimed.run_alone, claimed.releases::integer
                 FROM claimed;
             wanted := wanted - cardinality(got);
             total := total + cardinality(got);
@@ -279,6 +280,6 @@ BEGIN
     END IF;
     RETURN QUERY SELECT NULL::bigint, permits - total, NULL, of_queue, NULL, NULL::integer, NULL::integer, NULL::integer,
                         CASE WHEN next_at > moment THEN extract(epoch FROM next_at - moment) WHEN next_at IS NOT NULL THEN 0 END
-                            ::double precision, NULL, false;
+                            ::double precision, NULL, false, NULL::boolean, NULL::integer;
 END
 $body$;
