@@ -55,7 +55,10 @@ class Claimed:
         """Return the jobs to run, and those that had expired."""
         jobs: list[Job] = []
         expired: list[Job] = []
-        for id_, claims, task, queue, args, attempt, max_attempts, crashes, timeout, headers, too_late, alone, releases in self.rows:
+        for row in self.rows:
+            id_, claims, task, queue, args, attempt, max_attempts, crashes, timeout, headers, late, alone, releases = (
+                row
+            )
             job = Job(
                 id_,
                 claims,
@@ -70,7 +73,7 @@ class Claimed:
                 alone,
                 releases,
             )
-            (expired if too_late else jobs).append(job)
+            (expired if late else jobs).append(job)
         return jobs, expired
 
 

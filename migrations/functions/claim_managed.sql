@@ -87,7 +87,8 @@ BEGIN
                    WHERE late.queue = of_queue AND late.state = 'ready' AND late.group_key IS NOT NULL) THEN
             -- More than fit into one go, or somebody has one locked; in order, or not at all.
             RETURN QUERY SELECT NULL::bigint, permits, NULL, of_queue, NULL, NULL::integer, NULL::integer, NULL::integer,
-                                CASE WHEN entering THEN 0 ELSE 0.25 END::double precision, NULL, false;
+                                CASE WHEN entering THEN 0 ELSE 0.25 END::double precision, NULL, false, NULL::boolean,
+                                NULL::integer;
             RETURN;
         END IF;
     END IF;
