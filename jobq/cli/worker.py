@@ -104,6 +104,7 @@ def _seconds(flag: str, default: float, text: str) -> Callable[[Any], Any]:
 @click.option("--drain", is_flag=True, show_envvar=True, help="Exit when no job is left that can run now.")
 @_seconds("--shutdown-timeout", 25.0, "How long jobs may go on after SIGTERM or Ctrl-C before they are put back.")
 @_seconds("--timeout-grace", 2.0, "Time between a job's timeout and the end of its runner by force.")
+@_seconds("--bystander-grace", 30.0, "What the jobs beside one that is to be ended by force get to end by themselves.")
 @_seconds("--import-timeout", 120.0, "How long a runner may take to import the application.")
 @_seconds("--poll-interval", 1.0, "Time between looks at the queues when no notification comes.")
 @_seconds("--heartbeat-interval", 2.0, "Time between heartbeats.")

@@ -63,7 +63,7 @@ WITH finished AS (
     WHERE job.id = ANY (ARRAY(SELECT id FROM heads))
     RETURNING job.id, job.claims, job.task, job.queue, job.args, job.attempt, job.max_attempts,
               job.crashes - job.losses AS crashes,
-              job.timeout, job.headers, job.expires_at, job.key_until_started
+              job.timeout, job.headers, job.expires_at, job.key_until_started, job.run_alone, job.releases
 )
 SELECT (SELECT count(*) FROM finished), NULL,
        concat_ws(' ', (extract(epoch FROM now()) * 1000000)::bigint, pg_snapshot_xmin(seen), pg_snapshot_xmax(seen),
@@ -71,9 +71,9 @@ SELECT (SELECT count(*) FROM finished), NULL,
                  (SELECT concat_ws(' ', lane, (extract(epoch FROM run_at) * 1000000)::bigint, id)
                   FROM heads OFFSET greatest(%(want)s - 1, 0) LIMIT 1)),
        (SELECT string_agg(concat_ws(' ', lane, jobs), ' ') FROM (SELECT lane, count(*) AS jobs FROM heads GROUP BY lane) AS lanes),
-       NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
+       NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
 FROM pg_current_snapshot() AS seen
 UNION ALL
 SELECT id, claims, task, queue, args::text, attempt, max_attempts, crashes, timeout, headers::text,
-       expires_at <= now(), (SELECT (extract(epoch FROM now()) * 1000000)::bigint), key_until_started
+       expires_at <= now(), (SELECT (extract(epoch FROM now()) * 1000000)::bigint), key_until_started, run_alone, releases
 FROM claimed

@@ -1,4 +1,5 @@
 -- Claims jobs of one managed queue; migrations/functions/claim_managed.sql has the function, its rows and its plan.
 -- Plan: one function scan.
-SELECT id, claims, task, queue, args, attempt, max_attempts, crashes, timeout, headers, expired, started, key_until_started
+SELECT id, claims, task, queue, args, attempt, max_attempts, crashes, timeout, headers, expired, started, key_until_started,
+       run_alone, releases
 FROM {schema}.claim_managed(%(worker)s, %(queue)s, %(want)s)

@@ -18,9 +18,10 @@ WITH ended AS (
     FROM unnest(
         %(ids)s::bigint[], %(claims)s::integer[], %(started)s::bigint[], %(states)s::text[], %(delays)s::double precision[],
         %(given_back)s::integer[], %(crashes)s::integer[], %(seconds)s::double precision[], %(recorded)s::text[],
-        %(error_types)s::text[], %(messages)s::text[], %(tracebacks)s::text[]
+        %(error_types)s::text[], %(messages)s::text[], %(tracebacks)s::text[], %(run_alone)s::boolean[], %(releases)s::integer[]
     ) WITH ORDINALITY AS ended (
-        id, claims, started, new_state, delay, given_back, crashed, seconds, recorded, error_type, message, traceback, place)
+        id, claims, started, new_state, delay, given_back, crashed, seconds, recorded, error_type, message, traceback, run_alone,
+        released, place)
 ), free AS MATERIALIZED (
     SELECT job.id, job.claims, job.worker_id, job.started_at, job.cancel_requested_at
     FROM {schema}.job AS job WHERE job.id = ANY (%(ids)s::bigint[]) ORDER BY job.id FOR UPDATE SKIP LOCKED
@@ -44,6 +45,7 @@ WITH ended AS (
         run_at = coalesce(greatest(clock_timestamp() + due.delay * interval '1 second',
                                    CASE WHEN job.key_until_started THEN job.run_at END), job.run_at),
         worker_id = NULL, started_at = NULL, attempt = job.attempt - due.given_back, crashes = job.crashes + due.crashed,
+        run_alone = job.run_alone OR due.run_alone, releases = least(job.releases + due.released, 32767),
         key_until_started = job.key_until_started OR (
             job.key_holds = 'until_started' AND job.attempt = 1 AND due.given_back = 1 AND due.crashed = 0
             AND due.seconds IS NULL)

@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import os
 import signal
-import socket
-import sys
 import time
-from asyncio.subprocess import Process
 from collections.abc import Callable
 from typing import TypeVar
 from uuid import UUID
@@ -21,8 +17,9 @@ from jobq.worker import frames, stacks
 from jobq.worker.frames import CancelJobs, FromRunner, Job, Recorded, Run, Setback, Success, ToRunner
 from jobq.worker.line import Line
 from jobq.worker.memory import resident
+from jobq.worker.process import RunnerProcess
 from jobq.worker.slots import SETTLED, SlotTable, Started
-from jobq.worker.spec import Spec
+from jobq.worker.spec import KILL_AFTER, Spec
 
 logger = logging.getLogger("jobq.worker")
 
@@ -68,6 +65,8 @@ class Child:
         """Why it gets no more jobs; it ends with its last one."""
         self.killed_for: str | None = None
         """Why we ended it, when we did."""
+        self.of_worker = False
+        """Whether that concerned the worker, and not this runner or its jobs."""
         self.dismissed = False
         """Whether it was ended in good order: no fault, no death to count."""
         self.to_blame = False
@@ -85,7 +84,14 @@ class Child:
         self._on_message = on_message
         self._on_exit = on_exit
         self._table = SlotTable.create(spec.concurrency)
-        self._process: Process | None = None
+        self.kill_at: float | None = None
+        """When it is killed for a job that is over its timeout, if the jobs beside that have not ended before."""
+        self.mute = False
+        """Whether it was killed since it did not tell how its jobs had ended."""
+        self.mute_looks = 0
+        """How often in a row it was seen to owe an outcome and to send nothing."""
+        self._heard_at_look = -1
+        self._process: RunnerProcess | None = None
         self._line: Line | None = None
         self._unsent: list[ToRunner] = []
         """What was said before the socket was there."""
@@ -127,7 +133,7 @@ class Child:
             line = await self._start()
         except Exception as error:
             # Not only OSError: a machine without room for another thread raises RuntimeError. A runner whose end nobody
-            # hears of would keep its jobs and its place for ever.
+            # hears of would keep its jobs and its place for ever. One that has started has ended with its socket.
             logger.error("no runner can be started", extra={"error": str(error) or type(error).__name__})
             self.kill("it could not be started")
             await asyncio.sleep(1)
@@ -136,31 +142,14 @@ class Child:
         await self._listen(line)
 
     async def _start(self) -> Line:
-        ours, theirs = socket.socketpair()
+        self._process, ours = await RunnerProcess.start(self._spec, self._table.fd)
         try:
-            for end in (ours, theirs):
-                for option in (socket.SO_SNDBUF, socket.SO_RCVBUF):
-                    end.setsockopt(socket.SOL_SOCKET, option, 1 << 20)
-            spec = msgspec.structs.replace(self._spec, socket_fd=theirs.fileno(), slots_fd=self._table.fd)
-            with stacks.held_back():
-                self._process = await asyncio.create_subprocess_exec(
-                    sys.executable,
-                    "-m",
-                    "jobq.worker.runner",
-                    pass_fds=(theirs.fileno(), self._table.fd),
-                    stdin=asyncio.subprocess.DEVNULL,
-                    env={**os.environ, "JOBQ_RUNNER": msgspec.json.encode(spec).decode()},
-                )
-            ours.setblocking(False)
             _, line = await asyncio.get_running_loop().create_connection(
                 lambda: Line(lambda message: self._on_message(self, message), self._no_frame), sock=ours
             )
         except BaseException:
-            # Without it, a process that has started ends as well.
             ours.close()
             raise
-        finally:
-            theirs.close()
         if self.killed_for is not None:
             self.kill(self.killed_for)
         self._line = line
@@ -180,9 +169,11 @@ class Child:
         hearing = asyncio.create_task(line.over.wait())
         ending = asyncio.create_task(self._process.wait())
         await asyncio.wait({hearing, ending}, return_when=asyncio.FIRST_COMPLETED)
-        if not ending.done() and not (await asyncio.wait({ending}, timeout=5))[0]:
+        if not ending.done() and not (await asyncio.wait({ending}, timeout=KILL_AFTER if self.dismissed else 5))[0]:
+            self.to_blame = self.to_blame or not self.dismissed
             self.kill("it closed its socket and did not end")
         status = await ending
+        await self._process.end_what_is_left(at_once=self.killed_for is not None and not self.dismissed)
         # Every outcome that was sent is heard; only then judge the rest.
         heard, until = -1, time.monotonic() + LAST_WORDS * 25
         while not hearing.done() and heard != line.heard and time.monotonic() < until:
@@ -284,16 +275,45 @@ class Child:
         return self._table.started()
 
     @property
+    def ended_cut_off(self) -> bool:
+        """Whether it has ended itself, since it could not send outcomes any more."""
+        return self._table.ended_cut_off
+
+    @property
+    def newest(self) -> int:
+        """The serial of the newest job that it has started."""
+        return self._table.newest
+
+    def owes_outcome(self, started: list[Started]) -> bool:
+        """Tell whether it has a job that has ended and not been heard of; or is about to start one, for a moment."""
+        newest, running = self._table.newest, {slot.id for slot in started}
+        return any(held.serial <= newest and job_id not in running for job_id, held in self.jobs.items())
+
+    def listen(self, started: list[Started]) -> int:
+        """Return how many looks in a row it has owed an outcome, reacted, and sent nothing."""
+        heard = -1 if self._line is None else self._line.heard
+        silent = heard == self._heard_at_look and self.pulseless_since is None
+        self._heard_at_look = heard
+        # Most often the first: then nothing else need be asked.
+        self.mute_looks = (
+            self.mute_looks + 1 if silent and len(self.jobs) > len(started) and self.owes_outcome(started) else 0
+        )
+        return self.mute_looks
+
+    @property
     def ended_by_lease(self) -> bool:
         """Whether it has ended itself, since its lease was over."""
         return self._table.ended_by_lease
 
-    def kill(self, reason: str) -> None:
-        """End it at once. Its jobs are judged when its end is noticed."""
-        self.killed_for = self.killed_for or reason
-        if self._process is not None and self._process.returncode is None:
-            with contextlib.suppress(ProcessLookupError):
-                self._process.send_signal(signal.SIGKILL)
+    def kill(self, reason: str, *, of_worker: bool = False) -> None:
+        """End it at once, with the programs that it has started. Its jobs are judged when its end is noticed.
+
+        `of_worker`: not for something that one of its jobs has done.
+        """
+        if self.killed_for is None:
+            self.killed_for, self.of_worker = reason, of_worker
+        if self._process is not None:
+            self._process.kill()
 
     def dismiss(self, reason: str) -> None:
         """End it in good order; it has no jobs."""
@@ -304,28 +324,24 @@ class Child:
 
     def dump_stacks(self) -> None:
         """Have it print what it is doing to standard error."""
-        if self._process is not None and self._process.returncode is None:
+        if self._process is not None and self._process.running:
             stacks.say(f"=== jobq dispatcher {os.getpid()}: runner {self.pid} is asked for its stacks")
-            with contextlib.suppress(ProcessLookupError):
-                self._process.send_signal(signal.SIGQUIT)
+            self._process.signal(signal.SIGQUIT)
 
     async def closed(self) -> None:
         """Wait until the process has ended and `on_exit` has been called; release what it used."""
         if self._watch is not None:
             await self._watch
         self._table.close()
+        if self._process is not None:
+            self._process.close()
 
-    async def stop(self) -> None:
-        """Close the socket, which ends an idle runner, and wait for its end."""
-        if self._line is not None:
+    async def stop(self, *, at_once: bool) -> None:
+        """Close the socket, which ends an idle runner in good order, or end it `at_once`; wait for its end."""
+        if self._line is not None and not at_once:
             self.dismiss("the worker stops")
         else:
-            self.kill("the worker stops")
-        if self._watch is not None:
-            try:
-                await asyncio.wait_for(asyncio.shield(self._watch), 5)
-            except TimeoutError:
-                self.kill("it did not end with its socket")
+            self.kill("the worker stops", of_worker=True)
         await self.closed()
 
 

@@ -30,9 +30,11 @@ from jobq.worker.notify import Notifier
 from jobq.worker.options import WorkerOptions
 from jobq.worker.pool import RunnerPool
 from jobq.worker.presence import Presence
+from jobq.worker.reaper import reap_orphans
 from jobq.worker.scheduler import Scheduler
 from jobq.worker.sentinel import Sentinel
 from jobq.worker.stalls import Repeats, Stalls, Trouble
+from jobq.worker.verdicts import STOPPING
 from jobq.worker.vitals import Vitals
 from jobq.worker.wake import Listener
 
@@ -110,11 +112,13 @@ class Dispatcher:
             on_asked=self._asked,
         )
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
+        signals = _stopping_signals()
+        for number in signals:
             loop.add_signal_handler(number, self._signalled, number)
         stacks.install_in_loop(loop, self._pool.dump_stacks)
         stalls = asyncio.create_task(self._look_for_stalls(), name="stalls")
         scout = asyncio.create_task(self._keeper.scout(self._started), name="scout")
+        reaper = asyncio.create_task(reap_orphans(), name="reaper")
         try:
             async with self._presence:
                 try:
@@ -129,10 +133,11 @@ class Dispatcher:
                     self._started.set()
                     await asyncio.gather(scout, return_exceptions=True)
                     await self._keeper.close()
-                    await self._pool.close()
+                    await self._close_pool()
         finally:
+            reaper.cancel()
             stacks.remove_from_loop(loop)
-            for number in (signal.SIGTERM, signal.SIGINT):
+            for number in signals:
                 loop.remove_signal_handler(number)
 
     def observe(self, vitals: Vitals) -> None:
@@ -360,7 +365,7 @@ class Dispatcher:
             while self._pool.held and time.monotonic() < deadline:
                 await self._flush(deadline)
                 await asyncio.sleep(0.02)
-            self._pool.kill_all("the worker stops")
+            self._pool.kill_all(STOPPING)
             while self._pool.held:
                 self._pool.changed.clear()
                 await wait_or(self._pool.changed, 0.5)
@@ -371,6 +376,16 @@ class Dispatcher:
             logger.error(
                 "outcomes could not be recorded: those jobs run again", extra={"jobs": len(self._advance.ended)}
             )
+
+    async def _close_pool(self) -> None:
+        """End the runners in good order, for as long as their applications take within bounds; or at once if told to hurry."""
+        closing = asyncio.ensure_future(self._pool.close(at_once=self._hurry.is_set()))
+        hurry = asyncio.ensure_future(self._hurry.wait())
+        await asyncio.wait({closing, hurry}, return_when=asyncio.FIRST_COMPLETED)
+        hurry.cancel()
+        if not closing.done():
+            self._pool.end_all()
+        await closing
 
     async def _flush(self, deadline: float) -> None:
         """Record a batch of what has ended, unless that takes until `deadline`, or a second signal comes."""
@@ -390,3 +405,11 @@ class Dispatcher:
         await self._keeper.leave()
         await self._advance.close()
         logger.info("stopped", extra={"finished": self._advance.ended.finished})
+
+
+def _stopping_signals() -> list[signal.Signals]:
+    """Return the signals that stop a worker in good order; not SIGHUP where it is ignored, as `nohup` has it."""
+    signals = [signal.SIGTERM, signal.SIGINT, signal.SIGHUP]
+    return [
+        number for number in signals if signal.getsignal(number) is not signal.SIG_IGN or number is not signal.SIGHUP
+    ]

@@ -197,7 +197,7 @@ class Ended:
         asyncio.get_running_loop().call_later(BUSY_RETRY, again)
 
     def _tell(self, setback: Setback) -> None:
-        if setback.ending is Ending.RELEASE and setback.message is not None:
+        if setback.ending is Ending.RELEASE and setback.message is not None and setback.recorded is None:
             # A thousand jobs of a task that nobody here knows come back every few seconds.
             self._repeats.note("a job was put back", setback.message, job=setback.id, reason=setback.message)
         if setback.recorded is not None:

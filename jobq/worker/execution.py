@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import os
 import sys
@@ -167,12 +166,14 @@ def end_fork(error: BaseException | None) -> NoReturn:
     It shares the slot table, the sockets and the transaction with its parent, and has a copy of the jobs in stock.
     """
     status = 0
-    if isinstance(error, SystemExit) and (error.code is None or isinstance(error.code, int)):
-        status = error.code or 0
-    elif error is not None:
-        traceback.print_exception(error)
-        status = 1
-    with contextlib.suppress(Exception):
+    try:
+        if isinstance(error, SystemExit) and (error.code is None or isinstance(error.code, int)):
+            status = (error.code or 0) & 255
+        elif error is not None:
+            status = 1
+            traceback.print_exception(error)
         sys.stdout.flush()
         sys.stderr.flush()
-    os._exit(status & 255)
+    finally:
+        # Whatever user code the above has called, and whatever that has raised.
+        os._exit(status)

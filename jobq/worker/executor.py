@@ -10,8 +10,8 @@ import difflib
 import os
 import sys
 import time
-import traceback
 from collections.abc import Callable, Coroutine, Mapping
+from contextvars import Context
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -19,11 +19,12 @@ from typing import Any, Protocol
 
 import msgspec
 
-from jobq.current import CurrentJob, JobTransaction, reset_current_job, set_current_job
+from jobq.current import CurrentJob, JobTransaction, set_current_job
 from jobq.errors import Cancel, Fail, InvalidArguments, ResultError, Snooze, TimedOut, TransactionEnded
 from jobq.tasks import BaseTask
 from jobq.worker.execution import Execution, end_fork
 from jobq.worker.frames import Ending, Job, Recorded, Setback, Success
+from jobq.worker.reports import text_of, traceback_of, type_name
 from jobq.worker.texts import clean
 
 # How soon a job comes back whose task this worker does not know: soon enough for the worker that does, late enough not to
@@ -34,7 +35,9 @@ UNKNOWN_TASK_DELAY = 15.0
 NO_TRANSACTION_DELAY = 1.0
 
 Outcome = Success | Setback | Recorded
-_OURS = {__file__, Execution.call.__code__.co_filename}
+_OURS = frozenset({__file__, Execution.call.__code__.co_filename})
+# The interpreter's own. A task that sets a lower limit sets it for the whole process.
+_RECURSION_LIMIT = 1000
 _decode_headers = msgspec.json.Decoder(dict[str, Any]).decode
 
 
@@ -68,9 +71,14 @@ class Executor:
     max_result_bytes: int
     max_error_bytes: int
     transactions: TransactionSource
+    context: Callable[[], Context] = Context
+    """Makes the context variables that a job begins with."""
 
     def execute(self, execution: Execution, started: float) -> Outcome:
-        """Run the job to its end. Never raises an Exception: whatever user code does becomes an outcome."""
+        """Run the job to its end, in a context of its own. Raises nothing: whatever user code does becomes an outcome."""
+        return self.context().run(self._execute, execution, started)
+
+    def _execute(self, execution: Execution, started: float) -> Outcome:
         job = execution.job
         task = self.tasks.get(job.task)
         if task is None:
@@ -83,14 +91,11 @@ class Executor:
                     transaction = self.transactions.begin(execution, is_async=task.is_async)
                 except Exception as error:
                     return _no_transaction(job, error)
-            token = set_current_job(partial(self._current, execution, transaction, started))
-            try:
-                if task.is_async:
-                    value = self.run_coroutine(execution, _within(execution, task.function(**arguments)))
-                else:
-                    value = execution.call(task.function, arguments)
-            finally:
-                reset_current_job(token)
+            set_current_job(partial(self._current, execution, transaction, started))
+            if task.is_async:
+                value = self.run_coroutine(execution, _within(execution, task.function(**arguments)))
+            else:
+                value = execution.call(task.function, arguments)
             result = task.encode_result(value, self.max_result_bytes)
             if transaction is not None:
                 return transaction.succeed(result, time.monotonic() - started)
@@ -154,6 +159,15 @@ class Executor:
         )
 
     def _setback(self, execution: Execution, task: BaseTask[..., Any], error: BaseException, seconds: float) -> Setback:
+        try:
+            return self._judge(execution, task, error, seconds)
+        except BaseException as fault:
+            # The error's class is user code, too: its metaclass, its properties, what it compares to. A low recursion limit
+            # would let even this fail.
+            sys.setrecursionlimit(max(sys.getrecursionlimit(), _RECURSION_LIMIT))
+            return _unjudged(execution, task, error, fault, seconds)
+
+    def _judge(self, execution: Execution, task: BaseTask[..., Any], error: BaseException, seconds: float) -> Setback:
         job = execution.job
 
         def setback(ending: Ending, recorded: str | None, delay: float = 0.0) -> Setback:
@@ -165,9 +179,9 @@ class Executor:
                 delay=delay,
                 seconds=seconds,
                 recorded=recorded,
-                error_type=_type_name(error),
+                error_type=type_name(error),
                 message=clean(_message(execution, error), 2000),
-                traceback=clean(_traceback(error), self.max_error_bytes) if recorded else None,
+                traceback=clean(traceback_of(error, _OURS), self.max_error_bytes) if recorded else None,
             )
 
         match error:
@@ -190,6 +204,10 @@ class Executor:
             # Not the task's doing, so not for its retry_on to say. Should it be committed, this will be refused.
             return setback(Ending.RETRY, recorded, task.backoff.delay(job.attempt))
         delay = task.retry_delay(error, job.attempt)
+        if delay is None and isinstance(error, asyncio.CancelledError) and not isinstance(error, task.no_retry_on):
+            # That no one asked for: it leaks from a library, or comes from a job beside it. It is no Exception, so a task's
+            # `retry_on` hardly ever names it.
+            delay = task.backoff.delay(job.attempt)
         return setback(Ending.FAIL, recorded) if delay is None else setback(Ending.RETRY, recorded, delay)
 
 
@@ -198,9 +216,29 @@ class CommitUnknown(Exception):
 
 
 def _no_transaction(job: Job, error: Exception) -> Setback:
-    message = f"its transaction could not be begun: {_text(error)}"
+    message = f"its transaction could not be begun: {text_of(error)}"
     return Setback(
         job.id, job.claims, job.started, Ending.RELEASE, delay=NO_TRANSACTION_DELAY, message=clean(message, 2000)
+    )
+
+
+def _unjudged(
+    execution: Execution, task: BaseTask[..., Any], error: BaseException, fault: BaseException, seconds: float
+) -> Setback:
+    """Return the outcome of an error that cannot be looked at without another: an ordinary one."""
+    job = execution.job
+    last = job.attempt >= job.max_attempts
+    ending = Ending.RELEASE if execution.stopping else Ending.FAIL if last else Ending.RETRY
+    return Setback(
+        job.id,
+        job.claims,
+        job.started,
+        ending,
+        delay=task.backoff.delay(job.attempt) if ending is Ending.RETRY else 0.0,
+        seconds=seconds,
+        recorded=None if execution.stopping else "timeout" if execution.timed_out else "error",
+        error_type=type_name(error),
+        message=f"an error of this type was raised, and to look at it raised {type_name(fault)}",
     )
 
 
@@ -231,33 +269,10 @@ async def _in_time(execution: Execution, coroutine: Coroutine[Any, Any, Any]) ->
 
 def _message(execution: Execution, error: BaseException) -> str:
     """Return what the attempt's record says: the error's text, and how a timeout made itself felt."""
-    text = _text(error)
+    text = text_of(error)
     if not execution.timed_out:
-        return text or _type_name(error)
+        return text or type_name(error)
     after = f"timed out after {execution.job.timeout:g} s"
     if isinstance(error, TimedOut):
         return text or f"{after} and was interrupted"
-    return f"{after}; it then raised {_type_name(error)}: {text}"
-
-
-def _type_name(error: BaseException) -> str:
-    kind = type(error)
-    return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
-
-
-def _text(error: BaseException) -> str:
-    try:
-        return str(error)
-    except Exception as fault:  # the user's __str__ must not turn an error into a crash
-        return f"{_type_name(error)}, whose text cannot be had: its __str__ raised {_type_name(fault)}"
-
-
-def _traceback(error: BaseException) -> str:
-    try:
-        # Without the frames of ours: they tell the reader nothing of his task.
-        inner = error.__traceback__
-        while inner is not None and inner.tb_frame.f_code.co_filename in _OURS:
-            inner = inner.tb_next
-        return "".join(traceback.format_exception(type(error), error, inner, limit=-50))
-    except Exception as failure:
-        return f"{_type_name(error)} (its traceback cannot be formatted: {_type_name(failure)})"
+    return f"{after}; it then raised {type_name(error)}: {text}"

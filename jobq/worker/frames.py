@@ -44,6 +44,10 @@ class Job(msgspec.Struct, array_like=True, frozen=True, gc=False):
     headers: bytes
     started: int = 0
     """When it was claimed: `job.started_at` in microseconds since 1970, part of the fence of every write."""
+    run_alone: bool = False
+    """Whether it has cost a runner its life: it gets a runner of its own."""
+    releases: int = 0
+    """How often its runner ended under it for another job's sake, or without a word."""
 
 
 class Ending(IntEnum):
@@ -88,6 +92,10 @@ class Setback(msgspec.Struct, array_like=True, frozen=True, gc=False):
     error_type: str | None = None
     message: str | None = None
     traceback: str | None = None
+    run_alone: bool = False
+    """Whether it is to run in a runner of its own from now on."""
+    releases: int = 0
+    """What is added to the count of its releases."""
 
 
 class Recorded(msgspec.Struct, array_like=True, frozen=True, gc=False):

@@ -66,6 +66,7 @@ def drain(
         max_result_bytes=app.settings.max_result_bytes,
         max_error_bytes=64 * 1024,
         transactions=transactions,
+        context=contextvars.copy_context,
     )
     locked: list[Job] = []
     with closing(loop), closing(transactions), connection.cursor(row_factory=tuple_row) as cursor:

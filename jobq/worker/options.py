@@ -62,9 +62,10 @@ class WorkerOptions:
     the interpreter from stopping the others; each imports the application, so each costs its memory."""
 
     isolated: int = 2
-    """Most processes for jobs that run alone: those of tasks with ``isolation="process"``, and those that have crashed
-    runners before (default: 2). More run more such jobs at a time; each costs the application's memory while it works
-    and for 10 seconds after. Jobs beyond that wait in the database and are looked at every few seconds."""
+    """Most processes for jobs that run alone (default: 2): so many for tasks with ``isolation="process"`` and for jobs that
+    were interrupted twice for the sake of others, and so many again for jobs that have cost a runner its life. More run
+    more such jobs at a time; each costs the application's memory while it works and for 10 seconds after. Jobs beyond
+    that wait in the database and are looked at every few seconds."""
 
     max_jobs_per_runner: int | None = None
     """Jobs after which a runner is replaced (default: None, never). A number bounds what a leak can take, at the price of
@@ -81,8 +82,14 @@ class WorkerOptions:
 
     timeout_grace: float = 2.0
     """Seconds between a job's timeout, when it is interrupted, and the end of its runner by force (default: 2). Longer
-    lets tasks clean up; shorter frees the slot of one that does not react sooner. Each such end interrupts the jobs
-    beside it, which run again, unpunished."""
+    lets tasks clean up; shorter frees the slot of one that does not react sooner. See `bystander_grace` for the jobs
+    beside it."""
+
+    bystander_grace: float = 30.0
+    """Seconds that the jobs beside one that must be ended by force get to end by themselves (default: 30). Meanwhile their
+    runner gets no new jobs and another has taken its place, so up to twice as many runners use memory, and the job that is
+    to be ended goes on, and is tried again only after its end. Longer interrupts fewer jobs; 0 ends the runner at once. What
+    is interrupted runs again, unpunished, and alone from the second time on."""
 
     drain: bool = False
     """Exit with 0 when no job is ready, running or due (default: False). Future jobs are left."""
@@ -146,7 +153,7 @@ class WorkerOptions:
         ):
             if not getattr(self, name) > 0:
                 raise ConfigurationError(f"{name}={getattr(self, name)!r}: give a number above 0")
-        for name in ("shutdown_timeout", "timeout_grace"):
+        for name in ("shutdown_timeout", "timeout_grace", "bystander_grace"):
             if not getattr(self, name) >= 0:
                 raise ConfigurationError(f"{name}={getattr(self, name)!r}: give a number of seconds, 0 or more")
         if not self.heartbeat_interval < self.suspicion <= self.lease:

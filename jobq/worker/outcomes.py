@@ -62,10 +62,26 @@ class Claimed:
         jobs: list[Job] = []
         expired: list[Job] = []
         self.keyed.clear()
-        for id_, claims, task, queue, args, attempt, most, crashes, timeout, headers, late, started, keyed in self.rows:
-            job = Job(
-                id_, claims, task, queue, args.encode(), attempt, most, crashes, timeout, headers.encode(), started
-            )
+        for row in self.rows:
+            (
+                id_,
+                claims,
+                task,
+                queue,
+                args,
+                attempt,
+                most,
+                crashes,
+                timeout,
+                headers,
+                late,
+                at,
+                keyed,
+                alone,
+                releases,
+            ) = row
+            args, headers = args.encode(), headers.encode()
+            job = Job(id_, claims, task, queue, args, attempt, most, crashes, timeout, headers, at, alone, releases)
             if late or keyed:
                 (expired if late else self.keyed).append(job)
             else:
@@ -258,6 +274,8 @@ def settle_parameters(
         "error_types": [s.error_type for s in ordered],
         "messages": [s.message for s in ordered],
         "tracebacks": [s.traceback for s in ordered],
+        "run_alone": [s.run_alone for s in ordered],
+        "releases": [s.releases for s in ordered],
         "wake": wake,
         "channel": channel,
     }
@@ -303,4 +321,6 @@ def _plain(setback: Setback, error: psycopg.Error) -> Setback:
         recorded=setback.recorded,
         error_type="ReportError",
         message=clean(f"what the job reported cannot be stored: {error}", 2000),
+        run_alone=setback.run_alone,
+        releases=setback.releases,
     )

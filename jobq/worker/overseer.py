@@ -20,6 +20,8 @@ STUCK_AFTER = 1.0
 STAND_BY = 10.0
 # A runner whose allowance of jobs is used up to this share gets a successor, so that none is missing when it goes.
 _SUCCESSOR_AT = 0.8
+# A runner that reacts, owes an outcome and sends nothing for this many looks, ten a second, cannot send.
+MUTE_LOOKS = 100
 # How far above `max_rss_mb` a runner is killed rather than left to end its jobs.
 _TOO_LARGE = 1.5
 
@@ -31,6 +33,12 @@ class Overseer:
         self._options = options
         self._needed_at = 0.0
         """When there were last no more runners than wanted."""
+        self._waiting = 0
+        """How many runners stay for the jobs beside one that is over its timeout."""
+
+    def begin(self, children: list[Child]) -> None:
+        """A round of looks at these runners begins."""
+        self._waiting = sum(child.kill_at is not None and child.killed_for is None for child in children)
 
     def look(self, child: Child, now: float) -> list[Job]:
         """Look after one runner; return the jobs that it will not start any more."""
@@ -43,6 +51,10 @@ class Overseer:
         if not child.imported or child.killed_for is not None:
             # While it imports, its jobs wait for it: no other runner would take them.
             return back
+        if child.listen(started) > MUTE_LOOKS:
+            child.mute = True
+            child.kill("it did not tell how its jobs had ended")
+            return back
         self._age(child)
         if len(child.jobs) > len(started):
             patience = RECALL_AFTER if child.ready else 0.0
@@ -54,8 +66,8 @@ class Overseer:
 
     def _end_if_due(self, child: Child, now: float, started: list[Started]) -> None:
         grace = self._options.timeout_grace
-        if any(slot.deadline is not None and now > slot.deadline + grace for slot in started):
-            child.kill("a job passed its timeout")
+        if over := sum(slot.deadline is not None and now > slot.deadline + grace for slot in started):
+            self._end_overdue(child, now, beside=len(started) - over)
         elif not child.imported and now - child.born > self._options.import_timeout:
             child.kill(f"it had not imported the application after {self._options.import_timeout:g} s")
         elif (limit := self._options.max_rss_mb) is not None:
@@ -65,6 +77,24 @@ class Overseer:
                 child.kill(f"it used {rss:.0f} MiB, far above max_rss_mb={limit}")
             elif rss > limit and child.worn is None:
                 child.worn = f"it used {rss:.0f} MiB, above max_rss_mb={limit}"
+
+    def _end_overdue(self, child: Child, now: float, *, beside: int) -> None:
+        """End a runner for its jobs that do not react to their timeout: when the jobs beside them have ended, or had time to.
+
+        It gets no more jobs meanwhile, and has a successor. At most as many are kept so as there are runners otherwise.
+        """
+        stuck = child.pulseless_since is not None and now - child.pulseless_since > STUCK_AFTER
+        if child.kill_at is None and beside and not stuck and self._waiting < self._options.processes:
+            child.kill_at = now + self._options.bystander_grace
+            self._waiting += 1
+            child.retiring = child.retiring or "a job passed its timeout"
+            if now < child.kill_at:
+                logger.warning(
+                    "a job does not react to its timeout: its runner is ended after the jobs beside it",
+                    extra={"pid": child.pid, "beside": beside, "at_most": self._options.bystander_grace},
+                )
+        if child.kill_at is None or not beside or stuck or now >= child.kill_at:
+            child.kill("a job passed its timeout")
 
     def _age(self, child: Child) -> None:
         limit = self._options.max_jobs_per_runner

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
-from heapq import heapify, heappop, heapreplace
 from uuid import UUID
 
 from jobq.backoff import Backoff
 from jobq.errors import AppImportError
 from jobq.worker import stacks, verdicts
 from jobq.worker.children import Child
+from jobq.worker.distribution import distribute
 from jobq.worker.frames import (
-    Ending,
     FromRunner,
     Hello,
     ImportFailed,
@@ -32,14 +30,12 @@ from jobq.worker.frames import (
 from jobq.worker.lease import wait_or
 from jobq.worker.options import WorkerOptions
 from jobq.worker.overseer import Overseer
-from jobq.worker.solos import Solos
+from jobq.worker.solos import Isolation
 from jobq.worker.spec import Spec
 from jobq.worker.starts import Starts
 
 logger = logging.getLogger("jobq.worker")
 
-# A job that has seen this many runners crash runs in a runner of its own.
-QUARANTINE_AFTER = 2
 # What runners are told while there is no lease that could end.
 NO_LEASE = 0.0
 _RESTART = Backoff(base=0.2, cap=30)
@@ -66,7 +62,7 @@ class RunnerPool:
         self._on_ready = on_ready
         self._overseer = Overseer(options)
         self._children: list[Child] = []
-        self._solos = Solos(options.isolated, options.max_jobs_per_runner, lambda: self._hire(1))
+        self._solos = Isolation(options.isolated, options.max_jobs_per_runner, lambda: self._hire(1))
         self.starts = Starts()
         self._facts: dict[str, TaskFacts] = {}
         self._isolated: frozenset[str] = frozenset()
@@ -154,23 +150,10 @@ class RunnerPool:
             room = min(room, sum(limit - child.given for child in ready))
         return max(0, room)
 
-    def _runs_alone(self, job: Job) -> bool:
-        return job.crashes >= QUARANTINE_AFTER or job.task in self._isolated
-
     def startable(self, jobs: list[Job]) -> list[Job]:
         """Return those of `jobs`, from the first, for which there are slots that have nothing to do."""
         free = sum(max(0, child.slots - len(child.jobs)) for child in self._children if child.ready)
-        alone = self._solos.free
-        found = []
-        for job in jobs:
-            if self._runs_alone(job):
-                if alone > 0:
-                    alone -= 1
-                    found.append(job)
-            elif free > 0:
-                free -= 1
-                found.append(job)
-        return found
+        return self._solos.startable(jobs, free, self._isolated)
 
     def holds(self, job_id: int, claims: int, started: int) -> bool:
         """Tell whether this worker has this execution."""
@@ -214,44 +197,14 @@ class RunnerPool:
     def give(self, jobs: Iterable[Job], worker: UUID) -> None:
         """Hand jobs, claimed in the name of `worker`, to the runners: the least loaded first, those slow to react last."""
         now = time.monotonic()
-        others: list[Job] = []
-        alone: list[Job] = []
         jobs = list(jobs)
-        again = self._held_again(jobs)
-        for job in jobs:
-            if self._runs_alone(job) or job.id in again:
-                alone.append(job)
-            else:
-                others.append(job)
-        if alone:
-            self._solos.give(alone, worker, now)
+        others = self._solos.pick(jobs, worker, now, self._isolated, self._held_again(jobs))
         ready = [child for child in self._children if child.ready]
-        limit = self._options.max_jobs_per_runner
-        if len(ready) == 1 and limit is None:
-            if others:
-                ready[0].send(others, worker, now)
-            return
-        shares: list[list[Job]] = [[] for _ in ready]
-        # A slow runner counts as one whose slots are full: it comes after those that have some free.
-        loads = [
-            (len(child.jobs) + (child.slots if child.slow else 0), index)
-            for index, child in enumerate(ready)
-            if limit is None or child.given < limit
-        ]
-        heapify(loads)
-        for job in others:
-            if not loads:
-                self._on_setback(verdicts.unstarted(job))
-                continue
-            load, index = loads[0]
-            shares[index].append(job)
-            if limit is not None and len(shares[index]) + ready[index].given >= limit:
-                heappop(loads)
-            else:
-                heapreplace(loads, (load + 1, index))
-        for child, share in zip(ready, shares, strict=True):
-            if share:
-                child.send(share, worker, now)
+        shares, left = distribute(others, ready, self._options.max_jobs_per_runner)
+        for child, share in shares:
+            child.send(share, worker, now)
+        for job in left:
+            self._on_setback(verdicts.unstarted(job))
 
     def _held_again(self, jobs: list[Job]) -> frozenset[int]:
         """Return the ids of those of `jobs` that name an execution here that the database no longer knows.
@@ -278,8 +231,7 @@ class RunnerPool:
                 if recorded:
                     for record in child.take(recorded):
                         self._on_recorded(record)
-                if child in self._solos.children:
-                    self._solos.assign(time.monotonic())
+                self._solos.freed(child, time.monotonic())
             case Progress():
                 self._on_progress(message)
             case Hello(tasks, schedules):
@@ -307,17 +259,15 @@ class RunnerPool:
         `vouch_until`: the time of time.monotonic() at which the worker's lease obliges them to have ended.
         """
         now, before = time.monotonic(), self.slots
+        self._overseer.begin(self._all())
         for child in self._all():
             child.vouch(vouch_until, now)
             for job in self._overseer.look(child, now):
                 self._on_setback(verdicts.unstarted(job))
-        for job in self._solos.overdue(now):
-            # Not at once: it would be claimed again at once.
-            self._on_setback(Setback(job.id, job.claims, job.started, Ending.RELEASE, delay=random.uniform(1, 3)))
+        for job in self._solos.tend(now):
+            self._on_setback(verdicts.unserved(job))
         for job in self.starts.overdue(now):
             self._on_setback(verdicts.unstarted(job))
-        self._solos.assign(now)
-        self._solos.dismiss_idle(now)
         self._overseer.relieve(self._children, self._wanted, now)
         self._staff()
         if self.slots > before:
@@ -351,24 +301,11 @@ class RunnerPool:
     def _bury(self, child: Child, status: int) -> None:
         """Judge the jobs of a runner that has ended, and start another."""
         now = time.monotonic()
-        started = {(slot.id, slot.claims): slot for slot in child.started()}
         if child.ended_by_lease:
-            child.killed_for = child.killed_for or "its lease was over"
-        how = f"was killed ({child.killed_for})" if child.killed_for is not None else verdicts.ending(status)
-        if child.dismissed:
-            how = f"has ended ({child.killed_for})"
-        blameless = child.killed_for is not None and not child.to_blame
-        for held in list(child.jobs.values()):
-            job = held.job
-            slot = started.get((job.id, job.claims))
-            if slot is None:
-                self._on_setback(verdicts.unstarted(job))
-            elif slot.deadline is not None and now > slot.deadline:
-                self._on_setback(verdicts.timed_out(job, slot, now, self._facts.get(job.task)))
-            elif blameless:
-                self._on_setback(verdicts.bystander(job, slot, now))
-            else:
-                self._on_setback(verdicts.crashed(job, slot, now, how, self._options.max_crashes))
+            child.killed_for, child.of_worker = child.killed_for or "its lease was over", True
+        started, how = len(child.started()), verdicts.how_it_ended(child, status)
+        for setback in verdicts.judge(child, how, now, self._facts, self._options):
+            self._on_setback(setback)
         child.jobs.clear()
         if child in self._children:
             self._children.remove(child)
@@ -382,7 +319,7 @@ class RunnerPool:
         logger.log(
             logging.INFO if child.dismissed else level,
             f"a runner {how}" + ("" if child.imported else f" before it had imported {self._options.app!r}"),
-            extra={"pid": child.pid, "started": len(started)},
+            extra={"pid": child.pid, "started": started},
         )
         self.changed.set()
         burial = asyncio.ensure_future(child.closed())
@@ -411,8 +348,10 @@ class RunnerPool:
         self._leaving = True
         self.give_back()
         for child in self._all():
+            # Those that have no job need not wait for the others' jobs.
+            child.retiring = child.retiring or verdicts.STOPPING
             if not child.imported:
-                child.kill("the worker stops")
+                child.kill(verdicts.STOPPING, of_worker=True)
 
     def cancel(self, ids: list[int]) -> None:
         """An operator wants these jobs stopped."""
@@ -428,16 +367,22 @@ class RunnerPool:
             child.cancel(list(child.jobs), stopping=True)
 
     def kill_all(self, reason: str) -> None:
-        """End every runner at once; its jobs are handed to `on_setback` as each end is noticed."""
+        """End every runner with jobs at once; its jobs are handed to `on_setback` as each end is noticed."""
         for job in self._solos.withdraw() + self.starts.withdraw():
             self._on_setback(verdicts.unstarted(job))
         for child in self._all():
-            child.kill(reason)
+            if child.jobs:
+                child.kill(reason, of_worker=True)
 
-    async def close(self) -> None:
-        """End all runners and wait for them."""
+    def end_all(self) -> None:
+        """End every runner at once, those included that are ending in good order."""
+        for child in self._all():
+            child.kill(verdicts.STOPPING, of_worker=True)
+
+    async def close(self, *, at_once: bool = False) -> None:
+        """End all runners, in good order unless `at_once`, and wait for them."""
         self._leaving = True
         if self._staffing is not None:
             self._staffing.cancel()
             await asyncio.gather(self._staffing, return_exceptions=True)
-        await asyncio.gather(*(child.stop() for child in self._all()), *self._burials)
+        await asyncio.gather(*(child.stop(at_once=at_once) for child in self._all()), *self._burials)

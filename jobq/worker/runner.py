@@ -3,14 +3,14 @@
 Threads, so that none waits for another: the main thread runs the event loop, which executes the jobs of async tasks; one
 reader takes frames from the dispatcher; each slot executes one job at a time; one writer sends what has ended where those
 cannot. User code can hang every one of its slots without delaying the dispatcher, which watches the slot table from outside.
-The runner ends when its socket closes: a dispatcher that is gone has no use for results.
+The runner ends when its socket closes: in good order (`leaving.py`) when its dispatcher has closed it, having no more jobs
+for it; at once otherwise, for a dispatcher that is gone has no use for results. It leads a process group of its own, which
+ends with it and with its dispatcher (`processgroup.py`).
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import ctypes
 import logging
 import os
 import signal
@@ -18,13 +18,12 @@ import socket
 import sys
 import threading
 import time
-import traceback
 from collections import deque
 from collections.abc import Coroutine
 from concurrent.futures import Future
 from contextvars import Context, copy_context
 from functools import partial
-from typing import Any, NoReturn
+from typing import Any
 
 import msgspec
 
@@ -36,9 +35,13 @@ from jobq.worker import frames, stacks
 from jobq.worker.execution import Execution
 from jobq.worker.executor import Executor
 from jobq.worker.frames import CancelJobs, Hello, ImportFailed, Run, ScheduleFacts, TaskFacts
+from jobq.worker.leaving import exit_now, leave
+from jobq.worker.loop import JobLoop
 from jobq.worker.outbox import Outbox, Outcome
+from jobq.worker.processgroup import die_with_parent, kill_own_group
+from jobq.worker.reports import text_of, traceback_of
 from jobq.worker.slots import SlotTable
-from jobq.worker.spec import Spec
+from jobq.worker.spec import LEAVE_WITHIN, Spec
 from jobq.worker.stock import Given, Stock
 from jobq.worker.texts import clean
 from jobq.worker.transaction import Transactions
@@ -46,6 +49,11 @@ from jobq.worker.verdicts import unstarted
 
 logger = logging.getLogger("jobq.runner")
 
+# Signals that would end a runner if no one had asked for them. The application may set handlers of its own.
+_HARMLESS = (
+    signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM, signal.SIGVTALRM,
+    signal.SIGPROF,
+)  # fmt: skip
 # Seconds between two beats of the pulse, which also watches the lease and the timeouts.
 _PULSE = 0.05
 # Seconds that a job may wait for an event loop that does not turn.
@@ -59,9 +67,10 @@ class Runner:
         self._connection = connection
         self._table = table
         self._spec = spec
-        self._outbox = Outbox(connection, lambda: _exit(0))
+        self._outbox = Outbox(connection, self._cut_off)
         self._running: dict[int, Execution] = {}
-        self._loop = asyncio.new_event_loop()
+        self._loop = JobLoop()
+        self._recursion_limit = sys.getrecursionlimit()
         self._loop_asked: float | None = None
         """When the event loop was last asked for a sign of life, until it gives one."""
         self._executor: Executor
@@ -77,7 +86,7 @@ class Runner:
             app = load(self._spec.app)
             schedules = [ScheduleFacts(**schedule.columns()) for _, schedule in sorted(app.schedules.items())]
         except BaseException as error:
-            self._outbox.send(ImportFailed(clean(str(error), 2000), clean(traceback.format_exc(), 16_000)))
+            self._outbox.send(ImportFailed(clean(text_of(error), 2000), clean(traceback_of(error, ()), 16_000)))
             return 78
         self._executor = Executor(
             tasks=app.tasks,
@@ -102,8 +111,9 @@ class Runner:
         self._thread("jobq-pulse", self._beat)
         self._outbox.send(Hello([_facts(task) for _, task in sorted(app.tasks.items())], schedules))
         asyncio.set_event_loop(self._loop)
-        self._loop.run_forever()
-        return 70
+        self._recursion_limit = sys.getrecursionlimit()
+        self._loop.serve()
+        leave(self._loop, app)
 
     def _thread(self, name: str, target: Any, *args: Any) -> None:
         threading.Thread(target=self._or_die, args=(target, *args), name=name, daemon=True).start()
@@ -114,7 +124,7 @@ class Runner:
             target(*args)
         except BaseException:
             logger.critical("a runner's own thread failed", exc_info=True)
-            _exit(70)
+            exit_now(70)
 
     def _beat(self) -> None:
         """Show that threads get to run, and how late; end when the lease is over; tell jobs that their time is up."""
@@ -128,6 +138,9 @@ class Runner:
             due = now
             self._table.beat(now, max(lag, self._loop_lag(now)))
             self._recall_driven(now - _LOOP_PATIENCE)
+            if sys.getrecursionlimit() < self._recursion_limit:
+                # A task has lowered it, for the whole process.
+                sys.setrecursionlimit(self._recursion_limit)
             for execution in list(self._running.values()):
                 if execution.deadline is not None and now >= execution.deadline:
                     execution.time_out()
@@ -155,7 +168,13 @@ class Runner:
         if ends and now > ends:
             self._table.end_by_lease()
             logger.error("the dispatcher's lease has run out: ending")
-            _exit(75)
+            kill_own_group()
+            exit_now(75)
+
+    def _cut_off(self) -> None:
+        """End when outcomes cannot be sent any more: the dispatcher is gone, or a task has closed its process's descriptors."""
+        self._table.end_cut_off()
+        exit_now(74)
 
     # --- slots --------------------
 
@@ -258,7 +277,7 @@ class Runner:
         except BaseException:
             # The loop would only log it, and the slot be lost.
             logger.critical("a runner's event loop failed", exc_info=True)
-            _exit(70)
+            exit_now(70)
 
     def _run_coroutine(self, execution: Execution, coroutine: Coroutine[Any, Any, Any]) -> Any:
         """Run `coroutine` on the loop and wait for its very end, even when it is cancelled: it may clean up for long."""
@@ -299,9 +318,17 @@ class Runner:
                 body = stream.read(frames.length(prefix)) if len(prefix) == frames.LENGTH_SIZE else None
             except ConnectionError:
                 # A dispatcher that was killed with outcomes of ours unread.
-                body = None
+                exit_now(0)
+            except OSError:
+                # A task has closed it.
+                self._cut_off()
+                return
             if body is None:
-                _exit(0)
+                if prefix or self._running:
+                    exit_now(0)
+                self._loop.leave()
+                time.sleep(LEAVE_WITHIN)
+                exit_now(0)
             match frames.decode_to_runner(body):
                 case Run(first, worker, jobs):
                     self._stock.put((serial, worker, job) for serial, job in enumerate(jobs, first))
@@ -323,38 +350,22 @@ def _facts(task: BaseTask[..., Any]) -> TaskFacts:
     )
 
 
-def _exit(status: int) -> NoReturn:
-    """End now: threads in user code would keep an ordinary exit waiting, perhaps for ever."""
-    with contextlib.suppress(Exception):
-        sys.stdout.flush()
-        sys.stderr.flush()
-    os._exit(status)
-
-
-def _die_with_dispatcher() -> None:
-    """Let the kernel kill this runner with its dispatcher: user code that never lets the reader run must not outlive it."""
-    if sys.platform == "linux":
-        parent = os.getppid()
-        with contextlib.suppress(OSError, AttributeError):
-            ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
-        if os.getppid() != parent:
-            _exit(0)
-
-
 def main() -> None:
     """Entry point of the process."""
     spec = msgspec.json.decode(os.environ.pop("JOBQ_RUNNER"), type=Spec)
     logs.configure(format=spec.log_format, level=spec.log_level)
-    # The terminal's Ctrl-C and systemd's SIGTERM reach the whole group: the dispatcher decides what they mean.
+    # A service manager's SIGTERM may reach every process: the dispatcher decides what it means. And a task that signals its own
+    # process group means the programs that it has started.
     # Handlers, not SIG_IGN: that one would be handed down to the programs that tasks start.
-    signal.signal(signal.SIGINT, lambda *_: None)
-    signal.signal(signal.SIGTERM, lambda *_: None)
-    _die_with_dispatcher()
+    for number in _HARMLESS:
+        signal.signal(number, lambda *_: None)
+    if die_with_parent(spec.alive_fd):
+        exit_now(0)
     connection = socket.socket(fileno=spec.socket_fd)
     runner = Runner(connection, SlotTable(spec.slots_fd, spec.concurrency), spec)
     stacks.install(f"jobq runner {os.getpid()}", lambda: runner.loop, job=runner.doing)
     stacks.let_through()
-    _exit(runner.run())
+    exit_now(runner.run())
 
 
 if __name__ == "__main__":

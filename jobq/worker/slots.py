@@ -22,12 +22,14 @@ import os
 from dataclasses import dataclass
 
 _WORD = 8
-# The head: until when the dispatcher vouches, up to which serial it takes back; when the pulse was felt, and its lag; whether
-# the runner has ended itself with its lease.
+# The head: until when the dispatcher vouches, up to which serial it takes back; when the pulse was felt, and its lag; why the
+# runner has ended itself (0: it has not).
 _LEASE, _REVOKED, _PULSE, _LAG, _ENDED, _HEAD = range(6)
 # A slot: job id (0: idle), claims, start and deadline in time.monotonic() seconds (deadline 0.0: none), and the serial of the
 # newest job that it has started, which outlasts that job.
 _ID, _CLAIMS, _SINCE, _DEADLINE, _NEWEST, _SLOT = range(6)
+
+_BY_LEASE, _CUT_OFF = 1, 2
 
 # Seconds after which a write of one process is surely seen by the other: processors need microseconds.
 SETTLED = 0.05
@@ -93,11 +95,20 @@ class SlotTable:
     @property
     def ended_by_lease(self) -> bool:
         """Whether the runner has ended itself since its lease was over: no job's fault."""
-        return bool(self._integers[_ENDED])
+        return self._integers[_ENDED] == _BY_LEASE
 
     def end_by_lease(self) -> None:
         """The runner's last word, when its lease is over. An exit status could be a task's."""
-        self._integers[_ENDED] = 1
+        self._integers[_ENDED] = _BY_LEASE
+
+    @property
+    def ended_cut_off(self) -> bool:
+        """Whether the runner has ended itself since it could not send any more: a job has closed its descriptors."""
+        return self._integers[_ENDED] == _CUT_OFF
+
+    def end_cut_off(self) -> None:
+        """The runner's last word, when its socket is gone."""
+        self._integers[_ENDED] = _CUT_OFF
 
     def start(self, slot: int, serial: int, job_id: int, claims: int, *, now: float, deadline: float | None) -> bool:
         """Mark the slot as executing the job, unless it was taken back before: then False, and the slot stays idle."""

@@ -1,13 +1,16 @@
-"""Runners for one job at a time: for tasks that ask for a process of their own, and for jobs that have crashed runners.
+"""Runners for one job at a time: for tasks that ask for a process of their own, and for jobs that have met with trouble.
 
-A job that has seen two runners crash runs here, so that its next crash can only be its own.
+- A job that has cost a runner its life, or has seen two runners crash, runs here, so that its next crash can only be its own.
+- A job whose runner was ended under it twice for the sake of others runs here, so that it can end.
+
+The former may take long to fail, for they hang until their timeouts. So they share no places with the others.
 """
 
 from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from uuid import UUID
 
 from jobq.backoff import Backoff
@@ -18,6 +21,9 @@ logger = logging.getLogger("jobq.worker")
 
 _RESTART = Backoff(base=0.5, cap=30)
 
+# A job that has seen this many runners crash, or end for the sake of others, runs in a runner of its own.
+QUARANTINE_AFTER = 2
+SHELTER_AFTER = 2
 # Seconds that a runner without a job stays, for the next one: it has the application imported.
 KEEP_IDLE = 10.0
 # How long a job waits here for a process before it goes back to the database.
@@ -54,9 +60,16 @@ class Solos:
         """Return the jobs that wait here for a process."""
         return [job for job, _, _ in self._waiting]
 
-    def give(self, jobs: list[Job], worker: UUID, now: float) -> None:
-        """Take jobs over, claimed in the name of `worker`; those for which no process is idle wait for one."""
-        self._waiting.extend((job, worker, now) for job in jobs)
+    def give(self, jobs: list[Job], worker: UUID, now: float, *, first: bool = False) -> None:
+        """Take jobs over, claimed in the name of `worker`; those for which no process is idle wait for one.
+
+        `first`: before those that wait already.
+        """
+        waiting = [(job, worker, now) for job in jobs]
+        if first:
+            self._waiting.extendleft(reversed(waiting))
+        else:
+            self._waiting.extend(waiting)
         self.assign(now)
 
     def assign(self, now: float) -> None:
@@ -64,7 +77,8 @@ class Solos:
         while self._waiting:
             child = next((child for child in self.children if not child.jobs and self._usable(child)), None)
             if child is None:
-                if len(self.children) >= self._limit or now < self._again_at:
+                # One that is ending in good order takes no place.
+                if sum(not child.dismissed for child in self.children) >= self._limit or now < self._again_at:
                     return
                 try:
                     child = self._hire()
@@ -86,9 +100,10 @@ class Solos:
 
     def overdue(self, now: float) -> list[Job]:
         """Return the jobs that have waited for too long, and let go of them."""
-        back = []
-        while self._waiting and now - self._waiting[0][2] > WAIT_AT_MOST:
-            back.append(self._waiting.popleft()[0])
+        if all(now - since <= WAIT_AT_MOST for _, _, since in self._waiting):
+            return []
+        back = [job for job, _, since in self._waiting if now - since > WAIT_AT_MOST]
+        self._waiting = deque(waiting for waiting in self._waiting if now - waiting[2] <= WAIT_AT_MOST)
         return back
 
     def withdraw(self, ids: set[int] | None = None) -> list[Job]:
@@ -106,4 +121,104 @@ class Solos:
     def _usable(self, child: Child) -> bool:
         # One that is still importing will read its job when it is ready.
         fresh = self._most is None or child.given < self._most
-        return fresh and child.killed_for is None and child.worn is None
+        return fresh and child.killed_for is None and child.worn is None and child.retiring is None
+
+
+class Isolation:
+    """Who runs alone: `declared` by their tasks or sheltered from others, and `suspects`, each up to `limit` at a time."""
+
+    def __init__(self, limit: int, most: int | None, hire: Callable[[], Child]) -> None:
+        self._declared = Solos(limit, most, hire)
+        self._suspects = Solos(limit, most, hire)
+        self._kinds = (self._declared, self._suspects)
+
+    @property
+    def children(self) -> list[Child]:
+        """The runners."""
+        return self._declared.children + self._suspects.children
+
+    def __len__(self) -> int:
+        """How many jobs wait for a process."""
+        return len(self._declared) + len(self._suspects)
+
+    def waiting(self) -> list[Job]:
+        """Return the jobs that wait for a process."""
+        return self._declared.waiting() + self._suspects.waiting()
+
+    def _kind(self, job: Job, isolated: frozenset[str]) -> Solos | None:
+        """Return where `job` is to run alone; None: it does not."""
+        if job.run_alone or job.crashes >= QUARANTINE_AFTER:
+            return self._suspects
+        if job.releases >= SHELTER_AFTER or job.task in isolated:
+            return self._declared
+        return None
+
+    def pick(
+        self, jobs: Iterable[Job], worker: UUID, now: float, isolated: frozenset[str], again: frozenset[int]
+    ) -> list[Job]:
+        """Take over those of `jobs` that are to run alone, those of the tasks `isolated` among them; return the others.
+
+        `again`: the ids of those that must share no runner with an earlier execution of the same id.
+        """
+        others: list[Job] = []
+        suspects: list[Job] = []
+        sheltered: list[Job] = []
+        declared: list[Job] = []
+        for job in jobs:
+            kind = self._kind(job, isolated)
+            if kind is self._suspects or job.id in again:
+                suspects.append(job)
+            elif kind is None:
+                others.append(job)
+            elif job.releases >= SHELTER_AFTER:
+                sheltered.append(job)
+            else:
+                declared.append(job)
+        if suspects:
+            self._suspects.give(suspects, worker, now)
+        if sheltered:
+            self._declared.give(sheltered, worker, now, first=True)
+        if declared:
+            self._declared.give(declared, worker, now)
+        return others
+
+    def startable(self, jobs: list[Job], free: int, isolated: frozenset[str]) -> list[Job]:
+        """Return those of `jobs`, from the first, that could begin now, when `free` slots of ordinary runners are."""
+        rooms = {kind: kind.free for kind in self._kinds}
+        found = []
+        for job in jobs:
+            kind = self._kind(job, isolated)
+            room = free if kind is None else rooms[kind]
+            if room <= 0:
+                continue
+            if kind is None:
+                free -= 1
+            else:
+                rooms[kind] -= 1
+            found.append(job)
+        return found
+
+    def freed(self, child: Child, now: float) -> None:
+        """A runner has told of ends: if it is one of these, it can take another job."""
+        for kind in self._kinds:
+            if child in kind.children:
+                kind.assign(now)
+
+    def tend(self, now: float) -> list[Job]:
+        """Start, use and dismiss runners as needed; return the jobs that have waited for too long, and let go of them."""
+        back = []
+        for kind in self._kinds:
+            back += kind.overdue(now)
+            kind.assign(now)
+            kind.dismiss_idle(now)
+        return back
+
+    def buried(self, child: Child, now: float) -> None:
+        """One of these has ended."""
+        for kind in self._kinds:
+            if child in kind.children:
+                kind.buried(child, now)
+
+    def withdraw(self, ids: set[int] | None = None) -> list[Job]:
+        """Return the waiting jobs (those of `ids` only), and let go of them."""
+        return self._declared.withdraw(ids) + self._suspects.withdraw(ids)

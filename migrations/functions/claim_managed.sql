@@ -8,7 +8,8 @@
 CREATE OR REPLACE FUNCTION {schema}.claim_managed(by_worker uuid, of_queue text, want integer)
 RETURNS TABLE (
     id bigint, claims integer, task text, queue text, args text, attempt integer, max_attempts integer, crashes integer,
-    timeout double precision, headers text, expired boolean, started bigint, key_until_started boolean
+    timeout double precision, headers text, expired boolean, started bigint, key_until_started boolean, run_alone boolean,
+    releases integer
 )
 LANGUAGE plpgsql
 AS $body$
@@ -87,7 +88,8 @@ BEGIN
                    WHERE late.queue = of_queue AND late.state = 'ready' AND late.group_key IS NOT NULL) THEN
             -- More than fit into one go, or somebody has one locked; in order, or not at all.
             RETURN QUERY SELECT NULL::bigint, permits, NULL, of_queue, NULL, NULL::integer, NULL::integer, NULL::integer,
-                                CASE WHEN entering THEN 0 ELSE 0.25 END::double precision, NULL, false, NULL::bigint, false;
+                                CASE WHEN entering THEN 0 ELSE 0.25 END::double precision, NULL, false, NULL::bigint, false,
+                                NULL::boolean, NULL::integer;
             RETURN;
         END IF;
     END IF;
@@ -194,11 +196,13 @@ BEGIN
                         worker_id = by_worker, started_at = moment, progress = NULL
                     WHERE job.id = ANY (got)
                     RETURNING job.id, job.claims, job.task, job.queue, job.args, job.attempt, job.max_attempts,
-                              job.crashes - job.losses AS crashes, job.timeout, job.headers, job.expires_at, job.key_until_started
+                              job.crashes - job.losses AS crashes, job.timeout, job.headers, job.expires_at, job.key_until_started,
+                              job.run_alone, job.releases
                 )
                 SELECT claimed.id, claimed.claims, claimed.task, claimed.queue, claimed.args::text, claimed.attempt,
                        claimed.max_attempts, claimed.crashes::integer, claimed.timeout, claimed.headers::text,
-                       claimed.expires_at <= moment, (SELECT (extract(epoch FROM moment) * 1000000)::bigint), claimed.key_until_started
+                       claimed.expires_at <= moment, (SELECT (extract(epoch FROM moment) * 1000000)::bigint), claimed.key_until_started,
+                       claimed.run_alone, claimed.releases::integer
                 FROM claimed;
             wanted := wanted - cardinality(got);
             total := total + cardinality(got);
@@ -274,6 +278,6 @@ BEGIN
     END IF;
     RETURN QUERY SELECT NULL::bigint, permits - total, NULL, of_queue, NULL, NULL::integer, NULL::integer, NULL::integer,
                         CASE WHEN next_at > moment THEN extract(epoch FROM next_at - moment) WHEN next_at IS NOT NULL THEN 0 END
-                            ::double precision, NULL, false, NULL::bigint, false;
+                            ::double precision, NULL, false, NULL::bigint, false, NULL::boolean, NULL::integer;
 END
 $body$;

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
+import signal
 import time
 from collections.abc import Callable
 from uuid import uuid4
@@ -78,7 +79,7 @@ async def test_what_came_after_a_recall_is_recalled_as_well() -> None:
 
 async def test_an_idle_runner_outlives_the_lease_and_gets_nothing_until_there_is_another() -> None:
     """Else it ends, and its successor as soon as it is up, for as long as the database is away."""
-    ended: list[int] = []
+    ended: list[tuple[int, bool]] = []
     ready = asyncio.Event()
 
     def hear(child: Child, message: FromRunner) -> None:
@@ -86,7 +87,7 @@ async def test_an_idle_runner_outlives_the_lease_and_gets_nothing_until_there_is
             child.begin(time.monotonic())
             ready.set()
 
-    child = _child(lambda _, status: ended.append(status), hear)
+    child = _child(lambda child, status: ended.append((status, child.ended_by_lease)), hear)
     child.open()
     over = time.monotonic()
     async with asyncio.timeout(30):
@@ -109,7 +110,8 @@ async def test_an_idle_runner_outlives_the_lease_and_gets_nothing_until_there_is
     child.vouch(over, time.monotonic())
     async with asyncio.timeout(10):
         await child.closed()
-    assert ended == [75]
+    # By its own hand, with the programs that it has started.
+    assert ended == [(-signal.SIGKILL, True)]
 
 
 def _beats(child: Child) -> float:
