@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -156,12 +158,16 @@ def worker(
     SIGTERM or Ctrl-C lets running jobs finish, up to --shutdown-timeout, and puts the others back. A second
     signal ends the wait.
     """
-    from jobq import logs
+    from jobq import logs, output
 
+    # Whoever reads the log, the terminal or the pipe may stop reading, and the worker goes on.
+    output.guard()
     session = current()
     session.url  # noqa: B018 - without a database there is nothing to start
     chosen: logs.LogFormat = "json" if (log_format or logs.default_format()) == "json" else "text"
     logs.configure(chosen, log_level)
+    logging.captureWarnings(True)
+    atexit.register(output.finish)
     from jobq.worker import WorkerOptions, run, served
 
     if processes is not None:

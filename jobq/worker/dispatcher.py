@@ -18,6 +18,7 @@ from typing import Any
 
 import psycopg
 
+from jobq import output
 from jobq.worker import stacks
 from jobq.worker.advance import Advance
 from jobq.worker.brisk import Mode
@@ -143,6 +144,7 @@ class Dispatcher:
         vitals.runner_deaths = pool.deaths
         vitals.finished, vitals.unrecorded, vitals.held = advance.ended.finished, len(advance.ended), advance.held
         vitals.quiet = advance.quiet
+        vitals.log_dropped = output.dropped()
         vitals.listening(self._listener.connected, polling=self._listener.polling)
         vitals.listener_errors = self._listener.losses
         vitals.brisk, vitals.sentinel = self._sentinel.mode is not Mode.QUIET, self._sentinel.active

@@ -28,7 +28,7 @@ from typing import Any, NoReturn
 
 import msgspec
 
-from jobq import logs
+from jobq import logs, output
 from jobq.app import load
 from jobq.errors import TimedOut
 from jobq.tasks import BaseTask
@@ -326,8 +326,7 @@ def _facts(task: BaseTask[..., Any]) -> TaskFacts:
 def _exit(status: int) -> NoReturn:
     """End now: threads in user code would keep an ordinary exit waiting, perhaps for ever."""
     with contextlib.suppress(Exception):
-        sys.stdout.flush()
-        sys.stderr.flush()
+        output.finish()
     os._exit(status)
 
 
@@ -344,7 +343,9 @@ def _die_with_dispatcher() -> None:
 def main() -> None:
     """Entry point of the process."""
     spec = msgspec.json.decode(os.environ.pop("JOBQ_RUNNER"), type=Spec)
-    logs.configure(format=spec.log_format, level=spec.log_level)
+    # Threads of ours must not wait for whoever reads the log: the pulse would stop, and what has ended would not be told.
+    logs.configure(format=spec.log_format, level=spec.log_level, waits=False)
+    output.defer_logging("jobq", "jobq.runner", "jobq.worker", "asyncio")
     # The terminal's Ctrl-C and systemd's SIGTERM reach the whole group: the dispatcher decides what they mean.
     # Handlers, not SIG_IGN: that one would be handed down to the programs that tasks start.
     signal.signal(signal.SIGINT, lambda *_: None)
