@@ -120,6 +120,15 @@ def _seconds(flag: str, default: float, text: str) -> Callable[[Any], Any]:
     help="Times that a job may take its runner down before it fails for good.",
 )
 @click.option(
+    "--park-patience",
+    type=click.FloatRange(0, 31_536_000),
+    metavar="SECONDS",
+    default=3600.0,
+    show_default=True,
+    show_envvar=True,
+    help="How long a job waits whose arguments fit no live worker's code, before it fails.",
+)
+@click.option(
     "--keep-succeeded-days",
     type=click.FloatRange(0, min_open=True),
     default=7.0,

@@ -235,6 +235,12 @@ class Dispatcher:
                 "queue_order": str(self._options.queues_by),
             },
         )
+        if not self._pool.tasks:
+            logger.warning(
+                "the application has no task, so this worker can run no job: import the modules that define them in the "
+                "module that makes the JobQ, or name another application",
+                extra={"app": self._options.app},
+            )
         self.stalls.watch(
             {
                 "claims": self._advance.trouble,

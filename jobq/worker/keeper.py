@@ -84,7 +84,10 @@ class Keeper:
     async def register(self) -> None:
         """Begin a life under a new id. Raises psycopg.Error."""
         await self._lease.register(
-            await self.connected(), self._options.concurrency * self._options.processes, self._pool.tasks
+            await self.connected(),
+            self._options.concurrency * self._options.processes,
+            self._pool.tasks,
+            self._pool.signatures,
         )
 
     async def run(self) -> None:
@@ -133,6 +136,7 @@ class Keeper:
             running=self._pool.held,
             state=said,
             tasks=self._pool.tasks,
+            signatures=self._pool.signatures,
             rss=resident() + self._pool.rss or None,
         )
         self._pulse.well()

@@ -31,6 +31,7 @@ _OUTCOMES = {
     Ending.RELEASE: "released",
     Ending.CRASH: "crashed",
     Ending.EXPIRE: "expired",
+    Ending.PARK: "parked",
 }
 
 

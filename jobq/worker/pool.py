@@ -13,7 +13,7 @@ from uuid import UUID
 
 from jobq.backoff import Backoff
 from jobq.errors import AppImportError
-from jobq.worker import stacks, verdicts
+from jobq.worker import refusals, stacks, verdicts
 from jobq.worker.children import Child
 from jobq.worker.frames import (
     Ending,
@@ -78,6 +78,8 @@ class RunnerPool:
         self.deaths: Counter[str] = Counter()
         """Runners that ended, by why: crashed, or killed by us."""
         self.tasks: list[str] = []
+        self.signatures: list[str] = []
+        """Those of `tasks`, in the same order."""
         self.queues: list[str] = []
         """The queues that the application's tasks name; jobs may be put into others."""
         self.rules: dict[str, tuple[str, int | None, str | None]] = {}
@@ -191,6 +193,10 @@ class RunnerPool:
         others: list[Job] = []
         alone: list[Job] = []
         for job in jobs:
+            if job.task not in self._facts:
+                # Not to a runner, whose slots may all be taken for long: another worker is waiting for it.
+                self._on_setback(refusals.unknown(job, self._facts))
+                continue
             (alone if job.crashes >= QUARANTINE_AFTER or job.task in self._isolated else others).append(job)
         if alone:
             self._solos.give(alone, worker, now)
@@ -246,6 +252,7 @@ class RunnerPool:
                 self.queues = sorted({task.queue for task in tasks})
                 self.rules = {task.queue: task.groups for task in tasks if task.groups is not None}
                 self.tasks = [task.name for task in tasks]
+                self.signatures = [task.signature for task in tasks]
                 self._deaths = 0
                 self.import_failure = None
                 self.changed.set()
