@@ -5,7 +5,9 @@ Arguments are stored by parameter name, and only those that were given: defaults
 
 from __future__ import annotations
 
+import hashlib
 import inspect
+import re
 import typing
 from collections.abc import Callable, Mapping
 from datetime import date, datetime, time, timedelta
@@ -86,7 +88,14 @@ class Arguments:
         try:
             return self._parameters.parse(raw)
         except ValidationError as error:
-            raise InvalidArguments(f"{self._task}: stored arguments do not fit: {_explain(error)}") from None
+            refused = InvalidArguments(f"{self._task}: stored arguments do not fit: {_explain(error)}")
+            # Missing and unknown ones, not what is missing within a value.
+            of_names = any(
+                fault["type"] in ("missing", "extra_forbidden") and len(fault["loc"]) == 1
+                for fault in error.errors(include_url=False, include_context=False, include_input=False)
+            )
+            refused.stored = "parameters" if of_names else "values"
+            raise refused from None
 
     def encode_result(self, value: Any, limit: int) -> bytes:
         """Return the JSON of what the function returned. Raises ResultError when it cannot be stored."""
@@ -108,6 +117,19 @@ class Arguments:
             return self._returned.parse(f'{{"{_RESULT}":{raw}}}')[_RESULT]
         except ValidationError as error:
             raise ResultError(f"{self._task}: stored {_explain(error)}") from None
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Name the signature: the same in every process, and as far as can be in every version of Python.
+
+        By the parameters' names, kinds and annotations, and by which have defaults: by all that decides whether stored
+        arguments fit.
+        """
+        parts = [
+            f"{p.kind.name} {p.name}: {_annotation(p.annotation)}{'' if p.default is p.empty else ' = …'}"
+            for p in self._signature.parameters.values()
+        ]
+        return hashlib.sha256("\n".join(parts).encode("utf-8", "backslashreplace")).hexdigest()[:16]
 
     @cached_property
     def _parameters(self) -> _Fields:
@@ -249,6 +271,15 @@ def _signature(task: str, function: Callable[..., Any]) -> inspect.Signature:
                 f"{task}: {name} is positional-only, and arguments are stored by name: remove the `/`"
             )
     return signature
+
+
+def _annotation(annotation: Any) -> str:
+    """Return an annotation as text, whether it was written as text or not."""
+    if annotation is inspect.Parameter.empty:
+        return ""
+    text = annotation if isinstance(annotation, str) else inspect.formatannotation(annotation)
+    # Addresses differ from process to process.
+    return re.sub(r" at 0x[0-9a-fA-F]+", "", text)
 
 
 def _closure(function: Callable[..., Any]) -> dict[str, Any]:

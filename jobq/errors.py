@@ -63,6 +63,9 @@ class TaskDefinitionError(JobqError, TypeError):
 class InvalidArguments(JobqError, TypeError):
     """The arguments of a call do not fit the task's signature; nothing was inserted."""
 
+    stored: str | None = None
+    """Of a job's stored arguments: whether its ``parameters`` are not the task's, or only its ``values`` do not fit them."""
+
 
 class InvalidOption(JobqError, ValueError):
     """An option (delay, run_at, key, priority, …) has a value that jobq cannot accept; nothing was inserted."""

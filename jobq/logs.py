@@ -17,6 +17,8 @@ from datetime import UTC, date, datetime
 from typing import IO, Any, Literal
 from uuid import UUID
 
+from jobq import output
+
 LogFormat = Literal["text", "json"]
 
 MAX_TEXT = 4_096  # characters of one value or of the message
@@ -30,15 +32,24 @@ _OURS = frozenset({"ts", "level", "logger", "exception"})
 _COLOURS = {"WARNING": "\x1b[33m", "ERROR": "\x1b[31m", "CRITICAL": "\x1b[1;31m", "DEBUG": "\x1b[2m"}
 
 
-def configure(format: LogFormat = "text", level: str = "INFO", *, stream: IO[str] | None = None) -> None:
+def configure(
+    format: LogFormat = "text", level: str = "INFO", *, stream: IO[str] | None = None, waits: bool = True
+) -> None:
     """Send this process's logs to `stream` (default: standard error) in `format`, from `level` upwards.
+
+    Without `waits` no record waits for the reader of standard error: see `output`.
 
     Replaces the root logger's handlers, so that a second call changes the format. Raises ValueError for an
     unknown `level`.
     """
-    target = sys.stderr if stream is None else stream
-    handler = _Handler(target)
-    handler.setFormatter(JsonFormatter() if format == "json" else TextFormatter(colour=_wants_colour(target)))
+    target: IO[str] | output.Output | None = stream
+    if target is None:
+        target = sys.stderr if waits else output.standard_error() or sys.stderr
+    formatter = JsonFormatter() if format == "json" else TextFormatter(colour=_wants_colour(target))
+    if isinstance(target, output.Output):
+        target.note = lambda number: formatter.format(output.dropped_record(number)) + "\n"
+    handler = _Handler(target)  # type: ignore[arg-type]  (a text stream all the same)
+    handler.setFormatter(formatter)
     root = logging.getLogger()
     root.setLevel(level.upper())
     for old in root.handlers[:]:
@@ -202,12 +213,12 @@ def _printable(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
-def _is_terminal(stream: IO[str]) -> bool:
+def _is_terminal(stream: IO[str] | output.Output | None) -> bool:
     try:
-        return stream.isatty()
+        return stream is not None and stream.isatty()
     except (AttributeError, ValueError):
         return False
 
 
-def _wants_colour(stream: IO[str]) -> bool:
+def _wants_colour(stream: IO[str] | output.Output | None) -> bool:
     return _is_terminal(stream) and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"

@@ -121,11 +121,14 @@ def _job(meta: MetaData) -> None:
         Column("run_alone", Boolean, nullable=False, server_default=text("false")),
         # How often it was given back because its runner ended under it for another job's sake, or without a word.
         Column("releases", SmallInteger, nullable=False, server_default=text("0")),
-        # State `parked`: no worker that claimed it knows its task or its parameters. Since when, why in words, and which
-        # signature of the task refused it (NULL: the task itself is unknown).
+        # Refused by the code of the workers that claimed it, which do not know its task or its parameters: since when, why in
+        # words, which signatures of the task refused it (with spaces between; NULL: the task itself is unknown), and the last
+        # claim that ended so. Once a later claim has ended otherwise, these are of the past. State `parked`: it waits for a
+        # worker with other code; in a queue with rules it is `ready` or `waiting` instead, with a delay.
         _timestamp("parked_at", nullable=True),
         Column("parked_reason", Text),
         Column("parked_signature", Text),
+        Column("parked_claims", Integer),
         PrimaryKeyConstraint("id"),
         CheckConstraint(_one_of("state", JOB_STATES), name="state_check"),
         CheckConstraint("priority BETWEEN 0 AND 9", name="priority_check"),
@@ -149,7 +152,7 @@ def _job(meta: MetaData) -> None:
         Index("job_managed_idx", "queue", "group_key", postgresql_where=text("state = 'running' AND managed")),
         Index("job_grouped_idx", "queue", "id", postgresql_where=text("state = 'ready' AND group_key IS NOT NULL")),
         # Claimed by workers that know the task, and by no other.
-        Index("job_parked_idx", "task", "run_at", "id", postgresql_where=text("state = 'parked'")),
+        Index("job_parked_idx", "task", "priority", "run_at", "id", postgresql_where=text("parked_at IS NOT NULL")),
         # What a chore looks for: jobs that nobody has claimed in time.
         Index(
             "job_expires_idx",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -119,6 +121,15 @@ def _seconds(flag: str, default: float, text: str) -> Callable[[Any], Any]:
     help="Times that a job may take its runner down before it fails for good.",
 )
 @click.option(
+    "--park-patience",
+    type=click.FloatRange(0, 31_536_000),
+    metavar="SECONDS",
+    default=3600.0,
+    show_default=True,
+    show_envvar=True,
+    help="How long a job waits whose arguments fit no live worker's code, before it fails.",
+)
+@click.option(
     "--keep-succeeded-days",
     type=click.FloatRange(0, min_open=True),
     default=7.0,
@@ -157,12 +168,16 @@ def worker(
     SIGTERM or Ctrl-C lets running jobs finish, up to --shutdown-timeout, and puts the others back. A second
     signal ends the wait.
     """
-    from jobq import logs
+    from jobq import logs, output
 
+    # Whoever reads the log, the terminal or the pipe may stop reading, and the worker goes on.
+    output.guard()
     session = current()
     session.url  # noqa: B018 - without a database there is nothing to start
     chosen: logs.LogFormat = "json" if (log_format or logs.default_format()) == "json" else "text"
     logs.configure(chosen, log_level)
+    logging.captureWarnings(True)
+    atexit.register(output.finish)
     from jobq.worker import WorkerOptions, run, served
 
     if processes is not None:

@@ -7,6 +7,6 @@
 UPDATE {schema}.worker
 SET lock_server_start = CASE WHEN %(pooled)s THEN NULL WHEN %(locked)s THEN pg_postmaster_start_time() ELSE lock_server_start END,
     heartbeat_at = clock_timestamp(), beats = beats + 1, running = %(running)s, state = %(state)s, tasks = %(tasks)s,
-    rss = %(rss)s, problems = %(problems)s::jsonb
+    signatures = %(signatures)s, rss = %(rss)s, problems = %(problems)s::jsonb
 WHERE id = %(id)s
 RETURNING pg_backend_pid(), asked

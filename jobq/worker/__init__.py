@@ -22,11 +22,14 @@ def run(options: WorkerOptions) -> int:
 
     import psycopg
 
+    from jobq import output
     from jobq.config import unreachable
     from jobq.errors import DatabaseUnavailable
     from jobq.worker.dispatcher import Dispatcher
     from jobq.worker.notify import Notifier
 
+    # The handlers may be an application's, and wait for whoever reads them.
+    output.defer_logging("jobq", "jobq.worker", "asyncio", "psycopg", "psycopg.pool", "py.warnings")
     notifier = Notifier.from_environment()
     # Until the event loop is there; see stacks.py.
     signal.signal(signal.SIGQUIT, lambda *_: None)

@@ -34,6 +34,7 @@ from jobq.worker.metrics import Metrics
 from jobq.worker.options import WorkerOptions
 from jobq.worker.outcomes import MAX_BATCH, Claimed, Ledger, scan_parameters
 from jobq.worker.pace import Pace
+from jobq.worker.parked import Parked
 from jobq.worker.pool import RunnerPool
 from jobq.worker.served import QueueOrder
 from jobq.worker.stalls import Repeats, Trouble
@@ -80,10 +81,11 @@ class Advance:
         self._metrics = metrics
         self._asked = False
         """Whether this round has asked the database for something."""
-        self._ledger = Ledger(self._schema)
+        self._ledger = Ledger(self._schema, options.park_patience)
         self._aging = Aging(options.aging) if options.aging is not None else None
         self._lanes = Lanes.of(options, self._aging)
         self._managed = Managed(self._schema, options.poll_interval, self._lanes.caps)
+        self._parked = Parked(options, pool, self._managed)
         self._busy: frozenset[str] = frozenset()
         """Of which plain queues the last claim brought jobs, while there are managed ones."""
         self._rules: str | None = None
@@ -134,8 +136,13 @@ class Advance:
                 return
             if not self._lanes.hear(queue):
                 return
+        elif kind == "parked":
+            if self._parked.hear(queue):
+                self._woken.set()
+            return
         else:
             self._reconcile_at = 0.0
+            self._parked.wanted = True
             self._managed.hear_all()
         self._more = self._told = True
         self._due.forget()
@@ -178,8 +185,8 @@ class Advance:
         self._managed.ended([recorded])
 
     def ready(self) -> None:
-        """A runner has become ready."""
-        self._more = True
+        """A runner has become ready, perhaps with newer code."""
+        self._more = self._parked.wanted = True
         self._woken.set()
 
     def poke(self) -> None:
@@ -275,6 +282,9 @@ class Advance:
         if self._pool.starts.held:
             await self._start()
             want = self._want()
+        if want > 0 and self._parked.due_at <= time.monotonic():
+            await self._claim_parked()
+            want = self._want()
         if self.ended.writable or (want > 0 and self._more):
             await self._step(want)
         else:
@@ -284,8 +294,8 @@ class Advance:
         if self.ended.writable:
             await self._gather()
             return False
-        return not (self._more and self._want() > 0) and not self._pool.starts.due(
-            self._pool.startable, time.monotonic()
+        return not ((self._more or self._parked.due_at <= time.monotonic()) and self._want() > 0) and not (
+            self._pool.starts.due(self._pool.startable, time.monotonic())
         )
 
     def _want(self) -> int:
@@ -313,6 +323,7 @@ class Advance:
                 self._managed.ended(settled)
                 for name, run_at in lowered:
                     self._cursor.lower(name, run_at)
+                self._parked.refused(settled)
                 if again:
                     # Some may be ready again at once, others sooner than what was next.
                     self._more = True
@@ -362,6 +373,17 @@ class Advance:
             if self._options.queues_by is QueueOrder.STRICT and queue in self._managed.due():
                 # It has more, and what has ended meanwhile makes room for that first.
                 return
+
+    async def _claim_parked(self) -> None:
+        """Claim jobs that other workers' code could not run: of what is free a half while there are others, too."""
+        self._deliver()
+        async with self._lock:
+            connection = await self._connected()
+            if (want := self._want()) <= 0:
+                return
+            worker = self._lease.worker
+            claimed = await self._parked.claim(connection, worker, (want + 1) // 2 if self._more else want)
+        self._hand_out(claimed, worker)
 
     def _managed_part(self, queue: str, want: int) -> int:
         """Return how many of `want` jobs to claim from the managed queue `queue`."""
@@ -498,8 +520,11 @@ class Advance:
         for job in expired:
             self.ended.set_back(Setback(job.id, job.claims, job.started, Ending.EXPIRE, message="expired"))
         keyed = claimed.keyed
-        if keyed and self._metrics is not None:
-            self._metrics.claimed(keyed)
+        if keyed:
+            if self._metrics is not None:
+                self._metrics.claimed(keyed)
+            # Parked before they start, those that this code cannot run keep their keys.
+            keyed = self._pool.runnable(keyed)
         if not jobs and not keyed:
             return
         self._due.found()
@@ -555,6 +580,8 @@ class Advance:
             wake_at = min(wake_at, self._cursor.hastened, await self._due.next(self._look_up_due))
         if self._want() > 0 and self._pool.room(0) > 0:
             wake_at = min(wake_at, self._managed.due_at)
+        if self._want() > 0:
+            wake_at = min(wake_at, self._parked.due_at)
         if self._managed.left:
             wake_at = min(wake_at, time.monotonic() + CALL_EVERY)
         wake_at = min(wake_at, self._pool.starts.due_at())
@@ -610,6 +637,7 @@ class Advance:
             connection = await self._connected()
             await self._read_lanes(connection)
             await self._account.write_progress(connection)
+            await self._parked.look(connection)
             self.ended.recount()
             strays = await self._account.strays(connection, self.ended.names)
             self._managed.strayed(stray.id for stray in strays)
@@ -640,7 +668,7 @@ class Advance:
         if len(self.ended) or self._pool.held:
             return False
         await self._reconcile()
-        if self.ended.setbacks or self._more:
+        if self.ended.setbacks or self._more or self._parked.wanted:
             return False
         async with self._lock:
             rows = await fetch(

@@ -76,6 +76,7 @@ class Chores:
         succeeded = timedelta(days=options.keep_succeeded_days)
         others = timedelta(days=options.keep_failed_days)
         self._keep_ticks = succeeded
+        self._park_patience = options.park_patience
         self._keep = {
             "job_history_succeeded": succeeded,
             "job_history_failed": others,
@@ -120,6 +121,12 @@ class Chores:
                     after_error=timedelta(minutes=1),
                     work=self.expire_jobs,
                     alone=True,
+                ),
+                Chore(
+                    name="parked",
+                    every=timedelta(seconds=10),
+                    after_error=timedelta(minutes=1),
+                    work=self.fail_parked,
                 ),
                 Chore(
                     name="turns",
@@ -275,6 +282,18 @@ class Chores:
             return int(expired)
 
         return await self._in_batches("jobs expired", EXPIRED_BATCH, delete, most=EXPIRED_BATCHES)
+
+    async def fail_parked(self, connection: AsyncConnection[Any]) -> str:
+        """Fail jobs whose arguments have fitted no live worker's code for too long, a batch at a time."""
+        failed = 0
+        for _ in range(EXPIRED_BATCHES):
+            [(count,)] = await fetch(
+                connection, self._schema, "parked_fail", batch=EXPIRED_BATCH, patience=self._park_patience
+            )
+            failed += count
+            if count < EXPIRED_BATCH:
+                break
+        return f"{failed} jobs failed whose arguments fit no worker's code"
 
     async def sweep_turns(self, connection: AsyncConnection[Any]) -> str:
         """Give a turn to groups that have jobs waiting, none running, and no turn; forget what rates no longer need."""

@@ -18,6 +18,7 @@ from typing import Any
 
 import psycopg
 
+from jobq import output
 from jobq.worker import stacks
 from jobq.worker.advance import Advance
 from jobq.worker.brisk import Mode
@@ -148,6 +149,7 @@ class Dispatcher:
         vitals.runner_deaths = pool.deaths
         vitals.finished, vitals.unrecorded, vitals.held = advance.ended.finished, len(advance.ended), advance.held
         vitals.quiet = advance.quiet
+        vitals.log_dropped = output.dropped()
         vitals.listening(self._listener.connected, polling=self._listener.polling)
         vitals.listener_errors = self._listener.losses
         vitals.brisk, vitals.sentinel = self._sentinel.mode is not Mode.QUIET, self._sentinel.active
@@ -249,6 +251,12 @@ class Dispatcher:
                 "queue_order": str(self._options.queues_by),
             },
         )
+        if not self._pool.tasks:
+            logger.warning(
+                "the application has no task, so this worker can run no job: import the modules that define them in the "
+                "module that makes the JobQ, or name another application",
+                extra={"app": self._options.app},
+            )
         self.stalls.watch(
             {
                 "claims": self._advance.trouble,

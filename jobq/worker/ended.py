@@ -197,6 +197,13 @@ class Ended:
         asyncio.get_running_loop().call_later(BUSY_RETRY, again)
 
     def _tell(self, setback: Setback) -> None:
+        if setback.ending is Ending.PARK:
+            self._repeats.note(
+                "a job waits for a worker with other code",
+                setback.message or "",
+                job=setback.id,
+                reason=setback.message,
+            )
         if setback.ending is Ending.RELEASE and setback.message is not None and setback.recorded is None:
             # A thousand jobs of a task that nobody here knows come back every few seconds.
             self._repeats.note("a job was put back", setback.message, job=setback.id, reason=setback.message)

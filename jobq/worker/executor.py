@@ -6,7 +6,6 @@ Knows neither sockets nor SQL, so the runner process and the in-process runner s
 from __future__ import annotations
 
 import asyncio
-import difflib
 import os
 import sys
 import time
@@ -22,14 +21,11 @@ import msgspec
 from jobq.current import CurrentJob, JobTransaction, set_current_job
 from jobq.errors import Cancel, Fail, InvalidArguments, ResultError, Snooze, TimedOut, TransactionEnded
 from jobq.tasks import BaseTask
+from jobq.worker import refusals
 from jobq.worker.execution import Execution, end_fork
 from jobq.worker.frames import Ending, Job, Recorded, Setback, Success
 from jobq.worker.reports import text_of, traceback_of, type_name
 from jobq.worker.texts import clean
-
-# How soon a job comes back whose task this worker does not know: soon enough for the worker that does, late enough not to
-# spin when there is none.
-UNKNOWN_TASK_DELAY = 15.0
 
 # How soon a transactional job comes back whose transaction could not be begun: it has not run.
 NO_TRANSACTION_DELAY = 1.0
@@ -82,7 +78,7 @@ class Executor:
         job = execution.job
         task = self.tasks.get(job.task)
         if task is None:
-            return self._unknown(job)
+            return refusals.unknown(job, self.tasks)
         transaction: Transaction | None = None
         try:
             arguments = task.decode_arguments(job.args)
@@ -136,12 +132,6 @@ class Executor:
         task = self.tasks[execution.job.task]
         return self._setback(execution, task, asyncio.CancelledError(), time.monotonic() - started)
 
-    def _unknown(self, job: Job) -> Setback:
-        near = difflib.get_close_matches(job.task, self.tasks, n=3)
-        hint = f" (there is {', '.join(map(repr, near))})" if near else ""
-        message = f"no task {job.task!r} here{hint}: it waits for a worker whose application has it"
-        return Setback(job.id, job.claims, job.started, Ending.RELEASE, delay=UNKNOWN_TASK_DELAY, message=message)
-
     def _current(self, execution: Execution, transaction: Transaction | None, started: float) -> CurrentJob:
         job = execution.job
         left = None if job.timeout is None else started + job.timeout - time.monotonic()
@@ -189,6 +179,8 @@ class Executor:
                 return setback(Ending.SNOOZE, None, error.seconds)
             case Cancel() if not execution.stopping:
                 return setback(Ending.CANCEL, None)
+            case InvalidArguments() if error.stored is not None:
+                return refusals.misfit(job, task.arguments.fingerprint, error, type_name(error))
             case Fail() | InvalidArguments() | ResultError() | TransactionEnded():
                 return setback(Ending.FAIL, "failed")
             case asyncio.CancelledError() if execution.stopping:

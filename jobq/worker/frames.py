@@ -67,6 +67,8 @@ class Ending(IntEnum):
     """It took its runner down; counted apart from errors."""
     EXPIRE = 7
     """Its `expires_at` had passed before it could start."""
+    PARK = 8
+    """This worker's code cannot run it, and another's may: it waits for that one; the attempt is given back."""
 
 
 class Success(msgspec.Struct, array_like=True, frozen=True, gc=False):
@@ -96,6 +98,10 @@ class Setback(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """Whether it is to run in a runner of its own from now on."""
     releases: int = 0
     """What is added to the count of its releases."""
+    refused: str | None = None
+    """What of a job that is to be parked does not fit: its ``task``, its ``parameters`` or its ``values``."""
+    signature: str | None = None
+    """The signature of the task that refused it; None: the task itself is unknown."""
 
 
 class Recorded(msgspec.Struct, array_like=True, frozen=True, gc=False):
@@ -138,6 +144,8 @@ class TaskFacts(msgspec.Struct, array_like=True, frozen=True):
     backoff_cap: float
     groups: tuple[str, int | None, str | None] | None = None
     """How the groups of its queue are to run: mode, limit, and what a retry does to the others."""
+    signature: str = ""
+    """Names its parameters: see `Arguments.fingerprint`."""
 
 
 class ScheduleFacts(msgspec.Struct, array_like=True, frozen=True):

@@ -29,8 +29,12 @@ from jobq.worker.executor import Executor
 from jobq.worker.frames import Ending, Job, Recorded, Setback, Success
 from jobq.worker.lanes import Lanes
 from jobq.worker.outcomes import Claimed, advance_parameters, claimed, settle_parameters
+from jobq.worker.parking import park_parameters, park_verdicts
 from jobq.worker.starts import judged, names
 from jobq.worker.transaction import Transactions
+
+# As of `WorkerOptions.park_patience`.
+PARK_PATIENCE = 3600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +45,7 @@ class Drained:
     failed: int
     """Ended as failed or cancelled."""
     retried: int
-    """Put back: for a retry, by a snooze, or since its task is unknown."""
+    """Put back: for a retry, by a snooze, or parked, since this code does not know its task or its parameters."""
 
 
 def drain(
@@ -79,6 +83,7 @@ def drain(
             if found.sight is not None:
                 lanes.claimed(scan, found.sight)
             found = found if rows else _managed(cursor, schema, worker, lanes)
+            found = found if len(found) else _parked(cursor, app, worker, queues)
             jobs, expired = found.jobs()
             keyed = found.keyed
             if not rows and not jobs and not expired and not keyed and locked:
@@ -106,6 +111,8 @@ def drain(
                     case Success():
                         cursor.execute(query, advance_parameters(worker, [outcome], NOWHERE, 0))
                         counts["succeeded"] += 1
+                    case Setback() if outcome.ending is Ending.PARK:
+                        counts["failed" if _park(cursor, schema, worker, outcome) else "retried"] += 1
                     case Setback():
                         _settle(cursor, schema, worker, outcome)
                         counts["failed" if outcome.ending in (Ending.FAIL, Ending.CANCEL) else "retried"] += 1
@@ -140,6 +147,33 @@ def _managed(cursor: Cursor[tuple[Any, ...]], schema: str, worker: UUID, lanes: 
                 return Claimed(0, None, rows[:-1])
             more = bool(rows) and rows[-1][8] == 0
     return Claimed()
+
+
+def _parked(cursor: Cursor[tuple[Any, ...]], app: JobQ, worker: UUID, queues: tuple[str, ...] | None) -> Claimed:
+    """Claim one job that other code could not run."""
+    known = sorted(app.tasks.items())
+    parameters = {
+        "worker": worker,
+        "want": 1,
+        "tasks": [name for name, _ in known],
+        "signatures": [task.arguments.fingerprint for _, task in known],
+        "queues": list(queues) if queues is not None else None,
+        "without": [],
+    }
+    return Claimed(0, None, cursor.execute(statement("claim_parked", app.settings.schema).query, parameters).fetchall())
+
+
+def _park(cursor: Cursor[tuple[Any, ...]], schema: str, worker: UUID, setback: Setback) -> bool:
+    """Park a job that this code cannot run. Return whether it has failed instead."""
+    query, parameters = statement("park", schema).query, park_parameters(worker, [setback], PARK_PATIENCE, schema)
+    while True:
+        found = park_verdicts([setback], cursor.execute(query, parameters).fetchall())
+        if not found.busy:
+            break
+        time.sleep(0.05)
+    for other in found.instead:
+        _settle(cursor, schema, worker, other)
+    return bool(found.instead)
 
 
 def _settings(settings: Settings, connection: Connection[Any]) -> Settings:

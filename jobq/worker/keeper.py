@@ -91,9 +91,10 @@ class Keeper:
     async def register(self) -> None:
         """Begin a life under a new id; wait for locks for a while. Raises psycopg.Error."""
         slots, until = self._options.concurrency * self._options.processes, time.monotonic() + REGISTER_WITHIN
+        pool = self._pool
         while True:
             try:
-                return await self._lease.register(await self.connected(), slots, self._pool.tasks)
+                return await self._lease.register(await self.connected(), slots, pool.tasks, pool.signatures)
             except psycopg.Error as error:
                 if classify(error, self._connection) is not ErrorKind.TRANSIENT or time.monotonic() > until:
                     raise
@@ -145,6 +146,7 @@ class Keeper:
             running=self._pool.held,
             state=said,
             tasks=self._pool.tasks,
+            signatures=self._pool.signatures,
             rss=resident() + self._pool.rss or None,
         )
         self._pulse.well()

@@ -108,7 +108,9 @@ class Lease:
         """Whether jobs may be claimed and started: the last heartbeat is not so old that someone may have taken over."""
         return time.monotonic() - self.last_beat < self.fence_after
 
-    async def register(self, connection: Connection, slots: int, tasks: list[str]) -> None:
+    async def register(
+        self, connection: Connection, slots: int, tasks: list[str], signatures: list[str] | None = None
+    ) -> None:
         """Begin a life under a new id: lock first, so that the row is never without it."""
         self.worker, self._lock_key = uuid4(), secrets.randbits(62)
         begun = time.monotonic()
@@ -129,6 +131,7 @@ class Lease:
             queues=list(self._options.queues) if self._options.queues is not None else None,
             tasks=tasks,
             lease=self._options.lease,
+            signatures=signatures or [],
         )
         self.last_beat = begun
 
@@ -145,7 +148,14 @@ class Lease:
             logger.info("the advisory lock is still held by the lost connection")
 
     async def beat(
-        self, connection: Connection, *, running: int, state: str, tasks: list[str], rss: int | None = None
+        self,
+        connection: Connection,
+        *,
+        running: int,
+        state: str,
+        tasks: list[str],
+        signatures: list[str] | None = None,
+        rss: int | None = None,
     ) -> str | None:
         """Write a heartbeat. Return what an operator wants of this worker: ``quiet``, ``stop``, or None: that it works.
 
@@ -165,6 +175,7 @@ class Lease:
             running=running,
             state=state,
             tasks=tasks,
+            signatures=signatures or [],
             rss=rss,
             locked=self.locked,
             pooled=connection.pooled,

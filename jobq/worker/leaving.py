@@ -6,10 +6,10 @@ import asyncio
 import atexit
 import contextlib
 import os
-import sys
 import threading
 from typing import NoReturn
 
+from jobq import output
 from jobq.app import JobQ
 from jobq.worker.loop import JobLoop
 from jobq.worker.spec import LEAVE_WITHIN
@@ -22,8 +22,7 @@ _THREADS_WITHIN = 2.0
 def exit_now(status: int) -> NoReturn:
     """End at once: threads in user code would keep an ordinary exit waiting, perhaps for ever."""
     try:
-        sys.stdout.flush()
-        sys.stderr.flush()
+        output.finish()
     finally:
         os._exit(status)
 

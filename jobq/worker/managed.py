@@ -92,16 +92,17 @@ class Managed:
     @property
     def due_at(self) -> float:
         """When to claim next, in time.monotonic(); infinity when there is no such queue."""
-        return min((due for queue, due in self._due.items() if self._room(queue) > 0), default=math.inf)
+        return min((due for queue, due in self._due.items() if self.room(queue) > 0), default=math.inf)
 
     def due(self) -> list[str]:
         """Return the queues to claim from now, in an order that favours none."""
         now = time.monotonic()
-        found = [queue for queue, due in self._due.items() if due <= now and self._room(queue) > 0]
+        found = [queue for queue, due in self._due.items() if due <= now and self.room(queue) > 0]
         random.shuffle(found)
         return found
 
-    def _room(self, queue: str) -> float:
+    def room(self, queue: str) -> float:
+        """Return how many more jobs of `queue` this worker may hold; infinity without a cap."""
         return self._caps.get(queue, math.inf) - self._counts[queue]
 
     def strayed(self, ids: Iterable[int]) -> None:
@@ -171,7 +172,7 @@ class Managed:
         # What is heard from here on, this claim may not see.
         self._due[queue] = time.monotonic() + self._poll_interval
         self.left.discard(queue)
-        room = self._room(queue)
+        room = self.room(queue)
         if queue in self._caps:
             room += sum(self.held.get(one.id) == queue for one in ending)
         return {"worker": worker, "queue": queue, "want": int(min(want, room))}

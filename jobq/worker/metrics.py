@@ -31,6 +31,7 @@ _OUTCOMES = {
     Ending.RELEASE: "released",
     Ending.CRASH: "crashed",
     Ending.EXPIRE: "expired",
+    Ending.PARK: "parked",
 }
 
 
@@ -185,6 +186,11 @@ class _Gauges:
         for name, (text, value) in gauges.items():
             yield GaugeMetricFamily(name, text, value)
         yield CounterMetricFamily("jobq_outcomes_recorded", "Outcomes written to the database.", vitals.finished)
+        yield CounterMetricFamily(
+            "jobq_log_records_dropped",
+            "Log records and lines that were dropped, since their reader did not read them.",
+            vitals.log_dropped,
+        )
         deaths = CounterMetricFamily("jobq_runner_deaths", "Runners that ended, by why.", labels=("reason",))
         for reason in ("crashed", "killed"):
             deaths.add_metric([reason], vitals.runner_deaths[reason])

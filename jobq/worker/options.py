@@ -117,6 +117,11 @@ class WorkerOptions:
     """Times that a job may take its runner down before it fails for good (default: 3). More give a job that crashes by
     chance another try; each crash also interrupts the jobs beside it."""
 
+    park_patience: float = 3600.0
+    """Seconds that a job waits whose stored arguments fit the parameters of no live worker's task, before it fails
+    (default: 3600). Longer suits deployments that take long, or that somebody has to undo; shorter makes a dead letter of a
+    wrong call sooner. Jobs of a task that no worker has wait for ever."""
+
     max_error_bytes: int = 64 * 1024
     """Largest traceback kept of an attempt, in bytes (default: 64 KiB; the middle is cut out). More keeps deep ones whole,
     and makes the table of attempts larger."""
@@ -153,7 +158,7 @@ class WorkerOptions:
         ):
             if not getattr(self, name) > 0:
                 raise ConfigurationError(f"{name}={getattr(self, name)!r}: give a number above 0")
-        for name in ("shutdown_timeout", "timeout_grace", "bystander_grace"):
+        for name in ("shutdown_timeout", "timeout_grace", "bystander_grace", "park_patience"):
             if not getattr(self, name) >= 0:
                 raise ConfigurationError(f"{name}={getattr(self, name)!r}: give a number of seconds, 0 or more")
         if not self.heartbeat_interval < self.suspicion <= self.lease:

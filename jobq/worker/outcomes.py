@@ -16,6 +16,7 @@ from uuid import UUID
 import psycopg
 from psycopg import AsyncConnection
 
+from jobq.worker import parking
 from jobq.worker.cursor import BEGINNING, NOWHERE, Scan, Sight, next_transaction
 from jobq.worker.database import Connection, fetch, fetch_both
 from jobq.worker.errors import ErrorKind, classify
@@ -113,8 +114,9 @@ class Settled:
 class Ledger:
     """The statements that change jobs, for one worker on one schema."""
 
-    def __init__(self, schema: str) -> None:
+    def __init__(self, schema: str, park_patience: float = 3600.0) -> None:
         self._schema = schema
+        self._park_patience = park_patience
         self.for_others = False
         """The worker stops, or is quiet: what it puts back is for others, who are told."""
 
@@ -189,6 +191,12 @@ class Ledger:
 
     async def settle(self, connection: AsyncConnection[Any], worker: UUID, setbacks: list[Setback]) -> Settled:
         """Record `setbacks` and return the results; a row that cannot be stored is stored without its texts."""
+        if refused := [setback for setback in setbacks if setback.ending is Ending.PARK]:
+            others = [setback for setback in setbacks if setback.ending is not Ending.PARK]
+            found = await parking.park(connection, self._schema, worker, refused, self._park_patience)
+            parked = Settled(tuple(found.parked), tuple(found.busy), tuple(found.lost))
+            others += found.instead
+            return parked + await self.settle(connection, worker, others) if others else parked
         try:
             return await self._settle(connection, worker, setbacks)
         except psycopg.Error as error:

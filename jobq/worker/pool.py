@@ -11,7 +11,7 @@ from uuid import UUID
 
 from jobq.backoff import Backoff
 from jobq.errors import AppImportError
-from jobq.worker import stacks, verdicts
+from jobq.worker import refusals, stacks, verdicts
 from jobq.worker.children import Child
 from jobq.worker.distribution import distribute
 from jobq.worker.frames import (
@@ -76,6 +76,8 @@ class RunnerPool:
         self.deaths: Counter[str] = Counter()
         """Runners that ended, by why: crashed, or killed by us."""
         self.tasks: list[str] = []
+        self.signatures: list[str] = []
+        """Those of `tasks`, in the same order."""
         self.queues: list[str] = []
         """The queues that the application's tasks name; jobs may be put into others."""
         self.rules: dict[str, tuple[str, int | None, str | None]] = {}
@@ -197,14 +199,25 @@ class RunnerPool:
     def give(self, jobs: Iterable[Job], worker: UUID) -> None:
         """Hand jobs, claimed in the name of `worker`, to the runners: the least loaded first, those slow to react last."""
         now = time.monotonic()
-        jobs = list(jobs)
-        others = self._solos.pick(jobs, worker, now, self._isolated, self._held_again(jobs))
+        known = self.runnable(jobs)
+        others = self._solos.pick(known, worker, now, self._isolated, self._held_again(known))
         ready = [child for child in self._children if child.ready]
         shares, left = distribute(others, ready, self._options.max_jobs_per_runner)
         for child, share in shares:
             child.send(share, worker, now)
         for job in left:
             self._on_setback(verdicts.unstarted(job))
+
+    def runnable(self, jobs: Iterable[Job]) -> list[Job]:
+        """Return those of `jobs` whose tasks this code has; the others are refused."""
+        known = []
+        for job in jobs:
+            if job.task in self._facts:
+                known.append(job)
+            else:
+                # Not to a runner, whose slots may all be taken for long: another worker is waiting for it.
+                self._on_setback(refusals.unknown(job, self._facts))
+        return known
 
     def _held_again(self, jobs: list[Job]) -> frozenset[int]:
         """Return the ids of those of `jobs` that name an execution here that the database no longer knows.
@@ -243,6 +256,7 @@ class RunnerPool:
                 self.queues = sorted({task.queue for task in tasks})
                 self.rules = {task.queue: task.groups for task in tasks if task.groups is not None}
                 self.tasks = [task.name for task in tasks]
+                self.signatures = [task.signature for task in tasks]
                 self._deaths = 0
                 self.import_failure = None
                 self.changed.set()

@@ -27,7 +27,7 @@ from typing import Any
 
 import msgspec
 
-from jobq import logs
+from jobq import logs, output
 from jobq.app import load
 from jobq.errors import TimedOut
 from jobq.tasks import BaseTask
@@ -347,13 +347,16 @@ def _facts(task: BaseTask[..., Any]) -> TaskFacts:
         task.backoff.base,
         task.backoff.cap,
         None if task.groups is None else (task.groups.mode, task.groups.limit, task.groups.retry),
+        task.arguments.fingerprint,
     )
 
 
 def main() -> None:
     """Entry point of the process."""
     spec = msgspec.json.decode(os.environ.pop("JOBQ_RUNNER"), type=Spec)
-    logs.configure(format=spec.log_format, level=spec.log_level)
+    # Threads of ours must not wait for whoever reads the log: the pulse would stop, and what has ended would not be told.
+    logs.configure(format=spec.log_format, level=spec.log_level, waits=False)
+    output.defer_logging("jobq", "jobq.runner", "jobq.worker", "asyncio")
     # A service manager's SIGTERM may reach every process: the dispatcher decides what it means. And a task that signals its own
     # process group means the programs that it has started.
     # Handlers, not SIG_IGN: that one would be handed down to the programs that tasks start.

@@ -20,6 +20,8 @@ from collections.abc import Callable, Iterator
 from types import CodeType, FrameType
 from typing import Any
 
+from jobq import output
+
 # After a dump, signals are not heeded for this long: a terminal's Ctrl-\ reaches a runner twice, from the terminal and
 # from its dispatcher.
 _MUTE = 1.0
@@ -40,7 +42,7 @@ def install(who: str, loop: Callable[[], asyncio.AbstractEventLoop | None], *, j
     if not _has_stderr():
         signal.signal(signal.SIGQUIT, lambda *_: None)
         return
-    faulthandler.enable(file=_STDERR)
+    faulthandler.enable(file=_descriptor())
     last = [-_MUTE]
 
     def dump(_number: int, _frame: FrameType | None) -> None:
@@ -73,8 +75,8 @@ def install_in_loop(loop: asyncio.AbstractEventLoop, forward: Callable[[], None]
     # In this order: faulthandler's handler calls the one that it finds.
     loop.add_signal_handler(signal.SIGQUIT, dump)
     if _has_stderr():
-        faulthandler.enable(file=_STDERR)
-        _register()
+        faulthandler.enable(file=_descriptor())
+        _register(_relayed() if _descriptor() == _STDERR else None)
 
 
 def remove_from_loop(loop: asyncio.AbstractEventLoop) -> None:
@@ -156,11 +158,8 @@ def _plain(text: str) -> str:
 
 
 def _say(text: str) -> None:
-    """Write past Python's stream, whose lock the code that was interrupted may hold."""
-    data = text.encode(errors="backslashreplace")
-    with contextlib.suppress(OSError):
-        while data:
-            data = data[os.write(_STDERR, data) :]
+    """Write past Python's stream, whose lock the code that was interrupted may hold; and without waiting for the reader."""
+    output.say(text)
 
 
 def say(text: str) -> None:
@@ -168,8 +167,38 @@ def say(text: str) -> None:
     _say(text + "\n")
 
 
-def _register() -> None:
-    faulthandler.register(signal.SIGQUIT, file=_STDERR, all_threads=True, chain=True)
+def _register(descriptor: int | None = None) -> None:
+    file = _descriptor() if descriptor is None else descriptor
+    faulthandler.register(signal.SIGQUIT, file=file, all_threads=True, chain=True)
+
+
+def _relayed() -> int | None:
+    """Return a pipe that never waits, whose other end a thread reads and says; None when there is none to be had.
+
+    For the dispatcher alone, whose interpreter no task holds.
+    """
+    try:
+        reading, writing = os.pipe()
+        os.set_blocking(writing, False)
+
+        def relay() -> None:
+            with contextlib.suppress(OSError):
+                while data := os.read(reading, 1 << 16):
+                    _say(data.decode(errors="backslashreplace"))
+
+        threading.Thread(target=relay, name="jobq-stacks", daemon=True).start()
+    except (OSError, RuntimeError):
+        return None
+    return writing
+
+
+def _descriptor() -> int:
+    """Return where faulthandler writes, which happens within a signal: a write that waits would stop the process.
+
+    What the reader does not take is lost then. A socket (the journal's) has only the descriptor that may wait.
+    """
+    stderr = output.standard_error()
+    return _STDERR if stderr is None or stderr.quick_descriptor is None else stderr.quick_descriptor
 
 
 def _has_stderr() -> bool:

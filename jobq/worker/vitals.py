@@ -82,6 +82,8 @@ class Vitals:
         """Jobs that runners have, started or not."""
         self.runners_ready = 0
         self.runners_wanted = 0
+        self.log_dropped = 0
+        """Lines of output and log records that were dropped, since their reader did not read them."""
         self.unrecorded = 0
         """Executions that have ended and whose outcome is not written down yet."""
         self.held: str | None = None

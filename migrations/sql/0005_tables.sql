@@ -7,9 +7,10 @@ ALTER TABLE {schema}.job
     ADD COLUMN releases smallint DEFAULT 0 NOT NULL,
     ADD COLUMN parked_at timestamptz,
     ADD COLUMN parked_reason text,
-    ADD COLUMN parked_signature text;
+    ADD COLUMN parked_signature text,
+    ADD COLUMN parked_claims integer;
 
-CREATE INDEX job_parked_idx ON {schema}.job (task, run_at, id) WHERE state = 'parked';
+CREATE INDEX job_parked_idx ON {schema}.job (task, priority, run_at, id) WHERE parked_at IS NOT NULL;
 
 ALTER TABLE {schema}.job_attempt
     DROP CONSTRAINT job_attempt_outcome_check,

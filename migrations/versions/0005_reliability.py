@@ -29,6 +29,7 @@ COLUMNS = {
         "parked_at",
         "parked_reason",
         "parked_signature",
+        "parked_claims",
     ),
     "job_history": ("key_holds",),
     "worker": ("signatures", "problems", "lease"),

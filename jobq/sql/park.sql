@@ -1,0 +1,78 @@
+-- Set jobs aside that the code of this worker cannot run: until a worker claims them whose code can (claim_parked.sql). Their
+-- attempts do not count, their run_at stays, and the other workers are told. Same fence as settle.sql; locked rows are not waited for.
+-- In a queue with a limit, a rate or a rule for groups a parked job would leave its group's order and nobody would count it, so
+-- there it goes back to where it entered, with a delay that grows: 0.1 s, then a quarter of the time since it was first refused,
+-- at most 15 s while a live worker may know it, else a minute. The head of an ordered group holds its group as a retry does.
+-- What is refused again right after a refusal keeps its time, and the list of signatures that refused it grows: so no two
+-- workers can pass a job to each other and back.
+-- Returns what became of each: parked; fails (no live worker may fit it: values at once, parameters after `patience`);
+-- cancelled (an operator has asked for that); busy (locked: try again).
+-- Plan: Index Scan using job_pkey; the workers' table whole; no Seq Scan on job.
+WITH refused AS (
+    SELECT *
+    FROM unnest(
+        %(ids)s::bigint[], %(claims)s::integer[], %(started)s::bigint[], %(kinds)s::text[], %(signatures)s::text[],
+        %(reasons)s::text[]
+    ) AS refused (id, claims, started, kind, signature, reason)
+), free AS MATERIALIZED (
+    -- Every decision is made by the values of the versions that are locked here, as in settle.sql.
+    SELECT job.id, job.claims, job.worker_id, job.started_at, job.task, job.queue, job.parked_at, job.parked_claims,
+           job.parked_signature, job.cancel_requested_at
+    FROM {schema}.job AS job WHERE job.id = ANY (%(ids)s::bigint[]) ORDER BY job.id FOR UPDATE SKIP LOCKED
+), mine AS MATERIALIZED (
+    SELECT job.id, job.task, refused.kind, refused.reason, job.cancel_requested_at IS NOT NULL AS cancelled,
+           CASE WHEN job.parked_claims = job.claims - 1 THEN job.parked_at END AS since,
+           concat_ws(' ', CASE WHEN job.parked_claims = job.claims - 1
+                                    AND NOT coalesce(refused.signature = ANY (string_to_array(job.parked_signature, ' ')), false)
+                               THEN job.parked_signature END,
+                     refused.signature) AS signatures,
+           EXISTS (SELECT FROM {schema}.queue AS rule
+                   WHERE rule.name = job.queue
+                     AND (rule.max_running IS NOT NULL OR rule.rate_jobs IS NOT NULL OR rule.group_mode IS NOT NULL)) AS ruled
+    FROM refused
+    JOIN free AS job ON job.id = refused.id AND job.claims = refused.claims AND job.worker_id = %(worker)s
+      AND job.started_at = 'epoch'::timestamptz + refused.started * interval '1 microsecond'
+), judged AS MATERIALIZED (
+    SELECT mine.*, others.may, mine.kind <> 'task' AND NOT others.may
+           AND (mine.kind = 'values'
+                OR coalesce(mine.since, clock_timestamp()) <= clock_timestamp() - %(patience)s * interval '1 second') AS fails
+    FROM mine
+    CROSS JOIN LATERAL (
+        SELECT EXISTS (
+            SELECT FROM {schema}.worker
+            CROSS JOIN LATERAL unnest(worker.tasks, worker.signatures) AS known (task, signature)
+            WHERE worker.heartbeat_at > clock_timestamp() - coalesce(worker.lease, 30) * interval '1 second'
+              AND worker.state <> 'draining' AND known.task = mine.task
+              AND NOT coalesce(known.signature = ANY (string_to_array(mine.signatures, ' ')), false)) AS may
+    ) AS others
+), parked AS (
+    UPDATE {schema}.job AS job
+    SET state = CASE WHEN judged.ruled THEN {schema}.entry_state(job.queue, job.group_key) ELSE 'parked' END,
+        run_at = CASE WHEN judged.ruled
+                      THEN clock_timestamp() + least(
+                          greatest(coalesce(clock_timestamp() - judged.since, interval '0') / 4, interval '100 milliseconds'),
+                          CASE WHEN judged.may THEN interval '15 seconds' ELSE interval '1 minute' END)
+                      ELSE job.run_at END,
+        worker_id = NULL, started_at = NULL, attempt = job.attempt - 1,
+        parked_at = coalesce(judged.since, clock_timestamp()), parked_claims = job.claims, parked_reason = judged.reason,
+        parked_signature = nullif(judged.signatures, '')
+    FROM judged
+    WHERE job.id = judged.id AND NOT judged.fails AND NOT judged.cancelled
+    RETURNING job.id, job.task, job.queue, job.state, job.managed, job.group_key, job.run_at
+), turned AS (
+    INSERT INTO {schema}.job_turn (queue, group_key, due_at)
+    SELECT queue, group_key, run_at FROM parked WHERE state = 'waiting'
+    UNION ALL
+    SELECT queue, group_key, clock_timestamp() FROM parked WHERE managed AND group_key IS NOT NULL
+), woken AS (
+    SELECT pg_notify(%(channel)s, word)
+    FROM (SELECT 'parked ' || task AS word FROM parked WHERE state = 'parked'
+          UNION SELECT 'insert ' || queue FROM parked WHERE state <> 'parked') AS words
+)
+SELECT id, 'parked' FROM parked WHERE (SELECT count(*) FROM woken) >= 0
+UNION ALL
+SELECT id, CASE WHEN cancelled THEN 'cancelled' ELSE 'fails' END FROM judged WHERE fails OR cancelled
+UNION ALL
+SELECT job.id, 'busy'
+FROM refused JOIN {schema}.job AS job ON job.id = refused.id AND job.claims = refused.claims AND job.worker_id = %(worker)s
+WHERE (SELECT count(*) FROM free) < cardinality(%(ids)s::bigint[]) AND NOT refused.id = ANY (ARRAY(SELECT id FROM free))
