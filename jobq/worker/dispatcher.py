@@ -14,6 +14,7 @@ import random
 import signal
 import time
 from collections.abc import Coroutine
+from contextlib import ExitStack
 from typing import Any
 
 import psycopg
@@ -32,14 +33,13 @@ from jobq.worker.pool import RunnerPool
 from jobq.worker.presence import Presence
 from jobq.worker.scheduler import Scheduler
 from jobq.worker.sentinel import Sentinel
-from jobq.worker.stalls import Repeats, Stalls, Trouble
+from jobq.worker.stalls import Looker, Repeats, Stalls, Trouble
 from jobq.worker.vitals import Vitals
 from jobq.worker.wake import Listener
 
 logger = logging.getLogger("jobq.worker")
 
 SUPERVISE_INTERVAL = 0.1
-STALLS_INTERVAL = 0.5
 # How often a worker looks which chores are due, and how often while there are jobs that expire.
 CHORES_INTERVAL = 60.0
 CHORES_OFTEN = 15.0
@@ -113,11 +113,12 @@ class Dispatcher:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._signalled, number)
         stacks.install_in_loop(loop, self._pool.dump_stacks)
-        stalls = asyncio.create_task(self._look_for_stalls(), name="stalls")
         scout = asyncio.create_task(self._keeper.scout(self._started), name="scout")
         try:
             async with self._presence:
+                looking = ExitStack()
                 try:
+                    looking.enter_context(Looker(self.stalls))
                     await self._chores_once(register=True)
                     await self._until_stopped(self._pool.start())
                     self._started.set()
@@ -125,7 +126,7 @@ class Dispatcher:
                     if not self._stop.is_set():
                         await self._work()
                 finally:
-                    stalls.cancel()
+                    looking.close()
                     self._started.set()
                     await asyncio.gather(scout, return_exceptions=True)
                     await self._keeper.close()
@@ -167,8 +168,8 @@ class Dispatcher:
         if kind == "wake":
             self._sentinel.told(what)
             return
-        if kind == "insert":
-            self._sentinel.inserted(what)
+        if kind in ("insert", "many"):
+            self._sentinel.inserted(what or None)
         elif kind == "due":
             # From the sentinel, which calls itself sooner.
             if self._sentinel.active:
@@ -316,11 +317,6 @@ class Dispatcher:
             await self._chores.run_due(connection, self._lease.worker)
 
     # --- what stands still --------------------
-
-    async def _look_for_stalls(self) -> None:
-        while True:
-            self.stalls.look()
-            await asyncio.sleep(STALLS_INTERVAL)
 
     def _no_runner(self) -> Trouble | None:
         cause = self._pool.unready
