@@ -14,7 +14,6 @@ import random
 import signal
 import time
 from collections.abc import Coroutine
-from contextlib import ExitStack
 from typing import Any
 
 import psycopg
@@ -116,17 +115,15 @@ class Dispatcher:
         scout = asyncio.create_task(self._keeper.scout(self._started), name="scout")
         try:
             async with self._presence:
-                looking = ExitStack()
                 try:
-                    looking.enter_context(Looker(self.stalls))
-                    await self._chores_once(register=True)
-                    await self._until_stopped(self._pool.start())
-                    self._started.set()
-                    await scout
-                    if not self._stop.is_set():
-                        await self._work()
+                    with Looker(self.stalls):
+                        await self._chores_once(register=True)
+                        await self._until_stopped(self._pool.start())
+                        self._started.set()
+                        await scout
+                        if not self._stop.is_set():
+                            await self._work()
                 finally:
-                    looking.close()
                     self._started.set()
                     await asyncio.gather(scout, return_exceptions=True)
                     await self._keeper.close()
