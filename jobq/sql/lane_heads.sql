@@ -1,12 +1,13 @@
--- The first due job of each of these lanes, read from its very beginning: place (from 0), run_at in microseconds since 1970, id.
--- Walks over all dead entries of the index, so a worker asks it on a connection of its own. Locks nothing.
+-- The first job of each of these lanes, due or for later, read from its very beginning: queue, priority, run_at in microseconds
+-- since 1970, id, and the seconds until it is due (0 or less: now): lanes.sql for a worker of few queues among many. Locks nothing.
 -- Plan: for each lane one row of job_claim_idx; no Sort, no Seq Scan on job.
-SELECT lane.n - 1, (extract(epoch FROM head.run_at) * 1000000)::bigint, head.id
-FROM unnest(%(queues)s::text[], %(priorities)s::smallint[]) WITH ORDINALITY AS lane (queue, priority, n)
+SELECT lane.queue, lane.priority, (extract(epoch FROM head.run_at) * 1000000)::bigint, head.id,
+       extract(epoch FROM head.run_at - clock_timestamp())::double precision
+FROM unnest(%(queues)s::text[], %(priorities)s::smallint[]) AS lane (queue, priority)
 CROSS JOIN LATERAL (
     SELECT ready.run_at, ready.id
     FROM {schema}.job AS ready
-    WHERE ready.queue = lane.queue AND ready.priority = lane.priority AND ready.state = 'ready' AND ready.run_at <= now()
+    WHERE ready.queue = lane.queue AND ready.priority = lane.priority AND ready.state = 'ready'
     ORDER BY ready.run_at, ready.id
     LIMIT 1
 ) AS head

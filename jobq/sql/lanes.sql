@@ -1,16 +1,22 @@
--- The queues that have ready jobs or a row of their own, which are paused, and which are managed: their jobs are claimed by
--- claim_managed (one whose rule for groups was taken away, until the last turn is taken). A loose index scan: one descent of
--- job_claim_idx per queue, whatever the backlog.
--- Plan: Index Only Scan using job_claim_idx, in a recursion; no Seq Scan on job.
-WITH RECURSIVE found (queue) AS (
-    (SELECT queue FROM {schema}.job WHERE state = 'ready' ORDER BY queue LIMIT 1)
+-- The lanes (queue, priority) behind one that have ready jobs, each with its first job, due or for later: at most `most` of them,
+-- so that a reader of all of them holds up nothing for long. A loose index scan from the lanes' very beginnings: one descent of
+-- job_claim_idx a lane, whatever the backlog; it walks over the dead entries that lie before a lane's first job.
+-- queue, priority, run_at in microseconds since 1970, id, and the seconds until it is due (0 or less: now).
+-- Plan: Index Only Scan using job_claim_idx, in a recursion; no Sort, no Seq Scan on job.
+WITH RECURSIVE lane AS (
+    (SELECT job.queue, job.priority, job.run_at, job.id FROM {schema}.job
+     WHERE job.state = 'ready' AND (job.queue, job.priority) > (%(queue)s::text, %(priority)s::smallint)
+     ORDER BY job.queue, job.priority, job.run_at, job.id LIMIT 1)
     UNION ALL
-    SELECT (SELECT job.queue FROM {schema}.job AS job
-            WHERE job.state = 'ready' AND job.queue > found.queue ORDER BY job.queue LIMIT 1)
-    FROM found WHERE found.queue IS NOT NULL
+    SELECT following.queue, following.priority, following.run_at, following.id
+    FROM lane
+    CROSS JOIN LATERAL (
+        SELECT job.queue, job.priority, job.run_at, job.id FROM {schema}.job
+        WHERE job.state = 'ready' AND (job.queue, job.priority) > (lane.queue, lane.priority)
+        ORDER BY job.queue, job.priority, job.run_at, job.id LIMIT 1
+    ) AS following
 )
-SELECT coalesce(found.queue, settings.name), settings.paused_at IS NOT NULL,
-       settings.max_running IS NOT NULL OR settings.rate_jobs IS NOT NULL OR settings.group_mode IS NOT NULL
-       OR EXISTS (SELECT FROM {schema}.job_turn WHERE job_turn.queue = settings.name)
-FROM (SELECT queue FROM found WHERE queue IS NOT NULL) AS found
-FULL JOIN {schema}.queue AS settings ON settings.name = found.queue
+SELECT queue, priority, (extract(epoch FROM run_at) * 1000000)::bigint, id,
+       extract(epoch FROM run_at - clock_timestamp())::double precision
+FROM lane
+LIMIT %(most)s

@@ -1,10 +1,10 @@
--- Seconds until the next job of these lanes is due (0 or less: now), or NULL when there is none. Each lane is read from
--- where cursor.py says.
+-- The first job of each of these lanes, due or for later: place of the lane (from 0) and seconds until it is due (0 or less: now).
+-- Each lane is read from where cursor.py says.
 -- Plan: for each lane one row of job_claim_idx; no Sort, no Seq Scan on job.
-SELECT extract(epoch FROM min(head.run_at) - clock_timestamp())::double precision
+SELECT lane.n - 1, extract(epoch FROM head.run_at - clock_timestamp())::double precision
 FROM unnest(
     %(queues)s::text[], %(priorities)s::smallint[], %(since)s::bigint[], %(since_ids)s::bigint[]
-) AS lane (queue, priority, since, since_id)
+) WITH ORDINALITY AS lane (queue, priority, since, since_id, n)
 CROSS JOIN LATERAL (
     SELECT ready.run_at
     FROM {schema}.job AS ready

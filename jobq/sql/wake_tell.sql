@@ -1,2 +1,4 @@
--- Wake the other workers of these queues. A transaction that does nothing else writes no row and flushes nothing.
-SELECT pg_notify(%(channel)s, 'due ' || due.queue) FROM unnest(%(queues)s::text[]) AS due (queue)
+-- Wake the other workers of these queues; of more than 100 by one message, on which they look for themselves. A transaction that
+-- does nothing else writes no row and flushes nothing.
+SELECT pg_notify(%(channel)s, CASE WHEN cardinality(%(queues)s::text[]) > 100 THEN 'many' ELSE 'due ' || due.queue END)
+FROM unnest(%(queues)s::text[]) AS due (queue)

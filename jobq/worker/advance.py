@@ -21,9 +21,9 @@ from jobq.backoff import Backoff
 from jobq.worker.account import Account
 from jobq.worker.aging import Aging
 from jobq.worker.brisk import LastClaim
-from jobq.worker.cursor import COSTLY, NOWHERE, SHARE, Cursor, Scan
+from jobq.worker.cursor import NOWHERE, Cursor, Scan
 from jobq.worker.database import Connection, Database, close, fetch
-from jobq.worker.due import Due
+from jobq.worker.due import Due, head_start
 from jobq.worker.ended import Ended
 from jobq.worker.errors import ErrorKind, classify
 from jobq.worker.frames import Ending, Job, Progress, Recorded, Setback, Success
@@ -32,7 +32,7 @@ from jobq.worker.lease import Lease
 from jobq.worker.managed import CALL_EVERY, Managed
 from jobq.worker.metrics import Metrics
 from jobq.worker.options import WorkerOptions
-from jobq.worker.outcomes import MAX_BATCH, Claimed, Ledger, scan_parameters
+from jobq.worker.outcomes import MAX_BATCH, Claimed, Ledger
 from jobq.worker.pace import Pace
 from jobq.worker.parked import Parked
 from jobq.worker.pool import RunnerPool
@@ -45,7 +45,9 @@ logger = logging.getLogger("jobq.worker")
 
 # Acknowledgements wait this long for company, unless a slot idles.
 FLUSH_AFTER = 0.002
-# How often queues are read anew, and the jobs held compared with those that the database thinks we hold.
+# Lanes that had jobs lately, at which an acknowledgement that claims looks as well: inserts may be silent.
+WARM_LANES = 64
+# How often queues' rules are read anew, and the jobs held compared with those that the database thinks we hold.
 RECONCILE_INTERVAL = 5.0
 # The same while nothing runs here and notifications come. Less than the ten seconds after which a worker without an answer
 # of the database is not ready.
@@ -92,7 +94,7 @@ class Advance:
         """When the queues' rules were last changed, as the heartbeat told."""
         self._pace = Pace()
         self._cursor = Cursor()
-        self._survey = Survey(self._database, self._schema, self._cursor, self._found_below)
+        self._survey = Survey(self._database, self._schema, self._cursor, self._lanes, self.poke)
         self._claimed: tuple[Claimed, UUID] | None = None
         """What the last statement claimed and no runner has yet, and in whose name."""
         self._told: bool = False
@@ -103,11 +105,19 @@ class Advance:
         self.ended = Ended(self._ledger, lease, metrics, self._repeats)
         self._account = Account(self._schema, lease, pool)
         self._woken = asyncio.Event()
-        self._more = True
-        """Whether the last claim found as many jobs as it wanted, so that there may be more."""
+        self._sleeping = False
+        """Whether the loop waits for a reason to do something."""
+        self._looks: asyncio.TimerHandle | None = None
+        """Ends that wait for a job that was left to others first."""
         self._reconcile_at = 0.0
-        self._lanes_at = 0.0
-        self._due = Due(options.poll_interval, listening)
+        self._due = Due(
+            self._schema,
+            self._lanes,
+            self._cursor,
+            self._survey,
+            poll_interval=options.poll_interval,
+            listening=listening,
+        )
         self.claims = LastClaim()
         self._trying_since: float | None = None
         """Since when a round trip is wanted that has not succeeded; None: none is wanted."""
@@ -116,6 +126,11 @@ class Advance:
         """Why nothing may be claimed at present; None when claims go on."""
         self.quiet = False
         """Whether an operator wants nothing more to be claimed."""
+
+    @property
+    def _more(self) -> bool:
+        """Whether there may be jobs that a claim would bring."""
+        return self._lanes.more
 
     # --- what the others tell --------------------
 
@@ -130,22 +145,21 @@ class Advance:
     def notified(self, payload: str) -> None:
         """A notification arrived; empty: some may have been missed."""
         kind, _, queue = payload.partition(" ")
-        if kind == "insert":
+        if kind in ("insert", "below"):
             if self._managed.hear(queue):
                 self._woken.set()
                 return
-            if not self._lanes.hear(queue):
-                return
-        elif kind == "parked":
+            self._hear(queue)
+            return
+        if kind == "parked":
             if self._parked.hear(queue):
                 self._woken.set()
             return
-        else:
+        self._managed.hear_all()
+        if kind != "many":
             self._reconcile_at = 0.0
             self._parked.wanted = True
-            self._managed.hear_all()
-        self._more = self._told = True
-        self._due.forget()
+        self._survey.told_of_many()
         self._woken.set()
 
     def lowered(self, queue: str, run_at: int) -> None:
@@ -153,15 +167,29 @@ class Advance:
         self._cursor.lower(queue, run_at)
         self.notified(f"insert {queue}")
 
-    def found(self, queue: str) -> bool:
+    def _hear(self, queue: str) -> None:
+        """There is word of a job in this plain queue; every worker has it, and one of them is enough."""
+        wait = head_start(self._lease.peers) if self._sleeping and self._want() > 0 else 0.0
+        if not self._lanes.hear(queue, ask=wait > 0):
+            return
+        self._told = True
+        if not wait:
+            self._woken.set()
+        elif self._looks is None:
+            self._looks = asyncio.get_running_loop().call_later(wait, self._look)
+
+    def _look(self) -> None:
+        self._looks = None
+        self._woken.set()
+
+    def found(self, queue: str, priority: int | None = None) -> bool:
         """The sentinel has seen due jobs. Return whether this loop looks for them; when the next ones are due, it is told."""
         if self._managed.hear(queue):
             self._woken.set()
             return False
-        if not self._lanes.hear(queue):
-            return False
         # Without room, too: what makes some need be nothing that is written, and so no claim comes of itself.
-        self._more = True
+        if not (self._lanes.hear(queue) if priority is None else self._lanes.found(queue, priority, 0)):
+            return False
         if self._want() <= 0:
             return False
         self._woken.set()
@@ -170,12 +198,11 @@ class Advance:
     def heard(self, paused: list[str], rules: str | None) -> None:
         """A heartbeat brought back which queues are paused now, and when the queues' rules were last changed."""
         if self._lanes.pause(paused):
-            self._more = True
-            self._due.forget()
+            self._cursor.doubt()
             self._woken.set()
         if rules != self._rules:
             self._rules = rules
-            self._lanes_at = self._reconcile_at = 0.0
+            self._reconcile_at = 0.0
             self._woken.set()
         self._managed.refresh(self._lanes.managed)
 
@@ -186,7 +213,7 @@ class Advance:
 
     def ready(self) -> None:
         """A runner has become ready, perhaps with newer code."""
-        self._more = self._parked.wanted = True
+        self._parked.wanted = True
         self._woken.set()
 
     def poke(self) -> None:
@@ -200,7 +227,7 @@ class Advance:
     def release_hold(self) -> None:
         """Claim again."""
         self.held = None
-        self._more = True
+        self._survey.told_of_many()
         self._woken.set()
 
     def be_quiet(self, quiet: bool) -> None:
@@ -209,12 +236,7 @@ class Advance:
         if quiet:
             self._pool.give_back()
         else:
-            self._more = True
-            self._due.forget()
-        self._woken.set()
-
-    def _found_below(self) -> None:
-        self._more = True
+            self._survey.told_of_many()
         self._woken.set()
 
     async def forget(self) -> None:
@@ -254,14 +276,14 @@ class Advance:
 
     async def _lost(self, error: BaseException, failures: int) -> None:
         self._deliver()
+        self._survey.stop()
         self._cursor.forget()
         self._error = self._repeats.warn("the database does not answer", error)
         self._pulse.failed(error)
         self._reconcile_at = 0.0
         self._account.doubt()
         # What was claimed is unknown, and so is what was notified meanwhile; and only a claim can show that claims work.
-        self._more = True
-        self._due.forget()
+        self._lanes.poll()
         connection, self._connection = self._connection, None
         await close(connection)
         await asyncio.sleep(_RECONNECT.delay(min(failures, 6)))
@@ -274,6 +296,9 @@ class Advance:
             self._reconcile_at = min(self._reconcile_at, time.monotonic() + ODD_RECONCILE_AFTER)
         if time.monotonic() >= self._reconcile_at:
             await self._reconcile()
+        if self._want() > 0:
+            self._due.wake()
+            await self._look_around()
         want = self._want()
         if want > 0 and self._managed.due_at <= time.monotonic():
             # What has ended makes room in its own queue, and is written in one commit with the claim into that room: `_step`.
@@ -297,6 +322,18 @@ class Advance:
         return not ((self._more or self._parked.due_at <= time.monotonic()) and self._want() > 0) and not (
             self._pool.starts.due(self._pool.startable, time.monotonic())
         )
+
+    async def _look_around(self) -> None:
+        """Read which lanes there are, and what is next in those that were read to their ends, when it is time for that."""
+        now = time.monotonic()
+        if now >= self._survey.due_at:
+            self._deliver()
+            async with self._lock:
+                await self._survey.read(await self._connected())
+        if (self._more or self.ended.writable) and now >= self._due.look_up_at:
+            self._deliver()
+            async with self._lock:
+                await self._due.look_up(await self._connected())
 
     def _want(self) -> int:
         if self.held or self.quiet or not self._pool.ready or not self._lease.fresh:
@@ -323,11 +360,12 @@ class Advance:
                 self._managed.ended(settled)
                 for name, run_at in lowered:
                     self._cursor.lower(name, run_at)
+                    self._lanes.hear(name)
                 self._parked.refused(settled)
                 if again:
-                    # Some may be ready again at once, others sooner than what was next.
-                    self._more = True
-                    self._due.forget()
+                    # Some may be ready again at once, others sooner than what was next, mostly where others came from.
+                    self._lanes.poll()
+                    self._survey.hasten()
                 self._error = None
             await self.ended.take_back(connection)
             if want > 0 and self._aging is not None and self._aging.due:
@@ -336,13 +374,13 @@ class Advance:
             queue = self._managed.queue_of(successes) if not connection.pooled else None
             part = self._managed_part(queue, want) if queue is not None and want > 0 else 0
             want -= part
-            scan = self._scan() if want > 0 else NOWHERE
+            scan = self._scan(warm=WARM_LANES if successes else 0) if want > 0 else NOWHERE
+            if not scan.queues:
+                want = 0
             if want > 0 and not self._pace.prefetch():
                 # These take long: no queue is to have all slots for as long.
                 want = self._lanes.first(want)
             if not successes and not scan.queues:
-                # Without room it is not known that there is nothing more.
-                self._more = self._more and want <= 0
                 self._deliver()
                 return
             beside = None
@@ -400,14 +438,9 @@ class Advance:
             async with self._lock:
                 await fetch(await self._connected(), self._schema, "wake_tell", channel=self._schema, queues=queues)
 
-    def _scan(self) -> Scan:
-        """Return what to read: now and then from the beginning, and if that takes long, somewhere else."""
-        lanes = self._lanes.arrays()
-        full = bool(lanes[0]) and self._cursor.full_due
-        if full and self._cursor.full_is_costly:
-            self._survey.begin(lanes)
-            full = False
-        return self._cursor.plan(*lanes, full=full)
+    def _scan(self, *, warm: int) -> Scan:
+        """Return what to read: the lanes that may have due jobs, and up to `warm` of those that had some lately."""
+        return self._cursor.plan(*self._lanes.arrays(warm=warm))
 
     async def _exchange(
         self,
@@ -422,12 +455,10 @@ class Advance:
         `beside`: a claim of a managed queue, to be made in the same commit.
         """
         begun = time.monotonic()
-        if want > 0:
-            self._due.looked()
         # A notification from here on is about jobs that this claim may not see.
         told = self._told
         if want > 0:
-            self._more = self._told = False
+            self._told = False
         worker = self._lease.worker
         answer = asyncio.ensure_future(self._ask(connection, worker, successes, scan, want=want, beside=beside))
         try:
@@ -444,7 +475,7 @@ class Advance:
             # A finished job is locked by somebody's transaction, or a key is.
             if not await self.ended.set_aside(connection, successes):
                 raise
-            self._more, self._told = True, told
+            self._told = self._told or told
             return
         self._error = None
         # What is refused goes on running, as far as the database knows, until its setback is written.
@@ -459,17 +490,13 @@ class Advance:
                 self._busy = frozenset(scan.queues[place] for place, _ in claimed.sight.counts)
             self._cursor.read(scan, claimed.sight)
             self._lanes.claimed(scan, claimed.sight)
-            if scan.full:
-                self._cursor.read_fully(now - begun)
-            elif told and not len(claimed):
+            if told and not len(claimed):
                 # Somebody else may have it, or it lies below what we read.
-                self._cursor.hasten()
+                self._survey.hasten()
+            self.claims.made(begun, want=want, got=len(claimed), complete=self._lanes.complete)
         elif want > 0:
             # A bad outcome took the claim with it.
-            self._more, self._told = True, told
-        if want > 0 and claimed.sight is not None:
-            self.claims.made(begun, want=want, got=len(claimed))
-            self._more = self._more or self.claims.full
+            self._told = self._told or told
         self._claimed = (claimed, worker)
 
     async def _ask(
@@ -527,7 +554,6 @@ class Advance:
             keyed = self._pool.runnable(keyed)
         if not jobs and not keyed:
             return
-        self._due.found()
         # While the statement was on its way, everything may have stood still.
         if self.held or self.quiet or not self._lease.fresh:
             for job in jobs + keyed:
@@ -563,7 +589,8 @@ class Advance:
             if self._metrics is not None:
                 self._metrics.ended(back)
         if put_back:
-            self._due.forget()
+            self._lanes.poll()
+            self._survey.hasten()
         # While the statement was on its way, everything may have stood still. They have not started: settle.sql takes their
         # keys again.
         if self.held or self.quiet or not self._lease.fresh or self._lease.worker != worker:
@@ -577,7 +604,10 @@ class Advance:
         # However seldom the poll: the account, the progress and the proof that the database answers are not to wait for it.
         wake_at = self._reconcile_at
         if self._want() > 0:
-            wake_at = min(wake_at, self._cursor.hastened, await self._due.next(self._look_up_due))
+            if self._lanes.unread:
+                async with self._lock:
+                    await self._due.look_up(await self._connected())
+            wake_at = min(wake_at, self._due.next_at)
         if self._want() > 0 and self._pool.room(0) > 0:
             wake_at = min(wake_at, self._managed.due_at)
         if self._want() > 0:
@@ -585,41 +615,21 @@ class Advance:
         if self._managed.left:
             wake_at = min(wake_at, time.monotonic() + CALL_EVERY)
         wake_at = min(wake_at, self._pool.starts.due_at())
-        if self._more:
-            # Told of while that was looked up, perhaps of a job that is due sooner.
-            self._due.forget()
         self.ended.more.clear()
-        if self.ended.writable or (self._more and self._want() > 0):
+        if self.ended.writable or ((self._more or self._lanes.unread) and self._want() > 0):
+            # Told of while that was looked up.
             return
         self._trying_since = None
         waits = [asyncio.ensure_future(event.wait()) for event in (self.ended.more, self._woken)]
+        self._sleeping = True
         try:
             patience = max(wake_at - time.monotonic(), 0.001)
-            done, _ = await asyncio.wait(waits, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(waits, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
         finally:
+            self._sleeping = False
             for wait in waits:
                 wait.cancel()
-        if not done:
-            if self._more:
-                self._due.forget()
-            self._more = self._due.passed() or self._more or time.monotonic() >= self._cursor.hastened
         self._woken.clear()
-
-    async def _look_up_due(self) -> float:
-        lanes = self._lanes.arrays()
-        if not lanes[0]:
-            return math.inf
-        async with self._lock:
-            connection = await self._connected()
-            scan, begun = self._scan(), time.monotonic()
-            rows = await fetch(connection, self._schema, "next_due", **scan_parameters(scan))
-        if scan.full:
-            self._cursor.read_fully(time.monotonic() - begun)
-            if rows[0][0] is not None and rows[0][0] <= 0:
-                # Perhaps below what claims read.
-                self._cursor.forget()
-        due: float | None = rows[0][0]
-        return math.inf if due is None else due
 
     # --- keeping the account straight --------------------
 
@@ -631,11 +641,11 @@ class Advance:
         return self._connection
 
     async def _reconcile(self) -> None:
-        """Read queues and settings anew, write progress, and give back claims that nobody here has."""
+        """Read the queues' rules anew, write progress, and give back claims that nobody here has."""
         self._deliver()
         async with self._lock:
             connection = await self._connected()
-            await self._read_lanes(connection)
+            await self._read_rules(connection)
             await self._account.write_progress(connection)
             await self._parked.look(connection)
             self.ended.recount()
@@ -646,22 +656,16 @@ class Advance:
         quiet = not self._pool.held and self._listening()
         self._reconcile_at = time.monotonic() + (QUIET_RECONCILE_INTERVAL if quiet else RECONCILE_INTERVAL)
 
-    async def _read_lanes(self, connection: Connection) -> None:
-        """Learn which queues there are; not so often where dead entries make that slow."""
-        begun = time.monotonic()
-        if begun < self._lanes_at:
-            return
-        rows = await fetch(connection, self._schema, "lanes")
-        if self._lanes.refresh((row[0], row[1], row[2]) for row in rows):
-            self._more = True
+    async def _read_rules(self, connection: Connection) -> None:
+        """Learn which queues are paused, and which are managed."""
+        if self._lanes.refresh(await fetch(connection, self._schema, "queue_rules")):
+            self._cursor.doubt()
         managed = self._lanes.managed
         if new := sorted(managed.difference(self._managed.queues)):
             # What is claimed and not handed out is running, too.
             worker = self._lease.worker
             self._managed.adopt(await fetch(connection, self._schema, "manage_own", worker=worker, queues=new))
         self._managed.refresh(managed)
-        now = time.monotonic()
-        self._lanes_at = now + SHARE * (now - begun) if now - begun > COSTLY else 0.0
 
     async def _drained(self) -> bool:
         """Tell whether no served queue has a job that is due, and nobody is running one."""
@@ -677,6 +681,8 @@ class Advance:
                 "drained",
                 queues=list(self._options.queues) if self._options.queues is not None else None,
             )
+        if not rows[0][0]:
+            self._survey.told_of_many()
         return bool(rows[0][0])
 
     @property

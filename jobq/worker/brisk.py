@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import IntEnum
 
+from jobq.worker.live import Lane
+
 # Commits that notify, from which on they should not: what a notification costs is paid by the commit, so a bulk insert
 # counts once, and a backlog by itself costs nothing.
 BRISK_FROM = 100.0
@@ -82,9 +84,10 @@ class LastClaim:
         self.found = 0.0
         """When the last one was begun that got any."""
 
-    def made(self, begun: float, *, want: int, got: int) -> None:
-        """Take note of a claim that has succeeded."""
-        self.begun = begun
+    def made(self, begun: float, *, want: int, got: int, complete: bool = True) -> None:
+        """Take note of a claim that has succeeded. `complete`: it looked at every lane that had jobs lately."""
+        if complete:
+            self.begun = begun
         self.full = got >= want
         if got:
             self.found = begun
@@ -115,17 +118,17 @@ class Rhythm:
 class Head:
     """The first job of a lane."""
 
-    queue: str
+    lane: Lane
     id: int
     seconds: float
     """Until it is due; 0 or less: it is."""
 
 
 @dataclass(slots=True)
-class _Queue:
-    heads: set[int]
+class _Waiting:
+    head: int
     since: float
-    """When these heads were first seen."""
+    """When this head was first seen."""
     next: float
     told: float
     """When the others were last called."""
@@ -137,40 +140,46 @@ class Calls:
     """Which queues' workers to call, from one look to the next: not those who come by themselves, nor again and again."""
 
     def __init__(self) -> None:
-        self._queues: dict[str, _Queue] = {}
+        self._lanes: dict[Lane, _Waiting] = {}
+        """The lanes that had due jobs when they were last looked at."""
         self.news = False
         """Whether the last look found due heads that the one before had not."""
 
-    def look(self, heads: Iterable[Head], *, arrived: bool, take: Callable[[str], bool]) -> list[str]:
-        """Call the own loop by `take` to the queues that have due jobs; return those whose other workers are to be called.
+    def __len__(self) -> int:
+        """How many lanes wait for somebody."""
+        return len(self._lanes)
 
-        `take` returns whether the own loop will take all there is. `arrived`: ids were given out since the last look.
-        A queue whose heads stay the same is one that nobody has room for, or somebody has locked: it is called ever more
-        seldom, less so when there may be something new behind its heads.
+    def look(
+        self, lanes: Iterable[Lane], heads: Iterable[Head], *, arrived: bool, take: Callable[[Lane], bool]
+    ) -> list[str]:
+        """Call the own loop by `take` to the lanes that have due jobs; return the queues whose other workers are to be called.
+
+        `heads` are all that `lanes` have; other lanes were not looked at. `take` returns whether the own loop will take all
+        there is. `arrived`: ids were given out since the last look. A lane whose head stays the same is one that nobody has
+        room for, or somebody has locked: it is called ever more seldom, less so when there may be something new behind it.
         """
         now = time.monotonic()
-        found: dict[str, set[int]] = {}
-        for head in heads:
-            if head.seconds <= 0:
-                found.setdefault(head.queue, set()).add(head.id)
-        before, self._queues = self._queues, {}
+        found = {head.lane: head.id for head in heads if head.seconds <= 0}
+        for lane in lanes:
+            if lane not in found:
+                self._lanes.pop(lane, None)
         self.news = False
-        others = []
-        for name, ids in found.items():
-            queue = before.get(name)
-            if queue is None or queue.heads != ids:
+        others: dict[str, None] = {}
+        for name, head in found.items():
+            lane = self._lanes.get(name)
+            if lane is None or lane.head != head:
                 self.news = True
-                queue = _Queue(ids, since=now, next=now, told=queue.told if queue is not None else 0.0)
-            self._queues[name] = queue
-            if now < queue.next and not (arrived and now - queue.called >= _CALL_ARRIVED):
+                lane = _Waiting(head, since=now, next=now, told=lane.told if lane is not None else 0.0)
+                self._lanes[name] = lane
+            if now < lane.next and not (arrived and now - lane.called >= _CALL_ARRIVED):
                 continue
-            queue.called = now
-            if not take(name) or now - queue.since >= _OVERDUE:
-                if now - queue.told < _CALL_AGAIN:
-                    queue.next = queue.told + _CALL_AGAIN
+            lane.called = now
+            if not take(name) or now - lane.since >= _OVERDUE:
+                if now - lane.told < _CALL_AGAIN:
+                    lane.next = lane.told + _CALL_AGAIN
                     continue
-                queue.told = now
-                others.append(name)
-            queue.next = now + queue.gap
-            queue.gap = min(queue.gap * 2, _CALL_AT_LEAST)
-        return others
+                lane.told = now
+                others[name[0]] = None
+            lane.next = now + lane.gap
+            lane.gap = min(lane.gap * 2, _CALL_AT_LEAST)
+        return list(others)

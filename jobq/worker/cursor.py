@@ -8,15 +8,17 @@ below it any more (`low`). As long as few dead entries lie between the two, ever
 `NEAR_EVERY`. A job that is given back keeps its run_at: who gives it back tells all workers to read from there (`lower`).
 
 Neither is a truth. A plain INSERT may give a run_at in the past, a row may have been locked by somebody whose transaction
-was undone: from time to time everything is read from the beginning (`FULL_EVERY`). Ids and run_at are not in the order of
+was undone: from time to time everything is read from the beginning (`survey.py`). Ids and run_at are not in the order of
 commits; tests/unit/test_cursor.py plays that out.
+
+There is a cursor for each lane that lives, and none for the others (`keep`). The last reading of all lanes from their
+beginnings found nothing in those, so what they get later has a run_at that was not past then: they begin at `_base`.
 
 Positions are (microseconds since 1970, id), by the database's clock.
 """
 
 from __future__ import annotations
 
-import math
 import random
 import time
 from collections import deque
@@ -28,18 +30,14 @@ BEGINNING: Position = (0, 0)
 
 # Seconds between two looks at what has surfaced below the last claim, where that is costly.
 NEAR_EVERY = 0.25
-# Seconds between two readings from the beginning, at random between these.
-FULL_EVERY = (10.0, 30.0)
-# Seconds; a full reading that takes longer is not done by a claim.
-COSTLY = 0.05
-# Between two full readings lie at least so many times what one takes.
-SHARE = 50
 # How many dead entries a claim may walk over without being costly: some 0.1 µs each.
 NEAR_ENTRIES = 1_000
 # A job takes its run_at from the clock just before its transaction is given the id by which we see it: microseconds, or
 # what the machine lets pass between two instructions.
 _MARGIN = 100_000
 _SAMPLES = 128
+# Most claims of one lane that are remembered apart.
+_MOST_CLAIMS = 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,14 +109,19 @@ class _Lane:
     at: Position = BEGINNING
     """Nothing that was visible is left below."""
     near_due: float = 0.0
-    lowered: Position | None = None
-    """From where jobs have become visible again since the last plan: a claim under way has perhaps read above them."""
     dead: int = 0
     """How many dead entries of ours lie above `low`."""
-    claims: deque[tuple[int, int]] = field(default_factory=deque)
+    claims: list[tuple[int, int]] = field(default_factory=list)
     """(time, jobs) of the claims that left them."""
 
     def claimed(self, at: int, jobs: int) -> None:
+        if not jobs:
+            return
+        if len(self.claims) >= _MOST_CLAIMS:
+            # Those of both go when the later one may.
+            jobs_before = self.claims.pop()[1]
+            self.dead -= jobs_before
+            jobs += jobs_before
         self.claims.append((at, jobs))
         self.dead += jobs
 
@@ -127,15 +130,11 @@ class _Lane:
         claims = self.claims
         # A job was claimed no earlier than it was due: what was claimed before `low` lies below it.
         while claims and claims[0][0] <= low[0]:
-            self.dead -= claims.popleft()[1]
+            self.dead -= claims.pop(0)[1]
         if low == self.at:
             # In a backlog, far below the time of its claims: nothing lies between.
             claims.clear()
             self.dead = 0
-
-    def lower(self, position: Position) -> None:
-        self.low, self.at = min(self.low, position), min(self.at, position)
-        self.lowered = position if self.lowered is None else min(self.lowered, position)
 
 
 class Cursor:
@@ -145,71 +144,80 @@ class Cursor:
         self._clock = clock
         self._horizon = Horizon()
         self._lanes: dict[tuple[str, int], _Lane] = {}
-        self._full_at = -math.inf
-        self._full_due = 0.0
-        self.full_took = 0.0
-        """Seconds that the last reading from the beginnings took."""
-        self._again = False
-        """Whether there was reason to hasten while all is being read elsewhere."""
-        self.hastened = math.inf
-        """When to read fully although nothing else calls for a claim; infinity: there is no need."""
+        self._base: Position = BEGINNING
+        """Where lanes begin that are not known: nothing was left below in them, and nothing can surface below."""
+        self.epoch = 0
+        """Goes up whenever a reading of all lanes that is under way says nothing of those that it does not find."""
+
+    def __len__(self) -> int:
+        """How many lanes are known."""
+        return len(self._lanes)
 
     def forget(self) -> None:
         """Read everything from the beginning: the connection was lost, and who knows what with it."""
         self._horizon = Horizon()
         self._lanes.clear()
+        self.doubt()
+
+    def doubt(self) -> None:
+        """Queues are served that were not: lanes that are not known begin at their beginnings, until all have been read again."""
+        self._base = BEGINNING
+        self.epoch += 1
+
+    def lower(self, queue: str, run_at: int = 0) -> None:
+        """Jobs of `queue` have become claimable again at their old places, the first at this run_at in microseconds."""
+        for priority in range(10):
+            known = self._lanes.get((queue, priority))
+            low = min(known.low, known.at) if known is not None else min(self._base, self.floor)
+            low = min(low, (max(run_at, 0), 0))
+            # In place of the old one: a claim that is under way, and may not see them, must not raise this.
+            self._lanes[(queue, priority)] = _Lane(low=low, at=low)
 
     @property
-    def full_due(self) -> bool:
-        """Whether it is time to read all lanes from their beginnings."""
-        return self._clock() >= self._full_due
+    def floor(self) -> Position:
+        """Nothing surfaces below this any more, in any lane."""
+        return (self._horizon.floor, 0)
 
-    @property
-    def full_is_costly(self) -> bool:
-        """Whether that takes so long that no claim should wait for it."""
-        return self.full_took > COSTLY
+    def found(self, lane: tuple[str, int], head: Position, floor: Position) -> bool:
+        """A reading from the beginning has found `head` as the lane's first job. Return whether claims would have missed it.
 
-    def read_fully(self, seconds: float) -> None:
-        """All lanes were read from their beginnings, which took `seconds`: the longer, the longer until the next time."""
-        self._full_at, self.full_took, self.hastened = self._clock(), seconds, math.inf
-        self._full_due = self._full_at + max(random.uniform(*FULL_EVERY), min(SHARE * seconds, 600.0))
+        `floor`: what `floor` was before that reading.
+        """
+        known = self._lanes.get(lane)
+        if known is None:
+            self._lanes[lane] = _Lane(low=min(head, floor), at=head)
+            return False
+        if head >= min(known.low, known.at):
+            return False
+        known.low = known.at = head
+        return True
 
-        if self._again:
-            self._again = False
-            self.hasten()
+    def keep(self, known: Callable[[tuple[str, int]], bool], floor: Position) -> None:
+        """All lanes were read from their beginnings. Forget the lanes that are not `known`: they had no job, or have none left.
 
-    def reading(self) -> None:
-        """That is being done elsewhere: nothing is due until `read_fully`."""
-        self._full_due = self.hastened = math.inf
+        `floor`: what `floor` was before that reading.
+        """
+        for lane in [lane for lane in self._lanes if not known(lane)]:
+            del self._lanes[lane]
+        self._base = floor
 
-    def hasten(self) -> None:
-        """There is reason to think that a job lies below: read fully soon, though not all the time."""
-        if self._full_due == math.inf:
-            # A reading is under way, which may have begun too early to find it.
-            self._again = True
-            return
-        self._full_due = min(self._full_due, self._full_at + max(1.0, SHARE * self.full_took))
-        self.hastened = self._full_due
-
-    def plan(self, queues: list[str], priorities: list[int], *, full: bool = False) -> Scan:
+    def plan(self, queues: list[str], priorities: list[int]) -> Scan:
         """Return from where the next claim should read these lanes."""
         now = self._clock()
-        if not queues:
-            # What is due stays so, until there is something to read.
-            self.hastened = math.inf
+        # After the database's clock was set back, nothing is known of those either.
+        base = min(self._base, self.floor)
         since: list[Position] = []
         near: list[bool] = []
         lanes: list[_Lane] = []
         for name in zip(queues, priorities, strict=True):
             lane = self._lanes.get(name)
             if lane is None:
-                lane = self._lanes[name] = _Lane()
-            low = full or lane.dead <= NEAR_ENTRIES or now >= lane.near_due or lane.low >= lane.at
-            since.append(BEGINNING if full else min(lane.low, lane.at) if low else lane.at)
+                lane = self._lanes[name] = _Lane(low=base, at=base)
+            low = lane.dead <= NEAR_ENTRIES or now >= lane.near_due or lane.low >= lane.at
+            since.append(min(lane.low, lane.at) if low else lane.at)
             near.append(low)
             lanes.append(lane)
-            lane.lowered = None
-        return Scan(queues=queues, priorities=priorities, since=since, near=near, lanes=lanes, full=full)
+        return Scan(queues=queues, priorities=priorities, since=since, near=near, lanes=lanes)
 
     def read(self, scan: Scan, sight: Sight) -> None:
         """Take note of what the claim saw that was made by `scan`."""
@@ -233,8 +241,6 @@ class Cursor:
             if near:
                 lane.near_due = due
                 lane.rise(min(floor, lane.at))
-            if lane.lowered is not None:
-                lane.lower(lane.lowered)
 
     def looked(self, scan: Scan, sight: Sight, heads: Mapping[int, Position], *, gone: int) -> None:
         """Take note of a look at the lanes' first jobs, by their places, that took none of them.
@@ -250,24 +256,6 @@ class Cursor:
             if near:
                 lane.near_due = due
                 lane.rise(min(floor, lane.at))
-            if lane.lowered is not None:
-                lane.lower(lane.lowered)
-
-    def lower(self, queue: str, run_at: int = 0) -> None:
-        """Jobs of `queue` have become claimable again at their old places, the first at this run_at in microseconds."""
-        for (name, _), lane in self._lanes.items():
-            if name == queue:
-                lane.lower((max(run_at, 0), 0))
-
-    def sink(self, queues: list[str], priorities: list[int], heads: list[Position | None]) -> bool:
-        """A full reading elsewhere found these first jobs of the lanes. Return whether some lie below what is read here."""
-        below = False
-        for name, head in zip(zip(queues, priorities, strict=True), heads, strict=True):
-            lane = self._lanes.get(name)
-            if lane is not None and head is not None and head < min(lane.low, lane.at):
-                lane.low = lane.at = head
-                below = True
-        return below
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -280,7 +268,6 @@ class Scan:
     near: list[bool] = field(default_factory=list)
     """Whether the lane is read from as low as anything can surface."""
     lanes: list[_Lane] = field(default_factory=list)
-    full: bool = False
 
 
 NOWHERE = Scan()
@@ -290,4 +277,4 @@ NOWHERE = Scan()
 def everything(lanes: tuple[list[str], list[int]]) -> Scan:
     """Return a scan of these lanes from their beginnings."""
     queues, priorities = lanes
-    return Scan(queues=queues, priorities=priorities, since=[BEGINNING] * len(queues), full=True)
+    return Scan(queues=queues, priorities=priorities, since=[BEGINNING] * len(queues))

@@ -34,7 +34,7 @@ from jobq.worker.presence import Presence
 from jobq.worker.reaper import reap_orphans
 from jobq.worker.scheduler import Scheduler
 from jobq.worker.sentinel import Sentinel
-from jobq.worker.stalls import Repeats, Stalls, Trouble
+from jobq.worker.stalls import Looker, Repeats, Stalls, Trouble
 from jobq.worker.verdicts import STOPPING
 from jobq.worker.vitals import Vitals
 from jobq.worker.wake import Listener
@@ -42,7 +42,6 @@ from jobq.worker.wake import Listener
 logger = logging.getLogger("jobq.worker")
 
 SUPERVISE_INTERVAL = 0.1
-STALLS_INTERVAL = 0.5
 # How often a worker looks which chores are due, and how often while there are jobs that expire.
 CHORES_INTERVAL = 60.0
 CHORES_OFTEN = 15.0
@@ -117,20 +116,19 @@ class Dispatcher:
         for number in signals:
             loop.add_signal_handler(number, self._signalled, number)
         stacks.install_in_loop(loop, self._pool.dump_stacks)
-        stalls = asyncio.create_task(self._look_for_stalls(), name="stalls")
         scout = asyncio.create_task(self._keeper.scout(self._started), name="scout")
         reaper = asyncio.create_task(reap_orphans(), name="reaper")
         try:
             async with self._presence:
                 try:
-                    await self._chores_once(register=True)
-                    await self._until_stopped(self._pool.start())
-                    self._started.set()
-                    await scout
-                    if not self._stop.is_set():
-                        await self._work()
+                    with Looker(self.stalls):
+                        await self._chores_once(register=True)
+                        await self._until_stopped(self._pool.start())
+                        self._started.set()
+                        await scout
+                        if not self._stop.is_set():
+                            await self._work()
                 finally:
-                    stalls.cancel()
                     self._started.set()
                     await asyncio.gather(scout, return_exceptions=True)
                     await self._keeper.close()
@@ -180,8 +178,8 @@ class Dispatcher:
             if run_at.lstrip("-").isdecimal():
                 self._lowered(queue, int(run_at))
             return
-        if kind == "insert":
-            self._sentinel.inserted(what)
+        if kind in ("insert", "many"):
+            self._sentinel.inserted(what or None)
         elif kind == "due":
             # From the sentinel, which calls itself sooner.
             if self._sentinel.active:
@@ -341,11 +339,6 @@ class Dispatcher:
             await self._chores.run_due(connection, self._lease.worker, **({"share": 1.0} if register else {}))
 
     # --- what stands still --------------------
-
-    async def _look_for_stalls(self) -> None:
-        while True:
-            self.stalls.look()
-            await asyncio.sleep(STALLS_INTERVAL)
 
     def _no_runner(self) -> Trouble | None:
         cause = self._pool.unready

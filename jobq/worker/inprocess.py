@@ -75,7 +75,14 @@ def drain(
     locked: list[Job] = []
     with closing(loop), closing(transactions), connection.cursor(row_factory=tuple_row) as cursor:
         while max_jobs is None or sum(counts.values()) < max_jobs:
-            lanes.refresh(cursor.execute(statement("lanes", schema).query).fetchall())
+            lanes.refresh(cursor.execute(statement("queue_rules", schema).query).fetchall())
+            after: tuple[str, int] | None = ("", -1)
+            while after is not None:
+                found_lanes = {"queue": after[0], "priority": after[1], "most": 500}
+                heads = cursor.execute(statement("lanes", schema).query, found_lanes).fetchall()
+                for queue, priority, _, _, seconds in heads:
+                    lanes.found(queue, priority, seconds)
+                after = heads[-1][:2] if len(heads) == 500 else None
             query = statement("advance", schema).query
             scan = everything(lanes.arrays())
             first, *rows = cursor.execute(query, advance_parameters(worker, [], scan, 1)).fetchall()

@@ -93,6 +93,11 @@ class Lease:
         """Why the last heartbeat failed; None once one has succeeded."""
 
     @property
+    def peers(self) -> int:
+        """How many other workers there were at the last look."""
+        return len(self._watched)
+
+    @property
     def fence_after(self) -> float:
         """Seconds after `last_beat` at which the runners must be dead.
 

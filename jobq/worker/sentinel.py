@@ -34,18 +34,19 @@ from jobq.worker.brisk import LATEST, SOONEST, Arrivals, Calls, Head, Mode, Rhyt
 from jobq.worker.cursor import Cursor, Sight, next_transaction
 from jobq.worker.database import Connection, Database, close, fetch
 from jobq.worker.errors import ErrorKind, classify
-from jobq.worker.lanes import Lanes
 from jobq.worker.lease import wait_or
+from jobq.worker.live import Lane
 from jobq.worker.options import WorkerOptions
 from jobq.worker.outcomes import scan_parameters
+from jobq.worker.rota import LOOK, Rota
 from jobq.worker.stalls import Repeats
 
 logger = logging.getLogger("jobq.worker")
 
-# How often the queues' names and pauses are read: a job may be the first of its queue. An empty queue is looked at for as long
-# after it was last heard of.
+# How often is read which lanes there are, and which queues are paused: a job may be the first of its queue.
 LANES_INTERVAL = 0.25
-REMEMBER = 60.0
+# Lanes of one statement, and most queues that are remembered as heard of.
+SLICE = 500
 MOST_NAMED = 1000
 # However busy the own loop, what its claims cannot see is looked for this often: other queues than its own, and new ones.
 BESIDE = 0.05
@@ -73,10 +74,11 @@ class Sentinel:
         self._advance = advance
         self._arrivals = Arrivals()
         self._queues = queues
-        self._lanes = Lanes(None)
+        self._rota = Rota()
+        self._paused: frozenset[str] = frozenset()
         self._cursor = Cursor()
-        self._named: dict[str, float] = {}
-        """When each queue was last heard of."""
+        self._named: dict[str, None] = {}
+        """Queues that were heard of since this worker last became the sentinel, or looked."""
         self._lanes_at = 0.0
         self._rhythm = Rhythm()
         self._calls = Calls()
@@ -102,12 +104,13 @@ class Sentinel:
 
     # --- what the others tell --------------------
 
-    def inserted(self, queue: str) -> None:
-        """A producer has notified."""
+    def inserted(self, queue: str | None) -> None:
+        """A producer has notified; None: of many queues."""
         self._arrivals.heard()
-        if len(self._named) >= MOST_NAMED:
-            self._named.clear()
-        self._named[queue] = time.monotonic()
+        if queue is not None:
+            if len(self._named) >= MOST_NAMED:
+                self._named.clear()
+            self._named[queue] = None
         if self.mode is not Mode.BRISK and self._arrivals.many:
             self._reason.set()
 
@@ -203,7 +206,7 @@ class Sentinel:
         self.mode = mode
         self._lanes_at = 0.0
         self._last_id = None
-        self._rhythm, self._calls, self._cursor = Rhythm(), Calls(), Cursor()
+        self._rhythm, self._calls, self._cursor, self._rota = Rhythm(), Calls(), Cursor(), Rota()
         if mode is Mode.QUIET:
             await self._set(connection, Mode.BRISK)
         while True:
@@ -259,6 +262,8 @@ class Sentinel:
         while True:
             due, oldest = await self._look(connection)
             if oldest > mark:
+                # All who may have read BRISK have ended: a reading that begins now sees every job of theirs.
+                await self._discover(connection)
                 return True
             waited = time.monotonic() - since
             if waited > _LONG_WAIT and not told:
@@ -276,17 +281,19 @@ class Sentinel:
                 return False
 
     async def _look(self, connection: Connection) -> tuple[float, int]:
-        """Look at the heads once, and wake whoever should know. Return the seconds until the next job for later is due, and
-        the oldest running transaction.
+        """Look at some heads once, all of them where they are not too many, and wake whoever should know. Return the seconds
+        until the next job for later is due, and the oldest running transaction.
         """
         now, before = time.monotonic(), self._looked
         if now >= self._lanes_at:
-            await self._read_lanes(connection)
-            read = time.monotonic()
-            # Where dead entries make that slow, not so often.
-            self._lanes_at = read + max(LANES_INTERVAL, 20 * (read - now))
+            await self._discover(connection)
         self._looked = time.monotonic()
-        scan = self._cursor.plan(*self._lanes.arrays())
+        named, self._named = self._named, {}
+        for queue in named:
+            self._rota.name(queue)
+        looked = self._rota.next()
+        lanes = [lane for lane in looked if lane[0] not in self._paused]
+        scan = self._cursor.plan([queue for queue, _ in lanes], [priority for _, priority in lanes])
         [(_, last_id, at, _, oldest, above, given), *rows] = await fetch(
             connection, self._schema, "heads", **scan_parameters(scan)
         )
@@ -298,22 +305,45 @@ class Sentinel:
             gone=arrivals,
         )
         arrived, self._last_id = last_id != self._last_id, last_id
-        heads = [Head(queue=scan.queues[place], id=id_, seconds=seconds) for place, id_, _, seconds, *_ in rows]
-        others = self._calls.look(heads, arrived=arrived, take=self._take_all)
+        heads = [Head(lane=lanes[place], id=id_, seconds=seconds) for place, id_, _, seconds, *_ in rows]
+        await self._call(connection, looked, heads, arrived=arrived)
         took = time.monotonic() - self._looked
         self._rhythm.looked(found=self._calls.news or self._advance.claims.found > before, took=took)
-        if others:
+        due = min((head.seconds for head in heads if head.seconds > 0), default=float("inf"))
+        # What is next in the others is not known.
+        return due if len(self._rota) <= LOOK else min(due, LATEST), oldest
+
+    async def _call(self, connection: Connection, lanes: list[Lane], heads: list[Head], *, arrived: bool) -> None:
+        """Wake whoever should know of these heads, which are all that the lanes have."""
+        for head in heads:
+            self._rota.seen(head.lane)
+        if others := self._calls.look(lanes, heads, arrived=arrived, take=self._take_all):
             await fetch(connection, self._schema, "wake_tell", channel=self._schema, queues=others)
-        return min((head.seconds for head in heads if head.seconds > 0), default=float("inf")), oldest
 
-    async def _read_lanes(self, connection: Connection) -> None:
-        """Learn which queues there are, empty ones included, and which are paused."""
-        now = time.monotonic()
-        found = {queue: paused for queue, paused, _ in await fetch(connection, self._schema, "lanes")}
-        self._named.update(dict.fromkeys((*found, *self._queues()), now))
-        self._named = {queue: at for queue, at in self._named.items() if now - at < REMEMBER}
-        self._lanes.refresh((queue, found.get(queue, False), False) for queue in self._named)
+    async def _discover(self, connection: Connection) -> None:
+        """Read every lane that has jobs, in slices, and which queues are paused; and wake whoever should know."""
+        begun, floor, epoch = time.monotonic(), self._cursor.floor, self._cursor.epoch
+        rules = await fetch(connection, self._schema, "queue_rules")
+        self._paused = frozenset(queue for queue, paused, _ in rules if paused)
+        for queue in self._queues():
+            self._rota.name(queue)
+        queue, priority = "", -1
+        while True:
+            rows = await fetch(connection, self._schema, "lanes", queue=queue, priority=priority, most=SLICE)
+            found = [row for row in rows if row[0] not in self._paused]
+            for name, rank, run_at, job_id, _ in found:
+                self._cursor.found((name, rank), (run_at, job_id), floor)
+            heads = [Head(lane=(name, rank), id=job_id, seconds=due) for name, rank, _, job_id, due in found]
+            await self._call(connection, [head.lane for head in heads], heads, arrived=False)
+            if len(rows) < SLICE:
+                break
+            queue, priority = rows[-1][:2]
+        if self._cursor.epoch == epoch:
+            self._cursor.keep(self._rota.__contains__, floor)
+        read = time.monotonic()
+        # Where many lanes or dead entries make that slow, not so often.
+        self._lanes_at = read + max(LANES_INTERVAL, 20 * (read - begun))
 
-    def _take_all(self, queue: str) -> bool:
-        """Wake the own loop for `queue`; tell whether it will leave nothing behind, as far as its last claim shows."""
-        return self._advance.found(queue) and not self._advance.claims.full
+    def _take_all(self, lane: Lane) -> bool:
+        """Wake the own loop for `lane`; tell whether it will leave nothing behind, as far as its last claim shows."""
+        return self._advance.found(*lane) and not self._advance.claims.full

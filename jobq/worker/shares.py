@@ -22,23 +22,35 @@ class Shares:
         """Where a queue starts that has had no jobs: nobody with jobs is less advanced."""
         self._waiting: set[str] = set()
         """The queues that have due jobs, as far as is known."""
+        self._prune_at = 100
 
-    def _at(self, queue: str) -> float:
+    def at(self, queue: str) -> float:
+        """Return how far the queue is advanced."""
         return max(self._advanced.get(queue, 0.0), self._start)
+
+    def advanced(self, queue: str) -> float:
+        """Return how far the queue is advanced by what it had, not by what it missed."""
+        return self._advanced.get(queue, 0.0)
 
     def expect(self, queue: str) -> None:
         """There may be due jobs in this queue."""
         self._waiting.add(queue)
 
-    def order(self, queues: Sequence[str]) -> list[str]:
-        """Return `queues`, the least advanced first; equal ones as they were."""
-        return sorted(queues, key=self._at) if self._advanced else list(queues)
+    def drained(self, queue: str) -> None:
+        """There is no due job left in this queue."""
+        self._waiting.discard(queue)
+
+    def nothing_left(self) -> None:
+        """No queue is left waiting, so none is behind."""
+        self._advanced.clear()
+        self._start = 0.0
+        self._waiting.clear()
 
     def first(self, order: Sequence[str], want: int) -> int:
         """Return how many of `want` jobs to ask for, so that the queue that comes first gets no more than its share.
 
-        `order` is what `order` returned. The next claim then begins with whoever is behind. Only queues that are known to
-        have jobs have a share: where one alone has some, it is everything.
+        `order`: the queues that the claim looks at, the least advanced first. The next claim then begins with whoever is
+        behind. Only queues that are known to have jobs have a share: where one alone has some, it is everything.
         """
         waiting = [queue for queue in order if queue in self._waiting]
         if len(waiting) < 2:
@@ -46,14 +58,14 @@ class Shares:
         # Water is poured until all those below the surface stand at one level.
         weights, filled, level = 0, float(want), 0.0
         for queue in waiting:
-            at, weight = self._at(queue), self._weights.get(queue, 1)
+            at, weight = self.at(queue), self._weights.get(queue, 1)
             if weights and at >= filled / weights:
                 break
             weights += weight
             filled += at * weight
         level = filled / weights
         head = waiting[0]
-        share = math.ceil((level - self._at(head)) * self._weights.get(head, 1) - 1e-6)
+        share = math.ceil((level - self.at(head)) * self._weights.get(head, 1) - 1e-6)
         return min(want, max(share, 1))
 
     def took(self, order: Sequence[str], jobs: Mapping[str, int], last: str | None) -> None:
@@ -61,18 +73,16 @@ class Shares:
 
         `last`: where it had as many as it wanted, so that those behind were not looked at; None: all were read to their ends.
         """
+        start = self._start if last is None else self.at(last)
         if last is None:
-            # Nobody is left waiting, so nobody is behind.
-            self._advanced.clear()
-            self._start = 0.0
-            self._waiting.clear()
-            return
-        self._waiting.difference_update(order[: order.index(last)])
-        self._waiting.add(last)
-        start = self._at(last)
+            self._waiting.difference_update(order)
+        else:
+            self._waiting.difference_update(order[: order.index(last)])
+            self._waiting.add(last)
         for queue, count in jobs.items():
-            self._advanced[queue] = self._at(queue) + count / self._weights.get(queue, 1)
+            self._advanced[queue] = self.at(queue) + count / self._weights.get(queue, 1)
         self._start = start
-        if len(self._advanced) > len(order) + 100:
+        if len(self._advanced) > self._prune_at:
             # Queues that have gone, or had no jobs for long.
             self._advanced = {queue: at for queue, at in self._advanced.items() if at > start}
+            self._prune_at = 2 * len(self._advanced) + 100

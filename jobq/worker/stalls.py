@@ -1,10 +1,17 @@
-"""Stalls: what stands still although it should move is said once when it has begun, and once when it is over."""
+"""Stalls: what stands still although it should move is said once when it has begun, and once when it is over.
+
+A thread looks, for an event loop that stands still cannot say so itself; and says then where the loop stands.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import re
+import sys
+import threading
 import time
+import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -12,6 +19,10 @@ logger = logging.getLogger("jobq.worker")
 
 # A wait that is over by then is nobody's business.
 AFTER = 5.0
+# Seconds between two looks.
+EVERY = 0.5
+# A thread that comes so many seconds late was stopped, and the loop with it: that is no stall of the loop's.
+_STOPPED = 2.0
 # An identical warning is logged again after so many seconds at the earliest.
 AGAIN = 60.0
 
@@ -38,10 +49,14 @@ class Stalls:
         self._watched.update(watched)
 
     def look(self) -> None:
-        """Look once; called about twice a second."""
+        """Look once; called about twice a second, from any thread."""
         now = time.monotonic()
-        for what, ask in self._watched.items():
-            trouble = ask()
+        for what, ask in list(self._watched.items()):
+            try:
+                trouble = ask()
+            except RuntimeError:
+                # What it counts was being changed by the loop.
+                continue
             if trouble is None:
                 since = self._seen.pop(what, now)
                 if self.current.pop(what, None) is not None:
@@ -57,6 +72,65 @@ class Stalls:
                 logger.warning(
                     "stalled", extra={"stalled": what, "seconds": round(now - since, 1), "cause": trouble.cause}
                 )
+
+
+class Beat:
+    """Whether an event loop comes round: what it does about twice a second, a thread sees."""
+
+    def __init__(self, every: float = EVERY) -> None:
+        """Call it in the thread of the loop."""
+        self._every = every
+        self._thread = threading.get_ident()
+        self._at = self._looked = time.monotonic()
+
+    async def run(self) -> None:
+        """Beat until cancelled."""
+        while True:
+            self._at = time.monotonic()
+            await asyncio.sleep(self._every)
+
+    def trouble(self) -> Trouble | None:
+        """Return since when the loop has stood still, and where, if it does; asked about twice a second from another thread."""
+        now = time.monotonic()
+        if now - self._looked > _STOPPED:
+            # The whole process was stopped, or had no processor.
+            self._at = now
+        self._looked = now
+        if now - self._at <= 2 * self._every:
+            return None
+        frame = sys._current_frames().get(self._thread)
+        where = "".join(traceback.format_stack(frame)[-12:]) if frame is not None else "unknown"
+        return Trouble(f"the event loop stands still for {now - self._at:.0f} s, in:\n{where.rstrip()}", self._at)
+
+
+class Looker:
+    """Has a thread look for stalls about twice a second, while it is entered. Enter it in the thread of the event loop."""
+
+    def __init__(self, stalls: Stalls, every: float = EVERY) -> None:
+        self._stalls = stalls
+        self._every = every
+        self._stop = threading.Event()
+        self._beat: asyncio.Task[None] | None = None
+        self._thread: threading.Thread | None = None
+
+    def __enter__(self) -> None:
+        beat = Beat(self._every)
+        self._stalls.watch({"event loop": beat.trouble})
+        self._beat = asyncio.create_task(beat.run(), name="beat")
+        self._thread = threading.Thread(target=self._look, name="stalls", daemon=True)
+        self._thread.start()
+
+    def _look(self) -> None:
+        while not self._stop.wait(self._every):
+            self._stalls.look()
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        if self._beat is not None:
+            self._beat.cancel()
+        if self._thread is not None:
+            # It may be waiting for whoever reads the log.
+            self._thread.join(self._every)
 
 
 class Repeats:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from jobq.config import Settings
-from jobq.worker import advance as module
+from jobq.worker import due as module
 from jobq.worker.advance import Advance
 from jobq.worker.database import fetch
 from jobq.worker.frames import Ending, Job, Recorded, Setback, Success
@@ -83,6 +83,7 @@ async def test_a_job_told_of_while_the_next_due_one_is_looked_up_is_not_forgotte
 
     monkeypatch.setattr(module, "fetch", slow_fetch)
     apps.noop.options(delay=3600).enqueue(jobs.connection)
+    advance.notified("insert default")
     stop = asyncio.Event()
     running = asyncio.create_task(advance.run(stop))
     try:
@@ -117,7 +118,8 @@ async def test_a_round_without_room_does_not_forget_that_there_is_more(
 
     monkeypatch.setattr(module, "fetch", noted_fetch)
     # Else a setback that is written has it looked up again.
-    monkeypatch.setattr(advance._due, "forget", lambda: None)
+    monkeypatch.setattr(advance._lanes, "poll", lambda: None)
+    monkeypatch.setattr(advance._survey, "hasten", lambda *_: None)
     stop = asyncio.Event()
     running = asyncio.create_task(advance.run(stop))
     try:

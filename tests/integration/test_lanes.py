@@ -125,6 +125,7 @@ async def test_what_an_idle_queue_leaves_the_others_get_at_once(jobs: Jobs, opti
         assert claims.total == {"a": 60, "b": 20}
         # And it is no worse off for having had nothing, nor better.
         backlog(jobs, c=30)
+        claims.lanes.hear("c")
         assert await claims.claim(30) == {"c": 30}
         assert await claims.claim(100) == {"a": 40}
 

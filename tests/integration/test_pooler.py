@@ -115,7 +115,7 @@ async def test_an_error_through_it_leaves_the_connection_usable(pooler: PgBounce
         for _ in range(3):
             with pytest.raises(psycopg.errors.InvalidTextRepresentation):
                 await fetch(connection, "jobq", "worker_leave", id="no uuid")
-            assert await fetch(connection, "jobq", "lanes") == []
+            assert await fetch(connection, "jobq", "queue_rules") == []
         assert connection.info.transaction_status.name == "IDLE"
     finally:
         await connection.close()

@@ -43,10 +43,10 @@ async def through(proxy: Proxy, patience: float) -> Connection:
 
 async def test_a_statement_without_an_answer_ends_its_connection(proxy: Proxy) -> None:
     connection = await through(proxy, 0.3)
-    await fetch(connection, "jobq", "lanes")
+    await fetch(connection, "jobq", "queue_rules")
     proxy.silence()
     with pytest.raises(Overdue, match=r"no answer to statement lanes within 0\.3 s") as raised:
-        await fetch(connection, "jobq", "lanes")
+        await fetch(connection, "jobq", "queue_rules")
     assert is_connection_loss(raised.value, None)
     assert connection.closed
 
@@ -56,7 +56,7 @@ async def test_a_commit_without_an_answer_ends_its_connection(proxy: Proxy) -> N
 
     async def silenced_before_the_commit() -> None:
         async with connection.transaction():
-            await fetch(connection, "jobq", "lanes")
+            await fetch(connection, "jobq", "queue_rules")
             proxy.silence()
 
     with pytest.raises(Overdue):
@@ -68,7 +68,7 @@ async def test_a_wait_that_is_cancelled_ends_at_once(proxy: Proxy) -> None:
     """psycopg by itself opens a second connection to cancel the statement, and waits for that one and for the first."""
     connection = await through(proxy, 60)
     proxy.silence()
-    statement = asyncio.ensure_future(fetch(connection, "jobq", "lanes"))
+    statement = asyncio.ensure_future(fetch(connection, "jobq", "queue_rules"))
     while connection.since is None:  # noqa: ASYNC110  (it is the connection's own note, not an event)
         await asyncio.sleep(0)
     begun = time.monotonic()

@@ -242,10 +242,20 @@ def test_progress(full: psycopg.Connection[Any], mode: str) -> None:
 
 @pytest.mark.parametrize("mode", MODES)
 def test_lanes(full: psycopg.Connection[Any], mode: str) -> None:
-    nodes = explain(full, mode, "lanes", {})
-    assert "Seq Scan on job" not in kinds(nodes)
+    nodes = explain(full, mode, "lanes", {"queue": "", "priority": -1, "most": 500})
+    assert not {"Sort", "Incremental Sort", "Hash Join", "Merge Join", "Seq Scan on job"} & kinds(nodes)
     assert {node["Index Name"] for node in nodes if "job" in node.get("Index Name", "")} == {"job_claim_idx"}
-    assert rows_read(nodes, "job") <= 10
+    assert rows_read(nodes, "job") <= 31
+    # From the second lane of the 30 on.
+    nodes = explain(full, mode, "lanes", {"queue": "default", "priority": 0, "most": 10})
+    assert rows_read(nodes, "job") == 10
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_queue_rules(full: psycopg.Connection[Any], mode: str) -> None:
+    nodes = explain(full, mode, "queue_rules", {})
+    assert {node["Relation Name"] for node in nodes if "Relation Name" in node} == {"queue", "job_turn"}
+    assert not {"Sort", "Hash Join", "Merge Join", "Seq Scan on job_turn"} & kinds(nodes)
 
 
 @pytest.mark.parametrize("mode", MODES)

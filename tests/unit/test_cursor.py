@@ -2,20 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
-from typing import Any
 
-import psycopg
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jobq.config import Settings
 from jobq.worker import cursor as module
 from jobq.worker.cursor import BEGINNING, NEAR_ENTRIES, Cursor, Horizon, Position, Sight
-from jobq.worker.database import Connection, Database
-from jobq.worker.survey import Survey
 
 SECOND = 1_000_000
 START = 1_700_000_000 * SECOND
@@ -67,8 +60,16 @@ class Model:
         self.writing.discard(xid)
         self.ended = max(self.ended, xid)
 
-    def claim(self, want: int, *, full: bool = False) -> list[Job]:
-        scan = self.cursor.plan(["q"], [5], full=full)
+    def read(self, *, known: bool = True) -> None:
+        """Read all lanes from their beginnings. `known`: the lane is one of those that are kept, jobs or none."""
+        floor = self.cursor.floor
+        visible = sorted(job.position for job in self.jobs if job.xid not in self.writing and not job.taken)
+        if visible:
+            self.cursor.found(("q", 5), visible[0], floor)
+        self.cursor.keep(lambda _: known or bool(visible), floor)
+
+    def claim(self, want: int) -> list[Job]:
+        scan = self.cursor.plan(["q"], [5])
         (since,) = scan.since
         # As PostgreSQL takes snapshots: of what is above the newest that has ended they do not speak.
         xmin = min((xid for xid in self.writing if xid <= self.ended), default=self.ended + 1)
@@ -95,15 +96,9 @@ class Model:
         return found
 
 
-@pytest.fixture(autouse=True)
-def no_full_reading(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is found must not be found by the remedy for all else."""
-    monkeypatch.setattr(module, "FULL_EVERY", (1e9, 1e9))
-
-
 STEPS = st.lists(
     st.tuples(
-        st.sampled_from(["begin", "insert", "insert", "commit", "claim", "claim", "burst"]),
+        st.sampled_from(["begin", "insert", "insert", "commit", "claim", "claim", "burst", "drop"]),
         st.integers(0, 7),
         st.integers(0, 400_000),
     ),
@@ -132,6 +127,9 @@ def test_every_committed_job_is_found_by_the_next_near_reading(steps: list[tuple
                     model.commit(xid)
             case "claim":
                 model.claim(want)
+            case "drop":
+                # The lane has no job, as far as is seen, and is forgotten; or it has one, and is read anew from there.
+                model.read(known=number > 3)
     for xid in open_:
         model.commit(xid)
     # Everything is due and visible: claims bring all of it, for each reading begins as low as anything can have surfaced,
@@ -239,37 +237,86 @@ def test_the_samples_of_a_writer_of_hours_are_few_and_still_serve() -> None:
     assert 0 <= behind <= 120 * SECOND
 
 
-def test_a_costly_full_reading_is_made_less_often() -> None:
-    now = [1000.0]
-    cursor = Cursor(clock=lambda: now[0])
-    cursor.read_fully(100.0)
-    assert cursor.full_is_costly
-    now[0] += 599
-    assert not cursor.full_due
-
-
-def test_told_of_a_job_and_finding_none_hastens_the_full_reading(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "FULL_EVERY", (20.0, 20.0))
-    now = [1000.0]
-    cursor = Cursor(clock=lambda: now[0])
-    cursor.read_fully(0.001)
-    assert not cursor.full_due
-    cursor.hasten()
-    assert cursor.hastened == 1001.0
-    now[0] = 1001.0
-    assert cursor.full_due
-
-
-def test_a_survey_moves_only_what_lies_above_its_find() -> None:
+def test_a_reading_moves_only_what_lies_above_its_find() -> None:
     model = Model()
     model.now += SECOND
     model.claim(5)
     late = Job(START - 3600 * SECOND, 999, 1)
-    model.jobs.append(late)
     assert model.claim(5) == []
-    assert not model.cursor.sink(["q"], [5], [None])
-    assert model.cursor.sink(["q"], [5], [late.position])
+    model.read()
+    assert model.claim(5) == []
+    model.jobs.append(late)
+    model.read()
     assert model.claim(5) == [late]
+
+
+def test_a_lane_that_was_forgotten_does_not_begin_over_its_dead_entries() -> None:
+    """Each customer's queue is empty now and then; while a snapshot is held, what it had lies there still."""
+    model = Model()
+    for _ in range(3 * NEAR_ENTRIES):
+        model.now += 1000
+        xid = model.begin()
+        model.insert(xid)
+        model.commit(xid)
+        model.claim(100)
+    model.now += SECOND
+    model.claim(1)
+    model.read(known=False)
+    assert len(model.cursor) == 0
+    xid = model.begin()
+    job = model.insert(xid)
+    model.commit(xid)
+    assert model.claim(100) == [job]
+    assert model.walked == 0
+
+
+def test_a_queue_that_is_served_again_is_read_from_its_beginning() -> None:
+    """What it got meanwhile no reading has noted."""
+    model = Model()
+    xid = model.begin()
+    job = model.insert(xid)
+    model.commit(xid)
+    floor = model.cursor.floor
+    model.now += SECOND
+    model.cursor.keep(lambda _: False, floor)
+    model.now += SECOND
+    model.cursor.plan([], [])
+    model.cursor.doubt()
+    assert model.claim(5) == [job]
+
+
+def test_what_was_put_back_in_its_place_is_found() -> None:
+    model = Model()
+    xid = model.begin()
+    job = model.insert(xid)
+    model.commit(xid)
+    model.now += SECOND
+    assert model.claim(5) == [job]
+    model.now += SECOND
+    model.claim(5)
+    scan = model.cursor.plan(["q"], [5])
+    job.taken = False
+    model.jobs.append(job)
+    model.cursor.lower("q")
+    # A claim that was under way has not seen it.
+    model.cursor.read(scan, Sight(at=model.now, xmin=model.next_xid + 1, following=model.next_xid + 1))
+    assert model.claim(5) == [job]
+
+
+def test_a_held_writer_does_not_make_the_cursor_grow() -> None:
+    model = Model()
+    model.begin()
+    for _ in range(500):
+        model.now += 1000
+        xid = model.begin()
+        model.insert(xid)
+        model.commit(xid)
+        model.claim(100)
+        scan = model.cursor.plan(["q"], [5])
+        model.cursor.looked(scan, Sight(at=model.now, xmin=100, following=model.next_xid + 1), {}, gone=1)
+    (lane,) = model.cursor._lanes.values()
+    assert len(lane.claims) <= 64
+    assert lane.dead == sum(jobs for _, jobs in lane.claims)
 
 
 def _claimed(cursor: Cursor, at: int) -> None:
@@ -284,52 +331,8 @@ def test_what_a_reading_elsewhere_finds_outlives_the_claim_that_is_under_way() -
     _claimed(cursor, START)
     scan = cursor.plan(["q"], [5])
     below = (START - 60 * SECOND, 7)
-    assert cursor.sink(["q"], [5], [below])
+    assert cursor.found(("q", 5), below, cursor.floor)
     cursor.read(scan, Sight(at=START + SECOND, xmin=100, following=100))
     assert cursor.plan(["q"], [5]).since == [below]
     _claimed(cursor, START + SECOND)
     assert cursor.plan(["q"], [5]).since > [below]
-
-
-def test_nothing_is_hastened_while_a_reading_elsewhere_is_under_way() -> None:
-    """It would be due at once, and as long as that lasts: one empty claim after the other."""
-    now = [1000.0]
-    cursor = Cursor(clock=lambda: now[0])
-    cursor.read_fully(0.1)
-    now[0] += 60
-    cursor.reading()
-    cursor.hasten()
-    assert not cursor.full_due
-    assert cursor.hastened == math.inf
-    cursor.read_fully(0.1)
-    assert cursor.hastened == now[0] + 5
-    now[0] += 5
-    assert cursor.full_due
-
-
-def test_nothing_is_hastened_while_there_is_nothing_to_read() -> None:
-    """All queues are paused: a loop that waits for the time of a reading that is never made would not wait at all."""
-    now = [1000.0]
-    cursor = Cursor(clock=lambda: now[0])
-    cursor.read_fully(0.001)
-    cursor.hasten()
-    now[0] += 2
-    cursor.plan([], [])
-    assert cursor.hastened == math.inf
-    assert cursor.full_due
-
-
-async def test_a_reading_elsewhere_that_fails_at_once_does_not_make_readings_cheap() -> None:
-    """Else the next is made by a claim, which is held up by it."""
-
-    class Refusing(Database):
-        async def connect(self, *_: Any, **__: Any) -> Connection:
-            raise psycopg.OperationalError("too many clients")
-
-    cursor = Cursor()
-    cursor.read_fully(3.0)
-    survey = Survey(Refusing(Settings(database_url="postgresql://nowhere")), "jobq", cursor, lambda: None)
-    survey.begin((["q"], [5]))
-    assert survey._task is not None
-    await survey._task
-    assert cursor.full_took == 3.0
