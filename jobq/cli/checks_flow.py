@@ -29,7 +29,7 @@ def _limits(connection: psycopg.Connection[Any], schema: str) -> Iterator[Findin
         " FROM (SELECT worker_id, coalesce(started_at, '-infinity') AS started_at FROM {job}"
         " WHERE state = 'running' AND managed AND queue = %s ORDER BY queue, group_key LIMIT %s) AS entry"
         " LEFT JOIN {worker} AS holder ON holder.id = entry.worker_id"
-        " AND holder.heartbeat_at > now() - %s * interval '1 second'"
+        " AND holder.heartbeat_at > now() - coalesce(holder.lease, %s) * interval '1 second'"
     ).format(job=sql.Identifier(schema, "job"), worker=sql.Identifier(schema, "worker"))
     for queue in queries.queues(connection, schema):
         limit = queue.settings.limit

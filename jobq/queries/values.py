@@ -11,8 +11,8 @@ from jobq.flow import QueueSettings
 
 # Counts stop here: a page must not take longer because a table is larger.
 COUNT_LIMIT = 10_000
-# A worker whose heartbeat is older than the first is late, older than the second silent: its lease has run
-# out.
+# A worker whose heartbeat is older than the first is late, older than its lease silent. The second stands for the lease of a
+# worker whose row does not tell it: one of an earlier version.
 LATE_SECONDS = 5.0
 SILENT_SECONDS = 30.0
 
@@ -152,13 +152,15 @@ class WorkerInfo:
     started_at: datetime
     heartbeat_at: datetime
     heartbeat_seconds: float
+    lease: float | None = None
+    """Seconds without a heartbeat after which its jobs are others'."""
 
     @property
     def health(self) -> str:
-        """``alive``, ``late`` (no heartbeat for 5 s) or ``silent`` (for 30 s: its jobs are being given to
+        """``alive``, ``late`` (no heartbeat for 5 s) or ``silent`` (for as long as its lease: its jobs are being given to
         others).
         """
-        if self.heartbeat_seconds >= SILENT_SECONDS:
+        if self.heartbeat_seconds >= (SILENT_SECONDS if self.lease is None else self.lease):
             return "silent"
         return "late" if self.heartbeat_seconds >= LATE_SECONDS else "alive"
 
@@ -249,7 +251,7 @@ class Overview:
 
     @property
     def workers_alive(self) -> int:
-        """Workers heard of within SILENT_SECONDS."""
+        """Workers heard of within their leases."""
         return sum(worker.health != "silent" for worker in self.workers)
 
 

@@ -197,7 +197,7 @@ async def test_a_dead_workers_locked_job_holds_up_no_rescuer(database_url: str, 
 # --- the fence --------------------
 
 
-@pytest.mark.parametrize("taken", ["claims", "worker", "finished"])
+@pytest.mark.parametrize("taken", ["claims", "worker", "started", "finished"])
 async def test_an_execution_that_is_no_longer_ours_commits_nothing(
     database_url: str, jobs: Jobs, start: StartWorker, taken: str
 ) -> None:
@@ -215,6 +215,8 @@ async def test_an_execution_that_is_no_longer_ours_commits_nothing(
                 jobs.connection.execute("UPDATE jobq.job SET claims = claims + 1")
             case "worker":
                 jobs.connection.execute("UPDATE jobq.job SET worker_id = %s", (uuid4(),))
+            case "started":
+                jobs.connection.execute("UPDATE jobq.job SET started_at = started_at + interval '1 microsecond'")
             case "finished":
                 jobs.connection.execute("DELETE FROM jobq.job")
         assert transaction.succeed(b"null", 0.1) == Recorded(job.id, job.claims, job.started, accepted=False)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
@@ -102,6 +103,37 @@ def test_addresses_of_several_hosts_are_redacted() -> None:
     url = "postgresql://u:secret@h1:5432,h2:5433/db?target_session_attrs=read-write"
     assert redact_url(url) == "postgresql://u:***@h1:5432,h2:5433/db?target_session_attrs=read-write"
     assert redact_url("host=a,b port=1,2 password='s e' user=u") == "host=a,b port=1,2 password=*** user=u"
+
+
+@pytest.mark.parametrize(("processes", "task"), [("1", apps.wait), ("2", apps.wait_async)])
+def test_a_job_under_an_id_that_was_issued_again_is_another_job(
+    database_url: str, jobs: Jobs, worker: StartWorker, processes: str, task: Any
+) -> None:
+    """The former primary's last commits are lost: a job, its claim, and how far the sequence was. Its execution goes on."""
+    running = worker("--processes", processes, "--concurrency", "2")
+    wait_until(lambda: jobs.all("SELECT FROM jobq.worker"), what="the worker")
+    sequence = jobs.all("SELECT last_value, is_called FROM jobq.job_id_seq")[0]
+    lost = task.enqueue(jobs.connection, 5.0).id
+    wait_until(lambda: jobs.traces(lost), what="the first job's start")
+    jobs.connection.execute("DELETE FROM jobq.job")
+    jobs.connection.execute("DELETE FROM ran")
+    jobs.connection.execute("SELECT setval('jobq.job_id_seq', %s, %s)", (sequence["last_value"], sequence["is_called"]))
+    jobs.connection.execute(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+        "WHERE datname = current_database() AND application_name LIKE 'jobq worker%%'"
+    )
+    job = task.enqueue(jobs.connection, 6.0).id
+    assert job == lost
+    # One starts, the former ends, which says nothing of the new one, and that one ends.
+    wait_until(lambda: len(jobs.traces(job)) == 2, timeout=30, what="the new job's start and the former's end")
+    assert {trace.split()[0] for trace in jobs.traces(job)} == {"start", "end"}
+    assert (jobs.live(job) or {})["state"] == "running"
+    ended = jobs.wait(job, timeout=30)
+    assert (ended["state"], ended["claims"]) == ("succeeded", 1)
+    assert (ended["finished_at"] - ended["started_at"]).total_seconds() > 5
+    assert len(jobs.traces(job)) == 3
+    assert running.is_running()
+    assert jobs.wait(apps.noop.enqueue(jobs.connection).id)["state"] == "succeeded"
 
 
 def test_submit_goes_to_the_new_primary(pair: Pair) -> None:
