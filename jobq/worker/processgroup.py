@@ -58,16 +58,25 @@ def die_with_parent(alive: int) -> bool:
     """
     if sys.platform != "linux":
         return False
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if alive < 0 or not _killed_with_pipe(alive):
+        # Only then. It comes when the parent's thread ends, before the pipe closes: the group would be left.
+        with contextlib.suppress(OSError, AttributeError):
+            ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if alive < 0:
         return False
-    if os.getpgrp() == os.getpid():
-        # When the pipe's other end is closed, the kernel signals the file's owner: the group. (See fcntl(2), F_SETSIG.)
-        with contextlib.suppress(OSError):
-            fcntl.fcntl(alive, fcntl.F_SETOWN, -os.getpgrp())
-            fcntl.fcntl(alive, fcntl.F_SETSIG, signal.SIGKILL)
-            fcntl.fcntl(alive, fcntl.F_SETFL, fcntl.fcntl(alive, fcntl.F_GETFL) | os.O_ASYNC)
     poll = select.poll()
     poll.register(alive, 0)
     return bool(poll.poll(0))
+
+
+def _killed_with_pipe(alive: int) -> bool:
+    if os.getpgrp() != os.getpid():
+        return False
+    try:
+        # When the pipe's other end closes, the kernel signals the owner of this end: the group. (See fcntl(2), F_SETSIG.)
+        fcntl.fcntl(alive, fcntl.F_SETOWN, -os.getpgrp())
+        fcntl.fcntl(alive, fcntl.F_SETSIG, signal.SIGKILL)
+        fcntl.fcntl(alive, fcntl.F_SETFL, fcntl.fcntl(alive, fcntl.F_GETFL) | os.O_ASYNC)
+    except OSError:
+        return False
+    return True

@@ -70,6 +70,7 @@ class Runner:
         self._outbox = Outbox(connection, self._cut_off)
         self._running: dict[int, Execution] = {}
         self._loop = JobLoop()
+        self._parent = os.getppid()
         self._recursion_limit = sys.getrecursionlimit()
         self._loop_asked: float | None = None
         """When the event loop was last asked for a sign of life, until it gives one."""
@@ -134,6 +135,10 @@ class Runner:
             time.sleep(max(0.0, due - time.monotonic()))
             now = time.monotonic()
             self._heed_lease(now)
+            if os.getppid() != self._parent:
+                # Mostly the kernel has done it already; not where a task has closed the process's descriptors.
+                kill_own_group()
+                exit_now(0)
             lag += 0.3 * (now - due - lag)
             due = now
             self._table.beat(now, max(lag, self._loop_lag(now)))

@@ -112,10 +112,10 @@ SUBREAPER = (
 def test_a_worker_that_adopts_orphans_reaps_them(jobs: Jobs, worker: StartWorker) -> None:
     """As process 1 of a container does; a "child subreaper" stands for that here."""
     ids = [rough.orphan.enqueue(jobs.connection).id for _ in range(20)]
-    crash = rough.crash_with_program.enqueue(jobs.connection, seconds()).id
     running = worker("--max-crashes", "2", app=APP, program=(sys.executable, "-c", SUBREAPER, "-m", "jobq"))
     assert {jobs.wait(job)["state"] for job in ids} == {"succeeded"}
     # Its runners' own exit statuses are not lost by it.
+    crash = rough.crash_with_program.enqueue(jobs.connection, seconds()).id
     ended = jobs.wait(crash)
     assert (ended["state"], ended["crashes"]) == ("failed", 2)
     assert "ended with status 3" in ended["error"]
