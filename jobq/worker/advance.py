@@ -166,7 +166,7 @@ class Advance:
         if cancelled:
             self._pool.cancel(cancelled)
         if self._lanes.pause(paused):
-            self._more = True
+            self._more = self._parked.wanted = True
             self._due.forget()
             self._woken.set()
         if rules != self._rules:
