@@ -88,7 +88,7 @@ ALTER DEFAULT PRIVILEGES FOR ROLE :"owner" IN SCHEMA :"schema" GRANT SELECT ON T
 
 -- Operator. Retry: history back to job. Cancel: job to history, its key let go. Delete: either is gone, with its attempts. FOR
 -- UPDATE again asks for some column.
-GRANT INSERT, DELETE, UPDATE (run_at, queue, priority, state, cancel_requested_at, managed) ON :"schema".job TO :"operator";
+GRANT INSERT, DELETE, UPDATE (run_at, queue, priority, state, cancel_requested_at, managed, parked_claims) ON :"schema".job TO :"operator";
 -- A job that is moved waits for its group's turn in a queue that has turns.
 GRANT INSERT ON :"schema".job_turn TO :"operator";
 SELECT format('GRANT EXECUTE ON FUNCTION %s TO %I', oid::regprocedure, :'operator')

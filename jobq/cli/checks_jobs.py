@@ -101,6 +101,14 @@ def _workers(connection: psycopg.Connection[Any], schema: str) -> Iterator[Findi
                 message=f"{worker.host}:{worker.pid} sent no heartbeat for {duration(worker.heartbeat_seconds)}",
                 mend="look at its log; when it is gone, another worker takes its jobs and removes it",
             )
+    if bare := [f"{worker.host}:{worker.pid} ({worker.app})" for worker in alive if not worker.tasks]:
+        yield Finding(
+            check="workers",
+            status=Status.WARN,
+            message=f"{len(bare)} of {len(alive)} can run no job, for their application has no task: "
+            + ", ".join(bare[:_QUEUES]),
+            mend="import the modules that define the tasks in the module that makes the JobQ, or name another application",
+        )
     if quiet := [f"{worker.host}:{worker.pid}" for worker in alive if worker.state == "quiet"]:
         yield Finding(
             check="workers",
@@ -159,6 +167,27 @@ def _tasks(connection: psycopg.Connection[Any], schema: str) -> Iterator[Finding
             status=Status.FAIL,
             message=f"no live worker of queue {', '.join(where)} knows task {task}: its jobs wait",
             mend="deploy the application that has it, or `jobq jobs cancel --task` them",
+        )
+
+
+def _parked(connection: psycopg.Connection[Any], schema: str) -> Iterator[Finding]:
+    for parked in queries.parked_tasks(connection, schema):
+        if parked.may and parked.seconds < _STILL:
+            # On its way to a worker whose code can run it.
+            continue
+        mend = (
+            "start more workers of the newer code, or look whether they serve the queue and are not quiet"
+            if parked.may
+            else "deploy workers whose application has it; or `jobq jobs cancel --where 'state:parked task:"
+            f"{parked.task}'`"
+        )
+        yield Finding(
+            check="parked",
+            status=Status.WARN if parked.may else Status.FAIL,
+            message=f"{parked.sentence}: {plural(parked.number, 'job')} of queue {', '.join(parked.queues[:5])} waits"
+            if parked.number == 1
+            else f"{parked.sentence}: {plural(parked.number, 'job')} of queue {', '.join(parked.queues[:5])} wait",
+            mend=mend,
         )
 
 
@@ -229,6 +258,7 @@ JOB_CHECKS: dict[str, tuple[Check, str]] = {
     **PARTITION_CHECKS,
     "workers": (_workers, "fine"),
     "tasks": (_tasks, "no waiting task seen is without a worker that knows it"),
+    "parked": (_parked, "no job waits for a worker with other code"),
     "paused": (_paused, "no paused queue has a backlog"),
     "chores": (_chores, "none is overdue or failing"),
     "operations": (_operations, "no bulk operation stands still"),

@@ -40,6 +40,7 @@ def list_(*, as_json: bool) -> None:
         "ready": lambda queue: output.count(queue.ready, queue.counted_to),
         "scheduled": lambda queue: output.count(queue.scheduled, queue.counted_to),
         "waiting": lambda queue: output.count(queue.waiting, queue.counted_to),
+        "parked": lambda queue: output.count(queue.parked),
         "running": lambda queue: output.count(queue.running),
         "failed": lambda queue: output.count(queue.failed),
         "oldest ready": lambda queue: output.duration(queue.oldest_ready_seconds),
@@ -50,6 +51,7 @@ def list_(*, as_json: bool) -> None:
     }
     used = {
         "waiting": any(queue.waiting for queue in found),
+        "parked": any(queue.parked for queue in found),
         "limit": any(queue.settings.limit for queue in found),
         "rate": any(queue.settings.rate for queue in found),
         "groups": any(queue.settings.groups for queue in found),
@@ -60,7 +62,7 @@ def list_(*, as_json: bool) -> None:
         shown,
         ([columns[name](queue) for name in shown] for queue in found),
         empty="no queues",
-        right=("ready", "scheduled", "waiting", "running", "failed", "oldest ready", "limit"),
+        right=("ready", "scheduled", "waiting", "parked", "running", "failed", "oldest ready", "limit"),
     )
 
 

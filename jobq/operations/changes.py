@@ -22,16 +22,16 @@ from jobq.filters import HISTORY_STATES, MAX_ID, STATES
 from jobq.operations.actors import Note, checked_text
 from jobq.operations.rows import rows
 
-RETRYABLE_STATES = ("failed", "cancelled", "expired", "scheduled")
+RETRYABLE_STATES = ("failed", "cancelled", "expired", "scheduled", "parked")
 CANCELLABLE_STATES = ("ready", "scheduled", "parked", "waiting", "running")
-SNOOZABLE_STATES = ("ready", "scheduled", "waiting")
+SNOOZABLE_STATES = ("ready", "scheduled", "parked", "waiting")
 MOVABLE_STATES = ("ready", "scheduled", "parked", "waiting")
 DELETABLE_STATES = ("succeeded", "failed", "cancelled", "expired", "ready", "scheduled", "parked", "waiting")
 
 # Each statement and the states of the jobs that it changes.
 _TOUCHED: dict[str, tuple[str, ...]] = {
     "redrive": ("failed", "cancelled", "expired"),
-    "run_now": ("scheduled", "waiting"),
+    "run_now": ("scheduled", "parked", "waiting"),
     "cancel_idle": ("ready", "scheduled", "parked", "waiting"),
     "cancel_running": ("running",),
     "snooze": SNOOZABLE_STATES,
@@ -47,7 +47,6 @@ _MAX_SNOOZE = 365 * 86400
 _HAS_RUN = {state: f"it has {state} already" for state in ("succeeded", "failed", "expired")}
 _HAS_RUN["cancelled"] = "it is cancelled already"
 _GOES_ON = {
-    "parked": "it is parked, and goes on by itself",
     "waiting": "it waits for its group's turn, which comes by itself",
 }
 
@@ -123,7 +122,7 @@ class Change(ABC):
 
 
 class Retry(Change):
-    """Dead jobs back under the same id with all their attempts; those that wait for a retry or their time, due.
+    """Dead jobs back under the same id with all their attempts; those that wait for a retry, their time, or other code, due.
 
     A dead job takes its key again; one whose key another job has is refused.
     """
@@ -143,10 +142,10 @@ class Retry(Change):
 
 
 class RunNow(Change):
-    """Jobs that wait for a retry or for their time become due."""
+    """Jobs that wait for a retry or for their time become due, and parked ones are claimed by any worker again."""
 
     name = "run_now"
-    states = ("scheduled",)
+    states = ("scheduled", "parked")
     refusals: ClassVar = {**Retry.refusals, **_HAS_RUN}
 
     def statements(self, schema: str, note: Note) -> Sequence[tuple[str, dict[str, Any]]]:

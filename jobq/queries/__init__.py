@@ -15,6 +15,7 @@ from jobq.queries.failures import failure, failures
 from jobq.queries.groups import groups, queue_settings
 from jobq.queries.jobs import get_job
 from jobq.queries.onequeue import queue
+from jobq.queries.parked import ParkedTask, parked_tasks
 from jobq.queries.rest import audit_log, chores, schema_revision, workers
 from jobq.queries.rollups import series, sparklines
 from jobq.queries.schedules import ScheduleInfo, TickInfo, schedule, schedule_ticks, schedules
@@ -74,6 +75,7 @@ __all__ = [
     "Operation",
     "OperationBatch",
     "Overview",
+    "ParkedTask",
     "Percentiles",
     "QueueDetail",
     "QueueInfo",
@@ -99,6 +101,7 @@ __all__ = [
     "operation_batches",
     "operations",
     "overview",
+    "parked_tasks",
     "queue",
     "queue_names",
     "queue_settings",

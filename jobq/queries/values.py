@@ -20,7 +20,8 @@ SILENT_SECONDS = 30.0
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QueueInfo:
     """One queue. Counts above COUNT_LIMIT mean "more than", those of `ready` and `scheduled` already above `counted_to`: where
-    there are many queues, each is counted less far. `waiting`: for their groups' turn. `failed` counts among the newest
+    there are many queues, each is counted less far. `waiting`: for their groups' turn. `parked`: for a worker with other code.
+    `failed` counts among the newest
     COUNT_LIMIT dead letters.
     """
 
@@ -35,6 +36,7 @@ class QueueInfo:
     pause_reason: str | None
     counted_to: int = COUNT_LIMIT
     waiting: int = 0
+    parked: int = 0
     settings: QueueSettings = field(default_factory=QueueSettings)
 
 
@@ -126,6 +128,10 @@ class JobDetail:
     progress: Any
     result: Any
     read_at: datetime
+    parked_at: datetime | None = None
+    """Since when workers' code has refused it; None when it was not refused, or has run since."""
+    parked_reason: str | None = None
+    parked_signature: str | None = None
     attempts: list[Attempt] = field(default_factory=list)
 
 

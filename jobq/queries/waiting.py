@@ -9,6 +9,7 @@ from psycopg import Connection
 
 from jobq.queries.gated import gated, span
 from jobq.queries.groups import queue_settings
+from jobq.queries.parked import why_parked
 from jobq.queries.rest import workers
 from jobq.queries.rows import fetch
 from jobq.queries.values import COUNT_LIMIT, Attempt, JobDetail, WorkerInfo
@@ -31,6 +32,8 @@ def why_waiting(conn: Connection[Any], schema: str, job: JobDetail) -> str | Non
             return _running(conn, schema, job)
         case "waiting" if job.group_key is not None:
             return _waiting(conn, schema, job)
+        case "parked" if job.parked_at is not None:
+            return why_parked(conn, schema, job)
         case "parked" | "waiting":
             return f"It is {job.state}: nothing claims it until it is put back."
         case _:
@@ -113,6 +116,10 @@ def _due(job: JobDetail) -> str:
     last = job.attempts[-1] if job.attempts else None
     if last is not None and last.retry_at is not None and last.claims == job.claims:
         due += f": attempt {last.attempt} of {job.max_attempts} {_end(last)}, and it is tried again then"
+    elif job.parked_at is not None:
+        due += f": the code of the worker that claimed it could not run it ({_brief(job.parked_reason or '')})"
+    elif job.claims and not job.attempt:
+        due += ": it was put off until then, and no attempt counts so far"
     elif job.claims:
         due += ": it has run before, and was put off until then"
     else:

@@ -15,16 +15,17 @@ WITH chosen AS MATERIALIZED (
                      ELSE state END,
         run_at = CASE WHEN state IN ('ready', 'waiting') THEN greatest(run_at, clock_timestamp()) ELSE run_at END
     WHERE id = ANY(ARRAY(SELECT id FROM chosen))
-    RETURNING id, queue, priority, state, group_key, run_at
+    RETURNING id, queue, priority, state, group_key, run_at, task, parked_at
 ), turned AS (
     INSERT INTO {schema}.job_turn (queue, group_key, due_at)
     SELECT queue, group_key, run_at FROM moved WHERE state = 'waiting'
     UNION ALL
     SELECT queue, group_key, clock_timestamp() FROM chosen WHERE state = 'waiting'
 ), woken AS MATERIALIZED (
-    SELECT pg_notify(%(channel)s, 'insert ' || fresh.queue)
-    FROM (SELECT queue FROM moved WHERE state IN ('ready', 'waiting')
-          UNION SELECT queue FROM chosen WHERE state = 'waiting') AS fresh
+    SELECT pg_notify(%(channel)s, fresh.word)
+    FROM (SELECT 'insert ' || queue AS word FROM moved WHERE state IN ('ready', 'waiting')
+          UNION SELECT 'insert ' || queue FROM chosen WHERE state = 'waiting'
+          UNION SELECT 'parked ' || task FROM moved WHERE state = 'parked' AND parked_at IS NOT NULL) AS fresh
 )
 SELECT moved.id, jsonb_build_object('queue', chosen.queue, 'priority', chosen.priority) AS before,
        jsonb_build_object('queue', moved.queue, 'priority', moved.priority) AS after

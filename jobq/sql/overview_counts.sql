@@ -1,6 +1,6 @@
 -- Finished jobs by state, each counted up to `bound` (successes only if asked), those that wait
--- for their group's turn, and parked ones among the newest `bound` live ones.
--- Plan: the newest entries of each state's job_history_id_idx; job_waiting_idx; job_pkey from its end. No whole table is read.
+-- for their group's turn, and parked ones: those that wait for other code, or among the newest `bound` live ones.
+-- Plan: the newest entries of each state's job_history_id_idx; job_waiting_idx; job_parked_idx; job_pkey from its end. No whole table is read.
 SELECT
     CASE WHEN %(succeeded)s THEN (
         SELECT count(*) FROM (SELECT id FROM {schema}.job_history WHERE state = 'succeeded'
@@ -13,7 +13,10 @@ SELECT
                            ORDER BY id DESC LIMIT %(bound)s) AS entry) AS expired,
     (SELECT count(*) FROM (SELECT queue FROM {schema}.job WHERE state = 'waiting'
                            ORDER BY queue, group_key, id LIMIT %(bound)s) AS entry) AS waiting,
-    aside.parked, aside.seen
+    greatest(aside.parked,
+             (SELECT count(*) FROM (SELECT FROM {schema}.job WHERE parked_at IS NOT NULL AND state = 'parked'
+                                    LIMIT %(bound)s) AS entry)) AS parked,
+    aside.seen
 FROM (
     SELECT count(*) FILTER (WHERE entry.state = 'parked') AS parked, count(*) AS seen
     FROM (SELECT state FROM {schema}.job ORDER BY id DESC LIMIT %(bound)s) AS entry

@@ -1,5 +1,5 @@
 -- One queue's depth, each count up to `bound`, and what is set for it.
--- Plan: the lanes' ranges of job_claim_idx, job_running_idx, job_waiting_idx, the newest entries of the failed partitions' job_history_id_idx.
+-- Plan: the lanes' ranges of job_claim_idx, job_running_idx, job_waiting_idx, job_parked_idx, the newest entries of the failed partitions' job_history_id_idx.
 SELECT
     sum(depth.ready)::integer AS ready, sum(depth.scheduled)::integer AS scheduled,
     (SELECT count(*) FROM (SELECT queue FROM {schema}.job WHERE state = 'running' LIMIT %(bound)s) AS entry
@@ -12,6 +12,8 @@ SELECT
     (SELECT pause_reason FROM {schema}.queue WHERE name = %(queue)s) AS pause_reason,
     (SELECT count(*) FROM (SELECT FROM {schema}.job WHERE state = 'waiting' AND queue = %(queue)s
                            ORDER BY queue, group_key LIMIT %(bound)s) AS entry)::integer AS waiting,
+    (SELECT count(*) FROM (SELECT queue FROM {schema}.job WHERE parked_at IS NOT NULL AND state = 'parked' LIMIT %(bound)s) AS entry
+     WHERE entry.queue = %(queue)s)::integer AS parked,
     (SELECT max_running FROM {schema}.queue WHERE name = %(queue)s) AS max_running,
     (SELECT rate_jobs FROM {schema}.queue WHERE name = %(queue)s) AS rate_jobs,
     (SELECT rate_seconds FROM {schema}.queue WHERE name = %(queue)s) AS rate_seconds,

@@ -2,7 +2,7 @@
 -- All queues together count about `budget` entries of each kind, so each counts at most `counted_to` + 1 of them: `bound` where
 -- queues are few, five hundred where they are many. The totals over all queues are counted up to `bound` whatever their number.
 -- Plan: a loose index scan hops over job_claim_idx from one (queue, priority) to the next, and counts entries of its ranges;
--- running by job_running_idx; failed by the newest `bound` entries of job_history_id_idx.
+-- running by job_running_idx; parked by job_parked_idx; failed by the newest `bound` entries of job_history_id_idx.
 WITH RECURSIVE pair AS (
     (SELECT job.queue, job.priority FROM {schema}.job WHERE job.state = 'ready' ORDER BY job.queue, job.priority LIMIT 1)
     UNION ALL
@@ -92,8 +92,13 @@ WITH RECURSIVE pair AS (
             ORDER BY job.queue, job.group_key LIMIT (SELECT entries FROM cap)
         ) AS found
     ) AS counted
+), parked AS (
+    SELECT entry.queue, count(*) AS number
+    FROM (SELECT job.queue FROM {schema}.job WHERE job.parked_at IS NOT NULL AND job.state = 'parked' LIMIT %(bound)s) AS entry
+    GROUP BY entry.queue
 ), name AS (
     SELECT queue FROM depth
+    UNION SELECT queue FROM parked
     UNION SELECT queue FROM running
     UNION SELECT queue FROM failed
     UNION SELECT name FROM {schema}.queue
@@ -108,7 +113,7 @@ SELECT name.queue AS name,
        queue.paused_at, queue.paused_by, queue.pause_reason,
        queue.max_running, queue.rate_jobs, queue.rate_seconds, queue.rate_burst, queue.group_mode, queue.group_limit,
        queue.group_retry, queue.group_rate_jobs, queue.group_rate_seconds, queue.group_rate_burst, queue.changed_at,
-       coalesce(waiting.number, 0)::integer AS waiting,
+       coalesce(waiting.number, 0)::integer AS waiting, coalesce(parked.number, 0)::integer AS parked,
        cap.entries::integer - 1 AS counted_to, total.ready::integer AS ready_total, total.scheduled::integer AS scheduled_total
 FROM name
 CROSS JOIN cap
@@ -118,5 +123,6 @@ LEFT JOIN running ON running.queue = name.queue
 LEFT JOIN failed ON failed.queue = name.queue
 LEFT JOIN {schema}.queue ON queue.name = name.queue
 LEFT JOIN waiting ON waiting.name = name.queue
+LEFT JOIN parked ON parked.queue = name.queue
 ORDER BY name.queue
 LIMIT 1000

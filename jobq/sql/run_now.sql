@@ -1,12 +1,16 @@
--- Makes jobs due that wait for a retry or for their time, and wakes the workers of their queues.
+-- Makes jobs due that wait for a retry or for their time, and wakes the workers of their queues. Parked ones go back to where they
+-- entered, so that any worker may claim them again: what refused them is forgotten.
 -- Plan: job_pkey, twice.
 WITH chosen AS MATERIALIZED (
-    SELECT id, run_at FROM {schema}.job
-    WHERE id = ANY(%(ids)s) AND state IN ('ready', 'waiting') AND run_at > clock_timestamp()
+    SELECT id, run_at, state FROM {schema}.job
+    WHERE id = ANY(%(ids)s) AND (state IN ('ready', 'waiting') AND run_at > clock_timestamp() OR state = 'parked')
     ORDER BY id
     FOR UPDATE SKIP LOCKED
 ), moved AS (
-    UPDATE {schema}.job SET run_at = clock_timestamp()
+    UPDATE {schema}.job
+    SET run_at = clock_timestamp(),
+        state = CASE WHEN state = 'parked' THEN {schema}.entry_state(queue, group_key) ELSE state END,
+        parked_claims = NULL
     WHERE id = ANY(ARRAY(SELECT id FROM chosen))
     RETURNING id, queue, run_at, state, group_key
 ), turned AS (

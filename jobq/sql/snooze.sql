@@ -3,7 +3,7 @@
 -- Plan: job_pkey, twice.
 WITH chosen AS MATERIALIZED (
     SELECT id, run_at FROM {schema}.job
-    WHERE id = ANY(%(ids)s) AND state IN ('ready', 'waiting')
+    WHERE id = ANY(%(ids)s) AND state IN ('ready', 'waiting', 'parked')
     ORDER BY id
     FOR UPDATE SKIP LOCKED
 ), snoozed AS (
@@ -17,7 +17,7 @@ WITH chosen AS MATERIALIZED (
     INSERT INTO {schema}.job_turn (queue, group_key, due_at)
     SELECT queue, group_key, run_at FROM snoozed WHERE state = 'waiting'
 ), woken AS MATERIALIZED (
-    SELECT pg_notify(%(channel)s, 'insert ' || fresh.queue) FROM (SELECT DISTINCT queue FROM snoozed) AS fresh
+    SELECT pg_notify(%(channel)s, 'insert ' || fresh.queue) FROM (SELECT DISTINCT queue FROM snoozed WHERE state <> 'parked') AS fresh
 )
 SELECT snoozed.id, jsonb_build_object('run_at', chosen.run_at) AS before, jsonb_build_object('run_at', snoozed.run_at) AS after
 FROM snoozed JOIN chosen USING (id)

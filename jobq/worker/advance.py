@@ -199,6 +199,7 @@ class Advance:
         """A heartbeat brought back which queues are paused now, and when the queues' rules were last changed."""
         if self._lanes.pause(paused):
             self._cursor.doubt()
+            self._parked.wanted = True
             self._woken.set()
         if rules != self._rules:
             self._rules = rules

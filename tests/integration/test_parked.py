@@ -100,8 +100,8 @@ def test_it_waits_for_a_worker_that_is_still_to_come(jobs: Jobs, worker: StartWo
     def why(job: int) -> str:
         return queries.why_waiting(jobs.connection, "jobq", queries.get_job(jobs.connection, "jobq", job)) or ""
 
-    assert why(task).startswith("No live worker knows task fresh: it has waited for one for ")
-    assert why(parameter).startswith("It fits no live worker's task send (there is no parameter 'copy_to')")
+    assert why(task).startswith("No live worker knows task fresh since ")
+    assert why(parameter).startswith("No live worker's task send takes parameter 'copy_to' since ")
     assert jobs.attempts(task) == jobs.attempts(parameter) == []
     start(worker, "new")
     assert jobs.wait(task)["state"] == jobs.wait(parameter)["state"] == "succeeded"

@@ -119,7 +119,7 @@ def test_one_job(client: FlaskClient, db: Conn) -> None:
 
 @pytest.mark.parametrize(
     ("state", "offered"),
-    [("ready", "cancel snooze move delete"), ("running", "cancel"), ("parked", "cancel snooze move delete"),
+    [("ready", "cancel snooze move delete"), ("running", "cancel"), ("parked", "run-now cancel snooze move delete"),
      ("scheduled", "run-now cancel snooze move delete"), ("succeeded", "delete"), ("failed", "retry delete"),
      ("cancelled", "retry delete"), ("expired", "retry delete")],
 )  # fmt: skip

@@ -156,7 +156,7 @@ def suggest() -> Response:
 
 
 def _tabs(selected: JobFilter) -> list[Tab]:
-    # Nothing makes jobs parked yet; who asks for them sees them.
+    # Seldom there are any; the overview leads to them, and who asks for them sees them.
     states = (None, *(state for state in STATES if state != "parked" or state in selected.states))
     return [
         Tab(

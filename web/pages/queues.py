@@ -30,6 +30,7 @@ def queues() -> str:
         sparks=sparks,
         queue_q=queue_q,
         any_waiting=any(queue.waiting for queue in found),
+        any_parked=any(queue.parked for queue in found),
         brief_set=_brief,
     )
 
