@@ -24,7 +24,9 @@ _PARENTS = (
 
 
 def _partitions(connection: psycopg.Connection[Any], schema: str) -> Iterator[Finding]:
-    mend = f"run a worker, which makes them; or SELECT {schema}.make_partitions(7), whose warnings say what is in the way"
+    mend = (
+        f"run a worker, which makes them; or SELECT {schema}.make_partitions(7), whose warnings say what is in the way"
+    )
     least = 10_000
     for parent in _PARENTS:
         [(days,)] = rows(
