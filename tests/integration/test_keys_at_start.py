@@ -149,9 +149,7 @@ async def test_a_later_time_given_to_a_claimed_job_is_kept(q: JobQ, db: Conn, da
     assert key_holders(db) == [(first.id,)]
 
 
-async def test_a_job_that_expires_between_claim_and_start_does_not_start(
-    q: JobQ, db: Conn, database_url: str
-) -> None:
+async def test_a_job_that_expires_between_claim_and_start_does_not_start(q: JobQ, db: Conn, database_url: str) -> None:
     worker = uuid.uuid4()
     debounced(q, expires_in=60).enqueue(db, 1)
     (job,) = await claim(database_url, worker)
@@ -239,9 +237,7 @@ def test_a_returned_holder_starts_after_its_caller_has_committed(q: JobQ, db: Co
     assert saw == [("v2",)]
 
 
-async def test_callers_without_end_do_not_keep_a_holder_from_starting(
-    q: JobQ, db: Conn, database_url: str
-) -> None:
+async def test_callers_without_end_do_not_keep_a_holder_from_starting(q: JobQ, db: Conn, database_url: str) -> None:
     """Each of them overlaps with the next: after a while the next one gets a job of its own."""
     worker = uuid.uuid4()
     first = debounced(q, "return").enqueue(db, 1)

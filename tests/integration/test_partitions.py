@@ -102,7 +102,9 @@ async def test_one_day_that_cannot_be_made_does_not_stop_the_others(db: Conn, da
         async with await connected(database_url) as connection:
             with pytest.raises(Incomplete) as told:
                 await chores(database_url).make_partitions(connection)
-            assert f"job_history_expired of {today():%Y-%m-%d}: canceling statement due to lock timeout" in str(told.value)
+            assert f"job_history_expired of {today():%Y-%m-%d}: canceling statement due to lock timeout" in str(
+                told.value
+            )
             assert days(db) == 45 - 9 - 1
             reader.rollback()
             made = await chores(database_url).make_partitions(connection)

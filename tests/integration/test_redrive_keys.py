@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import closing
 from datetime import timedelta
@@ -11,6 +12,7 @@ import psycopg
 import pytest
 
 from jobq import JobQ, operations
+from jobq.filters import JobFilter
 from jobq.worker.inprocess import drain
 from tests.support.waiting import wait_until
 
@@ -110,7 +112,7 @@ def test_in_a_bulk_operation(q: JobQ, db: Conn) -> None:
     third = int(q.tasks["sync"].options(key="sync:8", key_holds="until_finished").enqueue(db, 8).id)
     drain(q, db)
     holder = q.tasks["sync"].options(key="sync:8", key_holds="until_finished").enqueue(db, 8)
-    drafted = operations.draft(db, "jobq", "retry", "state:failed", actor="ann")
+    drafted = operations.draft(db, "jobq", action="retry", filter=JobFilter.parse("state:failed"), actor="ann")
     operations.start(db, "jobq", drafted.id, actor="ann", reason="mended")
     ended = operations.run_operation(db, "jobq", drafted.id)
     assert (ended.state, ended.done, ended.refused) == ("done", 1, 2)
@@ -126,8 +128,6 @@ def test_in_a_bulk_operation(q: JobQ, db: Conn) -> None:
 
 def test_a_retry_by_many_operators_makes_one_job_of_one_key(q: JobQ, db: Conn, database_url: str) -> None:
     """Whatever meets: the key has one job, and the others are dead and told why."""
-    import threading
-
     ids = [dead(q, db) for _ in range(6)]
     done: list[int] = []
     refused: list[int] = []
