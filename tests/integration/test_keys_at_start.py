@@ -77,7 +77,7 @@ async def start(url: str, worker: uuid.UUID, jobs: list[Job]) -> Any:
 
 async def release(url: str, worker: uuid.UUID, job: Job, ending: Ending = Ending.RELEASE, **what: Any) -> None:
     async with await connect(Settings(database_url=url), "test") as connection:
-        await Ledger("jobq").settle(connection, worker, [Setback(job.id, job.claims, ending, **what)])
+        await Ledger("jobq").settle(connection, worker, [Setback(job.id, job.claims, job.started, ending, **what)])
 
 
 # --- a replace that meets a claim ----------------------------------------------------------------------------------------
