@@ -59,9 +59,21 @@ class Claimed:
         """Return the jobs to run, and those that had expired."""
         jobs: list[Job] = []
         expired: list[Job] = []
+        # Of jobs that were claimed by advance.sql, all at once, their rows do not tell it.
+        at = self.sight.at if self.sight is not None else 0
         for id_, claims, task, queue, args, attempt, most, crashes, timeout, headers, too_late, started in self.rows:
             job = Job(
-                id_, claims, task, queue, args.encode(), attempt, most, crashes, timeout, headers.encode(), started
+                id_,
+                claims,
+                task,
+                queue,
+                args.encode(),
+                attempt,
+                most,
+                crashes,
+                timeout,
+                headers.encode(),
+                started or at,
             )
             (expired if too_late else jobs).append(job)
         return jobs, expired
@@ -188,10 +200,12 @@ def advance_parameters(worker: UUID, successes: list[Success], scan: Scan, want:
     """Return the parameters of advance.sql, arrays as their text: psycopg would write them item by item in Python."""
     # Sorted like every other writer of jobs, so that two can never wait for each other.
     ordered = sorted(successes, key=_id)
+    # Few for many jobs, and long numbers.
+    moments = {started: str(started) for started in {success.started for success in ordered}}
     return {
         "ids": _numbers([success.id for success in ordered]),
         "claims": _numbers([success.claims for success in ordered]),
-        "started": _numbers([success.started for success in ordered]),
+        "started": "{" + ",".join([moments[success.started] for success in ordered]) + "}",
         "results": texts_array([success.result.decode() for success in ordered]),
         "seconds": _numbers([success.seconds for success in ordered]),
         "worker": worker,
