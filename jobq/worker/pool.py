@@ -191,13 +191,11 @@ class RunnerPool:
         now = time.monotonic()
         others: list[Job] = []
         alone: list[Job] = []
-        jobs = list(jobs)
-        again = self._held_again(jobs)
         for job in jobs:
-            if job.crashes >= QUARANTINE_AFTER or job.task in self._isolated or job.id in again:
-                alone.append(job)
-            else:
-                others.append(job)
+            (alone if job.crashes >= QUARANTINE_AFTER or job.task in self._isolated else others).append(job)
+        if again := self._held_again(others):
+            alone += [job for job in others if job.id in again]
+            others = [job for job in others if job.id not in again]
         if alone:
             self._solos.give(alone, worker, now)
         ready = [child for child in self._children if child.ready]
