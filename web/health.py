@@ -46,7 +46,9 @@ def problems(seen: Overview, head: str) -> list[Problem]:
     silent = len(seen.workers) - seen.workers_alive
     if silent:
         who = "One worker has" if silent == 1 else f"{silent} workers have"
-        found.append(Problem(level="warn", text=f"{who} not been heard of for longer than a lease lasts.", page="workers"))
+        found.append(
+            Problem(level="warn", text=f"{who} not been heard of for longer than a lease lasts.", page="workers")
+        )
     alive = [worker for worker in seen.workers if worker.health != "silent"]
     if quiet := sum(worker.state == "quiet" for worker in alive):
         who = "One worker is" if quiet == 1 else f"{quiet} workers are"

@@ -1,15 +1,17 @@
 -- Acknowledge successes and claim new jobs: one statement, one commit.
 --
--- The fence is (id, claims, worker_id, started_at): `started_at` too, as a failover may issue the others a second time. It does not name `state`, or the planner would take the partial index of running
--- jobs and walk its dead entries. A claim reads each lane (queue, priority) through job_claim_idx in order, from where
--- cursor.py says (so it does not walk the dead entries of what was claimed before) to now() (so it never reads future
--- jobs), and pulls only as many rows as it takes. `= ANY (ARRAY(…))`: joined to a CTE the update would become a hash join
--- over the whole table once the plan is generic.
+-- The fence is (id, claims, worker_id, started_at): `started_at` too, as a failover may issue the others a second time; in
+-- microseconds, which to_timestamp gives back exactly in this century. It does not name `state`, or the planner would take
+-- the partial index of running jobs and walk its dead entries. A claim reads each lane (queue, priority) through
+-- job_claim_idx in order, from where cursor.py says (so it does not walk the dead entries of what was claimed before) to
+-- now() (so it never reads future jobs), and pulls only as many rows as it takes. `= ANY (ARRAY(…))`: joined to a CTE the
+-- update would become a hash join over the whole table once the plan is generic.
 -- A job with a group, claimed by claim_managed, gives its group another turn when it ends.
 -- Plan: Index Scan using job_claim_idx under LockRows and Limit; Index Scan using job_pkey; no Sort, no Seq Scan on job.
 -- The first row returned tells how many acknowledgements were accepted; then, as text, what cursor.py wants to know: the
 -- time, the snapshot's bounds, how many transaction ids after 3 have been given out, and the lane (from 0), run_at and id of the last job where there were as many as wanted;
--- then pairs of lane and number of jobs. The other rows are the claimed jobs.
+-- then pairs of lane and number of jobs. The other rows are the claimed jobs. The last column is when they were claimed, as
+-- claim_managed tells it: here it is the time in the first row, for all.
 WITH finished AS (
     DELETE FROM {schema}.job AS job
     USING unnest(%(ids)s::bigint[], %(claims)s::integer[], %(started)s::bigint[], %(results)s::text[],
@@ -17,7 +19,7 @@ WITH finished AS (
     WHERE job.id = done.id
       AND job.claims = done.claims
       AND job.worker_id = %(worker)s
-      AND job.started_at = 'epoch'::timestamptz + done.started * interval '1 microsecond'
+      AND job.started_at = to_timestamp(done.started / 1e6::float8)
     RETURNING job.*, done.result, done.seconds
 ), kept AS (
     INSERT INTO {schema}.job_history (
@@ -75,5 +77,5 @@ SELECT (SELECT count(*) FROM finished), NULL,
 FROM pg_current_snapshot() AS seen
 UNION ALL
 SELECT id, claims, task, queue, args::text, attempt, max_attempts, crashes, timeout, headers::text,
-       expires_at <= now(), (SELECT (extract(epoch FROM now()) * 1000000)::bigint), key_until_started, run_alone, releases
+       expires_at <= now(), NULL::bigint, key_until_started, run_alone, releases
 FROM claimed

@@ -31,7 +31,7 @@ WITH ended AS (
     FROM ended JOIN free ON free.id = ended.id
     WHERE free.claims = ended.claims
       AND free.worker_id = %(worker)s
-      AND free.started_at = 'epoch'::timestamptz + ended.started * interval '1 microsecond'
+      AND free.started_at = to_timestamp(ended.started / 1e6::float8)
 ), finished AS (
     DELETE FROM {schema}.job AS job
     USING due

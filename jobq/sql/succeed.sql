@@ -9,7 +9,7 @@ WITH finished AS (
     WHERE job.id = %(id)s::bigint
       AND job.claims = %(claims)s::integer
       AND job.worker_id = %(worker)s::uuid
-      AND job.started_at = 'epoch'::timestamptz + %(started)s::bigint * interval '1 microsecond'
+      AND job.started_at = to_timestamp(%(started)s::bigint / 1e6::float8)
       AND current_setting('jobq.execution', true) = %(execution)s::text
     RETURNING job.*
 ), kept AS (

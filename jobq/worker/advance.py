@@ -291,10 +291,7 @@ class Advance:
 
     async def _round(self) -> bool:
         """Do one round. Return whether there is nothing to do now."""
-        if self.ended.odd:
-            self.ended.odd = False
-            self._account.suspect()
-            self._reconcile_at = min(self._reconcile_at, time.monotonic() + ODD_RECONCILE_AFTER)
+        self._heed_oddities()
         if time.monotonic() >= self._reconcile_at:
             await self._reconcile()
         if self._want() > 0:
@@ -600,8 +597,16 @@ class Advance:
         elif found.start:
             self._pool.give(found.start, worker)
 
+    def _heed_oddities(self) -> None:
+        """Compare with the database soon if it refused an outcome."""
+        if self.ended.odd:
+            self.ended.odd = False
+            self._account.suspect()
+            self._reconcile_at = min(self._reconcile_at, time.monotonic() + ODD_RECONCILE_AFTER)
+
     async def _idle(self) -> None:
         """Sleep until there is reason for a round: an outcome, a notification, the next due job, or the poll."""
+        self._heed_oddities()
         # However seldom the poll: the account, the progress and the proof that the database answers are not to wait for it.
         wake_at = self._reconcile_at
         if self._want() > 0:

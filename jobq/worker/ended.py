@@ -85,6 +85,7 @@ class Ended:
             self.finished += 1
             self._landed += 1
         else:
+            self.odd = True
             logger.warning("an outcome was refused: the job was no longer ours", extra={"job": recorded.id})
         self.more.set()
 

@@ -118,7 +118,8 @@ class Keeper:
                 if new or time.monotonic() >= next_beat:
                     next_beat = time.monotonic() + self._options.heartbeat_interval
                     await self._beat(connection)
-                await self._lease.look(connection)
+                else:
+                    await self._lease.look(connection)
                 soon = min(LOOK_INTERVAL, self._options.heartbeat_interval / 2)
                 await wait_or(self._at_once, soon if self._lease.suspicious else next_beat - time.monotonic())
                 if self._at_once.is_set():
@@ -162,6 +163,8 @@ class Keeper:
         if heard.wake is not None:
             mode, watched = heard.wake
             self._sentinel.heard(mode, watched=watched)
+        if heard.peers is not None:
+            await self._lease.watch(connection, heard.peers)
 
     def _lowered(self, queue: str, run_at: int) -> None:
         """A rescue put jobs back at their old places: no need to wait for its notification."""

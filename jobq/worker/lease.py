@@ -39,6 +39,8 @@ logger = logging.getLogger("jobq.worker")
 
 # Rescues may take this part of a heartbeat's interval at each look at the others.
 _RESCUE_PART = 0.25
+# Seconds for which what is heard after heartbeats is read one by one, once a lock was in the way of all at once.
+_APART_FOR = 10.0
 
 
 class LeaseLost(Exception):
@@ -62,6 +64,8 @@ class Heard:
     """Which queues are paused; and when the rules of any queue were last changed, only to be compared."""
     wake: tuple[int, bool] | None = None
     """The mode of waking, one of `brisk.Mode`; and whether some worker is the sentinel."""
+    peers: list[tuple[Any, ...]] | None = None
+    """The other workers, for `Lease.watch`."""
 
 
 class Lease:
@@ -77,6 +81,7 @@ class Lease:
         self.problems = problems or Problems()
         self.rescuer = Rescuer(self._schema, self.problems, self._repeats)
         self._last_look = 0.0
+        self._apart_until = 0.0
         self.worker: UUID = uuid4()
         self._lock_key = secrets.randbits(62)
         self.last_beat = time.monotonic()
@@ -199,14 +204,28 @@ class Lease:
         return asked if asked is None else str(asked)
 
     async def hear(self, connection: Connection) -> Heard:
-        """Read what is to be heard after a heartbeat. Raises psycopg.Error only when the connection is lost."""
-        cancelled = await self._hear(connection, "hear_cancels", id=self.worker)
+        """Read what is to be heard after a heartbeat: at once, or one by one while a lock is in the way of some of it.
+
+        Raises psycopg.Error only when the connection is lost.
+        """
+        if time.monotonic() >= self._apart_until:
+            if (rows := await self._hear(connection, "hear", id=self.worker)) is not None:
+                cancelled, paused, changed, mode, watched, *peers = rows[0]
+                return Heard(
+                    cancelled=cancelled,
+                    queues=(paused, changed),
+                    wake=(mode, watched),
+                    peers=list(zip(*peers, strict=True)),
+                )
+            self._apart_until = time.monotonic() + _APART_FOR
+        cancels = await self._hear(connection, "hear_cancels", id=self.worker)
         queues = await self._hear(connection, "hear_queues")
         wake = await self._hear(connection, "hear_wake")
         return Heard(
-            cancelled=None if cancelled is None else [job for (job,) in cancelled],
+            cancelled=None if cancels is None else [job for (job,) in cancels],
             queues=None if queues is None else (queues[0][0], queues[0][1]),
             wake=None if wake is None else (wake[0][0], wake[0][1]),
+            peers=await self._hear(connection, "worker_peers"),
         )
 
     async def _hear(self, connection: Connection, name: str, **parameters: Any) -> list[tuple[Any, ...]] | None:
@@ -223,14 +242,16 @@ class Lease:
         await fetch(connection, self._schema, "worker_leave", id=self.worker)
 
     async def look(self, connection: Connection) -> None:
-        """Look after the other workers, and rescue from those that have stood still for too long.
+        """Look after the other workers, between two heartbeats. Raises psycopg.Error only when the connection is lost."""
+        if (rows := await self._hear(connection, "worker_peers")) is not None:
+            await self.watch(connection, rows)
+
+    async def watch(self, connection: Connection, rows: list[tuple[Any, ...]]) -> None:
+        """Rescue from those workers that have stood still for too long.
 
         Called at every heartbeat at least; a gap means that our own queries did not work, and starts all watches again.
         Raises psycopg.Error only when the connection is lost.
         """
-        rows = await self._hear(connection, "worker_peers")
-        if rows is None:
-            return
         now = time.monotonic()
         if now - self._last_look > max(3.0, self._options.heartbeat_interval * 1.5):
             self._watched.clear()

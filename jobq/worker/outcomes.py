@@ -63,26 +63,40 @@ class Claimed:
         jobs: list[Job] = []
         expired: list[Job] = []
         self.keyed.clear()
-        for row in self.rows:
-            (
+        # Of jobs that were claimed by advance.sql, all at once, their rows do not tell it.
+        at = self.sight.at if self.sight is not None else 0
+        for (
+            id_,
+            claims,
+            task,
+            queue,
+            args,
+            attempt,
+            most,
+            crashes,
+            timeout,
+            headers,
+            late,
+            started,
+            keyed,
+            alone,
+            releases,
+        ) in self.rows:
+            job = Job(
                 id_,
                 claims,
                 task,
                 queue,
-                args,
+                args.encode(),
                 attempt,
                 most,
                 crashes,
                 timeout,
-                headers,
-                late,
-                at,
-                keyed,
+                headers.encode(),
+                started or at,
                 alone,
                 releases,
-            ) = row
-            args, headers = args.encode(), headers.encode()
-            job = Job(id_, claims, task, queue, args, attempt, most, crashes, timeout, headers, at, alone, releases)
+            )
             if late or keyed:
                 (expired if late else self.keyed).append(job)
             else:
@@ -218,10 +232,12 @@ def advance_parameters(worker: UUID, successes: list[Success], scan: Scan, want:
     """Return the parameters of advance.sql, arrays as their text: psycopg would write them item by item in Python."""
     # Sorted like every other writer of jobs, so that two can never wait for each other.
     ordered = sorted(successes, key=_id)
+    # Few for many jobs, and long numbers.
+    moments = {started: str(started) for started in {success.started for success in ordered}}
     return {
         "ids": _numbers([success.id for success in ordered]),
         "claims": _numbers([success.claims for success in ordered]),
-        "started": _numbers([success.started for success in ordered]),
+        "started": "{" + ",".join([moments[success.started] for success in ordered]) + "}",
         "results": texts_array([success.result.decode() for success in ordered]),
         "seconds": _numbers([success.seconds for success in ordered]),
         "worker": worker,

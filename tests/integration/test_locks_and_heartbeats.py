@@ -10,8 +10,10 @@ from typing import Any
 import psycopg
 import pytest
 
+from jobq import queries
 from tests.support import apps
 from tests.support.jobs import Jobs
+from tests.support.rows import add_worker
 from tests.support.waiting import wait_until
 from tests.support.workers import WorkerProcess
 
@@ -116,8 +118,18 @@ def test_a_cancellation_is_heard_though_the_queues_cannot_be_read(
     assert jobs.wait(job)["state"] == "cancelled"
 
 
-def test_the_row_tells_its_lease(database_url: str, jobs: Jobs, worker: StartWorker) -> None:
-    worker(*TIMES, "--lease", "77")
+def test_the_row_tells_its_lease(jobs: Jobs, worker: StartWorker) -> None:
+    worker("--heartbeat-interval", "0.5", "--suspicion", "2", "--lease", "77")
     wait_until(lambda: jobs.all("SELECT FROM jobq.worker"), what="the worker's row")
     assert jobs.one("SELECT lease FROM jobq.worker") == 77
     assert jobs.one("SELECT problems FROM jobq.worker") == []
+
+
+def test_a_worker_is_silent_after_its_own_lease(db: psycopg.Connection[Any]) -> None:
+    for lease in (None, 120.0, 10.0):
+        add_worker(db, lease=lease, ago=45, host=str(lease))
+    assert {worker.host: worker.health for worker in queries.workers(db, "jobq")} == {
+        "None": "silent",
+        "120.0": "late",
+        "10.0": "silent",
+    }

@@ -25,7 +25,7 @@ from jobq.worker.database import connect
 from jobq.worker.frames import Ending, Setback
 from jobq.worker.lease import Lease
 from jobq.worker.options import WorkerOptions
-from jobq.worker.outcomes import advance_parameters, settle_parameters
+from jobq.worker.outcomes import advance_parameters, claimed, settle_parameters
 from jobq.worker.pool import RunnerPool
 from tests.support import apps
 from tests.support.jobs import Jobs
@@ -43,10 +43,12 @@ def add_worker(jobs: Jobs, worker: UUID = WORKER) -> None:
 
 def claim(jobs: Jobs, want: int = 1, queue: str = "default") -> list[tuple[int, int, int]]:
     """Claim as a worker does, and return (id, claims, started) of what came."""
+    scan = everything(([queue], [5]))
     with jobs.connection.cursor(row_factory=tuple_row) as cursor:
-        query = statement("advance", "jobq").query
-        _, *rows = cursor.execute(query, advance_parameters(WORKER, [], everything(([queue], [5])), want)).fetchall()
-    return sorted((row[0], row[1], row[11]) for row in rows)
+        cursor.execute(statement("advance", "jobq").query, advance_parameters(WORKER, [], scan, want))
+        first, *rows = cursor.fetchall()
+    found, _ = claimed(first, rows, scan).jobs()
+    return sorted((job.id, job.claims, job.started) for job in found)
 
 
 class Paused:
