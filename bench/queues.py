@@ -118,7 +118,10 @@ def memory(bench: Bench, given: argparse.Namespace) -> None:
         told.append(rss(process.pid))
     time.sleep(50)
     told.append(rss(process.pid))
-    print("the dispatcher's memory, 1,500 new queues at a time: " + ", ".join(f"{mib:.0f}" for mib in told) + " MiB", flush=True)
+    print(
+        "the dispatcher's memory, 1,500 new queues at a time: " + ", ".join(f"{mib:.0f}" for mib in told) + " MiB",
+        flush=True,
+    )
 
 
 def herd(bench: Bench, given: argparse.Namespace) -> None:
@@ -126,7 +129,7 @@ def herd(bench: Bench, given: argparse.Namespace) -> None:
         bench.clear()
         for _ in range(workers):
             bench.worker("--processes", "1", "--concurrency", "2")
-        until(lambda: bench.count("SELECT count(*) FROM jobq.worker WHERE beats > 0") == workers, "the workers")  # noqa: B023
+        until(lambda: bench.count("SELECT count(*) FROM jobq.worker WHERE beats > 0") == workers, "the workers", 240)  # noqa: B023
         # Each queue has been seen.
         for number in range(queues):
             quick.options(queue=f"herd-{number}").enqueue(bench.connection)
@@ -167,7 +170,7 @@ def idle(bench: Bench, given: argparse.Namespace) -> None:
         bench.clear()
         for _ in range(workers):
             bench.worker("--processes", "1", "--concurrency", "2")
-        until(lambda: bench.count("SELECT count(*) FROM jobq.worker WHERE beats > 0") == workers, "the workers")  # noqa: B023
+        until(lambda: bench.count("SELECT count(*) FROM jobq.worker WHERE beats > 0") == workers, "the workers", 240)  # noqa: B023
         quick.enqueue(bench.connection)
         until(lambda: bench.lines("quick"), "the first job")
         waits = []

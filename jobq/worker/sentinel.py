@@ -35,9 +35,9 @@ from jobq.worker.cursor import Cursor, Sight, next_transaction
 from jobq.worker.database import Connection, Database, close, fetch, is_connection_loss
 from jobq.worker.lease import wait_or
 from jobq.worker.live import Lane
-from jobq.worker.rota import LOOK, Rota
 from jobq.worker.options import WorkerOptions
 from jobq.worker.outcomes import scan_parameters
+from jobq.worker.rota import LOOK, Rota
 from jobq.worker.stalls import Repeats
 
 logger = logging.getLogger("jobq.worker")
@@ -308,9 +308,7 @@ class Sentinel:
         # What is next in the others is not known.
         return due if len(self._rota) <= LOOK else min(due, LATEST), oldest
 
-    async def _call(
-        self, connection: Connection, lanes: list[Lane], heads: list[Head], *, arrived: bool
-    ) -> None:
+    async def _call(self, connection: Connection, lanes: list[Lane], heads: list[Head], *, arrived: bool) -> None:
         """Wake whoever should know of these heads, which are all that the lanes have."""
         for head in heads:
             self._rota.seen(head.lane)

@@ -99,7 +99,7 @@ class Beat:
         self._looked = now
         if now - self._at <= 2 * self._every:
             return None
-        frame = sys._current_frames().get(self._thread)  # noqa: SLF001  (there is no other way to see another thread's stack)
+        frame = sys._current_frames().get(self._thread)
         where = "".join(traceback.format_stack(frame)[-12:]) if frame is not None else "unknown"
         return Trouble(f"the event loop stands still for {now - self._at:.0f} s, in:\n{where.rstrip()}", self._at)
 
