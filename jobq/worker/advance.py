@@ -27,7 +27,7 @@ from jobq.worker.due import Due, head_start
 from jobq.worker.ended import Ended
 from jobq.worker.errors import ErrorKind, classify
 from jobq.worker.frames import Ending, Job, Progress, Recorded, Setback, Success
-from jobq.worker.lanes import Lanes
+from jobq.worker.lanes import MOST_LANES, Lanes
 from jobq.worker.lease import Lease
 from jobq.worker.managed import CALL_EVERY, Managed
 from jobq.worker.metrics import Metrics
@@ -45,6 +45,8 @@ logger = logging.getLogger("jobq.worker")
 
 # Acknowledgements wait this long for company, unless a slot idles.
 FLUSH_AFTER = 0.002
+# However few jobs a claim wants, it looks at so many lanes.
+LEAST_LANES = 64
 # Lanes that had jobs lately, at which an acknowledgement that claims looks as well: inserts may be silent.
 WARM_LANES = 64
 # How often queues' rules are read anew, and the jobs held compared with those that the database thinks we hold.
@@ -372,7 +374,7 @@ class Advance:
             queue = self._managed.queue_of(successes) if not connection.pooled else None
             part = self._managed_part(queue, want) if queue is not None and want > 0 else 0
             want -= part
-            scan = self._scan(warm=WARM_LANES if successes else 0) if want > 0 else NOWHERE
+            scan = self._scan(want, warm=WARM_LANES if successes else 0) if want > 0 else NOWHERE
             if not scan.queues:
                 want = 0
             if want > 0 and not self._pace.prefetch():
@@ -436,9 +438,11 @@ class Advance:
             async with self._lock:
                 await fetch(await self._connected(), self._schema, "wake_tell", channel=self._schema, queues=queues)
 
-    def _scan(self, *, warm: int) -> Scan:
-        """Return what to read: the lanes that may have due jobs, and up to `warm` of those that had some lately."""
-        return self._cursor.plan(*self._lanes.arrays(warm=warm))
+    def _scan(self, want: int, *, warm: int) -> Scan:
+        """Return what to read: lanes that may have due jobs, enough for `want`, and `warm` of those that had some lately."""
+        # Of most it is known that they have one.
+        most = min(MOST_LANES, max(LEAST_LANES, 2 * want))
+        return self._cursor.plan(*self._lanes.arrays(most, warm=warm))
 
     async def _exchange(
         self,

@@ -165,21 +165,21 @@ class Calls:
                 self._lanes.pop(lane, None)
         self.news = False
         others: dict[str, None] = {}
-        for name, head in found.items():
-            lane = self._lanes.get(name)
-            if lane is None or lane.head != head:
+        for lane, head in found.items():
+            waiting = self._lanes.get(lane)
+            if waiting is None or waiting.head != head:
                 self.news = True
-                lane = _Waiting(head, since=now, next=now, told=lane.told if lane is not None else 0.0)
-                self._lanes[name] = lane
-            if now < lane.next and not (arrived and now - lane.called >= _CALL_ARRIVED):
+                told = waiting.told if waiting is not None else 0.0
+                waiting = self._lanes[lane] = _Waiting(head, since=now, next=now, told=told)
+            if now < waiting.next and not (arrived and now - waiting.called >= _CALL_ARRIVED):
                 continue
-            lane.called = now
-            if not take(name) or now - lane.since >= _OVERDUE:
-                if now - lane.told < _CALL_AGAIN:
-                    lane.next = lane.told + _CALL_AGAIN
+            waiting.called = now
+            if not take(lane) or now - waiting.since >= _OVERDUE:
+                if now - waiting.told < _CALL_AGAIN:
+                    waiting.next = waiting.told + _CALL_AGAIN
                     continue
-                lane.told = now
-                others[name[0]] = None
-            lane.next = now + lane.gap
-            lane.gap = min(lane.gap * 2, _CALL_AT_LEAST)
+                waiting.told = now
+                others[lane[0]] = None
+            waiting.next = now + waiting.gap
+            waiting.gap = min(waiting.gap * 2, _CALL_AT_LEAST)
         return list(others)

@@ -160,7 +160,7 @@ class Cursor:
         self.doubt()
 
     def doubt(self) -> None:
-        """Queues are served that were not: lanes that are not known begin at their beginnings, until all have been read again."""
+        """Queues are served that were not: until all lanes have been read again, those that are not known begin at the beginning."""
         self._base = BEGINNING
         self.epoch += 1
 

@@ -213,23 +213,27 @@ class Lanes:
         """Put back whom the last claim took, if they still wait, and add those of whom there was word."""
         taken, served = self._taken, self._served
         self._taken, self._served = [], set()
-        for _, _, number, member in taken:
+        for *_, member in taken:
             if not self._waits(member):
                 self._in_line.pop(member, None)
                 continue
             if member in served:
                 self._number += 1
-                number = self._in_line[member] = self._number
-            self._stand(member, number)
+                self._in_line[member] = self._number
+            self._stand(member, self._in_line[member])
         heard, self._heard = self._heard, {}
         for queue in heard:
             if self.serves(queue):
                 self._shares.expect(queue)
                 for priority in PRIORITIES:
                     self._heat(queue, priority)
+        self._tidy()
+
+    def _tidy(self) -> None:
+        """When no lane has jobs any more, keep nothing of those that had."""
         if not self.live.any_hot:
-            self._line.clear()
-            self._in_line.clear()
+            for kept in (self._line, self._in_line, self._taken, self._served):
+                kept.clear()
             self._shares.nothing_left()
 
     def _next(self) -> _Place | None:
@@ -350,6 +354,7 @@ class Lanes:
             self._heat(*lanes[sight.cut])
         live.cool()
         if self._how is QueueOrder.STRICT:
+            self._tidy()
             return
         jobs: dict[str, int] = {}
         for place, count in sight.counts:
@@ -357,6 +362,7 @@ class Lanes:
             jobs[queue] = jobs.get(queue, 0) + count
         queues = list(dict.fromkeys(scan.queues))
         self._shares.took(queues, jobs, None if sight.cut is None else scan.queues[sight.cut])
+        self._tidy()
 
 
 async def warn_of_unknown_queues(connection: Connection, options: WorkerOptions, of_tasks: Iterable[str]) -> None:

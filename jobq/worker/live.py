@@ -139,7 +139,7 @@ class Live:
         return list(islice(self._unread, STEP))
 
     def looked_up(self, lane: Lane, seconds: float | None) -> bool:
-        """Take note of the seconds until the lane's first job is due, None: it has none. Return whether the lane is to be hot."""
+        """Take note of the seconds until the lane's first job is due; None: it has none. Return whether it is to be hot."""
         read = self._unread.pop(lane, None)
         if read is None:
             # There was word of it meanwhile.
@@ -179,7 +179,8 @@ class Live:
 
     def awake(self) -> list[Lane]:
         """Return some of the lanes whose time has come, which are to be hot."""
-        now, lanes = self._clock(), []
+        now = self._clock()
+        lanes: list[Lane] = []
         while len(lanes) < STEP and self.alarm_at <= now:
             _, lane = heapq.heappop(self._alarms)
             del self._asleep[lane]

@@ -64,7 +64,8 @@ class Stalls:
                 continue
             since = self._seen.setdefault(what, now)
             if trouble.since is not None:
-                since = self._seen[what] = min(since, trouble.since)
+                # Not since one was first seen: each time it may have been another short wait.
+                since = self._seen[what] = trouble.since
             if what in self.current:
                 self.current[what] = trouble.cause
             elif now - since > AFTER:

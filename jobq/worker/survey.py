@@ -42,6 +42,7 @@ class Survey:
         cursor: Cursor,
         lanes: Lanes,
         on_found: Callable[[], None],
+        *,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """`on_found` is called when there are due jobs, beside the claims."""

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import time
 from collections.abc import Callable
 
 import pytest
 
 from jobq.worker import stalls
-from jobq.worker.stalls import Repeats, Stalls, Trouble
+from jobq.worker.stalls import Beat, Looker, Repeats, Stalls, Trouble
 
 
 @pytest.fixture
@@ -77,3 +79,42 @@ def test_an_identical_warning_is_kept_back_and_counted(
     clock(stalls.AGAIN)
     repeats.warn("no heartbeat", OSError("refused by port 7"))
     assert caplog.records[-1].__dict__["not_logged"] == 99
+
+
+async def test_a_loop_that_stands_still_is_told_while_it_does(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stalls, "AFTER", 0.2)
+    watched = Stalls({})
+    told: list[str] = []
+    with Looker(watched, every=0.02):
+        await asyncio.sleep(0.1)
+        assert watched.current == {}
+        deadline = time.monotonic() + 20
+        # The loop cannot do anything else, least of all look.
+        while not watched.current and time.monotonic() < deadline:
+            time.sleep(0.01)  # noqa: ASYNC251
+        told += watched.current.values()
+    assert "the event loop stands still for" in told[0]
+    assert "test_a_loop_that_stands_still_is_told_while_it_does" in told[0]
+    assert [record.message for record in caplog.records] == ["stalled"]
+    assert caplog.records[0].__dict__["stalled"] == "event loop"
+
+
+async def test_a_process_that_was_stopped_is_no_stall_of_its_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    beat = Beat()
+    assert beat.trouble() is None
+    now = time.monotonic()
+    monkeypatch.setattr("jobq.worker.stalls.time.monotonic", lambda: now + 60)
+    assert beat.trouble() is None
+    monkeypatch.setattr("jobq.worker.stalls.time.monotonic", lambda: now + 61.5)
+    assert beat.trouble() is not None
+
+
+def test_many_short_waits_are_no_stall(clock: Callable[[float], None], caplog: pytest.LogCaptureFixture) -> None:
+    """Each round trip of a loop that is never idle is looked at in its midst."""
+    watched = Stalls({"claims": lambda: Trouble("a statement", since=time.monotonic() - 0.01)})
+    for _ in range(40):
+        watched.look()
+        clock(0.5)
+    assert caplog.records == []

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import psycopg
@@ -41,11 +40,11 @@ def lanes() -> Lanes:
 @pytest.fixture
 def survey(clock: Clock, lanes: Lanes) -> Survey:
     database = Refusing(Settings(database_url="postgresql://nowhere"))
-    return Survey(database, "jobq", Cursor(), lanes, lambda: None, clock)
+    return Survey(database, "jobq", Cursor(), lanes, lambda: None, clock=clock)
 
 
 @pytest.fixture
-def database(monkeypatch: pytest.MonkeyPatch, clock: Clock) -> Iterator[list[float]]:
+def database(monkeypatch: pytest.MonkeyPatch, clock: Clock) -> list[float]:
     """Has as many lanes as the first number says, and takes the second in seconds for each slice of them."""
     state = [0.0, 0.001]
 
@@ -57,7 +56,7 @@ def database(monkeypatch: pytest.MonkeyPatch, clock: Clock) -> Iterator[list[flo
         return [(f"{n:06}", 5, 1, n, 3600.0) for n in range(first, min(int(state[0]), first + parameters["most"]))]
 
     monkeypatch.setattr(module, "fetch", fetch)
-    yield state
+    return state
 
 
 async def test_a_costly_reading_is_made_less_often(survey: Survey, database: list[float], clock: Clock) -> None:
