@@ -19,7 +19,7 @@ _INVISIBLE = re.compile(
 # Each of these has a sign of its own (templates/jobq/icons.html).
 STATES = frozenset((
     "ready", "scheduled", "running", "parked", "waiting", "succeeded", "failed", "cancelled", "expired",
-    "error", "timeout", "crashed", "paused", "open", "alive", "late", "silent", "done", "draft", "starting", "quiet",
+    "error", "timeout", "crashed", "released", "paused", "open", "alive", "late", "silent", "done", "draft", "starting", "quiet",
     "draining", "refused", "ticking", "withdrawn", "undeclared", "broken",
 ))  # fmt: skip
 

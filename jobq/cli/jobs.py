@@ -168,7 +168,9 @@ def _print_job(job: JobDetail, why: str | None) -> None:
     }
     output.print_fields({name: value for name, value in lines.items() if value not in (None, "")})
     for attempt in job.attempts:
-        click.echo(f"\nattempt {attempt.attempt}: {attempt.outcome} at {output.safe(attempt.finished_at)}")
+        # The attempt of a released one is not counted: the next one has its number.
+        outcome = "interrupted, not counted (released)" if attempt.outcome == "released" else attempt.outcome
+        click.echo(f"\nattempt {attempt.attempt}: {outcome} at {output.safe(attempt.finished_at)}")
         if attempt.retry_at:
             click.echo(f"  retried at {output.safe(attempt.retry_at)}")
         if text := attempt.traceback or ": ".join(filter(None, (attempt.error_type, attempt.message))):

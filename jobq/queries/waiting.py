@@ -171,7 +171,11 @@ def _paused(job: JobDetail, facts: dict[str, Any]) -> str:
 
 
 def _end(attempt: Attempt) -> str:
-    what = {"timeout": "ran out of time", "crashed": "ended with its process"}.get(attempt.outcome, "failed")
+    what = {
+        "timeout": "ran out of time",
+        "crashed": "ended with its process",
+        "released": "was interrupted with its process, for another job's sake",
+    }.get(attempt.outcome, "failed")
     text = ": ".join(part for part in (attempt.error_type, _brief(attempt.message or "")) if part)
     return f"{what} with {text}" if text and what == "failed" else what
 

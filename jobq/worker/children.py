@@ -87,7 +87,7 @@ class Child:
         self.kill_at: float | None = None
         """When it is killed for a job that is over its timeout, if the jobs beside that have not ended before."""
         self.mute = False
-        """Whether it was killed since it did not tell how its jobs had ended."""
+        """Whether it was killed since it could not tell any more how its jobs had ended."""
         self.mute_looks = 0
         """How often in a row it was seen to owe an outcome and to send nothing."""
         self._heard_at_look = -1
@@ -170,7 +170,7 @@ class Child:
         ending = asyncio.create_task(self._process.wait())
         await asyncio.wait({hearing, ending}, return_when=asyncio.FIRST_COMPLETED)
         if not ending.done() and not (await asyncio.wait({ending}, timeout=KILL_AFTER if self.dismissed else 5))[0]:
-            self.to_blame = self.to_blame or not self.dismissed
+            self.to_blame = self.mute = self.to_blame or not self.dismissed
             self.kill("it closed its socket and did not end")
         status = await ending
         await self._process.end_what_is_left(at_once=self.killed_for is not None and not self.dismissed)
@@ -292,12 +292,12 @@ class Child:
     def listen(self, started: list[Started]) -> int:
         """Return how many looks in a row it has owed an outcome, reacted, and sent nothing."""
         heard = -1 if self._line is None else self._line.heard
-        silent = heard == self._heard_at_look and self.pulseless_since is None
-        self._heard_at_look = heard
-        # Most often the first: then nothing else need be asked.
-        self.mute_looks = (
-            self.mute_looks + 1 if silent and len(self.jobs) > len(started) and self.owes_outcome(started) else 0
-        )
+        before, self._heard_at_look = self._heard_at_look, heard
+        # Most often it has no job that is not running: then nothing else need be asked.
+        if heard != before or len(self.jobs) <= len(started) or not self.owes_outcome(started):
+            self.mute_looks = 0
+        elif self.pulseless_since is None:
+            self.mute_looks += 1
         return self.mute_looks
 
     @property

@@ -104,13 +104,14 @@ class Runner:
             drive=self._drive,
             flush=self._outbox.flush,
         )
+        # Before any job can run: one that closes our socket would make the dispatcher wait for the import.
+        self._table.beat(time.monotonic(), 0.0)
+        self._outbox.send(Hello([_facts(task) for _, task in sorted(app.tasks.items())], schedules))
         for slot in range(self._spec.concurrency):
             self._thread(f"jobq-slot-{slot}", self._serve_slot, slot)
         self._thread("jobq-writer", self._outbox.serve)
         self._thread("jobq-reader", self._read)
-        self._table.beat(time.monotonic(), 0.0)
         self._thread("jobq-pulse", self._beat)
-        self._outbox.send(Hello([_facts(task) for _, task in sorted(app.tasks.items())], schedules))
         asyncio.set_event_loop(self._loop)
         self._recursion_limit = sys.getrecursionlimit()
         self._loop.serve()

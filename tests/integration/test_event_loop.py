@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from jobq.tasks import BaseTask
 from tests.support import rough
 from tests.support.jobs import Jobs
 from tests.support.waiting import wait_until
@@ -20,7 +22,7 @@ def test_jobs_that_exit_or_stop_the_loop_harm_nobody(jobs: Jobs, worker: StartWo
     neighbours = [rough.work_async.enqueue(jobs.connection, 6.0).id, rough.work.enqueue(jobs.connection, 6.0).id]
     running = worker("--processes", "1", app=APP)
     wait_until(lambda: jobs.traces(neighbours[1]), what="the neighbours")
-    expected = {
+    expected: dict[BaseTask[[], Any], tuple[str, str | None]] = {
         rough.exit_gathered: ("failed", "SystemExit"),
         rough.exit_in_group: ("failed", "SystemExit"),
         rough.exit_later: ("succeeded", None),
@@ -66,9 +68,9 @@ def test_errors_that_cannot_be_looked_at_are_ordinary_ones(jobs: Jobs, worker: S
 def test_a_cancellation_that_no_one_asked_for_is_an_ordinary_error(
     jobs: Jobs,
     worker: StartWorker,
-    task: type[rough.cancelled_by_nobody],  # type: ignore[valid-type]
+    task: BaseTask[[], None],
 ) -> None:
-    job = task.enqueue(jobs.connection).id  # type: ignore[attr-defined]
+    job = task.enqueue(jobs.connection).id
     worker("--processes", "1", app=APP)
     ended = jobs.wait(job)
     assert (ended["state"], ended["attempt"]) == ("failed", 2)

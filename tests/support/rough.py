@@ -18,6 +18,7 @@ import subprocess
 import sys
 import threading
 import time
+import traceback
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NoReturn
@@ -29,7 +30,8 @@ q = JobQ()
 tenant = contextvars.ContextVar("tenant", default="nobody")
 executor = ThreadPoolExecutor(1)
 
-if notes := os.environ.get("ROUGH_NOTES"):
+notes = os.environ.get("ROUGH_NOTES", "")
+if notes:
 
     def _note(line: str) -> None:
         with Path(notes).open("a") as file:
@@ -122,12 +124,21 @@ def shut_sockets() -> str:
 
 
 @q.task(max_attempts=2, backoff=FAST)
-def replace_sockets() -> str:
-    """Put other sockets in their places: what is sent goes nowhere, without an error."""
+def replace_sockets(keep: bool) -> str:
+    """Put other sockets in their places: what is sent goes nowhere, without an error. `keep` the former ones open."""
     ours, theirs = socket.socketpair()
     _kept.append((ours, theirs))
-    _each_socket(lambda fd: os.dup2(ours.fileno(), fd))
+
+    def replace(number: int) -> None:
+        if keep:
+            _copies.append(os.dup(number))
+        os.dup2(ours.fileno(), number)
+
+    _each_socket(replace)
     return "done"
+
+
+_copies: list[int] = []
 
 
 _kept: list[Any] = []
@@ -144,7 +155,7 @@ def _each_socket(do: Any) -> None:
 
 
 def _own() -> set[int]:
-    return {end.fileno() for pair in _kept for end in pair}
+    return {end.fileno() for pair in _kept for end in pair} | set(_copies)
 
 
 # --- process groups -------------------------------------------------------------------------------------------------------
@@ -270,11 +281,7 @@ def lower_recursion_limit() -> None:
 
 
 def _frames() -> list[object]:
-    frame, found = sys._getframe(), []
-    while frame is not None:
-        found.append(frame)
-        frame = frame.f_back  # type: ignore[assignment]
-    return found
+    return [frame for frame, _ in traceback.walk_stack(None)]
 
 
 @q.task(max_attempts=2, backoff=FAST)
@@ -302,17 +309,15 @@ class _OddText(Exception):
 
 class _OddNotes(Exception):
     @property
-    def __notes__(self) -> list[str]:
+    def __notes__(self) -> list[str]:  # type: ignore[override]
         raise KeyboardInterrupt
 
 
 class _OddClass(Exception):
-    @property
-    def __class__(self) -> Any:
-        raise SystemExit(3)
-
-    @__class__.setter
-    def __class__(self, value: Any) -> None: ...
+    def __getattribute__(self, name: str) -> Any:
+        if name == "__class__":
+            raise SystemExit(3)
+        return super().__getattribute__(name)
 
 
 class _Meta(type):
