@@ -33,7 +33,7 @@ WITH ended AS (
                           CASE WHEN job.key_until_started THEN job.run_at END), worker_id = NULL, started_at = NULL,
         attempt = job.attempt - ended.given_back, crashes = job.crashes + ended.crashed,
         key_until_started = job.key_until_started OR (
-            job.key_holds = 'until_started' AND job.attempt = 1 AND ended.given_back = 1 AND ended.crashed = 0
+            job.key_holds IS NOT DISTINCT FROM 'until_started' AND job.attempt = 1 AND ended.given_back = 1 AND ended.crashed = 0
             AND ended.seconds IS NULL)
     FROM ended
     WHERE job.id = ended.id

@@ -50,8 +50,8 @@ def drain(
     """Run every job that is due, and those that they insert, until none is due or `max_jobs` executions are done.
 
     `connection` must be in autocommit mode, so that each outcome is committed by itself; ValueError when it is not.
-    Jobs of the future, retries among them, are left; so are jobs with a key until started that a transaction which is still open
-    has replaced, or was given by `return`. Transactional tasks get connections of their own to the same database.
+    Jobs of the future, retries among them, are left; so are jobs with a key until started that an open transaction has
+    replaced, or was given by `return`. Transactional tasks get connections of their own to the same database.
     """
     if not connection.autocommit:
         raise ValueError("drain(connection=…): give a connection in autocommit mode; each outcome is its own commit")
@@ -70,30 +70,7 @@ def drain(
     locked: list[Job] = []
     with closing(loop), closing(transactions), connection.cursor(row_factory=tuple_row) as cursor:
         while max_jobs is None or sum(counts.values()) < max_jobs:
-            lanes.refresh(cursor.execute(statement("lanes", schema).query).fetchall())
-            query = statement("advance", schema).query
-            scan = everything(lanes.arrays())
-            first, *rows = cursor.execute(query, advance_parameters(worker, [], scan, 1)).fetchall()
-            found = claimed(first, rows, scan)
-            if found.sight is not None:
-                lanes.claimed(scan, found.sight)
-            found = found if rows else _managed(cursor, schema, worker, lanes)
-            jobs, expired = found.jobs()
-            keyed = found.keyed
-            if not rows and not jobs and not expired and not keyed and locked:
-                # Once more, and then others may have them.
-                keyed, locked = locked, []
-            if keyed:
-                verdicts = judged(keyed, _start(cursor, schema, worker, keyed))
-                jobs, expired = verdicts.start, verdicts.expired
-                locked += verdicts.locked
-                for job in verdicts.back:
-                    _settle(cursor, schema, worker, Setback(job.id, job.claims, Ending.RELEASE))
-            for job in expired:
-                _settle(cursor, schema, worker, Setback(job.id, job.claims, Ending.EXPIRE, message="expired"))
-            if not jobs and not expired:
-                if keyed is found.keyed and keyed:
-                    continue
+            if not (jobs := _next_jobs(cursor, schema, worker, lanes, locked)):
                 break
             for job in jobs:
                 outcome = executor.execute(Execution(job=job, worker=worker), time.monotonic())
@@ -101,7 +78,9 @@ def drain(
                     case Recorded():
                         counts["succeeded"] += outcome.accepted
                     case Success():
-                        cursor.execute(query, advance_parameters(worker, [outcome], NOWHERE, 0))
+                        cursor.execute(
+                            statement("advance", schema).query, advance_parameters(worker, [outcome], NOWHERE, 0)
+                        )
                         counts["succeeded"] += 1
                     case Setback():
                         _settle(cursor, schema, worker, outcome)
@@ -109,6 +88,39 @@ def drain(
         if locked:
             _put_back(cursor, schema, worker, locked)
     return Drained(**counts)
+
+
+def _next_jobs(
+    cursor: Cursor[tuple[Any, ...]], schema: str, worker: UUID, lanes: Lanes, locked: list[Job]
+) -> list[Job]:
+    """Claim and return the next job to run, or jobs of `locked` that are so no longer; none when nothing can be run."""
+    while True:
+        lanes.refresh(cursor.execute(statement("lanes", schema).query).fetchall())
+        scan = everything(lanes.arrays())
+        first, *rows = cursor.execute(
+            statement("advance", schema).query, advance_parameters(worker, [], scan, 1)
+        ).fetchall()
+        found = claimed(first, rows, scan)
+        if found.sight is not None:
+            lanes.claimed(scan, found.sight)
+        found = found if rows else _managed(cursor, schema, worker, lanes)
+        jobs, expired = found.jobs()
+        keyed = found.keyed
+        last = not (jobs or expired or keyed)
+        if last:
+            # Once more, and then others may have them.
+            keyed = locked[:]
+            locked.clear()
+        if keyed:
+            verdicts = judged(keyed, _start(cursor, schema, worker, keyed))
+            jobs, expired = verdicts.start, verdicts.expired
+            locked += verdicts.locked
+            for job in verdicts.back:
+                _settle(cursor, schema, worker, Setback(job.id, job.claims, Ending.RELEASE))
+        for job in expired:
+            _settle(cursor, schema, worker, Setback(job.id, job.claims, Ending.EXPIRE, message="expired"))
+        if jobs or last:
+            return jobs
 
 
 def _start(cursor: Cursor[tuple[Any, ...]], schema: str, worker: UUID, jobs: list[Job]) -> list[tuple[Any, ...]]:

@@ -175,7 +175,7 @@ async def test_a_job_that_is_no_longer_ours_does_not_start(q: JobQ, db: Conn, da
 async def test_a_start_that_did_not_come_takes_the_key_again(
     q: JobQ, db: Conn, other: Conn, database_url: str, taken: bool
 ) -> None:
-    """The worker stopped between the commit that released the key and the start. Another's open transaction is not waited for."""
+    """The worker stopped between the commit that released the key and the start. No open transaction is waited for."""
     worker = uuid.uuid4()
     first = debounced(q).enqueue(db, 1)
     (job,) = await claim(database_url, worker)
