@@ -47,7 +47,7 @@ WITH ended AS (
         worker_id = NULL, started_at = NULL, attempt = job.attempt - due.given_back, crashes = job.crashes + due.crashed,
         run_alone = job.run_alone OR due.run_alone, releases = least(job.releases + due.released, 32767),
         key_until_started = job.key_until_started OR (
-            job.key_holds = 'until_started' AND job.attempt = 1 AND due.given_back = 1 AND due.crashed = 0
+            job.key_holds IS NOT DISTINCT FROM 'until_started' AND job.attempt = 1 AND due.given_back = 1 AND due.crashed = 0
             AND due.seconds IS NULL)
     FROM due
     WHERE job.id = due.id AND due.final_state = 'ready'

@@ -35,6 +35,8 @@ from jobq.worker.transaction import Transactions
 
 # As of `WorkerOptions.park_patience`.
 PARK_PATIENCE = 3600.0
+# Lanes that are read by one statement.
+LANES = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +56,8 @@ def drain(
     """Run every job that is due, and those that they insert, until none is due or `max_jobs` executions are done.
 
     `connection` must be in autocommit mode, so that each outcome is committed by itself; ValueError when it is not.
-    Jobs of the future, retries among them, are left; so are jobs with a key until started that a transaction which is still open
-    has replaced, or was given by `return`. Transactional tasks get connections of their own to the same database.
+    Jobs of the future, retries among them, are left; so are jobs with a key until started that an open transaction has
+    replaced, or was given by `return`. Transactional tasks get connections of their own to the same database.
     """
     if not connection.autocommit:
         raise ValueError("drain(connection=…): give a connection in autocommit mode; each outcome is its own commit")
@@ -75,40 +77,7 @@ def drain(
     locked: list[Job] = []
     with closing(loop), closing(transactions), connection.cursor(row_factory=tuple_row) as cursor:
         while max_jobs is None or sum(counts.values()) < max_jobs:
-            lanes.refresh(cursor.execute(statement("queue_rules", schema).query).fetchall())
-            after: tuple[str, int] | None = ("", -1)
-            while after is not None:
-                found_lanes = {"queue": after[0], "priority": after[1], "most": 500}
-                heads = cursor.execute(statement("lanes", schema).query, found_lanes).fetchall()
-                for queue, priority, _, _, seconds in heads:
-                    lanes.found(queue, priority, seconds)
-                after = heads[-1][:2] if len(heads) == 500 else None
-            query = statement("advance", schema).query
-            scan = everything(lanes.arrays())
-            first, *rows = cursor.execute(query, advance_parameters(worker, [], scan, 1)).fetchall()
-            found = claimed(first, rows, scan)
-            if found.sight is not None:
-                lanes.claimed(scan, found.sight)
-            found = found if rows else _managed(cursor, schema, worker, lanes)
-            found = found if len(found) else _parked(cursor, app, worker, queues)
-            jobs, expired = found.jobs()
-            keyed = found.keyed
-            if not rows and not jobs and not expired and not keyed and locked:
-                # Once more, and then others may have them.
-                keyed, locked = locked, []
-            if keyed:
-                verdicts = judged(keyed, _start(cursor, schema, worker, keyed))
-                jobs, expired = verdicts.start, verdicts.expired
-                locked += verdicts.locked
-                for job in verdicts.back:
-                    _settle(cursor, schema, worker, Setback(job.id, job.claims, job.started, Ending.RELEASE))
-            for job in expired:
-                _settle(
-                    cursor, schema, worker, Setback(job.id, job.claims, job.started, Ending.EXPIRE, message="expired")
-                )
-            if not jobs and not expired:
-                if keyed is found.keyed and keyed:
-                    continue
+            if not (jobs := _next_jobs(cursor, app, worker, lanes, locked)):
                 break
             for job in jobs:
                 outcome = executor.execute(Execution(job=job, worker=worker), time.monotonic())
@@ -116,7 +85,9 @@ def drain(
                     case Recorded():
                         counts["succeeded"] += outcome.accepted
                     case Success():
-                        cursor.execute(query, advance_parameters(worker, [outcome], NOWHERE, 0))
+                        cursor.execute(
+                            statement("advance", schema).query, advance_parameters(worker, [outcome], NOWHERE, 0)
+                        )
                         counts["succeeded"] += 1
                     case Setback() if outcome.ending is Ending.PARK:
                         counts["failed" if _park(cursor, schema, worker, outcome) else "retried"] += 1
@@ -126,6 +97,53 @@ def drain(
         if locked:
             _put_back(cursor, schema, worker, locked)
     return Drained(**counts)
+
+
+def _next_jobs(
+    cursor: Cursor[tuple[Any, ...]], app: JobQ, worker: UUID, lanes: Lanes, locked: list[Job]
+) -> list[Job]:
+    """Claim and return the next job to run, or jobs of `locked` that are so no longer; none when nothing can be run."""
+    schema = app.settings.schema
+    while True:
+        _read_lanes(cursor, schema, lanes)
+        scan = everything(lanes.arrays())
+        first, *rows = cursor.execute(
+            statement("advance", schema).query, advance_parameters(worker, [], scan, 1)
+        ).fetchall()
+        found = claimed(first, rows, scan)
+        if found.sight is not None:
+            lanes.claimed(scan, found.sight)
+        found = found if rows else _managed(cursor, schema, worker, lanes)
+        found = found if len(found) else _parked(cursor, app, worker, lanes.only)
+        jobs, expired = found.jobs()
+        keyed = found.keyed
+        last = not (jobs or expired or keyed)
+        if last:
+            # Once more, and then others may have them.
+            keyed = locked[:]
+            locked.clear()
+        if keyed:
+            verdicts = judged(keyed, _start(cursor, schema, worker, keyed))
+            jobs, expired = verdicts.start, verdicts.expired
+            locked += verdicts.locked
+            for job in verdicts.back:
+                _settle(cursor, schema, worker, Setback(job.id, job.claims, job.started, Ending.RELEASE))
+        for job in expired:
+            _settle(cursor, schema, worker, Setback(job.id, job.claims, job.started, Ending.EXPIRE, message="expired"))
+        if jobs or last:
+            return jobs
+
+
+def _read_lanes(cursor: Cursor[tuple[Any, ...]], schema: str, lanes: Lanes) -> None:
+    """Learn which queues have rules, and which lanes have jobs."""
+    lanes.refresh(cursor.execute(statement("queue_rules", schema).query).fetchall())
+    after: tuple[str, int] | None = ("", -1)
+    while after is not None:
+        slice_ = {"queue": after[0], "priority": after[1], "most": LANES}
+        heads = cursor.execute(statement("lanes", schema).query, slice_).fetchall()
+        for queue, priority, _, _, seconds in heads:
+            lanes.found(queue, priority, seconds)
+        after = heads[-1][:2] if len(heads) == LANES else None
 
 
 def _start(cursor: Cursor[tuple[Any, ...]], schema: str, worker: UUID, jobs: list[Job]) -> list[tuple[Any, ...]]:

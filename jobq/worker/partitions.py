@@ -82,9 +82,9 @@ async def drop_partitions(
 async def prune_rest(
     connection: AsyncConnection[Any], schema: str, keep: Mapping[str, timedelta], until: float
 ) -> tuple[int, bool]:
-    """Delete the rows of default partitions that were kept for long enough, a batch at a time, until time.monotonic() is `until`.
+    """Delete the rows of default partitions that were kept for long enough, a batch at a time.
 
-    Returns how many, and whether there are more. Raises psycopg.Error.
+    Returns, at the latest when time.monotonic() is `until`, how many, and whether there are more. Raises psycopg.Error.
     """
     query = sql.SQL("SELECT {}.prune_rest(%s, %s, %s)").format(sql.Identifier(schema))
     pruned = 0

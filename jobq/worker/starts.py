@@ -174,7 +174,7 @@ class Starts:
         ]
 
     async def put_back(self, connection: Connection, schema: str, worker: UUID, jobs: list[Job]) -> list[Job]:
-        """Put locked jobs back for a while, and release their keys; return those of which that is done. Raises psycopg.Error."""
+        """Put locked jobs back for a while, and release their keys; return those that are. Raises psycopg.Error."""
         rows = await fetch(
             connection,
             schema,

@@ -109,6 +109,38 @@ def test_a_replace_that_waits_for_the_end_of_its_holder_begins_again(
     assert [version for _, state, version, _ in versions(db) if state == "ready"] == [2]
 
 
+@pytest.mark.parametrize("level", COMMITTED)
+@pytest.mark.parametrize("many", [False, True])
+def test_a_key_released_between_two_statements_is_taken(
+    q: JobQ, db: Conn, database_url: str, level: Any, many: bool
+) -> None:
+    """Its insert has met the key, and before it can look who holds it, that one lets go."""
+    debounced(q, "return").enqueue(db, 1)
+    db.execute(
+        "CREATE FUNCTION pause() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
+        " IF EXISTS (SELECT FROM jobq.job_key WHERE job_id = 1) THEN PERFORM pg_advisory_xact_lock(77); END IF;"
+        " RETURN NULL; END $$"
+    )
+    db.execute("CREATE TRIGGER pause AFTER INSERT ON jobq.job_key FOR EACH STATEMENT EXECUTE FUNCTION pause()")
+    db.execute("SELECT pg_advisory_lock(77)")
+    refs: list[Any] = []
+
+    def late() -> None:
+        with psycopg.connect(database_url, autocommit=True) as connection:
+            connection.isolation_level = level
+            batch = [debounced(q, "return").job(2)] * (2 if many else 1)
+            refs.extend(q.enqueue_many(connection, batch))
+
+    thread = threading.Thread(target=late)
+    thread.start()
+    wait_until(lambda: waiting_for_a_lock(db), what="the insert")
+    db.execute("DELETE FROM jobq.job_key WHERE job_id = 1")
+    db.execute("SELECT pg_advisory_unlock(77)")
+    thread.join(20)
+    assert [ref.created for ref in refs] == [True, False][: len(refs)]
+    assert key_holders(db) == [(refs[0].id,)]
+
+
 def waiting_for_a_lock(db: Conn) -> bool:
     row = db.execute(
         "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
@@ -175,7 +207,7 @@ async def test_a_job_that_is_no_longer_ours_does_not_start(q: JobQ, db: Conn, da
 async def test_a_start_that_did_not_come_takes_the_key_again(
     q: JobQ, db: Conn, other: Conn, database_url: str, taken: bool
 ) -> None:
-    """The worker stopped between the commit that released the key and the start. Another's open transaction is not waited for."""
+    """The worker stopped between the commit that released the key and the start. No open transaction is waited for."""
     worker = uuid.uuid4()
     first = debounced(q).enqueue(db, 1)
     (job,) = await claim(database_url, worker)

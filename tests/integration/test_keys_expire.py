@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import uuid
 from typing import Any
@@ -93,12 +94,13 @@ async def test_an_insert_with_an_expired_key_waits_for_one_batch_only(
         "CREATE TRIGGER hold BEFORE DELETE ON jobq.job_key FOR EACH ROW WHEN (OLD.key = 'old 10') EXECUTE FUNCTION hold()"
     )
     db.execute("SELECT pg_advisory_lock(77)")
-    import asyncio
-
     task = asyncio.create_task(run(chores, database_url))
     try:
-        while db.execute("SELECT count(*) FROM jobq.job_key").fetchone() != (50,):
-            await asyncio.sleep(0.01)
+        await asyncio.to_thread(
+            wait_until,
+            lambda: db.execute("SELECT count(*) FROM jobq.job_key").fetchone() == (50,),
+            what="the first batch",
+        )
         taken: list[bool] = []
 
         def enqueue() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import uuid
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -119,7 +120,7 @@ async def test_what_a_day_refused_stands_in_the_chore(db: Conn, database_url: st
         async with await connected(database_url) as connection:
             await found.register(connection)
             db.execute("UPDATE jobq.chore SET due_at = now() + interval '1 day' WHERE name <> 'partitions'")
-            await found.run_due(connection, __import__("uuid").uuid4())
+            await found.run_due(connection, uuid.uuid4())
     row = db.execute(
         "SELECT last_error, due_at < now() + interval '2 minutes' FROM jobq.chore WHERE name = 'partitions'"
     ).fetchone()
@@ -168,8 +169,8 @@ def test_nothing_is_lost_while_rows_are_written(db: Conn, database_url: str) -> 
             while not stop.is_set():
                 try:
                     connection.execute(
-                        "INSERT INTO jobq.job_history (id, claims, attempt, max_attempts, priority, crashes, queue, task, state,"
-                        " run_at, created_at, finished_at, args, headers)"
+                        "INSERT INTO jobq.job_history (id, claims, attempt, max_attempts, priority, crashes, queue, task,"
+                        " state, run_at, created_at, finished_at, args, headers)"
                         " VALUES (%s, 1, 1, 1, 5, 0, 'default', 't', 'succeeded', now(), now(), now(), '{}', '{}')",
                         [me * 1_000_000 + written[me]],
                     )
