@@ -188,7 +188,7 @@ class _Gauges:
         yield CounterMetricFamily("jobq_outcomes_recorded", "Outcomes written to the database.", vitals.finished)
         yield CounterMetricFamily(
             "jobq_log_records_dropped",
-            "Log records and lines that were dropped, since their reader did not read them.",
+            "Log records and lines that were dropped, for their reader did not read them.",
             vitals.log_dropped,
         )
         deaths = CounterMetricFamily("jobq_runner_deaths", "Runners that ended, by why.", labels=("reason",))
