@@ -370,7 +370,13 @@ def _never_waits(logger: logging.Logger) -> bool:
 def dropped_record(number: int) -> logging.LogRecord:
     """Return the log record that says how many were dropped."""
     record = logging.LogRecord(
-        "jobq.logs", logging.WARNING, __file__, 0, "log records were dropped: their reader did not read them", None, None
+        "jobq.logs",
+        logging.WARNING,
+        __file__,
+        0,
+        "log records were dropped: their reader did not read them",
+        None,
+        None,
     )
     record.dropped = number
     return record

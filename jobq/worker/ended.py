@@ -186,7 +186,10 @@ class Ended:
     def _tell(self, setback: Setback) -> None:
         if setback.ending is Ending.PARK:
             self._repeats.note(
-                "a job waits for a worker with other code", setback.message or "", job=setback.id, reason=setback.message
+                "a job waits for a worker with other code",
+                setback.message or "",
+                job=setback.id,
+                reason=setback.message,
             )
         if setback.ending is Ending.RELEASE and setback.message is not None:
             # A thousand jobs of a task that nobody here knows come back every few seconds.

@@ -114,9 +114,7 @@ def _managed(cursor: Cursor[tuple[Any, ...]], schema: str, worker: UUID, lanes: 
     return Claimed()
 
 
-def _parked(
-    cursor: Cursor[tuple[Any, ...]], app: JobQ, worker: UUID, queues: tuple[str, ...] | None
-) -> Claimed:
+def _parked(cursor: Cursor[tuple[Any, ...]], app: JobQ, worker: UUID, queues: tuple[str, ...] | None) -> Claimed:
     """Claim one job that other code could not run."""
     known = sorted(app.tasks.items())
     parameters = {

@@ -40,9 +40,7 @@ def park_parameters(worker: UUID, refused: Sequence[Setback], patience: float, c
     }
 
 
-def judged(
-    refused: Sequence[Setback], rows: Sequence[tuple[Any, ...]]
-) -> tuple[list[Setback], frozenset[int], int]:
+def judged(refused: Sequence[Setback], rows: Sequence[tuple[Any, ...]]) -> tuple[list[Setback], frozenset[int], int]:
     """Return what the rows of park.sql tell, as `park` does."""
     by_id = {setback.id: setback for setback in refused}
     settled = []

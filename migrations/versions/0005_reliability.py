@@ -21,7 +21,15 @@ REPLACED = ("claim_managed(uuid, text, integer)",)
 # What brings back the functions of revision 0004.
 FORMER = ("0001_partitions.sql", "0001_notify_insert.sql", "0003_groups.sql", "0003_enqueue.sql")
 COLUMNS = {
-    "job": ("key_until_started", "run_alone", "releases", "parked_at", "parked_reason", "parked_signature", "parked_claims"),
+    "job": (
+        "key_until_started",
+        "run_alone",
+        "releases",
+        "parked_at",
+        "parked_reason",
+        "parked_signature",
+        "parked_claims",
+    ),
     "worker": ("signatures", "problems", "lease"),
 }
 INDEXES = ("job_parked_idx", "job_key_until_idx")

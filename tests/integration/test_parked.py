@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -31,7 +32,8 @@ def start(worker: StartWorker, version: str, *args: str) -> WorkerProcess:
 
 def delays(jobs: Jobs, ids: list[int]) -> list[float]:
     rows = jobs.all(
-        "SELECT extract(epoch FROM started_at - created_at)::float8 AS delay FROM jobq.job_history WHERE id = ANY (%s)", ids
+        "SELECT extract(epoch FROM started_at - created_at)::float8 AS delay FROM jobq.job_history WHERE id = ANY (%s)",
+        ids,
     )
     return sorted(row["delay"] for row in rows)
 
@@ -131,7 +133,9 @@ def test_patience_ends(jobs: Jobs, worker: StartWorker) -> None:
     wait_until(lambda: jobs.one("SELECT count(*) FROM jobq.job WHERE state = 'parked'") == 2, what="both parked")
     jobs.connection.execute("UPDATE jobq.chore SET due_at = now() WHERE name = 'parked'")
     # Another worker's start does the chores that are due.
-    wait_until(lambda: jobs.one("SELECT clock_timestamp() > max(parked_at) + interval '0.6 s' FROM jobq.job"), what="it")
+    wait_until(
+        lambda: jobs.one("SELECT clock_timestamp() > max(parked_at) + interval '0.6 s' FROM jobq.job"), what="it"
+    )
     start(worker, "old", "--park-patience", "0.5")
     ended = jobs.wait(job)
     assert (ended["state"], ended["error"]) == (
@@ -154,7 +158,7 @@ def test_an_ordered_group_keeps_its_order(jobs: Jobs, worker: StartWorker) -> No
     assert [end["attempt"] for end in ends] == [1] * 6
     moments = [end["started_at"] for end in ends]
     assert moments == sorted(moments)
-    assert all(after["started_at"] >= before["finished_at"] for before, after in zip(ends, ends[1:], strict=False))
+    assert all(after["started_at"] >= before["finished_at"] for before, after in itertools.pairwise(ends))
 
 
 def test_a_refused_head_holds_its_group_and_no_permit(db: Conn) -> None:
