@@ -277,7 +277,8 @@ def _annotation(annotation: Any) -> str:
     """Return an annotation as text, whether it was written as text or not."""
     if annotation is inspect.Parameter.empty:
         return ""
-    text = annotation if isinstance(annotation, str) else inspect.formatannotation(annotation)
+    # Text within text: an annotation in quotes in a module whose annotations are text.
+    text = annotation.strip("'\"") if isinstance(annotation, str) else inspect.formatannotation(annotation)
     # Addresses differ from process to process.
     return re.sub(r" at 0x[0-9a-fA-F]+", "", text)
 

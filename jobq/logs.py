@@ -14,7 +14,7 @@ import sys
 import traceback
 from collections.abc import Mapping
 from datetime import UTC, date, datetime
-from typing import IO, Any, Literal
+from typing import IO, Any, Literal, cast
 from uuid import UUID
 
 from jobq import output
@@ -48,7 +48,8 @@ def configure(
     formatter = JsonFormatter() if format == "json" else TextFormatter(colour=_wants_colour(target))
     if isinstance(target, output.Output):
         target.note = lambda number: formatter.format(output.dropped_record(number)) + "\n"
-    handler = _Handler(target)  # type: ignore[arg-type]  (a text stream all the same)
+    # A text stream all the same.
+    handler = _Handler(cast(IO[str], target))
     handler.setFormatter(formatter)
     root = logging.getLogger()
     root.setLevel(level.upper())

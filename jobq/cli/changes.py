@@ -23,9 +23,9 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 _ID = click.IntRange(0, 2**63 - 1)
 # As in jobq.operations, which `jobq --help` need not import; a test holds them to that.
-_RETRYABLE = ("failed", "cancelled", "expired", "scheduled")
+_RETRYABLE = ("failed", "cancelled", "expired", "scheduled", "parked")
 _LIVE = ("ready", "scheduled", "running", "parked", "waiting")
-_SNOOZABLE = ("ready", "scheduled", "waiting")
+_SNOOZABLE = ("ready", "scheduled", "parked", "waiting")
 _MOVABLE = ("ready", "scheduled", "parked", "waiting")
 _DELETABLE = ("succeeded", "failed", "cancelled", "expired", "ready", "scheduled", "parked", "waiting")
 

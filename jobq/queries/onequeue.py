@@ -25,7 +25,9 @@ def queue(conn: Connection[Any], schema: str, name: str) -> QueueDetail:
     bound = COUNT_LIMIT + 1
     (found,) = fetch(conn, schema, "queue_info", {"queue": name, "bound": bound})
     has_row, read_at = found.pop("has_row"), found.pop("read_at")
-    counts = {key: min(found.pop(key), bound) for key in ("ready", "scheduled", "running", "failed", "waiting", "parked")}
+    counts = {
+        key: min(found.pop(key), bound) for key in ("ready", "scheduled", "running", "failed", "waiting", "parked")
+    }
     settings = take_settings(found)
     info = QueueInfo(name=name, **counts, **found, settings=settings)
     grouped = groups(conn, schema, name) if settings.groups is not None or info.waiting else None

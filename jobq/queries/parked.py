@@ -34,7 +34,9 @@ class ParkedTask:
     def sentence(self) -> str:
         """Say who lacks what since when, without a full stop."""
         if self.may:
-            return f"live workers may know what task {self.task} needs, and have not claimed it since {moment(self.since)}"
+            return (
+                f"live workers may know what task {self.task} needs, and have not claimed it since {moment(self.since)}"
+            )
         if self.unknown:
             return f"no live worker knows task {self.task} since {moment(self.since)}"
         return f"{no_worker_takes(self.task, self.reason)} since {moment(self.since)}"
@@ -64,7 +66,9 @@ def why_parked(conn: Connection[Any], schema: str, job: JobDetail) -> str:
         return f"The only live workers that may know what it needs are {states} and claim nothing."
     if job.run_at > job.read_at:
         return f"It is due in {span((job.run_at - job.read_at).total_seconds())}, for a worker whose code can run it."
-    return "The code of the worker that claimed it could not run it: it waits for a free slot of a worker whose code may."
+    return (
+        "The code of the worker that claimed it could not run it: it waits for a free slot of a worker whose code may."
+    )
 
 
 def no_worker_takes(task: str, reason: str | None) -> str:

@@ -92,8 +92,8 @@ def test_from_the_preview_to_the_end(db: Conn, small: None) -> None:
     ("action", "options", "text"),
     [
         ("cancel", {}, "state:ready,scheduled,running,parked,waiting task:mail.send"),
-        ("snooze", {"seconds": 600}, "state:ready,scheduled,waiting task:mail.send"),
-        ("snooze", {"until": "2199-01-31T08:00Z"}, "state:ready,scheduled,waiting task:mail.send"),
+        ("snooze", {"seconds": 600}, "state:ready,scheduled,parked,waiting task:mail.send"),
+        ("snooze", {"until": "2199-01-31T08:00Z"}, "state:ready,scheduled,parked,waiting task:mail.send"),
         ("move", {"queue": "slow", "priority": 2}, "state:ready,scheduled,parked,waiting task:mail.send"),
     ],
 )

@@ -159,7 +159,9 @@ def test_heartbeats_go_on_while_a_task_waits_for_the_reader(
         jobs.wait(noisy.calm.enqueue(jobs.connection).id, timeout=20)
     jobs.wait(noisy.fail.enqueue(jobs.connection).id, timeout=20)
     assert jobs.one("SELECT claims FROM jobq.job WHERE id = %s", shouting) == 1, "its runner was not killed"
-    wait_until(lambda: (reader.read(), jobs.one("SELECT count(*) FROM jobq.job"))[1] == 0, what="the end of the shouting")
+    wait_until(
+        lambda: (reader.read(), jobs.one("SELECT count(*) FROM jobq.job"))[1] == 0, what="the end of the shouting"
+    )
 
 
 def test_an_application_that_logs_by_itself(database_url: str, jobs: Jobs, started: list[Reader]) -> None:

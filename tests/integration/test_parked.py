@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from typing import Any
 
 import psycopg
-import pytest
 
-from jobq import JobQ, operations, queries
+from jobq import operations, queries
+from jobq.cli.checks_jobs import JOB_CHECKS
+from jobq.cli.findings import Status
+from jobq.filters import JobFilter
+from jobq.sql import statement
 from jobq.worker.inprocess import drain
 from tests.support import rolling
 from tests.support.jobs import Jobs
-from tests.support.rows import add_job
+from tests.support.rows import add_job, add_worker
 from tests.support.waiting import wait_until
 from tests.support.workers import WorkerProcess
 
@@ -31,7 +35,8 @@ def start(worker: StartWorker, version: str, *args: str) -> WorkerProcess:
 
 def delays(jobs: Jobs, ids: list[int]) -> list[float]:
     rows = jobs.all(
-        "SELECT extract(epoch FROM started_at - created_at)::float8 AS delay FROM jobq.job_history WHERE id = ANY (%s)", ids
+        "SELECT extract(epoch FROM started_at - created_at)::float8 AS delay FROM jobq.job_history WHERE id = ANY (%s)",
+        ids,
     )
     return sorted(row["delay"] for row in rows)
 
@@ -131,7 +136,9 @@ def test_patience_ends(jobs: Jobs, worker: StartWorker) -> None:
     wait_until(lambda: jobs.one("SELECT count(*) FROM jobq.job WHERE state = 'parked'") == 2, what="both parked")
     jobs.connection.execute("UPDATE jobq.chore SET due_at = now() WHERE name = 'parked'")
     # Another worker's start does the chores that are due.
-    wait_until(lambda: jobs.one("SELECT clock_timestamp() > max(parked_at) + interval '0.6 s' FROM jobq.job"), what="it")
+    wait_until(
+        lambda: jobs.one("SELECT clock_timestamp() > max(parked_at) + interval '0.6 s' FROM jobq.job"), what="it"
+    )
     start(worker, "old", "--park-patience", "0.5")
     ended = jobs.wait(job)
     assert (ended["state"], ended["error"]) == (
@@ -154,7 +161,7 @@ def test_an_ordered_group_keeps_its_order(jobs: Jobs, worker: StartWorker) -> No
     assert [end["attempt"] for end in ends] == [1] * 6
     moments = [end["started_at"] for end in ends]
     assert moments == sorted(moments)
-    assert all(after["started_at"] >= before["finished_at"] for before, after in zip(ends, ends[1:], strict=False))
+    assert all(after["started_at"] >= before["finished_at"] for before, after in itertools.pairwise(ends))
 
 
 def test_a_refused_head_holds_its_group_and_no_permit(db: Conn) -> None:
@@ -227,7 +234,7 @@ def test_what_an_operator_can_do_with_a_parked_job(db: Conn) -> None:
         moved: ("parked", "other", False),
         snoozed: ("parked", "default", True),
     }
-    page = queries.list_jobs(db, "jobq", queries_filter("state:parked"))
+    page = queries.list_jobs(db, "jobq", JobFilter.parse("state:parked"))
     assert {row.id for row in page} == {moved, snoozed}
     assert queries.overview(db, "jobq").counts["parked"] == 2
     # Tried at once, and refused at once.
@@ -235,10 +242,32 @@ def test_what_an_operator_can_do_with_a_parked_job(db: Conn) -> None:
     assert drain(rolling.NEW, db).succeeded == 2, "the snoozed one is for later"
 
 
-def queries_filter(text: str) -> Any:
-    from jobq.filters import JobFilter
+def test_doctor_says_what_no_live_worker_knows(db: Conn) -> None:
+    """Whether a worker is alive or not, and whatever the jobs' state: there is a finding that says fail."""
+    rolling.fresh.enqueue(db)
+    rolling.send_new.enqueue(db, 1, copy_to="a@b")
+    drain(rolling.OLD, db)
+    add_worker(db, host="box", tasks=["send"])
+    db.execute("UPDATE jobq.worker SET signatures = %s", ([rolling.send_old.arguments.fingerprint],))
+    check, _ = JOB_CHECKS["parked"]
+    findings = {finding.message.partition(" since ")[0]: finding for finding in check(db, "jobq")}
+    assert set(findings) == {"no live worker knows task fresh", "no live worker's task send takes parameter 'copy_to'"}
+    assert {finding.status for finding in findings.values()} == {Status.FAIL}
+    # Once a worker is there whose code may run them they are on their way.
+    add_worker(db, host="new", tasks=["fresh", "send"])
+    db.execute("UPDATE jobq.worker SET signatures = '{f,s}' WHERE host = 'new'")
+    assert list(check(db, "jobq")) == []
+    add_worker(db, host="bare", tasks=[])
+    bare = [finding.message for finding in JOB_CHECKS["workers"][0](db, "jobq") if "has no task" in finding.message]
+    assert len(bare) == 1
 
-    return JobFilter.parse(text)
+
+def test_queues_count_what_is_parked(db: Conn) -> None:
+    rolling.fresh.options(queue="lonely").enqueue(db)
+    drain(rolling.OLD, db)
+    (found,) = [queue for queue in queries.queues(db, "jobq") if queue.name == "lonely"]
+    assert (found.ready, found.parked) == (0, 1)
+    assert queries.queue(db, "jobq", "lonely").info.parked == 1
 
 
 def test_a_parked_job_expires(db: Conn) -> None:
@@ -249,16 +278,14 @@ def test_a_parked_job_expires(db: Conn) -> None:
     assert db.execute("SELECT state FROM jobq.job_history WHERE id = %s", (job,)).fetchone() == ("expired",)
 
 
-@pytest.mark.parametrize("state", ["parked", "ready"])
-def test_a_job_that_has_run_since_is_not_hurried(db: Conn, state: str) -> None:
-    """Its retry keeps its time, though it was refused once."""
-    job = add_job(db, task="always", queue="ruled")
+def test_a_worker_that_may_know_hurries_what_was_refused_and_not_what_has_run_since(db: Conn) -> None:
+    """In a queue with rules: a refused job becomes due; a retry keeps its time, though the job was refused once."""
     db.execute("INSERT INTO jobq.queue (name, max_running, changed_at) VALUES ('ruled', 5, now())")
-    db.execute(
-        "UPDATE jobq.job SET parked_at = now(), parked_claims = 1, claims = 2, run_at = now() + interval '1 h' WHERE id = %s",
-        (job,),
-    )
-    q = JobQ()
-    q.task(lambda: None, name="always")
-    drain(q, db)
-    assert db.execute("SELECT run_at > now(), claims FROM jobq.job").fetchone() == (True, 2)
+    refused, retried, known = (add_job(db, task="always", queue="ruled", claims=2, run_in=3600) for _ in range(3))
+    db.execute("UPDATE jobq.job SET parked_at = now(), parked_claims = 2, parked_signature = 'theirs'")
+    db.execute("UPDATE jobq.job SET parked_claims = 1 WHERE id = %s", (retried,))
+    db.execute("UPDATE jobq.job SET parked_signature = 'theirs ours' WHERE id = %s", (known,))
+    parameters = {"tasks": ["always"], "signatures": ["ours"], "queues": None, "channel": "jobq"}
+    db.execute(statement("parked_due", "jobq").query, parameters)
+    due = db.execute("SELECT id FROM jobq.job WHERE run_at <= now()").fetchall()
+    assert due == [(refused,)]

@@ -114,7 +114,8 @@ def test_arguments_that_do_not_fit_fail_at_once(jobs: Jobs, worker: StartWorker)
     wrong_type = jobs.one(insert, "record", Jsonb({"note": 7}))
     unknown_name = jobs.one(insert, "record", Jsonb({"note": "a", "colour": "red"}))
     missing = jobs.one(insert, "record", Jsonb({}))
-    worker("--drain").wait()
+    # Without patience: no other worker's code may fit them.
+    worker("--drain", "--park-patience", "0").wait()
     for job, name in ((wrong_type, "note"), (unknown_name, "colour"), (missing, "note")):
         ended = jobs.wait(job)
         assert (ended["state"], ended["attempt"]) == ("failed", 1)
@@ -122,13 +123,13 @@ def test_arguments_that_do_not_fit_fail_at_once(jobs: Jobs, worker: StartWorker)
     assert jobs.all("SELECT * FROM ran") == []
 
 
-def test_a_job_without_a_task_here_is_put_back_unpunished(jobs: Jobs, worker: StartWorker) -> None:
+def test_a_job_without_a_task_here_is_parked_unpunished(jobs: Jobs, worker: StartWorker) -> None:
     job = jobs.one("INSERT INTO jobq.job (task) VALUES ('of another application') RETURNING id")
     running = worker("--drain")
     assert running.wait() == 0
     row = jobs.live(job)
     assert row is not None
-    assert (row["state"], row["attempt"], row["claims"], row["crashes"]) == ("ready", 0, 1, 0)
+    assert (row["state"], row["attempt"], row["claims"], row["crashes"]) == ("parked", 0, 1, 0)
     assert jobs.attempts(job) == []
     assert "of another application" in running.log
 

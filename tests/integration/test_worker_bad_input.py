@@ -60,18 +60,18 @@ def test_a_task_that_nobody_knows(jobs: Jobs, worker: StartWorker) -> None:
     lost = [row["id"] for row in jobs.all(insert)]
     running = worker("--drain")
     assert running.wait() == 0
-    lines = [line for line in running.log.splitlines() if "a job was put back" in line]
+    lines = [line for line in running.log.splitlines() if "waits for a worker with other code" in line]
     assert len(lines) == 1
     assert "no task 'recrod' here (there is 'record'" in lines[0]
     rows = jobs.all("SELECT state, attempt, crashes FROM jobq.job ORDER BY id")
-    assert rows == [{"state": "ready", "attempt": 0, "crashes": 0}] * len(lost)
+    assert rows == [{"state": "parked", "attempt": 0, "crashes": 0}] * len(lost)
 
 
 def test_arguments_that_no_longer_fit(jobs: Jobs, worker: StartWorker) -> None:
     """They fit when the job was made; the application has changed since. A dead letter, and a redrive when it is mended."""
     insert = "INSERT INTO jobq.job (task, args) VALUES (%s, %s) RETURNING id"
     job = jobs.one(insert, "record", Jsonb({"text": "renamed"}))
-    running = worker("--drain")
+    running = worker("--drain", "--park-patience", "0")
     assert running.wait() == 0
     ended = jobs.wait(job)
     assert (ended["state"], ended["args"]) == ("failed", {"text": "renamed"})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 import json
 import math
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
@@ -15,7 +16,7 @@ from uuid import UUID
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import BaseModel, Field, PlainSerializer
+from pydantic import AfterValidator, BaseModel, Field, PlainSerializer
 
 from jobq.arguments import Arguments
 from jobq.errors import InvalidArguments, ResultError, TaskDefinitionError
@@ -421,3 +422,34 @@ def test_a_stored_result_that_does_not_fit() -> None:
 @dataclass
 class Later:
     n: int
+
+
+def test_a_signature_names_what_arguments_must_fit() -> None:
+    def one(order: int, copy_to: str = "") -> None: ...
+
+    def same(order: "int", copy_to: "str" = "x") -> str:  # noqa: UP037  (as text, which it may be)
+        return ""
+
+    def more(order: int, copy_to: str = "", urgent: bool = False) -> None: ...
+
+    def needed(order: int, copy_to: str) -> None: ...
+
+    def other_type(order: int, copy_to: bytes = b"") -> None: ...
+
+    def renamed(order: int, to: str = "") -> None: ...
+
+    names = {f.__name__: Arguments("t", f).fingerprint for f in (one, same, more, needed, other_type, renamed)}
+    assert names["one"] == names["same"]
+    assert len(set(names.values())) == 5
+    assert all(re.fullmatch("[0-9a-f]{16}", name) for name in names.values())
+
+
+def test_a_signature_is_the_same_in_every_process() -> None:
+    """Neither addresses nor the order of a hash are in it."""
+
+    def annotated(value: Annotated[int, AfterValidator(lambda value: value)]) -> None: ...
+
+    def again(value: Annotated[int, AfterValidator(lambda value: value)]) -> None: ...
+
+    first, second = (Arguments("t", f).fingerprint for f in (annotated, again))
+    assert first == second

@@ -1,0 +1,83 @@
+"""The statements about parked jobs read what they are about, whatever else is in the table."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+from uuid import UUID
+
+import psycopg
+import pytest
+
+from jobq import migrate
+from tests.plans.explain import MODES, explain, kinds, rows_read
+from tests.support import postgres
+
+WORKER = UUID("00000000-0000-0000-0000-000000000001")
+# Of this worker's tasks only the first has parked jobs.
+KNOWN: dict[str, Any] = {"tasks": [f"task{n}" for n in range(20)], "signatures": [f"s{n}" for n in range(20)]}
+
+
+@pytest.fixture(scope="module")
+def database(server: postgres.Server) -> Iterator[str]:
+    """100,000 ready jobs, 50,000 parked ones of a task that nobody has, and 1,000 of one that this worker has."""
+    with postgres.database(server) as url:
+        migrate.upgrade(url)
+        with psycopg.connect(url, autocommit=True) as connection:
+            connection.execute("ALTER TABLE jobq.job SET (autovacuum_enabled = off)")
+            connection.execute("INSERT INTO jobq.job (task) SELECT 'task0' FROM generate_series(1, 100000)")
+            connection.execute(
+                "INSERT INTO jobq.job (task, priority, state, claims, parked_at, parked_claims, parked_signature) "
+                "SELECT CASE WHEN n % 51 = 0 THEN 'task0' ELSE 'nobody' END, n % 10, 'parked', 1, now(), 1, 'old' "
+                "FROM generate_series(1, 51000) AS n"
+            )
+            connection.execute(
+                "INSERT INTO jobq.job (task, state, worker_id, claims, attempt) "
+                "SELECT 'task0', 'running', %s, 1, 1 FROM generate_series(1, 200)",
+                (WORKER,),
+            )
+            connection.execute("ANALYZE jobq.job")
+        yield url
+
+
+@pytest.fixture
+def conn(database: str) -> Iterator[psycopg.Connection[Any]]:
+    with psycopg.connect(database) as connection:
+        yield connection
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize(
+    ("name", "params", "rows"),
+    [
+        ("parked_known", {"tasks": KNOWN["tasks"]}, 100),
+        ("claim_parked", {**KNOWN, "queues": None, "without": [], "want": 100, "worker": WORKER}, 2_000),
+        ("parked_due", {**KNOWN, "queues": None, "channel": "jobq"}, 6_000),
+    ],
+)
+def test_what_a_worker_asks(
+    conn: psycopg.Connection[Any], mode: str, name: str, params: dict[str, Any], rows: int
+) -> None:
+    nodes = explain(conn, mode, name, params)
+    assert "Seq Scan on job" not in kinds(nodes)
+    assert rows_read(nodes, "job") <= rows
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_park(conn: psycopg.Connection[Any], mode: str) -> None:
+    found = conn.execute("SELECT id FROM jobq.job WHERE worker_id = %s ORDER BY id LIMIT 100", (WORKER,)).fetchall()
+    ids = [row[0] for row in found]
+    params = {
+        "ids": ids, "claims": [1] * 100, "kinds": ["parameters"] * 100, "signatures": ["old"] * 100,
+        "reasons": ["no"] * 100, "worker": WORKER, "patience": 3600.0, "channel": "jobq",
+    }  # fmt: skip
+    nodes = explain(conn, mode, "park", params)
+    assert "Seq Scan on job" not in kinds(nodes)
+    assert rows_read(nodes, "job") <= 2_000
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_parked_fail(conn: psycopg.Connection[Any], mode: str) -> None:
+    nodes = explain(conn, mode, "parked_fail", {"patience": 3600.0, "batch": 100})
+    assert "Seq Scan on job" not in kinds(nodes)
+    assert rows_read(nodes, "job") <= 60_000, "parked jobs only"
