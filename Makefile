@@ -2,6 +2,7 @@
 #   make demo ARGS="--once --json"     a real application's jobs, on a Postgres that comes along
 #   make test ARGS="tests/unit -x"     the tests; without ARGS all of them, with coverage
 #   make chaos                         faults by the minute, at random: SEED=7 repeats a run, ARGS="tests/chaos -k proxy" narrows it
+#   make mutants                       known faults put back, one at a time: each must be noticed; ARGS="C3" narrows
 #   make check                         style, types and layers
 #   make bench                         measurements, ours and the peers'; ARGS="drain latency --peers pgqueuer --quick" narrows
 #   make bench-page                    the status page on 5 million jobs, minutes to fill; ARGS="--scale 0.1 --keep" is shorter
@@ -23,7 +24,7 @@ PINS := requirements/test.txt
 JOBS ?= $(shell nproc 2>/dev/null || echo 2)
 ARGS ?=
 
-.PHONY: help demo test chaos check lint format types imports bench bench-page bench-flow recovery test-matrix pins clean distclean
+.PHONY: help demo test chaos mutants check lint format types imports bench bench-page bench-flow recovery test-matrix pins clean distclean
 
 help:
 	@sed -n 's/^# \{0,1\}//p;/^$$/q' Makefile
@@ -37,6 +38,9 @@ test: $(VENV)/.ready-dev
 chaos: $(VENV)/.ready-dev
 	@$(BIN)/python -m pytest -n $(JOBS) --dist worksteal -rA --chaos-long \
 	  --chaos-seed $${SEED:-$$RANDOM} $(if $(ARGS),$(ARGS),tests/chaos)
+
+mutants: $(VENV)/.ready-dev
+	@$(BIN)/python -m tests.mutants --jobs $(JOBS) $(ARGS)
 
 check: $(VENV)/.ready-dev
 	@failed=; for part in lint types imports; do $(MAKE) $$part || failed="$$failed $$part"; done; \
