@@ -30,14 +30,17 @@ def run(stage: Stage, given: argparse.Namespace) -> Outcome:
         nonlocal total
         with stage.connect() as own:
             while total < given.cancels and not done.is_set():
-                rows = own.execute("SELECT id FROM jobq.job WHERE state = 'running' ORDER BY random() LIMIT 4")
+                rows = own.execute(
+                    "SELECT id FROM jobq.job WHERE state = 'running' AND cancel_requested_at IS NULL "
+                    "ORDER BY random() LIMIT 4"
+                )
                 changed = operations.cancel(own, "jobq", [row[0] for row in rows], actor="bench")
                 with counting:
-                    total += len(changed.ids)
+                    total += len(changed.done)
 
     begun = time.monotonic()
-    with stage.beside(cancel, cancel):
-        while total < given.cancels and time.monotonic() - begun < 60 + given.cancels / 50:
+    with stage.beside(cancel, cancel) as done:
+        while not done.is_set() and total < given.cancels and time.monotonic() - begun < 60 + given.cancels / 50:
             missing = FIELD - stage.count("SELECT count(*) FROM jobq.job")
             if missing > 0:
                 jobs = [(failing, snoozing)[n % 2].job() for n in range(missing)]

@@ -29,7 +29,7 @@ def insert(stage: Stage, name: str, queues: int, delay: float) -> None:
     """Put a job into each of so many new queues, in one statement."""
     stage.connection.execute(
         "INSERT INTO jobq.job (task, queue, run_at) SELECT %s, %s || '-' || to_char(n, 'FM000000'), "
-        "clock_timestamp() + %s * interval '1 second' FROM generate_series(1, %s) AS n",
+        "clock_timestamp() + %s * interval '1 second' FROM generate_series(1, %s::int) AS n",
         (noop.name, name, delay, queues),
     )
 

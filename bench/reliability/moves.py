@@ -44,7 +44,7 @@ def run(stage: Stage, given: argparse.Namespace) -> Outcome:
                 for source, target in (("a", "b"), ("b", "a")):
                     ids = [job for job, queue in some if queue == source]
                     if ids:
-                        moved += len(operations.move(own, "jobq", ids, queue=target, actor="bench").ids)
+                        moved += len(operations.move(own, "jobq", ids, queue=target, actor="bench").done)
 
     def look(done: threading.Event) -> None:
         nonlocal most_b, most_group, looks
@@ -58,8 +58,8 @@ def run(stage: Stage, given: argparse.Namespace) -> Outcome:
                 most_b, most_group, looks = max(most_b, int(row[0])), max(most_group, int(row[1])), looks + 1
 
     n, begun = 0, time.monotonic()
-    with stage.beside(move, look):
-        while moved < given.moves and time.monotonic() - begun < 60 + given.moves / 20:
+    with stage.beside(move, look) as done:
+        while not done.is_set() and moved < given.moves and time.monotonic() - begun < 60 + given.moves / 20:
             missing = FIELD - stage.count("SELECT count(*) FROM jobq.job")
             jobs = []
             for _ in range(max(0, missing)):

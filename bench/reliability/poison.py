@@ -133,8 +133,8 @@ def run(stage: Stage, given: argparse.Namespace) -> Outcome:
                         return
                     put(own, n)
 
-    with stage.beside(produce, harm, stage.heartbeat_ages()):
-        while time.monotonic() < end:
+    with stage.beside(produce, harm, stage.heartbeat_ages()) as done:
+        while not done.is_set() and time.monotonic() < end:
             time.sleep(0.2)
             for number, worker in enumerate(fleet):
                 if worker.poll() is not None:

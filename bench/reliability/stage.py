@@ -155,8 +155,8 @@ class Stage:
         return found
 
     @contextlib.contextmanager
-    def beside(self, *steps: Callable[[threading.Event], None]) -> Iterator[None]:
-        """Run each of `steps` in a thread until the block ends; an error of one is raised there."""
+    def beside(self, *steps: Callable[[threading.Event], None]) -> Iterator[threading.Event]:
+        """Run each of `steps` in a thread until the block ends, or one fails: then the event is set, and the error raised."""
         done, errors = threading.Event(), list[BaseException]()
 
         def guarded(step: Callable[[threading.Event], None]) -> None:
@@ -164,12 +164,13 @@ class Stage:
                 step(done)
             except BaseException as error:
                 errors.append(error)
+                done.set()
 
         threads = [threading.Thread(target=guarded, args=(step,)) for step in steps]
         for thread in threads:
             thread.start()
         try:
-            yield
+            yield done
         finally:
             done.set()
             for thread in threads:

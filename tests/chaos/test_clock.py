@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.chaos.checker import Limits
 from tests.chaos.harness import Arena
+from tests.chaos.history import Limits
 
 # Preloaded: the wall clock plus the seconds that a file says, looked up at each call, so that it can jump at any time.
 # Not libfaketime: under it Python's time.sleep, which sleeps until a time of the monotonic clock, fails with EINVAL.
