@@ -7,6 +7,7 @@
 #   make bench                         measurements, ours and the peers'; ARGS="drain latency --peers pgqueuer --quick" narrows
 #   make bench-page                    the status page on 5 million jobs, minutes to fill; ARGS="--scale 0.1 --keep" is shorter
 #   make bench-flow                    order, limits, rates and turns while workers are killed; ARGS="order --seeds 10" narrows
+#   make reliability ARGS="poison"     one promise at full size, under faults and load; ARGS=--help lists them
 #   make recovery                      seconds until a worker is back from each fault; ARGS="--rounds 1 worker" for one
 #   make test-matrix                   the tests that touch SQL, on PostgreSQL 14 to 18
 #   make clean | distclean             remove what was made | and the virtual environment
@@ -24,7 +25,7 @@ PINS := requirements/test.txt
 JOBS ?= $(shell nproc 2>/dev/null || echo 2)
 ARGS ?=
 
-.PHONY: help demo test chaos mutants check lint format types imports bench bench-page bench-flow recovery test-matrix pins clean distclean
+.PHONY: help demo test chaos mutants check lint format types imports bench bench-page bench-flow reliability recovery test-matrix pins clean distclean
 
 help:
 	@sed -n 's/^# \{0,1\}//p;/^$$/q' Makefile
@@ -69,6 +70,9 @@ bench-page: $(VENV)/.ready-dev
 
 bench-flow: $(VENV)/.ready-dev
 	@$(BIN)/python -m bench.flow $(ARGS)
+
+reliability: $(VENV)/.ready-dev
+	@$(BIN)/python -m bench.reliability $(if $(ARGS),$(ARGS),--help)
 
 recovery: $(VENV)/.ready-dev
 	@$(BIN)/python -m bench.recovery $(ARGS)
