@@ -2,10 +2,12 @@
 #   make demo ARGS="--once --json"     a real application's jobs, on a Postgres that comes along
 #   make test ARGS="tests/unit -x"     the tests; without ARGS all of them, with coverage
 #   make chaos                         faults by the minute, at random: SEED=7 repeats a run, ARGS="tests/chaos -k proxy" narrows it
+#   make mutants                       known faults put back, one at a time: each must be noticed; ARGS="C3" narrows
 #   make check                         style, types and layers
 #   make bench                         measurements, ours and the peers'; ARGS="drain latency --peers pgqueuer --quick" narrows
 #   make bench-page                    the status page on 5 million jobs, minutes to fill; ARGS="--scale 0.1 --keep" is shorter
 #   make bench-flow                    order, limits, rates and turns while workers are killed; ARGS="order --seeds 10" narrows
+#   make reliability ARGS="poison"     one promise at full size, under faults and load; ARGS=--help lists them
 #   make recovery                      seconds until a worker is back from each fault; ARGS="--rounds 1 worker" for one
 #   make test-matrix                   the tests that touch SQL, on PostgreSQL 14 to 18
 #   make clean | distclean             remove what was made | and the virtual environment
@@ -23,7 +25,7 @@ PINS := requirements/test.txt
 JOBS ?= $(shell nproc 2>/dev/null || echo 2)
 ARGS ?=
 
-.PHONY: help demo test chaos check lint format types imports bench bench-page bench-flow recovery test-matrix pins clean distclean
+.PHONY: help demo test chaos mutants check lint format types imports bench bench-page bench-flow reliability recovery test-matrix pins clean distclean
 
 help:
 	@sed -n 's/^# \{0,1\}//p;/^$$/q' Makefile
@@ -37,6 +39,9 @@ test: $(VENV)/.ready-dev
 chaos: $(VENV)/.ready-dev
 	@$(BIN)/python -m pytest -n $(JOBS) --dist worksteal -rA --chaos-long \
 	  --chaos-seed $${SEED:-$$RANDOM} $(if $(ARGS),$(ARGS),tests/chaos)
+
+mutants: $(VENV)/.ready-dev
+	@$(BIN)/python -m tests.mutants --jobs $(JOBS) $(ARGS)
 
 check: $(VENV)/.ready-dev
 	@failed=; for part in lint types imports; do $(MAKE) $$part || failed="$$failed $$part"; done; \
@@ -65,6 +70,9 @@ bench-page: $(VENV)/.ready-dev
 
 bench-flow: $(VENV)/.ready-dev
 	@$(BIN)/python -m bench.flow $(ARGS)
+
+reliability: $(VENV)/.ready-dev
+	@$(BIN)/python -m bench.reliability $(if $(ARGS),$(ARGS),--help)
 
 recovery: $(VENV)/.ready-dev
 	@$(BIN)/python -m bench.recovery $(ARGS)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import logging
 import os
 import re
 import time
@@ -43,6 +44,17 @@ async def act_async(token: str, plan: list[str]) -> str:
         return _do(step, float(size or 0))
 
 
+@q.task(backoff=FAST)
+def latest(key: str, version: int) -> None:
+    """Note which version of what was wanted under `key` this execution has found."""
+    ledger.here().write("version", key=key, version=version, job=current_job().id)
+
+
+@q.task
+def quiet() -> None:
+    """Leave no trace."""
+
+
 def _do(step: str, size: float) -> str:
     match step:
         case "ok":
@@ -67,6 +79,14 @@ def _do(step: str, size: float) -> str:
             os._exit(3)
         case "segfault":
             ctypes.string_at(0)
+        case "group":
+            # As one who ends a program that he has started and forgotten to give a group of its own.
+            os.killpg(os.getpgrp(), int(size))
+            time.sleep(1)
+        case "log":
+            # With its traceback, the dispatcher logs as much again.
+            logging.getLogger("chaos").error("%s", "x" * int(size))
+            raise ValueError("y" * int(size))
         case "hang":
             # In C, with the GIL: no thread of the runner runs any more.
             ctypes.PyDLL(None).sleep(600)

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
 from itertools import combinations
 from typing import Any
 
+from tests.chaos.history import Execution, Final, History, JobRow, Limits, Placed, Violation
 from tests.chaos.ledger import Record
 
 # Between CLOCK_MONOTONIC and the database's clock, in nanoseconds, while both are of one machine.
@@ -19,141 +19,9 @@ TOLERANCE = 50_000_000
 # first line: at most one job a slot. Those begin as it wakes, before anything of ours gets to run; a stock of jobs that begins
 # then is a fault.
 AS_IT_WAKES = 100_000_000
+# The longest that a job may be `running` in the name of a worker that does not hold it.
+ABANDONED = 30_000_000_000
 LIVE = ("ready", "running", "parked", "waiting")
-
-
-@dataclass(frozen=True, slots=True)
-class Violation:
-    """A promise that was broken: which rule, and the evidence in words."""
-
-    rule: str
-    text: str
-
-    def __str__(self) -> str:
-        return f"{self.rule}: {self.text}"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class JobRow:
-    """A job as the database has it at the end, live or finished."""
-
-    id: int
-    token: str
-    state: str
-    attempt: int
-    max_attempts: int
-    crashes: int
-    key: str | None = None
-    finished_at: int | None = None
-    """In nanoseconds of CLOCK_MONOTONIC; None for a live job, and where the clocks cannot be compared."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Final:
-    """The database after the last fault."""
-
-    live: tuple[JobRow, ...] = ()
-    finished: tuple[JobRow, ...] = ()
-    crashed: Counter[int] = field(default_factory=Counter)
-    """Rows of job_attempt whose outcome is `crashed`, by job."""
-    data: frozenset[str] = frozenset()
-    """Tokens of the application's own rows, each written in the transaction of its job."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
-    """What the workers were told."""
-
-    max_crashes: int = 3
-    max_losses: int = 10
-    slots: int = 10
-    """Of a runner."""
-    asleep: frozenset[int] = frozenset()
-    """Pids of runners that slept through the end of their lease, as with their machine. What such a one was executing
-    nobody can end before it is awake, and it can have fallen asleep with the lock and without a start line; what it begins
-    thereafter is nobody's fault but its own."""
-    blameless: bool = False
-    """No process was killed and no task kills its own: then nothing may count as a crash."""
-
-
-@dataclass(slots=True, kw_only=True)
-class Execution:
-    """One execution, as its start and its end line tell it."""
-
-    start: Record
-    end: Record | None = None
-
-    def __str__(self) -> str:
-        end = f"{self.end['how']} at {self.end['at']}" if self.end else "no end"
-        return f"{self.start['execution']} (attempt {self.start['attempt']}, from {self.start['at']}, {end})"
-
-
-@dataclass(slots=True, kw_only=True)
-class Placed:
-    """A job that a producer wanted."""
-
-    token: str
-    key: str | None
-    holds: str
-    transaction: str
-    data: bool = False
-    """Whether the transaction writes a row of the application's own for it, too."""
-    fate: str = "rollback"
-    """``commit``, ``rollback`` or ``unknown``."""
-    job: int | None = None
-    created: bool | None = None
-    """None: the statement's answer never came."""
-    at: int = 0
-    """When the answer came."""
-
-
-class History:
-    """The ledger, told by job and by token."""
-
-    def __init__(self, records: Iterable[Record]) -> None:
-        self.executions: dict[int, list[Execution]] = defaultdict(list)
-        self.placed: dict[str, Placed] = {}
-        self.cancelled: set[int] = set()
-        self.kills = 0
-        self.woken: dict[int, list[int]] = defaultdict(list)
-        """When each process was woken."""
-        by_name: dict[str, Execution] = {}
-        transactions: dict[str, list[Placed]] = {}
-        for record in records:
-            match record["event"]:
-                case "start":
-                    execution = by_name[record["execution"]] = Execution(start=record)
-                    self.executions[record["job"]].append(execution)
-                case "end":
-                    # A start line is written before, by the same process: without it there is no end line.
-                    by_name[record["execution"]].end = record
-                case "intent":
-                    name = record["transaction"]
-                    transactions[name] = [Placed(transaction=name, **job) for job in record["jobs"]]
-                    self.placed.update((placed.token, placed) for placed in transactions[name])
-                case "placed":
-                    placed = self.placed[record["token"]]
-                    placed.job, placed.created, placed.at = record["job"], record["created"], record["at"]
-                case "committing":
-                    _fate(transactions[record["transaction"]], "unknown")
-                case "commit" | "rollback" | "unknown" as fate:
-                    _fate(transactions[record["transaction"]], fate)
-                case "cancel":
-                    self.cancelled.add(record["job"])
-                case "fault" if record["what"] == "SIGCONT":
-                    for pid in record["pids"]:
-                        self.woken[pid].append(record["at"])
-        for listed in self.executions.values():
-            listed.sort(key=lambda execution: int(execution.start["at"]))
-
-    def tokens_run(self) -> dict[str, int]:
-        """Return the job that ran for each token."""
-        return {each.start["token"]: job for job, listed in self.executions.items() for each in listed}
-
-
-def _fate(placed: Iterable[Placed], fate: str) -> None:
-    for each in placed:
-        each.fate = fate
 
 
 def check(records: Iterable[Record], final: Final, limits: Limits | None = None) -> list[Violation]:
@@ -171,6 +39,9 @@ def check(records: Iterable[Record], final: Final, limits: Limits | None = None)
         _crashes(final, limits),
         _keys(history, final),
         _unfounded(history, final, limits),
+        _abandoned(history),
+        _places(history, final, limits),
+        _versions(history, final),
     )
     return sorted((violation for rule in rules for violation in rule), key=lambda violation: violation.rule)
 
@@ -341,3 +212,67 @@ def _unfounded(history: History, final: Final, limits: Limits) -> Iterator[Viola
         if not founded:
             told = "; ".join(map(str, listed)) or "it never ran"
             yield Violation("unfounded", f"job {row.id} ({row.token}) has {row.state}, crashes {row.crashes}: {told}")
+
+
+def _abandoned(history: History) -> Iterator[Violation]:
+    """No job is `running` for long in the name of a worker that does not hold it.
+
+    A worker says how many it holds, not which. While it holds fewer than run in its name, those that it executes are told
+    by the ledger, and each of the others is suspected.
+    """
+    since: dict[tuple[int, int, str], int] = {}
+    told: set[tuple[int, int]] = set()
+    for look in history.held:
+        by_worker = Counter(worker for _, _, worker in look["jobs"])
+        suspects = {
+            (job, claims, worker): since.get((job, claims, worker), look["at"])
+            for job, claims, worker in look["jobs"]
+            if worker in look["workers"]
+            and look["workers"][worker] < by_worker[worker]
+            and not _executes(history.executions.get(job, []), look["at"])
+        }
+        for (job, claims, worker), first in suspects.items():
+            if look["at"] - first >= ABANDONED and (job, claims) not in told:
+                told.add((job, claims))
+                holds = f"which says that it holds {look['workers'][worker]}, for {(look['at'] - first) / 1e9:.0f} s"
+                yield Violation("abandoned", f"job {job} (claim {claims}) runs in the name of {worker}, {holds}")
+        since = suspects
+
+
+def _executes(executions: list[Execution], moment: int) -> bool:
+    """Tell whether an execution was under way at `moment`, or may have been: one without an end."""
+    return any(each.start["at"] <= moment and (each.end is None or each.end["at"] >= moment) for each in executions)
+
+
+def _places(history: History, final: Final, limits: Limits) -> Iterator[Violation]:
+    """A job that lost its worker keeps its place: those behind it in its line wait until it has started again."""
+    lines: dict[str, list[int]] = defaultdict(list)
+    line_of: dict[int, str] = {}
+    for placed in history.placed.values():
+        if placed.line is not None and placed.job is not None:
+            lines[placed.line].append(placed.job)
+            line_of[placed.job] = placed.line
+    first = {job: int(listed[0].start["at"]) for job, listed in history.executions.items()}
+    for job, moment in final.given_back:
+        again = [each.start["at"] for each in history.executions.get(job, ()) if each.start["at"] > moment]
+        if job not in line_of or not again:
+            continue
+        passed = [other for other in lines[line_of[job]] if other > job and moment < first.get(other, 0) < min(again)]
+        if len(passed) > limits.ahead:
+            told = f"{len(passed)} of those behind it, {passed[0]} first, started before it did; {limits.ahead} may"
+            yield Violation("places", f"job {job} came back at {moment}: {told}")
+
+
+def _versions(history: History, final: Final) -> Iterator[Violation]:
+    """Of the calls that replace what waits, the last one counts: its version runs, or another holds the key still."""
+    for key, calls in history.calls.items():
+        last = max(calls, key=lambda call: int(call["version"]))
+        ran = [execution["version"] for execution in history.versions.get(key, ())]
+        if last["created"] or last["replaced"]:
+            if last["version"] not in ran and key not in final.keys:
+                yield Violation(
+                    "versions", f"{key!r}: version {last['version']} was taken and never ran; ran: {ran[-3:]}"
+                )
+        elif last["version"] not in ran and key not in final.keys:
+            told = "was neither taken as new nor in place of another, and the key is free"
+            yield Violation("versions", f"{key!r}: version {last['version']} {told}")

@@ -22,7 +22,8 @@ from psycopg.rows import dict_row
 from jobq import migrate, operations
 from tests.chaos import ledger
 from tests.chaos.app import act, q
-from tests.chaos.checker import Final, JobRow, Limits, check
+from tests.chaos.checker import check
+from tests.chaos.history import Final, JobRow, Limits
 from tests.chaos.producer import OWN_DATA
 from tests.support.postgres import OwnServer
 from tests.support.waiting import wait_until
@@ -31,6 +32,7 @@ from tests.support.workers import ROOT, WorkerProcess
 # Short, so that a scenario sees several leases end; the proportions are those of the defaults.
 TIMES = ("--heartbeat-interval", "0.5", "--suspicion", "2", "--lease", "4")
 APP = "tests.chaos.app:q"
+_NANOSECONDS = "(extract(epoch FROM finished_at) * 1000000)::bigint * 1000"
 
 
 class Arena:
@@ -47,6 +49,7 @@ class Arena:
         self.url = ""
         self.workers: list[WorkerProcess] = []
         self.producers: list[subprocess.Popen[bytes]] = []
+        self.unread: list[int] = []
         self.move_to(self.server.url)
 
     def move_to(self, url: str) -> None:
@@ -68,10 +71,23 @@ class Arena:
         url: str | None = None,
         env: Mapping[str, str] | None = None,
         times: tuple[str, ...] = TIMES,
+        unread: bool = False,
     ) -> WorkerProcess:
-        """Start a worker and wait until it works."""
+        """Start a worker and wait until it works. `unread`: what it prints goes to a pipe that is never read."""
         log = self.directory / f"worker{len(self.workers)}.log"
         environ = {ledger.VARIABLE: str(self.directory), **(env or {})}
+        if unread:
+            os.mkfifo(log)
+            # Open in both directions: neither does the opening wait, nor does a write fail for want of a reader.
+            self.unread.append(os.open(log, os.O_RDWR))
+            worker = WorkerProcess(url or self.url, log, *times, *args, app=APP, env=environ)
+            self.workers.append(worker)
+            with self.connect() as connection:
+                registered = "SELECT FROM jobq.worker WHERE pid = %s AND beats > 0"
+                wait_until(
+                    lambda: connection.execute(registered, (worker.pid,)).rowcount, timeout=60, what="a silent worker"
+                )
+            return worker
         worker = WorkerProcess(url or self.url, log, *times, *args, app=APP, env=environ)
         self.workers.append(worker)
         wait_until(lambda: "working" in worker.log or not worker.is_running(), timeout=60, what=f"a start in {log}")
@@ -99,16 +115,17 @@ class Arena:
                 )
             self.producers.append(process)
 
-    def place(
-        self, name: str, plans: list[list[str]], *, max_attempts: int = 10, timeout: float | None = None
-    ) -> list[int]:
-        """Enqueue a job for each plan in one transaction, and return their ids."""
+    def place(self, name: str, plans: list[list[str]], *, line: bool = False, **options: Any) -> list[int]:
+        """Enqueue a job for each plan in one transaction, with these options of its task, and return their ids.
+
+        `line`: they are to start in their order, as far as workers have not claimed several at once.
+        """
         tokens = [f"{name}-{number}" for number in range(len(plans))]
         # A line at a time, and each a write: short.
         for token in tokens:
-            wish = {"token": token, "key": None, "holds": "period"}
+            wish = {"token": token, "key": None, "holds": "period", "line": name if line else None}
             self.ledger.write("intent", transaction=token, jobs=[wish])
-        task = act.options(max_attempts=max_attempts, timeout=timeout)
+        task = act.options(**{"max_attempts": 10, **options})
         with self.connect() as connection:
             jobs = [task.job(token, plan) for token, plan in zip(tokens, plans, strict=True)]
             refs = q.enqueue_many(connection, jobs)
@@ -194,7 +211,11 @@ class Arena:
         failed = [process.args for process in self.producers if process.returncode]
         assert not failed, f"a producer failed{self.where()}"
         deadline = time.monotonic() + timeout
+        looked = 0.0
         while not self._drained() and time.monotonic() < deadline:
+            if time.monotonic() - looked > 0.5:
+                self.look()
+                looked = time.monotonic()
             time.sleep(0.1)
         running = [worker for worker in self.workers if worker.is_running()]
         for worker in running:
@@ -209,10 +230,30 @@ class Arena:
         print(f"{self.name}, seed {self.seed}: {dict(states)}, {self.summary()}")
         return states
 
+    def look(self) -> None:
+        """Write down which jobs run in whose name, and how many each worker says that it holds."""
+        query = """
+            SELECT ARRAY(SELECT jsonb_build_array(id, claims, worker_id) FROM jobq.job
+                         WHERE state = 'running' AND worker_id IS NOT NULL) AS jobs,
+                   (SELECT jsonb_object_agg(id, running) FROM jobq.worker) AS workers"""
+        with contextlib.suppress(psycopg.OperationalError), self.connect() as connection:
+            row = connection.execute(query.encode()).fetchone()
+            assert row is not None
+            self.ledger.write("held", jobs=row["jobs"], workers=row["workers"] or {})
+
     def waiting(self) -> list[str]:
         """Return the tasks of the jobs that have not finished."""
         with self.connect() as connection:
             return [row["task"] for row in connection.execute("SELECT DISTINCT task FROM jobq.job")]
+
+    def waiting_jobs(self) -> list[int]:
+        """Return the jobs that have not finished."""
+        with self.connect() as connection:
+            return [row["id"] for row in connection.execute("SELECT id FROM jobq.job")]
+
+    def started(self, jobs: Iterable[int]) -> set[int]:
+        """Return which of `jobs` have started."""
+        return {record["job"] for record in self.ledger.read() if record["event"] == "start"} & set(jobs)
 
     def _drained(self) -> bool:
         with contextlib.suppress(psycopg.OperationalError):
@@ -225,20 +266,28 @@ class Arena:
         # Both clocks are of this machine: what lies between them now lay between them all along.
         between = time.time_ns() - time.monotonic_ns()
         with self.connect() as connection:
-            live = connection.execute(f"SELECT {columns}, NULL AS finished_at FROM jobq.job".encode()).fetchall()
-            finished = connection.execute(
-                f"SELECT {columns}, (extract(epoch FROM finished_at) * 1000000)::bigint * 1000 AS finished_at "
-                "FROM jobq.job_history".encode()
+            # Those that have no token are no part of any plan.
+            live = connection.execute(
+                f"SELECT {columns}, NULL AS finished_at FROM jobq.job WHERE args ? 'token'".encode()
             ).fetchall()
-            crashed = connection.execute("SELECT job_id FROM jobq.job_attempt WHERE outcome = 'crashed'").fetchall()
+            finished = connection.execute(
+                f"SELECT {columns}, {_NANOSECONDS} AS finished_at FROM jobq.job_history WHERE args ? 'token'".encode()
+            ).fetchall()
+            attempts = connection.execute(
+                f"SELECT job_id, outcome, {_NANOSECONDS} AS at FROM jobq.job_attempt "
+                "WHERE outcome IN ('crashed', 'released')".encode()
+            ).fetchall()
+            keys = connection.execute("SELECT key FROM jobq.job_key WHERE until IS NULL OR until > now()").fetchall()
             data = connection.execute("SELECT token FROM own_data").fetchall()
         for row in finished:
             row["finished_at"] = row["finished_at"] - between if clocks else None
         return Final(
             live=tuple(JobRow(**row) for row in live),
             finished=tuple(JobRow(**row) for row in finished),
-            crashed=Counter(row["job_id"] for row in crashed),
+            crashed=Counter(row["job_id"] for row in attempts if row["outcome"] == "crashed"),
             data=frozenset(row["token"] for row in data),
+            given_back=tuple((row["job_id"], row["at"] - between) for row in attempts) if clocks else (),
+            keys=frozenset(row["key"] for row in keys),
         )
 
     def summary(self) -> str:
@@ -262,6 +311,8 @@ class Arena:
             process.wait()
         for worker in self.workers:
             worker.close()
+        for file in self.unread:
+            os.close(file)
         with contextlib.suppress(OSError):
             shutil.copy(Path(self.server.server.base_dir) / "Server.log", self.directory / "postgres.log")
         self.server.close()

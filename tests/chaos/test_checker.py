@@ -9,14 +9,17 @@ from typing import Any
 
 import pytest
 
-from tests.chaos.checker import Final, JobRow, Limits, check
+from tests.chaos.checker import check
+from tests.chaos.history import Final, JobRow, Limits
 from tests.chaos.ledger import Record, parse
 
 SECOND = 1_000_000_000
 
 
-def intent(*tokens: str, key: str | None = None, holds: str = "period", data: bool = True) -> Record:
-    jobs = [{"token": token, "key": key, "holds": holds, "data": data} for token in tokens]
+def intent(
+    *tokens: str, key: str | None = None, holds: str = "period", data: bool = True, line: str | None = None
+) -> Record:
+    jobs = [{"token": token, "key": key, "holds": holds, "data": data, "line": line} for token in tokens]
     return {"event": "intent", "transaction": tokens[0], "jobs": jobs}
 
 
@@ -45,6 +48,19 @@ def row(job: int, token: str, state: str = "succeeded", *, at: int | None = None
     return JobRow(
         id=job, token=token, state=state, finished_at=None if at is None else at * SECOND, **(defaults | values)
     )
+
+
+def held(at: int, jobs: list[tuple[int, int]], **workers: int) -> Record:
+    """A look: (job, worker) of what is `running`, and how many each worker holds."""
+    return {"event": "held", "at": at * SECOND, "jobs": [[j, 1, f"w{w}"] for j, w in jobs], "workers": workers}
+
+
+def called(key: str, version: int, *, created: bool = False, replaced: bool = False) -> Record:
+    return {"event": "called", "key": key, "version": version, "created": created, "replaced": replaced, "at": 0}
+
+
+def version(key: str, number: int) -> Record:
+    return {"event": "version", "key": key, "version": number, "job": 70, "at": 0}
 
 
 # One of everything that may happen.
@@ -76,20 +92,43 @@ LEDGER: list[Record] = [
         start(8, "doomed", f"11-{10 + n}", 10 * n, attempt=n), end(f"11-{10 + n}", 10 * n + 1, "error", attempt=n),
     )],
     *[start(9, "deadly", f"{20 + n}-0", 10 * n) for n in (1, 2, 3)],
+    # A line of four: the first two lose their worker, and one other starts before they do again.
+    *[line for n in (31, 32, 33, 34) for line in (
+        intent(f"line-{n}", line="line"), placed(f"line-{n}", n), fate(f"line-{n}", "commit"),
+    )],
+    start(31, "line-31", "40-0", 1), start(32, "line-32", "40-1", 1),
+    start(33, "line-33", "41-0", 4), end("41-0", 5),
+    start(31, "line-31", "41-1", 5), end("41-1", 6), start(32, "line-32", "41-2", 6), end("41-2", 7),
+    start(34, "line-34", "41-3", 7), end("41-3", 8),
+    # Of two jobs in w1's name it holds one, which it executes; the other it has taken back before it was too long.
+    held(11, [(1, 1), (10, 1)], w1=1), held(39, [(1, 1), (10, 1)], w1=1), held(45, [(10, 1)], w1=1),
+    # A key whose job is replaced until it starts; one whose last call met the job that holds it still.
+    called("k", 1, created=True), called("k", 2, replaced=True), version("k", 2), called("k", 3, created=True), version("k", 3),
+    called("kept", 1, created=True), version("kept", 1), called("kept", 2),
 ]  # fmt: skip
 FINAL = Final(
     finished=(
         row(1, "plain", at=16, attempt=2, crashes=1), row(3, "maybe", at=13), row(5, "first", at=13, key="k"),
         row(6, "before", at=3, key="f"), row(7, "after", at=7, key="f"), row(8, "doomed", "failed", at=32, attempt=3),
         row(9, "deadly", "failed", at=40, crashes=3), row(10, "unwanted", "cancelled", at=5, attempt=0),
+        row(31, "line-31", at=6, crashes=1), row(32, "line-32", at=7, crashes=1), row(33, "line-33", at=5),
+        row(34, "line-34", at=8),
     ),
-    crashed=Counter({1: 1, 9: 3}),
-    data=frozenset(("plain", "maybe", "first", "before", "after", "doomed", "deadly", "unwanted")),
+    crashed=Counter({1: 1, 9: 3, 31: 1, 32: 1}),
+    data=frozenset((
+        "plain", "maybe", "first", "before", "after", "doomed", "deadly", "unwanted",
+        "line-31", "line-32", "line-33", "line-34",
+    )),
+    given_back=((1, 13 * SECOND), (31, 3 * SECOND), (32, 3 * SECOND)),
+    keys=frozenset(("kept",)),
 )  # fmt: skip
 
 
+LIMITS = Limits(ahead=1)
+
+
 def test_a_clean_history_passes() -> None:
-    assert check(LEDGER, FINAL) == []
+    assert check(LEDGER, FINAL, LIMITS) == []
 
 
 def without(token: str, final: Final = FINAL) -> Final:
@@ -155,16 +194,27 @@ BROKEN: dict[str, tuple[str, list[Record], Final]] = {
     ),
     "cancelled and nobody had asked": ("unfounded", cut({"event": "cancel", "job": 10}), FINAL),
     "a state that no job here can have": ("unfounded", LEDGER, with_row(row(10, "unwanted", "expired"))),
+    "a job runs in the name of a worker that holds none": ("abandoned", [
+        *LEDGER, *[held(at, [(10, 1)], w1=0) for at in range(50, 81, 10)],
+    ], FINAL),
+    "a job runs in the name of a worker that executes another": ("abandoned", [
+        *LEDGER, start(8, "doomed", "11-20", 50), *[held(at, [(8, 1), (10, 1)], w1=1) for at in range(51, 90, 10)],
+    ], FINAL),
+    "others overtake a job that came back": (
+        "places", changed("41-3", at=5 * SECOND), replace(FINAL, given_back=((32, 3 * SECOND),)),
+    ),
+    "a version that was taken never ran": ("versions", [*LEDGER, called("k", 4, replaced=True)], FINAL),
+    "a version that was not taken though the key is free": ("versions", [*LEDGER, called("k", 4)], FINAL),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize(("rule", "ledger", "final"), BROKEN.values(), ids=BROKEN.keys())
 def test_each_violation_is_found(rule: str, ledger: list[Record], final: Final) -> None:
-    assert rule in {violation.rule for violation in check(ledger, final)}
+    assert rule in {violation.rule for violation in check(ledger, final, LIMITS)}
 
 
 def test_a_crash_where_nothing_was_killed() -> None:
-    assert {violation.rule for violation in check(LEDGER, FINAL, Limits(blameless=True))} == {"crashes"}
+    assert {violation.rule for violation in check(LEDGER, FINAL, Limits(ahead=1, blameless=True))} == {"crashes"}
 
 
 @pytest.mark.parametrize(
@@ -176,7 +226,7 @@ def test_a_crash_where_nothing_was_killed() -> None:
 )
 def test_of_what_slept_through_its_lease(asleep: set[int], broken: set[str]) -> None:
     ledger = [*changed("12-0", lock_free=False, alive=["11-1"]), end("11-1", 15, attempt=2)]
-    found = check(ledger, FINAL, Limits(asleep=frozenset(asleep)))
+    found = check(ledger, FINAL, Limits(ahead=1, asleep=frozenset(asleep)))
     assert {violation.rule for violation in found} == broken
 
 
@@ -191,7 +241,7 @@ def test_of_what_slept_through_its_lease(asleep: set[int], broken: set[str]) -> 
 def test_of_what_begins_as_it_wakes(number: int, wakes_at: int, broken: set[str]) -> None:
     wake = {"event": "fault", "what": "SIGCONT", "pids": [12], "at": wakes_at * SECOND}
     late = [start(1, "plain", f"12-9{n}", 20, attempt=2) for n in range(number)]
-    found = check([*LEDGER, wake, *late], FINAL, Limits(slots=4, asleep=frozenset({12})))
+    found = check([*LEDGER, wake, *late], FINAL, Limits(ahead=1, slots=4, asleep=frozenset({12})))
     assert {violation.rule for violation in found} == broken
     assert "late" in {violation.rule for violation in check([*LEDGER, wake, *late], FINAL)}
 

@@ -1,16 +1,21 @@
-"""The wall clock of the workers' host jumps by an hour: intervals are measured on a clock that does not."""
+"""The wall clock of the workers' host, or of the server's, is ahead: intervals are measured on a clock that is not."""
 
 from __future__ import annotations
 
 import ctypes
 import shutil
 import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.chaos.checker import Limits
+from jobq import operations
 from tests.chaos.harness import Arena
+from tests.chaos.history import Limits
+from tests.support.waiting import wait_until
 
 # Preloaded: the wall clock plus the seconds that a file says, looked up at each call, so that it can jump at any time.
 # Not libfaketime: under it Python's time.sleep, which sleeps until a time of the monotonic clock, fails with EINVAL.
@@ -91,3 +96,44 @@ def test_the_clock_jumps_to_and_fro(arena: Arena, clock: Clock) -> None:
     states = arena.finish(limits=Limits(blameless=True))
     assert set(states) == {"succeeded"}
     assert "the lease is lost" not in jumping.log
+
+
+@pytest.fixture
+def server_clock(arena: Arena, monkeypatch: pytest.MonkeyPatch) -> Iterator[Clock]:
+    """The clock of the arena's server, which is started anew for it. In a directory that its user can read."""
+    directory = Path(tempfile.mkdtemp(prefix="jobq-test-"))
+    directory.chmod(0o755)
+    made = Clock(directory)
+    with monkeypatch.context() as patch:
+        for name, value in made.env.items():
+            patch.setenv(name, value)
+        arena.server.restart()
+    yield made
+    shutil.rmtree(directory)
+
+
+def test_the_servers_clock_was_ahead(arena: Arena, server_clock: Clock) -> None:
+    """By an hour, and by nine days, for a moment each. Once it is right, rates admit jobs as before and days are made."""
+    with arena.connect() as connection:
+        operations.configure(connection, "jobq", "rated", rate="20/s", burst=5, actor="chaos")
+        arena.start_worker("--keep-succeeded-days", "90")
+        rated = arena.place("rated", [["ok"]] * (400 if arena.long else 100), queue="rated")
+        for ahead in (3600, 9 * 86400):
+            begun = len(arena.started(rated))
+            wait_until(lambda begun=begun: len(arena.started(rated)) > begun + 5, what="some starts")  # type: ignore[misc]
+            arena.fault("server's clock", ahead=ahead)
+            server_clock.set(ahead)
+            begun = len(arena.started(rated))
+            wait_until(lambda begun=begun: len(arena.started(rated)) > begun + 5, what="starts ahead")  # type: ignore[misc]
+            moment = connection.execute("SELECT clock_timestamp()").fetchone()
+            assert moment is not None
+            assert moment["clock_timestamp"].timestamp() > time.time() + ahead - 60, "the server's clock did not jump"
+            server_clock.set(0)
+            arena.fault("server's clock", ahead=0)
+        arena.finish(timeout=45, limits=Limits(blameless=True), clocks=False)
+        # The day that was ahead has rows already.
+        connection.execute("SELECT count(*) FROM jobq.make_partitions(10)")
+        day = (moment["clock_timestamp"]).strftime("%Y%m%d")
+        made = connection.execute("SELECT to_regclass(%s)", (f"jobq.job_history_succeeded_{day}",)).fetchone()
+        assert made is not None
+        assert made["to_regclass"], f"there is no partition for {day}"

@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator
 import psycopg
 import pytest
 
-from tests.chaos.checker import Limits
 from tests.chaos.harness import Arena, signal_all
+from tests.chaos.history import Limits
 from tests.support import postgres
 from tests.support.replication import Pair
 from tests.support.waiting import wait_until

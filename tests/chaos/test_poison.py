@@ -8,8 +8,8 @@ from functools import cache
 
 import pytest
 
-from tests.chaos.checker import Limits
 from tests.chaos.harness import Arena
+from tests.chaos.history import Limits
 
 
 @cache
