@@ -63,10 +63,10 @@ WITH ended AS (
            traceback
     FROM finished WHERE recorded IS NOT NULL
 ), turned AS (
-    INSERT INTO {schema}.job_turn (queue, group_key)
-    SELECT queue, group_key FROM finished WHERE managed AND group_key IS NOT NULL
+    INSERT INTO {schema}.job_turn (queue, group_key, from_id, from_at)
+    SELECT queue, group_key, 9223372036854775807, 'infinity'::timestamptz FROM finished WHERE managed AND group_key IS NOT NULL
     UNION ALL
-    SELECT queue, group_key FROM requeued WHERE managed AND group_key IS NOT NULL
+    SELECT queue, group_key, id, '-infinity'::timestamptz FROM requeued WHERE managed AND group_key IS NOT NULL
 ), woken AS (
     SELECT pg_notify(%(channel)s, 'insert ' || queue)
     FROM (SELECT queue FROM requeued UNION SELECT queue FROM finished WHERE managed) AS fresh

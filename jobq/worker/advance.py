@@ -48,6 +48,9 @@ RECONCILE_INTERVAL = 5.0
 # The same while nothing runs here and notifications come. Less than the ten seconds after which a worker without an answer
 # of the database is not ready.
 QUIET_RECONCILE_INTERVAL = 8.0
+# How many managed queues are claimed from one after the other, however long that takes; and how long (seconds) more of them may
+# take before what else there is to do has its turn.
+MANAGED_QUEUES, MANAGED_SECONDS = 8, 0.02
 # How often what running jobs say of their progress is written down.
 PROGRESS_INTERVAL = 1.0
 _RECONNECT = Backoff(base=0.1, cap=2)
@@ -80,7 +83,7 @@ class Advance:
         self._ledger = Ledger(self._schema)
         self._aging = Aging(options.aging) if options.aging is not None else None
         self._lanes = Lanes.of(options, self._aging)
-        self._managed = Managed(self._schema, options.poll_interval, self._lanes.caps)
+        self._managed = Managed(self._schema, options.poll_interval, self._lanes.caps, listening=listening)
         self._busy: frozenset[str] = frozenset()
         """Of which plain queues the last claim brought jobs, while there are managed ones."""
         self._rules: str | None = None
@@ -247,6 +250,7 @@ class Advance:
         self._pulse.failed(error)
         self._reconcile_at = 0.0
         self._account.doubt()
+        self._managed.doubt()
         # What was claimed is unknown, and so is what was notified meanwhile; and only a claim can show that claims work.
         self._more = True
         self._due.forget()
@@ -330,12 +334,16 @@ class Advance:
 
         `beside`: not from this one, which is about to be claimed from with its own acknowledgements.
         """
+        if self._managed.poll_due:
+            async with self._lock:
+                await self._managed.poll(await self._connected())
         queues = self._lanes.among(self._managed.due(), beside)
         if not queues:
             return
+        begun = time.monotonic()
         # In whose name and into which room is known only when nothing is on its way.
         self._deliver()
-        for queue, share in queues:
+        for number, (queue, share) in enumerate(queues, 1):
             async with self._lock:
                 connection = await self._connected()
                 if (room := math.ceil(self._managed_part(queue, self._want()) * share)) <= 0:
@@ -345,6 +353,9 @@ class Advance:
             self._hand_out(claimed, worker)
             if self._options.queues_by is QueueOrder.STRICT and queue in self._managed.due():
                 # It has more, and what has ended meanwhile makes room for that first.
+                return
+            if number >= MANAGED_QUEUES and time.monotonic() - begun > MANAGED_SECONDS:
+                # The others stay due: what has ended, and plain jobs, are not to wait for all of them.
                 return
 
     def _managed_part(self, queue: str, want: int) -> int:
@@ -450,13 +461,10 @@ class Advance:
                     connection, worker, successes, scan, want=want, claim=beside
                 )
             except psycopg.Error as error:
-                if isinstance(error, psycopg.errors.LockNotAvailable):
-                    self._managed.locked(beside["queue"])
-                else:
-                    self._managed.failed(beside["queue"])
+                self._managed.failed(beside["queue"])
                 if is_connection_loss(error, connection) and not isinstance(error, psycopg.errors.LockNotAvailable):
                     raise
-                # A lock was not free, or an outcome cannot be stored: those by themselves, and the claim in its own time.
+                # A row's lock was not free, or an outcome cannot be stored: those by themselves, and the claim in its own time.
             else:
                 self._managed.ended(successes, seen_by=beside["queue"])
                 self._hand_out(self._managed.took(beside, rows), worker)

@@ -28,6 +28,7 @@ from jobq.worker.execution import Execution
 from jobq.worker.executor import Executor
 from jobq.worker.frames import Ending, Recorded, Setback, Success
 from jobq.worker.lanes import Lanes
+from jobq.worker.managed import Managed
 from jobq.worker.outcomes import Claimed, advance_parameters, claimed, settle_parameters
 from jobq.worker.transaction import Transactions
 
@@ -96,14 +97,20 @@ def drain(
 def _managed(cursor: Cursor[tuple[Any, ...]], schema: str, worker: UUID, lanes: Lanes) -> Claimed:
     """Claim one job of a managed queue: no limit is in the way of somebody who runs one at a time, but a rate may be."""
     query = statement("claim_managed", schema).query
+    managed = Managed(schema, 0.0)
+    managed.refresh(lanes.managed)
     for queue in sorted(lanes.managed):
         # Without a job and yet to be asked again at once: it has looked at many groups that have none.
         more = True
         while more:
-            rows = cursor.execute(query, {"worker": worker, "queue": queue, "want": 1}).fetchall()
-            if len(rows) > 1:
+            claim = managed.begin(worker, queue, 1)
+            rows = cursor.execute(query, claim).fetchall()
+            if len(managed.took(claim, rows)):
                 return Claimed(0, None, rows[:-1])
-            more = bool(rows) and rows[-1][8] == 0
+            locked = bool(rows) and rows[-1][2] == "locked"
+            if locked:
+                time.sleep(0.01)
+            more = locked or bool(rows) and rows[-1][8] == 0
     return Claimed()
 
 

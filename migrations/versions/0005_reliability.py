@@ -21,10 +21,13 @@ REPLACED = ("claim_managed(uuid, text, integer)",)
 # What brings back the functions of revision 0004.
 FORMER = ("0001_partitions.sql", "0001_notify_insert.sql", "0003_groups.sql", "0003_enqueue.sql")
 COLUMNS = {
-    "job": ("key_until_started", "run_alone", "releases", "parked_at", "parked_reason", "parked_signature"),
+    "job": ("key_until_started", "run_alone", "releases", "parked_at", "parked_reason", "parked_signature", "permit"),
+    "job_turn": ("from_id", "from_at"),
+    "gate": ("head_id", "head_at"),
     "worker": ("signatures", "problems", "lease"),
 }
-INDEXES = ("job_parked_idx", "job_key_until_idx")
+INDEXES = ("job_parked_idx", "job_key_until_idx", "job_permit_idx", "gate_limit_idx")
+SEQUENCES = ("permit",)
 
 
 def schema() -> str:
@@ -59,6 +62,8 @@ def functions() -> list[str]:
 
 
 def upgrade() -> None:
+    for sequence in SEQUENCES:
+        op.execute(f"CREATE SEQUENCE {quoted()}.{sequence}")
     execute(filled("sql", "0005_tables.sql"))
     for signature in REPLACED:
         op.execute(f"DROP FUNCTION {quoted()}.{signature}")
@@ -87,6 +92,8 @@ def downgrade() -> None:
     op.execute(
         f"UPDATE {quoted()}.job SET state = 'ready', run_at = greatest(run_at, clock_timestamp()) WHERE state = 'parked'"  # noqa: S608
     )
+    for sequence in SEQUENCES:
+        op.execute(f"DROP SEQUENCE {quoted()}.{sequence}")
     for index in INDEXES:
         op.execute(f"DROP INDEX {quoted()}.{index}")
     for table, columns in COLUMNS.items():

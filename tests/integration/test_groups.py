@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from typing import Any
@@ -59,8 +60,11 @@ def claim(db: Conn, want: int = 100, *, queue: str = "mail", worker: UUID | None
 def claimed(db: Conn, want: int = 100, *, queue: str = "mail", worker: UUID | None = None) -> tuple[list[Any], Any]:
     """Claim, and return the jobs, and the last row: what is to be said of the next claim."""
     query = "SELECT * FROM jobq.claim_managed(%s, %s, %s)"
-    *jobs, last = db.execute(query, (worker or WORKER, queue, want)).fetchall()
-    return sorted(jobs), last
+    while True:
+        *jobs, last = db.execute(query, (worker or WORKER, queue, want)).fetchall()
+        if last.task != "locked":
+            return sorted(jobs), last
+        time.sleep(0.001)
 
 
 WORKER = uuid4()
