@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import timedelta
@@ -23,8 +24,9 @@ DAYS_AHEAD = 7
 # Expired keys and old ticks are deleted in batches, at most so many a time.
 KEY_BATCH = 5_000
 KEY_BATCHES = 40
-# Groups that are looked at for a turn at a time.
+# Groups that are looked at for a turn at a time, and for how long in a row (seconds); the next time, from there on.
 GROUPS = 10_000
+SWEEP_SECONDS = 2.0
 # So are expired jobs, fewer: until the chore commits, whoever wants to replace one of them waits.
 EXPIRED_BATCH = 2_000
 EXPIRED_BATCHES = 10
@@ -51,6 +53,8 @@ class Chores:
         self._schema = options.settings.schema
         self.often = False
         """Whether there are jobs that will expire, for whose sake to look more often what is due."""
+        self._swept = ("", "")
+        """The queue and the group up to which turns were looked for."""
         succeeded = timedelta(days=options.keep_succeeded_days)
         others = timedelta(days=options.keep_failed_days)
         self._keep_ticks = succeeded
@@ -210,9 +214,19 @@ class Chores:
         """Give a turn to groups that have jobs waiting, none running, and no turn; forget what rates no longer need."""
         # The groups that have turns are looked up all at once, not by each of those that may lack one.
         await connection.execute("SET LOCAL enable_hashjoin = on")
-        rows = await fetch(connection, self._schema, "turns_sweep", most=GROUPS, channel=self._schema)
+        given, begun = 0, time.monotonic()
+        while True:
+            queue, group = self._swept
+            [(turns, _, *last)] = await fetch(
+                connection, self._schema, "turns_sweep",
+                most=GROUPS, after_queue=queue, after_group=group, channel=self._schema,
+            )  # fmt: skip
+            given += turns
+            self._swept = (last[0], last[1]) if last[0] is not None else ("", "")
+            if last[0] is None or time.monotonic() - begun > SWEEP_SECONDS:
+                break
         pruned = await fetch(connection, self._schema, "gates_prune")
-        return f"{rows[0][0]} turns given, {pruned[0][0]} rates forgotten"
+        return f"{given} turns given, {pruned[0][0]} rates forgotten"
 
     async def expire_ticks(self, connection: AsyncConnection[Any]) -> str:
         """Delete the ticks of schedules that are older than the jobs they became, a batch at a time."""

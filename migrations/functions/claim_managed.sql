@@ -37,7 +37,6 @@ DECLARE
     wanted integer := want;
     permits integer;
     paid timestamptz;
-    most_paid timestamptz;
     tokens integer;
     total integer := 0;
     known_by text;
@@ -125,9 +124,12 @@ BEGIN
     END IF;
     IF rule.rate_jobs IS NOT NULL THEN
         SELECT gate.paid_until INTO paid FROM {schema}.gate WHERE queue = of_queue AND group_key = '';
-        -- No further ahead than claims can have brought it, as it is when the clock was set back.
-        most_paid := moment + ceil(rule.rate_burst * rule.rate_seconds / rule.rate_jobs * 1000000) * interval '1 microsecond';
-        paid := least(greatest(paid, moment), most_paid);
+        paid := greatest(paid, moment);
+        -- No further ahead than claims can have brought it: else the clock was set back.
+        IF paid > moment + rule.rate_burst * rule.rate_seconds / rule.rate_jobs * interval '1 second' + interval '1 millisecond' THEN
+            paid := moment + rule.rate_burst * rule.rate_seconds / rule.rate_jobs * interval '1 second';
+            UPDATE {schema}.gate SET paid_until = paid WHERE gate.queue = of_queue AND gate.group_key = '';
+        END IF;
         tokens := {schema}.admits(rule.rate_jobs, rule.rate_seconds, rule.rate_burst, paid, moment);
         wanted := least(wanted, tokens);
     END IF;
@@ -217,6 +219,13 @@ BEGIN
                     -- After the turns, not before: a job whose end gave one of these turns is not to be counted.
                     SELECT ids, groups INTO running, held FROM {schema}.managed_running(of_queue, ran, known_to, true);
                 END IF;
+                IF rule.group_rate_jobs IS NOT NULL THEN
+                    UPDATE {schema}.gate
+                    SET paid_until = moment + rule.group_rate_burst * rule.group_rate_seconds / rule.group_rate_jobs * interval '1 second'
+                    WHERE gate.queue = of_queue AND gate.group_key = ANY (keys)
+                      AND gate.paid_until > moment + interval '1 millisecond'
+                          + rule.group_rate_burst * rule.group_rate_seconds / rule.group_rate_jobs * interval '1 second';
+                END IF;
                 -- How many each group may begin, by its limit and by its rate; and from where on its jobs are to be read.
                 SELECT array_agg(
                            greatest(0, least(
@@ -224,9 +233,7 @@ BEGIN
                                - coalesce((held ->> turn.group_key)::integer, 0),
                                {schema}.admits(
                                    rule.group_rate_jobs, rule.group_rate_seconds, rule.group_rate_burst,
-                                   least(greatest(gate.paid_until, moment),
-                                         moment + ceil(rule.group_rate_burst * rule.group_rate_seconds / rule.group_rate_jobs * 1000000)
-                                                  * interval '1 microsecond'), moment)))::integer
+                                   greatest(gate.paid_until, moment), moment)))::integer
                            ORDER BY turn.n),
                        array_agg(least(turn.from_id, CASE WHEN by_id THEN coalesce(gate.head_id, 0) ELSE 0 END) ORDER BY turn.n),
                        array_agg(least(turn.from_at, CASE WHEN in_line THEN '-infinity' ELSE coalesce(gate.head_at, '-infinity') END)
@@ -332,10 +339,7 @@ BEGIN
                            moment + ceil(used.jobs * (rule.group_rate_seconds / rule.group_rate_jobs) * 1000000) * interval '1 microsecond'
                     FROM unnest(keys, frees) AS used (group_key, jobs) WHERE used.jobs > 0
                     ON CONFLICT (queue, group_key) DO UPDATE
-                    SET paid_until = least(
-                            greatest(gate.paid_until, moment),
-                            moment + ceil(rule.group_rate_burst * rule.group_rate_seconds / rule.group_rate_jobs * 1000000)
-                                     * interval '1 microsecond') + (excluded.paid_until - moment);
+                    SET paid_until = greatest(gate.paid_until, moment) + (excluded.paid_until - moment);
                 END IF;
                 -- The groups' bounds: lowered where a turn stood for lower jobs, and raised now and then, so that neither dead
                 -- index entries nor versions of the bound become many. An ordered group is never bounded above the job that was
@@ -378,10 +382,7 @@ BEGIN
                 CROSS JOIN LATERAL (
                     SELECT CASE WHEN rule.group_rate_jobs IS NOT NULL THEN (
                                SELECT {schema}.admits_from(
-                                          rule.group_rate_jobs, rule.group_rate_seconds, rule.group_rate_burst,
-                                          least(gate.paid_until,
-                                                moment + ceil(rule.group_rate_burst * rule.group_rate_seconds / rule.group_rate_jobs
-                                                              * 1000000) * interval '1 microsecond'))
+                                          rule.group_rate_jobs, rule.group_rate_seconds, rule.group_rate_burst, gate.paid_until)
                                FROM {schema}.gate WHERE gate.queue = of_queue AND gate.group_key = turn.group_key) END AS payable
                 ) AS seen
                 CROSS JOIN LATERAL (

@@ -78,10 +78,10 @@ def succeed(db: Conn, *ids: int, worker: UUID = WORKER) -> None:
         assert (cursor.fetchone() or (None,))[0] == len(ids)
 
 
-def set_back(db: Conn, id_: int, ending: Ending, delay: float = 0.0) -> None:
+def set_back(db: Conn, id_: int, ending: Ending, delay: float = 0.0, *, worker: UUID = WORKER) -> None:
     (row,) = db.execute("SELECT claims FROM jobq.job WHERE id = %s", (id_,)).fetchall()
     back = Setback(id_, row.claims, ending, delay=delay, recorded="error", error_type="E", message="e")
-    assert db.execute(statement("settle", "jobq").query, settle_parameters(WORKER, [back])).fetchall() == [(id_, True)]
+    assert db.execute(statement("settle", "jobq").query, settle_parameters(worker, [back])).fetchall() == [(id_, True)]
 
 
 def states(db: Conn) -> dict[int, str]:
@@ -605,7 +605,8 @@ def test_a_group_without_a_turn_gets_one(db: Conn) -> None:
     db.execute("UPDATE jobq.job SET state = 'waiting' WHERE id = ANY(%s)", ([lost, kept],))
     db.execute("INSERT INTO jobq.job_turn (queue, group_key) VALUES ('mail', 'b')")
     with db.cursor(row_factory=tuple_row) as cursor:
-        cursor.execute(statement("turns_sweep", "jobq").query, {"most": 100, "channel": "jobq"})
-        assert cursor.fetchall() == [(1, 1)]
+        look = {"most": 100, "after_queue": "", "after_group": "", "channel": "jobq"}
+        cursor.execute(statement("turns_sweep", "jobq").query, look)
+        assert cursor.fetchall() == [(1, 1, None, None)]
     assert turns(db) == {"a": 1, "b": 1}
     assert claim(db) == [lost, kept]
