@@ -70,6 +70,7 @@ GRANT INSERT (name, group_mode, group_limit, group_retry), UPDATE (group_mode, g
 -- Groups take turns, and rates are paid for.
 GRANT SELECT, INSERT, DELETE ON :"schema".job_turn TO :"worker";
 GRANT SELECT, INSERT, UPDATE, DELETE ON :"schema".gate TO :"worker";
+GRANT USAGE ON SEQUENCE :"schema".permit TO :"worker";
 -- Schedules are declared by the application that a worker runs, and moved on by their ticks. Removing one is an operator's.
 GRANT SELECT, INSERT, UPDATE ON :"schema".schedule TO :"worker";
 GRANT SELECT, INSERT, DELETE ON :"schema".schedule_tick TO :"worker";
@@ -78,7 +79,8 @@ GRANT SELECT, UPDATE ON SEQUENCE :"schema".wake TO :"worker";
 GRANT SELECT ON SEQUENCE :"schema".job_id_seq TO :"worker";
 SELECT format('GRANT EXECUTE ON FUNCTION %s TO %I', oid::regprocedure, :'worker')
 FROM pg_proc WHERE pronamespace = to_regnamespace(format('%I', :'schema'))
-    AND proname IN ('make_partitions', 'make_partition', 'drop_partitions', 'prune_rest', 'take_key', 'claim_managed', 'admits', 'admits_from', 'entry_state') \gexec
+    AND proname IN ('make_partitions', 'make_partition', 'drop_partitions', 'prune_rest', 'take_key', 'claim_managed', 'managed_running',
+                    'admits', 'admits_from', 'entry_state') \gexec
 
 -- Viewer, and the operator with it. The partitions that the chore is yet to make are read one by one as well.
 GRANT SELECT ON ALL TABLES IN SCHEMA :"schema" TO :"viewer", :"operator";
@@ -88,7 +90,7 @@ ALTER DEFAULT PRIVILEGES FOR ROLE :"owner" IN SCHEMA :"schema" GRANT SELECT ON T
 
 -- Operator. Retry: history back to job. Cancel: job to history, its key let go. Delete: either is gone, with its attempts. FOR
 -- UPDATE again asks for some column.
-GRANT INSERT, DELETE, UPDATE (run_at, queue, priority, state, cancel_requested_at, managed, parked_claims) ON :"schema".job TO :"operator";
+GRANT INSERT, DELETE, UPDATE (run_at, queue, priority, state, cancel_requested_at, managed, permit, parked_claims) ON :"schema".job TO :"operator";
 -- A job that is moved waits for its group's turn in a queue that has turns.
 GRANT INSERT ON :"schema".job_turn TO :"operator";
 SELECT format('GRANT EXECUTE ON FUNCTION %s TO %I', oid::regprocedure, :'operator')

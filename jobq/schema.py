@@ -113,6 +113,9 @@ def _job(meta: MetaData) -> None:
         Column("progress", JSONB),
         # Claimed under its queue's limits, by claim_managed: while it runs it counts against them.
         Column("managed", Boolean, nullable=False, server_default=text("false")),
+        # Of a managed job that runs: the number of its claim, given out under the queue's lock, so each is above all before it.
+        # NULL: it was claimed as a plain job, and counted later.
+        Column("permit", BigInteger),
         # How its key holds, or held: what a retry of the dead job takes it again for. NULL without a key.
         Column("key_holds", Text),
         # Whether its key holds until it starts, and it has not started: the key is free from that commit on.
@@ -150,6 +153,8 @@ def _job(meta: MetaData) -> None:
         Index("job_waiting_due_idx", "queue", "group_key", "run_at", "id", postgresql_where=text("state = 'waiting'")),
         # The running jobs of a queue with limits, or of a group: the permits that are in use.
         Index("job_managed_idx", "queue", "group_key", postgresql_where=text("state = 'running' AND managed")),
+        # The same in the order of claims: what is known of older ones need not be read again.
+        Index("job_permit_idx", "queue", "permit", postgresql_where=text("state = 'running' AND managed")),
         Index("job_grouped_idx", "queue", "id", postgresql_where=text("state = 'ready' AND group_key IS NOT NULL")),
         # Claimed by workers that know the task, and by no other.
         Index("job_parked_idx", "task", "priority", "run_at", "id", postgresql_where=text("parked_at IS NOT NULL")),

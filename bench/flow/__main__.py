@@ -11,6 +11,7 @@ from pathlib import Path
 from bench.flow.fair import fair
 from bench.flow.limits import limits
 from bench.flow.order import order
+from bench.flow.pinned import KINDS, pinned
 from bench.flow.rate import rate
 from bench.flow.stage import Stage
 from bench.flow.throughput import blocked, throughput
@@ -26,6 +27,7 @@ PROOFS: dict[str, Callable[[Stage, int], dict[str, float]]] = {
     "ordered": throughput,
     "turns": partial(throughput, mode="fair", groups=50),
     "blocked": blocked,
+    **{f"pinned-{kind}": partial(pinned, kind=kind) for kind in KINDS},
 }
 
 

@@ -38,8 +38,8 @@ WITH finished AS (
       AND job_id = ANY (ARRAY(SELECT id FROM bound WHERE key IS NOT NULL))
       AND holds = 'until_finished'
 ), turned AS (
-    INSERT INTO {schema}.job_turn (queue, group_key)
-    SELECT queue, group_key FROM bound WHERE managed AND group_key IS NOT NULL
+    INSERT INTO {schema}.job_turn (queue, group_key, from_id, from_at)
+    SELECT queue, group_key, 9223372036854775807, 'infinity'::timestamptz FROM bound WHERE managed AND group_key IS NOT NULL
 ), heads AS MATERIALIZED (
     SELECT lane.n - 1 AS lane, head.run_at, head.id
     FROM unnest(

@@ -11,6 +11,6 @@ WITH running AS MATERIALIZED (
     ORDER BY id
     FOR UPDATE SKIP LOCKED
 ), counted AS (
-    UPDATE {schema}.job SET managed = true WHERE id = ANY (ARRAY(SELECT id FROM locked ORDER BY id)) RETURNING id
+    UPDATE {schema}.job SET managed = true, permit = NULL WHERE id = ANY (ARRAY(SELECT id FROM locked ORDER BY id)) RETURNING id
 )
 SELECT (SELECT count(*) FROM running) - (SELECT count(*) FROM counted) AS missed

@@ -34,7 +34,7 @@ WITH free AS MATERIALIZED (
     DELETE FROM {schema}.job_key
     WHERE key = ANY (ARRAY(SELECT key FROM finished WHERE key IS NOT NULL))
       AND job_id = ANY (ARRAY(SELECT id FROM finished WHERE key IS NOT NULL))
-      AND holds = 'until_finished'
+      AND holds <> 'period'
 ), turned AS (
     INSERT INTO {schema}.job_turn (queue, group_key, due_at)
     SELECT queue, group_key, clock_timestamp() FROM finished WHERE managed AND group_key IS NOT NULL
@@ -43,9 +43,9 @@ WITH free AS MATERIALIZED (
 ), woken AS (
     SELECT pg_notify(%(channel)s, concat_ws(
                ' ', 'below', (extract(epoch FROM greatest('epoch', least(min(run_at), now()))) * 1000000)::bigint, queue))
-    FROM released WHERE NOT managed GROUP BY queue
+    FROM released GROUP BY queue
     UNION ALL
     SELECT pg_notify(%(channel)s, 'insert ' || queue)
-    FROM (SELECT queue FROM released WHERE managed UNION SELECT queue FROM finished WHERE managed) AS fresh
+    FROM (SELECT DISTINCT queue FROM finished WHERE managed) AS fresh
 )
 SELECT (SELECT count(*) FROM released), (SELECT count(*) FROM finished), (SELECT count(*) FROM woken)

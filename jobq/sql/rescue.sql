@@ -60,12 +60,12 @@ WITH dead AS MATERIALIZED (
     SELECT queue, group_key, least(run_at, clock_timestamp()) FROM requeued WHERE managed AND group_key IS NOT NULL
 ), lowered AS MATERIALIZED (
     SELECT queue, (extract(epoch FROM greatest('epoch', least(min(run_at), now()))) * 1000000)::bigint AS run_at
-    FROM requeued WHERE NOT managed GROUP BY queue
+    FROM requeued GROUP BY queue
 ), woken AS (
     SELECT pg_notify(%(channel)s, concat_ws(' ', 'below', run_at, queue)) FROM lowered
     UNION ALL
     SELECT pg_notify(%(channel)s, 'insert ' || queue)
-    FROM (SELECT queue FROM requeued WHERE managed UNION SELECT queue FROM finished WHERE managed
+    FROM (SELECT queue FROM finished WHERE managed
           -- It may have died between the end of a job and the word to others that there is room.
           UNION SELECT name FROM {schema}.queue, dead
           WHERE max_running IS NOT NULL OR rate_jobs IS NOT NULL OR group_mode IS NOT NULL) AS fresh

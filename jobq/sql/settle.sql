@@ -81,14 +81,16 @@ WITH ended AS (
            traceback
     FROM finished WHERE recorded IS NOT NULL
 ), turned AS (
-    INSERT INTO {schema}.job_turn (queue, group_key, due_at)
-    SELECT queue, group_key, clock_timestamp() FROM finished WHERE managed AND group_key IS NOT NULL
+    INSERT INTO {schema}.job_turn (queue, group_key, due_at, from_id, from_at)
+    SELECT queue, group_key, clock_timestamp(), 9223372036854775807, 'infinity'::timestamptz
+    FROM finished WHERE managed AND group_key IS NOT NULL
     UNION ALL
-    SELECT queue, group_key, CASE WHEN keeps_place THEN least(run_at, clock_timestamp()) ELSE clock_timestamp() END
+    SELECT queue, group_key, CASE WHEN keeps_place THEN least(run_at, clock_timestamp()) ELSE clock_timestamp() END, id,
+           '-infinity'::timestamptz
     FROM requeued WHERE managed AND group_key IS NOT NULL
 ), lowered AS MATERIALIZED (
     SELECT queue, (extract(epoch FROM greatest('epoch', least(min(run_at), now()))) * 1000000)::bigint AS run_at
-    FROM requeued WHERE keeps_place AND NOT managed GROUP BY queue
+    FROM requeued WHERE keeps_place GROUP BY queue
 ), woken AS (
     SELECT pg_notify(%(channel)s, 'insert ' || queue)
     FROM (SELECT queue FROM requeued UNION SELECT queue FROM finished WHERE managed) AS fresh
@@ -98,7 +100,7 @@ WITH ended AS (
 )
 SELECT place, true AS accepted, NULL AS queue, NULL::bigint AS run_at FROM finished
 UNION ALL
-SELECT place, true, CASE WHEN keeps_place AND NOT managed THEN queue END,
+SELECT place, true, CASE WHEN keeps_place THEN queue END,
        (extract(epoch FROM greatest('epoch', least(run_at, now()))) * 1000000)::bigint
 FROM requeued WHERE (SELECT count(*) FROM woken) + (SELECT count(*) FROM retaken) >= 0
 UNION ALL

@@ -26,7 +26,7 @@ WITH finished AS (
       AND job_id = (SELECT id FROM finished)
       AND holds = 'until_finished'
 ), turned AS (
-    INSERT INTO {schema}.job_turn (queue, group_key)
-    SELECT queue, group_key FROM finished WHERE managed AND group_key IS NOT NULL
+    INSERT INTO {schema}.job_turn (queue, group_key, from_id, from_at)
+    SELECT queue, group_key, 9223372036854775807, 'infinity'::timestamptz FROM finished WHERE managed AND group_key IS NOT NULL
 )
 SELECT (SELECT count(*) FROM finished), current_setting('jobq.execution', true)

@@ -56,6 +56,9 @@ RECONCILE_INTERVAL = 5.0
 QUIET_RECONCILE_INTERVAL = 8.0
 # Seconds from an outcome that the fence refused to the comparison that it calls for: more of them may follow.
 ODD_RECONCILE_AFTER = 0.5
+# How many managed queues are claimed from one after the other, however long that takes; and how long (seconds) more of them may
+# take before what else there is to do has its turn.
+MANAGED_QUEUES, MANAGED_SECONDS = 8, 0.02
 # How often what running jobs say of their progress is written down.
 PROGRESS_INTERVAL = 1.0
 _RECONNECT = Backoff(base=0.1, cap=2)
@@ -88,7 +91,7 @@ class Advance:
         self._ledger = Ledger(self._schema, options.park_patience)
         self._aging = Aging(options.aging) if options.aging is not None else None
         self._lanes = Lanes.of(options, self._aging)
-        self._managed = Managed(self._schema, options.poll_interval, self._lanes.caps)
+        self._managed = Managed(self._schema, options.poll_interval, self._lanes.caps, listening=listening)
         self._parked = Parked(options, pool, self._managed)
         self._busy: frozenset[str] = frozenset()
         """Of which plain queues the last claim brought jobs, while there are managed ones."""
@@ -167,6 +170,7 @@ class Advance:
     def lowered(self, queue: str, run_at: int) -> None:
         """Jobs of `queue` can be claimed again at their old places, the first at this run_at in microseconds."""
         self._cursor.lower(queue, run_at)
+        self._managed.lower(queue)
         self.notified(f"insert {queue}")
 
     def _hear(self, queue: str) -> None:
@@ -285,6 +289,7 @@ class Advance:
         self._pulse.failed(error)
         self._reconcile_at = 0.0
         self._account.doubt()
+        self._managed.doubt()
         # What was claimed is unknown, and so is what was notified meanwhile; and only a claim can show that claims work.
         self._lanes.poll()
         connection, self._connection = self._connection, None
@@ -360,6 +365,7 @@ class Advance:
                 self._managed.ended(settled)
                 for name, run_at in lowered:
                     self._cursor.lower(name, run_at)
+                    self._managed.lower(name)
                     self._lanes.hear(name)
                 self._parked.refused(settled)
                 if again:
@@ -395,12 +401,16 @@ class Advance:
 
         `beside`: not from this one, which is about to be claimed from with its own acknowledgements.
         """
+        if self._managed.poll_due:
+            async with self._lock:
+                await self._managed.poll(await self._connected())
         queues = self._lanes.among(self._managed.due(), beside)
         if not queues:
             return
+        begun = time.monotonic()
         # In whose name and into which room is known only when nothing is on its way.
         self._deliver()
-        for queue, share in queues:
+        for number, (queue, share) in enumerate(queues, 1):
             async with self._lock:
                 connection = await self._connected()
                 if (room := math.ceil(self._managed_part(queue, self._want()) * share)) <= 0:
@@ -410,6 +420,9 @@ class Advance:
             self._hand_out(claimed, worker)
             if self._options.queues_by is QueueOrder.STRICT and queue in self._managed.due():
                 # It has more, and what has ended meanwhile makes room for that first.
+                return
+            if number >= MANAGED_QUEUES and time.monotonic() - begun > MANAGED_SECONDS:
+                # The others stay due: what has ended, and plain jobs, are not to wait for all of them.
                 return
 
     async def _claim_parked(self) -> None:
@@ -517,15 +530,12 @@ class Advance:
                     connection, worker, successes, scan, want=want, claim=beside
                 )
             except psycopg.Error as error:
-                if isinstance(error, psycopg.errors.LockNotAvailable):
-                    self._managed.locked(beside["queue"])
-                else:
-                    self._managed.failed(beside["queue"])
+                self._managed.failed(beside["queue"])
                 if classify(error, connection) is not ErrorKind.REFUSED and not isinstance(
                     error, psycopg.errors.LockNotAvailable
                 ):
                     raise
-                # A lock was not free, or an outcome cannot be stored: those by themselves, and the claim in its own time.
+                # A row's lock was not free, or an outcome cannot be stored: those by themselves, and the claim in its own time.
             else:
                 self._managed.ended(successes, seen_by=beside["queue"])
                 self._hand_out(self._managed.took(beside, rows), worker)

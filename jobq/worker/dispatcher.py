@@ -23,7 +23,7 @@ from jobq.worker import stacks
 from jobq.worker.advance import Advance
 from jobq.worker.brisk import Mode
 from jobq.worker.chores import Chores
-from jobq.worker.database import CHORES, Database, fetch
+from jobq.worker.database import CHORES, Database
 from jobq.worker.keeper import Keeper
 from jobq.worker.lanes import warn_of_unknown_queues
 from jobq.worker.lease import Lease, wait_or
@@ -32,6 +32,7 @@ from jobq.worker.options import WorkerOptions
 from jobq.worker.pool import RunnerPool
 from jobq.worker.presence import Presence
 from jobq.worker.reaper import reap_orphans
+from jobq.worker.rules import declare
 from jobq.worker.scheduler import Scheduler
 from jobq.worker.sentinel import Sentinel
 from jobq.worker.stalls import Looker, Repeats, Stalls, Trouble
@@ -291,20 +292,8 @@ class Dispatcher:
 
     async def _declare_rules(self) -> None:
         """Set how groups run, as the application declares it, before anything is claimed."""
-        if not (rules := sorted(self._pool.rules.items())):
-            return
-        declared = await fetch(
-            await self._keeper.connected(),
-            self._settings.schema,
-            "declare_rules",
-            queues=[queue for queue, _ in rules],
-            modes=[mode for _, (mode, _, _) in rules],
-            limits=[limit for _, (_, limit, _) in rules],
-            retries=[retry for _, (_, _, retry) in rules],
-            channel=self._settings.schema,
-        )
-        for (queue,) in declared:
-            logger.info("groups run as the application declares", extra={"queue": queue})
+        if self._pool.rules:
+            await declare(await self._keeper.connected(), self._settings.schema, self._pool.rules)
 
     # --- the loops --------------------
 

@@ -28,6 +28,7 @@ from jobq.worker.execution import Execution
 from jobq.worker.executor import Executor
 from jobq.worker.frames import Ending, Job, Recorded, Setback, Success
 from jobq.worker.lanes import Lanes
+from jobq.worker.managed import Managed
 from jobq.worker.outcomes import Claimed, advance_parameters, claimed, settle_parameters
 from jobq.worker.parking import park_parameters, park_verdicts
 from jobq.worker.starts import judged, names
@@ -99,9 +100,7 @@ def drain(
     return Drained(**counts)
 
 
-def _next_jobs(
-    cursor: Cursor[tuple[Any, ...]], app: JobQ, worker: UUID, lanes: Lanes, locked: list[Job]
-) -> list[Job]:
+def _next_jobs(cursor: Cursor[tuple[Any, ...]], app: JobQ, worker: UUID, lanes: Lanes, locked: list[Job]) -> list[Job]:
     """Claim and return the next job to run, or jobs of `locked` that are so no longer; none when nothing can be run."""
     schema = app.settings.schema
     while True:
@@ -163,14 +162,20 @@ def _put_back(cursor: Cursor[tuple[Any, ...]], schema: str, worker: UUID, jobs: 
 def _managed(cursor: Cursor[tuple[Any, ...]], schema: str, worker: UUID, lanes: Lanes) -> Claimed:
     """Claim one job of a managed queue: no limit is in the way of somebody who runs one at a time, but a rate may be."""
     query = statement("claim_managed", schema).query
+    managed = Managed(schema, 0.0)
+    managed.refresh(lanes.managed)
     for queue in sorted(lanes.managed):
         # Without a job and yet to be asked again at once: it has looked at many groups that have none.
         more = True
         while more:
-            rows = cursor.execute(query, {"worker": worker, "queue": queue, "want": 1}).fetchall()
-            if len(rows) > 1:
+            claim = managed.begin(worker, queue, 1)
+            rows = cursor.execute(query, claim).fetchall()
+            if len(managed.took(claim, rows)):
                 return Claimed(0, None, rows[:-1])
-            more = bool(rows) and rows[-1][8] == 0
+            locked = bool(rows) and rows[-1][2] == "locked"
+            if locked:
+                time.sleep(0.01)
+            more = locked or (bool(rows) and rows[-1][8] == 0)
     return Claimed()
 
 

@@ -2,27 +2,36 @@
 
 Each is claimed by itself, by the function claim_managed, under a lock of its own; plain queues are claimed all together
 (`advance.py`) and pay for none of this. When to claim next, the function says, or whoever makes room: a job that ends, a
-notification, the poll.
+notification. Behind these stands a poll: one statement for all queues (`managed_due.sql`), and a claim of those that have
+something. So a queue without a job costs nothing, and nothing here goes through all queues for each of them.
+
+A lock that another holds is not waited for. It is mostly another claim, of milliseconds, and tried again soon; the longer it
+is held, as by somebody who configures the queue and does not commit, the less often.
 """
 
 from __future__ import annotations
 
+import heapq
 import math
 import random
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 from uuid import UUID
 
-import psycopg
-
+from jobq.worker.cursor import Horizon
 from jobq.worker.database import Connection, fetch
+from jobq.worker.due import QUIET
+from jobq.worker.lines import Lines
 from jobq.worker.outcomes import Claimed
 
 CLAIM = "claim_managed"
-# When to try again a queue whose lock somebody held for too long, in seconds; doubled each time.
-_BUSY_RETRY = (0.05, 1.0)
+# When to try again a queue whose lock another holds, in seconds: each time later by so much, up to the longest.
+_BUSY_RETRY = (0.002, 1.3, 1.0)
+# Where a claim's last row has what: the word `locked`, what was seen, when to come again, what runs.
+_WORD, _SEEN, _SECONDS, _RUNNING = 2, 4, 8, 9
 # How often at most other workers are called to what this one leaves behind, in seconds, for each queue.
 CALL_EVERY = 0.05
 
@@ -35,21 +44,49 @@ class Ending(Protocol):
         """The job's."""
 
 
+@dataclass(slots=True)
+class _Known:
+    """What is known of one queue from its last claim."""
+
+    lines: Lines = field(default_factory=Lines)
+    ran_by: str | None = None
+    """By which claim, and what it stands on: void for claim_managed when that has changed."""
+    ran: list[int] = field(default_factory=list)
+    """The jobs of all workers that ran then."""
+
+
 class Managed:
     """The managed queues that one worker serves, and what it runs of them."""
 
-    def __init__(self, schema: str, poll_interval: float, caps: Mapping[str, int] | None = None) -> None:
-        """`caps`: the most jobs of a queue that this worker holds at a time."""
+    def __init__(
+        self,
+        schema: str,
+        poll_interval: float,
+        caps: Mapping[str, int] | None = None,
+        *,
+        listening: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """`caps`: the most jobs of a queue that this worker holds at a time. `listening`: whether every job is heard of."""
         self._schema = schema
         self._poll_interval = poll_interval
+        self._listening = listening
         self._caps = dict(caps or {})
-        self._due: dict[str, float] = {}
-        """When to claim from each queue next, in time.monotonic(); those that are paused are not there."""
+        self._queues: set[str] = set()
+        self._known: dict[str, _Known] = {}
+        self._horizon = Horizon()
+        self._at: dict[str, float] = {}
+        """When to claim from a queue, in time.monotonic(); one of which nothing is known to be due is not there."""
+        self._order: list[tuple[float, str]] = []
+        """A heap of what `_at` has, and of what it had."""
+        self._full: set[str] = set()
+        """Queues that are due and of which this worker holds as many as it may."""
+        self._poll_at = 0.0
+        """When to look which queues have something."""
         self.held: dict[int, str] = {}
         """The jobs that were claimed here and have not ended, and their queues."""
         self._counts: Counter[str] = Counter()
         self._busy: dict[str, tuple[float, float]] = {}
-        """Queues whose locks are held for long: until when they are let alone, and for how long the last time."""
+        """Queues whose locks were held: until when they are let alone, and for how long the last time."""
         self._strays: set[int] = set()
         """Jobs that were claimed in our name and never arrived, until they are put back: of which queues is not known."""
         self.left: set[str] = set()
@@ -58,12 +95,12 @@ class Managed:
 
     def __len__(self) -> int:
         """How many queues there are."""
-        return len(self._due)
+        return len(self._queues)
 
     @property
     def queues(self) -> set[str]:
         """Their names."""
-        return set(self._due)
+        return set(self._queues)
 
     def adopt(self, jobs: Iterable[tuple[Any, ...]]) -> None:
         """These (id, queue) run here, and were claimed when their queue was a plain one."""
@@ -73,31 +110,87 @@ class Managed:
                 self._counts[queue] += 1
 
     def refresh(self, queues: Iterable[str]) -> None:
-        """These are the managed queues that are served now, and no others."""
-        now = time.monotonic()
-        self._due = {queue: self._due.get(queue, now) for queue in queues}
+        """These are the managed queues that are served now, and no others; those that are paused are none."""
+        now = set(queues)
+        if now == self._queues:
+            return
+        for queue in self._queues - now:
+            self._full.discard(queue)
+            for remembered in (self._known, self._at, self._busy, self._called):
+                remembered.pop(queue, None)
+        if now - self._queues:
+            self._poll_at = 0.0
+        self._queues = now
 
     def hear(self, queue: str) -> bool:
         """There may be something to claim. Return whether `queue` is one of these."""
-        if queue not in self._due:
+        if queue not in self._queues:
             return False
-        self._due[queue] = self._busy.get(queue, (0.0, 0.0))[0]
+        self._sooner(queue, 0.0)
         return True
 
+    def lower(self, queue: str) -> None:
+        """Jobs of `queue` can be claimed again at their old places: read its lines from their beginnings."""
+        if (known := self._known.get(queue)) is not None:
+            known.lines.lower()
+
     def hear_all(self) -> None:
-        """There may be something to claim in any of them."""
-        for queue in self._due:
-            self.hear(queue)
+        """There may be something to claim in any of them: look."""
+        self._poll_at = 0.0
+
+    def doubt(self) -> None:
+        """The connection was lost: what is known of queues may have been undone with it, and what was notified, missed."""
+        self._known.clear()
+        self._horizon = Horizon()
+        self._poll_at = 0.0
 
     @property
     def due_at(self) -> float:
-        """When to claim next, in time.monotonic(); infinity when there is no such queue."""
-        return min((due for queue, due in self._due.items() if self.room(queue) > 0), default=math.inf)
+        """When to claim or to look next, in time.monotonic(); infinity when there is no such queue."""
+        return min(self._next(), self._poll_at if self._queues else math.inf)
+
+    def _next(self) -> float:
+        """Return when the next queue is due that has room; those that have none are set apart until a job ends."""
+        while self._order:
+            at, queue = self._order[0]
+            if self._at.get(queue) == at:
+                if self.room(queue) > 0:
+                    return at
+                self._full.add(queue)
+                del self._at[queue]
+            heapq.heappop(self._order)
+        return math.inf
+
+    @property
+    def poll_due(self) -> bool:
+        """Whether it is time to look which queues have something."""
+        return bool(self._queues) and self._poll_at <= time.monotonic()
+
+    async def poll(self, connection: Connection) -> None:
+        """Look which queues have something to claim, and when. Raises psycopg.Error."""
+        # A notification from here on is about jobs that this look may not see.
+        self._poll_at = math.inf
+        try:
+            rows = await fetch(connection, self._schema, "managed_due", capped=list(self._caps))
+        except BaseException:
+            self._poll_at = 0.0
+            raise
+        now = time.monotonic()
+        interval = self._poll_interval * (QUIET if self._listening() else 1) * random.uniform(0.9, 1.0)
+        self._poll_at = min(self._poll_at, now + interval)
+        for queue, seconds in rows:
+            if queue in self._queues:
+                self._sooner(queue, now + seconds if seconds > 0 else 0.0)
 
     def due(self) -> list[str]:
         """Return the queues to claim from now, in an order that favours none."""
         now = time.monotonic()
-        found = [queue for queue, due in self._due.items() if due <= now and self.room(queue) > 0]
+        found: list[str] = []
+        while self._next() <= now:
+            found.append(heapq.heappop(self._order)[1])
+        # They stay due until they are claimed from.
+        for queue in found:
+            heapq.heappush(self._order, (self._at[queue], queue))
         random.shuffle(found)
         return found
 
@@ -120,12 +213,15 @@ class Managed:
             queue = self.held.pop(ending.id, None)
             if queue is not None:
                 self._counts[queue] -= 1
+                if queue in self._full:
+                    self._full.discard(queue)
+                    self.hear(queue)
                 if queue != seen_by:
                     self.left.add(queue)
                     self.hear(queue)
             elif ending.id in self._strays:
                 self._strays.discard(ending.id)
-                self.left.update(self._due)
+                self.left.update(self._queues)
                 self.hear_all()
 
     def forget(self) -> None:
@@ -143,13 +239,10 @@ class Managed:
         return found
 
     async def claim(self, connection: Connection, worker: UUID, queue: str, want: int) -> Claimed:
-        """Claim up to `want` jobs of `queue`. Raises psycopg.Error, but not for a lock that is held."""
+        """Claim up to `want` jobs of `queue`. Raises psycopg.Error."""
         claim = self.begin(worker, queue, want)
         try:
             rows = await fetch(connection, self._schema, CLAIM, **claim)
-        except psycopg.errors.LockNotAvailable:
-            self.locked(queue)
-            return Claimed()
         except BaseException:
             self.failed(queue)
             raise
@@ -162,7 +255,7 @@ class Managed:
         return next((queue for ending in endings if self._open(queue := self.held.get(ending.id))), None)
 
     def _open(self, queue: str | None) -> bool:
-        return queue is not None and queue in self._due and self._busy.get(queue, (0.0, 0.0))[0] <= time.monotonic()
+        return queue is not None and queue in self._queues and self._busy.get(queue, (0.0, 0.0))[0] <= time.monotonic()
 
     def begin(self, worker: UUID, queue: str, want: int, *, ending: Iterable[Ending] = ()) -> dict[str, Any]:
         """A claim is about to be made: return its parameters. `took` or `failed` is to follow.
@@ -170,27 +263,38 @@ class Managed:
         `ending`: what ends in the same transaction, and makes room under this worker's cap.
         """
         # What is heard from here on, this claim may not see.
-        self._due[queue] = time.monotonic() + self._poll_interval
+        self._at.pop(queue, None)
         self.left.discard(queue)
         room = self.room(queue)
         if queue in self._caps:
             room += sum(self.held.get(one.id) == queue for one in ending)
-        return {"worker": worker, "queue": queue, "want": int(min(want, room))}
+        known = self._known.get(queue)
+        if known is None:
+            known = self._known[queue] = _Known()
+        return {
+            "worker": worker, "queue": queue, "want": int(min(want, room)), **known.lines.begin(),
+            "ran_by": known.ran_by, "ran": known.ran,
+        }  # fmt: skip
 
     def failed(self, queue: str) -> None:
         """What became of the claim is not known."""
         self._sooner(queue, 0.0)
 
     def locked(self, queue: str) -> None:
-        """Somebody holds the queue's lock: let it alone for a while, each time for longer, whatever is heard meanwhile."""
-        first, longest = _BUSY_RETRY
-        pause = min(longest, 2 * self._busy[queue][1]) if queue in self._busy else first
-        self._busy[queue] = (time.monotonic() + pause, pause)
+        """Another holds the queue's lock: let it alone for a moment, each time for longer, whatever is heard meanwhile."""
+        first, factor, longest = _BUSY_RETRY
+        pause = min(longest, factor * self._busy[queue][1]) if queue in self._busy else first
+        # Two that have met are not to meet again.
+        self._busy[queue] = (time.monotonic() + pause * random.uniform(0.5, 1.0), pause)
+        self._at.pop(queue, None)
         self.hear(queue)
 
     def took(self, claim: Mapping[str, Any], rows: Sequence[tuple[Any, ...]]) -> Claimed:
         """Take note of what a claim has brought."""
         queue, want = claim["queue"], claim["want"]
+        if rows and rows[-1][_WORD] == "locked":
+            self.locked(queue)
+            return Claimed()
         self._busy.pop(queue, None)
         if not rows:
             # Paused by now.
@@ -199,7 +303,13 @@ class Managed:
         for job in jobs:
             self.held[job[0]] = queue
         self._counts[queue] += len(jobs)
-        seconds: float | None = last[8]
+        if (known := self._known.get(queue)) is not None:
+            if last[_SEEN] is not None:
+                known.lines.read(last[_SEEN], self._horizon)
+            if last[_RUNNING] is not None:
+                known.ran_by, *ran = last[_RUNNING].split(" ")
+                known.ran = [int(id_) for id_ in ran if id_]
+        seconds: float | None = last[_SECONDS]
         if seconds is not None:
             self._sooner(queue, time.monotonic() + seconds if seconds > 0 else 0.0)
             if seconds == 0 and len(jobs) >= want:
@@ -207,5 +317,10 @@ class Managed:
         return Claimed(0, None, jobs)
 
     def _sooner(self, queue: str, at: float) -> None:
-        if queue in self._due:
-            self._due[queue] = min(self._due[queue], at)
+        """Claim from `queue` at that time at the latest, or when it may be tried again."""
+        if queue not in self._queues:
+            return
+        at = max(at, self._busy.get(queue, (0.0, 0.0))[0])
+        if at < self._at.get(queue, math.inf):
+            self._at[queue] = at
+            heapq.heappush(self._order, (at, queue))

@@ -8,7 +8,20 @@ ALTER TABLE {schema}.job
     ADD COLUMN parked_at timestamptz,
     ADD COLUMN parked_reason text,
     ADD COLUMN parked_signature text,
-    ADD COLUMN parked_claims integer;
+    ADD COLUMN parked_claims integer,
+    ADD COLUMN permit bigint;
+
+CREATE INDEX job_permit_idx ON {schema}.job (queue, permit) WHERE state = 'running' AND managed;
+
+ALTER TABLE {schema}.job_turn
+    ADD COLUMN from_id bigint DEFAULT 0 NOT NULL,
+    ADD COLUMN from_at timestamptz DEFAULT '-infinity' NOT NULL;
+
+ALTER TABLE {schema}.gate
+    ADD COLUMN head_id bigint,
+    ADD COLUMN head_at timestamptz;
+
+CREATE INDEX gate_limit_idx ON {schema}.gate (queue) WHERE max_running IS NOT NULL;
 
 CREATE INDEX job_parked_idx ON {schema}.job (task, priority, run_at, id) WHERE parked_at IS NOT NULL;
 

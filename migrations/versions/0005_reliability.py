@@ -30,11 +30,15 @@ COLUMNS = {
         "parked_reason",
         "parked_signature",
         "parked_claims",
+        "permit",
     ),
     "job_history": ("key_holds",),
+    "job_turn": ("from_id", "from_at"),
+    "gate": ("head_id", "head_at"),
     "worker": ("signatures", "problems", "lease"),
 }
-INDEXES = ("job_parked_idx", "job_key_until_idx")
+INDEXES = ("job_parked_idx", "job_key_until_idx", "job_permit_idx", "gate_limit_idx")
+SEQUENCES = ("permit",)
 
 
 def schema() -> str:
@@ -69,6 +73,8 @@ def functions() -> list[str]:
 
 
 def upgrade() -> None:
+    for sequence in SEQUENCES:
+        op.execute(f"CREATE SEQUENCE {quoted()}.{sequence}")
     execute(filled("sql", "0005_tables.sql"))
     for signature in REPLACED:
         op.execute(f"DROP FUNCTION {quoted()}.{signature}")
@@ -103,6 +109,8 @@ def downgrade() -> None:
         "WHERE held.key = job.key AND held.job_id = job.id AND job.key_until_started AND job.state = 'running'"
     )
     execute(filled("sql", "0005_identities_back.sql"))
+    for sequence in SEQUENCES:
+        op.execute(f"DROP SEQUENCE {quoted()}.{sequence}")
     for index in INDEXES:
         op.execute(f"DROP INDEX {quoted()}.{index}")
     for table, columns in COLUMNS.items():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from typing import Any
@@ -59,8 +60,11 @@ def claim(db: Conn, want: int = 100, *, queue: str = "mail", worker: UUID | None
 def claimed(db: Conn, want: int = 100, *, queue: str = "mail", worker: UUID | None = None) -> tuple[list[Any], Any]:
     """Claim, and return the jobs, and the last row: what is to be said of the next claim."""
     query = "SELECT * FROM jobq.claim_managed(%s, %s, %s)"
-    *jobs, last = db.execute(query, (worker or WORKER, queue, want)).fetchall()
-    return sorted(jobs), last
+    while True:
+        *jobs, last = db.execute(query, (worker or WORKER, queue, want)).fetchall()
+        if last.task != "locked":
+            return sorted(jobs), last
+        time.sleep(0.001)
 
 
 WORKER = uuid4()
@@ -75,10 +79,10 @@ def succeed(db: Conn, *ids: int, worker: UUID = WORKER) -> None:
         assert (cursor.fetchone() or (None,))[0] == len(ids)
 
 
-def set_back(db: Conn, id_: int, ending: Ending, delay: float = 0.0) -> None:
+def set_back(db: Conn, id_: int, ending: Ending, delay: float = 0.0, *, worker: UUID = WORKER) -> None:
     [(_, claims, started)] = db.execute(NAMES, ([id_],)).fetchall()
     back = Setback(id_, claims, started, ending, delay=delay, recorded="error", error_type="E", message="e")
-    [row] = db.execute(statement("settle", "jobq").query, settle_parameters(WORKER, [back])).fetchall()
+    [row] = db.execute(statement("settle", "jobq").query, settle_parameters(worker, [back])).fetchall()
     assert tuple(row)[:2] == (1, True)
 
 
@@ -603,7 +607,8 @@ def test_a_group_without_a_turn_gets_one(db: Conn) -> None:
     db.execute("UPDATE jobq.job SET state = 'waiting' WHERE id = ANY(%s)", ([lost, kept],))
     db.execute("INSERT INTO jobq.job_turn (queue, group_key) VALUES ('mail', 'b')")
     with db.cursor(row_factory=tuple_row) as cursor:
-        cursor.execute(statement("turns_sweep", "jobq").query, {"most": 100, "channel": "jobq"})
-        assert cursor.fetchall() == [(1, 1)]
+        look = {"most": 100, "after_queue": "", "after_group": "", "channel": "jobq"}
+        cursor.execute(statement("turns_sweep", "jobq").query, look)
+        assert cursor.fetchall() == [(1, 1, None, None)]
     assert turns(db) == {"a": 1, "b": 1}
     assert claim(db) == [lost, kept]
