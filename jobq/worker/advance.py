@@ -22,9 +22,10 @@ from jobq.worker.account import Account
 from jobq.worker.aging import Aging
 from jobq.worker.brisk import LastClaim
 from jobq.worker.cursor import COSTLY, NOWHERE, SHARE, Cursor, Scan
-from jobq.worker.database import Connection, Database, close, fetch, is_connection_loss
+from jobq.worker.database import Connection, Database, close, fetch
 from jobq.worker.due import Due
 from jobq.worker.ended import Ended
+from jobq.worker.errors import ErrorKind, classify
 from jobq.worker.frames import Ending, Progress, Recorded, Setback, Success
 from jobq.worker.lanes import Lanes
 from jobq.worker.lease import Lease
@@ -234,7 +235,7 @@ class Advance:
                 failures = 0
                 self._trying_since = self._error = None
             except (psycopg.Error, OSError, TimeoutError) as error:
-                if not is_connection_loss(error, self._connection):
+                if classify(error, self._connection) is ErrorKind.REFUSED:
                     raise
                 failures += 1
                 await self._lost(error, failures)
@@ -454,7 +455,9 @@ class Advance:
                     self._managed.locked(beside["queue"])
                 else:
                     self._managed.failed(beside["queue"])
-                if is_connection_loss(error, connection) and not isinstance(error, psycopg.errors.LockNotAvailable):
+                if classify(error, connection) is not ErrorKind.REFUSED and not isinstance(
+                    error, psycopg.errors.LockNotAvailable
+                ):
                     raise
                 # A lock was not free, or an outcome cannot be stored: those by themselves, and the claim in its own time.
             else:

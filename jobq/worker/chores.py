@@ -12,7 +12,8 @@ from uuid import UUID
 import psycopg
 from psycopg import AsyncConnection, sql
 
-from jobq.worker.database import fetch, is_connection_loss
+from jobq.worker.database import fetch
+from jobq.worker.errors import ErrorKind, classify
 from jobq.worker.options import WorkerOptions
 from jobq.worker.rollup import rollup
 
@@ -138,7 +139,7 @@ class Chores:
                     async with connection.transaction():
                         report = await chore.work(connection)
                 except psycopg.Error as failure:
-                    if is_connection_loss(failure, connection) and connection.closed:
+                    if classify(failure, connection) is not ErrorKind.REFUSED and connection.closed:
                         raise
                     error = str(failure).strip()
                     logger.warning("a chore failed", extra={"chore": chore.name, "error": error})

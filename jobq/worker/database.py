@@ -1,4 +1,4 @@
-"""The dispatcher's own connections: what is set on them, how long they may take, and how their loss is told from other errors.
+"""The dispatcher's own connections: what is set on them, and how long they may take. `errors.py` tells their loss from other errors.
 
 Every wait for the server has a deadline here, in `Connection.wait`, through which psycopg does all its waiting. A
 connection that is overdue is not asked to cancel (psycopg would open a second one for that, which hangs as the first did):
@@ -25,6 +25,7 @@ from psycopg.rows import tuple_row
 
 from jobq.config import Settings
 from jobq.sql import statement
+from jobq.worker.errors import Unreachable
 
 logger = logging.getLogger("jobq.worker")
 
@@ -277,15 +278,6 @@ class Database:
             connection.prepare_threshold = 0
 
 
-class Unreachable(psycopg.OperationalError):
-    """No address took a connection. `refused`: every one of them said so itself, so it is there for nobody."""
-
-    def __init__(self, message: str, *, refused: bool, state: str | None = None) -> None:
-        super().__init__(message)
-        self.refused = refused
-        self.sqlstate = state
-
-
 def _address(attempt: dict[str, Any]) -> tuple[object, object]:
     return attempt.get("hostaddr") or attempt.get("host"), attempt.get("port")
 
@@ -348,17 +340,6 @@ def _local_settings(terms: Terms) -> sql.Composed:
             for name, value in terms.settings().items()
         )
     )
-
-
-def is_connection_loss(error: BaseException, connection: AsyncConnection[Any] | None) -> bool:
-    """Tell whether `error` is about the connection or the server's state, so that trying again later is right."""
-    if connection is not None and (connection.closed or connection.broken):
-        return True
-    if isinstance(error, psycopg.OperationalError):
-        # Class 57 (operator intervention, shutdown), 08 (connection), 53 (resources), or no state: libpq's own.
-        return error.sqlstate is None or error.sqlstate[:2] in ("57", "08", "53", "55", "40")
-    # A server that has become a standby says ReadOnlySqlTransaction: the primary is elsewhere now.
-    return isinstance(error, (psycopg.errors.ReadOnlySqlTransaction, psycopg.InterfaceError, OSError, TimeoutError))
 
 
 def is_refusal(error: BaseException) -> bool:

@@ -13,7 +13,8 @@ from collections.abc import Callable
 import psycopg
 
 from jobq.worker.advance import Advance
-from jobq.worker.database import Connection, Database, close, is_connection_loss, is_refusal, lease_terms
+from jobq.worker.database import Connection, Database, close, is_refusal, lease_terms
+from jobq.worker.errors import ErrorKind, classify
 from jobq.worker.lease import Lease, LeaseLost, wait_or
 from jobq.worker.memory import resident
 from jobq.worker.options import WorkerOptions
@@ -77,7 +78,7 @@ class Keeper:
                 await self._lease.look(await self.connected())
                 await wait_or(started, LOOK_INTERVAL if self._lease.suspicious else 1.0)
         except (psycopg.Error, OSError, TimeoutError) as error:
-            if not is_connection_loss(error, self._connection):
+            if classify(error, self._connection) is ErrorKind.REFUSED:
                 raise
             await self._drop()
 
@@ -117,7 +118,7 @@ class Keeper:
                 logger.error("the lease is lost: another worker took this one for dead")
                 await self._give_up_everything()
             except (psycopg.Error, OSError, TimeoutError) as error:
-                if not is_connection_loss(error, self._connection):
+                if classify(error, self._connection) is ErrorKind.REFUSED:
                     raise
                 self._pulse.failed(error)
                 self._lease.refused = is_refusal(error)

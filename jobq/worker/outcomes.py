@@ -16,7 +16,8 @@ import psycopg
 from psycopg import AsyncConnection
 
 from jobq.worker.cursor import BEGINNING, NOWHERE, Scan, Sight, next_transaction
-from jobq.worker.database import Connection, fetch, fetch_both, is_connection_loss
+from jobq.worker.database import Connection, fetch, fetch_both
+from jobq.worker.errors import ErrorKind, classify
 from jobq.worker.frames import Ending, Job, Setback, Success
 from jobq.worker.texts import clean
 
@@ -99,7 +100,7 @@ class Ledger:
         try:
             return await self._advance(connection, worker, successes, scan, want), []
         except psycopg.Error as error:
-            if is_connection_loss(error, connection) or not successes:
+            if classify(error, connection) is not ErrorKind.REFUSED or not successes:
                 raise
             if len(successes) == 1:
                 return Claimed(), [_unstorable(successes[0], error)]
@@ -156,7 +157,7 @@ class Ledger:
         try:
             return await self._settle(connection, worker, setbacks)
         except psycopg.Error as error:
-            if is_connection_loss(error, connection):
+            if classify(error, connection) is not ErrorKind.REFUSED:
                 raise
             if len(setbacks) == 1:
                 logger.error("the report of a job cannot be stored", extra={"job": setbacks[0].id, "error": str(error)})

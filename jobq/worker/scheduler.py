@@ -24,7 +24,8 @@ from psycopg import AsyncConnection
 from jobq.errors import InvalidOption
 from jobq.schedules import Due, due
 from jobq.ticks import NeverAgain, when
-from jobq.worker.database import Connection, Database, Terms, close, fetch, is_connection_loss
+from jobq.worker.database import Connection, Database, Terms, close, fetch
+from jobq.worker.errors import ErrorKind, classify
 from jobq.worker.frames import ScheduleFacts
 from jobq.worker.options import WorkerOptions
 from jobq.worker.stalls import Repeats, Trouble
@@ -86,7 +87,7 @@ async def tick(
     except psycopg.Error as error:
         # What takes too long, or waits in vain for a lock, is this schedule's own trouble: the others go on.
         own = isinstance(error, _ITS_OWN) and not connection.closed
-        if not name or (is_connection_loss(error, connection) and not own):
+        if not name or (classify(error, connection) is not ErrorKind.REFUSED and not own):
             raise
         said = error.diag.message_primary or str(error)
     else:

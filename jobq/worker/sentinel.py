@@ -32,7 +32,8 @@ import psycopg
 from jobq.worker.advance import Advance
 from jobq.worker.brisk import LATEST, SOONEST, Arrivals, Calls, Head, Mode, Rhythm
 from jobq.worker.cursor import Cursor, Sight, next_transaction
-from jobq.worker.database import Connection, Database, close, fetch, is_connection_loss
+from jobq.worker.database import Connection, Database, close, fetch
+from jobq.worker.errors import ErrorKind, classify
 from jobq.worker.lanes import Lanes
 from jobq.worker.lease import wait_or
 from jobq.worker.options import WorkerOptions
@@ -150,7 +151,7 @@ class Sentinel:
             try:
                 await self._take()
             except (psycopg.Error, OSError, TimeoutError) as error:
-                if isinstance(error, psycopg.Error) and not is_connection_loss(error, None):
+                if isinstance(error, psycopg.Error) and classify(error, None) is ErrorKind.REFUSED:
                     raise
                 self._repeats.warn("no connection for the sentinel; polling goes on", error)
             await wait_or(self._leave, _AGAIN_AFTER)
@@ -183,7 +184,7 @@ class Sentinel:
                 logger.info("the sentinel's place was free: taken", extra={"mode": Mode(mode).name.lower()})
             await self._serve(connection, Mode(mode))
         except psycopg.Error as error:
-            if not is_connection_loss(error, connection):
+            if classify(error, connection) is ErrorKind.REFUSED:
                 raise
             self._repeats.warn("the sentinel's connection is lost; polling goes on", error)
         finally:

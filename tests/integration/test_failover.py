@@ -10,7 +10,8 @@ import pytest
 
 from jobq import DatabaseUnavailable, JobQ, migrate
 from jobq.config import Settings, redact_url
-from jobq.worker.database import Database, Unreachable, is_connection_loss
+from jobq.worker.database import Database
+from jobq.worker.errors import Unreachable, is_connection_loss
 from tests.support import apps, trouble
 from tests.support.jobs import Jobs
 from tests.support.replication import Pair

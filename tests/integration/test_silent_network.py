@@ -13,7 +13,8 @@ import psycopg
 import pytest
 
 from jobq.config import Settings
-from jobq.worker.database import Connection, Database, Overdue, fetch, is_connection_loss, lease_terms
+from jobq.worker.database import Connection, Database, Overdue, fetch, lease_terms
+from jobq.worker.errors import is_connection_loss
 from tests.support import apps
 from tests.support.jobs import Jobs
 from tests.support.silence import Proxy
