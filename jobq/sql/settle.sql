@@ -1,7 +1,8 @@
 -- Record executions that did not succeed: back to `ready` (retry, snooze, release, crash) or finished (failed, cancelled,
 -- expired), with a row in job_attempt where one is due. Same fence as advance.sql.
 -- A row that someone has locked is not waited for: the transaction of a runner that is lost may still be committing in its
--- backend, for as long as it likes. Returns the ids that were accepted (true), and those to try again (false).
+-- backend, for as long as it likes. Returns the ids that were accepted (true), with the queue of each that can be claimed again,
+-- and those to try again (false).
 -- With `wake` the others hear of the jobs that can be claimed again: this worker stops, and will not claim them itself.
 -- A job with a group that was claimed by claim_managed waits for its group's turn again, which it gives it whatever its end.
 -- A job whose cancellation an operator has asked for is not run again: it ends as cancelled.
@@ -29,7 +30,7 @@ WITH ended AS (
     UPDATE {schema}.job AS job
     SET state = CASE WHEN job.managed THEN {schema}.entry_state(job.queue, job.group_key) ELSE 'ready' END,
         run_at = clock_timestamp() + ended.delay * interval '1 second', worker_id = NULL, started_at = NULL,
-        attempt = job.attempt - ended.given_back, crashes = job.crashes + ended.crashed
+        attempt = job.attempt - ended.given_back, crashes = least(job.crashes + ended.crashed, 32767)
     FROM ended
     WHERE job.id = ended.id
       AND job.claims = ended.claims
@@ -43,7 +44,7 @@ WITH ended AS (
     INSERT INTO {schema}.job_history (
         id, claims, attempt, max_attempts, priority, crashes, queue, task, state, run_at, created_at, started_at,
         finished_at, worker_id, timeout, key, group_key, error, args, headers)
-    SELECT id, claims, attempt, max_attempts, priority, crashes + crashed, queue, task, final_state, run_at, created_at,
+    SELECT id, claims, attempt, max_attempts, priority, least(crashes + crashed, 32767), queue, task, final_state, run_at, created_at,
            coalesce(now() - seconds * interval '1 second', started_at), now(), worker_id, timeout, key, group_key,
            coalesce(message, 'cancelled by an operator'), args, headers
     FROM finished
@@ -72,10 +73,10 @@ WITH ended AS (
     FROM (SELECT queue FROM requeued UNION SELECT queue FROM finished WHERE managed) AS fresh
     WHERE %(wake)s
 )
-SELECT id, true FROM finished
+SELECT id, true, NULL FROM finished
 UNION ALL
-SELECT id, true FROM requeued WHERE (SELECT count(*) FROM woken) >= 0
+SELECT id, true, queue FROM requeued WHERE (SELECT count(*) FROM woken) >= 0
 UNION ALL
-SELECT job.id, false
+SELECT job.id, false, NULL
 FROM ended JOIN {schema}.job AS job ON job.id = ended.id AND job.claims = ended.claims AND job.worker_id = %(worker)s
 WHERE (SELECT count(*) FROM free) < cardinality(%(ids)s::bigint[]) AND NOT ended.id = ANY (ARRAY(SELECT id FROM free))

@@ -11,8 +11,8 @@ import logging
 import math
 import random
 import time
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Any, TypeVar
 from uuid import UUID
 
 import psycopg
@@ -23,6 +23,7 @@ from jobq.worker.aging import Aging
 from jobq.worker.brisk import LastClaim
 from jobq.worker.cursor import COSTLY, NOWHERE, SHARE, Cursor, Scan
 from jobq.worker.database import Connection, Database, close, fetch
+from jobq.worker.deferred import Deferred, Written
 from jobq.worker.due import Due
 from jobq.worker.ended import Ended
 from jobq.worker.errors import ErrorKind, classify
@@ -35,12 +36,16 @@ from jobq.worker.options import WorkerOptions
 from jobq.worker.outcomes import MAX_BATCH, Claimed, Ledger, scan_parameters
 from jobq.worker.pace import Pace
 from jobq.worker.pool import RunnerPool
+from jobq.worker.problems import Problems
+from jobq.worker.refused import RefusedClaims
 from jobq.worker.served import QueueOrder
 from jobq.worker.stalls import Repeats, Trouble
 from jobq.worker.survey import Survey
 from jobq.worker.vitals import Pulse
 
 logger = logging.getLogger("jobq.worker")
+
+T = TypeVar("T")
 
 # Acknowledgements wait this long for company, unless a slot idles.
 FLUSH_AFTER = 0.002
@@ -67,6 +72,7 @@ class Advance:
         *,
         database: Database | None = None,
         listening: Callable[[], bool] = lambda: False,
+        problems: Problems | None = None,
     ) -> None:
         self._options = options
         self._database = database or Database(options.settings)
@@ -75,13 +81,18 @@ class Advance:
         self._lease = lease
         self._listening = listening
         self._pulse = pulse
+        self._stumbled = False
+        """Whether something has failed in this round."""
         self._metrics = metrics
         self._asked = False
         """Whether this round has asked the database for something."""
+        self.problems = problems or Problems()
+        """What this worker cannot do at present, whatever part of it: for its row."""
         self._ledger = Ledger(self._schema)
         self._aging = Aging(options.aging) if options.aging is not None else None
         self._lanes = Lanes.of(options, self._aging)
         self._managed = Managed(self._schema, options.poll_interval, self._lanes.caps)
+        self._managed.problems = self.problems
         self._busy: frozenset[str] = frozenset()
         """Of which plain queues the last claim brought jobs, while there are managed ones."""
         self._rules: str | None = None
@@ -96,7 +107,16 @@ class Advance:
         self._connection: Connection | None = None
         self._lock = asyncio.Lock()
         self._repeats = Repeats()
-        self.ended = Ended(self._ledger, lease, metrics, self._repeats)
+        self._refused = RefusedClaims(self._schema, self._ledger, self.problems, self._repeats)
+        deferred = Deferred(
+            self._database,
+            self._ledger,
+            lease,
+            problems=self.problems,
+            repeats=self._repeats,
+            on_written=self._written_apart,
+        )
+        self.ended = Ended(self._ledger, lease, metrics, self._repeats, deferred)
         self._account = Account(self._schema, lease, pool)
         self._woken = asyncio.Event()
         self._more = True
@@ -203,6 +223,22 @@ class Advance:
             self._due.forget()
         self._woken.set()
 
+    def _written_apart(self, written: Written) -> None:
+        self.ended.written_apart(written)
+        self._managed.ended(written.outcomes)
+        self._put_back(written.queues)
+
+    def _put_back(self, queues: Iterable[str]) -> None:
+        """Jobs of these queues can be claimed again, by our own doing: no notification tells it, and the queue may be in no
+        lane, if it had no ready job when the lanes were read.
+        """
+        for queue in queues:
+            if not self._managed.hear(queue):
+                self._lanes.hear(queue)
+            self._more = True
+            self._due.forget()
+            self._woken.set()
+
     def _found_below(self) -> None:
         self._more = True
         self._woken.set()
@@ -223,10 +259,10 @@ class Advance:
         while not stop.is_set():
             self._trying_since = self._trying_since or time.monotonic()
             try:
-                self._asked = False
+                self._asked = self._stumbled = False
                 self._pulse.turn()
                 nothing_to_do = await self._round()
-                if self._asked:
+                if self._asked and not self._stumbled:
                     self._pulse.well()
                 if nothing_to_do:
                     if self._options.drain and await self._drained():
@@ -235,11 +271,33 @@ class Advance:
                 failures = 0
                 self._trying_since = self._error = None
             except (psycopg.Error, OSError, TimeoutError) as error:
-                if classify(error, self._connection) is ErrorKind.REFUSED:
-                    raise
                 failures += 1
-                await self._lost(error, failures)
+                if classify(error, self._connection) is ErrorKind.CONNECTION:
+                    await self._lost(error, failures)
+                else:
+                    self._failed("come round", error)
+                    await asyncio.sleep(min(0.05 * 2 ** min(failures, 10), 0.5))
         self._deliver()
+
+    def _failed(self, what: str, error: BaseException) -> None:
+        """A statement has failed, and not its connection: the loop goes on, and does not sleep over what it did not see."""
+        self._stumbled = self._more = True
+        self._due.forget()
+        self._error = self._repeats.warn(f"cannot {what}; trying again", error)
+        self._pulse.failed(error)
+        self.problems.note(what, error)
+
+    async def _attempt(self, what: str, work: Awaitable[T]) -> T | None:
+        """Do one piece of a round that nothing else is to suffer from. Raises psycopg.Error when the connection is lost."""
+        try:
+            done = await work
+        except psycopg.Error as error:
+            if classify(error, self._connection) is ErrorKind.CONNECTION:
+                raise
+            self._failed(what, error)
+            return None
+        self.problems.clear(what)
+        return done
 
     async def _lost(self, error: BaseException, failures: int) -> None:
         self._deliver()
@@ -248,6 +306,7 @@ class Advance:
         self._pulse.failed(error)
         self._reconcile_at = 0.0
         self._account.doubt()
+        self._refused.forget()
         # What was claimed is unknown, and so is what was notified meanwhile; and only a claim can show that claims work.
         self._more = True
         self._due.forget()
@@ -278,6 +337,8 @@ class Advance:
     def _want(self) -> int:
         if self.held or self.quiet or not self._pool.ready or not self._lease.fresh:
             return 0
+        if self._refused.closed_until > time.monotonic() or self.ended.deferred.too_many:
+            return 0
         undelivered = len(self._claimed[0]) if self._claimed is not None else 0
         return max(0, min(MAX_BATCH, self._pool.room(self._pace.prefetch()) - undelivered))
 
@@ -296,17 +357,31 @@ class Advance:
             if self.ended.setbacks:
                 # Not to wait for what may take long.
                 self._deliver()
-                settled, again = await self.ended.settle(connection)
+                settled, found = await self.ended.settle(connection)
                 self._managed.ended(settled)
-                if again:
+                if any(setback.ending is not Ending.FAIL for setback in settled):
                     # Some may be ready again at once, others sooner than what was next.
                     self._more = True
                     self._due.forget()
+                self._put_back(found.queues)
                 self._error = None
-            await self.ended.take_back(connection)
+            await self._attempt("look for locked jobs", self.ended.take_back(connection))
+            if want > 0 and self._refused.due_at <= time.monotonic():
+                self._deliver()
+                worker = self._lease.worker
+                self._hand_out(await self._refused.retry(connection, worker), worker)
+                want = min(want, self._want())
             if want > 0 and self._aging is not None and self._aging.due:
-                await self._aging.look(connection, self._schema, self._cursor.plan(*self._lanes.arrays()))
+                look = self._aging.look(connection, self._schema, self._cursor.plan(*self._lanes.arrays()))
+                await self._attempt("look at the heads", look)
             successes = self.ended.batch()
+            if await self._attempt("look for locked jobs", self.ended.set_aside(connection, successes, asked=False)):
+                successes = self.ended.batch()
+            if successes and self._refused.looking:
+                # Not in one statement with a claim that may be refused.
+                await self._exchange(connection, successes, NOWHERE, 0)
+                want, successes = min(want, self._want()), []
+            want = min(want, self._refused.most)
             queue = self._managed.queue_of(successes) if not connection.pooled else None
             part = self._managed_part(queue, want) if queue is not None and want > 0 else 0
             want -= part
@@ -403,11 +478,20 @@ class Advance:
             answer.cancel()
             await asyncio.gather(answer, return_exceptions=True)
             raise
-        except psycopg.errors.LockNotAvailable:
-            # A finished job is locked by somebody's transaction, or a key is.
-            if not await self.ended.set_aside(connection, successes):
+        except psycopg.Error as error:
+            if classify(error, connection) is ErrorKind.CONNECTION:
                 raise
             self._more, self._told = True, told
+            self._stumbled = True
+            if not successes:
+                self._error = str(error)
+                self._claimed = (await self._refused.failed(connection, worker, scan, want, error), worker)
+            elif not isinstance(error, psycopg.errors.LockNotAvailable):
+                self.ended.defer(successes, error)
+                self._refused.looking = self._refused.looking or want > 0
+            elif not await self.ended.set_aside(connection, successes):
+                # Neither a job nor its key is locked: something else that the statement needs is, or was.
+                self.ended.defer(successes, error)
             return
         self._error = None
         # What is refused goes on running, as far as the database knows, until its setback is written.
@@ -420,6 +504,7 @@ class Advance:
         if claimed.sight is not None:
             if len(self._managed):
                 self._busy = frozenset(scan.queues[place] for place, _ in claimed.sight.counts)
+            self._refused.went_well()
             self._cursor.read(scan, claimed.sight)
             self._lanes.claimed(scan, claimed.sight)
             if scan.full:
@@ -428,8 +513,9 @@ class Advance:
                 # Somebody else may have it, or it lies below what we read.
                 self._cursor.hasten()
         elif want > 0:
-            # A bad outcome took the claim with it.
+            # A bad outcome took the claim with it; or it was the claim that is refused.
             self._more, self._told = True, told
+            self._refused.looking = True
         if want > 0 and claimed.sight is not None:
             self.claims.made(begun, want=want, got=len(claimed))
             self._more = self._more or self.claims.full
@@ -455,16 +541,14 @@ class Advance:
                     self._managed.locked(beside["queue"])
                 else:
                     self._managed.failed(beside["queue"])
-                if classify(error, connection) is not ErrorKind.REFUSED and not isinstance(
-                    error, psycopg.errors.LockNotAvailable
-                ):
+                if classify(error, connection) is ErrorKind.CONNECTION:
                     raise
                 # A lock was not free, or an outcome cannot be stored: those by themselves, and the claim in its own time.
             else:
                 self._managed.ended(successes, seen_by=beside["queue"])
                 self._hand_out(self._managed.took(beside, rows), worker)
                 return claimed, []
-        return await self._ledger.advance(connection, worker, successes, scan, want)
+        return await self._ledger.advance(connection, worker, successes, scan, want, refused=self._refused.ids)
 
     def _deliver(self) -> None:
         """Hand out what was claimed."""
@@ -498,8 +582,11 @@ class Advance:
         wake_at = self._reconcile_at
         if self._want() > 0:
             wake_at = min(wake_at, self._cursor.hastened, await self._due.next(self._look_up_due))
+            wake_at = min(wake_at, self._refused.due_at)
         if self._want() > 0 and self._pool.room(0) > 0:
             wake_at = min(wake_at, self._managed.due_at)
+        if self._refused.closed_until > time.monotonic():
+            wake_at = min(wake_at, self._refused.closed_until)
         if self._managed.left:
             wake_at = min(wake_at, time.monotonic() + CALL_EVERY)
         if self._more:
@@ -519,7 +606,8 @@ class Advance:
         if not done:
             if self._more:
                 self._due.forget()
-            self._more = self._due.passed() or self._more or time.monotonic() >= self._cursor.hastened
+            soon = min(self._cursor.hastened, self._refused.due_at)
+            self._more = self._due.passed() or self._more or time.monotonic() >= soon
         self._woken.clear()
 
     async def _look_up_due(self) -> float:
@@ -552,10 +640,10 @@ class Advance:
         self._deliver()
         async with self._lock:
             connection = await self._connected()
-            await self._read_lanes(connection)
-            await self._account.write_progress(connection)
+            await self._attempt("read the queues", self._read_lanes(connection))
+            await self._attempt("write progress", self._account.write_progress(connection))
             self.ended.recount()
-            strays = await self._account.strays(connection, self.ended.names)
+            strays = await self._attempt("compare jobs", self._account.strays(connection, self.ended.names)) or []
             self._managed.strayed(stray.id for stray in strays)
             for stray in strays:
                 self.ended.set_back(stray)
@@ -581,7 +669,8 @@ class Advance:
 
     async def _drained(self) -> bool:
         """Tell whether no served queue has a job that is due, and nobody is running one."""
-        if len(self.ended) or self._pool.held:
+        deferred = self.ended.deferred
+        if len(self.ended) > len(deferred) or not deferred.tried or self._pool.held:
             return False
         await self._reconcile()
         if self.ended.setbacks or self._more:
@@ -592,17 +681,19 @@ class Advance:
                 self._schema,
                 "drained",
                 queues=list(self._options.queues) if self._options.queues is not None else None,
+                leaving=[*self._refused.ids, *(id_ for id_, _ in self.ended.deferred.names())],
             )
         return bool(rows[0][0])
 
     @property
     def finished(self) -> bool:
         """Whether nothing is left to be told to the database or, through it, to other workers."""
-        return not len(self.ended) and not self._managed.left
+        return self.ended.hopeless and not self._managed.left
 
     def leave(self) -> None:
         """From here on nothing is claimed, and the others are told of what is put back."""
         self._ledger.for_others = True
+        self.ended.deferred.leave()
 
     async def flush(self) -> None:
         """Record a batch of what has ended, claiming nothing; used while stopping. Errors are logged, for another try."""
@@ -617,11 +708,16 @@ class Advance:
             # There may be no later round to call them in.
             await self._call_others(every=0.0)
         except (psycopg.Error, OSError, TimeoutError) as error:
-            await self._lost(error, 1)
+            if classify(error, self._connection) is ErrorKind.CONNECTION:
+                await self._lost(error, 1)
+            else:
+                self._failed("write outcomes", error)
+                await asyncio.sleep(0.1)
 
     async def close(self) -> None:
         """Close the connection."""
         await self._survey.close()
+        await self.ended.deferred.close()
         await close(self._connection)
 
     # --- what stands still --------------------

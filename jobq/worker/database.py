@@ -1,4 +1,4 @@
-"""The dispatcher's own connections: what is set on them, and how long they may take. `errors.py` tells their loss from other errors.
+"""The dispatcher's own connections: what is set on them, and how long they may take.
 
 Every wait for the server has a deadline here, in `Connection.wait`, through which psycopg does all its waiting. A
 connection that is overdue is not asked to cancel (psycopg would open a second one for that, which hangs as the first did):

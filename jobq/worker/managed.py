@@ -18,11 +18,17 @@ from uuid import UUID
 import psycopg
 
 from jobq.worker.database import Connection, fetch
+from jobq.worker.errors import ErrorKind, classify
 from jobq.worker.outcomes import Claimed
+from jobq.worker.problems import Problems
+from jobq.worker.stalls import Repeats
 
 CLAIM = "claim_managed"
 # When to try again a queue whose lock somebody held for too long, in seconds; doubled each time.
 _BUSY_RETRY = (0.05, 1.0)
+# The same for a queue of which the claim is refused: a job of it, or a rule, is at fault.
+_REFUSED_RETRY = (1.0, 300.0)
+PROBLEM = "claim from a queue with rules"
 # How often at most other workers are called to what this one leaves behind, in seconds, for each queue.
 CALL_EVERY = 0.05
 
@@ -42,6 +48,9 @@ class Managed:
         """`caps`: the most jobs of a queue that this worker holds at a time."""
         self._schema = schema
         self._poll_interval = poll_interval
+        self.problems = Problems()
+        """Where it says what cannot be claimed from."""
+        self._repeats = Repeats()
         self._caps = dict(caps or {})
         self._due: dict[str, float] = {}
         """When to claim from each queue next, in time.monotonic(); those that are paused are not there."""
@@ -142,16 +151,22 @@ class Managed:
         return found
 
     async def claim(self, connection: Connection, worker: UUID, queue: str, want: int) -> Claimed:
-        """Claim up to `want` jobs of `queue`. Raises psycopg.Error, but not for a lock that is held."""
+        """Claim up to `want` jobs of `queue`. Raises psycopg.Error when the connection is lost; else the queue is let alone."""
         claim = self.begin(worker, queue, want)
         try:
             rows = await fetch(connection, self._schema, CLAIM, **claim)
         except psycopg.errors.LockNotAvailable:
             self.locked(queue)
             return Claimed()
-        except BaseException:
-            self.failed(queue)
-            raise
+        except BaseException as error:
+            kind = classify(error, connection)
+            if not isinstance(error, psycopg.Error) or kind is ErrorKind.CONNECTION:
+                self.failed(queue)
+                raise
+            self.locked(queue, _REFUSED_RETRY if kind is ErrorKind.REFUSED else _BUSY_RETRY)
+            self.problems.note(PROBLEM, error, queue=queue)
+            self._repeats.warn("a queue cannot be claimed from: it is let alone for a while", error, queue=queue)
+            return Claimed()
         return self.took(claim, rows)
 
     def queue_of(self, endings: Iterable[Ending]) -> str | None:
@@ -180,17 +195,18 @@ class Managed:
         """What became of the claim is not known."""
         self._sooner(queue, 0.0)
 
-    def locked(self, queue: str) -> None:
+    def locked(self, queue: str, pauses: tuple[float, float] = _BUSY_RETRY) -> None:
         """Somebody holds the queue's lock: let it alone for a while, each time for longer, whatever is heard meanwhile."""
-        first, longest = _BUSY_RETRY
-        pause = min(longest, 2 * self._busy[queue][1]) if queue in self._busy else first
+        first, longest = pauses
+        pause = min(longest, max(first, 2 * self._busy[queue][1])) if queue in self._busy else first
         self._busy[queue] = (time.monotonic() + pause, pause)
         self.hear(queue)
 
     def took(self, claim: Mapping[str, Any], rows: Sequence[tuple[Any, ...]]) -> Claimed:
         """Take note of what a claim has brought."""
         queue, want = claim["queue"], claim["want"]
-        self._busy.pop(queue, None)
+        if self._busy.pop(queue, None) is not None:
+            self.problems.clear(PROBLEM, queue=queue)
         if not rows:
             # Paused by now.
             return Claimed()

@@ -19,7 +19,7 @@ from jobq.worker.cursor import BEGINNING, NOWHERE, Scan, Sight, next_transaction
 from jobq.worker.database import Connection, fetch, fetch_both
 from jobq.worker.errors import ErrorKind, classify
 from jobq.worker.frames import Ending, Job, Setback, Success
-from jobq.worker.texts import clean
+from jobq.worker.texts import LONGEST_DELAY, LONGEST_RUN, bounded, clean, storable
 
 logger = logging.getLogger("jobq.worker")
 
@@ -35,6 +35,8 @@ _STATES = {
     Ending.CANCEL: "cancelled",
     Ending.EXPIRE: "expired",
 }
+# Classes of errors that a result can cause: data that cannot be stored, and limits of the server's.
+_OF_THE_RESULT = frozenset({"22", "54"})
 _id = attrgetter("id")
 _GIVES_BACK = frozenset({Ending.SNOOZE, Ending.RELEASE, Ending.CRASH})
 
@@ -47,6 +49,10 @@ class Claimed:
     sight: Sight | None = None
     """What the claim saw; None: nothing was claimed."""
     rows: Sequence[tuple[Any, ...]] = ()
+    unwritten: tuple[Success, ...] = ()
+    """Acknowledgements that the database does not take at present: to be tried again, apart from others."""
+    error: psycopg.Error | None = None
+    """Why, of one of them."""
 
     def __len__(self) -> int:
         """How many jobs were claimed."""
@@ -70,9 +76,21 @@ class Settled:
 
     accepted: int = 0
     busy: frozenset[int] = frozenset()
+    queues: frozenset[str] = frozenset()
+    """The queues with jobs that can be claimed again."""
+    unwritten: tuple[Setback, ...] = ()
+    """Those that the database does not store at present, in no form: to be tried again, apart from others."""
+    error: psycopg.Error | None = None
+    """Why, of one of them."""
 
     def __add__(self, other: Settled) -> Settled:
-        return Settled(self.accepted + other.accepted, self.busy | other.busy)
+        return Settled(
+            self.accepted + other.accepted,
+            self.busy | other.busy,
+            self.queues | other.queues,
+            self.unwritten + other.unwritten,
+            self.error or other.error,
+        )
 
 
 class Ledger:
@@ -90,27 +108,53 @@ class Ledger:
         successes: list[Success],
         scan: Scan,
         want: int,
+        *,
+        refused: Sequence[int] = (),
     ) -> tuple[Claimed, list[Setback]]:
-        """Acknowledge `successes` and claim up to `want` jobs of the lanes of `scan`.
+        """Acknowledge `successes` and claim up to `want` jobs of the lanes of `scan`, but none of those in `refused`.
 
-        Returns what was claimed, and a setback for each success that the database will not store (bad data, not a lost
-        connection): those were found by halving the batch, and the others are recorded. Raises psycopg.Error when the
-        connection is lost; then nothing is known of this batch and it must be tried again.
+        Returns what was claimed, and a setback for each success whose result the database refuses to store: those were found
+        by halving the batch, and the others are recorded, but for `Claimed.unwritten`. Raises psycopg.Error when nothing of it was done, or nothing is known
+        of it: when the connection is lost, the whole statement did not get what it needs, or the claim alone is refused.
         """
         try:
-            return await self._advance(connection, worker, successes, scan, want), []
+            return await self._advance(connection, worker, successes, scan, want, refused=refused), []
         except psycopg.Error as error:
             if classify(error, connection) is not ErrorKind.REFUSED or not successes:
                 raise
-            if len(successes) == 1:
-                return Claimed(), [_unstorable(successes[0], error)]
+            if len(successes) == 1 and not scan.queues:
+                if error.sqlstate is None or error.sqlstate[:2] in _OF_THE_RESULT:
+                    return Claimed(), [_unstorable(successes[0], error)]
+                # A rule is against it. The job has succeeded all the same, and nothing else is to be recorded.
+                return Claimed(unwritten=(successes[0],), error=error), []
+        return await self._apart(connection, worker, successes, whole=bool(scan.queues))
+
+    async def acknowledge(self, connection: AsyncConnection[Any], worker: UUID, successes: list[Success]) -> int:
+        """Acknowledge all of `successes` or none; return how many were accepted. Raises psycopg.Error."""
+        return (await self._advance(connection, worker, successes, NOWHERE, 0)).accepted
+
+    async def _apart(
+        self, connection: AsyncConnection[Any], worker: UUID, successes: list[Success], *, whole: bool
+    ) -> tuple[Claimed, list[Setback]]:
+        """Acknowledge `successes` without a claim: as a `whole`, for the claim may have been refused, or in halves."""
         middle = len(successes) // 2
-        accepted, setbacks = 0, []
-        for half in (successes[:middle], successes[middle:]):
-            claimed, refused = await self.advance(connection, worker, half, NOWHERE, 0)
-            accepted += claimed.accepted
+        parts = [successes] if whole else [successes[:middle], successes[middle:]]
+        accepted = 0
+        setbacks: list[Setback] = []
+        unwritten: tuple[Success, ...] = ()
+        why: psycopg.Error | None = None
+        for part in parts:
+            try:
+                done, refused = await self.advance(connection, worker, part, NOWHERE, 0)
+            except psycopg.Error as error:
+                if classify(error, connection) is ErrorKind.CONNECTION:
+                    raise
+                unwritten, why = unwritten + tuple(part), error
+                continue
+            accepted += done.accepted
             setbacks += refused
-        return Claimed(accepted), setbacks
+            unwritten, why = unwritten + done.unwritten, done.error or why
+        return Claimed(accepted, unwritten=unwritten, error=why), setbacks
 
     async def advance_and_claim(
         self,
@@ -146,30 +190,61 @@ class Ledger:
         successes: list[Success],
         scan: Scan,
         want: int,
+        *,
+        refused: Sequence[int] = (),
     ) -> Claimed:
-        first, *rows = await fetch(
-            connection, self._schema, "advance", **advance_parameters(worker, successes, scan, want)
-        )
+        parameters = advance_parameters(worker, successes, scan, want)
+        name = "advance"
+        if refused and scan.queues:
+            name, parameters["refused"] = "advance:except", _numbers([*refused])
+        first, *rows = await fetch(connection, self._schema, name, **parameters)
         return claimed(first, rows, scan)
 
     async def settle(self, connection: AsyncConnection[Any], worker: UUID, setbacks: list[Setback]) -> Settled:
-        """Record `setbacks` and return what became of them; a row that cannot be stored is stored without its texts."""
+        """Record `setbacks` and return what became of them; a row that cannot be stored is stored without its texts.
+
+        Raises psycopg.Error when nothing of it was done, or nothing is known of it: when the connection is lost, or the whole
+        statement did not get what it needs.
+        """
         try:
             return await self._settle(connection, worker, setbacks)
         except psycopg.Error as error:
             if classify(error, connection) is not ErrorKind.REFUSED:
                 raise
             if len(setbacks) == 1:
-                logger.error("the report of a job cannot be stored", extra={"job": setbacks[0].id, "error": str(error)})
-                return await self._settle(connection, worker, [_plain(setbacks[0], error)])
+                return await self._settle_plainly(connection, worker, setbacks[0], error)
         middle = len(setbacks) // 2
-        first = await self.settle(connection, worker, setbacks[:middle])
-        return first + await self.settle(connection, worker, setbacks[middle:])
+        settled = Settled()
+        for half in (setbacks[:middle], setbacks[middle:]):
+            try:
+                settled += await self.settle(connection, worker, half)
+            except psycopg.Error as error:
+                if classify(error, connection) is ErrorKind.CONNECTION:
+                    raise
+                settled += Settled(unwritten=tuple(half), error=error)
+        return settled
+
+    async def _settle_plainly(
+        self, connection: AsyncConnection[Any], worker: UUID, setback: Setback, error: psycopg.Error
+    ) -> Settled:
+        try:
+            settled = await self._settle(connection, worker, [_plain(setback, error)])
+        except psycopg.Error as again:
+            if classify(again, connection) is ErrorKind.CONNECTION:
+                raise
+            return Settled(unwritten=(setback,), error=again)
+        if settled.accepted:
+            logger.error("the report of a job cannot be stored", extra={"job": setback.id, "error": str(error)})
+        return settled
 
     async def _settle(self, connection: AsyncConnection[Any], worker: UUID, setbacks: list[Setback]) -> Settled:
         parameters = settle_parameters(worker, setbacks, wake=self.for_others, channel=self._schema)
         rows = await fetch(connection, self._schema, "settle", **parameters)
-        return Settled(sum(accepted for _, accepted in rows), frozenset(id_ for id_, accepted in rows if not accepted))
+        return Settled(
+            sum(accepted for _, accepted, _ in rows),
+            frozenset(id_ for id_, accepted, _ in rows if not accepted),
+            frozenset(queue for _, _, queue in rows if queue is not None),
+        )
 
 
 def advance_parameters(worker: UUID, successes: list[Success], scan: Scan, want: int) -> dict[str, Any]:
@@ -230,14 +305,14 @@ def settle_parameters(
         "ids": [s.id for s in ordered],
         "claims": [s.claims for s in ordered],
         "states": [_STATES[s.ending] for s in ordered],
-        "delays": [s.delay for s in ordered],
+        "delays": [bounded(s.delay, LONGEST_DELAY) for s in ordered],
         "given_back": [int(s.ending in _GIVES_BACK) for s in ordered],
         "crashes": [int(s.recorded == "crashed") for s in ordered],
-        "seconds": [s.seconds for s in ordered],
+        "seconds": [s.seconds if s.seconds is None else bounded(s.seconds, LONGEST_RUN) for s in ordered],
         "recorded": [s.recorded for s in ordered],
-        "error_types": [s.error_type for s in ordered],
-        "messages": [s.message for s in ordered],
-        "tracebacks": [s.traceback for s in ordered],
+        "error_types": [storable(s.error_type) for s in ordered],
+        "messages": [storable(s.message) for s in ordered],
+        "tracebacks": [storable(s.traceback) for s in ordered],
         "wake": wake,
         "channel": channel,
     }

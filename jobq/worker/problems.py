@@ -56,7 +56,13 @@ class Problems:
         """Return what is to be written: ``what``, ``error``, ``since`` (ISO 8601), ``tries``, and the subject's names."""
         self._forget(time.monotonic())
         return [
-            {**p.subject, "what": p.what, "error": p.error, "since": p.since.isoformat(timespec="seconds"), "tries": p.tries}
+            {
+                **p.subject,
+                "what": p.what,
+                "error": p.error,
+                "since": p.since.isoformat(timespec="seconds"),
+                "tries": p.tries,
+            }
             for p in self._problems.values()
         ]
 
