@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -16,6 +16,7 @@ from jobq.worker.database import fetch
 from jobq.worker.errors import ErrorKind, classify
 from jobq.worker.options import WorkerOptions
 from jobq.worker.rollup import rollup
+from jobq.worker.texts import clean
 
 logger = logging.getLogger("jobq.worker")
 
@@ -50,6 +51,8 @@ class Chores:
 
     def __init__(self, options: WorkerOptions) -> None:
         self._schema = options.settings.schema
+        self._claimed: str | None = None
+        """The chore that is being done, or was done last."""
         self.often = False
         """Whether there are jobs that will expire, for whose sake to look more often what is due."""
         succeeded = timedelta(days=options.keep_succeeded_days)
@@ -125,42 +128,66 @@ class Chores:
     async def run_due(self, connection: AsyncConnection[Any], worker: UUID) -> int:
         """Do every chore that is due and that no other worker is doing; return how many were done.
 
-        The chore's row stays locked while it is done; its outcome is written even when it fails.
+        The chore's row stays locked while it is done; its outcome is written even when it fails. What fails is that chore's
+        matter, whatever the error: the others are done. Raises psycopg.Error when the connection is lost, or no chore can be
+        claimed.
         """
         done = 0
-        while True:
-            async with connection.transaction():
-                rows = await fetch(connection, self._schema, "chore_claim", names=sorted(self.chores))
-                if not rows:
-                    return done
-                chore = self.chores[rows[0][0]]
-                report, error = "", None
-                try:
-                    async with connection.transaction():
-                        report = await chore.work(connection)
-                except psycopg.Error as failure:
-                    if classify(failure, connection) is not ErrorKind.REFUSED and connection.closed:
-                        raise
-                    error = str(failure).strip()
-                    logger.warning("a chore failed", extra={"chore": chore.name, "error": error})
-                except OSError:
+        left = set(self.chores)
+        while left:
+            chore: Chore | None = None
+            try:
+                chore = await self._run_one(connection, worker, left)
+                if chore is None:
+                    break
+            except psycopg.Error as failure:
+                if self._claimed is None or classify(failure, connection) is ErrorKind.CONNECTION:
                     raise
-                except Exception as failure:
-                    # A fault of ours in a piece of maintenance must end neither the others nor, one by one, all workers.
-                    error = f"{type(failure).__name__}: {failure}".replace("\x00", "")[:1000]
-                    logger.exception("a chore failed", extra={"chore": chore.name, "error": error})
-                await fetch(
-                    connection,
-                    self._schema,
-                    "chore_done",
-                    name=chore.name,
-                    worker=worker,
-                    report=report,
-                    error=error,
-                    again=chore.every if error is None else chore.after_error,
-                    on_the_minute=chore.on_the_minute,
+                # It is done, or not; that cannot be written down. Its row is due as before.
+                logger.warning(
+                    "the outcome of a chore cannot be written",
+                    extra={"chore": self._claimed, "error": str(failure).strip()},
                 )
-                done += 1
+                left.discard(self._claimed)
+            done += 1
+        return done
+
+    async def _run_one(self, connection: AsyncConnection[Any], worker: UUID, names: Iterable[str]) -> Chore | None:
+        """Do one chore of `names` that is due; None: none is. `_claimed` names it meanwhile."""
+        self._claimed = None
+        async with connection.transaction():
+            rows = await fetch(connection, self._schema, "chore_claim", names=sorted(names))
+            if not rows:
+                return None
+            chore = self.chores[rows[0][0]]
+            self._claimed = chore.name
+            report, error = "", None
+            try:
+                async with connection.transaction():
+                    report = await chore.work(connection)
+            except psycopg.Error as failure:
+                if classify(failure, connection) is ErrorKind.CONNECTION:
+                    raise
+                error = clean(str(failure).strip(), 1000)
+                logger.warning("a chore failed", extra={"chore": chore.name, "error": error})
+            except OSError:
+                raise
+            except Exception as failure:
+                # A fault of ours in a piece of maintenance must end neither the others nor, one by one, all workers.
+                error = f"{type(failure).__name__}: {failure}".replace("\x00", "")[:1000]
+                logger.exception("a chore failed", extra={"chore": chore.name, "error": error})
+            await fetch(
+                connection,
+                self._schema,
+                "chore_done",
+                name=chore.name,
+                worker=worker,
+                report=report,
+                error=error,
+                again=chore.every if error is None else chore.after_error,
+                on_the_minute=chore.on_the_minute,
+            )
+            return chore
 
     async def make_partitions(self, connection: AsyncConnection[Any]) -> str:
         """Make the days' partitions ahead of time."""

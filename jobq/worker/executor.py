@@ -24,6 +24,7 @@ from jobq.errors import Cancel, Fail, InvalidArguments, ResultError, Snooze, Tim
 from jobq.tasks import BaseTask
 from jobq.worker.execution import Execution, end_fork
 from jobq.worker.frames import Ending, Job, Recorded, Setback, Success
+from jobq.worker.handed_over import retry_delay, snooze_seconds
 from jobq.worker.texts import clean
 
 # How soon a job comes back whose task this worker does not know: soon enough for the worker that does, late enough not to
@@ -169,9 +170,13 @@ class Executor:
                 traceback=clean(_traceback(error), self.max_error_bytes) if recorded else None,
             )
 
+        if isinstance(error, Snooze):
+            try:
+                return setback(Ending.SNOOZE, None, snooze_seconds(error))
+            except ValueError as wrong:
+                # An ordinary failure, with what is wrong as its reason.
+                error = wrong
         match error:
-            case Snooze():
-                return setback(Ending.SNOOZE, None, error.seconds)
             case Cancel() if not execution.stopping:
                 return setback(Ending.CANCEL, None)
             case Fail() | InvalidArguments() | ResultError() | TransactionEnded():
@@ -187,8 +192,10 @@ class Executor:
             return setback(Ending.FAIL, recorded)
         if isinstance(error, CommitUnknown):
             # Not the task's doing, so not for its retry_on to say. Should it be committed, this will be refused.
-            return setback(Ending.RETRY, recorded, task.backoff.delay(job.attempt))
-        delay = task.retry_delay(error, job.attempt)
+            return setback(
+                Ending.RETRY, recorded, retry_delay(partial(task.backoff.delay, job.attempt), job.attempt) or 0.0
+            )
+        delay = retry_delay(partial(task.retry_delay, error, job.attempt), job.attempt)
         return setback(Ending.FAIL, recorded) if delay is None else setback(Ending.RETRY, recorded, delay)
 
 

@@ -116,7 +116,7 @@ def _settings(settings: Settings, connection: Connection[Any]) -> Settings:
 def _settle(cursor: Cursor[tuple[Any, ...]], schema: str, worker: UUID, setback: Setback) -> None:
     """Record `setback`; while its job is locked, by a transaction whose connection was lost, wait."""
     query, parameters = statement("settle", schema).query, settle_parameters(worker, [setback])
-    while [accepted for _, accepted in cursor.execute(query, parameters).fetchall()] == [False]:
+    while [accepted for _, accepted, _ in cursor.execute(query, parameters).fetchall()] == [False]:
         time.sleep(0.05)
 
 

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import Any
 
 import psycopg
-import pytest
 
 from tests.support import apps
 from tests.support.jobs import Jobs
@@ -69,7 +68,7 @@ def test_history_refuses_a_job(jobs: Jobs, db: Conn, worker: StartWorker) -> Non
     refuse(db, "job_history", "INSERT", f"NEW.queue = ANY ('{{{','.join(STATES)}}}')", do=BY_QUEUE)
     running = worker("--processes", "1")
     bad = {state: apps.record.options(queue=state).enqueue(jobs.connection, state).id for state in STATES}
-    ended = "SELECT count(*) FROM traces"
+    ended = "SELECT count(*) FROM ran"
     wait_until(lambda: jobs.one(ended) == len(STATES), what="the jobs to end")
     wait_until(lambda: "an outcome cannot be written" in running.log, what="the worker to say so")
     good_ones_run(jobs)
@@ -131,7 +130,9 @@ def test_failures_that_cannot_be_written(jobs: Jobs, db: Conn, worker: StartWork
 def test_a_claim_that_is_refused_is_left_out(jobs: Jobs, db: Conn, worker: StartWorker) -> None:
     refuse(db, "job", "UPDATE", f"NEW.state = 'running' AND NEW.queue = ANY ('{{{','.join(STATES)}}}')", do=BY_QUEUE)
     bad = [apps.record.options(queue=state).enqueue(jobs.connection, "poison").id for state in STATES]
-    behind = [apps.record.options(queue=state, priority=1).enqueue(jobs.connection, "behind").id for state in ("good", "fine")]
+    behind = [
+        apps.record.options(queue=state, priority=1).enqueue(jobs.connection, "behind").id for state in ("good", "fine")
+    ]
     running = worker("--processes", "1")
     for job in behind:
         assert jobs.wait(job, timeout=20)["claims"] == 1
