@@ -20,10 +20,12 @@ import psycopg
 from jobq.backoff import Backoff
 from jobq.worker.account import Account
 from jobq.worker.aging import Aging
+from jobq.worker.attempts import ROUND, Attempts
 from jobq.worker.brisk import LastClaim
-from jobq.worker.cursor import COSTLY, NOWHERE, SHARE, Cursor, Scan
+from jobq.worker.cursor import COSTLY, NOWHERE, SHARE, Cursor, Scan, Sight
 from jobq.worker.database import Connection, Database, close, fetch
 from jobq.worker.deferred import Deferred, Written
+from jobq.worker.delivery import Delivery
 from jobq.worker.due import Due
 from jobq.worker.ended import Ended
 from jobq.worker.errors import ErrorKind, classify
@@ -37,6 +39,7 @@ from jobq.worker.outcomes import MAX_BATCH, Claimed, Ledger, scan_parameters
 from jobq.worker.pace import Pace
 from jobq.worker.pool import RunnerPool
 from jobq.worker.problems import Problems
+from jobq.worker.refused import ALL as CLAIM
 from jobq.worker.refused import RefusedClaims
 from jobq.worker.served import QueueOrder
 from jobq.worker.stalls import Repeats, Trouble
@@ -56,6 +59,8 @@ RECONCILE_INTERVAL = 5.0
 QUIET_RECONCILE_INTERVAL = 8.0
 # How often what running jobs say of their progress is written down.
 PROGRESS_INTERVAL = 1.0
+# Seconds after which no further managed queue is claimed from in a round.
+MANAGED_SHARE = 0.02
 _RECONNECT = Backoff(base=0.1, cap=2)
 
 
@@ -80,12 +85,7 @@ class Advance:
         self._pool = pool
         self._lease = lease
         self._listening = listening
-        self._pulse = pulse
-        self._stumbled = False
-        """Whether something has failed in this round."""
         self._metrics = metrics
-        self._asked = False
-        """Whether this round has asked the database for something."""
         self.problems = problems or Problems()
         """What this worker cannot do at present, whatever part of it: for its row."""
         self._ledger = Ledger(self._schema)
@@ -100,13 +100,12 @@ class Advance:
         self._pace = Pace()
         self._cursor = Cursor()
         self._survey = Survey(self._database, self._schema, self._cursor, self._found_below)
-        self._claimed: tuple[Claimed, UUID] | None = None
-        """What the last statement claimed and no runner has yet, and in whose name."""
         self._told: bool = False
         """Whether a notification is why there should be more."""
         self._connection: Connection | None = None
         self._lock = asyncio.Lock()
         self._repeats = Repeats()
+        self._attempts = Attempts(pulse, self.problems, self._repeats)
         self._refused = RefusedClaims(self._schema, self._ledger, self.problems, self._repeats)
         deferred = Deferred(
             self._database,
@@ -123,11 +122,11 @@ class Advance:
         """Whether the last claim found as many jobs as it wanted, so that there may be more."""
         self._reconcile_at = 0.0
         self._lanes_at = 0.0
+        self._lanes_took = 0.0
+        """Seconds that the last reading of the lanes took."""
         self._due = Due(options.poll_interval, listening)
+        self._delivery = Delivery(pool, self.ended, self._due, metrics, self._closed)
         self.claims = LastClaim()
-        self._trying_since: float | None = None
-        """Since when a round trip is wanted that has not succeeded; None: none is wanted."""
-        self._error: str | None = None
         self.held: str | None = None
         """Why nothing may be claimed at present; None when claims go on."""
         self.quiet = False
@@ -246,7 +245,7 @@ class Advance:
     async def forget(self) -> None:
         """Drop the jobs and the outcomes of an identity that is no longer ours: the fence would refuse them."""
         async with self._lock:
-            self._claimed = None
+            self._delivery.forget()
             self.ended.forget()
             self._account.forget()
             self._managed.forget()
@@ -255,64 +254,54 @@ class Advance:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Advance until `stop` is set or, with `drain`, until no work is left."""
-        failures = 0
         while not stop.is_set():
-            self._trying_since = self._trying_since or time.monotonic()
             try:
-                self._asked = self._stumbled = False
-                self._pulse.turn()
+                self._attempts.begin()
                 nothing_to_do = await self._round()
-                if self._asked and not self._stumbled:
-                    self._pulse.well()
+                self._attempts.ended()
                 if nothing_to_do:
                     if self._options.drain and await self._drained():
                         return
                     await self._idle()
-                failures = 0
-                self._trying_since = self._error = None
+                self._attempts.rested()
             except (psycopg.Error, OSError, TimeoutError) as error:
-                failures += 1
-                if classify(error, self._connection) is ErrorKind.CONNECTION:
-                    await self._lost(error, failures)
-                else:
-                    self._failed("come round", error)
-                    await asyncio.sleep(min(0.05 * 2 ** min(failures, 10), 0.5))
-        self._deliver()
+                await self._failed(error)
+        self._delivery.deliver()
 
-    def _failed(self, what: str, error: BaseException) -> None:
-        """A statement has failed, and not its connection: the loop goes on, and does not sleep over what it did not see."""
-        self._stumbled = self._more = True
+    async def _failed(self, error: BaseException) -> None:
+        """A round has failed. It is not known what it would have found: do not sleep over that."""
+        self._attempts.failures += 1
+        failures = min(self._attempts.failures, 6)
+        if classify(error, self._connection) is ErrorKind.CONNECTION:
+            await self._lost(error)
+            await asyncio.sleep(_RECONNECT.delay(failures))
+        else:
+            self._attempts.failed(ROUND, error)
+            self._look_again()
+            await asyncio.sleep(min(0.05 * 2**failures, 0.5))
+
+    def _look_again(self) -> None:
+        self._more = True
         self._due.forget()
-        self._error = self._repeats.warn(f"cannot {what}; trying again", error)
-        self._pulse.failed(error)
-        self.problems.note(what, error)
 
-    async def _attempt(self, what: str, work: Awaitable[T]) -> T | None:
+    async def _attempt(self, what: str, work: Awaitable[T], connection: Connection) -> T | None:
         """Do one piece of a round that nothing else is to suffer from. Raises psycopg.Error when the connection is lost."""
-        try:
-            done = await work
-        except psycopg.Error as error:
-            if classify(error, self._connection) is ErrorKind.CONNECTION:
-                raise
-            self._failed(what, error)
-            return None
-        self.problems.clear(what)
+        well, done = await self._attempts.of(what, work, connection)
+        if not well:
+            self._look_again()
         return done
 
-    async def _lost(self, error: BaseException, failures: int) -> None:
-        self._deliver()
+    async def _lost(self, error: BaseException) -> None:
+        self._delivery.deliver()
         self._cursor.forget()
-        self._error = self._repeats.warn("the database does not answer", error)
-        self._pulse.failed(error)
+        self._attempts.lost(error)
         self._reconcile_at = 0.0
         self._account.doubt()
         self._refused.forget()
         # What was claimed is unknown, and so is what was notified meanwhile; and only a claim can show that claims work.
-        self._more = True
-        self._due.forget()
+        self._look_again()
         connection, self._connection = self._connection, None
         await close(connection)
-        await asyncio.sleep(_RECONNECT.delay(min(failures, 6)))
 
     async def _round(self) -> bool:
         """Do one round. Return whether there is nothing to do now."""
@@ -326,7 +315,7 @@ class Advance:
         if self.ended.writable or (want > 0 and self._more):
             await self._step(want)
         else:
-            self._deliver()
+            self._delivery.deliver()
         if self._managed.left:
             await self._call_others()
         if self.ended.writable:
@@ -334,17 +323,19 @@ class Advance:
             return False
         return not (self._more and self._want() > 0)
 
+    def _closed(self) -> bool:
+        return bool(self.held) or self.quiet or not self._lease.fresh
+
     def _want(self) -> int:
-        if self.held or self.quiet or not self._pool.ready or not self._lease.fresh:
+        if self._closed() or not self._pool.ready:
             return 0
         if self._refused.closed_until > time.monotonic() or self.ended.deferred.too_many:
             return 0
-        undelivered = len(self._claimed[0]) if self._claimed is not None else 0
-        return max(0, min(MAX_BATCH, self._pool.room(self._pace.prefetch()) - undelivered))
+        return max(0, min(MAX_BATCH, self._pool.room(self._pace.prefetch()) - len(self._delivery)))
 
     async def _gather(self) -> None:
         """Let outcomes collect for a moment, unless a slot idles for want of the next claim."""
-        if self._claimed is not None and len(self._claimed[0]):
+        if len(self._delivery):
             return
         if self._pool.load >= self._pool.slots and len(self.ended.successes) < MAX_BATCH // 2:
             await asyncio.sleep(FLUSH_AFTER)
@@ -356,7 +347,7 @@ class Advance:
             want = min(want, self._want())
             if self.ended.setbacks:
                 # Not to wait for what may take long.
-                self._deliver()
+                self._delivery.deliver()
                 settled, found = await self.ended.settle(connection)
                 self._managed.ended(settled)
                 if any(setback.ending is not Ending.FAIL for setback in settled):
@@ -364,18 +355,20 @@ class Advance:
                     self._more = True
                     self._due.forget()
                 self._put_back(found.queues)
-                self._error = None
-            await self._attempt("look for locked jobs", self.ended.take_back(connection))
+                self._attempts.error = None
+            if self.ended.looks_aside:
+                await self._attempt("look for locked jobs", self.ended.take_back(connection), connection)
             if want > 0 and self._refused.due_at <= time.monotonic():
-                self._deliver()
+                self._delivery.deliver()
                 worker = self._lease.worker
-                self._hand_out(await self._refused.retry(connection, worker), worker)
+                self._delivery.hand_out(await self._refused.retry(connection, worker), worker)
                 want = min(want, self._want())
             if want > 0 and self._aging is not None and self._aging.due:
                 look = self._aging.look(connection, self._schema, self._cursor.plan(*self._lanes.arrays()))
-                await self._attempt("look at the heads", look)
+                await self._attempt("look at the heads", look, connection)
             successes = self.ended.batch()
-            if await self._attempt("look for locked jobs", self.ended.set_aside(connection, successes, asked=False)):
+            if successes and self.ended.wary:
+                await self._attempt("look for locked jobs", self.ended.set_aside(connection, successes), connection)
                 successes = self.ended.batch()
             if successes and self._refused.looking:
                 # Not in one statement with a claim that may be refused.
@@ -392,14 +385,14 @@ class Advance:
             if not successes and not scan.queues:
                 # Without room it is not known that there is nothing more.
                 self._more = self._more and want <= 0
-                self._deliver()
+                self._delivery.deliver()
                 return
             beside = None
             if queue is not None and part > 0:
                 beside = self._managed.begin(self._lease.worker, queue, part, ending=successes)
             await self._exchange(connection, successes, scan, max(want, 0), beside)
         if not (self.ended.writable or (self._more and self._want() > 0)):
-            self._deliver()
+            self._delivery.deliver()
 
     async def _claim_managed(self, beside: str | None = None) -> None:
         """Claim from the managed queues that are due: a fair share while plain ones have more, else what can start at once.
@@ -410,15 +403,19 @@ class Advance:
         if not queues:
             return
         # In whose name and into which room is known only when nothing is on its way.
-        self._deliver()
+        self._delivery.deliver()
+        until = time.monotonic() + MANAGED_SHARE
         for queue, share in queues:
+            if time.monotonic() > until:
+                # The others are due still, in the next round: acknowledgements and plain jobs are not to wait for all.
+                return
             async with self._lock:
                 connection = await self._connected()
                 if (room := math.ceil(self._managed_part(queue, self._want()) * share)) <= 0:
                     continue
                 worker = self._lease.worker
                 claimed = await self._managed.claim(connection, worker, queue, room)
-            self._hand_out(claimed, worker)
+            self._delivery.hand_out(claimed, worker)
             if self._options.queues_by is QueueOrder.STRICT and queue in self._managed.due():
                 # It has more, and what has ended meanwhile makes room for that first.
                 return
@@ -471,7 +468,7 @@ class Advance:
         try:
             # Let it be sent.
             await asyncio.sleep(0)
-            self._deliver()
+            self._delivery.deliver()
             claimed, refused = await answer
         except asyncio.CancelledError:
             # It must not go on without the lock.
@@ -482,18 +479,15 @@ class Advance:
             if classify(error, connection) is ErrorKind.CONNECTION:
                 raise
             self._more, self._told = True, told
-            self._stumbled = True
-            if not successes:
-                self._error = str(error)
-                self._claimed = (await self._refused.failed(connection, worker, scan, want, error), worker)
-            elif not isinstance(error, psycopg.errors.LockNotAvailable):
-                self.ended.defer(successes, error)
+            if successes:
                 self._refused.looking = self._refused.looking or want > 0
-            elif not await self.ended.set_aside(connection, successes):
-                # Neither a job nor its key is locked: something else that the statement needs is, or was.
-                self.ended.defer(successes, error)
+                await self._not_acknowledged(connection, successes, error)
+            else:
+                self._delivery.keep(await self._refused.failed(connection, worker, scan, want, error), worker)
+                if self._refused.closed_until > time.monotonic():
+                    self._attempts.failed(CLAIM, error)
             return
-        self._error = None
+        self._attempts.error = None
         # What is refused goes on running, as far as the database knows, until its setback is written.
         lost = {setback.id for setback in refused}
         self._managed.ended(success for success in successes if success.id not in lost)
@@ -502,16 +496,7 @@ class Advance:
         if self._metrics is not None:
             self._metrics.round_trip(now - begun)
         if claimed.sight is not None:
-            if len(self._managed):
-                self._busy = frozenset(scan.queues[place] for place, _ in claimed.sight.counts)
-            self._refused.went_well()
-            self._cursor.read(scan, claimed.sight)
-            self._lanes.claimed(scan, claimed.sight)
-            if scan.full:
-                self._cursor.read_fully(now - begun)
-            elif told and not len(claimed):
-                # Somebody else may have it, or it lies below what we read.
-                self._cursor.hasten()
+            self._saw(scan, claimed.sight, len(claimed), now - begun, told=told)
         elif want > 0:
             # A bad outcome took the claim with it; or it was the claim that is refused.
             self._more, self._told = True, told
@@ -519,7 +504,25 @@ class Advance:
         if want > 0 and claimed.sight is not None:
             self.claims.made(begun, want=want, got=len(claimed))
             self._more = self._more or self.claims.full
-        self._claimed = (claimed, worker)
+        self._delivery.keep(claimed, worker)
+
+    async def _not_acknowledged(self, connection: Connection, successes: list[Success], error: psycopg.Error) -> None:
+        if isinstance(error, psycopg.errors.LockNotAvailable) and await self.ended.set_aside(connection, successes):
+            return
+        # Neither a job nor its key is locked, but something else that the statement needs; or it was no lock at all.
+        self.ended.defer(successes, error)
+
+    def _saw(self, scan: Scan, sight: Sight, jobs: int, seconds: float, *, told: bool) -> None:
+        if len(self._managed):
+            self._busy = frozenset(scan.queues[place] for place, _ in sight.counts)
+        self._refused.went_well()
+        self._cursor.read(scan, sight)
+        self._lanes.claimed(scan, sight)
+        if scan.full:
+            self._cursor.read_fully(seconds)
+        elif told and not jobs:
+            # Somebody else may have it, or it lies below what we read.
+            self._cursor.hasten()
 
     async def _ask(
         self,
@@ -546,35 +549,9 @@ class Advance:
                 # A lock was not free, or an outcome cannot be stored: those by themselves, and the claim in its own time.
             else:
                 self._managed.ended(successes, seen_by=beside["queue"])
-                self._hand_out(self._managed.took(beside, rows), worker)
+                self._delivery.hand_out(self._managed.took(beside, rows), worker)
                 return claimed, []
         return await self._ledger.advance(connection, worker, successes, scan, want, refused=self._refused.ids)
-
-    def _deliver(self) -> None:
-        """Hand out what was claimed."""
-        if self._claimed is None:
-            return
-        (claimed, worker), self._claimed = self._claimed, None
-        self._hand_out(claimed, worker)
-
-    def _hand_out(self, claimed: Claimed, worker: UUID) -> None:
-        if not len(claimed):
-            return
-        jobs, expired = claimed.jobs()
-        if self._metrics is not None:
-            self._metrics.claimed(jobs)
-            self._metrics.claimed(expired)
-        for job in expired:
-            self.ended.set_back(Setback(job.id, job.claims, Ending.EXPIRE, message="expired"))
-        if not jobs:
-            return
-        self._due.found()
-        # While the statement was on its way, everything may have stood still.
-        if self.held or self.quiet or not self._lease.fresh:
-            for job in jobs:
-                self.ended.set_back(Setback(job.id, job.claims, Ending.RELEASE))
-        else:
-            self._pool.give(jobs, worker)
 
     async def _idle(self) -> None:
         """Sleep until there is reason for a round: an outcome, a notification, the next due job, or the poll."""
@@ -595,7 +572,7 @@ class Advance:
         self.ended.more.clear()
         if self.ended.writable or (self._more and self._want() > 0):
             return
-        self._trying_since = None
+        self._attempts.since = None
         waits = [asyncio.ensure_future(event.wait()) for event in (self.ended.more, self._woken)]
         try:
             patience = max(wake_at - time.monotonic(), 0.001)
@@ -629,21 +606,23 @@ class Advance:
     # --- keeping the account straight --------------------
 
     async def _connected(self) -> Connection:
-        self._asked = True
-        self._pulse.turn()
+        self._attempts.asked()
         if self._connection is None or self._connection.closed:
             self._connection = await self._database.connect("advance")
         return self._connection
 
     async def _reconcile(self) -> None:
         """Read queues and settings anew, write progress, and give back claims that nobody here has."""
-        self._deliver()
+        self._delivery.deliver()
         async with self._lock:
             connection = await self._connected()
-            await self._attempt("read the queues", self._read_lanes(connection))
-            await self._attempt("write progress", self._account.write_progress(connection))
+            await self._attempt("read the queues", self._read_lanes(connection), connection)
+            await self._attempt("write progress", self._account.write_progress(connection), connection)
             self.ended.recount()
-            strays = await self._attempt("compare jobs", self._account.strays(connection, self.ended.names)) or []
+            strays = (
+                await self._attempt("compare jobs", self._account.strays(connection, self.ended.names), connection)
+                or []
+            )
             self._managed.strayed(stray.id for stray in strays)
             for stray in strays:
                 self.ended.set_back(stray)
@@ -665,7 +644,9 @@ class Advance:
             self._managed.adopt(await fetch(connection, self._schema, "manage_own", worker=worker, queues=new))
         self._managed.refresh(managed)
         now = time.monotonic()
-        self._lanes_at = now + SHARE * (now - begun) if now - begun > COSTLY else 0.0
+        # The less of two: one reading may have waited for a lock, which is no reason to read less often.
+        took, self._lanes_took = min(now - begun, self._lanes_took), now - begun
+        self._lanes_at = now + SHARE * took if took > COSTLY else 0.0
 
     async def _drained(self) -> bool:
         """Tell whether no served queue has a job that is due, and nobody is running one."""
@@ -697,7 +678,7 @@ class Advance:
 
     async def flush(self) -> None:
         """Record a batch of what has ended, claiming nothing; used while stopping. Errors are logged, for another try."""
-        self._pulse.turn()
+        self._attempts.begin()
         if not self.ended.writable and not self._managed.left:
             # Locked ones, if any, come back by themselves.
             await asyncio.sleep(0.02)
@@ -708,11 +689,8 @@ class Advance:
             # There may be no later round to call them in.
             await self._call_others(every=0.0)
         except (psycopg.Error, OSError, TimeoutError) as error:
-            if classify(error, self._connection) is ErrorKind.CONNECTION:
-                await self._lost(error, 1)
-            else:
-                self._failed("write outcomes", error)
-                await asyncio.sleep(0.1)
+            self._attempts.failures = 0
+            await self._failed(error)
 
     async def close(self) -> None:
         """Close the connection."""
@@ -724,15 +702,16 @@ class Advance:
 
     def trouble(self) -> Trouble | None:
         """Return since when and why the database is wanted and does nothing for this loop, if that is so."""
-        return Trouble(self._cause(), self._trying_since) if self._trying_since is not None else None
+        return self._attempts.trouble(self._doing())
 
     def outcomes_trouble(self) -> Trouble | None:
         """Return since when and why outcomes wait to be written down, if they do."""
         if self.ended.waiting_since is None:
             return None
-        return Trouble(f"{len(self.ended)} outcomes wait: {self._cause()}", self.ended.waiting_since)
+        return Trouble(
+            f"{len(self.ended)} outcomes wait: {self._attempts.cause(self._doing())}", self.ended.waiting_since
+        )
 
-    def _cause(self) -> str:
+    def _doing(self) -> str | None:
         where = self._database.connecting.get("advance")
-        now = f"waiting for a connection to {where}" if where else self._connection and self._connection.waiting_for
-        return "; ".join(part for part in (self._error, now) if part) or "no round trip is under way"
+        return f"waiting for a connection to {where}" if where else getattr(self._connection, "waiting_for", None)

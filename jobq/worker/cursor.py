@@ -143,6 +143,7 @@ class Cursor:
         self._full_due = 0.0
         self.full_took = 0.0
         """Seconds that the last reading from the beginnings took."""
+        self._took = math.inf
         self._again = False
         """Whether there was reason to hasten while all is being read elsewhere."""
         self.hastened = math.inf
@@ -165,8 +166,10 @@ class Cursor:
 
     def read_fully(self, seconds: float) -> None:
         """All lanes were read from their beginnings, which took `seconds`: the longer, the longer until the next time."""
-        self._full_at, self.full_took, self.hastened = self._clock(), seconds, math.inf
-        self._full_due = self._full_at + max(random.uniform(*FULL_EVERY), min(SHARE * seconds, 600.0))
+        # The less of two: one reading may have waited for a lock, which is no reason to read less often.
+        took, self._took = min(seconds, self._took), seconds
+        self._full_at, self.full_took, self.hastened = self._clock(), took, math.inf
+        self._full_due = self._full_at + max(random.uniform(*FULL_EVERY), min(SHARE * took, 600.0))
 
         if self._again:
             self._again = False

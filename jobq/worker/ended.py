@@ -125,18 +125,25 @@ class Ended:
 
     # --- writing --------------------
 
-    async def set_aside(self, connection: Connection, successes: list[Success], *, asked: bool = True) -> bool:
+    @property
+    def looks_aside(self) -> bool:
+        """Whether it is time for `take_back`."""
+        return self._look_aside
+
+    @property
+    def wary(self) -> bool:
+        """Whether finished jobs were found locked a short while ago: locks are looked for before the next batch is written."""
+        return time.monotonic() < self._wary_until
+
+    async def set_aside(self, connection: Connection, successes: list[Success]) -> bool:
         """Keep back those of `successes`, which are next, that someone has locked; tell whether there are any.
 
-        `asked`: a batch has failed for a lock; else only look when that was so a short while ago. Raises psycopg.Error.
+        Raises psycopg.Error.
         """
-        now = time.monotonic()
-        if not successes or not (asked or now < self._wary_until):
-            return False
         locked = await self._ledger.locked(connection, [success.id for success in successes])
         if not locked:
             return False
-        self._wary_until = now + WARY
+        self._wary_until = time.monotonic() + WARY
         self._repeats.note("finished jobs are locked by somebody's transaction", "", job=min(locked), jobs=len(locked))
         self.successes[: len(successes)] = [success for success in successes if success.id not in locked]
         self._aside += [success for success in successes if success.id in locked]

@@ -114,8 +114,9 @@ class Ledger:
         """Acknowledge `successes` and claim up to `want` jobs of the lanes of `scan`, but none of those in `refused`.
 
         Returns what was claimed, and a setback for each success whose result the database refuses to store: those were found
-        by halving the batch, and the others are recorded, but for `Claimed.unwritten`. Raises psycopg.Error when nothing of it was done, or nothing is known
-        of it: when the connection is lost, the whole statement did not get what it needs, or the claim alone is refused.
+        by halving the batch, and the others are recorded, but for `Claimed.unwritten`. Raises psycopg.Error when nothing of
+        it was done, or nothing is known of it: when the connection is lost, the whole statement did not get what it needs, or
+        the claim alone is refused.
         """
         try:
             return await self._advance(connection, worker, successes, scan, want, refused=refused), []

@@ -20,7 +20,9 @@ def clean(text: str, limit: int) -> str:
 
 def storable(text: str | None) -> str | None:
     """Return `text` as Postgres can store it, for texts that should be clean already."""
-    return text if text is None or "\x00" not in text else text.replace("\x00", "\\x00")
+    if text is None or (text.isascii() and "\x00" not in text):
+        return text
+    return text.replace("\x00", "\\x00").encode("utf-8", "backslashreplace").decode()
 
 
 def bounded(number: float, most: float) -> float:
