@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -65,7 +68,7 @@ def test_jobs_that_are_put_back_under_a_lock_start_soon_after_it(
     jobs: Jobs, db: Conn, worker: StartWorker, database_url: str, seconds: float
 ) -> None:
     """Their queue has no ready job when the lock ends, so it is in no lane: whoever puts them back has to remember it."""
-    running = worker("--processes", "1", "--queues", "default,other") if False else worker("--processes", "1")
+    running = worker("--processes", "1")
     working(running)
     held = [apps.wait.enqueue(jobs.connection, 60.0).id for _ in range(3)]
     wait_until(
@@ -77,8 +80,8 @@ def test_jobs_that_are_put_back_under_a_lock_start_soon_after_it(
     )
     with psycopg.connect(database_url) as locker:
         locker.execute("LOCK TABLE jobq.job IN ACCESS EXCLUSIVE MODE")
-        [runner] = [child for child in _children(running.pid) if child != running.pid]
-        runner.kill()
+        [runner] = _children(running.pid)
+        os.kill(runner, signal.SIGKILL)
         time.sleep(seconds)  # the lock's length is the case
         locker.rollback()
     wait_until(
@@ -175,21 +178,6 @@ def test_locked_queues_with_rules_do_not_keep_plain_jobs_waiting(
     wait_until(lambda: jobs.one("SELECT count(*) FROM jobq.job") == 0, what="the others")
 
 
-class _Child:
-    def __init__(self, pid: int) -> None:
-        self.pid = pid
-
-    def kill(self) -> None:
-        import os
-        import signal
-
-        os.kill(self.pid, signal.SIGKILL)
-
-
-def _children(pid: int) -> list[_Child]:
-    from pathlib import Path
-
-    found = []
-    for task in Path(f"/proc/{pid}/task").iterdir():
-        found += [_Child(int(child)) for child in (task / "children").read_text().split()]
-    return found
+def _children(pid: int) -> list[int]:
+    tasks = Path(f"/proc/{pid}/task").iterdir()
+    return [int(child) for task in tasks for child in (task / "children").read_text().split()]
