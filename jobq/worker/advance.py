@@ -234,8 +234,7 @@ class Advance:
         for queue in queues:
             if not self._managed.hear(queue):
                 self._lanes.hear(queue)
-            self._more = True
-            self._due.forget()
+            self._look_again()
             self._woken.set()
 
     def _found_below(self) -> None:

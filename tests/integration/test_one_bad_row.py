@@ -28,12 +28,12 @@ def refuse(db: Conn, table: str, event: str, condition: str, state: str = "P0001
     """Have the database refuse `event` on `table` for the rows that meet `condition`, with the error `state`."""
     row = "OLD" if event == "DELETE" else "NEW"
     what = do or f"RAISE EXCEPTION 'the operator''s rule' USING ERRCODE = '{state}';"
-    db.execute(RAISE.format(what=f"IF {condition} THEN {what} END IF;", row=row))  # type: ignore[arg-type]
-    db.execute(f"CREATE TRIGGER refuse BEFORE {event} ON jobq.{table} FOR EACH ROW EXECUTE FUNCTION refuse()")  # type: ignore[arg-type]
+    db.execute(RAISE.format(what=f"IF {condition} THEN {what} END IF;", row=row))
+    db.execute(f"CREATE TRIGGER refuse BEFORE {event} ON jobq.{table} FOR EACH ROW EXECUTE FUNCTION refuse()")
 
 
 def allow(db: Conn, table: str) -> None:
-    db.execute(f"DROP TRIGGER refuse ON jobq.{table}")  # type: ignore[arg-type]
+    db.execute(f"DROP TRIGGER refuse ON jobq.{table}")
 
 
 def insert(jobs: Jobs, note: str, **columns: Any) -> int:
@@ -115,7 +115,7 @@ def test_failures_that_cannot_be_written(jobs: Jobs, db: Conn, worker: StartWork
         " AND inhrelid::regclass::text LIKE '%%' || to_char(now() AT TIME ZONE 'UTC', 'YYYYMMDD') || '%%'"
     ).fetchall() or [("",)]
     assert partition
-    db.execute(f"CREATE UNIQUE INDEX ON {partition} (job_id)")  # type: ignore[arg-type]
+    db.execute(f"CREATE UNIQUE INDEX ON {partition} (job_id)")
     running = worker("--processes", "1")
     bad = apps.always_fail.enqueue(jobs.connection).id
     wait_until(lambda: "an outcome cannot be written" in running.log, what="the worker to say so")

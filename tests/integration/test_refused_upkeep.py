@@ -29,11 +29,11 @@ STATES = ["22003", "23505", "42501", "P0001", "XX000", "40001", "53100", "55000"
 def refuse(db: Conn, table: str, event: str, condition: str, state: str) -> None:
     db.execute(
         "CREATE OR REPLACE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
-        f" IF {condition} THEN RAISE EXCEPTION 'the rule' USING ERRCODE = '{state}'; END IF; RETURN NEW; END $$"  # type: ignore[arg-type]
+        f" IF {condition} THEN RAISE EXCEPTION 'the rule' USING ERRCODE = '{state}'; END IF; RETURN NEW; END $$"
     )
     db.execute(
         f"CREATE OR REPLACE TRIGGER refuse BEFORE {event} ON jobq.{table} FOR EACH ROW EXECUTE FUNCTION refuse()"
-    )  # type: ignore[arg-type]
+    )
 
 
 async def test_a_schedule_whose_job_is_refused(database_url: str, db: Conn, jobs: Jobs) -> None:
@@ -101,7 +101,7 @@ def test_problems_are_shown(database_url: str, db: Conn, make_app: Callable[...,
 def test_an_error_of_data_at_the_start_does_not_end_a_worker(
     db: Conn, jobs: Jobs, worker: Callable[..., WorkerProcess], statement: str
 ) -> None:
-    db.execute(statement)  # type: ignore[arg-type]
+    db.execute(statement)
     refuse(db, "chore", "UPDATE", "true", "23505")
     running = worker("--processes", "1")
     job = apps.noop.enqueue(jobs.connection).id
