@@ -226,6 +226,8 @@ class Advance:
         self.ended.written_apart(written)
         self._managed.ended(written.outcomes)
         self._put_back(written.queues)
+        # So many may have waited that nothing was claimed.
+        self._look_again()
 
     def _put_back(self, queues: Iterable[str]) -> None:
         """Jobs of these queues can be claimed again, by our own doing: no notification tells it, and the queue may be in no

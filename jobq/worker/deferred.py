@@ -181,6 +181,11 @@ class Deferred:
                 batch.last_word = batch.last_word or self._leaving
                 self._repeats.warn("no connection for outcomes that are written apart", error)
                 await self._drop()
+            except Exception as error:
+                # A fault of ours: the outcome is kept all the same, and the others are written.
+                logger.exception("an outcome cannot be written apart", extra={"job": batch.outcomes[0].id})
+                batch.due, batch.last_word = time.monotonic() + LONGEST_PAUSE, batch.last_word or self._leaving
+                self._problems.note(PROBLEM, error, job=batch.outcomes[0].id)
             idle_since = time.monotonic()
         await self._drop()
 

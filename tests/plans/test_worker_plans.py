@@ -123,6 +123,16 @@ def test_advance(full: psycopg.Connection[Any], mode: str) -> None:
     assert rows_read(nodes, "job") == 300
 
 
+@pytest.mark.parametrize("mode", MODES)
+def test_a_claim_that_leaves_jobs_out(full: psycopg.Connection[Any], mode: str) -> None:
+    """The plan of the ordinary claim; and so for the look at the job that would be the first."""
+    refused = {"refused": "{" + ",".join(map(str, running_ids(full))) + "}"}
+    for name, parameters, most in (("advance:except", CLAIM | refused, 200), ("claim_head", LANES | refused, 1)):
+        nodes = explain(full, mode, name, parameters)
+        assert not {"Sort", "Incremental Sort", "Hash Join", "Merge Join", "Seq Scan on job"} & kinds(nodes)
+        assert rows_read(nodes, "job") <= most
+
+
 def buffers(nodes: list[dict[str, Any]]) -> int:
     """Return how many pages a statement has touched."""
     touched: int = nodes[0]["Shared Hit Blocks"] + nodes[0]["Shared Read Blocks"]
