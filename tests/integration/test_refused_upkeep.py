@@ -45,6 +45,7 @@ async def test_a_schedule_whose_job_is_refused(database_url: str, db: Conn, jobs
         for state in STATES:
             refuse(db, "job", "INSERT", "NEW.queue = 'bad'", state)
             db.execute("DELETE FROM jobq.schedule")
+            db.execute("DELETE FROM jobq.schedule_tick")
             db.execute(insert, ("bad", "bad"))
             db.execute(insert, ("good", "good"))
             skip: list[str] = []
