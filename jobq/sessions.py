@@ -54,7 +54,8 @@ def adjust(connection: psycopg.Connection[Any]) -> None:
     if (statement := adjustment(connection)) is not None:
         connection.execute(statement)
         if not connection.autocommit:
-            connection.commit()
+            # Of the base class: a task's connection refuses to be committed by the task.
+            psycopg.Connection.commit(connection)
 
 
 async def adjust_async(connection: psycopg.AsyncConnection[Any]) -> None:
@@ -62,7 +63,7 @@ async def adjust_async(connection: psycopg.AsyncConnection[Any]) -> None:
     if (statement := adjustment(connection)) is not None:
         await connection.execute(statement)
         if not connection.autocommit:
-            await connection.commit()
+            await psycopg.AsyncConnection.commit(connection)
 
 
 def connect(conninfo: str, **options: Any) -> psycopg.Connection[Any]:

@@ -7,6 +7,8 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import closing
+from datetime import datetime
 from typing import Any
 
 import psycopg
@@ -14,9 +16,12 @@ import pytest
 from click.testing import CliRunner
 from flask.testing import FlaskClient
 from psycopg.conninfo import make_conninfo
+from psycopg.pq import TransactionStatus
 
 from jobq import JobQ, migrate
 from jobq.cli import main
+from jobq.sessions import ENCODING, adjust, adjust_async
+from jobq.worker.links import AsyncTaskConnection, TaskConnection
 from tests.support import apps
 from tests.support.jobs import Jobs
 
@@ -102,3 +107,17 @@ async def test_submit_and_result(odd_url: str, database_url: str, jobs: Jobs) ->
     assert [ref.result(timeout=20) for ref in refs] == ["é", "ü"]
     assert await refs[1].result_async(timeout=20) == "ü"
     await q.aclose()
+
+
+async def test_the_connections_of_transactional_tasks(odd_url: str) -> None:
+    with closing(TaskConnection.connect(odd_url, **ENCODING)) as made:
+        adjust(made)
+        assert made.info.transaction_status is TransactionStatus.IDLE
+        [(moment, text)] = made.execute("SELECT now(), 'ä'::text").fetchall()
+        assert (type(moment), text) == (datetime, "ä")
+        psycopg.Connection.rollback(made)
+    made_async = await AsyncTaskConnection.connect(odd_url, **ENCODING)
+    await adjust_async(made_async)
+    [(moment,)] = await (await made_async.execute("SELECT now()")).fetchall()
+    assert type(moment) is datetime
+    await made_async.close()
