@@ -84,8 +84,9 @@ class CurrentJob:
         whole("progress done", done, 0, 2**63 - 1)
         if total is not None:
             whole("progress total", total, 0, 2**63 - 1)
-        # Plain numbers: a subclass of int need not travel.
-        self.report_progress(int(done), None if total is None else int(total))
+        # Plain numbers: a subclass of int need not travel, nor what its methods say of it.
+        done, total = int.__add__(done, 0), None if total is None else int.__add__(total, 0)
+        self.report_progress(min(max(done, 0), 2**63 - 1), None if total is None else min(max(total, 0), 2**63 - 1))
 
     @property
     def connection(self) -> psycopg.Connection[TupleRow]:

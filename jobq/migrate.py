@@ -21,6 +21,7 @@ from alembic.util import CommandError
 from sqlalchemy import Connection, create_engine, pool
 from sqlalchemy.exc import OperationalError
 
+from jobq import sessions
 from jobq.config import libpq_url, unreachable
 from jobq.errors import ConfigurationError, DatabaseUnavailable, SchemaError
 
@@ -147,7 +148,7 @@ def _connect(database_url: str) -> Iterator[Connection]:
     try:
         engine = create_engine(
             "postgresql+psycopg://",
-            creator=lambda: psycopg.connect(url, connect_timeout=10, application_name="jobq migrate"),
+            creator=lambda: sessions.connect(url, connect_timeout=10, application_name="jobq migrate"),
             poolclass=pool.NullPool,
         )
         opened = engine.connect()

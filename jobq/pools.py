@@ -23,6 +23,7 @@ from psycopg.conninfo import conninfo_to_dict
 from psycopg.pq import TransactionStatus
 from psycopg_pool import ConnectionPool, PoolTimeout
 
+from jobq import sessions
 from jobq.config import Settings, redact_url
 from jobq.errors import DatabaseUnavailable
 
@@ -79,7 +80,9 @@ class AsyncPool:
                 pause = 0.05
                 while True:
                     try:
-                        return await AsyncConnection.connect(self._conninfo, autocommit=True, **self._options)
+                        made = await AsyncConnection.connect(self._conninfo, autocommit=True, **self._options)
+                        await sessions.adjust_async(made)
+                        return made
                     except psycopg.OperationalError as error:
                         refused = error
                     await asyncio.sleep(pause)
@@ -199,6 +202,7 @@ class Pools:
                     **self._options(),
                     open=True,
                     connection_class=Connection,
+                    configure=sessions.adjust,
                     check=_check,
                 )
             return self._sync
@@ -233,6 +237,7 @@ class Pools:
         seconds = max(2, round(self._settings.connect_timeout / hosts))
         options = {"application_name": "jobq", "connect_timeout": seconds}
         found: dict[str, Any] = {name: value for name, value in options.items() if name not in given}
+        found.update(sessions.ENCODING)
         if self._settings.pooler != "none":
             # A prepared statement is the server session's, and behind a pooler the next transaction may have another.
             found["prepare_threshold"] = None

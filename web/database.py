@@ -14,6 +14,7 @@ from flask import abort, g, has_app_context
 from psycopg import Connection
 from psycopg_pool import ConnectionPool
 
+from jobq import sessions
 from jobq.config import Settings
 
 T = TypeVar("T")
@@ -116,7 +117,7 @@ class Database:
         if not self._streams.acquire(blocking=False):
             abort(503, "Two exports are under way already. Try again when one has ended.")
         try:
-            with psycopg.connect(
+            with sessions.connect(
                 self._url, autocommit=True, connect_timeout=3, application_name="jobq export", prepare_threshold=None
             ) as connection:
                 # An answer changes nothing, whatever its page may.
@@ -148,12 +149,14 @@ class Database:
                     max_idle=30.0,
                     # Give up soon: the next request tries afresh, and finds a database that is back at once.
                     reconnect_timeout=1.0,
+                    configure=sessions.adjust,
                     check=ConnectionPool.check_connection,
                     kwargs={
                         "autocommit": True,
                         "connect_timeout": 3,
                         "application_name": "jobq web",
                         "prepare_threshold": None,
+                        **sessions.ENCODING,
                     },
                     name="jobq web",
                     open=True,

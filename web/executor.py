@@ -8,7 +8,7 @@ from typing import Any
 
 import psycopg
 
-from jobq import operations
+from jobq import operations, sessions
 from jobq.config import Settings
 
 logger = logging.getLogger("jobq.web")
@@ -85,7 +85,7 @@ class Executor:
                     return
 
     def _connect(self) -> psycopg.Connection[Any]:
-        return psycopg.connect(
+        return sessions.connect(
             self._url,
             autocommit=True,
             connect_timeout=3,

@@ -81,6 +81,7 @@ def _checks(connection: psycopg.Connection[Any], schema: str) -> Iterator[Findin
     from jobq.cli.checks_load import LOAD_CHECKS, STANDSTILL_CHECKS
     from jobq.cli.checks_schedules import SCHEDULE_CHECKS
     from jobq.cli.checks_server import SERVER_CHECKS, schema_fits
+    from jobq.cli.checks_workers import WORKER_CHECKS
     from jobq.cli.findings import Status
 
     for name, (check, fine) in {**SERVER_CHECKS, **LOAD_CHECKS}.items():
@@ -90,7 +91,7 @@ def _checks(connection: psycopg.Connection[Any], schema: str) -> Iterator[Findin
         usable = usable and finding.status is Status.OK
         yield finding
     if usable:
-        checks = {**JOB_CHECKS, **FLOW_CHECKS, **SCHEDULE_CHECKS, **STANDSTILL_CHECKS}
+        checks = {**JOB_CHECKS, **FLOW_CHECKS, **SCHEDULE_CHECKS, **WORKER_CHECKS, **STANDSTILL_CHECKS}
         for name, (check, fine) in checks.items():
             yield from _guarded(name, check, fine, connection, schema)
 

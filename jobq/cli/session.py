@@ -62,6 +62,7 @@ class Session:
         """
         import psycopg
 
+        from jobq import sessions
         from jobq.config import unreachable
 
         url = self.url
@@ -69,7 +70,7 @@ class Session:
         given = psycopg.conninfo.conninfo_to_dict(url).get("options")
 
         def attempt(options: str | int | None) -> psycopg.Connection[Any]:
-            return psycopg.connect(
+            return sessions.connect(
                 url,
                 autocommit=autocommit,
                 prepare_threshold=None,

@@ -66,7 +66,9 @@ def _state(worker: WorkerInfo) -> str:
     if worker.health != "alive":
         return worker.health
     heeded = {None: ("starting", "running", "draining"), "quiet": ("quiet", "draining"), "stop": ("draining",)}
-    return worker.state + ("" if worker.state in heeded[worker.asked] else f" (asked: {worker.asked or 'go on'})")
+    asked = "" if worker.state in heeded[worker.asked] else f" (asked: {worker.asked or 'go on'})"
+    troubled = f", {output.plural(len(worker.problems), 'problem')}" if worker.problems else ""
+    return worker.state + asked + troubled
 
 
 def _selecting(function: F) -> F:

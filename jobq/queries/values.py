@@ -140,7 +140,8 @@ class WorkerInfo:
     """One dispatcher, as its last heartbeat left it. `queues` is None when it serves every queue.
 
     `asked` is what an operator wants of it (``quiet``, ``stop``; None: that it works), `state` what it does: it hears of the
-    one, and shows the other, within a heartbeat. `rss` is its memory and its runners', in bytes; None: unknown.
+    one, and shows the other, within a heartbeat. `rss` is its memory and its runners', in bytes; None: unknown. `problems` are
+    what it cannot do at present: each with ``what``, ``error``, ``since`` (ISO 8601), ``tries`` and its subject (``job``, …).
     """
 
     id: UUID
@@ -160,6 +161,7 @@ class WorkerInfo:
     heartbeat_seconds: float
     lease: float | None = None
     """Seconds without a heartbeat after which its jobs are others'."""
+    problems: list[dict[str, Any]] = field(default_factory=list)
 
     @property
     def health(self) -> str:

@@ -2,7 +2,7 @@
 
 A file writes ``{schema}`` where the schema's name belongs (and doubles other braces); parameters are psycopg's
 ``%(name)s``. Each file starts with a comment that tells what it does and which plan it must have; `tests/plans/` holds it
-to that.
+to that. A line that begins with ``--variant`` belongs to the statement ``<file>:variant`` only.
 """
 
 from __future__ import annotations
@@ -44,7 +44,10 @@ class Statement:
 
 @lru_cache(maxsize=256)
 def _body(name: str) -> sql.SQL:
+    name, _, variant = name.partition(":")
     source = files(__name__).joinpath(f"{name}.sql").read_text(encoding="utf-8")
+    if variant:
+        source = re.sub(rf"^( *)--{variant} ", r"\1", source, flags=re.MULTILINE)
     # Comments stay in the file: the server should not parse them again at every call, nor pg_stat_statements keep them.
     # The file is ours, so it may stand as a literal.
     return sql.SQL("\n".join(line for line in source.splitlines() if not line.lstrip().startswith("--")))

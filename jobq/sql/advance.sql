@@ -7,6 +7,7 @@
 -- now() (so it never reads future jobs), and pulls only as many rows as it takes. `= ANY (ARRAY(…))`: joined to a CTE the
 -- update would become a hash join over the whole table once the plan is generic.
 -- A job with a group, claimed by claim_managed, gives its group another turn when it ends.
+-- The variant `advance:except` leaves out the jobs whose claims the database refuses (refused.py); only then is that line there.
 -- Plan: Index Scan using job_claim_idx under LockRows and Limit; Index Scan using job_pkey; no Sort, no Seq Scan on job.
 -- The first row returned tells how many acknowledgements were accepted; then, as text, what cursor.py wants to know: the
 -- time, the snapshot's bounds, how many transaction ids after 3 have been given out, and the lane (from 0), run_at and id of the last job where there were as many as wanted;
@@ -53,6 +54,7 @@ WITH finished AS (
           AND ready.state = 'ready'
           AND (ready.run_at, ready.id) >= ('epoch'::timestamptz + lane.since * interval '1 microsecond', lane.since_id)
           AND ready.run_at <= now()
+          --except AND NOT ready.id = ANY (%(refused)s::bigint[])
         ORDER BY ready.run_at, ready.id
         LIMIT %(want)s
         FOR NO KEY UPDATE SKIP LOCKED
@@ -60,8 +62,10 @@ WITH finished AS (
     LIMIT %(want)s
 ), claimed AS (
     UPDATE {schema}.job AS job
-    SET state = 'running', attempt = job.attempt + 1, claims = job.claims + 1, worker_id = %(worker)s,
-        started_at = now(), progress = NULL
+    -- At the end of its range `attempt` stays, and `claims`, which only has to differ from the last one, begins again.
+    SET state = 'running', attempt = least(job.attempt, 2147483646) + 1,
+        claims = CASE job.claims WHEN 2147483647 THEN 1 ELSE job.claims + 1 END,
+        worker_id = %(worker)s, started_at = now(), progress = NULL
     WHERE job.id = ANY (ARRAY(SELECT id FROM heads))
     RETURNING job.id, job.claims, job.task, job.queue, job.args, job.attempt, job.max_attempts,
               job.crashes - job.losses AS crashes,

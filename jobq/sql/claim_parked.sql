@@ -26,7 +26,8 @@ WITH heads AS MATERIALIZED (
     LIMIT %(want)s
 ), claimed AS (
     UPDATE {schema}.job AS job
-    SET state = 'running', managed = false, attempt = job.attempt + 1, claims = job.claims + 1, worker_id = %(worker)s,
+    SET state = 'running', managed = false, attempt = least(job.attempt, 2147483646) + 1,
+        claims = CASE job.claims WHEN 2147483647 THEN 1 ELSE job.claims + 1 END, worker_id = %(worker)s,
         started_at = now(), progress = NULL
     WHERE job.id = ANY (ARRAY(SELECT id FROM heads))
     RETURNING job.id, job.claims, job.task, job.queue, job.args, job.attempt, job.max_attempts,

@@ -1,4 +1,4 @@
--- Whether no job of these queues (NULL: all) is due or running, and no group has its turn. Paused queues do not count: nobody works on them.
+-- Whether no job of these queues (NULL: all) is due or running (but for those in `leaving`, which cannot be claimed or ended), and no group has its turn. Paused queues do not count: nobody works on them.
 -- The lanes (queue, priority) are found by a loose index scan, and each is asked for one due job: future jobs are not read.
 -- LIMIT keeps the question a probe for each lane; as EXISTS it could become a join with the whole table.
 -- Plan: in the recursion and for each lane one row of job_claim_idx; no Sort, no Seq Scan on job.
@@ -17,12 +17,14 @@ WITH RECURSIVE lane AS (
 SELECT NOT EXISTS (
     SELECT FROM {schema}.job AS job
     WHERE job.state = 'running' AND (%(queues)s::text[] IS NULL OR job.queue = ANY (%(queues)s::text[]))
+      AND NOT job.id = ANY (%(leaving)s::bigint[])
 ) AND NOT EXISTS (
     SELECT
     FROM lane
     CROSS JOIN LATERAL (
         SELECT FROM {schema}.job AS job
         WHERE job.queue = lane.queue AND job.priority = lane.priority AND job.state = 'ready' AND job.run_at <= now()
+          AND NOT job.id = ANY (%(leaving)s::bigint[])
         LIMIT 1
     ) AS due
     WHERE (%(queues)s::text[] IS NULL OR lane.queue = ANY (%(queues)s::text[]))

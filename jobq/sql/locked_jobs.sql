@@ -1,7 +1,18 @@
--- Which of these jobs someone has locked. Waits for nobody, and lets go at once of what it locks itself.
--- Plan: job_pkey, twice; no Seq Scan on job.
+-- Which of these jobs cannot be finished now, since somebody has them locked, or their keys. Waits for nobody, and lets go at
+-- once of what it locks itself.
+-- Plan: job_pkey, twice; job_key_pkey; no Seq Scan on job.
 WITH free AS MATERIALIZED (
     SELECT job.id FROM {schema}.job AS job WHERE job.id = ANY (%(ids)s::bigint[]) ORDER BY job.id FOR UPDATE SKIP LOCKED
+), wanted AS MATERIALIZED (
+    SELECT job.id, job.key FROM {schema}.job AS job WHERE job.id = ANY (%(ids)s::bigint[])
+), free_keys AS MATERIALIZED (
+    SELECT key FROM {schema}.job_key
+    WHERE key = ANY (ARRAY(SELECT key FROM wanted WHERE key IS NOT NULL))
+    ORDER BY key
+    FOR UPDATE SKIP LOCKED
 )
-SELECT job.id FROM {schema}.job AS job
-WHERE job.id = ANY (%(ids)s::bigint[]) AND NOT job.id = ANY (ARRAY(SELECT id FROM free))
+SELECT id FROM wanted
+WHERE NOT id = ANY (ARRAY(SELECT id FROM free))
+   OR key IS NOT NULL
+      AND NOT key = ANY (ARRAY(SELECT key FROM free_keys))
+      AND EXISTS (SELECT FROM {schema}.job_key AS held WHERE held.key = wanted.key)

@@ -18,7 +18,7 @@ WITH chosen AS MATERIALIZED (
 ), gone AS (
     DELETE FROM {schema}.job
     WHERE id = ANY (ARRAY(SELECT id FROM chosen))
-    RETURNING id, claims, attempt, max_attempts, priority, crashes, queue, task, run_at, created_at, timeout, key, group_key,
+    RETURNING id, claims, attempt, max_attempts, priority, crashes, queue, task, run_at, created_at, timeout, key, key_holds, group_key,
               args, headers, parked_reason, parked_at
 ), released AS (
     DELETE FROM {schema}.job_key
@@ -30,9 +30,9 @@ WITH chosen AS MATERIALIZED (
     SELECT id, claims, attempt + 1, 'failed', parked_at, 'jobq.errors.InvalidArguments', parked_reason FROM gone
 ), kept AS (
     INSERT INTO {schema}.job_history (id, claims, attempt, max_attempts, priority, crashes, queue, task, state, run_at,
-                                      created_at, finished_at, timeout, key, group_key, error, args, headers)
+                                      created_at, finished_at, timeout, key, key_holds, group_key, error, args, headers)
     SELECT id, claims, attempt, max_attempts, priority, crashes, queue, task, 'failed', run_at, created_at,
-           clock_timestamp(), timeout, key, group_key, parked_reason, args, headers
+           clock_timestamp(), timeout, key, key_holds, group_key, parked_reason, args, headers
     FROM gone
 )
 SELECT count(*) FROM gone

@@ -9,8 +9,8 @@
 -- worker stops, and will not claim them itself.
 -- A job with a group that was claimed by claim_managed waits for its group's turn again, which it gives it whatever its end.
 -- A job whose cancellation an operator has asked for is not run again: it ends as cancelled.
--- Returns a row for each execution that was accepted (true), with the queue and the run_at, in microseconds, of a job that
--- keeps its place in a lane; and one for each to try again (false). The first column is its place in the arrays, from 1. The
+-- Returns a row for each execution that was accepted (true), with the queue of a job that can be claimed again, and its run_at,
+-- in microseconds, if it keeps its place; and one for each to try again (false). The first column is its place in the arrays, from 1. The
 -- fence refuses those that are not returned: the job is another execution's.
 -- Plan: Index Scan using job_pkey; no Seq Scan on job.
 WITH ended AS (
@@ -44,7 +44,7 @@ WITH ended AS (
         -- A `replace` may have given a later time to a job that was claimed and had not started.
         run_at = coalesce(greatest(clock_timestamp() + due.delay * interval '1 second',
                                    CASE WHEN job.key_until_started THEN job.run_at END), job.run_at),
-        worker_id = NULL, started_at = NULL, attempt = job.attempt - due.given_back, crashes = job.crashes + due.crashed,
+        worker_id = NULL, started_at = NULL, attempt = job.attempt - due.given_back, crashes = least(job.crashes + due.crashed, 32767),
         run_alone = job.run_alone OR due.run_alone, releases = least(job.releases + due.released, 32767),
         key_until_started = job.key_until_started OR (
             job.key_holds IS NOT DISTINCT FROM 'until_started' AND job.attempt = 1 AND due.given_back = 1 AND due.crashed = 0
@@ -61,7 +61,7 @@ WITH ended AS (
     INSERT INTO {schema}.job_history (
         id, claims, attempt, max_attempts, priority, crashes, queue, task, state, run_at, created_at, started_at,
         finished_at, worker_id, timeout, key, key_holds, group_key, error, args, headers)
-    SELECT id, claims, attempt, max_attempts, priority, crashes + crashed, queue, task, final_state, run_at, created_at,
+    SELECT id, claims, attempt, max_attempts, priority, least(crashes + crashed, 32767), queue, task, final_state, run_at, created_at,
            coalesce(now() - seconds * interval '1 second', started_at), now(), worker_id, timeout, key, key_holds, group_key,
            coalesce(message, 'cancelled by an operator'), args, headers
     FROM finished
@@ -100,8 +100,8 @@ WITH ended AS (
 )
 SELECT place, true AS accepted, NULL AS queue, NULL::bigint AS run_at FROM finished
 UNION ALL
-SELECT place, true, CASE WHEN keeps_place THEN queue END,
-       (extract(epoch FROM greatest('epoch', least(run_at, now()))) * 1000000)::bigint
+SELECT place, true, queue,
+       CASE WHEN keeps_place THEN (extract(epoch FROM greatest('epoch', least(run_at, now()))) * 1000000)::bigint END
 FROM requeued WHERE (SELECT count(*) FROM woken) + (SELECT count(*) FROM retaken) >= 0
 UNION ALL
 SELECT ended.place, false, NULL, NULL

@@ -26,6 +26,7 @@ def run(options: WorkerOptions) -> int:
     from jobq.config import unreachable
     from jobq.errors import DatabaseUnavailable
     from jobq.worker.dispatcher import Dispatcher
+    from jobq.worker.errors import PartFailed
     from jobq.worker.notify import Notifier
 
     # The handlers may be an application's, and wait for whoever reads them.
@@ -44,6 +45,9 @@ def run(options: WorkerOptions) -> int:
         asyncio.run(Dispatcher(options, version("jobq"), notifier).run())
     except psycopg.OperationalError as error:
         raise DatabaseUnavailable(unreachable(url, error)) from error
+    except (psycopg.DataError, psycopg.IntegrityError) as error:
+        # What is in the database, not the command line.
+        raise PartFailed(f"the start: {error}") from error
     return 0
 
 
@@ -51,11 +55,11 @@ def _fits(url: str, schema: str) -> bool:
     """Tell whether the schema is surely the one that this jobq needs; False also when it cannot be looked at."""
     import psycopg
 
-    from jobq import queries
+    from jobq import queries, sessions
     from jobq.sql import REVISION
 
     try:
-        with psycopg.connect(url, connect_timeout=5) as connection:
+        with sessions.connect(url, connect_timeout=5) as connection:
             return queries.schema_revision(connection, schema) == REVISION
     except psycopg.Error:
         return False

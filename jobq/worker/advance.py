@@ -11,8 +11,8 @@ import logging
 import math
 import random
 import time
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Any, TypeVar
 from uuid import UUID
 
 import psycopg
@@ -20,9 +20,12 @@ import psycopg
 from jobq.backoff import Backoff
 from jobq.worker.account import Account
 from jobq.worker.aging import Aging
+from jobq.worker.attempts import ROUND, Attempts
 from jobq.worker.brisk import LastClaim
-from jobq.worker.cursor import NOWHERE, Cursor, Scan
+from jobq.worker.cursor import NOWHERE, Cursor, Scan, Sight
 from jobq.worker.database import Connection, Database, close, fetch
+from jobq.worker.deferred import Deferred, Written
+from jobq.worker.delivery import Delivery
 from jobq.worker.due import Due, head_start
 from jobq.worker.ended import Ended
 from jobq.worker.errors import ErrorKind, classify
@@ -36,12 +39,17 @@ from jobq.worker.outcomes import MAX_BATCH, Claimed, Ledger
 from jobq.worker.pace import Pace
 from jobq.worker.parked import Parked
 from jobq.worker.pool import RunnerPool
+from jobq.worker.problems import Problems
+from jobq.worker.refused import ALL as CLAIM
+from jobq.worker.refused import RefusedClaims
 from jobq.worker.served import QueueOrder
 from jobq.worker.stalls import Repeats, Trouble
 from jobq.worker.survey import Survey
 from jobq.worker.vitals import Pulse
 
 logger = logging.getLogger("jobq.worker")
+
+T = TypeVar("T")
 
 # Acknowledgements wait this long for company, unless a slot idles.
 FLUSH_AFTER = 0.002
@@ -61,6 +69,8 @@ ODD_RECONCILE_AFTER = 0.5
 MANAGED_QUEUES, MANAGED_SECONDS = 8, 0.02
 # How often what running jobs say of their progress is written down.
 PROGRESS_INTERVAL = 1.0
+# Seconds from a failed statement to the next look at all lanes.
+LOOK_AGAIN = 0.1
 _RECONNECT = Backoff(base=0.1, cap=2)
 
 
@@ -77,6 +87,7 @@ class Advance:
         *,
         database: Database | None = None,
         listening: Callable[[], bool] = lambda: False,
+        problems: Problems | None = None,
     ) -> None:
         self._options = options
         self._database = database or Database(options.settings)
@@ -84,14 +95,14 @@ class Advance:
         self._pool = pool
         self._lease = lease
         self._listening = listening
-        self._pulse = pulse
         self._metrics = metrics
-        self._asked = False
-        """Whether this round has asked the database for something."""
+        self.problems = problems or Problems()
+        """What this worker cannot do at present, whatever part of it: for its row."""
         self._ledger = Ledger(self._schema, options.park_patience)
         self._aging = Aging(options.aging) if options.aging is not None else None
         self._lanes = Lanes.of(options, self._aging)
         self._managed = Managed(self._schema, options.poll_interval, self._lanes.caps, listening=listening)
+        self._managed.problems = self.problems
         self._parked = Parked(options, pool, self._managed)
         self._busy: frozenset[str] = frozenset()
         """Of which plain queues the last claim brought jobs, while there are managed ones."""
@@ -100,14 +111,22 @@ class Advance:
         self._pace = Pace()
         self._cursor = Cursor()
         self._survey = Survey(self._database, self._schema, self._cursor, self._lanes, self.poke)
-        self._claimed: tuple[Claimed, UUID] | None = None
-        """What the last statement claimed and no runner has yet, and in whose name."""
         self._told: bool = False
         """Whether a notification is why there should be more."""
         self._connection: Connection | None = None
         self._lock = asyncio.Lock()
         self._repeats = Repeats()
-        self.ended = Ended(self._ledger, lease, metrics, self._repeats)
+        self._attempts = Attempts(pulse, self.problems, self._repeats)
+        self._refused = RefusedClaims(self._schema, self._ledger, self.problems, self._repeats)
+        deferred = Deferred(
+            self._database,
+            self._ledger,
+            lease,
+            problems=self.problems,
+            repeats=self._repeats,
+            on_written=self._written_apart,
+        )
+        self.ended = Ended(self._ledger, lease, metrics, self._repeats, deferred)
         self._account = Account(self._schema, lease, pool)
         self._woken = asyncio.Event()
         self._sleeping = False
@@ -123,10 +142,8 @@ class Advance:
             poll_interval=options.poll_interval,
             listening=listening,
         )
+        self._delivery = Delivery(pool, self.ended, metrics, self._closed, self.poke)
         self.claims = LastClaim()
-        self._trying_since: float | None = None
-        """Since when a round trip is wanted that has not succeeded; None: none is wanted."""
-        self._error: str | None = None
         self.held: str | None = None
         """Why nothing may be claimed at present; None when claims go on."""
         self.quiet = False
@@ -246,10 +263,28 @@ class Advance:
             self._survey.told_of_many()
         self._woken.set()
 
+    def _written_apart(self, written: Written) -> None:
+        self.ended.written_apart(written)
+        self._managed.ended(written.outcomes)
+        self._put_back(written.queues, written.lowered)
+        # So many may have waited that nothing was claimed.
+        self._look_again()
+
+    def _put_back(self, queues: Iterable[str], lowered: Iterable[tuple[str, int]]) -> None:
+        """Jobs of `queues` can be claimed again, by our own doing; in those of `lowered` they keep their places."""
+        for queue, run_at in lowered:
+            self._cursor.lower(queue, run_at)
+            self._managed.lower(queue)
+        for queue in queues:
+            if not self._managed.hear(queue):
+                self._lanes.hear(queue)
+            self._look_again()
+        self._woken.set()
+
     async def forget(self) -> None:
         """Drop the jobs and the outcomes of an identity that is no longer ours: the fence would refuse them."""
         async with self._lock:
-            self._claimed = None
+            self._delivery.forget()
             self.ended.forget()
             self._account.forget()
             self._managed.forget()
@@ -259,42 +294,56 @@ class Advance:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Advance until `stop` is set or, with `drain`, until no work is left."""
-        failures = 0
         while not stop.is_set():
-            self._trying_since = self._trying_since or time.monotonic()
             try:
-                self._asked = False
-                self._pulse.turn()
+                self._attempts.begin()
                 nothing_to_do = await self._round()
-                if self._asked:
-                    self._pulse.well()
+                self._attempts.ended()
                 if nothing_to_do:
                     if self._options.drain and await self._drained():
                         return
                     await self._idle()
-                failures = 0
-                self._trying_since = self._error = None
+                self._attempts.rested()
             except (psycopg.Error, OSError, TimeoutError) as error:
-                if classify(error, self._connection) is ErrorKind.REFUSED:
-                    raise
-                failures += 1
-                await self._lost(error, failures)
-        self._deliver()
+                await self._failed(error)
+        self._delivery.deliver()
 
-    async def _lost(self, error: BaseException, failures: int) -> None:
-        self._deliver()
+    async def _failed(self, error: BaseException) -> None:
+        """A round has failed. It is not known what it would have found: do not sleep over that."""
+        self._attempts.failures += 1
+        failures = min(self._attempts.failures, 6)
+        if classify(error, self._connection) is ErrorKind.CONNECTION:
+            await self._lost(error)
+            await asyncio.sleep(_RECONNECT.delay(failures))
+        else:
+            self._attempts.failed(ROUND, error)
+            self._look_again()
+            await asyncio.sleep(min(0.05 * 2**failures, 0.5))
+
+    def _look_again(self) -> None:
+        self._lanes.poll()
+        self._survey.hasten(LOOK_AGAIN)
+
+    async def _attempt(self, what: str, work: Awaitable[T], connection: Connection) -> T | None:
+        """Do one piece of a round that nothing else is to suffer from. Raises psycopg.Error when the connection is lost."""
+        well, done = await self._attempts.of(what, work, connection)
+        if not well:
+            self._look_again()
+        return done
+
+    async def _lost(self, error: BaseException) -> None:
+        self._delivery.deliver()
         self._survey.stop()
         self._cursor.forget()
-        self._error = self._repeats.warn("the database does not answer", error)
-        self._pulse.failed(error)
+        self._attempts.lost(error)
         self._reconcile_at = 0.0
         self._account.doubt()
         self._managed.doubt()
+        self._refused.forget()
         # What was claimed is unknown, and so is what was notified meanwhile; and only a claim can show that claims work.
-        self._lanes.poll()
+        self._look_again()
         connection, self._connection = self._connection, None
         await close(connection)
-        await asyncio.sleep(_RECONNECT.delay(min(failures, 6)))
 
     async def _round(self) -> bool:
         """Do one round. Return whether there is nothing to do now."""
@@ -318,7 +367,7 @@ class Advance:
         if self.ended.writable or (want > 0 and self._more):
             await self._step(want)
         else:
-            self._deliver()
+            self._delivery.deliver()
         if self._managed.left:
             await self._call_others()
         if self.ended.writable:
@@ -332,23 +381,27 @@ class Advance:
         """Read which lanes there are, and what is next in those that were read to their ends, when it is time for that."""
         now = time.monotonic()
         if now >= self._survey.due_at:
-            self._deliver()
+            self._delivery.deliver()
             async with self._lock:
                 await self._survey.read(await self._connected())
         if (self._more or self.ended.writable) and now >= self._due.look_up_at:
-            self._deliver()
+            self._delivery.deliver()
             async with self._lock:
                 await self._due.look_up(await self._connected())
 
+    def _closed(self) -> bool:
+        return bool(self.held) or self.quiet or not self._lease.fresh
+
     def _want(self) -> int:
-        if self.held or self.quiet or not self._pool.ready or not self._lease.fresh:
+        if self._closed() or not self._pool.ready:
             return 0
-        undelivered = len(self._claimed[0]) if self._claimed is not None else 0
-        return max(0, min(MAX_BATCH, self._pool.room(self._pace.prefetch()) - undelivered))
+        if self._refused.closed_until > time.monotonic() or self.ended.deferred.too_many:
+            return 0
+        return max(0, min(MAX_BATCH, self._pool.room(self._pace.prefetch()) - len(self._delivery)))
 
     async def _gather(self) -> None:
         """Let outcomes collect for a moment, unless a slot idles for want of the next claim."""
-        if self._claimed is not None and len(self._claimed[0]):
+        if len(self._delivery):
             return
         if self._pool.load >= self._pool.slots and len(self.ended.successes) < MAX_BATCH // 2:
             await asyncio.sleep(FLUSH_AFTER)
@@ -360,23 +413,35 @@ class Advance:
             want = min(want, self._want())
             if self.ended.setbacks:
                 # Not to wait for what may take long.
-                self._deliver()
-                settled, again, lowered = await self.ended.settle(connection)
-                self._managed.ended(settled)
-                for name, run_at in lowered:
-                    self._cursor.lower(name, run_at)
-                    self._managed.lower(name)
-                    self._lanes.hear(name)
-                self._parked.refused(settled)
-                if again:
+                self._delivery.deliver()
+                written, settled = await self.ended.settle(connection)
+                self._managed.ended(written)
+                self._parked.refused(written)
+                self._put_back(settled.queues, settled.lowered)
+                if any(setback.ending is not Ending.FAIL for setback in written):
                     # Some may be ready again at once, others sooner than what was next, mostly where others came from.
                     self._lanes.poll()
                     self._survey.hasten()
-                self._error = None
-            await self.ended.take_back(connection)
+                self._attempts.error = None
+            if self.ended.looks_aside:
+                await self._attempt("look for locked jobs", self.ended.take_back(connection), connection)
+            if want > 0 and self._refused.due_at <= time.monotonic():
+                self._delivery.deliver()
+                worker = self._lease.worker
+                self._delivery.hand_out(await self._refused.retry(connection, worker), worker)
+                want = min(want, self._want())
             if want > 0 and self._aging is not None and self._aging.due:
-                await self._aging.look(connection, self._schema, self._cursor.plan(*self._lanes.arrays()))
+                look = self._aging.look(connection, self._schema, self._cursor.plan(*self._lanes.arrays()))
+                await self._attempt("look at the heads", look, connection)
             successes = self.ended.batch()
+            if successes and self.ended.wary:
+                await self._attempt("look for locked jobs", self.ended.set_aside(connection, successes), connection)
+                successes = self.ended.batch()
+            if successes and self._refused.looking:
+                # Not in one statement with a claim that may be refused.
+                await self._exchange(connection, successes, NOWHERE, 0)
+                want, successes = min(want, self._want()), []
+            want = min(want, self._refused.most)
             queue = self._managed.queue_of(successes) if not connection.pooled else None
             part = self._managed_part(queue, want) if queue is not None and want > 0 else 0
             want -= part
@@ -387,14 +452,14 @@ class Advance:
                 # These take long: no queue is to have all slots for as long.
                 want = self._lanes.first(want)
             if not successes and not scan.queues:
-                self._deliver()
+                self._delivery.deliver()
                 return
             beside = None
             if queue is not None and part > 0:
                 beside = self._managed.begin(self._lease.worker, queue, part, ending=successes)
             await self._exchange(connection, successes, scan, max(want, 0), beside)
         if not (self.ended.writable or (self._more and self._want() > 0)):
-            self._deliver()
+            self._delivery.deliver()
 
     async def _claim_managed(self, beside: str | None = None) -> None:
         """Claim from the managed queues that are due: a fair share while plain ones have more, else what can start at once.
@@ -409,7 +474,7 @@ class Advance:
             return
         begun = time.monotonic()
         # In whose name and into which room is known only when nothing is on its way.
-        self._deliver()
+        self._delivery.deliver()
         for number, (queue, share) in enumerate(queues, 1):
             async with self._lock:
                 connection = await self._connected()
@@ -417,7 +482,7 @@ class Advance:
                     continue
                 worker = self._lease.worker
                 claimed = await self._managed.claim(connection, worker, queue, room)
-            self._hand_out(claimed, worker)
+            self._delivery.hand_out(claimed, worker)
             if self._options.queues_by is QueueOrder.STRICT and queue in self._managed.due():
                 # It has more, and what has ended meanwhile makes room for that first.
                 return
@@ -427,14 +492,14 @@ class Advance:
 
     async def _claim_parked(self) -> None:
         """Claim jobs that other workers' code could not run: of what is free a half while there are others, too."""
-        self._deliver()
+        self._delivery.deliver()
         async with self._lock:
             connection = await self._connected()
             if (want := self._want()) <= 0:
                 return
             worker = self._lease.worker
             claimed = await self._parked.claim(connection, worker, (want + 1) // 2 if self._more else want)
-        self._hand_out(claimed, worker)
+        self._delivery.hand_out(claimed, worker)
 
     def _managed_part(self, queue: str, want: int) -> int:
         """Return how many of `want` jobs to claim from the managed queue `queue`."""
@@ -479,20 +544,26 @@ class Advance:
         try:
             # Let it be sent.
             await asyncio.sleep(0)
-            self._deliver()
+            self._delivery.deliver()
             claimed, refused = await answer
         except asyncio.CancelledError:
             # It must not go on without the lock.
             answer.cancel()
             await asyncio.gather(answer, return_exceptions=True)
             raise
-        except psycopg.errors.LockNotAvailable:
-            # A finished job is locked by somebody's transaction, or a key is.
-            if not await self.ended.set_aside(connection, successes):
+        except psycopg.Error as error:
+            if classify(error, connection) is ErrorKind.CONNECTION:
                 raise
             self._told = self._told or told
+            if successes:
+                self._refused.looking = self._refused.looking or want > 0
+                await self._not_acknowledged(connection, successes, error)
+            else:
+                self._delivery.keep(await self._refused.failed(connection, worker, scan, want, error), worker)
+                if self._refused.closed_until > time.monotonic():
+                    self._attempts.failed(CLAIM, error)
             return
-        self._error = None
+        self._attempts.error = None
         # What is refused goes on running, as far as the database knows, until its setback is written.
         lost = {setback.id for setback in refused}
         self._managed.ended(success for success in successes if success.id not in lost)
@@ -501,18 +572,29 @@ class Advance:
         if self._metrics is not None:
             self._metrics.round_trip(now - begun)
         if claimed.sight is not None:
-            if len(self._managed):
-                self._busy = frozenset(scan.queues[place] for place, _ in claimed.sight.counts)
-            self._cursor.read(scan, claimed.sight)
-            self._lanes.claimed(scan, claimed.sight)
-            if told and not len(claimed):
-                # Somebody else may have it, or it lies below what we read.
-                self._survey.hasten()
+            self._saw(scan, claimed.sight, len(claimed), told=told)
             self.claims.made(begun, want=want, got=len(claimed), complete=self._lanes.complete)
         elif want > 0:
-            # A bad outcome took the claim with it.
+            # A bad outcome took the claim with it; or it was the claim that is refused.
             self._told = self._told or told
-        self._claimed = (claimed, worker)
+            self._refused.looking = True
+        self._delivery.keep(claimed, worker)
+
+    async def _not_acknowledged(self, connection: Connection, successes: list[Success], error: psycopg.Error) -> None:
+        if isinstance(error, psycopg.errors.LockNotAvailable) and await self.ended.set_aside(connection, successes):
+            return
+        # Neither a job nor its key is locked, but something else that the statement needs; or it was no lock at all.
+        self.ended.defer(successes, error)
+
+    def _saw(self, scan: Scan, sight: Sight, jobs: int, *, told: bool) -> None:
+        if len(self._managed):
+            self._busy = frozenset(scan.queues[place] for place, _ in sight.counts)
+        self._refused.went_well()
+        self._cursor.read(scan, sight)
+        self._lanes.claimed(scan, sight)
+        if told and not jobs:
+            # Somebody else may have it, or it lies below what we read.
+            self._survey.hasten()
 
     async def _ask(
         self,
@@ -530,59 +612,25 @@ class Advance:
                     connection, worker, successes, scan, want=want, claim=beside
                 )
             except psycopg.Error as error:
-                self._managed.failed(beside["queue"])
-                if classify(error, connection) is not ErrorKind.REFUSED and not isinstance(
-                    error, psycopg.errors.LockNotAvailable
-                ):
+                if isinstance(error, psycopg.errors.LockNotAvailable):
+                    self._managed.locked(beside["queue"])
+                else:
+                    self._managed.failed(beside["queue"])
+                if classify(error, connection) is ErrorKind.CONNECTION:
                     raise
                 # A row's lock was not free, or an outcome cannot be stored: those by themselves, and the claim in its own time.
             else:
                 self._managed.ended(successes, seen_by=beside["queue"])
-                self._hand_out(self._managed.took(beside, rows), worker)
+                self._delivery.hand_out(self._managed.took(beside, rows), worker)
                 return claimed, []
-        return await self._ledger.advance(connection, worker, successes, scan, want)
-
-    def _deliver(self) -> None:
-        """Hand out what was claimed."""
-        if self._claimed is None:
-            return
-        (claimed, worker), self._claimed = self._claimed, None
-        self._hand_out(claimed, worker)
-
-    def _hand_out(self, claimed: Claimed, worker: UUID) -> None:
-        if not len(claimed):
-            return
-        jobs, expired = claimed.jobs()
-        if self._metrics is not None:
-            self._metrics.claimed(jobs)
-            self._metrics.claimed(expired)
-        for job in expired:
-            self.ended.set_back(Setback(job.id, job.claims, job.started, Ending.EXPIRE, message="expired"))
-        keyed = claimed.keyed
-        if keyed:
-            if self._metrics is not None:
-                self._metrics.claimed(keyed)
-            # Parked before they start, those that this code cannot run keep their keys.
-            keyed = self._pool.runnable(keyed)
-        if not jobs and not keyed:
-            return
-        # While the statement was on its way, everything may have stood still.
-        if self.held or self.quiet or not self._lease.fresh:
-            for job in jobs + keyed:
-                self.ended.set_back(Setback(job.id, job.claims, job.started, Ending.RELEASE))
-            return
-        if jobs:
-            self._pool.give(jobs, worker)
-        if keyed:
-            self._pool.starts.give(keyed, worker, time.monotonic())
-            self._woken.set()
+        return await self._ledger.advance(connection, worker, successes, scan, want, refused=self._refused.ids)
 
     async def _start(self) -> None:
         """Give free slots to jobs whose keys hold until they start: first release the keys, then hand them out."""
         starts, now = self._pool.starts, time.monotonic()
-        if self.held or not self._lease.fresh or not starts.due(self._pool.startable, now):
+        if self._closed() or not starts.due(self._pool.startable, now):
             return
-        self._deliver()
+        self._delivery.deliver()
         async with self._lock:
             connection = await self._connected()
             worker = self._lease.worker
@@ -590,7 +638,7 @@ class Advance:
             put_back: list[Job] = []
             if stubborn := starts.stubborn(time.monotonic()):
                 put_back = await starts.put_back(connection, self._schema, worker, stubborn)
-        self._error = None
+        self._attempts.error = None
         for job in found.expired:
             self.ended.set_back(Setback(job.id, job.claims, job.started, Ending.EXPIRE, message="expired"))
         for job in found.back:
@@ -601,11 +649,10 @@ class Advance:
             if self._metrics is not None:
                 self._metrics.ended(back)
         if put_back:
-            self._lanes.poll()
-            self._survey.hasten()
+            self._look_again()
         # While the statement was on its way, everything may have stood still. They have not started: settle.sql takes their
         # keys again.
-        if self.held or self.quiet or not self._lease.fresh or self._lease.worker != worker:
+        if self._closed() or self._lease.worker != worker:
             for job in found.start:
                 self.ended.set_back(Setback(job.id, job.claims, job.started, Ending.RELEASE))
         elif found.start:
@@ -632,6 +679,10 @@ class Advance:
             wake_at = min(wake_at, self._managed.due_at)
         if self._want() > 0:
             wake_at = min(wake_at, self._parked.due_at)
+        if self._want() > 0:
+            wake_at = min(wake_at, self._refused.due_at)
+        if self._refused.closed_until > time.monotonic():
+            wake_at = min(wake_at, self._refused.closed_until)
         if self._managed.left:
             wake_at = min(wake_at, time.monotonic() + CALL_EVERY)
         wake_at = min(wake_at, self._pool.starts.due_at())
@@ -639,7 +690,7 @@ class Advance:
         if self.ended.writable or ((self._more or self._lanes.unread) and self._want() > 0):
             # Told of while that was looked up.
             return
-        self._trying_since = None
+        self._attempts.since = None
         waits = [asyncio.ensure_future(event.wait()) for event in (self.ended.more, self._woken)]
         self._sleeping = True
         try:
@@ -654,22 +705,24 @@ class Advance:
     # --- keeping the account straight --------------------
 
     async def _connected(self) -> Connection:
-        self._asked = True
-        self._pulse.turn()
+        self._attempts.asked()
         if self._connection is None or self._connection.closed:
             self._connection = await self._database.connect("advance")
         return self._connection
 
     async def _reconcile(self) -> None:
         """Read the queues' rules anew, write progress, and give back claims that nobody here has."""
-        self._deliver()
+        self._delivery.deliver()
         async with self._lock:
             connection = await self._connected()
-            await self._read_rules(connection)
-            await self._account.write_progress(connection)
-            await self._parked.look(connection)
+            await self._attempt("read the queues", self._read_rules(connection), connection)
+            await self._attempt("write progress", self._account.write_progress(connection), connection)
+            await self._attempt("look for parked jobs", self._parked.look(connection), connection)
             self.ended.recount()
-            strays = await self._account.strays(connection, self.ended.names)
+            strays = (
+                await self._attempt("compare jobs", self._account.strays(connection, self.ended.names), connection)
+                or []
+            )
             self._managed.strayed(stray.id for stray in strays)
             for stray in strays:
                 self.ended.set_back(stray)
@@ -689,7 +742,8 @@ class Advance:
 
     async def _drained(self) -> bool:
         """Tell whether no served queue has a job that is due, and nobody is running one."""
-        if len(self.ended) or self._pool.held:
+        deferred = self.ended.deferred
+        if len(self.ended) > len(deferred) or not deferred.tried or self._pool.held:
             return False
         await self._reconcile()
         if self.ended.setbacks or self._more or self._parked.wanted:
@@ -700,6 +754,7 @@ class Advance:
                 self._schema,
                 "drained",
                 queues=list(self._options.queues) if self._options.queues is not None else None,
+                leaving=[*self._refused.ids, *(id_ for id_, *_ in self.ended.deferred.names())],
             )
         if not rows[0][0]:
             self._survey.told_of_many()
@@ -708,15 +763,16 @@ class Advance:
     @property
     def finished(self) -> bool:
         """Whether nothing is left to be told to the database or, through it, to other workers."""
-        return not len(self.ended) and not self._managed.left
+        return self.ended.hopeless and not self._managed.left
 
     def leave(self) -> None:
         """From here on nothing is claimed, and the others are told of what is put back."""
         self._ledger.for_others = True
+        self.ended.deferred.leave()
 
     async def flush(self) -> None:
         """Record a batch of what has ended, claiming nothing; used while stopping. Errors are logged, for another try."""
-        self._pulse.turn()
+        self._attempts.begin()
         if not self.ended.writable and not self._managed.left:
             # Locked ones, if any, come back by themselves.
             await asyncio.sleep(0.02)
@@ -727,26 +783,29 @@ class Advance:
             # There may be no later round to call them in.
             await self._call_others(every=0.0)
         except (psycopg.Error, OSError, TimeoutError) as error:
-            await self._lost(error, 1)
+            self._attempts.failures = 0
+            await self._failed(error)
 
     async def close(self) -> None:
         """Close the connection."""
         await self._survey.close()
+        await self.ended.deferred.close()
         await close(self._connection)
 
     # --- what stands still --------------------
 
     def trouble(self) -> Trouble | None:
         """Return since when and why the database is wanted and does nothing for this loop, if that is so."""
-        return Trouble(self._cause(), self._trying_since) if self._trying_since is not None else None
+        return self._attempts.trouble(self._doing())
 
     def outcomes_trouble(self) -> Trouble | None:
         """Return since when and why outcomes wait to be written down, if they do."""
         if self.ended.waiting_since is None:
             return None
-        return Trouble(f"{len(self.ended)} outcomes wait: {self._cause()}", self.ended.waiting_since)
+        return Trouble(
+            f"{len(self.ended)} outcomes wait: {self._attempts.cause(self._doing())}", self.ended.waiting_since
+        )
 
-    def _cause(self) -> str:
+    def _doing(self) -> str | None:
         where = self._database.connecting.get("advance")
-        now = f"waiting for a connection to {where}" if where else self._connection and self._connection.waiting_for
-        return "; ".join(part for part in (self._error, now) if part) or "no round trip is under way"
+        return f"waiting for a connection to {where}" if where else getattr(self._connection, "waiting_for", None)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -20,6 +20,7 @@ from jobq.worker.options import WorkerOptions
 from jobq.worker.orphans import release_orphans
 from jobq.worker.partitions import Incomplete, drop_partitions, make_partitions, prune_rest
 from jobq.worker.rollup import rollup
+from jobq.worker.texts import clean
 
 logger = logging.getLogger("jobq.worker")
 
@@ -69,6 +70,8 @@ class Chores:
 
     def __init__(self, options: WorkerOptions) -> None:
         self._schema = options.settings.schema
+        self._claimed: str | None = None
+        """The chore that is being done, or was done last."""
         self._expiring = False
         """Whether there are jobs that will expire, for whose sake to look more often what is due."""
         self._unfinished: set[str] = set()
@@ -167,26 +170,47 @@ class Chores:
         """Do every chore that is due and that no other worker is doing; return how many were done.
 
         The chore's row stays locked while it is done, or (`Chore.alone`) is due later; its outcome is written even when it
-        fails. `share`: how many seconds one that goes batch by batch may take.
+        fails. What fails is that chore's matter, whatever the error: the others are done. `share`: how many seconds one that
+        goes batch by batch may take. Raises psycopg.Error when the connection is lost, or no chore can be claimed.
         """
         self._share = share
         done = 0
-        while True:
-            async with connection.transaction():
-                rows = await fetch(connection, self._schema, "chore_claim", names=sorted(self.chores))
-                if not rows:
-                    return done
-                chore = self.chores[rows[0][0]]
-                if chore.alone:
-                    await fetch(connection, self._schema, "chore_defer", name=chore.name, again=ALONE)
-                else:
-                    await self._do(chore, connection, worker)
-            if chore.alone:
-                await self._do(chore, connection, worker)
+        left = set(self.chores)
+        while left:
+            try:
+                if not await self._run_one(connection, worker, left):
+                    break
+            except psycopg.Error as failure:
+                if self._claimed is None or classify(failure, connection) is ErrorKind.CONNECTION:
+                    raise
+                # It is done, or not; that cannot be written down. Its row is due as before.
+                logger.warning(
+                    "the outcome of a chore cannot be written",
+                    extra={"chore": self._claimed, "error": str(failure).strip()},
+                )
+                left.discard(self._claimed)
             done += 1
+        return done
+
+    async def _run_one(self, connection: AsyncConnection[Any], worker: UUID, names: Iterable[str]) -> bool:
+        """Do one chore of `names` that is due; return whether there was one. `_claimed` names it meanwhile."""
+        self._claimed = None
+        async with connection.transaction():
+            rows = await fetch(connection, self._schema, "chore_claim", names=sorted(names))
+            if not rows:
+                return False
+            chore = self.chores[rows[0][0]]
+            self._claimed = chore.name
+            if chore.alone:
+                await fetch(connection, self._schema, "chore_defer", name=chore.name, again=ALONE)
+            else:
+                await self._do(chore, connection, worker)
+        if chore.alone:
+            await self._do(chore, connection, worker)
+        return True
 
     async def _do(self, chore: Chore, connection: AsyncConnection[Any], worker: UUID) -> None:
-        """Do `chore` and write down what came of it."""
+        """Do `chore` and write down what came of it. Raises psycopg.Error when the connection is lost."""
         report, error = "", None
         self._until = time.monotonic() + self._share
         try:
@@ -196,12 +220,12 @@ class Chores:
                 async with connection.transaction():
                     report = await chore.work(connection)
         except psycopg.Error as failure:
-            if classify(failure, connection) is not ErrorKind.REFUSED and connection.closed:
+            if classify(failure, connection) is ErrorKind.CONNECTION:
                 raise
-            error = str(failure).strip()
+            error = clean(str(failure).strip(), 1000)
             logger.warning("a chore failed", extra={"chore": chore.name, "error": error})
         except Incomplete as failure:
-            error = str(failure)
+            error = clean(str(failure), 1000)
             logger.warning("a chore failed in part", extra={"chore": chore.name, "error": error})
         except OSError:
             raise

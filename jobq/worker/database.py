@@ -1,4 +1,4 @@
-"""The dispatcher's own connections: what is set on them, and how long they may take. `errors.py` tells their loss from other errors.
+"""The dispatcher's own connections: what is set on them, and how long they may take.
 
 Every wait for the server has a deadline here, in `Connection.wait`, through which psycopg does all its waiting. A
 connection that is overdue is not asked to cancel (psycopg would open a second one for that, which hangs as the first did):
@@ -23,6 +23,7 @@ from psycopg.conninfo import conninfo_attempts_async, conninfo_to_dict
 from psycopg.pq import TransactionStatus
 from psycopg.rows import tuple_row
 
+from jobq import sessions
 from jobq.config import Settings
 from jobq.sql import statement
 from jobq.worker.errors import Unreachable
@@ -41,7 +42,7 @@ _PLANNER = {
     "plan_cache_mode": "force_generic_plan",
 }
 _SESSION = {
-    "default_transaction_isolation": "read\\ committed",
+    "default_transaction_isolation": "read committed",
     "idle_in_transaction_session_timeout": "0",
     "client_min_messages": "warning",
 }
@@ -62,6 +63,7 @@ class Terms:
         """Return the planner's settings and these limits."""
         return {
             **_PLANNER,
+            **sessions.UNREPORTED,
             "statement_timeout": f"{round(self.statement * 1000)}ms",
             "lock_timeout": f"{round(self.lock * 1000)}ms",
         }
@@ -225,7 +227,8 @@ class Database:
         self, params: dict[str, Any], purpose: str, terms: Terms, patience: float, *, pooled: bool
     ) -> Connection:
         said = params.pop("options", None)
-        ours = " ".join(f"-c {name}={value}" for name, value in {**terms.settings(), **_SESSION}.items())
+        mine = {**terms.settings(), **_SESSION, **sessions.fitting()}
+        ours = " ".join(f"-c {name}={value.replace(' ', chr(92) + ' ')}" for name, value in mine.items())
         options = said if pooled or self._options_refused else f"{said} {ours}" if said else ours
         try:
             connection = await Connection.connect(
@@ -234,6 +237,7 @@ class Database:
                 prepare_threshold=None if pooled else 0,
                 **{
                     **params,
+                    **sessions.ENCODING,
                     "options": options,
                     "application_name": f"jobq worker {purpose}",
                     "keepalives_idle": 5,
@@ -264,6 +268,8 @@ class Database:
         connection.terms, connection.patience = terms, patience
         connection.doing = "the first statement"
         connection.prepare_threshold = None
+        # Nothing to do, but behind a pooler, which takes no options.
+        await sessions.adjust_async(connection)
         cursor = await connection.execute("SELECT pg_backend_pid(), pg_is_in_recovery()")
         pid, standby = await cursor.fetchone() or (0, False)
         if standby:

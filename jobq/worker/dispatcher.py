@@ -24,6 +24,7 @@ from jobq.worker.advance import Advance
 from jobq.worker.brisk import Mode
 from jobq.worker.chores import Chores
 from jobq.worker.database import CHORES, Database
+from jobq.worker.errors import ErrorKind, PartFailed, classify
 from jobq.worker.keeper import Keeper
 from jobq.worker.lanes import warn_of_unknown_queues
 from jobq.worker.lease import Lease, wait_or
@@ -99,7 +100,9 @@ class Dispatcher:
             self._presence.metrics,
             database=self._database,
             listening=lambda: self._listener.connected and self._sentinel.hearing,
+            problems=self._lease.problems,
         )
+        self._scheduler.problems = self._lease.problems
         self._sentinel = Sentinel(self._options, self._database, self._advance, lambda: self._pool.queues)
         self._listener = Listener(self._settings, self._notified, self._database)
         self._keeper = Keeper(
@@ -123,7 +126,7 @@ class Dispatcher:
             async with self._presence:
                 try:
                     with Looker(self.stalls):
-                        await self._chores_once(register=True)
+                        await self._first_chores()
                         await self._until_stopped(self._pool.start())
                         self._started.set()
                         await scout
@@ -149,6 +152,10 @@ class Dispatcher:
         vitals.finished, vitals.unrecorded, vitals.held = advance.ended.finished, len(advance.ended), advance.held
         vitals.quiet = advance.quiet
         vitals.log_dropped = output.dropped()
+        if vitals.log_dropped:
+            self._lease.problems.note(
+                "write the log", f"{vitals.log_dropped} lines were dropped: the reader of the output does not read it"
+            )
         vitals.listening(self._listener.connected, polling=self._listener.polling)
         vitals.listener_errors = self._listener.losses
         vitals.brisk, vitals.sentinel = self._sentinel.mode is not Mode.QUIET, self._sentinel.active
@@ -283,6 +290,9 @@ class Dispatcher:
             for task in [advance, *helpers]:
                 if task.done() and not task.cancelled() and (error := task.exception()) is not None:
                     logger.critical("a part of the worker failed", exc_info=error, extra={"part": task.get_name()})
+                    if isinstance(error, psycopg.Error):
+                        # At its start such an error is about how it was set up; now it is not.
+                        raise PartFailed(f"{task.get_name()}: {error}") from error
                     raise error
         finally:
             for task in [advance, *helpers]:
@@ -318,6 +328,16 @@ class Dispatcher:
                 await self._chores_once()
             except (psycopg.Error, OSError, TimeoutError) as error:
                 self._repeats.warn("no chores", error)
+
+    async def _first_chores(self) -> None:
+        """Do what is due before anything is claimed. Raises psycopg.Error when the database or the schema does not fit."""
+        try:
+            await self._chores_once(register=True)
+        except psycopg.Error as error:
+            if classify(error) is ErrorKind.CONNECTION or (error.sqlstate or "")[:2] in {"42", "3F", "3D", "28"}:
+                raise
+            # A row or a lock in its way: it is done later.
+            self._repeats.warn("no chores", error)
 
     async def _chores_once(self, *, register: bool = False) -> None:
         connection = await self._database.connect("chores", CHORES)

@@ -6,11 +6,15 @@ import asyncio
 import logging
 import time
 
+import psycopg
+
 from jobq.worker.database import Connection
+from jobq.worker.deferred import Deferred, Written
+from jobq.worker.errors import ErrorKind, classify
 from jobq.worker.frames import Ending, Recorded, Setback, Success, head, outcome_size
 from jobq.worker.lease import Lease
 from jobq.worker.metrics import Metrics
-from jobq.worker.outcomes import MAX_BATCH, Claimed, Ledger
+from jobq.worker.outcomes import MAX_BATCH, Claimed, Ledger, Settled
 from jobq.worker.stalls import Repeats
 
 logger = logging.getLogger("jobq.worker")
@@ -20,13 +24,23 @@ Name = tuple[int, int, int]
 
 # When to try a setback again whose job is locked: a transaction of its runner's is still being committed, or undone.
 BUSY_RETRY = 0.25
+# For so many seconds after a finished job was found locked, locks are looked for before a batch is written: else each batch
+# with a locked job would wait for the connection's lock_timeout.
+WARY = 60.0
 
 
 class Ended:
     """One worker's outcomes that are still to be written. Lives in the dispatcher's event loop."""
 
-    def __init__(self, ledger: Ledger, lease: Lease, metrics: Metrics | None, repeats: Repeats) -> None:
+    def __init__(
+        self, ledger: Ledger, lease: Lease, metrics: Metrics | None, repeats: Repeats, deferred: Deferred
+    ) -> None:
         self._ledger = ledger
+        self.deferred = deferred
+        """Those that could not be written with the others."""
+        self._most = MAX_BATCH
+        """How many acknowledgements to write at a time: less for a while after a batch that took too long."""
+        self._wary_until = 0.0
         self._lease = lease
         self._metrics = metrics
         self._repeats = repeats
@@ -52,7 +66,12 @@ class Ended:
 
     def __len__(self) -> int:
         """How many executions have ended whose outcomes are not written down."""
-        return len(self.successes) + len(self.setbacks) + len(self._busy) + len(self._aside)
+        return len(self.successes) + len(self.setbacks) + len(self._busy) + len(self._aside) + len(self.deferred)
+
+    @property
+    def hopeless(self) -> bool:
+        """Whether nothing is left but what the database does not take."""
+        return len(self) == len(self.deferred) and self.deferred.hopeless
 
     @property
     def writable(self) -> bool:
@@ -95,6 +114,7 @@ class Ended:
         self.setbacks.clear()
         self._busy.clear()
         self._aside.clear()
+        self.deferred.forget()
         self._look_aside = False
         self.waiting_since = None
         if self._metrics is not None:
@@ -108,18 +128,29 @@ class Ended:
         """Return the names of all that has ended and that the database may still hold to be running."""
         ended = {(s.id, s.claims, s.started) for s in self.successes + self._aside}
         ended |= {(s.id, s.claims, s.started) for s in self.setbacks}
-        return ended | self._busy.keys() | self._recorded
+        return ended | self._busy.keys() | self._recorded | self.deferred.names()
 
     # --- writing --------------------
 
+    @property
+    def looks_aside(self) -> bool:
+        """Whether it is time for `take_back`."""
+        return self._look_aside
+
+    @property
+    def wary(self) -> bool:
+        """Whether finished jobs were found locked a short while ago: locks are looked for before the next batch is written."""
+        return time.monotonic() < self._wary_until
+
     async def set_aside(self, connection: Connection, successes: list[Success]) -> bool:
-        """Keep back those of `successes`, which are next, whose jobs someone has locked; tell whether there are any.
+        """Keep back those of `successes`, which are next, that someone has locked; tell whether there are any.
 
         Raises psycopg.Error.
         """
         locked = await self._ledger.locked(connection, [success.id for success in successes])
         if not locked:
             return False
+        self._wary_until = time.monotonic() + WARY
         self._repeats.note("finished jobs are locked by somebody's transaction", "", job=min(locked), jobs=len(locked))
         self.successes[: len(successes)] = [success for success in successes if success.id not in locked]
         self._aside += [success for success in successes if success.id in locked]
@@ -130,11 +161,16 @@ class Ended:
         """Put those that were set aside and are locked no longer to the others again. Raises psycopg.Error."""
         if not self._look_aside:
             return
-        locked = await self._ledger.locked(connection, [success.id for success in self._aside])
         self._look_aside = False
+        try:
+            locked = await self._ledger.locked(connection, [success.id for success in self._aside])
+        except BaseException:
+            asyncio.get_running_loop().call_later(BUSY_RETRY, self._look)
+            raise
         self.successes += [success for success in self._aside if success.id not in locked]
         self._aside = [success for success in self._aside if success.id in locked]
         if self._aside:
+            self._wary_until = time.monotonic() + WARY
             asyncio.get_running_loop().call_later(BUSY_RETRY, self._look)
 
     def _look(self) -> None:
@@ -144,46 +180,78 @@ class Ended:
 
     def batch(self) -> list[Success]:
         """Return the successes to be written next."""
-        return head(self.successes, outcome_size, MAX_BATCH)
+        return head(self.successes, outcome_size, self._most)
 
     def written(self, successes: list[Success], claimed: Claimed, refused: list[Setback]) -> int:
         """A batch was written; return how many executions have ended since the last one."""
         del self.successes[: len(successes)]
         self.setbacks += refused
         self.finished += claimed.accepted
+        if successes:
+            self._most = min(2 * self._most, MAX_BATCH)
+        if claimed.unwritten:
+            self.deferred.add(claimed.unwritten, claimed.error or psycopg.OperationalError("unknown"))
+        if claimed.accepted:
+            self.deferred.wrote()
         self._wrote()
-        if lost := len(successes) - claimed.accepted - len(refused):
+        if lost := len(successes) - claimed.accepted - len(refused) - len(claimed.unwritten):
             self.odd = True
             logger.warning("outcomes were refused: those jobs were no longer ours", extra={"refused": lost})
         landed, self._landed = self._landed, 0
         return len(successes) + landed
 
+    def defer(self, successes: list[Success], error: psycopg.Error) -> None:
+        """`successes`, which are next, could not be written: write them apart from here on, and fewer at a time."""
+        del self.successes[: len(successes)]
+        if isinstance(error, psycopg.errors.QueryCanceled):
+            self._most = max(1, len(successes) // 2)
+        self._repeats.warn("outcomes are written apart from the others", error)
+        self.deferred.add(successes, error)
+        self._wrote()
+
+    def written_apart(self, written: Written) -> None:
+        """What was deferred is written."""
+        self.finished += written.accepted
+        for outcome in written.outcomes:
+            if isinstance(outcome, Setback):
+                self._tell(outcome)
+        if (refused := len(written.outcomes) - written.accepted) > 0:
+            self._fenced_off(refused, written.outcomes[0].id)
+        self._wrote()
+        self.more.set()
+
     def _wrote(self) -> None:
-        self.waiting_since = time.monotonic() if len(self) else None
+        # What is deferred is a problem of its own, and no standstill.
+        self.waiting_since = time.monotonic() if len(self) > len(self.deferred) else None
 
-    async def settle(self, connection: Connection) -> tuple[list[Setback], bool, tuple[tuple[str, int], ...]]:
-        """Write a batch of setbacks. Return those that are not to be written again, whether some of their jobs may be claimed
-        again, and from where queues are to be read again for those that keep their places.
+    async def settle(self, connection: Connection) -> tuple[list[Setback], Settled]:
+        """Write a batch of setbacks. Return those that are not to be written again, and the results.
 
-        Raises psycopg.Error.
+        Raises psycopg.Error when the connection is lost; any other error is a matter of that batch, which is written apart.
         """
         setbacks = head(self.setbacks, outcome_size, MAX_BATCH)
-        settled = await self._ledger.settle(connection, self._lease.worker, setbacks)
+        try:
+            settled = await self._ledger.settle(connection, self._lease.worker, setbacks)
+        except psycopg.Error as error:
+            if classify(error, connection) is ErrorKind.CONNECTION:
+                raise
+            settled = Settled(unwritten=tuple(setbacks), error=error)
         self.finished += len(settled.accepted)
         del self.setbacks[: len(setbacks)]
+        if settled.unwritten:
+            self.deferred.add(settled.unwritten, settled.error or psycopg.OperationalError("unknown"))
         for setback in settled.busy:
             self._postpone(setback)
         self._wrote()
         for setback in settled.accepted:
             self._tell(setback)
         if settled.refused:
-            self.odd = True
-            logger.warning(
-                "outcomes were refused: those jobs were no longer ours",
-                extra={"refused": len(settled.refused), "job": settled.refused[0].id},
-            )
-        written = [*settled.accepted, *settled.refused]
-        return written, any(setback.ending is not Ending.FAIL for setback in setbacks), settled.lowered
+            self._fenced_off(len(settled.refused), settled.refused[0].id)
+        return [*settled.accepted, *settled.refused], settled
+
+    def _fenced_off(self, number: int, job: int) -> None:
+        self.odd = True
+        logger.warning("outcomes were refused: those jobs were no longer ours", extra={"refused": number, "job": job})
 
     def _postpone(self, setback: Setback) -> None:
         """Try `setback` again in a moment: until its job's row is free, nobody knows whether it is still due."""

@@ -35,6 +35,10 @@ class ErrorKind(Enum):
     use. Find the row, and set it aside."""
 
 
+class PartFailed(Exception):
+    """A part of a working worker has failed, which no error of the database's should bring about; its cause says why."""
+
+
 class Unreachable(psycopg.OperationalError):
     """No address took a connection. `refused`: every one of them said so itself, so it is there for nobody."""
 

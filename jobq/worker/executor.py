@@ -24,6 +24,7 @@ from jobq.tasks import BaseTask
 from jobq.worker import refusals
 from jobq.worker.execution import Execution, end_fork
 from jobq.worker.frames import Ending, Job, Recorded, Setback, Success
+from jobq.worker.handed_over import retry_delay, snooze_seconds
 from jobq.worker.reports import text_of, traceback_of, type_name
 from jobq.worker.texts import clean
 
@@ -174,9 +175,13 @@ class Executor:
                 traceback=clean(traceback_of(error, _OURS), self.max_error_bytes) if recorded else None,
             )
 
+        if isinstance(error, Snooze):
+            try:
+                return setback(Ending.SNOOZE, None, snooze_seconds(error))
+            except ValueError as wrong:
+                # An ordinary failure, with what is wrong as its reason.
+                error = wrong
         match error:
-            case Snooze():
-                return setback(Ending.SNOOZE, None, error.seconds)
             case Cancel() if not execution.stopping:
                 return setback(Ending.CANCEL, None)
             case InvalidArguments() if error.stored is not None:
@@ -194,13 +199,14 @@ class Executor:
             return setback(Ending.FAIL, recorded)
         if isinstance(error, CommitUnknown):
             # Not the task's doing, so not for its retry_on to say. Should it be committed, this will be refused.
-            return setback(Ending.RETRY, recorded, task.backoff.delay(job.attempt))
-        delay = task.retry_delay(error, job.attempt)
-        if delay is None and isinstance(error, asyncio.CancelledError) and not isinstance(error, task.no_retry_on):
+            delay = retry_delay(partial(task.backoff.delay, job.attempt), job.attempt) or 0.0
+            return setback(Ending.RETRY, recorded, delay)
+        wait = retry_delay(partial(task.retry_delay, error, job.attempt), job.attempt)
+        if wait is None and isinstance(error, asyncio.CancelledError) and not isinstance(error, task.no_retry_on):
             # That no one asked for: it leaks from a library, or comes from a job beside it. It is no Exception, so a task's
             # `retry_on` hardly ever names it.
-            delay = task.backoff.delay(job.attempt)
-        return setback(Ending.FAIL, recorded) if delay is None else setback(Ending.RETRY, recorded, delay)
+            wait = retry_delay(partial(task.backoff.delay, job.attempt), job.attempt)
+        return setback(Ending.FAIL, recorded) if wait is None else setback(Ending.RETRY, recorded, wait)
 
 
 class CommitUnknown(Exception):

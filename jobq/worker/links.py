@@ -20,6 +20,7 @@ from psycopg.errors import error_from_result
 from psycopg.pq import ExecStatus, TransactionStatus
 from psycopg.rows import TupleRow, tuple_row
 
+from jobq import sessions
 from jobq.config import Settings
 from jobq.errors import TransactionEnded
 
@@ -225,7 +226,9 @@ class SyncLink(Link):
         self.connection.adopting = False
 
     def _connected(self, options: dict[str, Any]) -> TaskConnection:
-        return TaskConnection.connect(**options)
+        made = TaskConnection.connect(**{**options, **sessions.ENCODING})
+        sessions.adjust(made)
+        return made
 
     def begin(self, opening: bytes) -> None:
         self._renew()
@@ -304,7 +307,8 @@ class AsyncLink(Link):
         self.connection.adopting = False
 
     def _connected(self, options: dict[str, Any]) -> AsyncTaskConnection:
-        made: AsyncTaskConnection = self.run(AsyncTaskConnection.connect(**options))
+        made: AsyncTaskConnection = self.run(AsyncTaskConnection.connect(**{**options, **sessions.ENCODING}))
+        self.run(sessions.adjust_async(made))
         return made
 
     def begin(self, opening: bytes) -> None:

@@ -21,17 +21,25 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 from uuid import UUID
 
+import psycopg
+
 from jobq.worker.cursor import Horizon
 from jobq.worker.database import Connection, fetch
 from jobq.worker.due import QUIET
+from jobq.worker.errors import ErrorKind, classify
 from jobq.worker.lines import Lines
 from jobq.worker.outcomes import Claimed
+from jobq.worker.problems import Problems
+from jobq.worker.stalls import Repeats
 
 CLAIM = "claim_managed"
 # When to try again a queue whose lock another holds, in seconds: each time later by so much, up to the longest.
 _BUSY_RETRY = (0.002, 1.3, 1.0)
+# The same for a queue of which the claim is refused: a job of it, or a rule, is at fault.
+_REFUSED_RETRY = (1.0, 2.0, 300.0)
 # Where a claim's last row has what: the word `locked`, what was seen, when to come again, what runs.
 _WORD, _SEEN, _SECONDS, _RUNNING = 2, 4, 8, 9
+PROBLEM = "claim from a queue with rules"
 # How often at most other workers are called to what this one leaves behind, in seconds, for each queue.
 CALL_EVERY = 0.05
 
@@ -70,6 +78,9 @@ class Managed:
         self._schema = schema
         self._poll_interval = poll_interval
         self._listening = listening
+        self.problems = Problems()
+        """Where it says what cannot be claimed from."""
+        self._repeats = Repeats()
         self._caps = dict(caps or {})
         self._queues: set[str] = set()
         self._known: dict[str, _Known] = {}
@@ -239,13 +250,22 @@ class Managed:
         return found
 
     async def claim(self, connection: Connection, worker: UUID, queue: str, want: int) -> Claimed:
-        """Claim up to `want` jobs of `queue`. Raises psycopg.Error."""
+        """Claim up to `want` jobs of `queue`. Raises psycopg.Error when the connection is lost; else the queue is let alone."""
         claim = self.begin(worker, queue, want)
         try:
             rows = await fetch(connection, self._schema, CLAIM, **claim)
-        except BaseException:
-            self.failed(queue)
-            raise
+        except psycopg.errors.LockNotAvailable:
+            self.locked(queue)
+            return Claimed()
+        except BaseException as error:
+            kind = classify(error, connection)
+            if not isinstance(error, psycopg.Error) or kind is ErrorKind.CONNECTION:
+                self.failed(queue)
+                raise
+            self.locked(queue, _REFUSED_RETRY if kind is ErrorKind.REFUSED else _BUSY_RETRY)
+            self.problems.note(PROBLEM, error, queue=queue)
+            self._repeats.warn("a queue cannot be claimed from: it is let alone for a while", error, queue=queue)
+            return Claimed()
         return self.took(claim, rows)
 
     def queue_of(self, endings: Iterable[Ending]) -> str | None:
@@ -280,10 +300,10 @@ class Managed:
         """What became of the claim is not known."""
         self._sooner(queue, 0.0)
 
-    def locked(self, queue: str) -> None:
-        """Another holds the queue's lock: let it alone for a moment, each time for longer, whatever is heard meanwhile."""
-        first, factor, longest = _BUSY_RETRY
-        pause = min(longest, factor * self._busy[queue][1]) if queue in self._busy else first
+    def locked(self, queue: str, pauses: tuple[float, float, float] = _BUSY_RETRY) -> None:
+        """Another holds the queue's lock, or it is refused: let it alone, each time for longer, whatever is heard meanwhile."""
+        first, factor, longest = pauses
+        pause = min(longest, max(first, factor * self._busy[queue][1])) if queue in self._busy else first
         # Two that have met are not to meet again.
         self._busy[queue] = (time.monotonic() + pause * random.uniform(0.5, 1.0), pause)
         self._at.pop(queue, None)
@@ -295,7 +315,8 @@ class Managed:
         if rows and rows[-1][_WORD] == "locked":
             self.locked(queue)
             return Claimed()
-        self._busy.pop(queue, None)
+        if self._busy.pop(queue, None) is not None:
+            self.problems.clear(PROBLEM, queue=queue)
         if not rows:
             # Paused by now.
             return Claimed()

@@ -21,7 +21,7 @@ from jobq.worker.cursor import BEGINNING, NOWHERE, Scan, Sight, next_transaction
 from jobq.worker.database import Connection, fetch, fetch_both
 from jobq.worker.errors import ErrorKind, classify
 from jobq.worker.frames import Ending, Job, Setback, Success
-from jobq.worker.texts import clean
+from jobq.worker.texts import LONGEST_DELAY, LONGEST_RUN, bounded, clean, storable
 
 logger = logging.getLogger("jobq.worker")
 
@@ -37,6 +37,8 @@ _STATES = {
     Ending.CANCEL: "cancelled",
     Ending.EXPIRE: "expired",
 }
+# Classes of errors that a result can cause: data that cannot be stored, and limits of the server's.
+_OF_THE_RESULT = frozenset({"22", "54"})
 _id = attrgetter("id")
 _GIVES_BACK = frozenset({Ending.SNOOZE, Ending.RELEASE, Ending.CRASH})
 # Through no fault of its own: unless it is to wait, the job keeps its place in the queue.
@@ -53,6 +55,10 @@ class Claimed:
     rows: Sequence[tuple[Any, ...]] = ()
     keyed: list[Job] = field(default_factory=list)
     """Filled by `jobs`: those whose keys hold until they start."""
+    unwritten: tuple[Success, ...] = ()
+    """Acknowledgements that the database does not take at present: to be tried again, apart from others."""
+    error: psycopg.Error | None = None
+    """Why, of one of them."""
 
     def __len__(self) -> int:
         """How many jobs were claimed."""
@@ -115,6 +121,12 @@ class Settled:
     """The fence refused them: the jobs are no longer these executions'."""
     lowered: tuple[tuple[str, int], ...] = ()
     """Where jobs keep their places: queues, and the run_at in microseconds from which to read them again."""
+    queues: frozenset[str] = frozenset()
+    """The queues with jobs that can be claimed again."""
+    unwritten: tuple[Setback, ...] = ()
+    """Those that the database does not store at present, in no form: to be tried again, apart from others."""
+    error: psycopg.Error | None = None
+    """Why, of one of them."""
 
     def __add__(self, other: Settled) -> Settled:
         return Settled(
@@ -122,6 +134,9 @@ class Settled:
             self.busy + other.busy,
             self.refused + other.refused,
             self.lowered + other.lowered,
+            self.queues | other.queues,
+            self.unwritten + other.unwritten,
+            self.error or other.error,
         )
 
 
@@ -141,27 +156,54 @@ class Ledger:
         successes: list[Success],
         scan: Scan,
         want: int,
+        *,
+        refused: Sequence[int] = (),
     ) -> tuple[Claimed, list[Setback]]:
-        """Acknowledge `successes` and claim up to `want` jobs of the lanes of `scan`.
+        """Acknowledge `successes` and claim up to `want` jobs of the lanes of `scan`, but none of those in `refused`.
 
-        Returns what was claimed, and a setback for each success that the database will not store (bad data, not a lost
-        connection): those were found by halving the batch, and the others are recorded. Raises psycopg.Error when the
-        connection is lost; then nothing is known of this batch and it must be tried again.
+        Returns what was claimed, and a setback for each success whose result the database refuses to store: those were found
+        by halving the batch, and the others are recorded, but for `Claimed.unwritten`. Raises psycopg.Error when nothing of
+        it was done, or nothing is known of it: when the connection is lost, the whole statement did not get what it needs, or
+        the claim alone is refused.
         """
         try:
-            return await self._advance(connection, worker, successes, scan, want), []
+            return await self._advance(connection, worker, successes, scan, want, refused=refused), []
         except psycopg.Error as error:
             if classify(error, connection) is not ErrorKind.REFUSED or not successes:
                 raise
-            if len(successes) == 1:
-                return Claimed(), [_unstorable(successes[0], error)]
+            if len(successes) == 1 and not scan.queues:
+                if error.sqlstate is None or error.sqlstate[:2] in _OF_THE_RESULT:
+                    return Claimed(), [_unstorable(successes[0], error)]
+                # A rule is against it. The job has succeeded all the same, and nothing else is to be recorded.
+                return Claimed(unwritten=(successes[0],), error=error), []
+        return await self._apart(connection, worker, successes, whole=bool(scan.queues))
+
+    async def acknowledge(self, connection: AsyncConnection[Any], worker: UUID, successes: list[Success]) -> int:
+        """Acknowledge all of `successes` or none; return how many were accepted. Raises psycopg.Error."""
+        return (await self._advance(connection, worker, successes, NOWHERE, 0)).accepted
+
+    async def _apart(
+        self, connection: AsyncConnection[Any], worker: UUID, successes: list[Success], *, whole: bool
+    ) -> tuple[Claimed, list[Setback]]:
+        """Acknowledge `successes` without a claim: as a `whole`, for the claim may have been refused, or in halves."""
         middle = len(successes) // 2
-        accepted, setbacks = 0, []
-        for half in (successes[:middle], successes[middle:]):
-            claimed, refused = await self.advance(connection, worker, half, NOWHERE, 0)
-            accepted += claimed.accepted
+        parts = [successes] if whole else [successes[:middle], successes[middle:]]
+        accepted = 0
+        setbacks: list[Setback] = []
+        unwritten: tuple[Success, ...] = ()
+        why: psycopg.Error | None = None
+        for part in parts:
+            try:
+                done, refused = await self.advance(connection, worker, part, NOWHERE, 0)
+            except psycopg.Error as error:
+                if classify(error, connection) is ErrorKind.CONNECTION:
+                    raise
+                unwritten, why = unwritten + tuple(part), error
+                continue
+            accepted += done.accepted
             setbacks += refused
-        return Claimed(accepted), setbacks
+            unwritten, why = unwritten + done.unwritten, done.error or why
+        return Claimed(accepted, unwritten=unwritten, error=why), setbacks
 
     async def advance_and_claim(
         self,
@@ -197,19 +239,26 @@ class Ledger:
         successes: list[Success],
         scan: Scan,
         want: int,
+        *,
+        refused: Sequence[int] = (),
     ) -> Claimed:
-        first, *rows = await fetch(
-            connection, self._schema, "advance", **advance_parameters(worker, successes, scan, want)
-        )
+        parameters = advance_parameters(worker, successes, scan, want)
+        name = "advance"
+        if refused and scan.queues:
+            name, parameters["refused"] = "advance:except", _numbers([*refused])
+        first, *rows = await fetch(connection, self._schema, name, **parameters)
         return claimed(first, rows, scan)
 
     async def settle(self, connection: AsyncConnection[Any], worker: UUID, setbacks: list[Setback]) -> Settled:
-        """Record `setbacks` and return the results; a row that cannot be stored is stored without its texts."""
+        """Record `setbacks` and return the results; a row that cannot be stored is stored without its texts.
+
+        Raises psycopg.Error when nothing of it was done, or nothing is known of it: when the connection is lost, or the whole
+        statement did not get what it needs.
+        """
         if refused := [setback for setback in setbacks if setback.ending is Ending.PARK]:
             others = [setback for setback in setbacks if setback.ending is not Ending.PARK]
-            found = await parking.park(connection, self._schema, worker, refused, self._park_patience)
-            parked = Settled(tuple(found.parked), tuple(found.busy), tuple(found.lost))
-            others += found.instead
+            parked, instead = await self._park(connection, worker, refused)
+            others += instead
             return parked + await self.settle(connection, worker, others) if others else parked
         try:
             return await self._settle(connection, worker, setbacks)
@@ -217,11 +266,47 @@ class Ledger:
             if classify(error, connection) is not ErrorKind.REFUSED:
                 raise
             if len(setbacks) == 1:
-                logger.error("the report of a job cannot be stored", extra={"job": setbacks[0].id, "error": str(error)})
-                return await self._settle(connection, worker, [_plain(setbacks[0], error)])
+                return await self._settle_plainly(connection, worker, setbacks[0], error)
         middle = len(setbacks) // 2
-        first = await self.settle(connection, worker, setbacks[:middle])
-        return first + await self.settle(connection, worker, setbacks[middle:])
+        settled = Settled()
+        for half in (setbacks[:middle], setbacks[middle:]):
+            try:
+                settled += await self.settle(connection, worker, half)
+            except psycopg.Error as error:
+                if classify(error, connection) is ErrorKind.CONNECTION:
+                    raise
+                settled += Settled(unwritten=tuple(half), error=error)
+        return settled
+
+    async def _settle_plainly(
+        self, connection: AsyncConnection[Any], worker: UUID, setback: Setback, error: psycopg.Error
+    ) -> Settled:
+        try:
+            settled = await self._settle(connection, worker, [_plain(setback, error)])
+        except psycopg.Error as again:
+            if classify(again, connection) is ErrorKind.CONNECTION:
+                raise
+            return Settled(unwritten=(setback,), error=again)
+        if settled.accepted:
+            logger.error("the report of a job cannot be stored", extra={"job": setback.id, "error": str(error)})
+        return settled
+
+    async def _park(
+        self, connection: AsyncConnection[Any], worker: UUID, refused: list[Setback]
+    ) -> tuple[Settled, list[Setback]]:
+        """Park what this worker's code has refused; return the results, and what is to be settled instead."""
+        try:
+            found = await parking.park(connection, self._schema, worker, refused, self._park_patience)
+        except psycopg.Error as error:
+            if classify(error, connection) is not ErrorKind.REFUSED:
+                raise
+            if len(refused) == 1:
+                return Settled(unwritten=tuple(refused), error=error), []
+            middle = len(refused) // 2
+            first, instead = await self._park(connection, worker, refused[:middle])
+            second, more = await self._park(connection, worker, refused[middle:])
+            return first + second, instead + more
+        return Settled(tuple(found.parked), tuple(found.busy), tuple(found.lost)), found.instead
 
     async def _settle(self, connection: AsyncConnection[Any], worker: UUID, setbacks: list[Setback]) -> Settled:
         parameters = settle_parameters(worker, setbacks, wake=self.for_others, channel=self._schema)
@@ -290,14 +375,16 @@ def settle_parameters(
         "claims": [s.claims for s in ordered],
         "started": [s.started for s in ordered],
         "states": [_STATES[s.ending] for s in ordered],
-        "delays": [None if s.ending in _KEEPS_PLACE and s.delay <= 0 else s.delay for s in ordered],
+        "delays": [
+            None if s.ending in _KEEPS_PLACE and s.delay <= 0 else bounded(s.delay, LONGEST_DELAY) for s in ordered
+        ],
         "given_back": [int(s.ending in _GIVES_BACK) for s in ordered],
         "crashes": [int(s.recorded == "crashed") for s in ordered],
-        "seconds": [s.seconds for s in ordered],
+        "seconds": [s.seconds if s.seconds is None else bounded(s.seconds, LONGEST_RUN) for s in ordered],
         "recorded": [s.recorded for s in ordered],
-        "error_types": [s.error_type for s in ordered],
-        "messages": [s.message for s in ordered],
-        "tracebacks": [s.traceback for s in ordered],
+        "error_types": [storable(s.error_type) for s in ordered],
+        "messages": [storable(s.message) for s in ordered],
+        "tracebacks": [storable(s.traceback) for s in ordered],
         "run_alone": [s.run_alone for s in ordered],
         "releases": [s.releases for s in ordered],
         "wake": wake,
@@ -311,13 +398,14 @@ def settled(setbacks: list[Setback], rows: Sequence[tuple[Any, ...]]) -> Settled
     answers = {place: accepted for place, accepted, *_ in rows}
     lowered: dict[str, int] = {}
     for _, _, queue, run_at in rows:
-        if queue is not None:
+        if run_at is not None:
             lowered[queue] = min(run_at, lowered.get(queue, run_at))
     return Settled(
         tuple(setback for place, setback in enumerate(ordered, 1) if answers.get(place) is True),
         tuple(setback for place, setback in enumerate(ordered, 1) if answers.get(place) is False),
         tuple(setback for place, setback in enumerate(ordered, 1) if place not in answers),
         tuple(lowered.items()),
+        frozenset(queue for _, _, queue, _ in rows if queue is not None),
     )
 
 

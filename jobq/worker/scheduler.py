@@ -12,10 +12,10 @@ import math
 import random
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID
 
 import psycopg
@@ -28,19 +28,23 @@ from jobq.worker.database import Connection, Database, Terms, close, fetch
 from jobq.worker.errors import ErrorKind, classify
 from jobq.worker.frames import ScheduleFacts
 from jobq.worker.options import WorkerOptions
+from jobq.worker.problems import Problems
 from jobq.worker.stalls import Repeats, Trouble
 
 logger = logging.getLogger("jobq.worker")
+
+T = TypeVar("T")
 
 # Looked at least so often, in seconds, for what no notification told of: rows written by hand, a zone's new rules.
 LOOK_INTERVAL = 30.0
 # The connection stays while the next tick is nearer than that.
 STAY = 60.0
-# A schedule that cannot be understood is looked at again after so many seconds.
+# A schedule that cannot tick is looked at again after so many seconds; one that only lacked a lock or resources sooner, first.
 AGAIN = 60.0
+AGAIN_SOON = 2.0
 # Somebody else has what is due locked: looked at again after so many seconds, doubled up to a second.
 _LOCKED = 0.02
-_ITS_OWN = (psycopg.errors.QueryCanceled, psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected)
+PROBLEM = "tick"
 TERMS = Terms(statement=20.0, lock=2.0, patience=23.0)
 
 
@@ -51,6 +55,8 @@ class Ticked:
     name: str
     jobs: int = 0
     error: str | None = None
+    transient: bool = False
+    """It lacked a lock, time or resources: worth another try soon."""
 
 
 async def tick(
@@ -66,6 +72,7 @@ async def tick(
     written to its row and returned: it must not stop the others. Raises psycopg.Error when it is the connection's fault.
     """
     name = ""
+    transient = False
     try:
         async with connection.transaction():
             rows = await fetch(connection, schema, "schedule_due", now=now, skip=skip or [])
@@ -82,14 +89,17 @@ async def tick(
                 ticks=[at.astimezone(UTC).isoformat() for at in found.ticks],
                 next_at=found.next_at,
             )
-    except (InvalidOption, NeverAgain, ArithmeticError, ValueError, TypeError) as error:
-        said = "it never ticks again" if isinstance(error, NeverAgain) else str(error)
     except psycopg.Error as error:
-        # What takes too long, or waits in vain for a lock, is this schedule's own trouble: the others go on.
-        own = isinstance(error, _ITS_OWN) and not connection.closed
-        if not name or (classify(error, connection) is not ErrorKind.REFUSED and not own):
+        # What a rule refuses, takes too long, or lacks a lock is this schedule's own trouble: the others go on.
+        kind = classify(error, connection)
+        if not name or kind is ErrorKind.CONNECTION:
             raise
-        said = error.diag.message_primary or str(error)
+        said, transient = error.diag.message_primary or str(error), kind is ErrorKind.TRANSIENT
+    except Exception as error:
+        if not name:
+            raise
+        # Its rule is none, or its zone's file cannot be read.
+        said = "it never ticks again" if isinstance(error, NeverAgain) else str(error) or type(error).__name__
     else:
         if found.left_out:
             logger.info(
@@ -97,9 +107,14 @@ async def tick(
             )
         return Ticked(name, jobs)
     said = said.replace("\x00", "")[:1000]
-    if await fetch(connection, schema, "schedule_failed", name=name, error=said):
-        logger.error("a schedule cannot tick", extra={"schedule": name, "error": said})
-    return Ticked(name, error=said)
+    try:
+        if await fetch(connection, schema, "schedule_failed", name=name, error=said):
+            logger.error("a schedule cannot tick", extra={"schedule": name, "error": said})
+    except psycopg.Error as error:
+        if classify(error, connection) is ErrorKind.CONNECTION:
+            raise
+        logger.error("a schedule cannot tick, nor that be written to its row", extra={"schedule": name, "error": said})
+    return Ticked(name, error=said, transient=transient)
 
 
 def _due(timing: list[Any], since: datetime | None, now: datetime, *, missed: str, max_missed: int) -> Due:
@@ -123,6 +138,11 @@ class Scheduler:
         """When to compare code and rows again, in time.monotonic() seconds."""
         self._bad: dict[str, float] = {}
         """Schedules that cannot be understood, each until when it is left alone."""
+        self._tries: dict[str, int] = {}
+        """How often those have failed in a row."""
+        self._begin_at = 0.0
+        self.problems = Problems()
+        """Where it says what cannot be done."""
         self._connection: Connection | None = None
         self._poked = asyncio.Event()
         self._repeats = Repeats()
@@ -133,6 +153,7 @@ class Scheduler:
     def poke(self) -> None:
         """Some schedule was made or changed."""
         self._bad.clear()
+        self._begin_at = 0.0
         self._look_at = 0.0
         self._poked.set()
 
@@ -152,7 +173,8 @@ class Scheduler:
                     # Whatever it is: a worker must not end for a schedule's sake.
                     said = self._repeats.warn("no schedule ticks", error)
                     self._error = (said, self._error[1] if self._error else time.monotonic())
-                    await self._drop()
+                    if classify(error, self._connection) is ErrorKind.CONNECTION:
+                        await self._drop()
                     pause = random.uniform(0.5, 1.5)
                 if pause > STAY:
                     await self._drop()
@@ -162,17 +184,22 @@ class Scheduler:
 
     async def _turn(self, connection: Connection) -> float:
         """Do what is due; return in how many seconds something will be, or infinity."""
-        if self._declared_as != (worker := self._worker()) and await self._begin(connection, worker):
-            self._declared_as = worker
+        if self._declared_as != (worker := self._worker()) and time.monotonic() >= self._begin_at:
+            self._begin_at = time.monotonic() + AGAIN_SOON
+            if await self._attempt("declare schedules", self._begin(connection, worker)):
+                self._declared_as = worker
         if time.monotonic() >= self._look_at:
             self._look_at = time.monotonic() + LOOK_INTERVAL
-            await self._compare(connection)
+            await self._attempt("compare schedules with the code", self._compare(connection))
         locked = _LOCKED
         while True:
             skip = self._skipped()
             while (done := await tick(connection, self._schema, skip=skip)) is not None:
-                if done.error is not None:
-                    self._bad[done.name] = time.monotonic() + AGAIN
+                if done.error is None:
+                    if self._tries.pop(done.name, None) is not None:
+                        self.problems.clear(PROBLEM, schedule=done.name)
+                else:
+                    self._leave_alone(done)
                     skip = self._skipped()
             rows = await fetch(connection, self._schema, "schedule_next", skip=skip)
             pause: float = rows[0][0] if rows else math.inf
@@ -181,6 +208,25 @@ class Scheduler:
             # Due, but locked: another worker is at it.
             await asyncio.sleep(locked)
             locked = min(locked * 2, 1.0)
+
+    def _leave_alone(self, failed: Ticked) -> None:
+        tries = self._tries[failed.name] = self._tries.get(failed.name, 0) + 1
+        pause = min(AGAIN_SOON * 2.0 ** min(tries - 1, 10), AGAIN) if failed.transient else AGAIN
+        self._bad[failed.name] = time.monotonic() + pause
+        self.problems.note(PROBLEM, failed.error or "unknown", schedule=failed.name)
+
+    async def _attempt(self, what: str, work: Awaitable[T]) -> T | None:
+        """Do what ticking need not wait for. Raises psycopg.Error when the connection is lost."""
+        try:
+            done = await work
+        except psycopg.Error as error:
+            if classify(error, self._connection) is ErrorKind.CONNECTION:
+                raise
+            self._repeats.warn(f"cannot {what}", error)
+            self.problems.note(what, error)
+            return None
+        self.problems.clear(what)
+        return done
 
     def _skipped(self) -> list[str]:
         now = time.monotonic()
@@ -218,7 +264,9 @@ class Scheduler:
         for facts in wanted:
             try:
                 rows = await fetch(connection, self._schema, "schedule_declare", **self._row(facts, now))
-            except (psycopg.DataError, psycopg.IntegrityError, InvalidOption, NeverAgain) as error:
+            except (psycopg.Error, InvalidOption, NeverAgain) as error:
+                if classify(error, connection) is ErrorKind.CONNECTION:
+                    raise
                 logger.error("a schedule cannot be written down", extra={"schedule": facts.name, "error": str(error)})
                 continue
             for (what,) in rows:

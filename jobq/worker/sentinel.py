@@ -33,7 +33,6 @@ from jobq.worker.advance import Advance
 from jobq.worker.brisk import LATEST, SOONEST, Arrivals, Calls, Head, Mode, Rhythm
 from jobq.worker.cursor import Cursor, Sight, next_transaction
 from jobq.worker.database import Connection, Database, close, fetch
-from jobq.worker.errors import ErrorKind, classify
 from jobq.worker.lease import wait_or
 from jobq.worker.live import Lane
 from jobq.worker.options import WorkerOptions
@@ -158,8 +157,6 @@ class Sentinel:
             try:
                 await self._take()
             except (psycopg.Error, OSError, TimeoutError) as error:
-                if isinstance(error, psycopg.Error) and classify(error, None) is ErrorKind.REFUSED:
-                    raise
                 self._repeats.warn("no connection for the sentinel; polling goes on", error)
             await wait_or(self._leave, _AGAIN_AFTER)
         self._left.set()
@@ -191,9 +188,8 @@ class Sentinel:
                 logger.info("the sentinel's place was free: taken", extra={"mode": Mode(mode).name.lower()})
             await self._serve(connection, Mode(mode))
         except psycopg.Error as error:
-            if classify(error, connection) is ErrorKind.REFUSED:
-                raise
-            self._repeats.warn("the sentinel's connection is lost; polling goes on", error)
+            # Of whatever kind: the place is given up, and taken again by whoever needs it first.
+            self._repeats.warn("the sentinel cannot look for jobs; polling goes on", error)
         finally:
             await close(connection)
             if self.active:

@@ -140,11 +140,11 @@ class Repeats:
     def __init__(self) -> None:
         self._last: dict[str, tuple[float, int]] = {}
 
-    def warn(self, message: str, error: BaseException) -> str:
-        """Log `message` with `error`, unless that was just done; return the error's text."""
+    def warn(self, message: str, error: BaseException, **extra: object) -> str:
+        """Log `message` with `error` and `extra`, unless that was just done; return the error's text."""
         text = str(error).strip() or type(error).__name__
         # Ports, process ids and seconds differ where the fault is the same.
-        self.note(message, re.sub(r"\d+", "", text), error=text)
+        self.note(message, re.sub(r"\d+", "", text), error=text, **extra)
         return text
 
     def note(self, message: str, key: str, **extra: object) -> None:

@@ -59,7 +59,8 @@ class Survey:
         self._again: float | None = None
         """A reading is under way, and may have begun too early: how long after it to begin the next one."""
         self.took = 0.0
-        """Seconds that the last reading took."""
+        """Seconds that a reading takes."""
+        self._last_took = float("inf")
         self.slices = 0
         """Statements that were made, ever."""
 
@@ -114,7 +115,7 @@ class Survey:
         except (psycopg.Error, OSError, TimeoutError) as error:
             self._repeats.warn("the queues cannot be read from their beginnings", error)
             # However soon it failed, a claim had better not do it.
-            self._over(max(self._clock() - reading.begun, self.took))
+            self._over(self.took)
         else:
             self._finish(reading)
 
@@ -123,8 +124,10 @@ class Survey:
         self._over(self._clock() - reading.begun)
 
     def _over(self, took: float) -> None:
-        self.took, self._read_at = took, self._clock()
-        self._due_at = self._read_at + min(max(EVERY, SHARE * took), 600.0)
+        # The less of two: one reading may have waited for a lock, which is no reason to read less often.
+        self.took, self._last_took = min(took, self._last_took), took
+        self._read_at = self._clock()
+        self._due_at = self._read_at + min(max(EVERY, SHARE * self.took), 600.0)
         self._task = None
         if self._again is not None:
             after, self._again = self._again, None

@@ -314,8 +314,9 @@ BEGIN
             RETURN QUERY
                 WITH claimed AS (
                     UPDATE {schema}.job AS job
-                    SET state = 'running', managed = ruled, permit = number, attempt = job.attempt + 1, claims = job.claims + 1,
-                        worker_id = by_worker, started_at = moment, progress = NULL
+                    SET state = 'running', managed = ruled, permit = number, attempt = least(job.attempt, 2147483646) + 1,
+                        claims = CASE job.claims WHEN 2147483647 THEN 1 ELSE job.claims + 1 END, worker_id = by_worker,
+                        started_at = moment, progress = NULL
                     WHERE job.id = ANY (got)
                     RETURNING job.id, job.claims, job.task, job.queue, job.args, job.attempt, job.max_attempts,
                               job.crashes - job.losses AS crashes, job.timeout, job.headers, job.expires_at, job.key_until_started,

@@ -115,9 +115,9 @@ def test_a_drain_waits_for_a_rate_of_groups_as_for_one_of_the_queue(jobs: Jobs) 
     jobs.connection.execute("DELETE FROM jobq.job WHERE id = %s", (first,))
     with jobs.connection.cursor(row_factory=tuple_row) as cursor:
         drained = statement("drained", "jobq").query
-        assert cursor.execute(drained, {"queues": None}).fetchone() == (False,)
+        assert cursor.execute(drained, {"queues": None, "leaving": []}).fetchone() == (False,)
         cursor.execute("DELETE FROM jobq.job WHERE run_at <= now()")
-        assert cursor.execute(drained, {"queues": None}).fetchone() == (True,)
+        assert cursor.execute(drained, {"queues": None, "leaving": []}).fetchone() == (True,)
 
 
 # --- the loop by itself ------------------------------------------------------------------------------------------------

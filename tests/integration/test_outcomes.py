@@ -44,12 +44,14 @@ async def test_a_report_that_cannot_be_stored_is_replaced_by_why(database_url: s
     async with await connect(Settings(database_url=database_url), "test") as connection:
         claimed, _ = await ledger.advance(connection, worker, [], LANES, 4)
 
-        def failed(job: Job, message: str) -> Setback:
+        jobs.connection.execute("ALTER TABLE jobq.job_attempt ADD CHECK (error_type <> 'Bad')")
+
+        def failed(job: Job, kind: str) -> Setback:
             return Setback(
-                job.id, job.claims, job.started, Ending.FAIL, recorded="failed", error_type="E", message=message
+                job.id, job.claims, job.started, Ending.FAIL, recorded="failed", error_type=kind, message="plain"
             )
 
-        setbacks = [failed(job, "plain" if n != 2 else "nul \x00 here") for n, job in enumerate(claimed.jobs()[0])]
+        setbacks = [failed(job, "E" if n != 2 else "Bad") for n, job in enumerate(claimed.jobs()[0])]
         assert len((await ledger.settle(connection, worker, setbacks)).accepted) == 4
     errors = [row["error"] for row in jobs.all("SELECT error FROM jobq.job_history ORDER BY id")]
     assert [error == "plain" for error in errors] == [True, True, False, True]

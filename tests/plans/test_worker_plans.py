@@ -130,6 +130,16 @@ def test_advance(full: psycopg.Connection[Any], mode: str) -> None:
     assert rows_read(nodes, "job") == 300
 
 
+@pytest.mark.parametrize("mode", MODES)
+def test_a_claim_that_leaves_jobs_out(full: psycopg.Connection[Any], mode: str) -> None:
+    """The plan of the ordinary claim; and so for the look at the job that would be the first."""
+    refused = {"refused": "{" + ",".join(map(str, running_ids(full))) + "}"}
+    for name, parameters, most in (("advance:except", CLAIM | refused, 200), ("claim_head", LANES | refused, 1)):
+        nodes = explain(full, mode, name, parameters)
+        assert not {"Sort", "Incremental Sort", "Hash Join", "Merge Join", "Seq Scan on job"} & kinds(nodes)
+        assert rows_read(nodes, "job") <= most
+
+
 def buffers(nodes: list[dict[str, Any]]) -> int:
     """Return how many pages a statement has touched."""
     touched: int = nodes[0]["Shared Hit Blocks"] + nodes[0]["Shared Read Blocks"]
@@ -391,7 +401,7 @@ def test_drained(full: psycopg.Connection[Any], mode: str, queues: list[str] | N
         "DELETE FROM jobq.job WHERE state = 'running'",
         "INSERT INTO jobq.queue (name, paused_at) VALUES ('default', now())",
     ]
-    nodes = explain(full, mode, "drained", {"queues": queues}, before=idle)
+    nodes = explain(full, mode, "drained", {"queues": queues, "leaving": []}, before=idle)
     assert not {"Sort", "Incremental Sort", "Merge Join", "Seq Scan on job"} & kinds(nodes)
     scans = [node for node in nodes if node.get("Relation Name") == "job"]
     # The heads of groups with a rate are looked up where a turn is for later.

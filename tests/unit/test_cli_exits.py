@@ -8,6 +8,7 @@ import pytest
 
 from jobq import errors
 from jobq.cli.exits import Exit, NotConfirmed, explain, report
+from jobq.worker.errors import PartFailed
 
 
 @pytest.mark.parametrize(
@@ -27,6 +28,11 @@ from jobq.cli.exits import Exit, NotConfirmed, explain, report
         (errors.InvalidArguments("a: missing"), 64, "a: missing"),
         (errors.InvalidOption("delay"), 64, "delay"),
         (errors.KeyConflict("k", 3), 64, "key 'k' is held by job 3; use on_conflict='return' to get that job instead"),
+        (
+            PartFailed("advance: 22003"),
+            70,
+            "internal error, PartFailed: advance: 22003. Run it again with --debug and report the traceback",
+        ),
         (click.UsageError("No such command 'x'."), 64, "No such command 'x'"),
         (NotConfirmed(), 1, "nothing was changed"),
         (KeyboardInterrupt(), 130, ""),

@@ -1,0 +1,81 @@
+"""What jobq's own connections set for themselves, since they rely on it, whatever is the default of the role or the database.
+
+psycopg reads timestamps in DateStyle ISO only, and text as bytes when the client encoding is SQL_ASCII. The server reports
+these settings with the handshake, so nothing is asked where they fit, and where they do not, one statement sets them. A pooler
+that keeps a client's settings (PgBouncer) gives them to each session that it lends. Callers' connections are left as they are.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import psycopg
+from psycopg import sql
+
+ENCODING = {"client_encoding": "UTF8"}
+"""To be given to each connection: a part of the handshake."""
+
+# As the server reports them: the beginning of each value that fits, and what to set otherwise.
+_REPORTED = {
+    "DateStyle": ("ISO", "ISO, YMD"),
+    "IntervalStyle": ("postgres", "postgres"),
+    "standard_conforming_strings": ("on", "on"),
+    "client_encoding": ("UTF8", "UTF8"),
+}
+UNREPORTED = {
+    # Arrays are sent as text in which NULL stands for no value.
+    "array_nulls": "on",
+    # Else seconds lose their digits.
+    "extra_float_digits": "1",
+    "bytea_output": "hex",
+}
+"""What the server does not report: set with the others, and by the worker's connections always."""
+
+
+def fitting() -> dict[str, str]:
+    """Return all of these settings, for who sets them when connecting."""
+    return {**{name: value for name, (_, value) in _REPORTED.items() if name != "client_encoding"}, **UNREPORTED}
+
+
+def adjustment(connection: psycopg.Connection[Any] | psycopg.AsyncConnection[Any]) -> sql.Composed | None:
+    """Return the statement that makes `connection` fit, or None when it does."""
+    wrong = [name for name, (fits, _) in _REPORTED.items() if not _reported(connection, name).startswith(fits)]
+    if not wrong:
+        return None
+    wanted = {**{name: _REPORTED[name][1] for name in wrong}, **UNREPORTED}
+    return sql.SQL("; ").join(
+        sql.SQL("SET {} TO {}").format(sql.Identifier(name.lower()), sql.Literal(value))
+        for name, value in wanted.items()
+    )
+
+
+def adjust(connection: psycopg.Connection[Any]) -> None:
+    """Make `connection`, which is new, fit. Raises psycopg.Error."""
+    if (statement := adjustment(connection)) is not None:
+        connection.execute(statement)
+        if not connection.autocommit:
+            # Of the base class: a task's connection refuses to be committed by the task.
+            psycopg.Connection.commit(connection)
+
+
+async def adjust_async(connection: psycopg.AsyncConnection[Any]) -> None:
+    """Make `connection`, which is new, fit. Raises psycopg.Error."""
+    if (statement := adjustment(connection)) is not None:
+        await connection.execute(statement)
+        if not connection.autocommit:
+            await psycopg.AsyncConnection.commit(connection)
+
+
+def connect(conninfo: str, **options: Any) -> psycopg.Connection[Any]:
+    """Return a connection that fits. Raises psycopg.OperationalError."""
+    connection = psycopg.connect(conninfo, **{**options, **ENCODING})
+    try:
+        adjust(connection)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _reported(connection: psycopg.Connection[Any] | psycopg.AsyncConnection[Any], name: str) -> str:
+    return (connection.pgconn.parameter_status(name.encode()) or b"").decode("ascii", "replace")

@@ -1,0 +1,185 @@
+"""A row that the database refuses, for whatever reason, costs that job only: the worker goes on, and says what it cannot do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import psycopg
+
+from tests.support import apps
+from tests.support.jobs import Jobs
+from tests.support.waiting import wait_until
+from tests.support.workers import WorkerProcess
+
+StartWorker = Callable[..., WorkerProcess]
+Conn = psycopg.Connection[Any]
+
+RAISE = """
+CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    {what}
+    RETURN {row};
+END $$
+"""
+
+
+def refuse(db: Conn, table: str, event: str, condition: str, state: str = "P0001", *, do: str = "") -> None:
+    """Have the database refuse `event` on `table` for the rows that meet `condition`, with the error `state`."""
+    row = "OLD" if event == "DELETE" else "NEW"
+    what = do or f"RAISE EXCEPTION 'the operator''s rule' USING ERRCODE = '{state}';"
+    db.execute(RAISE.format(what=f"IF {condition} THEN {what} END IF;", row=row))
+    db.execute(f"CREATE TRIGGER refuse BEFORE {event} ON jobq.{table} FOR EACH ROW EXECUTE FUNCTION refuse()")
+
+
+def allow(db: Conn, table: str) -> None:
+    db.execute(f"DROP TRIGGER refuse ON jobq.{table}")
+
+
+def insert(jobs: Jobs, note: str, **columns: Any) -> int:
+    """Insert a job of `record`, with `columns` set by hand; return its id."""
+    job = apps.record.options(queue=columns.pop("queue", "default"), delay=3600).enqueue(jobs.connection, note).id
+    names = ", ".join(f"{name} = %s" for name in (*columns, "run_at"))
+    query = f"UPDATE jobq.job SET {names} WHERE id = %s RETURNING queue"
+    queue = jobs.one(query, *columns.values(), "2020-01-01", job)
+    jobs.one("SELECT pg_notify('jobq', 'insert ' || %s)", queue)
+    return job
+
+
+def good_ones_run(jobs: Jobs, count: int = 5, queue: str = "default") -> None:
+    for job in [apps.record.options(queue=queue).enqueue(jobs.connection, f"good {n}").id for n in range(count)]:
+        found = jobs.wait(job, timeout=10)
+        assert (found["state"], found["claims"]) == ("succeeded", 1)
+
+
+def stops(running: WorkerProcess, *, within: float = 20) -> None:
+    running.terminate()
+    assert running.wait(within) == 0, running.log
+
+
+# --- outcomes --------------------
+
+BY_QUEUE = "RAISE EXCEPTION 'the operator''s rule' USING ERRCODE = NEW.queue;"
+STATES = ["P0001", "42501", "22003", "23505", "XX000", "40001", "53100", "55000", "08006"]
+
+
+def test_history_refuses_a_job(jobs: Jobs, db: Conn, worker: StartWorker) -> None:
+    """Whatever class of error: the job is kept, the others go on, and it is written down when the rule is gone."""
+    refuse(db, "job_history", "INSERT", f"NEW.queue = ANY ('{{{','.join(STATES)}}}')", do=BY_QUEUE)
+    running = worker("--processes", "1")
+    bad = {state: apps.record.options(queue=state).enqueue(jobs.connection, state).id for state in STATES}
+    ended = "SELECT count(*) FROM ran"
+    wait_until(lambda: jobs.one(ended) == len(STATES), what="the jobs to end")
+    wait_until(lambda: "an outcome cannot be written" in running.log, what="the worker to say so")
+    good_ones_run(jobs)
+    assert jobs.one("SELECT count(*) FROM jobq.job WHERE state = 'running' AND claims = 1") == len(STATES)
+    allow(db, "job_history")
+    for state, job in bad.items():
+        # What the result may be the reason for is recorded as a failure.
+        assert jobs.wait(job, timeout=15)["state"] == ("failed" if state == "22003" else "succeeded")
+        assert jobs.traces(job) == [state]
+    stops(running)
+
+
+def test_a_foreign_key_on_live_jobs(jobs: Jobs, db: Conn, worker: StartWorker) -> None:
+    """A table of the application's that references jobq.job refuses that the job ends."""
+    db.execute("CREATE TABLE invoice (job_id bigint REFERENCES jobq.job (id))")
+    running = worker("--processes", "1")
+    bad = [
+        apps.noop.options(delay=0.3).enqueue(jobs.connection).id,
+        apps.always_fail.options(delay=0.3).enqueue(jobs.connection).id,
+    ]
+    for job in bad:
+        db.execute("INSERT INTO invoice VALUES (%s)", (job,))
+    wait_until(lambda: "an outcome cannot be written" in running.log, what="the worker to say so")
+    good_ones_run(jobs)
+    db.execute("DROP TABLE invoice")
+    assert jobs.wait(bad[0], timeout=15)["state"] == "succeeded"
+    stops(running)
+
+
+def test_the_end_of_the_worker_does_not_wait_for_what_is_refused(jobs: Jobs, db: Conn, worker: StartWorker) -> None:
+    refuse(db, "job_history", "INSERT", "true")
+    running = worker("--processes", "1", "--drain")
+    bad = apps.record.enqueue(jobs.connection, "refused").id
+    assert running.wait(40) == 0
+    row = jobs.live(bad)
+    assert row is not None
+    assert row["claims"] == 1
+
+
+def test_failures_that_cannot_be_written(jobs: Jobs, db: Conn, worker: StartWorker) -> None:
+    """A unique index that an operator has added to a partition of job_attempt refuses the record of a second failure."""
+    [(partition,)] = db.execute(
+        "SELECT inhrelid::regclass::text FROM pg_inherits WHERE inhparent = 'jobq.job_attempt'::regclass"
+        " AND inhrelid::regclass::text LIKE '%%' || to_char(now() AT TIME ZONE 'UTC', 'YYYYMMDD') || '%%'"
+    ).fetchall() or [("",)]
+    assert partition
+    db.execute(f"CREATE UNIQUE INDEX ON {partition} (job_id)")
+    running = worker("--processes", "1")
+    bad = apps.always_fail.enqueue(jobs.connection).id
+    wait_until(lambda: "an outcome cannot be written" in running.log, what="the worker to say so")
+    good_ones_run(jobs)
+    assert jobs.live(bad) is not None
+    stops(running)
+
+
+# --- claims --------------------
+
+
+def test_a_claim_that_is_refused_is_left_out(jobs: Jobs, db: Conn, worker: StartWorker) -> None:
+    refuse(db, "job", "UPDATE", f"NEW.state = 'running' AND NEW.queue = ANY ('{{{','.join(STATES)}}}')", do=BY_QUEUE)
+    bad = [apps.record.options(queue=state).enqueue(jobs.connection, "poison").id for state in STATES]
+    behind = [
+        apps.record.options(queue=state, priority=1).enqueue(jobs.connection, "behind").id for state in ("good", "fine")
+    ]
+    running = worker("--processes", "1")
+    for job in behind:
+        assert jobs.wait(job, timeout=20)["claims"] == 1
+    good_ones_run(jobs)
+    assert jobs.one("SELECT count(*) FROM jobq.job WHERE state = 'ready' AND id = ANY (%s)", bad) == len(STATES)
+    assert "a job cannot be claimed" in running.log
+    allow(db, "job")
+    for job in bad:
+        assert jobs.wait(job, timeout=30)["state"] == "succeeded"
+    stops(running)
+
+
+def test_a_row_that_breaks_a_later_constraint(jobs: Jobs, db: Conn, worker: StartWorker) -> None:
+    bad = apps.record.enqueue(jobs.connection, "poison").id
+    db.execute("ALTER TABLE jobq.job ADD CONSTRAINT mine CHECK (args ->> 'note' <> 'poison') NOT VALID")
+    running = worker("--processes", "1")
+    good_ones_run(jobs)
+    row = jobs.live(bad)
+    assert row is not None
+    assert (row["state"], row["claims"]) == ("ready", 0)
+    stops(running)
+
+
+def test_counters_at_the_ends_of_their_ranges(jobs: Jobs, worker: StartWorker) -> None:
+    most = 2**31 - 1
+    running = worker("--processes", "1")
+    found = [
+        insert(jobs, "attempt", attempt=most),
+        insert(jobs, "claims", claims=most),
+        insert(jobs, "both", attempt=most - 1, claims=most - 1, max_attempts=most),
+        insert(jobs, "crashes", crashes=32767, losses=32767, releases=32767),
+    ]
+    states = [jobs.wait(job)["state"] for job in found]
+    assert states == ["succeeded"] * 4
+    assert jobs.wait(found[1])["claims"] == 1
+    good_ones_run(jobs)
+    stops(running)
+
+
+def test_a_queue_with_rules_whose_claim_is_refused(jobs: Jobs, db: Conn, worker: StartWorker) -> None:
+    """It is let alone, with growing pauses; the others go on."""
+    refuse(db, "job", "UPDATE", "NEW.queue = 'limited' AND NEW.state = 'running'")
+    db.execute("INSERT INTO jobq.queue (name, max_running) VALUES ('limited', 2)")
+    bad = apps.record.options(queue="limited").enqueue(jobs.connection, "poison").id
+    running = worker("--processes", "1")
+    wait_until(lambda: "a queue cannot be claimed from" in running.log, what="the worker to say so")
+    good_ones_run(jobs)
+    allow(db, "job")
+    assert jobs.wait(bad, timeout=20)["state"] == "succeeded"
+    stops(running)

@@ -1,0 +1,110 @@
+"""Schedules and chores that the database refuses: that one is recorded and left alone for a while, and the others go on."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import psycopg
+import pytest
+from click.testing import CliRunner
+from flask import Flask
+
+from jobq.cli import main
+from jobq.config import Settings
+from jobq.worker import WorkerOptions
+from jobq.worker.chores import Chores
+from jobq.worker.database import Database
+from jobq.worker.scheduler import tick
+from tests.support import apps
+from tests.support.jobs import Jobs
+from tests.support.rows import add_worker
+from tests.support.workers import WorkerProcess
+
+Conn = psycopg.Connection[Any]
+STATES = ["22003", "23505", "42501", "P0001", "XX000", "40001", "53100", "55000", "57014"]
+
+
+def refuse(db: Conn, table: str, event: str, condition: str, state: str) -> None:
+    db.execute(
+        "CREATE OR REPLACE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
+        f" IF {condition} THEN RAISE EXCEPTION 'the rule' USING ERRCODE = '{state}'; END IF; RETURN NEW; END $$"
+    )
+    db.execute(
+        f"CREATE OR REPLACE TRIGGER refuse BEFORE {event} ON jobq.{table} FOR EACH ROW EXECUTE FUNCTION refuse()"
+    )
+
+
+async def test_a_schedule_whose_job_is_refused(database_url: str, db: Conn, jobs: Jobs) -> None:
+    insert = (
+        "INSERT INTO jobq.schedule (name, task, queue, every, next_at)"
+        " VALUES (%s, 'noop', %s, interval '1 minute', date_trunc('minute', clock_timestamp()) - interval '5 minutes')"
+    )
+    async with await Database(Settings(database_url=database_url)).connect("test") as connection:
+        for state in STATES:
+            refuse(db, "job", "INSERT", "NEW.queue = 'bad'", state)
+            db.execute("DELETE FROM jobq.schedule")
+            db.execute("DELETE FROM jobq.schedule_tick")
+            db.execute(insert, ("bad", "bad"))
+            db.execute(insert, ("good", "good"))
+            skip: list[str] = []
+            found = {}
+            while (done := await tick(connection, "jobq", skip=skip)) is not None:
+                found[done.name] = done
+                if done.error is not None:
+                    skip.append(done.name)
+            assert found["good"].jobs == 1, state
+            assert found["bad"].error == "the rule"
+            assert found["bad"].transient == (state[:2] in ("40", "53", "55", "57"))
+            [(error,)] = db.execute("SELECT last_error FROM jobq.schedule WHERE name = 'bad'").fetchall()
+            assert error == "the rule"
+
+
+async def test_a_chore_that_is_refused(database_url: str, db: Conn) -> None:
+    options = WorkerOptions(app="-", settings=Settings(database_url=database_url))
+    chores = Chores(options)
+    worker = add_worker(db)
+    async with await Database(Settings(database_url=database_url)).connect("test") as connection:
+        await chores.register(connection)
+        everything = await chores.run_due(connection, worker)
+        for state in STATES:
+            refuse(db, "chore", "UPDATE", "NEW.name = 'keys' AND NEW.last_run_at > OLD.last_run_at", state)
+            db.execute("ALTER TABLE jobq.chore DISABLE TRIGGER refuse")
+            db.execute("UPDATE jobq.chore SET due_at = now() - interval '1 second', last_run_at = '2020-01-01'")
+            db.execute("ALTER TABLE jobq.chore ENABLE TRIGGER refuse")
+            assert await chores.run_due(connection, worker) == everything
+            [(left,)] = db.execute("SELECT array_agg(name) FROM jobq.chore WHERE last_run_at = '2020-01-01'").fetchall()
+            assert left == ["keys"], state
+
+
+def test_problems_are_shown(database_url: str, db: Conn, make_app: Callable[..., Flask]) -> None:
+    problem = {
+        "what": "write an outcome",
+        "job": 7,
+        "error": "the <rule>",
+        "since": "2026-01-01T00:00:00+00:00",
+        "tries": 3,
+    }
+    add_worker(db, problems=[problem])
+    environment = {"JOBQ_DATABASE_URL": database_url}
+    found = CliRunner().invoke(main, ["doctor", "--json"], env=environment)
+    [check] = [check for check in json.loads(found.stdout)["checks"] if check["check"] == "problems"]
+    assert check["status"] == "fail"
+    assert "cannot write an outcome (job 7)" in check["message"]
+    assert "1 problem" in CliRunner().invoke(main, ["workers", "list"], env=environment).stdout
+    shown = make_app(database_url).test_client().get("/workers").get_data(as_text=True)
+    assert "write an outcome" in shown
+    assert "the &lt;rule&gt;" in shown
+
+
+@pytest.mark.parametrize("statement", ["INSERT INTO jobq.chore (name) VALUES ('keys') ON CONFLICT DO NOTHING"])
+def test_an_error_of_data_at_the_start_does_not_end_a_worker(
+    db: Conn, jobs: Jobs, worker: Callable[..., WorkerProcess], statement: str
+) -> None:
+    db.execute(statement)
+    refuse(db, "chore", "UPDATE", "true", "23505")
+    running = worker("--processes", "1")
+    job = apps.noop.enqueue(jobs.connection).id
+    assert jobs.wait(job)["state"] == "succeeded"
+    assert running.is_running()
