@@ -20,7 +20,7 @@ from psycopg.pq import TransactionStatus
 
 from jobq import JobQ, migrate
 from jobq.cli import main
-from jobq.sessions import ENCODING, adjust, adjust_async
+from jobq.sessions import adjust, adjust_async
 from jobq.worker.links import AsyncTaskConnection, TaskConnection
 from tests.support import apps
 from tests.support.jobs import Jobs
@@ -110,13 +110,13 @@ async def test_submit_and_result(odd_url: str, database_url: str, jobs: Jobs) ->
 
 
 async def test_the_connections_of_transactional_tasks(odd_url: str) -> None:
-    with closing(TaskConnection.connect(odd_url, **ENCODING)) as made:
+    with closing(TaskConnection.connect(odd_url, client_encoding="UTF8")) as made:
         adjust(made)
         assert made.info.transaction_status is TransactionStatus.IDLE
         [(moment, text)] = made.execute("SELECT now(), 'ä'::text").fetchall()
         assert (type(moment), text) == (datetime, "ä")
         psycopg.Connection.rollback(made)
-    made_async = await AsyncTaskConnection.connect(odd_url, **ENCODING)
+    made_async = await AsyncTaskConnection.connect(odd_url, client_encoding="UTF8")
     await adjust_async(made_async)
     [(moment,)] = await (await made_async.execute("SELECT now()")).fetchall()
     assert type(moment) is datetime
