@@ -105,9 +105,11 @@ def test_addresses_of_several_hosts_are_redacted() -> None:
     assert redact_url("host=a,b port=1,2 password='s e' user=u") == "host=a,b port=1,2 password=*** user=u"
 
 
-@pytest.mark.parametrize(("processes", "task"), [("1", apps.wait), ("2", apps.wait_async)])
+@pytest.mark.parametrize(
+    ("processes", "task", "end"), [("1", apps.wait, "cancelled"), ("2", apps.wait_async, "succeeded")]
+)
 def test_a_job_under_an_id_that_was_issued_again_is_another_job(
-    database_url: str, jobs: Jobs, worker: StartWorker, processes: str, task: Any
+    database_url: str, jobs: Jobs, worker: StartWorker, processes: str, task: Any, end: str
 ) -> None:
     """The former primary's last commits are lost: a job, its claim, and how far the sequence was. Its execution goes on."""
     running = worker("--processes", processes, "--concurrency", "2")
@@ -122,16 +124,20 @@ def test_a_job_under_an_id_that_was_issued_again_is_another_job(
         "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
         "WHERE datname = current_database() AND application_name LIKE 'jobq worker%%'"
     )
-    job = task.enqueue(jobs.connection, 6.0).id
+    job = task.enqueue(jobs.connection, 600.0 if end == "cancelled" else 6.0).id
     assert job == lost
     # One starts, the former ends, which says nothing of the new one, and that one ends.
     wait_until(lambda: len(jobs.traces(job)) == 2, timeout=30, what="the new job's start and the former's end")
     assert {trace.split()[0] for trace in jobs.traces(job)} == {"start", "end"}
     assert (jobs.live(job) or {})["state"] == "running"
+    if end == "cancelled":
+        # It can still be reached.
+        jobs.connection.execute("UPDATE jobq.job SET cancel_requested_at = now()")
     ended = jobs.wait(job, timeout=30)
-    assert (ended["state"], ended["claims"]) == ("succeeded", 1)
-    assert (ended["finished_at"] - ended["started_at"]).total_seconds() > 5
-    assert len(jobs.traces(job)) == 3
+    assert (ended["state"], ended["claims"]) == (end, 1)
+    if end == "succeeded":
+        assert (ended["finished_at"] - ended["started_at"]).total_seconds() > 5
+        assert len(jobs.traces(job)) == 3
     assert running.is_running()
     assert jobs.wait(apps.noop.enqueue(jobs.connection).id)["state"] == "succeeded"
 
