@@ -1,10 +1,11 @@
 """What many queues, and many workers, cost.
 
-`python -m bench.queues [--queues 10000] [--new 25000] [--seconds 20] [NAME …]`: all of `new`, `drain`, `memory`, `herd`, `idle`,
-or those named. Starts its own Postgres (durable). `new`: one insert of a job for later in each of so many new queues, while two
-workers run a long job each: their oldest heartbeats, and whether a job ran twice. `drain`: one job in each of so many queues, and
-the memory of the dispatcher then. `memory`: the dispatcher's while names come and go. `herd`: what a job costs Postgres when 40 a
-second come to 1 and to 8 workers, in 1 and in 200 queues. `idle`: how soon a job starts in an idle worker, and in one of 3.
+`python -m bench.queues [--queues 10000] [--new 25000] [--seconds 20] [NAME …]`: all of `new`, `drain`, `memory`, `herd`,
+`idle`, or those named. Starts its own Postgres (durable). `new`: one insert of a job for later in each of so many new queues,
+while two workers run a long job each: their oldest heartbeats, and whether a job ran twice. `drain`: one job in each of so
+many queues, and the memory of the dispatcher then. `memory`: the dispatcher's while names come and go. `herd`: what a job
+costs Postgres when 40 a second come to 1 and to 8 workers, in 1 and in 200 queues. `idle`: how soon a job starts in an idle
+worker, and in one of 3.
 """
 
 from __future__ import annotations
@@ -98,7 +99,8 @@ def drain(bench: Bench, given: argparse.Namespace) -> None:
     took = time.monotonic() - inserted
     print(
         f"{given.queues:,} queues of one job: {given.queues / took:,.0f} jobs/s ({took:.1f} s, after an insert of "
-        f"{inserted - begun:.1f} s), oldest heartbeat {worst:.1f} s, dispatcher {before:.0f} MiB before, {rss(process.pid):.0f} after",
+        f"{inserted - begun:.1f} s), oldest heartbeat {worst:.1f} s, dispatcher {before:.0f} MiB before, "
+        f"{rss(process.pid):.0f} after",
         flush=True,
     )
 
@@ -151,7 +153,8 @@ def herd(bench: Bench, given: argparse.Namespace) -> None:
         cpu = postgres_seconds(bench) - cpu - idle * took
         time.sleep(1.5)
         started = bench.connection.execute(
-            "SELECT percentile_cont(ARRAY[0.5, 0.95, 0.99]) WITHIN GROUP (ORDER BY extract(epoch FROM started_at - run_at) * 1000) "
+            "SELECT percentile_cont(ARRAY[0.5, 0.95, 0.99]) "
+            "WITHIN GROUP (ORDER BY extract(epoch FROM started_at - run_at) * 1000) "
             "FROM jobq.job_history WHERE id > %s",
             (waits,),
         ).fetchone()

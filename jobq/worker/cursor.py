@@ -160,7 +160,7 @@ class Cursor:
         self.doubt()
 
     def doubt(self) -> None:
-        """Queues are served that were not: until all lanes have been read again, those that are not known begin at the beginning."""
+        """Queues are served that were not: lanes that are not known are read from the beginning, until all have been again."""
         self._base = BEGINNING
         self.epoch += 1
 
