@@ -72,6 +72,8 @@ STATEMENTS: list[tuple[str, dict[str, Any], int]] = [
     ("turns_all", {"queue": "many"}, 40_000),
     ("turns_all", {"queue": "one"}, 40),
     ("turn_give", {"queue": "one", "group": "tenant"}, 40),
+    ("rules_differ", {"queues": ["many"], "modes": ["fair"], "limits": [3], "retries": [None]}, 10),
+    ("managed_due", {"capped": []}, 1_000),
     ("queue_groups", {"queue": "many", "bound": 2_001, "budget": 50_000, "most": 10}, 90_000),
     ("queue_groups", {"queue": "one", "bound": 2_001, "budget": 50_000, "most": 10}, 12_000),
     ("queues", {"bound": 10_001, "budget": 50_000}, 120_000),
