@@ -13,7 +13,16 @@ from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from jobq.worker.cursor import BEGINNING, FULL_EVERY, NEAR_ENTRIES, NEAR_EVERY, SHARE, Horizon, Position, next_transaction
+from jobq.worker.cursor import (
+    BEGINNING,
+    FULL_EVERY,
+    NEAR_ENTRIES,
+    NEAR_EVERY,
+    SHARE,
+    Horizon,
+    Position,
+    next_transaction,
+)
 
 PRIORITIES = 10
 # Claims that one line remembers to know how many dead entries they left; older ones are put together.

@@ -27,9 +27,7 @@ from jobq.worker.rules import declare
 from tests.integration.test_groups import WORKER, Conn, claim, claimed, put, rule, set_back, states, succeed, turns
 from tests.support.waiting import wait_until
 
-PLANNER = (
-    "-c enable_seqscan=off -c enable_hashjoin=off -c enable_mergejoin=off -c jit=off -c plan_cache_mode=force_generic_plan"
-)
+PLANNER = "-c enable_seqscan=off -c enable_hashjoin=off -c enable_mergejoin=off -c jit=off -c plan_cache_mode=force_generic_plan"
 
 
 @pytest.fixture
@@ -64,7 +62,8 @@ class Caller:
             query = statement("claim_managed", "jobq").query
             cursor.execute("DROP TABLE IF EXISTS claimed_now")
             plan = cursor.execute(
-                b"EXPLAIN (ANALYZE, BUFFERS, TIMING OFF, FORMAT JSON) CREATE TEMP TABLE claimed_now AS " + query, parameters
+                b"EXPLAIN (ANALYZE, BUFFERS, TIMING OFF, FORMAT JSON) CREATE TEMP TABLE claimed_now AS " + query,
+                parameters,
             ).fetchone()
             assert plan is not None
             rows = cursor.execute("SELECT * FROM claimed_now ORDER BY id NULLS LAST").fetchall()
@@ -180,7 +179,9 @@ def test_moves_and_snoozes_never_let_claims_exceed_a_limit(
     def snoozes() -> None:
         with connect() as own:
             while on():
-                rows = own.execute("SELECT id FROM jobq.job WHERE state = 'waiting' ORDER BY random() LIMIT 1").fetchall()
+                rows = own.execute(
+                    "SELECT id FROM jobq.job WHERE state = 'waiting' ORDER BY random() LIMIT 1"
+                ).fetchall()
                 operations.snooze(own, "jobq", [row.id for row in rows], seconds=0.02, actor="test")
                 gone = operations.cancel(own, "jobq", [row.id for row in rows if chooser.random() < 0.1], actor="test")
                 put(own, *[f"g{n % 3}" for n, _ in enumerate(gone.done)])
@@ -202,7 +203,9 @@ def test_moves_and_snoozes_never_let_claims_exceed_a_limit(
 def test_what_callers_know_of_running_jobs_is_never_too_little(db: Conn, mode: str | None) -> None:
     """Two callers with a memory of their own, whose jobs end, fail and run as plain ones; rules come and go."""
     chooser = random.Random(7)
-    groups: dict[str, Any] = {} if mode is None else {"group_mode": mode, "group_limit": 2 if mode == "limited" else None}
+    groups: dict[str, Any] = (
+        {} if mode is None else {"group_mode": mode, "group_limit": 2 if mode == "limited" else None}
+    )
     rule(db, max_running=6, **groups)
     callers = [Caller(db), Caller(db)]
     put(db, *[f"g{n % 5}" if mode else None for n in range(400)])
@@ -237,9 +240,14 @@ def test_what_callers_know_of_running_jobs_is_never_too_little(db: Conn, mode: s
             left = Counter(r.group_key for r in db.execute("SELECT group_key FROM jobq.job WHERE state = 'running'"))
             for group, number in left.items():
                 # The plain claim has heeded no group: end what is too much.
-                for row in db.execute(
-                    "SELECT id, worker_id FROM jobq.job WHERE state = 'running' AND group_key = %s ORDER BY id", (group,)
-                ).fetchall()[most:] if mode and number > most else ():
+                for row in (
+                    db.execute(
+                        "SELECT id, worker_id FROM jobq.job WHERE state = 'running' AND group_key = %s ORDER BY id",
+                        (group,),
+                    ).fetchall()[most:]
+                    if mode and number > most
+                    else ()
+                ):
                     succeed(db, row.id, worker=row.worker_id)
     assert db.execute("SELECT count(*) > 100 FROM jobq.job_history").fetchone() == (True,)
 
@@ -372,9 +380,7 @@ def test_a_job_for_later_that_is_made_due_is_found_below_what_is_known(db: Conn)
     wait_until(lambda: caller.claim() == [later], what="the job")
 
 
-async def test_rules_that_an_application_declares_let_go_what_the_former_held_back(
-    db: Conn, database_url: str
-) -> None:
+async def test_rules_that_an_application_declares_let_go_what_the_former_held_back(db: Conn, database_url: str) -> None:
     database = Database(Settings(database_url=database_url))
     async with await database.connect("test") as connection:
         await declare(connection, "jobq", {"mail": ("limited", 1, None), "other": ("ordered", None, "hold")})
@@ -396,9 +402,7 @@ async def test_rules_that_an_application_declares_let_go_what_the_former_held_ba
         assert turns(db) == before
 
 
-async def test_the_sweep_comes_to_every_group(
-    db: Conn, database_url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_the_sweep_comes_to_every_group(db: Conn, database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     rule(db, group_mode="fair")
     rule(db, "other", group_mode="fair")
     for queue in ("mail", "other"):

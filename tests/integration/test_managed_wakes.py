@@ -272,7 +272,9 @@ async def test_a_claim_beside_an_acknowledgement_is_not_made_twice(jobs: Jobs, d
 
 
 async def test_idle_managed_queues_cost_one_look_for_all(jobs: Jobs, database_url: str) -> None:
-    jobs.connection.execute("INSERT INTO jobq.queue (name, max_running) SELECT 'idle' || n, 5 FROM generate_series(1, 300) AS n")
+    jobs.connection.execute(
+        "INSERT INTO jobq.queue (name, max_running) SELECT 'idle' || n, 5 FROM generate_series(1, 300) AS n"
+    )
     stage = Stage(database_url)
     managed = stage.advance._managed
     managed._poll_interval = 0.02

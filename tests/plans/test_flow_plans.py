@@ -65,6 +65,7 @@ STATEMENTS: list[tuple[str, dict[str, Any], int]] = [
     ("gate_rescale", {"queue": "many", "factor": 0.5, "most": 5.0}, 20),
     ("gates_rescale", {"queue": "many", "factor": 0.5, "most": 5.0}, 120_000),
     ("gates_unlimit", {"queue": "many"}, 30_000),
+    ("gates_forget", {"queue": "many"}, 30_000),
     ("gate_limit", {"queue": "many", "group": "group100"}, 10),
     ("gate_set", {"queue": "many", "group": "group100", "limit": 7}, 40),
     ("gate_clear", {"queue": "many", "group": "group100"}, 40),

@@ -139,10 +139,14 @@ def test_what_runs_is_read_by_its_ids_and_above_a_number(full: psycopg.Connectio
     """Without any statistics, and never by the index that would be read with all its dead entries."""
     with full.transaction(force_rollback=True):
         full.execute("UPDATE jobq.job SET permit = 7 WHERE state = 'running'")
-        row = full.execute("SELECT array_agg(id) FROM jobq.job WHERE queue = 'limited' AND state = 'running'").fetchone()
+        row = full.execute(
+            "SELECT array_agg(id) FROM jobq.job WHERE queue = 'limited' AND state = 'running'"
+        ).fetchone()
         assert row is not None
         ids = row[0]
-        found = full.execute("SELECT cardinality(ids) FROM jobq.managed_running('limited', %s, 7, true)", (ids,)).fetchone()
+        found = full.execute(
+            "SELECT cardinality(ids) FROM jobq.managed_running('limited', %s, 7, true)", (ids,)
+        ).fetchone()
         assert found == (500,)
         found = full.execute("SELECT cardinality(ids) FROM jobq.managed_running('limited', '{}', 7, true)").fetchone()
         assert found == (0,)

@@ -46,6 +46,9 @@ def test_a_queue_is_due_when_something_is_heard_of_it() -> None:
     managed.hear("a")
     managed.hear("b")
     assert sorted(managed.due()) == ["a", "b"]
+    # Claimed from, and heard of again: once.
+    managed.took(managed.begin(uuid4(), "a", 5), [last(0.0)])
+    assert sorted(managed.due()) == ["a", "b"]
     managed.refresh(["b"])
     assert managed.due() == ["b"]
 
