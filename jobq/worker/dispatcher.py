@@ -22,7 +22,7 @@ from jobq.worker import stacks
 from jobq.worker.advance import Advance
 from jobq.worker.brisk import Mode
 from jobq.worker.chores import Chores
-from jobq.worker.database import CHORES, Database, fetch
+from jobq.worker.database import CHORES, Database
 from jobq.worker.keeper import Keeper
 from jobq.worker.lanes import warn_of_unknown_queues
 from jobq.worker.lease import Lease, wait_or

@@ -110,7 +110,7 @@ def _managed(cursor: Cursor[tuple[Any, ...]], schema: str, worker: UUID, lanes: 
             locked = bool(rows) and rows[-1][2] == "locked"
             if locked:
                 time.sleep(0.01)
-            more = locked or bool(rows) and rows[-1][8] == 0
+            more = locked or (bool(rows) and rows[-1][8] == 0)
     return Claimed()
 
 

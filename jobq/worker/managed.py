@@ -76,8 +76,8 @@ class Managed:
         self._known: dict[str, _Known] = {}
         self._horizon = Horizon()
         self._at: dict[str, tuple[float, int]] = {}
-        """When to claim from a queue, in time.monotonic(), and which entry of `_order` says so; a queue of which nothing is known
-        to be due is not there."""
+        """When to claim from a queue, in time.monotonic(), and which entry of `_order` says so; a queue is not there when
+        nothing is known to be due."""
         self._order: list[tuple[float, int, str]] = []
         """A heap of what `_at` has, and of what it had; entries are numbered."""
         self._entries = itertools.count()

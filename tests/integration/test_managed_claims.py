@@ -27,7 +27,10 @@ from jobq.worker.rules import declare
 from tests.integration.test_groups import WORKER, Conn, claim, claimed, put, rule, set_back, states, succeed, turns
 from tests.support.waiting import wait_until
 
-PLANNER = "-c enable_seqscan=off -c enable_hashjoin=off -c enable_mergejoin=off -c jit=off -c plan_cache_mode=force_generic_plan"
+PLANNER = (
+    "-c enable_seqscan=off -c enable_hashjoin=off -c enable_mergejoin=off -c jit=off "
+    "-c plan_cache_mode=force_generic_plan"
+)
 
 
 @pytest.fixture
