@@ -27,9 +27,9 @@ def turns(meta: MetaData, hot: dict[str, str]) -> None:
     only a claim, under the queue's lock, deletes them. So nothing is lost, and one turn too many only costs a look. It is
     a line, too: a group whose turn was taken goes to the end.
 
-    `from_id` and `from_at` say which waiting jobs of the group the turn may stand for: none has a lower id, nor an earlier run_at.
-    A claim folds them into the group's `gate.head_id` and `head_at`. The defaults stand for any job. Whoever only makes room (the
-    end of a job) gives the greatest: there is no new job. Too low a value costs a claim time; too high a one hides a job.
+    `from_id` and `from_at` say which waiting jobs of the group the turn may stand for: none has a lower id, nor an earlier
+    run_at. A claim folds them into the group's `gate.head_id` and `head_at`. The defaults stand for any job. The end of a job
+    only makes room, and gives the greatest values. Too low a value costs a claim time; too high a one hides a job.
     """
     Table(
         "job_turn",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -25,7 +26,10 @@ KINDS: dict[str, tuple[dict[str, Any], int, int]] = {
     "rate": ({"rate_jobs": 1_000_000, "rate_seconds": 1.0, "rate_burst": 1_000_000}, 0, 100),
     "single": ({"group_mode": "ordered"}, 1, 100),
 }
-PLANNER = "-c enable_seqscan=off -c enable_hashjoin=off -c enable_mergejoin=off -c jit=off -c plan_cache_mode=force_generic_plan"
+PLANNER = (
+    "-c enable_seqscan=off -c enable_hashjoin=off -c enable_mergejoin=off -c jit=off "
+    "-c plan_cache_mode=force_generic_plan"
+)
 
 
 def pinned(
@@ -67,7 +71,7 @@ def pinned(
             done += len(ending)
             while done >= len(marks) * jobs / 5:
                 marks.append(cpu)
-    fifths = [(after - before) / (jobs / 5) * 1e6 for before, after in zip(marks, marks[1:], strict=False)]
+    fifths = [(after - before) / (jobs / 5) * 1e6 for before, after in pairwise(marks)]
     return {
         "jobs": jobs, **{f"us_a_job_{n}": round(each, 1) for n, each in enumerate(fifths, 1)},
         "last_to_first": fifths[0] / fifths[-1],

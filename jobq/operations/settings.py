@@ -155,6 +155,7 @@ def configuring(schema: str, queue: str, wanted: Wanted, note: Note) -> Script[Q
     yield from _rescale(queue, "gate_rescale", before.rate, after.rate)
     yield from _rescale(queue, "gates_rescale", before.group_rate, after.group_rate)
     if (before.groups, before.group_rate) != (after.groups, after.group_rate):
+        yield "gates_forget", {"queue": queue}
         yield "turns_all", {"queue": queue}
     yield "queue_tell", {"schema": schema, "queue": queue}
     former = before.fields()

@@ -1,5 +1,5 @@
 -- Gives each group of the queue that has waiting jobs a turn: more of them may begin than when they were last looked at. A turn
--- too many costs a look. What is known of the groups' first jobs was by another rule, and is forgotten. Returns how many.
+-- too many costs a look. Returns how many.
 -- Plan: a loose index scan hops over job_waiting_idx or job_waiting_due_idx from one group to the next; no Sort.
 WITH RECURSIVE one AS (
     (SELECT job.group_key FROM {schema}.job
@@ -13,9 +13,6 @@ WITH RECURSIVE one AS (
         WHERE job.state = 'waiting' AND job.queue = %(queue)s::text AND job.group_key > one.group_key
         ORDER BY job.queue, job.group_key LIMIT 1
     ) AS following
-), forgotten AS (
-    UPDATE {schema}.gate SET head_id = NULL, head_at = NULL
-    WHERE queue = %(queue)s::text AND (head_id IS NOT NULL OR head_at IS NOT NULL)
 ), given AS (
     INSERT INTO {schema}.job_turn (queue, group_key) SELECT %(queue)s::text, one.group_key FROM one
     RETURNING 1

@@ -12,6 +12,7 @@ is held, as by somebody who configures the queue and does not commit, the less o
 from __future__ import annotations
 
 import heapq
+import itertools
 import math
 import random
 import time
@@ -85,10 +86,12 @@ class Managed:
         self._queues: set[str] = set()
         self._known: dict[str, _Known] = {}
         self._horizon = Horizon()
-        self._at: dict[str, float] = {}
-        """When to claim from a queue, in time.monotonic(); one of which nothing is known to be due is not there."""
-        self._order: list[tuple[float, str]] = []
-        """A heap of what `_at` has, and of what it had."""
+        self._at: dict[str, tuple[float, int]] = {}
+        """When to claim from a queue, in time.monotonic(), and which entry of `_order` says so; a queue is not there when
+        nothing is known to be due."""
+        self._order: list[tuple[float, int, str]] = []
+        """A heap of what `_at` has, and of what it had; entries are numbered."""
+        self._entries = itertools.count()
         self._full: set[str] = set()
         """Queues that are due and of which this worker holds as many as it may."""
         self._poll_at = 0.0
@@ -163,8 +166,8 @@ class Managed:
     def _next(self) -> float:
         """Return when the next queue is due that has room; those that have none are set apart until a job ends."""
         while self._order:
-            at, queue = self._order[0]
-            if self._at.get(queue) == at:
+            at, number, queue = self._order[0]
+            if self._at.get(queue) == (at, number):
                 if self.room(queue) > 0:
                     return at
                 self._full.add(queue)
@@ -196,14 +199,15 @@ class Managed:
     def due(self) -> list[str]:
         """Return the queues to claim from now, in an order that favours none."""
         now = time.monotonic()
-        found: list[str] = []
+        found: list[tuple[float, int, str]] = []
         while self._next() <= now:
-            found.append(heapq.heappop(self._order)[1])
+            found.append(heapq.heappop(self._order))
         # They stay due until they are claimed from.
-        for queue in found:
-            heapq.heappush(self._order, (self._at[queue], queue))
-        random.shuffle(found)
-        return found
+        for entry in found:
+            heapq.heappush(self._order, entry)
+        queues = [queue for _, _, queue in found]
+        random.shuffle(queues)
+        return queues
 
     def room(self, queue: str) -> float:
         """Return how many more jobs of `queue` this worker may hold; infinity without a cap."""
@@ -342,6 +346,7 @@ class Managed:
         if queue not in self._queues:
             return
         at = max(at, self._busy.get(queue, (0.0, 0.0))[0])
-        if at < self._at.get(queue, math.inf):
-            self._at[queue] = at
-            heapq.heappush(self._order, (at, queue))
+        if queue not in self._at or at < self._at[queue][0]:
+            number = next(self._entries)
+            self._at[queue] = at, number
+            heapq.heappush(self._order, (at, number, queue))

@@ -46,6 +46,7 @@ async def _set(connection: Connection, schema: str, queue: str, rule: Rule) -> N
         if not await fetch(connection, schema, "declare_rules", channel=schema, **_columns([(queue, rule)])):
             return
         await fetch(connection, schema, "manage_running", queue=queue)
+        await fetch(connection, schema, "gates_forget", queue=queue)
         await fetch(connection, schema, "turns_all", queue=queue)
     logger.info("groups run as the application declares", extra={"queue": queue})
 

@@ -32,7 +32,7 @@ AS $body$
 #variable_conflict use_column
 DECLARE
     rule record;
-    -- One clock for rates; `moment_of_round` moves on, so that a turn given in one round is taken in the next.
+    -- One time for jobs and rates. `moment_of_round` moves on, so that a turn given in one round is taken in the next.
     moment timestamptz;
     moment_of_round timestamptz;
     wanted integer := want;
@@ -251,7 +251,8 @@ BEGIN
                 ) AS gate ON true;
 
                 -- The heads of the groups, an even share each. An ordered group has one head, and a head that is not due
-                -- (its retry is to come) holds the others back, or lets them pass.
+                -- (its retry is to come) holds the others back, or lets them pass. `<=` and the order say what `=` would, but no
+                -- plan by job_pkey has that order.
                 IF by_id THEN
                     SELECT array_agg(head.id), array_agg(head.n::integer) INTO picked, picked_of
                     FROM (
@@ -259,11 +260,11 @@ BEGIN
                         FROM unnest(keys, rooms, lows) WITH ORDINALITY AS turn (group_key, room, low, n)
                         CROSS JOIN LATERAL (
                             SELECT first.id, first.run_at FROM {schema}.job AS first
-                            WHERE first.queue = of_queue AND first.group_key = turn.group_key AND first.state = 'waiting'
-                              AND first.id >= turn.low AND (in_line OR first.run_at <= moment_of_round)
-                            ORDER BY first.id LIMIT 1
+                            WHERE first.queue = of_queue AND first.group_key <= turn.group_key AND first.state = 'waiting'
+                              AND (first.group_key, first.id) >= (turn.group_key, turn.low) AND (in_line OR first.run_at <= moment)
+                            ORDER BY first.group_key, first.id LIMIT 1
                         ) AS head
-                        WHERE turn.room > 0 AND head.run_at <= moment_of_round
+                        WHERE turn.room > 0 AND head.run_at <= moment
                         LIMIT wanted
                     ) AS head (id, n);
                 ELSE
@@ -274,7 +275,7 @@ BEGIN
                         CROSS JOIN LATERAL (
                             SELECT first.id FROM {schema}.job AS first
                             WHERE first.queue = of_queue AND first.group_key = turn.group_key AND first.state = 'waiting'
-                              AND first.run_at >= turn.low AND first.run_at <= moment_of_round
+                              AND first.run_at >= turn.low AND first.run_at <= moment
                             ORDER BY first.run_at, first.id
                             LIMIT least(turn.room, greatest(1, wanted / cardinality(keys)))
                         ) AS head
@@ -292,7 +293,7 @@ BEGIN
                     FROM unnest(picked, picked_of) AS one (id, n)
                     JOIN {schema}.job AS free ON free.id = one.id
                     WHERE free.state = 'waiting' AND free.queue = of_queue AND free.group_key = keys[one.n]
-                      AND free.run_at <= moment_of_round
+                      AND free.run_at <= moment
                     FOR NO KEY UPDATE OF free SKIP LOCKED
                 ) AS free;
                 offers := array_fill(0, ARRAY[cardinality(keys)]);
@@ -349,9 +350,9 @@ BEGIN
                        CASE WHEN by_id THEN CASE WHEN turn.room > 0 THEN least(
                            coalesce(turn.first, 9223372036854775807),
                            coalesce((SELECT next.id FROM {schema}.job AS next
-                                     WHERE next.queue = of_queue AND next.group_key = turn.group_key AND next.state = 'waiting'
-                                       AND next.id >= turn.low
-                                     ORDER BY next.id LIMIT 1), 9223372036854775807)) ELSE turn.low END END,
+                                     WHERE next.queue = of_queue AND next.group_key <= turn.group_key AND next.state = 'waiting'
+                                       AND (next.group_key, next.id) >= (turn.group_key, turn.low)
+                                     ORDER BY next.group_key, next.id LIMIT 1), 9223372036854775807)) ELSE turn.low END END,
                        CASE WHEN NOT in_line THEN CASE WHEN turn.room > 0 THEN coalesce(
                            (SELECT next.run_at FROM {schema}.job AS next
                             WHERE next.queue = of_queue AND next.group_key = turn.group_key AND next.state = 'waiting'
@@ -387,9 +388,9 @@ BEGIN
                 ) AS seen
                 CROSS JOIN LATERAL (
                     (SELECT next.run_at FROM {schema}.job AS next
-                     WHERE in_line AND next.queue = of_queue AND next.group_key = turn.group_key AND next.state = 'waiting'
-                       AND next.id >= turn.low
-                     ORDER BY next.id LIMIT 1)
+                     WHERE in_line AND next.queue = of_queue AND next.group_key <= turn.group_key AND next.state = 'waiting'
+                       AND (next.group_key, next.id) >= (turn.group_key, turn.low)
+                     ORDER BY next.group_key, next.id LIMIT 1)
                     UNION ALL
                     (SELECT next.run_at FROM {schema}.job AS next
                      WHERE NOT in_line AND next.queue = of_queue AND next.group_key = turn.group_key AND next.state = 'waiting'

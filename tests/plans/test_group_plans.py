@@ -100,9 +100,11 @@ def test_a_claim_reads_about_as_many_jobs_as_it_claims(full: psycopg.Connection[
     assert total <= (500 if queue == "limited" else 0) + 8 * 64 + 8 * 50, read
     assert "job_claim_idx" in read
     if queue == "mail":
-        assert {"job_managed_idx", "job_waiting_idx", "job_turn_idx"} <= set(read)
+        assert {"job_permit_idx", "job_waiting_idx", "job_turn_idx"} <= set(read)
     if queue == "fair":
-        assert {"job_managed_idx", "job_waiting_due_idx", "job_turn_idx"} <= set(read)
+        assert {"job_waiting_due_idx", "job_turn_idx"} <= set(read)
+    # These would be read with the dead entries of all that ran since a vacuum.
+    assert "job_managed_idx" not in read
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -111,8 +113,42 @@ def test_the_sweep_reads_one_entry_of_each_group(full: psycopg.Connection[Any], 
         full,
         mode,
         "turns_sweep",
-        {"most": 100, "channel": "jobq"},
+        {"most": 100, "after_queue": "", "after_group": "", "channel": "jobq"},
         before=("SET LOCAL enable_seqscan = off", "SET LOCAL enable_mergejoin = off"),
     )
     assert not {kind for kind in kinds(nodes) if kind in ("Seq Scan on job",)}
-    assert rows_read(nodes, "job") <= 3 * 100 + 600
+    # Its head by id and by time, and the probe for one that runs.
+    assert rows_read(nodes, "job") <= 4 * 100 + 600
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_look_at_all_managed_queues_reads_an_entry_of_each_queue_that_has_something(
+    full: psycopg.Connection[Any], mode: str
+) -> None:
+    off = tuple(f"SET LOCAL enable_{name} = off" for name in ("seqscan", "hashjoin", "mergejoin"))
+    nodes = explain(full, mode, "managed_due", {"capped": []}, before=off)  # type: ignore[arg-type]
+    assert "Seq Scan on job" not in kinds(nodes)
+    assert {"job_turn_idx", "job_claim_idx"} <= {node["Index Name"] for node in nodes if "Index Name" in node}
+    # Two queues with turns, ten lanes, and the ends of both.
+    assert rows_read(nodes, "job") <= 12
+    assert rows_read(nodes, "job_turn") <= 4
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_what_runs_is_read_by_its_ids_and_above_a_number(full: psycopg.Connection[Any], mode: str) -> None:
+    """Without any statistics, and never by the index that would be read with all its dead entries."""
+    with full.transaction(force_rollback=True):
+        full.execute("UPDATE jobq.job SET permit = 7 WHERE state = 'running'")
+        row = full.execute(
+            "SELECT array_agg(id) FROM jobq.job WHERE queue = 'limited' AND state = 'running'"
+        ).fetchone()
+        assert row is not None
+        ids = row[0]
+        found = full.execute(
+            "SELECT cardinality(ids) FROM jobq.managed_running('limited', %s, 7, true)", (ids,)
+        ).fetchone()
+        assert found == (500,)
+        found = full.execute("SELECT cardinality(ids) FROM jobq.managed_running('limited', '{}', 7, true)").fetchone()
+        assert found == (0,)
+        found = full.execute("SELECT cardinality(ids) FROM jobq.managed_running('limited', '{}', -1, true)").fetchone()
+        assert found == (500,)
