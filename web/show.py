@@ -19,8 +19,8 @@ _INVISIBLE = re.compile(
 # Each of these has a sign of its own (templates/jobq/icons.html).
 STATES = frozenset((
     "ready", "scheduled", "running", "parked", "waiting", "succeeded", "failed", "cancelled", "expired",
-    "error", "timeout", "crashed", "released", "paused", "open", "alive", "late", "silent", "done", "draft", "starting", "quiet",
-    "draining", "refused", "ticking", "withdrawn", "undeclared", "broken",
+    "error", "timeout", "crashed", "released", "paused", "open", "alive", "late", "silent", "done", "draft", "starting",
+    "quiet", "draining", "refused", "ticking", "withdrawn", "undeclared", "broken",
 ))  # fmt: skip
 
 

@@ -29,12 +29,11 @@ import msgspec
 
 from jobq import logs, output
 from jobq.app import load
-from jobq.errors import TimedOut
-from jobq.tasks import BaseTask
 from jobq.worker import frames, stacks
 from jobq.worker.execution import Execution
 from jobq.worker.executor import Executor
-from jobq.worker.frames import CancelJobs, Hello, ImportFailed, Run, ScheduleFacts, TaskFacts
+from jobq.worker.facts import describe
+from jobq.worker.frames import CancelJobs, ImportFailed, Run
 from jobq.worker.leaving import exit_now, leave
 from jobq.worker.loop import JobLoop
 from jobq.worker.outbox import Outbox, Outcome
@@ -85,7 +84,7 @@ class Runner:
         """Import the application and serve until the socket closes. Returns an exit code."""
         try:
             app = load(self._spec.app)
-            schedules = [ScheduleFacts(**schedule.columns()) for _, schedule in sorted(app.schedules.items())]
+            hello = describe(app)
         except BaseException as error:
             self._outbox.send(ImportFailed(clean(text_of(error), 2000), clean(traceback_of(error, ()), 16_000)))
             return 78
@@ -106,7 +105,7 @@ class Runner:
         )
         # Before any job can run: one that closes our socket would make the dispatcher wait for the import.
         self._table.beat(time.monotonic(), 0.0)
-        self._outbox.send(Hello([_facts(task) for _, task in sorted(app.tasks.items())], schedules))
+        self._outbox.send(hello)
         for slot in range(self._spec.concurrency):
             self._thread(f"jobq-slot-{slot}", self._serve_slot, slot)
         self._thread("jobq-writer", self._outbox.serve)
@@ -342,19 +341,6 @@ class Runner:
                     for job_id in ids:
                         if (execution := self._running.get(job_id)) is not None:
                             execution.cancel(stopping=stopping)
-
-
-def _facts(task: BaseTask[..., Any]) -> TaskFacts:
-    return TaskFacts(
-        task.name,
-        task.queue,
-        task.isolation == "process",
-        task.retry_delay(TimedOut(), 1) is not None,
-        task.backoff.base,
-        task.backoff.cap,
-        None if task.groups is None else (task.groups.mode, task.groups.limit, task.groups.retry),
-        task.arguments.fingerprint,
-    )
 
 
 def main() -> None:

@@ -59,6 +59,7 @@ def test_errors_that_cannot_be_looked_at_are_ordinary_ones(jobs: Jobs, worker: S
         (attempt,) = jobs.attempts(job)
         assert attempt["outcome"] == "error", (name, kind)
         assert attempt["error_type"], (name, kind)
+        assert kind != "text" or "whose text cannot be had" in attempt["message"]
     ended = jobs.wait(neighbour)
     assert (ended["state"], ended["claims"], ended["crashes"]) == ("succeeded", 1, 0)
     assert "a runner" not in running.log
