@@ -181,7 +181,7 @@ def test_a_queue_with_a_rule_remembers_who_has_refused(db: Conn) -> None:
     db.execute("INSERT INTO jobq.queue (name, max_running, changed_at) VALUES ('ruled', 1, now())")
     rolling.send_new.options(queue="ruled").enqueue(db, 1, copy_to="a@b")
     old, other = rolling.send_old.arguments.fingerprint, rolling.send_other.arguments.fingerprint
-    since = None
+    since, refused = None, ""
     for app in (rolling.OLD, rolling.OTHER, rolling.OLD, rolling.OTHER, rolling.OTHER):
         db.execute("UPDATE jobq.job SET run_at = now()")
         assert drain(app, db, max_jobs=1).retried == 1
@@ -189,7 +189,8 @@ def test_a_queue_with_a_rule_remembers_who_has_refused(db: Conn) -> None:
         assert row is not None
         since = since or row[2]
         assert row[:3] == ("ready", 0, since)
-    assert row[3] == f"{old} {other}"
+        refused = row[3]
+    assert refused == f"{old} {other}"
     db.execute("UPDATE jobq.job SET run_at = now()")
     assert drain(rolling.NEW, db).succeeded == 1
 
