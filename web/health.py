@@ -61,6 +61,12 @@ def problems(seen: Overview, head: str) -> list[Problem]:
             )
         )
     found += _queues(seen)
+    if parked := seen.counts["parked"]:
+        text = (
+            f"{show.count(parked)} {'job waits' if parked == 1 else 'jobs wait'} for a worker whose code knows "
+            f"{'its' if parked == 1 else 'their'} task and parameters."
+        )
+        found.append(Problem(level="warn", text=text, page="jobs", filters={"state": "parked"}))
     if failed := seen.counts["failed"]:
         text = f"{show.count(failed)} {'job has' if failed == 1 else 'jobs have'} failed for good."
         found.append(Problem(level="warn", text=text, page="failures"))

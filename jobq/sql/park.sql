@@ -1,5 +1,6 @@
 -- Set jobs aside that the code of this worker cannot run: until a worker claims them whose code can (claim_parked.sql). Their
--- attempts do not count, their run_at stays, and the other workers are told. Same fence as settle.sql; locked rows are not waited for.
+-- attempts do not count, their run_at stays, and the other workers are told. Same fence as settle.sql; locked rows are not waited
+-- for, and every decision is made by the versions that `free` has locked: the snapshot may be older than a cancellation.
 -- In a queue with a limit, a rate or a rule for groups a parked job would leave its group's order and nobody would count it, so
 -- there it goes back to where it entered, with a delay that grows: 0.1 s, then a quarter of the time since it was first refused,
 -- at most 15 s while a live worker may know it, else a minute. The head of an ordered group holds its group as a retry does.
@@ -20,18 +21,19 @@ WITH refused AS (
            job.parked_signature, job.cancel_requested_at
     FROM {schema}.job AS job WHERE job.id = ANY (%(ids)s::bigint[]) ORDER BY job.id FOR UPDATE SKIP LOCKED
 ), mine AS MATERIALIZED (
-    SELECT job.id, job.task, refused.kind, refused.reason, job.cancel_requested_at IS NOT NULL AS cancelled,
-           CASE WHEN job.parked_claims = job.claims - 1 THEN job.parked_at END AS since,
-           concat_ws(' ', CASE WHEN job.parked_claims = job.claims - 1
-                                    AND NOT coalesce(refused.signature = ANY (string_to_array(job.parked_signature, ' ')), false)
-                               THEN job.parked_signature END,
-                     refused.signature) AS signatures,
+    SELECT free.id, free.task, refused.kind, refused.reason, free.cancel_requested_at IS NOT NULL AS cancelled,
+           CASE WHEN again.right_away THEN free.parked_at END AS since,
+           concat_ws(' ', CASE WHEN again.right_away THEN free.parked_signature END,
+                     CASE WHEN NOT (again.right_away
+                                    AND coalesce(refused.signature = ANY (string_to_array(free.parked_signature, ' ')), false))
+                          THEN refused.signature END) AS signatures,
            EXISTS (SELECT FROM {schema}.queue AS rule
-                   WHERE rule.name = job.queue
+                   WHERE rule.name = free.queue
                      AND (rule.max_running IS NOT NULL OR rule.rate_jobs IS NOT NULL OR rule.group_mode IS NOT NULL)) AS ruled
     FROM refused
-    JOIN free AS job ON job.id = refused.id AND job.claims = refused.claims AND job.worker_id = %(worker)s
-      AND job.started_at = 'epoch'::timestamptz + refused.started * interval '1 microsecond'
+    JOIN free ON free.id = refused.id AND free.claims = refused.claims AND free.worker_id = %(worker)s
+      AND free.started_at = 'epoch'::timestamptz + refused.started * interval '1 microsecond'
+    CROSS JOIN LATERAL (SELECT coalesce(free.parked_claims = free.claims - 1, false) AS right_away) AS again
 ), judged AS MATERIALIZED (
     SELECT mine.*, others.may, mine.kind <> 'task' AND NOT others.may
            AND (mine.kind = 'values'

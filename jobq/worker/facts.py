@@ -27,4 +27,5 @@ def _facts(task: BaseTask[..., Any]) -> TaskFacts:
         task.backoff.base,
         task.backoff.cap,
         None if task.groups is None else (task.groups.mode, task.groups.limit, task.groups.retry),
+        task.arguments.fingerprint,
     )

@@ -176,6 +176,25 @@ def test_a_refused_head_holds_its_group_and_no_permit(db: Conn) -> None:
     assert db.execute("SELECT count(*) FROM jobq.job WHERE state = 'running'").fetchone() == (0,)
 
 
+def test_a_queue_with_a_rule_remembers_who_has_refused(db: Conn) -> None:
+    """Whoever refuses again and again: since when, and the signatures, stay until the job runs."""
+    db.execute("INSERT INTO jobq.queue (name, max_running, changed_at) VALUES ('ruled', 1, now())")
+    rolling.send_new.options(queue="ruled").enqueue(db, 1, copy_to="a@b")
+    old, other = rolling.send_old.arguments.fingerprint, rolling.send_other.arguments.fingerprint
+    since, refused = None, ""
+    for app in (rolling.OLD, rolling.OTHER, rolling.OLD, rolling.OTHER, rolling.OTHER):
+        db.execute("UPDATE jobq.job SET run_at = now()")
+        assert drain(app, db, max_jobs=1).retried == 1
+        row = db.execute("SELECT state, attempt, parked_at, parked_signature FROM jobq.job").fetchone()
+        assert row is not None
+        since = since or row[2]
+        assert row[:3] == ("ready", 0, since)
+        refused = row[3]
+    assert refused == f"{old} {other}"
+    db.execute("UPDATE jobq.job SET run_at = now()")
+    assert drain(rolling.NEW, db).succeeded == 1
+
+
 def test_paused_queues_and_other_queues_are_left(jobs: Jobs, worker: StartWorker) -> None:
     start(worker, "old")
     started(jobs, 1)

@@ -117,7 +117,7 @@ COLUMNS = {
     ("worker", "job_key", "UPDATE"): {"until"},
     ("worker", "queue", "INSERT"): {"name", "group_mode", "group_limit", "group_retry"},
     ("worker", "queue", "UPDATE"): {"group_mode", "group_limit", "group_retry"},
-    ("operator", "job", "UPDATE"): {"run_at", "queue", "priority", "state", "cancel_requested_at", "managed"},
+    ("operator", "job", "UPDATE"): {"run_at", "queue", "priority", "state", "cancel_requested_at", "managed", "parked_claims"},
     ("operator", "job_history", "UPDATE"): {"finished_at"},
     ("operator", "worker", "UPDATE"): {"asked"},
 }  # fmt: skip
