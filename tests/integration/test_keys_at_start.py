@@ -28,7 +28,7 @@ from tests.support.workers import WorkerProcess
 
 Conn = psycopg.Connection[Any]
 LANES = everything((["default"], [5]))
-COMMITTED = [psycopg.IsolationLevel.READ_COMMITTED, psycopg.IsolationLevel.READ_UNCOMMITTED]
+COMMITTED = ["read committed", "read uncommitted"]
 
 
 @pytest.fixture
@@ -94,7 +94,7 @@ def test_a_replace_that_waits_for_the_end_of_its_holder_begins_again(
 
     def late() -> None:
         with psycopg.connect(database_url, autocommit=True) as connection:
-            connection.isolation_level = level
+            connection.execute("SELECT set_config('default_transaction_isolation', %s, false)", [level])
             refs.append(debounced(q).enqueue(connection, 2))
 
     thread = threading.Thread(target=late)
@@ -127,7 +127,7 @@ def test_a_key_released_between_two_statements_is_taken(
 
     def late() -> None:
         with psycopg.connect(database_url, autocommit=True) as connection:
-            connection.isolation_level = level
+            connection.execute("SELECT set_config('default_transaction_isolation', %s, false)", [level])
             batch = [debounced(q, "return").job(2)] * (2 if many else 1)
             refs.extend(q.enqueue_many(connection, batch))
 

@@ -182,19 +182,21 @@ def test_nothing_is_lost_while_rows_are_written(db: Conn, database_url: str) -> 
     threads = [threading.Thread(target=write, args=(n,)) for n in range(2)]
     for thread in threads:
         thread.start()
-    wait_until(lambda: min(written) > 50, what="rows")
     made: list[Any] = []
 
     def make() -> bool:
         made.extend(db.execute("SELECT jobq.make_partitions(3)").fetchall())
         return len(made) == 25
 
-    wait_until(make, what="the partitions")
-    before = list(written)
-    wait_until(lambda: min(written) > max(before) + 50, what="more rows")
-    stop.set()
-    for thread in threads:
-        thread.join()
+    try:
+        wait_until(lambda: errors or min(written) > 50, what="rows")
+        wait_until(make, what="the partitions")
+        before = list(written)
+        wait_until(lambda: errors or min(written) > max(before) + 50, what="more rows")
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
     assert errors == []
     assert where(db) == {named("succeeded"): sum(written)}
     row = db.execute("SELECT count(DISTINCT id) FROM jobq.job_history").fetchone()
