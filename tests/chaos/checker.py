@@ -224,8 +224,8 @@ def _abandoned(history: History) -> Iterator[Violation]:
     told: set[tuple[int, int]] = set()
     for look in history.held:
         by_worker = Counter(worker for _, _, worker in look["jobs"])
-        suspects = {
-            (job, claims, worker): since.get((job, claims, worker), look["at"])
+        suspects: dict[tuple[int, int, str], int] = {
+            (job, claims, worker): since.get((job, claims, worker), int(look["at"]))
             for job, claims, worker in look["jobs"]
             if worker in look["workers"]
             and look["workers"][worker] < by_worker[worker]
