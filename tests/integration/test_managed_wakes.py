@@ -289,7 +289,7 @@ async def test_idle_managed_queues_cost_one_look_for_all(jobs: Jobs, database_ur
         claims.append(queue)
         return begin(worker, queue, *args, **kwargs)
 
-    managed.poll, managed.begin = counted, claimed  # type: ignore[method-assign,assignment]
+    managed.poll, managed.begin = counted, claimed  # type: ignore[method-assign]
     await stage.until(lambda: len(looks) >= 5)
     assert claims == []
     # What nothing told of, a look finds.
@@ -307,7 +307,7 @@ async def test_an_outcome_is_written_while_the_lock_of_its_queue_is_held(jobs: J
     with psycopg.connect(database_url) as operator:
         operator.execute("SELECT 1")
         operations.configure(operator, "jobq", "mail", limit=2, actor="anna")
-        stage.advance.ended.succeeded([Success(first, 1, b"null", 0.0)])
+        stage.advance.ended.succeeded([Success(first, 1, stage.pool.given[0].started, b"null", 0.0)])
         stage.pool.busy = 0
         await stage.until(lambda: bool(jobs.finished(first)))
         assert [job.id for job in stage.pool.given] == [first]

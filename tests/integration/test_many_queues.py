@@ -145,7 +145,7 @@ async def test_a_queue_that_goes_on_again_after_a_pause(jobs: Jobs, options: Wor
         # All lanes are read again and again, and this one is passed over.
         await until(lambda: again(advance))
         jobs.connection.execute("UPDATE jobq.queue SET paused_at = NULL")
-        advance.heard([], [], None)
+        advance.heard([], None)
         await until(lambda: len(pool.given) == 2)
     finally:
         stop.set()

@@ -126,7 +126,7 @@ def test_a_look_at_all_managed_queues_reads_an_entry_of_each_queue_that_has_some
     full: psycopg.Connection[Any], mode: str
 ) -> None:
     off = tuple(f"SET LOCAL enable_{name} = off" for name in ("seqscan", "hashjoin", "mergejoin"))
-    nodes = explain(full, mode, "managed_due", {"capped": []}, before=off)  # type: ignore[arg-type]
+    nodes = explain(full, mode, "managed_due", {"capped": []}, before=off)
     assert "Seq Scan on job" not in kinds(nodes)
     assert {"job_turn_idx", "job_claim_idx"} <= {node["Index Name"] for node in nodes if "Index Name" in node}
     # Two queues with turns, ten lanes, and the ends of both.

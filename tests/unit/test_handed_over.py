@@ -65,7 +65,15 @@ def test_a_rule_that_raises_or_is_endless() -> None:
 def test_what_reaches_the_database_is_bounded() -> None:
     setbacks = [
         Setback(
-            n, 1, 0, Ending.RETRY, delay=delay, seconds=seconds, error_type="E\x00", message="a\x00\ud800", traceback="ok"
+            n,
+            1,
+            0,
+            Ending.RETRY,
+            delay=delay,
+            seconds=seconds,
+            error_type="E\x00",
+            message="a\x00\ud800",
+            traceback="ok",
         )
         for n, (delay, seconds) in enumerate([(math.nan, -1.0), (math.inf, math.inf), (-3.0, math.nan), (1e300, None)])
     ]
