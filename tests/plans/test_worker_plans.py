@@ -262,8 +262,9 @@ def test_lanes(full: psycopg.Connection[Any], mode: str) -> None:
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_queue_rules(full: psycopg.Connection[Any], mode: str) -> None:
-    nodes = explain(full, mode, "queue_rules", {})
+def test_queue_rules(empty_database: str, mode: str) -> None:
+    with psycopg.connect(empty_database) as connection:
+        nodes = explain(connection, mode, "queue_rules", {}, before=["SET LOCAL enable_seqscan = off"])
     assert {node["Relation Name"] for node in nodes if "Relation Name" in node} == {"queue", "job_turn"}
     assert not {"Sort", "Hash Join", "Merge Join", "Seq Scan on job_turn"} & kinds(nodes)
 
