@@ -1,8 +1,9 @@
 """A fleet of 3 workers: one poison of each kind a second beside 200 good jobs/s. The good ones must not notice.
 
 Every good job runs once, p99 of their starts is at most 250 ms, and no worker ends. One of the workers logs to a pipe that
-is not read. A good job that was being executed when a poison ended its runner runs again: `cut_short` counts those; `claimed_again` also
-those that had not begun. A smaller machine keeps up with fewer poisons, most of which cost a runner: `--every 10`.
+is not read. A good job that was being executed when a poison ended its runner runs again: `cut_short` counts those, and
+`claimed_again` also those that had not begun. A small machine keeps up with fewer poisons, since most cost a runner:
+`--every 10`.
 """
 
 from __future__ import annotations
