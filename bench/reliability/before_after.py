@@ -52,7 +52,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def measured(root: Path, workload: str, quick: bool) -> dict[str, float]:
     """Measure in the checkout at `root`; return its figures."""
     # First in the path of every process that it starts, so that an installed jobq is not what is measured.
-    environ = {**os.environ, "PYTHONPATH": str(root), "PYTHONSAFEPATH": "1"}
+    environ = {**os.environ, "PYTHONPATH": str(root), "PYTHONSAFEPATH": "1", "PYTHONDONTWRITEBYTECODE": "1"}
     command = [sys.executable, "-c", MEASURE, workload, str(root), "quick" if quick else "full"]
     done = subprocess.run(command, check=False, cwd=root, env=environ, capture_output=True, text=True)
     if done.returncode:

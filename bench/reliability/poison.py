@@ -1,7 +1,9 @@
 """A fleet of 3 workers: one poison of each kind a second beside 200 good jobs/s. The good ones must not notice.
 
 Every good job runs once, p99 of their starts is at most 250 ms, and no worker ends. One of the workers logs to a pipe that
-is not read. A good job that was being executed when a poison ended its runner runs again: `cut_short` counts those.
+is not read. A good job that was being executed when a poison ended its runner runs again: `cut_short` counts those, and
+`claimed_again` also those that had not begun. A small machine keeps up with fewer poisons, since most cost a runner:
+`--every 10`.
 """
 
 from __future__ import annotations
@@ -43,6 +45,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rate", type=float, default=200.0, help="good jobs a second (default: 200)")
     parser.add_argument("--every", type=float, default=1.0, help="seconds between two of one kind (default: 1)")
     parser.add_argument("--kinds", help="some of the kinds, by commas (default: all)")
+    parser.add_argument("--strict", action="store_true", help="a good job may not even be claimed twice")
     parser.add_argument("--concurrency", type=int, help="slots of a runner (default: the worker's own)")
 
 
@@ -143,13 +146,13 @@ def run(stage: Stage, given: argparse.Namespace) -> Outcome:
                     )
         left = "SELECT count(*) FROM jobq.job WHERE queue = 'good'"
         drained = came(lambda: stage.count(left) == 0, 30)
-    outcome = judge(stage, enqueued, ended, drained)
+    outcome = judge(stage, enqueued, ended, drained, strict=given.strict)
     outcome.figures["exit_statuses"] = stage.stop()
     os.close(reader)
     return outcome
 
 
-def judge(stage: Stage, enqueued: dict[int, float], ended: dict[int, str], drained: bool) -> Outcome:
+def judge(stage: Stage, enqueued: dict[int, float], ended: dict[int, str], drained: bool, *, strict: bool) -> Outcome:
     starts = stage.starts("good")
     waited = [(starts[job][0] - at) * 1000 for job, at in enqueued.items() if job in starts]
     states = "SELECT state, count(*) FROM jobq.job_history WHERE queue = 'good' GROUP BY 1"
@@ -169,7 +172,8 @@ def judge(stage: Stage, enqueued: dict[int, float], ended: dict[int, str], drain
         }
     )  # fmt: skip
     outcome.demand(drained and ends == {"succeeded": len(enqueued)}, f"of {len(enqueued)} good jobs: {dict(ends)}")
-    outcome.demand(not again, f"{again} good jobs were claimed more than once")
+    # Claimed ahead by a runner that a poison ended, a job is claimed again, and runs once nevertheless.
+    outcome.demand(not (strict and again), f"{again} good jobs were claimed more than once")
     outcome.demand(not twice, f"{twice} good jobs were started more than once")
     outcome.demand(
         bool(waited) and percentile(waited, 99) <= START_MS,

@@ -102,6 +102,8 @@ LEDGER: list[Record] = [
     start(34, "line-34", "41-3", 7), end("41-3", 8),
     # Of two jobs in w1's name it holds one, which it executes; the other it has taken back before it was too long.
     held(11, [(1, 1), (10, 1)], w1=1), held(39, [(1, 1), (10, 1)], w1=1), held(45, [(10, 1)], w1=1),
+    # What is executed still, for all that is known, is not suspected, whatever its worker counts.
+    held(50, [(9, 1)], w1=0), held(85, [(9, 1)], w1=0),
     # A key whose job is replaced until it starts; one whose last call met the job that holds it still.
     called("k", 1, created=True), called("k", 2, replaced=True), version("k", 2), called("k", 3, created=True), version("k", 3),
     called("kept", 1, created=True), version("kept", 1), called("kept", 2),
