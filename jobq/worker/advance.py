@@ -478,7 +478,9 @@ class Advance:
         for number, (queue, share) in enumerate(queues, 1):
             async with self._lock:
                 connection = await self._connected()
-                if (room := math.ceil(self._managed_part(queue, self._want()) * share)) <= 0:
+                part = self._managed_part(queue, self._want()) * share
+                # Of one free slot, with that probability: who comes after gets what is left.
+                if (room := math.floor(part + random.random()) if share < 1 else math.ceil(part)) <= 0:
                     continue
                 worker = self._lease.worker
                 claimed = await self._managed.claim(connection, worker, queue, room)
