@@ -170,7 +170,7 @@ def worker(
     """
     from jobq import logs, output
 
-    # Whoever reads the log, the terminal or the pipe may stop reading, and the worker goes on.
+    # The reader of the log, the terminal or the pipe may stop reading. The worker goes on.
     output.guard()
     session = current()
     session.url  # noqa: B018 - without a database there is nothing to start
