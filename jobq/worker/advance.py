@@ -44,6 +44,7 @@ from jobq.worker.refused import ALL as CLAIM
 from jobq.worker.refused import RefusedClaims
 from jobq.worker.served import QueueOrder
 from jobq.worker.stalls import Repeats, Trouble
+from jobq.worker.starts import REFUSED, REFUSED_FOR
 from jobq.worker.survey import Survey
 from jobq.worker.vitals import Pulse
 
@@ -383,11 +384,13 @@ class Advance:
         if now >= self._survey.due_at:
             self._delivery.deliver()
             async with self._lock:
-                await self._survey.read(await self._connected())
+                connection = await self._connected()
+                await self._attempt("read which queues have jobs", self._survey.read(connection), connection)
         if (self._more or self.ended.writable) and now >= self._due.look_up_at:
             self._delivery.deliver()
             async with self._lock:
-                await self._due.look_up(await self._connected())
+                connection = await self._connected()
+                await self._attempt("look up what is due next", self._due.look_up(connection), connection)
 
     def _closed(self) -> bool:
         return bool(self.held) or self.quiet or not self._lease.fresh
@@ -500,8 +503,10 @@ class Advance:
             if (want := self._want()) <= 0:
                 return
             worker = self._lease.worker
-            claimed = await self._parked.claim(connection, worker, (want + 1) // 2 if self._more else want)
-        self._delivery.hand_out(claimed, worker)
+            claim = self._parked.claim(connection, worker, (want + 1) // 2 if self._more else want)
+            claimed = await self._attempt("claim parked jobs", claim, connection)
+        if claimed is not None:
+            self._delivery.hand_out(claimed, worker)
 
     def _managed_part(self, queue: str, want: int) -> int:
         """Return how many of `want` jobs to claim from the managed queue `queue`."""
@@ -636,20 +641,26 @@ class Advance:
         async with self._lock:
             connection = await self._connected()
             worker = self._lease.worker
-            found = await starts.start(connection, self._schema, worker, self._pool.startable)
+            try:
+                found = await starts.start(connection, self._schema, worker, self._pool.startable)
+            except psycopg.Error as error:
+                if (kind := classify(error, connection)) is ErrorKind.CONNECTION:
+                    raise
+                self._not_started(starts.failed(refused=kind is ErrorKind.REFUSED), error)
+                return
             put_back: list[Job] = []
             if stubborn := starts.stubborn(time.monotonic()):
-                put_back = await starts.put_back(connection, self._schema, worker, stubborn)
-        self._attempts.error = None
+                back = starts.put_back(connection, self._schema, worker, stubborn)
+                put_back = await self._attempt("put locked jobs back", back, connection) or []
         for job in found.expired:
             self.ended.set_back(Setback(job.id, job.claims, job.started, Ending.EXPIRE, message="expired"))
         for job in found.back:
             self.ended.set_back(Setback(job.id, job.claims, job.started, Ending.RELEASE))
         for job in put_back + found.lost:
-            back = Setback(job.id, job.claims, job.started, Ending.RELEASE)
-            self._managed.ended([back])
+            gone = Setback(job.id, job.claims, job.started, Ending.RELEASE)
+            self._managed.ended([gone])
             if self._metrics is not None:
-                self._metrics.ended(back)
+                self._metrics.ended(gone)
         if put_back:
             self._look_again()
         # While the statement was on its way, everything may have stood still. They have not started: settle.sql takes their
@@ -659,6 +670,13 @@ class Advance:
                 self.ended.set_back(Setback(job.id, job.claims, job.started, Ending.RELEASE))
         elif found.start:
             self._pool.give(found.start, worker)
+
+    def _not_started(self, refused: list[Job], error: psycopg.Error) -> None:
+        self._attempts.failed("start jobs with keys", error)
+        for job in refused:
+            self.problems.note(REFUSED, error, job=job.id)
+            self._repeats.warn("a job cannot be started: it is put back for a while", error, job=job.id)
+            self.ended.set_back(Setback(job.id, job.claims, job.started, Ending.RELEASE, delay=REFUSED_FOR))
 
     def _heed_oddities(self) -> None:
         """Compare with the database soon if it refused an outcome."""

@@ -78,6 +78,7 @@ class Due:
 
     async def look_up(self, connection: Connection) -> None:
         """Look up the first jobs of some lanes that were read to their ends. Raises psycopg.Error."""
+        self._look_at = time.monotonic() + BUSY_EVERY
         lanes = self._lanes.to_look_up()
         if lanes:
             scan = self._cursor.plan([queue for queue, _ in lanes], [priority for _, priority in lanes])

@@ -24,6 +24,8 @@ logger = logging.getLogger("jobq.worker")
 # A worker that has just refused a job itself claims no parked ones for so many seconds. Its runners may have imported
 # different versions of the code, and what one of them has refused must not come back to it again and again.
 AFTER_REFUSAL = 0.5
+# Seconds until parked jobs are claimed again after a claim of them has failed: doubled each time.
+FIRST_PAUSE, LONGEST_PAUSE = 0.5, 60.0
 
 
 class Code(Protocol):
@@ -50,6 +52,8 @@ class Parked:
         self.wanted = True
         """Whether there may be some to claim."""
         self._not_before = 0.0
+        self._pause = 0.0
+        """For how long parked jobs were let alone after the last claim of them failed."""
 
     def hear(self, task: str) -> bool:
         """Jobs of `task` were parked. Return whether that concerns this worker."""
@@ -89,7 +93,10 @@ class Parked:
                     rows += more
         except BaseException:
             self.wanted = True
+            self._pause = min(max(2 * self._pause, FIRST_PAUSE), LONGEST_PAUSE)
+            self._not_before = time.monotonic() + self._pause
             raise
+        self._pause = 0.0
         self.wanted = self.wanted or len(rows) >= want
         return Claimed(0, None, rows)
 

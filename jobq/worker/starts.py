@@ -27,6 +27,12 @@ LOCKED_RETRY = 0.05
 # How long that is tried before the job is put back, and how many may be tried at a time.
 LOCKED_AT_MOST = 1.0
 MOST_LOCKED = 200
+# When to try again after a statement that a row refused, and after one that lacked a lock or time.
+FAILED_RETRY = 0.01
+TRANSIENT_RETRY = 0.25
+# Seconds before a job may be claimed again whose start the database refused.
+REFUSED_FOR = 60.0
+REFUSED = "start a job"
 # Seconds before such a job may be claimed again, at the earliest.
 PUT_BACK_FOR = 1.0
 
@@ -94,6 +100,12 @@ class Starts:
         self._asked: dict[int, Waiting] = {}
         """Those about which the database is being asked."""
         self._try_locked_at = 0.0
+        self._again_at = 0.0
+        """Not before, after a statement that failed."""
+        self._one_by_one = False
+        """Whether a statement has failed for one of its jobs, and it is not known which."""
+        self._last: tuple[int, ...] = ()
+        """The ids of the last statement."""
 
     def __len__(self) -> int:
         """How many wait for a slot."""
@@ -117,11 +129,24 @@ class Starts:
 
     def due(self, startable: Startable, now: float) -> bool:
         """Tell whether some can be started."""
-        return bool(self.held and startable([one.job for one in self._candidates(now)]))
+        return bool(self.held and now >= self._again_at and startable([one.job for one in self._candidates(now)]))
 
     def due_at(self) -> float:
-        """Return when to try those that are locked, by time.monotonic(); infinity when none is."""
+        """Return when to try again what is locked or failed, by time.monotonic(); infinity when nothing is."""
+        if self._again_at > time.monotonic() and self.held:
+            return self._again_at
         return self._try_locked_at if self._locked else math.inf
+
+    def failed(self, *, refused: bool) -> list[Job]:
+        """The last statement has failed, and not its connection. Try again soon, one job at a time.
+
+        Return the job that is the reason, and let go of it, once it stands alone and is `refused`.
+        """
+        self._again_at = time.monotonic() + (FAILED_RETRY if refused else TRANSIENT_RETRY)
+        if refused and len(self._last) == 1:
+            return self.withdraw({*self._last})
+        self._one_by_one = True
+        return []
 
     def _candidates(self, now: float) -> list[Waiting]:
         locked = self._locked.values() if now >= self._try_locked_at else ()
@@ -133,9 +158,10 @@ class Starts:
         Raises psycopg.Error; then what was asked about waits here again, and may have started as far as the database knows.
         """
         candidates = self._candidates(time.monotonic())
-        chosen = {job.id for job in startable([one.job for one in candidates])}
+        chosen = {job.id for job in startable([one.job for one in candidates])[: 1 if self._one_by_one else None]}
         if not chosen:
             return Verdicts()
+        self._last = tuple(chosen)
         self._asked = {one.job.id: one for one in candidates if one.job.id in chosen}
         self._waiting = deque(one for one in self._waiting if one.job.id not in chosen)
         self._locked = {job_id: one for job_id, one in self._locked.items() if job_id not in chosen}
@@ -162,6 +188,7 @@ class Starts:
         if found.locked:
             self._try_locked_at = now + LOCKED_RETRY
         self._asked.clear()
+        self._one_by_one = self._one_by_one and self.held > 0
         return found
 
     def stubborn(self, now: float) -> list[Job]:

@@ -28,6 +28,8 @@ SHARE_TOLD = 10
 # Seconds between two readings, at least: where a worker was told of a job and has found none, and of many queues.
 _HASTENED = 1.0
 _TOLD = 0.1
+# The same after a reading that failed.
+FAILED_RETRY = 0.5
 # Lanes of one statement.
 SLICE = 500
 
@@ -94,7 +96,12 @@ class Survey:
         if self._running:
             return
         reading = _Reading(self._schema, self._cursor, self._lanes, self._clock())
-        if not self.costly and await self._slice(connection, reading):
+        try:
+            done = not self.costly and await self._slice(connection, reading)
+        except psycopg.Error:
+            self._due_at = self._clock() + FAILED_RETRY
+            raise
+        if done:
             self._finish(reading)
         else:
             self._task = asyncio.create_task(self._elsewhere(reading), name="survey")
