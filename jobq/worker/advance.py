@@ -11,7 +11,7 @@ import logging
 import math
 import random
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Collection, Iterable
 from typing import Any, TypeVar
 from uuid import UUID
 
@@ -144,6 +144,8 @@ class Advance:
             listening=listening,
         )
         self._delivery = Delivery(pool, self.ended, metrics, self._closed, self.poke)
+        self._starts_failed: set[int] = set()
+        """Jobs whose start was refused, and 0 when starts have failed: what `problems` has of them."""
         self.claims = LastClaim()
         self.held: str | None = None
         """Why nothing may be claimed at present; None when claims go on."""
@@ -178,7 +180,7 @@ class Advance:
             if self._parked.hear(queue):
                 self._woken.set()
             return
-        self._managed.hear_all()
+        self._managed.hear_all(missed=not payload)
         if kind != "many":
             self._reconcile_at = 0.0
             self._parked.wanted = True
@@ -229,7 +231,8 @@ class Advance:
             self._rules = rules
             self._reconcile_at = 0.0
             self._woken.set()
-        self._managed.refresh(self._lanes.managed)
+        if self._managed.refresh(self._lanes.managed):
+            self._woken.set()
 
     def recorded(self, recorded: Recorded) -> None:
         """A runner has written an outcome down itself."""
@@ -271,7 +274,7 @@ class Advance:
         # So many may have waited that nothing was claimed.
         self._look_again()
 
-    def _put_back(self, queues: Iterable[str], lowered: Iterable[tuple[str, int]]) -> None:
+    def _put_back(self, queues: Collection[str], lowered: Iterable[tuple[str, int]]) -> None:
         """Jobs of `queues` can be claimed again, by our own doing; in those of `lowered` they keep their places."""
         for queue, run_at in lowered:
             self._cursor.lower(queue, run_at)
@@ -279,6 +282,7 @@ class Advance:
         for queue in queues:
             if not self._managed.hear(queue):
                 self._lanes.hear(queue)
+        if queues:
             self._look_again()
         self._woken.set()
 
@@ -318,6 +322,7 @@ class Advance:
             await asyncio.sleep(_RECONNECT.delay(failures))
         else:
             self._attempts.failed(ROUND, error)
+            self._delivery.deliver()
             self._look_again()
             await asyncio.sleep(min(0.05 * 2**failures, 0.5))
 
@@ -357,7 +362,8 @@ class Advance:
         want = self._want()
         if want > 0 and self._managed.due_at <= time.monotonic():
             # What has ended makes room in its own queue, and is written in one commit with the claim into that room: `_step`.
-            await self._claim_managed(beside=self._managed.queue_of(self.ended.successes))
+            beside = None if self._refused.any else self._managed.queue_of(self.ended.successes)
+            await self._claim_managed(beside=beside)
             want = self._want()
         if self._pool.starts.held:
             await self._start()
@@ -365,7 +371,7 @@ class Advance:
         if want > 0 and self._parked.due_at <= time.monotonic():
             await self._claim_parked()
             want = self._want()
-        if self.ended.writable or (want > 0 and self._more):
+        if self.ended.writable or (want > 0 and (self._more or self._refused.due_at <= time.monotonic())):
             await self._step(want)
         else:
             self._delivery.deliver()
@@ -374,9 +380,9 @@ class Advance:
         if self.ended.writable:
             await self._gather()
             return False
-        return not ((self._more or self._parked.due_at <= time.monotonic()) and self._want() > 0) and not (
-            self._pool.starts.due(self._pool.startable, time.monotonic())
-        )
+        return not (
+            self._want() > 0 and (self._more or min(self._parked.due_at, self._refused.due_at) <= time.monotonic())
+        ) and (self._closed() or not self._pool.starts.due(self._pool.startable, time.monotonic()))
 
     async def _look_around(self) -> None:
         """Read which lanes there are, and what is next in those that were read to their ends, when it is time for that."""
@@ -445,7 +451,7 @@ class Advance:
                 await self._exchange(connection, successes, NOWHERE, 0)
                 want, successes = min(want, self._want()), []
             want = min(want, self._refused.most)
-            queue = self._managed.queue_of(successes) if not connection.pooled else None
+            queue = None if connection.pooled or self._refused.any else self._managed.queue_of(successes)
             part = self._managed_part(queue, want) if queue is not None and want > 0 else 0
             want -= part
             scan = self._scan(want, warm=WARM_LANES if successes else 0) if want > 0 else NOWHERE
@@ -471,7 +477,8 @@ class Advance:
         """
         if self._managed.poll_due:
             async with self._lock:
-                await self._managed.poll(await self._connected())
+                connection = await self._connected()
+                await self._attempt("look at the queues with rules", self._managed.poll(connection), connection)
         queues = self._lanes.among(self._managed.due(), beside)
         if not queues:
             return
@@ -665,6 +672,7 @@ class Advance:
             self._look_again()
         # While the statement was on its way, everything may have stood still. They have not started: settle.sql takes their
         # keys again.
+        self._clear_starts(found.start)
         if self._closed() or self._lease.worker != worker:
             for job in found.start:
                 self.ended.set_back(Setback(job.id, job.claims, job.started, Ending.RELEASE))
@@ -673,10 +681,21 @@ class Advance:
 
     def _not_started(self, refused: list[Job], error: psycopg.Error) -> None:
         self._attempts.failed("start jobs with keys", error)
+        self._starts_failed.update(job.id for job in refused)
+        self._starts_failed.add(0)
         for job in refused:
             self.problems.note(REFUSED, error, job=job.id)
             self._repeats.warn("a job cannot be started: it is put back for a while", error, job=job.id)
             self.ended.set_back(Setback(job.id, job.claims, job.started, Ending.RELEASE, delay=REFUSED_FOR))
+
+    def _clear_starts(self, started: list[Job]) -> None:
+        """These have started: what stood in their way is over."""
+        if not self._starts_failed or not started:
+            return
+        self.problems.clear("start jobs with keys")
+        for job_id in self._starts_failed & {job.id for job in started}:
+            self.problems.clear(REFUSED, job=job_id)
+        self._starts_failed -= {0, *(job.id for job in started)}
 
     def _heed_oddities(self) -> None:
         """Compare with the database soon if it refused an outcome."""
@@ -705,7 +724,8 @@ class Advance:
             wake_at = min(wake_at, self._refused.closed_until)
         if self._managed.left:
             wake_at = min(wake_at, time.monotonic() + CALL_EVERY)
-        wake_at = min(wake_at, self._pool.starts.due_at())
+        if not self._closed():
+            wake_at = min(wake_at, self._pool.starts.due_at(self._pool.startable))
         self.ended.more.clear()
         if self.ended.writable or ((self._more or self._lanes.unread) and self._want() > 0):
             # Told of while that was looked up.
@@ -766,7 +786,9 @@ class Advance:
         if len(self.ended) > len(deferred) or not deferred.tried or self._pool.held:
             return False
         await self._reconcile()
-        if self.ended.setbacks or self._more or self._parked.wanted:
+        if self._parked.due_at <= time.monotonic() and self._want() > 0:
+            await self._claim_parked()
+        if self.ended.setbacks or self._more or self._pool.held:
             return False
         async with self._lock:
             rows = await fetch(

@@ -146,6 +146,10 @@ class Cursor:
         self._lanes: dict[tuple[str, int], _Lane] = {}
         self._base: Position = BEGINNING
         """Where lanes begin that are not known: nothing was left below in them, and nothing can surface below."""
+        self.words = 0
+        """Counts the calls of `lower`."""
+        self._lowered: dict[str, int] = {}
+        """Queues that were lowered since the last `keep`, and by which call."""
         self.epoch = 0
         """Goes up whenever a reading of all lanes that is under way says nothing of those that it does not find."""
 
@@ -172,6 +176,8 @@ class Cursor:
             low = min(low, (max(run_at, 0), 0))
             # In place of the old one: a claim that is under way, and may not see them, must not raise this.
             self._lanes[(queue, priority)] = _Lane(low=low, at=low)
+        self.words += 1
+        self._lowered[queue] = self.words
 
     @property
     def floor(self) -> Position:
@@ -192,12 +198,15 @@ class Cursor:
         known.low = known.at = head
         return True
 
-    def keep(self, known: Callable[[tuple[str, int]], bool], floor: Position) -> None:
+    def keep(self, known: Callable[[tuple[str, int]], bool], floor: Position, words: int | None = None) -> None:
         """All lanes were read from their beginnings. Forget the lanes that are not `known`: they had no job, or have none left.
 
-        `floor`: what `floor` was before that reading.
+        `floor`, `words`: what these were before that reading. Lanes that were lowered since are kept, for it may have missed their
+        jobs; with None, none were.
         """
-        for lane in [lane for lane in self._lanes if not known(lane)]:
+        since = self.words if words is None else words
+        self._lowered = {queue: word for queue, word in self._lowered.items() if word > since}
+        for lane in [lane for lane in self._lanes if not known(lane) and lane[0] not in self._lowered]:
             del self._lanes[lane]
         self._base = floor
 

@@ -180,7 +180,7 @@ class Deferred:
             except (psycopg.Error, OSError, TimeoutError) as error:
                 # Of the connection: nothing is known of the batch.
                 self._losses += 1
-                batch.due = time.monotonic() + min(0.1 * 2**self._losses, 2.0)
+                batch.due = time.monotonic() + min(0.1 * 2 ** min(self._losses, 10), 2.0)
                 batch.last_word = batch.last_word or self._leaving
                 self._repeats.warn("no connection for outcomes that are written apart", error)
                 await self._drop()
@@ -268,7 +268,7 @@ class Deferred:
         """It is known which outcome is at fault: leave it alone for a while, and let it be seen."""
         job = batch.outcomes[0].id
         longest = LONGEST_TRANSIENT if batch.transient and not _slow(error) else LONGEST_PAUSE
-        batch.due = time.monotonic() + min(FIRST_PAUSE * 2.0 ** max(batch.tries - 1, 0), longest)
+        batch.due = time.monotonic() + min(FIRST_PAUSE * 2.0 ** min(max(batch.tries - 1, 0), 20), longest)
         if batch.tries <= 1:
             self._in_a_row += 1
         self._problems.note(PROBLEM, error, job=job)

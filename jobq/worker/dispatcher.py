@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+import re
 import signal
 import time
 from collections.abc import Coroutine
@@ -183,7 +184,7 @@ class Dispatcher:
         if kind == "below":
             run_at, _, queue = what.partition(" ")
             # Whoever may connect may notify, anything.
-            if run_at.lstrip("-").isdecimal():
+            if re.fullmatch(r"-?[0-9]{1,18}", run_at):
                 self._lowered(queue, int(run_at))
             return
         if kind in ("insert", "many"):
@@ -243,9 +244,10 @@ class Dispatcher:
             await asyncio.gather(task, return_exceptions=True)
 
     async def _work(self) -> None:
-        await warn_of_unknown_queues(await self._keeper.connected(), self._options, self._pool.queues)
-        await self._declare_rules()
-        await self._keeper.register()
+        await self._until_stopped(self._prepare())
+        if self._stop.is_set():
+            await self._leave()
+            return
         logger.info(
             "working",
             extra={
@@ -300,10 +302,19 @@ class Dispatcher:
             await asyncio.gather(advance, *helpers, return_exceptions=True)
             await self._leave()
 
-    async def _declare_rules(self) -> None:
-        """Set how groups run, as the application declares it, before anything is claimed."""
+    async def _prepare(self) -> None:
+        """Set how groups run, as the application declares it, and register, before anything is claimed."""
+        try:
+            await warn_of_unknown_queues(await self._keeper.connected(), self._options, self._pool.queues)
+        except psycopg.Error as error:
+            if classify(error) is ErrorKind.CONNECTION:
+                raise
+            # It is a warning only.
+            self._repeats.warn("the names of the queues cannot be checked", error)
         if self._pool.rules:
-            await declare(await self._keeper.connected(), self._settings.schema, self._pool.rules)
+            async with await self._database.connect("rules", CHORES) as connection:
+                await declare(connection, self._settings.schema, self._pool.rules)
+        await self._keeper.register()
 
     # --- the loops --------------------
 

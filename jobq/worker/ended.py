@@ -212,6 +212,8 @@ class Ended:
     def written_apart(self, written: Written) -> None:
         """What was deferred is written."""
         self.finished += written.accepted
+        # A comparison that is under way may still see them.
+        self._recorded.update((outcome.id, outcome.claims, outcome.started) for outcome in written.outcomes)
         for outcome in written.outcomes:
             if isinstance(outcome, Setback):
                 self._tell(outcome)

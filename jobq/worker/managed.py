@@ -39,7 +39,7 @@ _BUSY_RETRY = (0.002, 1.3, 1.0)
 # The same for a queue of which the claim is refused: a job of it, or a rule, is at fault.
 _REFUSED_RETRY = (1.0, 2.0, 300.0)
 # Where a claim's last row has what: the word `locked`, what was seen, when to come again, what runs.
-_WORD, _SEEN, _SECONDS, _RUNNING = 2, 4, 8, 9
+_PERMITS, _WORD, _SEEN, _SECONDS, _RUNNING = 1, 2, 4, 8, 9
 PROBLEM = "claim from a queue with rules"
 # How often at most other workers are called to what this one leaves behind, in seconds, for each queue.
 CALL_EVERY = 0.05
@@ -96,6 +96,8 @@ class Managed:
         """Queues that are due and of which this worker holds as many as it may."""
         self._poll_at = 0.0
         """When to look which queues have something."""
+        self._seen_due: set[str] = set()
+        """Queues in which the last look has seen something due, until they are claimed from."""
         self.held: dict[int, str] = {}
         """The jobs that were claimed here and have not ended, and their queues."""
         self._counts: Counter[str] = Counter()
@@ -123,18 +125,24 @@ class Managed:
                 self.held[job_id] = queue
                 self._counts[queue] += 1
 
-    def refresh(self, queues: Iterable[str]) -> None:
-        """These are the managed queues that are served now, and no others; those that are paused are none."""
+    def refresh(self, queues: Iterable[str]) -> bool:
+        """These are the managed queues that are served now, and no others; those that are paused are none.
+
+        Return whether some were not before.
+        """
         now = set(queues)
         if now == self._queues:
-            return
+            return False
         for queue in self._queues - now:
             self._full.discard(queue)
+            self._seen_due.discard(queue)
             for remembered in (self._known, self._at, self._busy, self._called):
                 remembered.pop(queue, None)
-        if now - self._queues:
+        new = bool(now - self._queues)
+        if new:
             self._poll_at = 0.0
         self._queues = now
+        return new
 
     def hear(self, queue: str) -> bool:
         """There may be something to claim. Return whether `queue` is one of these."""
@@ -148,9 +156,12 @@ class Managed:
         if (known := self._known.get(queue)) is not None:
             known.lines.lower()
 
-    def hear_all(self) -> None:
-        """There may be something to claim in any of them: look."""
+    def hear_all(self, *, missed: bool = False) -> None:
+        """There may be something to claim in any of them: look. `missed`: words of jobs in old places may have been lost."""
         self._poll_at = 0.0
+        if missed:
+            for known in self._known.values():
+                known.lines.lower()
 
     def doubt(self) -> None:
         """The connection was lost: what is known of queues may have been undone with it, and what was notified, missed."""
@@ -187,7 +198,7 @@ class Managed:
         try:
             rows = await fetch(connection, self._schema, "managed_due", capped=list(self._caps))
         except BaseException:
-            self._poll_at = 0.0
+            self._poll_at = time.monotonic() + self._poll_interval
             raise
         now = time.monotonic()
         interval = self._poll_interval * (QUIET if self._listening() else 1) * random.uniform(0.9, 1.0)
@@ -195,6 +206,8 @@ class Managed:
         for queue, seconds in rows:
             if queue in self._queues:
                 self._sooner(queue, now + seconds if seconds > 0 else 0.0)
+                if seconds <= 0:
+                    self._seen_due.add(queue)
 
     def due(self) -> list[str]:
         """Return the queues to claim from now, in an order that favours none."""
@@ -335,6 +348,13 @@ class Managed:
                 known.ran_by, *ran = last[_RUNNING].split(" ")
                 known.ran = [int(id_) for id_ in ran if id_]
         seconds: float | None = last[_SECONDS]
+        if queue in self._seen_due:
+            self._seen_due.discard(queue)
+            permits = last[_PERMITS]
+            if not jobs and seconds is None and (permits is None or permits > 0) and known is not None:
+                # Something is due, and lies where this claim has not read.
+                known.lines.lower()
+                self._sooner(queue, 0.0)
         if seconds is not None:
             self._sooner(queue, time.monotonic() + seconds if seconds > 0 else 0.0)
             if seconds == 0 and len(jobs) >= want:

@@ -259,7 +259,15 @@ class Ledger:
             others = [setback for setback in setbacks if setback.ending is not Ending.PARK]
             parked, instead = await self._park(connection, worker, refused)
             others += instead
-            return parked + await self.settle(connection, worker, others) if others else parked
+            if not others:
+                return parked
+            try:
+                return parked + await self.settle(connection, worker, others)
+            except psycopg.Error as error:
+                if classify(error, connection) is ErrorKind.CONNECTION:
+                    raise
+                # What is parked is committed.
+                return parked + Settled(unwritten=tuple(others), error=error)
         try:
             return await self._settle(connection, worker, setbacks)
         except psycopg.Error as error:

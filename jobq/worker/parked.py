@@ -13,7 +13,10 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 from uuid import UUID
 
+import psycopg
+
 from jobq.worker.database import Connection, fetch
+from jobq.worker.errors import ErrorKind, classify
 from jobq.worker.frames import Ending, Setback
 from jobq.worker.managed import Managed
 from jobq.worker.options import WorkerOptions
@@ -88,7 +91,14 @@ class Parked:
             for queue in self._caps:
                 # A cap of this worker's own is kept by claims of that queue alone.
                 if (room := min(want - len(rows), self._managed.room(queue))) > 0:
-                    more = await self._claim(connection, worker, int(room), queues=[queue], without=[], **known)
+                    try:
+                        more = await self._claim(connection, worker, int(room), queues=[queue], without=[], **known)
+                    except psycopg.Error as error:
+                        if classify(error, connection) is ErrorKind.CONNECTION:
+                            raise
+                        # What is claimed so far is ours.
+                        self.wanted = True
+                        break
                     self._managed.adopt((row[0], queue) for row in more)
                     rows += more
         except BaseException:

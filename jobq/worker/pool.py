@@ -272,7 +272,7 @@ class RunnerPool:
 
         `vouch_until`: the time of time.monotonic() at which the worker's lease obliges them to have ended.
         """
-        now, before = time.monotonic(), self.slots
+        now, slots, room = time.monotonic(), self.slots, self.room(0)
         self._overseer.begin(self._all())
         for child in self._all():
             child.vouch(vouch_until, now)
@@ -280,11 +280,12 @@ class RunnerPool:
                 self._on_setback(verdicts.unstarted(job))
         for job in self._solos.tend(now):
             self._on_setback(verdicts.unserved(job))
-        for job in self.starts.overdue(now):
-            self._on_setback(verdicts.unstarted(job))
+        for job in self.starts.overdue(now, self.startable):
+            alone = self._solos.takes(job, self._isolated)
+            self._on_setback(verdicts.unserved(job) if alone else verdicts.unstarted(job))
         self._overseer.relieve(self._children, self._wanted, now)
         self._staff()
-        if self.slots > before:
+        if self.slots > slots or self.room(0) > room:
             self._on_ready()
 
     @property

@@ -79,6 +79,11 @@ class RefusedClaims:
         """When to try one of them again, in time.monotonic(); infinity: there is none."""
         return min((job.due for job in self._jobs.values()), default=float("inf"))
 
+    @property
+    def any(self) -> bool:
+        """Whether jobs are left out, or it is not known yet which: claims have their statements to themselves."""
+        return self.looking or bool(self._jobs)
+
     def forget(self) -> None:
         """The connection was lost, and with it the reason, perhaps."""
         self.closed_until = 0.0

@@ -115,7 +115,8 @@ class Sentinel:
 
     def lowered(self, queue: str, run_at: int) -> None:
         """Jobs of `queue` can be claimed again at their old places, the first at this run_at in microseconds."""
-        self._cursor.lower(queue, run_at)
+        if self.active:
+            self._cursor.lower(queue, run_at)
 
     def told(self, what: str) -> None:
         """A sentinel says what it has done: set a mode, or left its place (`nobody`)."""
@@ -318,7 +319,7 @@ class Sentinel:
 
     async def _discover(self, connection: Connection) -> None:
         """Read every lane that has jobs, in slices, and which queues are paused; and wake whoever should know."""
-        begun, floor, epoch = time.monotonic(), self._cursor.floor, self._cursor.epoch
+        begun, floor, epoch, words = time.monotonic(), self._cursor.floor, self._cursor.epoch, self._cursor.words
         rules = await fetch(connection, self._schema, "queue_rules")
         self._paused = frozenset(queue for queue, paused, _ in rules if paused)
         for queue in self._queues():
@@ -335,7 +336,7 @@ class Sentinel:
                 break
             queue, priority = rows[-1][:2]
         if self._cursor.epoch == epoch:
-            self._cursor.keep(self._rota.__contains__, floor)
+            self._cursor.keep(self._rota.__contains__, floor, words)
         read = time.monotonic()
         # Where many lanes or dead entries make that slow, not so often.
         self._lanes_at = read + max(LANES_INTERVAL, 20 * (read - begun))

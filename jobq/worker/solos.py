@@ -153,6 +153,10 @@ class Isolation:
             return self._declared
         return None
 
+    def takes(self, job: Job, isolated: frozenset[str]) -> bool:
+        """Tell whether `job` is to run alone."""
+        return self._kind(job, isolated) is not None
+
     def pick(
         self, jobs: Iterable[Job], worker: UUID, now: float, isolated: frozenset[str], again: frozenset[int]
     ) -> list[Job]:

@@ -131,11 +131,12 @@ class Starts:
         """Tell whether some can be started."""
         return bool(self.held and now >= self._again_at and startable([one.job for one in self._candidates(now)]))
 
-    def due_at(self) -> float:
+    def due_at(self, startable: Startable) -> float:
         """Return when to try again what is locked or failed, by time.monotonic(); infinity when nothing is."""
         if self._again_at > time.monotonic() and self.held:
             return self._again_at
-        return self._try_locked_at if self._locked else math.inf
+        could = self._locked and startable([one.job for one in self._locked.values()])
+        return self._try_locked_at if could else math.inf
 
     def failed(self, *, refused: bool) -> list[Job]:
         """The last statement has failed, and not its connection. Try again soon, one job at a time.
@@ -218,11 +219,14 @@ class Starts:
                 one.locked_since = time.monotonic()
         return done
 
-    def overdue(self, now: float) -> list[Job]:
+    def overdue(self, now: float, startable: Startable) -> list[Job]:
         """Return the jobs that have waited for a slot for too long, and let go of them."""
         back = []
         while self._waiting and now - self._waiting[0].since > WAIT_AT_MOST:
             back.append(self._waiting.popleft().job)
+        late = [one.job for one in self._locked.values() if now - one.since > WAIT_AT_MOST + LOCKED_AT_MOST]
+        if late and not startable(late):
+            back += self.withdraw({job.id for job in late})
         return back
 
     def withdraw(self, ids: set[int] | None = None) -> list[Job]:

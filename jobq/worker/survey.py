@@ -99,7 +99,9 @@ class Survey:
         try:
             done = not self.costly and await self._slice(connection, reading)
         except psycopg.Error:
-            self._due_at = self._clock() + FAILED_RETRY
+            # The next one is made elsewhere if this one took long.
+            self.took = max(self.took, self._clock() - reading.begun)
+            self._failed()
             raise
         if done:
             self._finish(reading)
@@ -121,14 +123,18 @@ class Survey:
                     pass
         except (psycopg.Error, OSError, TimeoutError) as error:
             self._repeats.warn("the queues cannot be read from their beginnings", error)
-            # However soon it failed, a claim had better not do it.
-            self._over(self.took)
+            self._failed()
         else:
             self._finish(reading)
 
     def _finish(self, reading: _Reading) -> None:
         reading.finish()
         self._over(self._clock() - reading.begun)
+
+    def _failed(self) -> None:
+        self._last_took = float("inf")
+        self._read_at, self._task, self._again = self._clock(), None, None
+        self._due_at = self._read_at + FAILED_RETRY
 
     def _over(self, took: float) -> None:
         # The less of two: one reading may have waited for a lock, which is no reason to read less often.
@@ -165,6 +171,7 @@ class _Reading:
         """How many lanes had a due job."""
         self._floor: Position = cursor.floor
         self._epoch = cursor.epoch
+        self._words = cursor.words
         self._after = ("", -1)
         self._named = [(queue, priority) for queue in lanes.only or () for priority in PRIORITIES]
         lanes.many = False
@@ -192,4 +199,4 @@ class _Reading:
         """All lanes were read: of those that were not found nothing need be known."""
         self._lanes.live.cool()
         if self._cursor.epoch == self._epoch:
-            self._cursor.keep(self._lanes.live.__contains__, self._floor)
+            self._cursor.keep(self._lanes.live.__contains__, self._floor, self._words)
