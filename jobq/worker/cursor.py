@@ -201,8 +201,8 @@ class Cursor:
     def keep(self, known: Callable[[tuple[str, int]], bool], floor: Position, words: int | None = None) -> None:
         """All lanes were read from their beginnings. Forget the lanes that are not `known`: they had no job, or have none left.
 
-        `floor`, `words`: what these were before that reading. Lanes that were lowered since are kept, for it may have missed their
-        jobs; with None, none were.
+        `floor`, `words`: what these were before that reading. Lanes that were lowered since are kept, for it may have
+        missed their jobs; with None, none were.
         """
         since = self.words if words is None else words
         self._lowered = {queue: word for queue, word in self._lowered.items() if word > since}

@@ -65,3 +65,15 @@ def test_a_place_above_changes_nothing_and_one_before_1970_is_the_beginning() ->
     assert begin(cursor).since == before
     cursor.lower("a", -5)
     assert begin(cursor).since[0] == (0, 0)
+
+
+def test_a_reading_that_began_before_does_not_forget_what_was_lowered() -> None:
+    """Its snapshot may be older than what came back, so it says nothing of those lanes."""
+    cursor = Cursor()
+    read_to_the_end(cursor)
+    words = cursor.words
+    cursor.lower("a", PLACE)
+    cursor.keep(lambda _: False, (LATER, 0), words)
+    assert begin(cursor).since[0] <= (PLACE, 0)
+    cursor.keep(lambda _: False, (LATER, 0), cursor.words)
+    assert begin(cursor).since[0] > (PLACE, 0)

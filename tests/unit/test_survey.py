@@ -92,7 +92,7 @@ async def test_many_lanes_are_read_elsewhere_and_nothing_is_due_meanwhile(
     assert survey._task is not None
     # No connection is to be had. What was asked for meanwhile is done after all.
     await survey._task
-    assert survey.due_at == clock.now + 1.0
+    assert survey.due_at <= clock.now + 1.0
 
 
 async def test_one_that_fails_at_once_does_not_make_readings_cheap(
