@@ -4,7 +4,7 @@ WITH chosen AS MATERIALIZED (
     SELECT id, cancel_requested_at FROM {schema}.job
     WHERE id = ANY(%(ids)s) AND state = 'running'
     ORDER BY id
-    FOR UPDATE SKIP LOCKED
+    FOR NO KEY UPDATE SKIP LOCKED
 ), asked AS (
     UPDATE {schema}.job SET cancel_requested_at = coalesce(cancel_requested_at, clock_timestamp())
     WHERE id = ANY(ARRAY(SELECT id FROM chosen))

@@ -17,6 +17,6 @@ CROSS JOIN LATERAL (
       AND NOT ready.id = ANY (%(refused)s::bigint[])
     ORDER BY ready.run_at, ready.id
     LIMIT 1
-    FOR UPDATE SKIP LOCKED
+    FOR NO KEY UPDATE SKIP LOCKED
 ) AS head
 LIMIT 1

@@ -21,7 +21,7 @@ WITH heads AS MATERIALIZED (
                      OR rule.group_mode IS NOT NULL))
         ORDER BY job.run_at, job.id
         LIMIT %(want)s
-        FOR UPDATE OF job SKIP LOCKED
+        FOR NO KEY UPDATE OF job SKIP LOCKED
     ) AS head
     LIMIT %(want)s
 ), claimed AS (

@@ -7,6 +7,6 @@ WITH mine AS MATERIALIZED (
     WHERE state = 'running' AND worker_id = %(worker)s::uuid AND queue = ANY (%(queues)s::text[])
       AND (NOT managed OR permit IS NOT NULL)
     ORDER BY id
-    FOR UPDATE SKIP LOCKED
+    FOR NO KEY UPDATE SKIP LOCKED
 )
 UPDATE {schema}.job SET managed = true, permit = NULL WHERE id = ANY (ARRAY(SELECT id FROM mine)) RETURNING id, queue

@@ -9,7 +9,7 @@ WITH running AS MATERIALIZED (
     SELECT id FROM {schema}.job
     WHERE id = ANY (ARRAY(SELECT id FROM running)) AND state = 'running' AND NOT managed
     ORDER BY id
-    FOR UPDATE SKIP LOCKED
+    FOR NO KEY UPDATE SKIP LOCKED
 ), counted AS (
     UPDATE {schema}.job SET managed = true, permit = NULL WHERE id = ANY (ARRAY(SELECT id FROM locked ORDER BY id)) RETURNING id
 )

@@ -7,7 +7,7 @@ WITH chosen AS MATERIALIZED (
     WHERE id = ANY(%(ids)s) AND state <> 'running'
       AND (queue <> coalesce(%(queue)s::text, queue) OR priority <> coalesce(%(priority)s::smallint, priority))
     ORDER BY id
-    FOR UPDATE SKIP LOCKED
+    FOR NO KEY UPDATE SKIP LOCKED
 ), moved AS (
     UPDATE {schema}.job
     SET queue = coalesce(%(queue)s::text, queue), priority = coalesce(%(priority)s::smallint, priority),

@@ -56,11 +56,17 @@ WITH refused AS (
                           CASE WHEN judged.may THEN interval '15 seconds' ELSE interval '1 minute' END)
                       ELSE job.run_at END,
         worker_id = NULL, started_at = NULL, attempt = job.attempt - 1,
+        -- It has not started after all, as far as its key is concerned.
+        key_until_started = job.key_until_started
+                            OR (job.key_holds IS NOT DISTINCT FROM 'until_started' AND job.attempt = 1),
         parked_at = coalesce(judged.since, clock_timestamp()), parked_claims = job.claims, parked_reason = judged.reason,
         parked_signature = nullif(judged.signatures, '')
     FROM judged
     WHERE job.id = judged.id AND NOT judged.fails AND NOT judged.cancelled
-    RETURNING job.id, job.task, job.queue, job.state, job.managed, job.group_key, job.run_at
+    RETURNING job.id, job.task, job.queue, job.state, job.managed, job.group_key, job.run_at, job.key, job.key_until_started
+), retaken AS MATERIALIZED (
+    -- Its key was released for a start that did not come: it is taken again, unless another job has it by now.
+    SELECT {schema}.take_key(key, id, 'until_started') FROM parked WHERE key_until_started
 ), turned AS (
     INSERT INTO {schema}.job_turn (queue, group_key, due_at)
     SELECT queue, group_key, run_at FROM parked WHERE state = 'waiting'
@@ -71,7 +77,7 @@ WITH refused AS (
     FROM (SELECT 'parked ' || task AS word FROM parked WHERE state = 'parked'
           UNION SELECT 'insert ' || queue FROM parked WHERE state <> 'parked') AS words
 )
-SELECT id, 'parked' FROM parked WHERE (SELECT count(*) FROM woken) >= 0
+SELECT id, 'parked' FROM parked WHERE (SELECT count(*) FROM woken) + (SELECT count(*) FROM retaken) >= 0
 UNION ALL
 SELECT id, CASE WHEN cancelled THEN 'cancelled' ELSE 'fails' END FROM judged WHERE fails OR cancelled
 UNION ALL

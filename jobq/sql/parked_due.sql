@@ -18,17 +18,22 @@ WITH chosen AS MATERIALIZED (
                 AND (rule.max_running IS NOT NULL OR rule.rate_jobs IS NOT NULL OR rule.group_mode IS NOT NULL))
         ORDER BY job.priority DESC, job.run_at, job.id
         LIMIT 500
-        FOR UPDATE OF job SKIP LOCKED
+        FOR NO KEY UPDATE OF job SKIP LOCKED
     ) AS refused
     LIMIT 500
 ), due AS (
     UPDATE {schema}.job AS job
-    SET state = {schema}.entry_state(job.queue, job.group_key), run_at = least(job.run_at, clock_timestamp())
+    SET state = {schema}.entry_state(job.queue, job.group_key),
+        run_at = CASE WHEN job.state = 'parked' THEN job.run_at ELSE least(job.run_at, clock_timestamp()) END
     WHERE job.id = ANY (ARRAY(SELECT id FROM chosen))
-    RETURNING job.queue, job.group_key, job.state
+    RETURNING job.queue, job.group_key, job.state, job.run_at
 ), turned AS (
-    INSERT INTO {schema}.job_turn (queue, group_key) SELECT queue, group_key FROM due WHERE state = 'waiting'
+    INSERT INTO {schema}.job_turn (queue, group_key, due_at)
+    SELECT queue, group_key, greatest(run_at, clock_timestamp()) FROM due WHERE state = 'waiting'
 ), woken AS (
-    SELECT pg_notify(%(channel)s, 'insert ' || fresh.queue) FROM (SELECT DISTINCT queue FROM due) AS fresh
+    -- They have their old times, which workers have read past.
+    SELECT pg_notify(%(channel)s, concat_ws(
+               ' ', 'below', (extract(epoch FROM greatest('epoch', least(min(run_at), now()))) * 1000000)::bigint, queue))
+    FROM due GROUP BY queue
 )
 SELECT (SELECT count(*) FROM due), (SELECT count(*) FROM woken)

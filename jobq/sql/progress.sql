@@ -8,4 +8,4 @@ WHERE job.id = said.id AND job.claims = said.claims AND job.worker_id = %(worker
   AND job.started_at = to_timestamp(said.started / 1e6::float8)
   AND said.id = ANY (ARRAY(
       SELECT free.id FROM {schema}.job AS free WHERE free.id = ANY (%(ids)s::bigint[]) ORDER BY free.id
-      FOR UPDATE SKIP LOCKED))
+      FOR NO KEY UPDATE SKIP LOCKED))

@@ -29,14 +29,15 @@ WITH dead AS MATERIALIZED (
 ), requeued AS (
     UPDATE {schema}.job AS job
     SET state = CASE WHEN job.managed THEN {schema}.entry_state(job.queue, job.group_key) ELSE 'ready' END,
-        worker_id = NULL, started_at = NULL, attempt = job.attempt - 1, crashes = job.crashes + 1, losses = job.losses + 1
+        worker_id = NULL, started_at = NULL, attempt = job.attempt - 1, crashes = least(job.crashes + 1, 32767),
+        losses = least(job.losses + 1, 32767)
     WHERE job.id = ANY (ARRAY(SELECT id FROM free WHERE NOT ends))
     RETURNING job.id, job.claims, job.attempt + 1 AS attempt, job.queue, job.run_at, job.managed, job.group_key
 ), kept AS (
     INSERT INTO {schema}.job_history (
         id, claims, attempt, max_attempts, priority, crashes, queue, task, state, run_at, created_at, started_at,
         finished_at, worker_id, timeout, key, key_holds, group_key, error, args, headers)
-    SELECT id, claims, attempt, max_attempts, priority, crashes + 1, queue, task,
+    SELECT id, claims, attempt, max_attempts, priority, least(crashes + 1, 32767), queue, task,
            CASE WHEN cancel_requested_at IS NOT NULL THEN 'cancelled' ELSE 'failed' END,
            run_at, created_at, started_at, now(), worker_id, timeout, key, key_holds, group_key,
            CASE WHEN cancel_requested_at IS NOT NULL THEN 'cancelled by an operator; its worker died'

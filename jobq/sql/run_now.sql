@@ -5,7 +5,7 @@ WITH chosen AS MATERIALIZED (
     SELECT id, run_at, state FROM {schema}.job
     WHERE id = ANY(%(ids)s) AND (state IN ('ready', 'waiting') AND run_at > clock_timestamp() OR state = 'parked')
     ORDER BY id
-    FOR UPDATE SKIP LOCKED
+    FOR NO KEY UPDATE SKIP LOCKED
 ), moved AS (
     UPDATE {schema}.job
     SET run_at = clock_timestamp(),

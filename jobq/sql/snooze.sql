@@ -5,12 +5,14 @@ WITH chosen AS MATERIALIZED (
     SELECT id, run_at FROM {schema}.job
     WHERE id = ANY(%(ids)s) AND state IN ('ready', 'waiting', 'parked')
     ORDER BY id
-    FOR UPDATE SKIP LOCKED
+    FOR NO KEY UPDATE SKIP LOCKED
 ), snoozed AS (
     UPDATE {schema}.job
     SET run_at = greatest(
         coalesce(%(until)s::timestamptz, clock_timestamp() + %(seconds)s::double precision * interval '1 second'),
-        clock_timestamp())
+        clock_timestamp()),
+        -- A job that waits in a queue with rules for other code is not made due before that (parked_due.sql).
+        parked_claims = CASE WHEN state = 'parked' THEN parked_claims END
     WHERE id = ANY(ARRAY(SELECT id FROM chosen))
     RETURNING id, queue, run_at, state, group_key
 ), turned AS (

@@ -437,7 +437,7 @@ class Advance:
             if want > 0 and self._refused.due_at <= time.monotonic():
                 self._delivery.deliver()
                 worker = self._lease.worker
-                self._delivery.hand_out(await self._refused.retry(connection, worker), worker)
+                self._delivery.hand_out(await self._refused.retry(connection, worker, self._lanes.serves), worker)
                 want = min(want, self._want())
             if want > 0 and self._aging is not None and self._aging.due:
                 look = self._aging.look(connection, self._schema, self._cursor.plan(*self._lanes.arrays()))

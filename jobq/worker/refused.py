@@ -9,6 +9,7 @@ them out, and each is tried again by itself, ever more rarely. Without any, noth
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -149,11 +150,19 @@ class RefusedClaims:
             return Claimed()
         return claimed
 
-    async def retry(self, connection: Connection, worker: UUID) -> Claimed:
-        """Try the claim of a job that was left out for long enough. Raises psycopg.Error when the connection is lost."""
+    async def retry(self, connection: Connection, worker: UUID, serves: Callable[[str], bool]) -> Claimed:
+        """Try the claim of a job that was left out for long enough. Raises psycopg.Error when the connection is lost.
+
+        `serves` tells whether plain claims look at a queue now: it may have been paused since, or have rules.
+        """
         now = time.monotonic()
         job_id, job = min(self._jobs.items(), key=lambda item: item[1].due)
         if job.due > now:
+            return Claimed()
+        if not serves(job.queue):
+            # A claim that meets it again finds it again.
+            del self._jobs[job_id]
+            self._problems.clear(JOB, job=job_id)
             return Claimed()
         others = [other for other in self._jobs if other != job_id]
         try:

@@ -331,7 +331,9 @@ BEGIN
             wanted := wanted - cardinality(got);
             total := total + cardinality(got);
             -- NULL as long as they have not been looked at.
-            running := running || got;
+            IF running IS NOT NULL THEN
+                running := running || got;
+            END IF;
 
             IF way = 'turns' THEN
                 IF rule.group_rate_jobs IS NOT NULL AND cardinality(got) > 0 THEN
@@ -397,7 +399,7 @@ BEGIN
                        AND next.run_at >= turn.low_at
                      ORDER BY next.run_at, next.id LIMIT 1)
                 ) AS following
-                WHERE turn.done AND (turn.room > turn.used OR seen.payable > moment);
+                WHERE turn.done AND (turn.room > turn.used OR seen.payable >= moment);
                 moment_of_round := clock_timestamp();
             END IF;
             EXIT WHEN way = 'lanes';

@@ -42,6 +42,7 @@ DECLARE
     was_due timestamptz;
     its_queue text;
     its_group text;
+    was_parked boolean;
     expires timestamptz;
     first integer;  -- of the run of equal keys within this call, when it is to be inserted
 BEGIN
@@ -84,11 +85,11 @@ BEGIN
                     CONTINUE;
                 END IF;
                 IF on_conflicts[n] = 'replace' THEN
-                    SELECT waiting.run_at, waiting.queue, waiting.group_key, true
-                    INTO was_due, its_queue, its_group, found_one
+                    SELECT waiting.run_at, waiting.queue, waiting.group_key, true, waiting.state = 'parked'
+                    INTO was_due, its_queue, its_group, found_one, was_parked
                     FROM {schema}.job AS waiting
                     WHERE waiting.id = holder
-                      AND (waiting.key_until_started OR (waiting.state IN ('ready', 'waiting') AND waiting.attempt = 0))
+                      AND (waiting.key_until_started OR (waiting.state IN ('ready', 'waiting', 'parked') AND waiting.attempt = 0))
                     FOR NO KEY UPDATE;
                 ELSIF on_conflicts[n] = 'return' AND holder_holds = 'until_started' THEN
                     PERFORM FROM {schema}.job AS waiting WHERE waiting.id = holder AND waiting.key_until_started FOR KEY SHARE;
@@ -114,11 +115,11 @@ BEGIN
                         ELSIF on_conflicts[n] = 'replace' OR (on_conflicts[n] = 'return' AND holder_holds = 'until_started') THEN
                             -- Fails when the holder has changed since the snapshot, for instance by a claim.
                             IF on_conflicts[n] = 'replace' THEN
-                                SELECT waiting.run_at, waiting.queue, waiting.group_key, true
-                                INTO was_due, its_queue, its_group, found_one
+                                SELECT waiting.run_at, waiting.queue, waiting.group_key, true, waiting.state = 'parked'
+                                INTO was_due, its_queue, its_group, found_one, was_parked
                                 FROM {schema}.job AS waiting
                                 WHERE waiting.id = holder
-                                  AND (waiting.key_until_started OR (waiting.state IN ('ready', 'waiting') AND waiting.attempt = 0))
+                                  AND (waiting.key_until_started OR (waiting.state IN ('ready', 'waiting', 'parked') AND waiting.attempt = 0))
                                 FOR NO KEY UPDATE;
                             ELSE
                                 PERFORM FROM {schema}.job AS waiting
@@ -154,8 +155,11 @@ BEGIN
             refused := true;
         ELSIF on_conflicts[n] = 'replace' AND found_one THEN
             -- Locked above, so that nobody has changed it since.
+            -- One that was parked for its former arguments stands in its queue again, for any code.
             UPDATE {schema}.job AS waiting
             SET args = enqueue_keyed.args[n]::jsonb, headers = enqueue_keyed.headers[n]::jsonb,
+                state = CASE WHEN waiting.state = 'parked' THEN {schema}.entry_state(waiting.queue, waiting.group_key) ELSE waiting.state END,
+                parked_claims = NULL,
                 run_at = greatest(coalesce(run_ats[n], clock_timestamp() + delays[n] * interval '1 second'), clock_timestamp())
             WHERE waiting.id = holder;
             changed[n] := FOUND;
@@ -166,7 +170,8 @@ BEGIN
                 WHERE waiting.id = holder AND waiting.state = 'waiting';
             END IF;
             -- The trigger tells of inserts only, and workers sleep until the first time that they know of.
-            IF changed[n] AND coalesce(run_ats[n], clock_timestamp() + coalesce(delays[n], 0) * interval '1 second') < was_due
+            IF changed[n] AND (was_parked
+                               OR coalesce(run_ats[n], clock_timestamp() + coalesce(delays[n], 0) * interval '1 second') < was_due)
                AND ((SELECT last_value FROM {schema}.wake) <> 2 OR its_group IS NOT NULL) THEN
                 PERFORM pg_notify({schema_literal}, 'insert ' || its_queue);
             END IF;

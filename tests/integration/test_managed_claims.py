@@ -479,3 +479,20 @@ def test_a_rate_whose_share_is_no_whole_number_of_microseconds_is_not_exceeded(d
         "SELECT extract(epoch FROM paid_until - started_at)::float8 AS paid FROM jobq.gate, jobq.job LIMIT 1"
     ).fetchall()
     assert 100 / 9_500 <= row.paid <= 100 / 9_500 + 2e-6
+
+
+@pytest.mark.parametrize("mode", [{"group_mode": "ordered"}, {"group_mode": "fair", "group_limit": 1}])
+def test_an_ungrouped_job_between_two_of_a_group_hides_no_running_one(db: Conn, mode: dict[str, Any]) -> None:
+    """A claim of jobs without a group learns nothing of who runs in the groups."""
+    rule(db, **mode)
+    caller = Caller(db)
+    for turn in range(12):
+        [first] = put(db, f"g{turn}")
+        assert caller.claim(1) == [first]
+        [plain] = put(db, None)
+        assert caller.claim() == [plain]
+        [second] = put(db, f"g{turn}")
+        assert caller.claim() == [], f"{second} runs beside {first}"
+        succeed(db, first, plain, worker=caller.id)
+        assert caller.claim() == [second]
+        succeed(db, second, worker=caller.id)

@@ -308,3 +308,17 @@ def test_a_worker_that_may_know_hurries_what_was_refused_and_not_what_has_run_si
     db.execute(statement("parked_due", "jobq").query, parameters)
     due = db.execute("SELECT id FROM jobq.job WHERE run_at <= now()").fetchall()
     assert due == [(refused,)]
+
+
+def test_a_key_that_holds_until_the_start_holds_while_the_job_is_parked(db: Conn) -> None:
+    """It did not start, so what is sent meanwhile takes its place: once there, and again for any code."""
+    send = rolling.send_new.options(key="mail:1", key_holds="until_started", on_conflict="replace")
+    first = send.enqueue(db, 1, copy_to="a@b")
+    assert drain(rolling.OLD, db).retried == 1
+    assert db.execute("SELECT state FROM jobq.job").fetchall() == [("parked",)]
+    assert db.execute("SELECT job_id FROM jobq.job_key").fetchall() == [(first.id,)]
+    again = rolling.send_old.options(key="mail:1", key_holds="until_started", on_conflict="replace").enqueue(db, 2)
+    assert (again.id, again.created, again.replaced) == (first.id, False, True)
+    assert db.execute("SELECT state, args->'order' FROM jobq.job").fetchall() == [("ready", 2)]
+    assert drain(rolling.OLD, db).succeeded == 1
+    assert db.execute("SELECT count(*) FROM jobq.job_key").fetchone() == (0,)

@@ -97,6 +97,20 @@ def test_a_job_that_an_application_refers_to_cannot_end_by_its_losses(
     assert jobs.wait(bad, timeout=60)["state"] == "failed"
 
 
+@pytest.mark.parametrize("max_losses", [1, 10])
+def test_a_job_that_has_crashed_as_often_as_can_be_counted_is_taken_back(db: Conn, max_losses: int) -> None:
+    """A number that does not fit refuses one job, so its worker would stay dead for good."""
+    dead, [job] = put_dead(db, 1, crashes=32767)
+    parameters = {"dead": dead, "beats": 0, "only": None, "max_losses": max_losses, "channel": "jobq"}
+    db.execute(statement("rescue", "jobq").query, parameters)
+    row = db.execute(
+        "SELECT crashes FROM jobq.job WHERE id = %(id)s AND state = 'ready' "
+        "UNION ALL SELECT crashes FROM jobq.job_history WHERE id = %(id)s AND state = 'failed'",
+        {"id": job},
+    ).fetchall()
+    assert [tuple(one) for one in row] == [(32767,)]
+
+
 def test_orphans_are_put_back_without_the_one_that_is_refused(database_url: str, jobs: Jobs, db: Conn) -> None:
     _, ids = put_dead(db, 6)
     jobs.connection.execute("DELETE FROM jobq.worker")
@@ -136,6 +150,8 @@ def test_a_killed_workers_jobs_run_again_first(jobs: Jobs, worker: StartWorker) 
         "below x default",
         "below 99999999999999999999999999 default",
         "below -1 default",
+        "below --5 default",
+        "below " + "9" * 5_000 + " default",
     ):
         jobs.connection.execute("SELECT pg_notify('jobq', %s)", (payload,))
     victim.kill()
