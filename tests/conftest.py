@@ -17,9 +17,10 @@ from tests.support import apps, postgres
 from tests.support.jobs import Jobs
 from tests.support.workers import WorkerProcess
 
-# A shell that starts us in the background has SIGINT ignored, and what is ignored is handed down to every program that a
-# test starts and interrupts.
+# A shell that starts us in the background has SIGINT ignored, nohup has SIGHUP, and what is ignored is handed down to every
+# program that a test starts and signals.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -452,7 +452,7 @@ class Advance:
                 want, successes = min(want, self._want()), []
             want = min(want, self._refused.most)
             queue = None if connection.pooled or self._refused.any else self._managed.queue_of(successes)
-            part = self._managed_part(queue, want) if queue is not None and want > 0 else 0
+            part = self._part_beside(queue, want) if queue is not None and want > 0 else 0
             want -= part
             scan = self._scan(want, warm=WARM_LANES if successes else 0) if want > 0 else NOWHERE
             if not scan.queues:
@@ -523,6 +523,12 @@ class Advance:
         # Its part; of one free slot, with that probability.
         share = self._lanes.part(queue, self._busy)
         return math.floor(want * share + random.random()) if 0 < share < 1 else round(want * share)
+
+    def _part_beside(self, queue: str, want: int) -> int:
+        """The same when other managed queues are due: the room that its jobs leave is theirs, too, in the next round."""
+        share = self._lanes.against(queue, self._managed.due())
+        part = self._managed_part(queue, want)
+        return math.floor(part * share + random.random()) if share < 1 else part
 
     async def _call_others(self, every: float = CALL_EVERY) -> None:
         """Tell other workers of what this one leaves behind in managed queues; of each once in `every` seconds at most."""

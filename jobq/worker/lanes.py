@@ -319,6 +319,13 @@ class Lanes:
             found.append((queue, self._weights.get(queue, 1) / rest))
         return found[::-1]
 
+    def against(self, queue: str, due: list[str]) -> float:
+        """Return which part of what is free is for the managed queue `queue`, while those in `due` have jobs, too."""
+        if self._how is QueueOrder.STRICT and self.only is not None:
+            return 1.0
+        weight = self._weights.get(queue, 1)
+        return weight / (weight + sum(self._weights.get(other, 1) for other in due if other != queue))
+
     def part(self, queue: str, busy: frozenset[str]) -> float:
         """Return which part of the free slots is a managed queue's, 0 to 1, while the plain queues in `busy` have jobs, too.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import sys
@@ -32,6 +33,7 @@ class JobLoop(asyncio.SelectorEventLoop):
         self._process = os.getpid()
         self._thread: int | None = None
         """The thread that serves."""
+        self._recursion_limit = sys.getrecursionlimit()
         os.register_at_fork(after_in_child=self._forked)
 
     def serve(self) -> None:
@@ -52,7 +54,11 @@ class JobLoop(asyncio.SelectorEventLoop):
                 broken = [*(at for at in broken if now - at < 1.0), now]
                 if len(broken) >= _BREAKS:
                     raise
-                logger.exception("the event loop has raised an error, and goes on")
+                if sys.getrecursionlimit() < self._recursion_limit:
+                    # A job has lowered it, for the whole process, so even a log record may be too deep.
+                    sys.setrecursionlimit(self._recursion_limit)
+                with contextlib.suppress(Exception):
+                    logger.exception("the event loop has raised an error, and goes on")
 
     def leave(self) -> None:
         """Let `serve` return. Called from another thread."""

@@ -13,7 +13,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import signal
 import socket
 import sys
 import threading
@@ -39,6 +38,7 @@ from jobq.worker.loop import JobLoop
 from jobq.worker.outbox import Outbox, Outcome
 from jobq.worker.processgroup import die_with_parent, kill_own_group
 from jobq.worker.reports import text_of, traceback_of
+from jobq.worker.signals import disarm
 from jobq.worker.slots import SlotTable
 from jobq.worker.spec import LEAVE_WITHIN, Spec
 from jobq.worker.stock import Given, Stock
@@ -48,13 +48,10 @@ from jobq.worker.verdicts import unstarted
 
 logger = logging.getLogger("jobq.runner")
 
-# Signals that would end a runner if no one had asked for them. The application may set handlers of its own.
-_HARMLESS = (
-    signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM, signal.SIGVTALRM,
-    signal.SIGPROF,
-)  # fmt: skip
 # Seconds between two beats of the pulse, which also watches the lease and the timeouts.
 _PULSE = 0.05
+# Seconds at most in which the reason for an end by the lease is written.
+_LEASE_WORDS = 0.1
 # Seconds that a job may wait for an event loop that does not turn.
 _LOOP_PATIENCE = 1.0
 
@@ -173,6 +170,8 @@ class Runner:
         if ends and now > ends:
             self._table.end_by_lease()
             logger.error("the dispatcher's lease has run out: ending")
+            # Briefly: the jobs still run. Nothing is written after the group's end.
+            output.finish(_LEASE_WORDS)
             kill_own_group()
             exit_now(75)
 
@@ -215,6 +214,9 @@ class Runner:
         return execution
 
     def _end(self, slot: int, execution: Execution, outcome: Outcome, began: float) -> None:
+        if sys.getrecursionlimit() < self._recursion_limit:
+            # Before anything else is called: a task has lowered it, for the whole process.
+            sys.setrecursionlimit(self._recursion_limit)
         # Idle before the outcome is out: a crash between the two can only repeat the job, never blame it.
         self._table.clear(slot)
         self._running.pop(execution.job.id, None)
@@ -239,7 +241,15 @@ class Runner:
     def _begin_driven(self) -> None:
         if (driven := self._next_driven()) is not None:
             _, slot, given = driven
-            self._begin(slot, given)
+            try:
+                self._begin(slot, given)
+            except RecursionError:
+                # A job that runs has lowered the limit for the whole process. Nothing of this one has run.
+                sys.setrecursionlimit(max(self._recursion_limit, sys.getrecursionlimit()))
+                self._table.clear(slot)
+                self._running.pop(given[2].id, None)
+                now = time.monotonic()
+                self._put(unstarted(given[2]), now, now)
         self._beginning = False
         if self._driven:
             # After that one's first step: should it not let the loop turn, what follows can still be given back.
@@ -349,11 +359,7 @@ def main() -> None:
     # Threads of ours must not wait for whoever reads the log: the pulse would stop, and what has ended would not be told.
     logs.configure(format=spec.log_format, level=spec.log_level, waits=False)
     output.defer_logging("jobq", "jobq.runner", "jobq.worker", "asyncio")
-    # A service manager's SIGTERM may reach every process: the dispatcher decides what it means. And a task that signals its own
-    # process group means the programs that it has started.
-    # Handlers, not SIG_IGN: that one would be handed down to the programs that tasks start.
-    for number in _HARMLESS:
-        signal.signal(number, lambda *_: None)
+    disarm()
     if die_with_parent(spec.alive_fd):
         exit_now(0)
     connection = socket.socket(fileno=spec.socket_fd)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -105,3 +106,10 @@ def test_multiprocessing_goes_on_working(jobs: Jobs, worker: StartWorker) -> Non
     for job in some:
         ended = jobs.wait(job)
         assert (ended["state"], ended["result"], ended["claims"]) == ("succeeded", [1, 4, 9], 1), ended["error"]
+
+
+def test_a_forked_process_ends_by_sigterm(jobs: Jobs, worker: StartWorker) -> None:
+    """A runner does not; what multiprocessing forks must, for its pools wait for the end of their processes."""
+    running = worker("--processes", "1", app=APP)
+    assert jobs.wait(rough.terminate_fork.enqueue(jobs.connection).id)["result"] == -signal.SIGTERM
+    assert "a runner" not in running.log

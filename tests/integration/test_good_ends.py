@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.integration.test_health import Probe
 from tests.support import rough
 from tests.support.jobs import Jobs
 from tests.support.waiting import wait_until
@@ -28,7 +29,10 @@ def test_a_worker_that_stops_lets_its_runners_end_in_good_order(
     jobs: Jobs, worker: StartWorker, tmp_path: Path, number: int
 ) -> None:
     notes = tmp_path / "notes"
-    running = worker("--processes", "2", app=APP, env={"ROUGH_NOTES": str(notes)})
+    probe = Probe(tmp_path)
+    running = worker("--processes", "2", *probe.option, app=APP, env={"ROUGH_NOTES": str(notes)})
+    probe.wait_ready()
+    wait_until(lambda: probe.metrics()["jobq_runners_ready",] == 2, what="both runners")
     pid = jobs.wait(rough.log_something.enqueue(jobs.connection).id)["result"]
     assert jobs.wait(rough.leave_coroutine.enqueue(jobs.connection).id)["state"] == "succeeded"
     wait_until(lambda: running.log.count("working") == 1, what="the worker")

@@ -229,7 +229,7 @@ def test_metrics_count_what_happened(probe: Probe, jobs: Jobs, worker: StartWork
     assert found["jobq_executions_total", "succeeded", "mail", "record"] == 5
     assert found["jobq_executions_total", "retried", "default", "always_fail"] == 2
     assert found["jobq_executions_total", "failed", "default", "always_fail"] == 1
-    assert found["jobq_executions_total", "released", "default", "(unknown)"] == 1
+    assert found["jobq_executions_total", "parked", "default", "(unknown)"] == 1
     assert found["jobq_execution_seconds_count", "record"] == 5
     assert found["jobq_claim_round_trip_seconds_count",] >= 1
     assert found["jobq_slots",] == 3

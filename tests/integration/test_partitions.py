@@ -146,7 +146,7 @@ async def test_many_rows_stay_where_they_are_and_the_day_begins_behind_them(db: 
 
 async def test_retention_reaches_the_default_partitions(db: Conn, database_url: str) -> None:
     remember(db, "succeeded", today(-8), rows=12_000)
-    remember(db, "succeeded", today(-6) - timedelta(hours=1), rows=3)
+    remember(db, "succeeded", today(-6), rows=3)
     remember(db, "failed", today(-91), rows=2)
     db.execute(
         "INSERT INTO jobq.job_attempt (job_id, claims, attempt, outcome, finished_at) VALUES (1, 1, 1, 'error', %s)",

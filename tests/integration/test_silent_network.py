@@ -45,7 +45,7 @@ async def test_a_statement_without_an_answer_ends_its_connection(proxy: Proxy) -
     connection = await through(proxy, 0.3)
     await fetch(connection, "jobq", "queue_rules")
     proxy.silence()
-    with pytest.raises(Overdue, match=r"no answer to statement lanes within 0\.3 s") as raised:
+    with pytest.raises(Overdue, match=r"no answer to statement queue_rules within 0\.3 s") as raised:
         await fetch(connection, "jobq", "queue_rules")
     assert is_connection_loss(raised.value, None)
     assert connection.closed

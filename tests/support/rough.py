@@ -445,6 +445,17 @@ def _pool() -> list[int]:
 
 
 @q.task
+def terminate_fork() -> int:
+    """End a forked process by SIGTERM, as multiprocessing does, and return its status."""
+    child = os.fork()
+    if child == 0:
+        time.sleep(5)
+        os._exit(0)
+    os.kill(child, signal.SIGTERM)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+@q.task
 def use_multiprocessing() -> list[int]:
     return _pool()
 
