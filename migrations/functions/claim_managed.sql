@@ -286,15 +286,18 @@ BEGIN
                 picked := coalesce(picked, '{}');
                 picked_of := coalesce(picked_of, '{}');
                 -- Since they were picked, somebody may have moved or put off one. What somebody has locked is not waited for: an
-                -- operator who is about to cancel it may take as long as he likes.
+                -- operator who is about to cancel it may take as long as he likes. One by one and fenced off by LIMIT: joined to
+                -- them, the jobs would be found by an index of waiting ones, which reads all that the queue has.
                 SELECT coalesce(array_agg(free.id), '{}'), coalesce(array_agg(free.n), '{}') INTO got, got_of
                 FROM (
                     SELECT free.id, one.n
                     FROM unnest(picked, picked_of) AS one (id, n)
-                    JOIN {schema}.job AS free ON free.id = one.id
+                    CROSS JOIN LATERAL (
+                        SELECT job.id, job.state, job.queue, job.group_key, job.run_at FROM {schema}.job AS job
+                        WHERE job.id = one.id LIMIT 1 FOR NO KEY UPDATE SKIP LOCKED
+                    ) AS free
                     WHERE free.state = 'waiting' AND free.queue = of_queue AND free.group_key = keys[one.n]
                       AND free.run_at <= moment
-                    FOR NO KEY UPDATE OF free SKIP LOCKED
                 ) AS free;
                 offers := array_fill(0, ARRAY[cardinality(keys)]);
                 frees := offers;

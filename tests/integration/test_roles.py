@@ -101,6 +101,7 @@ FUNCTIONS = {
         "prune_rest",
         "take_key",
         "claim_managed",
+        "managed_running",
         "admits",
         "admits_from",
         "entry_state",
@@ -117,7 +118,9 @@ COLUMNS = {
     ("worker", "job_key", "UPDATE"): {"until"},
     ("worker", "queue", "INSERT"): {"name", "group_mode", "group_limit", "group_retry"},
     ("worker", "queue", "UPDATE"): {"group_mode", "group_limit", "group_retry"},
-    ("operator", "job", "UPDATE"): {"run_at", "queue", "priority", "state", "cancel_requested_at", "managed", "parked_claims"},
+    ("operator", "job", "UPDATE"): {
+        "run_at", "queue", "priority", "state", "cancel_requested_at", "managed", "permit", "parked_claims",
+    },
     ("operator", "job_history", "UPDATE"): {"finished_at"},
     ("operator", "worker", "UPDATE"): {"asked"},
 }  # fmt: skip
@@ -191,8 +194,8 @@ def test_partitions_and_sequences(conn: psycopg.Connection[Any], login: Login, r
         "AND (has_sequence_privilege(%(role)s, oid, 'USAGE') OR has_sequence_privilege(%(role)s, oid, 'UPDATE'))",
         {"role": f"jobq_{role}"},
     ).fetchall()
-    # The worker sets the mode of waking, and nobody else does.
-    assert sequences == ([("wake",)] if role == "worker" else [])
+    # The worker sets the mode of waking and gives out the numbers of managed claims, and nobody else does.
+    assert sorted(sequences) == ([("permit",), ("wake",)] if role == "worker" else [])
 
 
 @pytest.mark.parametrize("role", ROLES)

@@ -24,8 +24,9 @@ def full(database_url: str) -> Iterator[psycopg.Connection[Any]]:
     """100 claimed jobs whose keys hold until they start, among 20,000 others, and 30,000 keys, a third of them expired."""
     with psycopg.connect(database_url) as connection:
         connection.execute(
-            "INSERT INTO jobq.job (task, state, worker_id, claims, attempt, key, key_holds, key_until_started)"
+            "INSERT INTO jobq.job (task, state, worker_id, claims, attempt, started_at, key, key_holds, key_until_started)"
             " SELECT 't', CASE WHEN n <= 100 THEN 'running' ELSE 'ready' END, CASE WHEN n <= 100 THEN %s::uuid END, 1, 1,"
+            " CASE WHEN n <= 100 THEN now() END,"
             " 'k' || n, 'until_started', true FROM generate_series(1, 20000) AS n",
             [WORKER],
         )
@@ -57,8 +58,15 @@ def read(nodes: list[dict[str, Any]], table: str) -> int:
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("name", ["start_jobs", "unclaim_locked"])
 def test_starts(full: psycopg.Connection[Any], mode: str, name: str) -> None:
-    rows = full.execute("SELECT id FROM jobq.job WHERE state = 'running' ORDER BY id").fetchall()
-    parameters: dict[str, Any] = {"worker": WORKER, "ids": [id for (id,) in rows], "claims": [1] * 100}
+    rows = full.execute(
+        "SELECT id, (extract(epoch FROM started_at) * 1000000)::bigint FROM jobq.job WHERE state = 'running' ORDER BY id"
+    ).fetchall()
+    parameters: dict[str, Any] = {
+        "worker": WORKER,
+        "ids": [id for id, _ in rows],
+        "claims": [1] * 100,
+        "started": [started for _, started in rows],
+    }
     if name == "unclaim_locked":
         parameters |= {"delay": 1.0, "let_go": True}
     nodes = explain(full, mode, name, parameters, before=PLANNER)

@@ -27,10 +27,11 @@ from tests.support import postgres
 Conn = psycopg.Connection[Any]
 
 _FILL = """
-INSERT INTO jobq.job (task, queue, priority, run_at, state, worker_id, args)
+INSERT INTO jobq.job (task, queue, priority, run_at, state, worker_id, parked_at, parked_claims, args)
 SELECT 'task' || n % 7, 'queue' || n % 20, n % 3, now() + (n % 4 - 2) * interval '1 hour',
        CASE WHEN n % 1000 = 0 THEN 'running' WHEN n % 500 = 1 THEN 'parked' ELSE 'ready' END,
-       CASE WHEN n % 1000 = 0 THEN gen_random_uuid() END, jsonb_build_object('n', n)
+       CASE WHEN n % 1000 = 0 THEN gen_random_uuid() END, CASE WHEN n % 500 = 1 THEN now() END,
+       CASE WHEN n % 500 = 1 THEN 0 END, jsonb_build_object('n', n)
 FROM generate_series(1, 100000) AS n;
 INSERT INTO jobq.job_history (id, claims, attempt, max_attempts, priority, crashes, queue, task, state, run_at,
                               created_at, started_at, finished_at, args, headers)
@@ -136,6 +137,8 @@ STATEMENTS: list[tuple[str, dict[str, Any], int]] = [
     ("queue_next", {"queue": "queue3", "bound": 2_000}, 8_000),
     ("jobs_ahead", {"queue": "queue3", "priority": 2, "run_at": str(datetime.now(UTC)), "id": 1, "bound": 10_001}, 20_000),
     ("rollup_depth", {"bound": 500}, 40_000),
+    ("parked_tasks", {"bound": 10_000}, 1_000),
+    ("parked_workers", {"task": "task3", "refused": "old"}, 20),
     ("rollup_begin", {}, 20),
 ]  # fmt: skip
 
@@ -168,7 +171,7 @@ def test_every_statement_of_queries_and_operations_is_held_to_its_plan() -> None
     # A function of the server's, and no table.
     exempt |= {"queue_lock", "queue_tell", "queues_tell", "pause_a_moment"}
     files = {name for name in named if _exists(name)}
-    of_workers = {"manage_own"}
+    of_workers = {"manage_own", "managed_due", "rules_differ"}
     assert files - exempt == {name for name, _, _ in (*STATEMENTS, *test_flow_plans.STATEMENTS)} - of_workers
 
 

@@ -32,8 +32,8 @@ def database(server: postgres.Server) -> Iterator[str]:
                 "FROM generate_series(1, 51000) AS n"
             )
             connection.execute(
-                "INSERT INTO jobq.job (task, state, worker_id, claims, attempt) "
-                "SELECT 'task0', 'running', %s, 1, 1 FROM generate_series(1, 200)",
+                "INSERT INTO jobq.job (task, state, worker_id, claims, attempt, started_at) "
+                "SELECT 'task0', 'running', %s, 1, 1, now() FROM generate_series(1, 200)",
                 (WORKER,),
             )
             connection.execute("ANALYZE jobq.job")
@@ -65,11 +65,15 @@ def test_what_a_worker_asks(
 
 @pytest.mark.parametrize("mode", MODES)
 def test_park(conn: psycopg.Connection[Any], mode: str) -> None:
-    found = conn.execute("SELECT id FROM jobq.job WHERE worker_id = %s ORDER BY id LIMIT 100", (WORKER,)).fetchall()
+    found = conn.execute(
+        "SELECT id, (extract(epoch FROM started_at) * 1000000)::bigint FROM jobq.job WHERE worker_id = %s "
+        "ORDER BY id LIMIT 100",
+        (WORKER,),
+    ).fetchall()
     ids = [row[0] for row in found]
     params = {
-        "ids": ids, "claims": [1] * 100, "kinds": ["parameters"] * 100, "signatures": ["old"] * 100,
-        "reasons": ["no"] * 100, "worker": WORKER, "patience": 3600.0, "channel": "jobq",
+        "ids": ids, "claims": [1] * 100, "started": [row[1] for row in found], "kinds": ["parameters"] * 100,
+        "signatures": ["old"] * 100, "reasons": ["no"] * 100, "worker": WORKER, "patience": 3600.0, "channel": "jobq",
     }  # fmt: skip
     nodes = explain(conn, mode, "park", params)
     assert "Seq Scan on job" not in kinds(nodes)
@@ -81,3 +85,9 @@ def test_parked_fail(conn: psycopg.Connection[Any], mode: str) -> None:
     nodes = explain(conn, mode, "parked_fail", {"patience": 3600.0, "batch": 100})
     assert "Seq Scan on job" not in kinds(nodes)
     assert rows_read(nodes, "job") <= 60_000, "parked jobs only"
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_what_a_page_asks_of_one_parked_job_reads_the_workers_only(conn: psycopg.Connection[Any], mode: str) -> None:
+    nodes = explain(conn, mode, "parked_workers", {"task": "task0", "refused": "old"})
+    assert {node["Relation Name"] for node in nodes if "Relation Name" in node} == {"worker"}
