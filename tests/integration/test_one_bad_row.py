@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from typing import Any
 
@@ -33,7 +34,14 @@ def refuse(db: Conn, table: str, event: str, condition: str, state: str = "P0001
 
 
 def allow(db: Conn, table: str) -> None:
-    db.execute(f"DROP TRIGGER refuse ON jobq.{table}")
+    def drop() -> bool:
+        # It locks partitions in another order than an INSERT does, so Postgres may end either of them.
+        with contextlib.suppress(psycopg.errors.DeadlockDetected):
+            db.execute(f"DROP TRIGGER refuse ON jobq.{table}")
+            return True
+        return False
+
+    wait_until(drop, what="the end of the rule")
 
 
 def insert(jobs: Jobs, note: str, **columns: Any) -> int:
