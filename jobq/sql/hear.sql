@@ -10,7 +10,9 @@ WITH peers AS (
           AND lock.database = (SELECT oid FROM pg_database WHERE datname = current_database())
           AND lock.classid = ((worker.lock_key >> 32) & 4294967295)::oid
           AND lock.objid = (worker.lock_key & 4294967295)::oid
-    ) AS unsuspected
+    ) AS unsuspected,
+        greatest(extract(epoch FROM clock_timestamp() - worker.heartbeat_at), 0)::double precision AS age,
+        extract(epoch FROM clock_timestamp())::double precision AS clock
     FROM {schema}.worker
     WHERE worker.id <> %(id)s
 )
@@ -25,4 +27,6 @@ SELECT ARRAY(SELECT id FROM {schema}.job
                  AND lock.classid = 1785684593::oid AND lock.objid = '{schema}.wake'::regclass),
        ARRAY(SELECT id FROM peers ORDER BY id),
        ARRAY(SELECT beats FROM peers ORDER BY id),
-       ARRAY(SELECT unsuspected FROM peers ORDER BY id)
+       ARRAY(SELECT unsuspected FROM peers ORDER BY id),
+       ARRAY(SELECT age FROM peers ORDER BY id),
+       ARRAY(SELECT clock FROM peers ORDER BY id)

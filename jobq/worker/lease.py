@@ -47,11 +47,14 @@ class LeaseLost(Exception):
     """Another worker took this one for dead: its jobs are no longer its own."""
 
 
+# Seconds by which the two clocks may differ from one look to the next; a heartbeat counts as so much younger for it.
+CLOCK_TOLERANCE = 0.1
+
+
 @dataclass(slots=True)
 class _Watch:
     beats: int
     since: float
-    looks: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,6 +84,8 @@ class Lease:
         self.problems = problems or Problems()
         self.rescuer = Rescuer(self._schema, self.problems, self._repeats)
         self._last_look = 0.0
+        self._server_clock = 0.0
+        """What the server's clock showed at the last look."""
         self._apart_until = 0.0
         self.worker: UUID = uuid4()
         self._lock_key = secrets.randbits(62)
@@ -252,19 +257,25 @@ class Lease:
         Called at every heartbeat at least; a gap means that our own queries did not work, and starts all watches again.
         Raises psycopg.Error only when the connection is lost.
         """
-        now = time.monotonic()
-        if now - self._last_look > max(3.0, self._options.heartbeat_interval * 1.5):
+        now, looked = time.monotonic(), self._last_look
+        if now - looked > max(3.0, self._options.heartbeat_interval * 1.5):
             self._watched.clear()
         self._last_look = now
+        # Heartbeats are counted, since clocks are set. Only when the server's has run as ours did since the last look does it
+        # tell when within that time a heartbeat came: else up to an interval would be added to what a dead worker's jobs wait.
+        clock, self._server_clock = self._server_clock, rows[0][4] if rows else 0.0
+        steady = abs((self._server_clock - clock) - (now - looked)) < CLOCK_TOLERANCE
         seen: dict[UUID, _Watch] = {}
         dead: list[UUID] = []
         self.suspicious = False
-        for worker, beats, unsuspected in rows:
+        for worker, beats, unsuspected, age, _ in rows:
             if worker == self.worker:
                 continue
             watch = self._watched.get(worker)
-            if watch is None or watch.beats != beats:
+            if watch is None:
                 watch = _Watch(beats, now)
+            elif watch.beats != beats:
+                watch = _Watch(beats, min(now, max(looked, now - age + CLOCK_TOLERANCE)) if steady else now)
             seen[worker] = watch
             self.suspicious = self.suspicious or not unsuspected
             if now - watch.since >= (self._options.lease if unsuspected else self._options.suspicion):

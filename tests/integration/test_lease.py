@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import signal
 from collections.abc import AsyncIterator, Callable
+from types import SimpleNamespace
 from typing import Any
+from uuid import uuid4
 
 import psycopg
 import pytest
@@ -12,7 +14,7 @@ import pytest
 from jobq.config import Settings
 from jobq.worker import WorkerOptions
 from jobq.worker.database import Connection, Database, fetch, lease_terms
-from jobq.worker.lease import Lease
+from jobq.worker.lease import CLOCK_TOLERANCE, Lease
 from tests.support import apps
 from tests.support.jobs import Jobs
 from tests.support.waiting import wait_until
@@ -38,6 +40,29 @@ def lease_of(database_url: str, **settings: Any) -> tuple[Lease, Database]:
 async def unsuspected(watcher: Connection, lease: Lease) -> bool:
     [free] = [row[2] for row in await fetch(watcher, "jobq", "worker_peers") if row[0] == lease.worker]
     return bool(free)
+
+
+async def test_a_heartbeat_is_as_old_as_a_clock_that_runs_says(
+    database_url: str, watcher: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Suspicion counts from the heartbeat, not from the look that finds it, unless the server's clock was set meanwhile."""
+    lease, _ = lease_of(database_url)
+    times = iter([100.0, 102.0, 104.0, 106.0, 108.0])
+    now = 0.0
+    monkeypatch.setattr("jobq.worker.lease.time", SimpleNamespace(monotonic=lambda: now))
+    other, since = uuid4(), []
+    for beats, age, clock in [
+        (1, 0.1, 5000.0),
+        (2, 1.5, 5002.0),
+        (3, 1.5, 5009.0),
+        (4, 9.0, 5011.0),
+        (5, 0.0, 5013.05),
+    ]:
+        now = next(times)
+        await lease.watch(watcher, [(other, beats, True, age, clock)])
+        since.append(lease._watched[other].since)
+    # The first is not known before; 1.4 s; the clock was set; no older than the last look; no younger than now.
+    assert since == [100.0, pytest.approx(102.0 - 1.5 + CLOCK_TOLERANCE), 104.0, 104.0, 108.0]
 
 
 async def test_a_free_lock_counts_only_in_the_server_where_it_was_taken(
