@@ -94,8 +94,10 @@ def test_a_search_goes_by_an_index_and_no_further_than_it_says(
     rows: int,
     generic: bool,
 ) -> None:
-    if "age:<1h" in text and datetime.now(UTC).hour == 0:
-        pytest.skip("the last hour is mostly yesterday's: of that small partition most rows match, and all are read")
+    if not generic and datetime.now(UTC).hour < 3:
+        pytest.skip(
+            "what was filled in lies in two days' partitions: rows read and plans are others than this test expects"
+        )
     monkeypatch.setattr(search, "_PATIENCE", 60.0)
     for query, params in sent(full, text, **options):
         with full.transaction(force_rollback=True):
