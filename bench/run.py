@@ -225,7 +225,7 @@ class Run:
         return time.monotonic()
 
     def wait_for(self, condition: Callable[[], bool], what: str, timeout: float = 60) -> None:
-        """Wait until `condition` holds. Raises RunFailed, with `what` was waited for in vain, and when a worker ends."""
+        """Wait until `condition` holds. Raises RunFailed, which names `what`, when it does not, and when a worker ends."""
         deadline = time.monotonic() + timeout
         while not condition():
             self._check(deadline, f"{what} within {timeout:g} s")

@@ -126,7 +126,7 @@ def until(condition: Callable[[], object], what: str, timeout: float = 180) -> N
     deadline = time.monotonic() + timeout
     while not condition():
         if time.monotonic() > deadline:
-            raise SystemExit(f"waited {timeout:g} s in vain for {what}")
+            raise SystemExit(f"{what}: not within {timeout:g} s")
         time.sleep(0.01)
 
 

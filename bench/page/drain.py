@@ -175,5 +175,5 @@ def wait(condition: Callable[[], bool], what: str, process: subprocess.Popen[byt
     until = time.monotonic() + _START
     while not condition():
         if time.monotonic() > until or (process is not None and process.poll() is not None):
-            raise Stalled(f"waited in vain for {what}")
+            raise Stalled(f"{what}: not in time")
         time.sleep(0.05)

@@ -16,7 +16,7 @@ _ledger = os.open(
 def note(what: str, label: str = "-") -> None:
     """Append a line in one write, which a kill cannot halve."""
     job = current_job()
-    # After os.closerange() by a poisoned job the descriptor may be somebody else's, or nobody's.
+    # After os.closerange() by a poisoned job the descriptor may belong to another thread or be closed.
     os.write(_ledger, f"{what} {label} {job.id} {os.getpid()} {time.monotonic():.6f}\n".encode())
 
 

@@ -1,4 +1,4 @@
-"""50,000 cancellations that cross with retries, snoozes and releases: no job may stay `running` that nobody runs.
+"""50,000 cancellations that cross with retries, snoozes and releases: no job may stay `running` unless a worker runs it.
 
 Two real workers run jobs that fail or snooze at once, again and again; operators cancel them as fast as they can.
 """

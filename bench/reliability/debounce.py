@@ -7,24 +7,21 @@ must make a job or replace one that has not started; and what was saved last mus
 from __future__ import annotations
 
 import argparse
-import importlib
 import os
 import random
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import psycopg
 
-from bench.servers import Server
-from jobq import JobQ, migrate, operations
+from bench.reliability.stage import Outcome, Stage, until
+from jobq import JobQ, operations
 
 VERSIONS = 3
 DELAY = 0.1
@@ -46,7 +43,7 @@ def index(document: int, version: int) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Debounced:
-    """What became of the calls."""
+    """The results of the calls."""
 
     calls: int
     neither: int
@@ -73,7 +70,7 @@ def debounce(url: str, directory: Path, *, documents: int, authors: int, queue: 
                 start_new_session=True,
             )
         try:
-            _until(connection, "SELECT count(*) > 0 FROM jobq.worker WHERE beats > 0", "the worker")
+            until(lambda: connection.execute("SELECT FROM jobq.worker WHERE beats > 0").fetchall(), "the worker", 120)
             begun = time.monotonic()
             counts = [[0, 0] for _ in range(authors)]
             threads = [
@@ -84,7 +81,7 @@ def debounce(url: str, directory: Path, *, documents: int, authors: int, queue: 
                 thread.start()
             for thread in threads:
                 thread.join()
-            _until(connection, "SELECT count(*) = 0 FROM jobq.job", "the end of the jobs")
+            until(lambda: not connection.execute("SELECT FROM jobq.job LIMIT 1").fetchall(), "the end of the jobs", 120)
             seconds = time.monotonic() - begun
         finally:
             worker.terminate()
@@ -124,14 +121,6 @@ def _save(url: str, documents: Sequence[int], queue: str, counts: list[int]) -> 
                     time.sleep(max(0.0, due + chooser.uniform(*AROUND) - time.monotonic()))
 
 
-def _until(connection: psycopg.Connection[Any], query: str, what: str, timeout: float = 120) -> None:
-    deadline = time.monotonic() + timeout
-    while not connection.execute(query.encode()).fetchall()[0][0]:
-        if time.monotonic() > deadline:
-            raise SystemExit(f"waited {timeout:g} s in vain for {what}")
-        time.sleep(0.05)
-
-
 def limited(url: str) -> str:
     """Return the name of a queue with a limit, which is claimed from in another way."""
     with psycopg.connect(url, autocommit=True) as connection:
@@ -146,45 +135,16 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--limited", action="store_true", help="in a queue with a limit")
 
 
-def _measured(url: str, directory: Path, given: argparse.Namespace) -> tuple[dict[str, Any], list[str]]:
-    queue = limited(url) if given.limited else "default"
-    found = debounce(url, directory, documents=given.documents, authors=given.authors, queue=queue)
-    figures = {name: getattr(found, name) for name in ("calls", "neither", "lost", "runs", "keys_left", "seconds")}
-    broken = []
-    if found.neither:
-        broken.append(f"{found.neither} of {found.calls} calls neither made a job nor replaced one")
-    if found.lost:
-        broken.append(f"the last version of {found.lost} of {given.documents} documents was never worked on")
-    if found.keys_left:
-        broken.append(f"{found.keys_left} keys are held by jobs that have ended")
-    return figures, broken
-
-
-def run(stage: Any, given: argparse.Namespace) -> Any:
-    """As a proof of `python -m bench.reliability`."""
-    outcome = importlib.import_module(type(stage).__module__).Outcome
-    figures, broken = _measured(stage.url, stage.directory, given)
-    return outcome(figures=figures, broken=broken)
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run it on a Postgres of its own; return 1 when something was lost."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    arguments(parser)
-    given = parser.parse_args(argv)
-    with tempfile.TemporaryDirectory(prefix="jobq-bench-") as name, Server(Path(name)) as server:
-        _, url = server.fresh()
-        migrate.upgrade(url)
-        figures, broken = _measured(url, Path(name), given)
-    print(
-        " ".join(
-            f"{name}={value:.1f}" if isinstance(value, float) else f"{name}={value}" for name, value in figures.items()
-        )
+def run(stage: Stage, given: argparse.Namespace) -> Outcome:
+    queue = limited(stage.url) if given.limited else "default"
+    found = debounce(stage.url, stage.directory, documents=given.documents, authors=given.authors, queue=queue)
+    outcome = Outcome()
+    outcome.figures |= {
+        name: getattr(found, name) for name in ("calls", "neither", "lost", "runs", "keys_left", "seconds")
+    }
+    outcome.demand(not found.neither, f"{found.neither} of {found.calls} calls neither made a job nor replaced one")
+    outcome.demand(
+        not found.lost, f"no job has worked on the last version of {found.lost} of {given.documents} documents"
     )
-    for what in broken:
-        print(what)
-    return 1 if broken else 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    outcome.demand(not found.keys_left, f"{found.keys_left} keys are held by jobs that have ended")
+    return outcome

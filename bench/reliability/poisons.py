@@ -1,4 +1,4 @@
-"""Jobs that no job should be, each of which may cost itself and nothing else. Put where they belong by poison.py."""
+"""Jobs that misbehave. Each may cost itself and nothing else. poison.py enqueues them."""
 
 from __future__ import annotations
 

@@ -200,7 +200,7 @@ def until(condition: Callable[[], object], what: str, timeout: float = 60, every
     deadline = time.monotonic() + timeout
     while not condition():
         if time.monotonic() > deadline:
-            raise SystemExit(f"waited {timeout:g} s in vain for {what}")
+            raise SystemExit(f"{what}: not within {timeout:g} s")
         time.sleep(every)
 
 

@@ -19,7 +19,7 @@ WITH refused AS (
     -- Every decision is made by the values of the versions that are locked here, as in settle.sql.
     SELECT job.id, job.claims, job.worker_id, job.started_at, job.task, job.queue, job.parked_at, job.parked_claims,
            job.parked_signature, job.cancel_requested_at
-    FROM {schema}.job AS job WHERE job.id = ANY (%(ids)s::bigint[]) ORDER BY job.id FOR UPDATE SKIP LOCKED
+    FROM {schema}.job AS job WHERE job.id = ANY (%(ids)s::bigint[]) ORDER BY job.id FOR NO KEY UPDATE SKIP LOCKED
 ), mine AS MATERIALIZED (
     SELECT free.id, free.task, refused.kind, refused.reason, free.cancel_requested_at IS NOT NULL AS cancelled,
            CASE WHEN again.right_away THEN free.parked_at END AS since,

@@ -1,4 +1,4 @@
--- Whether there are parked jobs, or refused ones in queues with rules, of these tasks: asked often, so it may say yes in vain.
+-- Whether there are parked jobs, or refused ones in queues with rules, of these tasks: asked often, so it may say yes when there is nothing to do.
 -- ORDER BY leads the planner to the index: it takes the conditions for rare ones.
 -- Plan: job_parked_idx, one descent for each task; no Seq Scan on job.
 SELECT EXISTS (

@@ -231,8 +231,12 @@ class Advance:
             self._rules = rules
             self._reconcile_at = 0.0
             self._woken.set()
-        if self._managed.refresh(self._lanes.managed):
+        managed = self._lanes.managed
+        if not managed <= self._managed.queues:
+            # What runs here of a queue counts before it is claimed from: `_read_rules`.
+            self._reconcile_at = 0.0
             self._woken.set()
+        self._managed.refresh(managed & self._managed.queues)
 
     def recorded(self, recorded: Recorded) -> None:
         """A runner has written an outcome down itself."""

@@ -18,7 +18,7 @@ def wait_until(predicate: Callable[[], T], *, timeout: float = 20, what: str) ->
     pause = 0.002
     while not (found := predicate()):
         if time.monotonic() > deadline:
-            raise AssertionError(f"waited {timeout} s in vain for {what} (last: {found!r})")
+            raise AssertionError(f"{what}: not within {timeout} s (last: {found!r})")
         time.sleep(pause)
         pause = min(pause * 1.5, 0.05)
     return found
