@@ -131,7 +131,7 @@ def herd(bench: Bench, given: argparse.Namespace) -> None:
         bench.clear()
         for _ in range(workers):
             bench.worker("--processes", "1", "--concurrency", "2")
-        until(lambda: bench.count("SELECT count(*) FROM jobq.worker WHERE beats > 0") == workers, "the workers", 240)  # noqa: B023
+        until(lambda: bench.count("SELECT count(*) FROM jobq.worker WHERE beats > 0") == workers, "the workers", 240)  # noqa: B023 - called in this turn
         # Each queue has been seen.
         for number in range(queues):
             quick.options(queue=f"herd-{number}").enqueue(bench.connection)
@@ -173,7 +173,7 @@ def idle(bench: Bench, given: argparse.Namespace) -> None:
         bench.clear()
         for _ in range(workers):
             bench.worker("--processes", "1", "--concurrency", "2")
-        until(lambda: bench.count("SELECT count(*) FROM jobq.worker WHERE beats > 0") == workers, "the workers", 240)  # noqa: B023
+        until(lambda: bench.count("SELECT count(*) FROM jobq.worker WHERE beats > 0") == workers, "the workers", 240)  # noqa: B023 - called in this turn
         quick.enqueue(bench.connection)
         until(lambda: bench.lines("quick"), "the first job")
         waits = []
@@ -181,7 +181,7 @@ def idle(bench: Bench, given: argparse.Namespace) -> None:
             time.sleep(0.1)
             begun = time.monotonic()
             quick.enqueue(bench.connection)
-            until(lambda: len(bench.lines("quick")) == number + 2, "a job")  # noqa: B023
+            until(lambda: len(bench.lines("quick")) == number + 2, "a job")  # noqa: B023 - called in this turn
             waits.append((bench.lines("quick")[-1][2] - begun) * 1000)
         told = statistics.quantiles(waits, n=100)
         print(f"idle, {workers} workers: a job starts after {told[49]:.2f}, {told[94]:.2f} ms (p50, p95)", flush=True)

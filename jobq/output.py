@@ -201,7 +201,7 @@ class Output(io.TextIOBase):
                 try:
                     data = data[os.write(self._descriptor, data) :]
                 except BlockingIOError:
-                    # Whoever shares the descriptor has made it one that does not wait.
+                    # Another process that shares the descriptor has made it non-blocking.
                     poll = select.poll()
                     poll.register(self._descriptor, select.POLLOUT)
                     poll.poll(1000)
@@ -273,8 +273,11 @@ def dropped() -> int:
     return sum(output.dropped for output in _outputs.values()) + _deferred.dropped
 
 
-def finish(seconds: float = LAST_WORDS) -> None:
-    """Let what was said be written, for `seconds` at most. A stream whose reader does not read is given up."""
+def finish(seconds: float = LAST_WORDS, *, streams: bool = True) -> None:
+    """Let what was said be written, for `seconds` at most. A stream whose reader does not read is given up.
+
+    `streams`: also flush sys.stdout and sys.stderr where they are the application's own, which takes a thread.
+    """
     deadline = time.monotonic() + seconds
     _deferred.finish(seconds)
     for output in list(_outputs.values()):
@@ -286,7 +289,7 @@ def finish(seconds: float = LAST_WORDS) -> None:
             with contextlib.suppress(Exception):
                 stream.flush()
 
-    if others:
+    if streams and others:
         # Their locks may be held by a thread that waits for the reader.
         thread = threading.Thread(target=flush, daemon=True)
         with contextlib.suppress(RuntimeError):
@@ -326,7 +329,7 @@ class _Deferred:
             logger, record = self._records.get()
             self._busy = True
             # A handler that raises is its application's affair, and costs one record.
-            with contextlib.suppress(Exception):
+            with contextlib.suppress(BaseException):
                 type(logger).callHandlers(logger, record)
                 if self._untold and self._records.empty():
                     number, self._untold = self._untold, 0

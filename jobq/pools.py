@@ -80,9 +80,9 @@ class AsyncPool:
                 pause = 0.05
                 while True:
                     try:
-                        made = await AsyncConnection.connect(self._conninfo, autocommit=True, **self._options)
-                        await sessions.adjust_async(made)
-                        return made
+                        return await sessions.connect_async_as(
+                            AsyncConnection, self._conninfo, autocommit=True, **self._options
+                        )
                     except psycopg.OperationalError as error:
                         refused = error
                     await asyncio.sleep(pause)

@@ -114,7 +114,7 @@ def _job(meta: MetaData) -> None:
         # Claimed under its queue's limits, by claim_managed: while it runs it counts against them.
         Column("managed", Boolean, nullable=False, server_default=text("false")),
         # Of a managed job that runs: the number of its claim, given out under the queue's lock, so each is above all before it.
-        # NULL: it was claimed as a plain job, and counted later.
+        # NULL: it was counted after its claim (manage_running.sql, manage_own.sql). A plain claim leaves a former number.
         Column("permit", BigInteger),
         # How its key holds, or held: what a retry of the dead job takes it again for. NULL without a key.
         Column("key_holds", Text),

@@ -1,16 +1,20 @@
 """What jobq's own connections set for themselves, since they rely on it, whatever is the default of the role or the database.
 
 psycopg reads timestamps in DateStyle ISO only, and text as bytes when the client encoding is SQL_ASCII. The server reports
-these settings with the handshake, so nothing is asked where they fit, and where they do not, one statement sets them. A pooler
-that keeps a client's settings (PgBouncer) gives them to each session that it lends. Callers' connections are left as they are.
+most of these settings with the handshake, so nothing is asked where those fit, and where they do not, one statement sets them
+and the unreported ones. A pooler that keeps a client's settings (PgBouncer) gives the reported ones to each session that it
+lends; of the others it knows nothing, so they are not set without need. Callers' connections are left as they are.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeVar
 
 import psycopg
 from psycopg import sql
+
+C = TypeVar("C", bound="psycopg.Connection[Any]")
+A = TypeVar("A", bound="psycopg.AsyncConnection[Any]")
 
 ENCODING = {"client_encoding": "UTF8"}
 """To be given to each connection: a part of the handshake."""
@@ -33,7 +37,7 @@ UNREPORTED = {
 
 
 def fitting() -> dict[str, str]:
-    """Return all of these settings, for who sets them when connecting."""
+    """Return all of these settings, for callers that set them when connecting."""
     return {**{name: value for name, (_, value) in _REPORTED.items() if name != "client_encoding"}, **UNREPORTED}
 
 
@@ -68,11 +72,27 @@ async def adjust_async(connection: psycopg.AsyncConnection[Any]) -> None:
 
 def connect(conninfo: str, **options: Any) -> psycopg.Connection[Any]:
     """Return a connection that fits. Raises psycopg.OperationalError."""
-    connection = psycopg.connect(conninfo, **{**options, **ENCODING})
+    return connect_as(psycopg.Connection[Any], conninfo, **options)
+
+
+def connect_as(kind: type[C], conninfo: str = "", **options: Any) -> C:
+    """Return a connection of this `kind` that fits. Raises psycopg.OperationalError."""
+    connection = kind.connect(conninfo, **{**options, **ENCODING})
     try:
         adjust(connection)
     except BaseException:
         connection.close()
+        raise
+    return connection
+
+
+async def connect_async_as(kind: type[A], conninfo: str = "", **options: Any) -> A:
+    """As `connect_as`, on an event loop."""
+    connection = await kind.connect(conninfo, **{**options, **ENCODING})
+    try:
+        await adjust_async(connection)
+    except BaseException:
+        await connection.close()
         raise
     return connection
 

@@ -66,7 +66,7 @@ def drains(stage: Stage, given: argparse.Namespace, outcome: Outcome) -> None:
         insert(stage, f"round-{number}", given.drained, 0.0)
         begun = time.monotonic()
         count = "SELECT count(*) FROM jobq.job_history"
-        until(lambda: stage.count(count) == done + given.drained, "the drain", 600, every=0.05)  # noqa: B023
+        until(lambda: stage.count(count) == done + given.drained, "the drain", 600, every=0.05)  # noqa: B023 - called in this turn
         rates.append(given.drained / (time.monotonic() - begun))
         # Until the names have been forgotten.
         time.sleep(min(15.0, given.watch))

@@ -20,7 +20,7 @@ import psycopg
 
 from bench.figures import percentile
 from bench.reliability import poisons
-from bench.reliability.app import good
+from bench.reliability.app import good, noop
 from bench.reliability.stage import Outcome, Stage, came
 from jobq import operations
 
@@ -75,7 +75,7 @@ def kinds() -> dict[str, Any]:
     def locked(own: psycopg.Connection[Any], n: int) -> None:
         """A row that stays locked for a while, and the settings of a queue."""
         job = poisons.plain_error.options(delay=0.2).enqueue(own).id
-        by_sql(own, "noop", queue="limited")
+        by_sql(own, noop.name, queue="limited")
 
         def hold() -> None:
             with psycopg.connect(own.info.dsn) as holder:
@@ -85,16 +85,14 @@ def kinds() -> dict[str, Any]:
 
         threading.Thread(target=hold, daemon=True).start()
 
-    found: dict[str, Any] = {
-        each.name.rpartition(".")[2]: lambda own, n, each=each: each.enqueue(own) for each in SIMPLE
-    }
+    found: dict[str, Any] = {each.name: lambda own, n, each=each: each.enqueue(own) for each in SIMPLE}
     return found | {
         "foreign_key": foreign_key,
         "counters": counters,
         "locked": locked,
         "unknown_task": lambda own, n: by_sql(own, f"nowhere.task{n % 5}"),
         "unknown_parameter": lambda own, n: by_sql(own, poisons.no_parameters.name, '{"surplus": 1}'),
-        "new_queue": lambda own, n: by_sql(own, "bench.reliability.app.noop", queue=f"new-{n}"),
+        "new_queue": lambda own, n: by_sql(own, noop.name, queue=f"new-{n}"),
     }
 
 

@@ -139,7 +139,7 @@ async def stops_the_loop() -> None:
 
 
 class Odd(Exception):
-    def __str__(self) -> str:  # noqa: PLE0307
+    def __str__(self) -> str:  # noqa: PLE0307 - it is the case
         sys.exit(3)
 
 

@@ -214,11 +214,6 @@ def came(condition: Callable[[], object], timeout: float, every: float = 0.02) -
     return True
 
 
-def runners_of(pid: int) -> list[int]:
-    """Return the processes that a worker has started."""
-    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-
-
 def resident_mb(pid: int) -> float:
     """Return the memory of a process, in MB of 2^20 bytes."""
     pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])

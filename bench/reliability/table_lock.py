@@ -1,4 +1,4 @@
-"""Somebody locks a table of jobq's for 8 s: running jobs go on, and due jobs start within 1 s of the lock's end.
+"""A transaction locks one of jobq's tables for 8 s: running jobs go on, and due jobs start within 1 s of the lock's end.
 
 Two workers with long jobs; jobs that become due while `LOCK TABLE jobq.job` is held. Every job is claimed once.
 """

@@ -52,8 +52,8 @@ def _partitions(connection: psycopg.Connection[Any], schema: str) -> Iterator[Fi
                 check="partitions",
                 status=Status.WARN,
                 message=f"{parent}_rest holds rows for which no day had been made",
-                mend="nothing: searches find them, and retention deletes them when they are old enough; keep a worker running, "
-                "so that days are made in time",
+                mend="keep a worker running, so that days are made in time; searches find these rows, and retention "
+                "deletes them when they are old enough",
             )
     if least >= _DAYS_AHEAD:
         yield Finding(check="partitions", status=Status.OK, message=f"made for {plural(least, 'day')} ahead")

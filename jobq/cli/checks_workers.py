@@ -15,7 +15,7 @@ _NAMED = 5
 
 
 def problems(connection: psycopg.Connection[Any], schema: str) -> Iterator[Finding]:
-    """What the live workers try again and again: jobs that cannot be claimed or ended, schedules that cannot tick, and more."""
+    """Report what live workers keep retrying: jobs that cannot be claimed or ended, schedules that cannot tick, and more."""
     for worker in queries.workers(connection, schema):
         if worker.health == "silent":
             continue

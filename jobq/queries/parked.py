@@ -77,7 +77,7 @@ def no_worker_takes(task: str, reason: str | None) -> str:
     parameter = why.removeprefix("there is no parameter ") if why.startswith("there is no parameter ") else None
     if parameter is not None and ";" not in parameter:
         return f"no live worker's task {task} takes parameter {parameter}"
-    return f"the arguments fit no live worker's task {task} ({why})"
+    return f"the arguments fit no live worker's task {task}" + (f" ({why})" if why else "")
 
 
 def moment(at: datetime) -> str:

@@ -119,7 +119,7 @@ def _due(job: JobDetail) -> str:
     elif job.parked_at is not None:
         due += f": the code of the worker that claimed it could not run it ({_brief(job.parked_reason or '')})"
     elif job.claims and not job.attempt:
-        due += ": it was put off until then, and no attempt counts so far"
+        due += ": it was put off until then, and no attempt has been counted so far"
     elif job.claims:
         due += ": it has run before, and was put off until then"
     else:
@@ -174,7 +174,7 @@ def _end(attempt: Attempt) -> str:
     what = {
         "timeout": "ran out of time",
         "crashed": "ended with its process",
-        "released": "was interrupted with its process, for another job's sake",
+        "released": "was interrupted because its process was ended on account of another job",
     }.get(attempt.outcome, "failed")
     text = ": ".join(part for part in (attempt.error_type, _brief(attempt.message or "")) if part)
     return f"{what} with {text}" if text and what == "failed" else what

@@ -11,8 +11,8 @@
 -- Plan: Index Scan using job_claim_idx under LockRows and Limit; Index Scan using job_pkey; no Sort, no Seq Scan on job.
 -- The first row returned tells how many acknowledgements were accepted; then, as text, what cursor.py wants to know: the
 -- time, the snapshot's bounds, how many transaction ids after 3 have been given out, and the lane (from 0), run_at and id of the last job where there were as many as wanted;
--- then pairs of lane and number of jobs. The other rows are the claimed jobs. The last column is when they were claimed, as
--- claim_managed tells it: here it is the time in the first row, for all.
+-- then pairs of lane and number of jobs. The other rows are the claimed jobs, with the columns of claim_managed.sql; `started` is
+-- NULL: all were claimed at the time in the first row.
 WITH finished AS (
     DELETE FROM {schema}.job AS job
     USING unnest(%(ids)s::bigint[], %(claims)s::integer[], %(started)s::bigint[], %(results)s::text[],

@@ -1,2 +1,2 @@
--- A chore that is about to be done and commits in between: others leave it alone until then.
+-- Puts off a chore that is about to run and commits in between, so that other workers leave it alone meanwhile.
 UPDATE {schema}.chore SET due_at = clock_timestamp() + %(again)s::interval WHERE name = %(name)s

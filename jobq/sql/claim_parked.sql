@@ -1,6 +1,6 @@
 -- Claims parked jobs of tasks that this worker's code has (each with its signature), unless that very signature has refused
 -- them: of these queues (NULL: all) but for those in `without`, and of none that is paused or has a limit, a rate or a rule for
--- groups. Rows as advance.sql's. Highest priorities first, and of a task the earliest first.
+-- groups. Rows as advance.sql's. Mostly the highest priorities first, and of a task the earliest first.
 -- Plan: job_parked_idx for each task and priority under LockRows and Limit; queue_pkey; job_pkey; no Seq Scan on job.
 WITH heads AS MATERIALIZED (
     SELECT head.id

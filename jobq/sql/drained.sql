@@ -1,4 +1,5 @@
--- Whether no job of these queues (NULL: all) is due or running (but for those in `leaving`, which cannot be claimed or ended), and no group has its turn. Paused queues do not count: nobody works on them.
+-- Whether no job of these queues (NULL: all) is due or running, and no group has its turn. Jobs in `leaving` do not count: they
+-- cannot be claimed or ended. Nor do paused queues: no worker claims from them.
 -- The lanes (queue, priority) are found by a loose index scan, and each is asked for one due job: future jobs are not read.
 -- LIMIT keeps the question a probe for each lane; as EXISTS it could become a join with the whole table.
 -- Plan: in the recursion and for each lane one row of job_claim_idx; no Sort, no Seq Scan on job.

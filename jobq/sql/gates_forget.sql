@@ -1,4 +1,4 @@
--- Forgets what claims know of the first jobs of a queue's groups: it was by another rule.
+-- Forgets what claims know of the first jobs of a queue's groups: that was learned under another rule.
 -- Plan: gate_pkey, the queue's rows.
 WITH changed AS (
     UPDATE {schema}.gate SET head_id = NULL, head_at = NULL

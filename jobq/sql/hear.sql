@@ -1,6 +1,6 @@
--- All that a worker likes to hear after a heartbeat, in one statement, as it is most of what an idle worker asks for: which of its
+-- Returns all that a worker reads after a heartbeat, in one statement, as it is most of what an idle worker asks for: which of its
 -- jobs are to be cancelled, which queues are paused, when a queue's rules last changed, the mode of waking, whether there is a
--- sentinel, and how the other workers are (worker_peers.sql). Where a lock is in the way of one of these, they are read one by one:
+-- sentinel, and the heartbeats of the other workers (worker_peers.sql). Where a lock is in the way of one of these, they are read one by one:
 -- hear_cancels.sql, hear_queues.sql, hear_wake.sql, worker_peers.sql.
 -- Plan: Index Scan using job_running_idx; no Seq Scan on job.
 WITH peers AS (

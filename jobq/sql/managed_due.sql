@@ -1,6 +1,6 @@
--- Which managed queues have something to claim now or later: in how many seconds their next turn, or ready job, is due (0 or less:
--- now). One look for all of them, so that those without a job cost nothing: loose index scans hop over the queues that have
--- turns, and the lanes that have ready jobs. `capped`: the queues that this worker has a cap of its own for.
+-- Returns the managed queues that have something to claim now or later, and in how many seconds their next turn or ready job is
+-- due (0 or less: now). One look for all of them, so that those without a job cost nothing: loose index scans hop over the queues
+-- that have turns, and the lanes that have ready jobs, those of plain queues too: one descent for each of these. `capped`: the queues that this worker has a cap of its own for.
 -- Plan: job_turn_idx and job_claim_idx in recursions, an entry a hop; queue_pkey for each queue found; no Sort of jobs.
 WITH RECURSIVE turned (queue, due_at) AS (
     (SELECT turn.queue, turn.due_at FROM {schema}.job_turn AS turn ORDER BY turn.queue, turn.due_at LIMIT 1)

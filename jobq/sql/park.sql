@@ -1,12 +1,12 @@
 -- Set jobs aside that the code of this worker cannot run: until a worker claims them whose code can (claim_parked.sql). Their
 -- attempts do not count, their run_at stays, and the other workers are told. Same fence as settle.sql; locked rows are not waited
 -- for, and every decision is made by the versions that `free` has locked: the snapshot may be older than a cancellation.
--- In a queue with a limit, a rate or a rule for groups a parked job would leave its group's order and nobody would count it, so
+-- In a queue with a limit, a rate or a rule for groups a parked job would leave its group's order and would not be counted, so
 -- there it goes back to where it entered, with a delay that grows: 0.1 s, then a quarter of the time since it was first refused,
 -- at most 15 s while a live worker may know it, else a minute. The head of an ordered group holds its group as a retry does.
 -- What is refused again right after a refusal keeps its time, and the list of signatures that refused it grows: so no two
 -- workers can pass a job to each other and back.
--- Returns what became of each: parked; fails (no live worker may fit it: values at once, parameters after `patience`);
+-- Returns one verdict for each: parked; fails (no live worker may fit it: values at once, parameters after `patience`);
 -- cancelled (an operator has asked for that); busy (locked: try again).
 -- Plan: Index Scan using job_pkey; the workers' table whole; no Seq Scan on job.
 WITH refused AS (
@@ -16,7 +16,6 @@ WITH refused AS (
         %(reasons)s::text[]
     ) AS refused (id, claims, started, kind, signature, reason)
 ), free AS MATERIALIZED (
-    -- Every decision is made by the values of the versions that are locked here, as in settle.sql.
     SELECT job.id, job.claims, job.worker_id, job.started_at, job.task, job.queue, job.parked_at, job.parked_claims,
            job.parked_signature, job.cancel_requested_at
     FROM {schema}.job AS job WHERE job.id = ANY (%(ids)s::bigint[]) ORDER BY job.id FOR NO KEY UPDATE SKIP LOCKED
@@ -32,7 +31,7 @@ WITH refused AS (
                      AND (rule.max_running IS NOT NULL OR rule.rate_jobs IS NOT NULL OR rule.group_mode IS NOT NULL)) AS ruled
     FROM refused
     JOIN free ON free.id = refused.id AND free.claims = refused.claims AND free.worker_id = %(worker)s
-      AND free.started_at = 'epoch'::timestamptz + refused.started * interval '1 microsecond'
+      AND free.started_at = to_timestamp(refused.started / 1e6::float8)
     CROSS JOIN LATERAL (SELECT coalesce(free.parked_claims = free.claims - 1, false) AS right_away) AS again
 ), judged AS MATERIALIZED (
     SELECT mine.*, others.may, mine.kind <> 'task' AND NOT others.may
@@ -83,4 +82,4 @@ SELECT id, CASE WHEN cancelled THEN 'cancelled' ELSE 'fails' END FROM judged WHE
 UNION ALL
 SELECT job.id, 'busy'
 FROM refused JOIN {schema}.job AS job ON job.id = refused.id AND job.claims = refused.claims AND job.worker_id = %(worker)s
-WHERE (SELECT count(*) FROM free) < cardinality(%(ids)s::bigint[]) AND NOT refused.id = ANY (ARRAY(SELECT id FROM free))
+WHERE (SELECT count(*) FROM free) < (SELECT count(DISTINCT id) FROM refused) AND NOT refused.id = ANY (ARRAY(SELECT id FROM free))

@@ -1,5 +1,5 @@
 -- Ends parked jobs as failed whose arguments fit the parameters of no live worker's task, when they have waited for `patience`
--- seconds; those of tasks that nobody has wait on. A live worker whose code may fit them claims them, so those are left.
+-- seconds; jobs whose task no worker knows keep waiting. A live worker whose code may fit them claims them, so those are left.
 -- Plan: job_parked_idx from its beginning to its end, under LockRows and Limit; no Seq Scan on job.
 WITH chosen AS MATERIALIZED (
     SELECT job.id
@@ -10,6 +10,7 @@ WITH chosen AS MATERIALIZED (
           SELECT FROM {schema}.worker
           CROSS JOIN LATERAL unnest(worker.tasks, worker.signatures) AS known (task, signature)
           WHERE worker.heartbeat_at > clock_timestamp() - coalesce(worker.lease, 30) * interval '1 second'
+            AND worker.state <> 'draining'
             AND known.task = job.task
             AND NOT coalesce(known.signature = ANY (string_to_array(job.parked_signature, ' ')), false))
     ORDER BY job.task, job.priority, job.run_at, job.id
@@ -31,7 +32,7 @@ WITH chosen AS MATERIALIZED (
 ), kept AS (
     INSERT INTO {schema}.job_history (id, claims, attempt, max_attempts, priority, crashes, queue, task, state, run_at,
                                       created_at, finished_at, timeout, key, key_holds, group_key, error, args, headers)
-    SELECT id, claims, attempt, max_attempts, priority, crashes, queue, task, 'failed', run_at, created_at,
+    SELECT id, claims, attempt + 1, max_attempts, priority, crashes, queue, task, 'failed', run_at, created_at,
            clock_timestamp(), timeout, key, key_holds, group_key, parked_reason, args, headers
     FROM gone
 )

@@ -6,6 +6,7 @@ SELECT job.task, job.parked_signature IS NULL AS unknown, count(*)::integer AS n
        EXISTS (SELECT FROM {schema}.worker
                CROSS JOIN LATERAL unnest(worker.tasks, worker.signatures) AS known (task, signature)
                WHERE worker.heartbeat_at > clock_timestamp() - coalesce(worker.lease, 30) * interval '1 second'
+                 AND worker.state <> 'draining'
                  AND known.task = job.task
                  AND NOT coalesce(known.signature = ANY (string_to_array(job.parked_signature, ' ')), false)) AS may
 FROM (SELECT task, queue, parked_at, parked_reason, parked_signature FROM {schema}.job

@@ -1,4 +1,4 @@
--- The daily partitions that there are not: of yesterday, and up to `days_ahead` days from now, today's first.
+-- The daily partitions that do not exist yet, for yesterday and up to `days_ahead` days from now, today's first.
 -- Plan: two functions; no table.
 SELECT parent, day::text
 FROM unnest(%(parents)s::text[]) AS parent,

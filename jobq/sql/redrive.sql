@@ -1,5 +1,5 @@
 -- Puts dead jobs back: the same id, attempt and crashes from 0, claims kept (they are the fence), due now. A job that had a key
--- takes it again; one whose key another job has stays dead, and `refusal` says so. SKIP LOCKED, and in the order of ids: two
+-- takes it again; one whose key is held by another job stays dead, and `refusal` says so. SKIP LOCKED, and in the order of ids: two
 -- operators never wait for each other, and of two dead jobs with one key the older one gets it.
 -- Plan: job_history_id_idx of the partitions of the three states, twice.
 WITH chosen AS MATERIALIZED (

@@ -14,7 +14,7 @@ WITH free AS MATERIALIZED (
     SELECT asked.id, free.key, free.args, free.headers,
            CASE WHEN free.id IS NULL THEN 'locked'
                 WHEN free.claims <> asked.claims OR free.worker_id IS DISTINCT FROM %(worker)s::uuid
-                     OR free.started_at IS DISTINCT FROM 'epoch'::timestamptz + asked.started * interval '1 microsecond' THEN 'lost'
+                     OR free.started_at IS DISTINCT FROM to_timestamp(asked.started / 1e6::float8) THEN 'lost'
                 WHEN free.cancel_requested_at IS NOT NULL OR free.run_at > clock_timestamp() THEN 'later'
                 WHEN free.expires_at <= clock_timestamp() THEN 'expired'
                 ELSE 'start' END AS verdict

@@ -1,6 +1,6 @@
 -- Puts back claimed jobs that cannot start because callers that hold their rows have not committed. With `let_go` their keys are
--- released: who comes from now on makes a job of its own, so that an unbroken line of callers does not keep a job from starting. The jobs still
--- start by start_jobs.sql only, when those callers have ended. FOR NO KEY UPDATE goes beside their locks (FOR KEY SHARE).
+-- released: later callers make jobs of their own, so that an unbroken line of callers does not keep this one from starting. The jobs still
+-- start by start_jobs.sql only, when those callers have ended. FOR NO KEY UPDATE does not conflict with their locks (FOR KEY SHARE).
 -- Returns the ids that were put back.
 -- Plan: Index Scan using job_pkey; no Seq Scan on job or job_key.
 WITH free AS MATERIALIZED (
@@ -15,7 +15,7 @@ WITH free AS MATERIALIZED (
         worker_id = NULL, started_at = NULL, attempt = job.attempt - 1
     FROM unnest(%(ids)s::bigint[], %(claims)s::integer[], %(started)s::bigint[]) AS asked (id, claims, started)
     WHERE job.id = asked.id AND job.claims = asked.claims AND job.worker_id = %(worker)s::uuid
-      AND job.started_at = 'epoch'::timestamptz + asked.started * interval '1 microsecond'
+      AND job.started_at = to_timestamp(asked.started / 1e6::float8)
       AND job.id = ANY (ARRAY(SELECT id FROM free)) AND job.cancel_requested_at IS NULL
     RETURNING job.id, job.key, job.queue, job.managed, job.group_key
 ), released AS (

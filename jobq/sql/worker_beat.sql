@@ -1,5 +1,5 @@
--- The heartbeat: it needs the worker's own row and nothing else, so that no lock of another table keeps it back. What a worker
--- merely likes to hear with it is read by another statement (hear.sql).
+-- The heartbeat: it needs the worker's own row and nothing else, so that no lock of another table keeps it back. What else a
+-- worker reads with it comes from another statement (hear.sql).
 -- Returns the server's process, and what an operator wants of the worker. No row: another worker has taken this one for dead,
 -- and its jobs with it.
 -- A lock that could not be taken anew leaves `lock_server_start` as it is: the lost connection may still hold it.

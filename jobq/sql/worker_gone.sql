@@ -1,4 +1,4 @@
--- A dead worker from which all jobs were taken back goes. Nothing of it is left, and it has not come back to life.
+-- Deletes the row of a dead worker whose jobs were all taken back, if none is left and it has not beaten since.
 -- Plan: worker_pkey; job_running_idx.
 DELETE FROM {schema}.worker
 WHERE id = %(dead)s AND beats = %(beats)s

@@ -1,6 +1,6 @@
 -- Every worker's count of beats, and whether there is nothing against it: its advisory lock is held, or it took none since
 -- this server started (a pooler stands before it, or this server was a standby then), so that a free lock says nothing.
--- And how old its last heartbeat is in seconds, and the clock by which that is told: lease.py believes it while that clock runs.
+-- Also the age of its last heartbeat in seconds, and the server's clock, by which lease.py tells whether the age can be trusted.
 SELECT worker.id, worker.beats, worker.lock_server_start IS DISTINCT FROM pg_postmaster_start_time() OR EXISTS (
     SELECT FROM pg_locks AS lock
     WHERE lock.locktype = 'advisory' AND lock.objsubid = 1 AND lock.granted

@@ -338,7 +338,8 @@ class Child:
 
     async def stop(self, *, at_once: bool) -> None:
         """Close the socket, which ends an idle runner in good order, or end it `at_once`; wait for its end."""
-        if self._line is not None and not at_once:
+        # One that runs jobs may hold its interpreter, and live on after the worker's lock is free.
+        if self._line is not None and not at_once and not self.jobs:
             self.dismiss("the worker stops")
         else:
             self.kill("the worker stops", of_worker=True)

@@ -183,7 +183,7 @@ class Dispatcher:
             return
         if kind == "below":
             run_at, _, queue = what.partition(" ")
-            # Whoever may connect may notify, anything.
+            # Any client of the database can send any notification.
             if re.fullmatch(r"-?[0-9]{1,18}", run_at):
                 self._lowered(queue, int(run_at))
             return

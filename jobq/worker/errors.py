@@ -72,8 +72,3 @@ def classify(error: BaseException, connection: AsyncConnection[Any] | Connection
     if state[:2] in _TRANSIENT_CLASSES or state == _CANCELED:
         return ErrorKind.TRANSIENT
     return ErrorKind.REFUSED
-
-
-def is_connection_loss(error: BaseException, connection: AsyncConnection[Any] | None) -> bool:
-    """Tell whether the connection is lost: nothing is known of its last statement, and its advisory lock may be gone."""
-    return classify(error, connection) is ErrorKind.CONNECTION

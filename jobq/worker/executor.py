@@ -21,7 +21,7 @@ import msgspec
 from jobq.current import CurrentJob, JobTransaction, set_current_job
 from jobq.errors import Cancel, Fail, InvalidArguments, ResultError, Snooze, TimedOut, TransactionEnded
 from jobq.tasks import BaseTask
-from jobq.worker import refusals
+from jobq.worker import recursion, refusals
 from jobq.worker.execution import Execution, end_fork
 from jobq.worker.frames import Ending, Job, Recorded, Setback, Success
 from jobq.worker.handed_over import retry_delay, snooze_seconds
@@ -33,8 +33,6 @@ NO_TRANSACTION_DELAY = 1.0
 
 Outcome = Success | Setback | Recorded
 _OURS = frozenset({__file__, Execution.call.__code__.co_filename})
-# The interpreter's own. A task that sets a lower limit sets it for the whole process.
-_RECURSION_LIMIT = 1000
 _decode_headers = msgspec.json.Decoder(dict[str, Any]).decode
 
 
@@ -155,7 +153,7 @@ class Executor:
         except BaseException as fault:
             # The error's class is user code, too: its metaclass, its properties, what it compares to. A low recursion limit
             # would let even this fail.
-            sys.setrecursionlimit(max(sys.getrecursionlimit(), _RECURSION_LIMIT))
+            recursion.restore()
             return _unjudged(execution, task, error, fault, seconds)
 
     def _judge(self, execution: Execution, task: BaseTask[..., Any], error: BaseException, seconds: float) -> Setback:

@@ -30,7 +30,7 @@ logger = logging.getLogger("jobq.worker")
 
 # Seconds from a heartbeat that failed to the next try.
 AGAIN_AFTER = 0.25
-# Seconds that a worker which cannot register, since somebody has locked the table, goes on trying.
+# Seconds that a worker which cannot register, because the table is locked, goes on trying.
 REGISTER_WITHIN = 60.0
 # How often another worker is looked at that may be dead.
 LOOK_INTERVAL = 0.25

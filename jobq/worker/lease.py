@@ -1,12 +1,13 @@
 """The worker's sign of life, and the watch over those of the others.
 
 The lease belongs to the worker: one row, rewritten at every heartbeat, and a session advisory lock held by the connection
-that writes it, unless a pooler stands between, through which nobody can hold one: then only the whole lease counts. The
-times that matter are intervals on one's own monotonic clock; nobody compares clocks.
+that writes it, unless a pooler stands between, through which no session can hold one: then only the whole lease counts. The
+times that matter are intervals on the worker's own monotonic clock. The server's clock is used only to tell how old another
+worker's heartbeat is, and only while it runs as fast as ours (`Lease.watch`).
 
 Two executions of a job must not overlap. So a worker whose heartbeats fail kills its runners before anyone can have
-watched its row stand still for long enough (`fence_after`), and whoever rescues must have watched for all that time
-himself, with queries that worked: after a database outage everyone starts watching anew, and everyone is alive again
+watched its row stand still for long enough (`fence_after`), and a rescuer must itself have watched for all that
+time, with queries that worked: after a database outage every worker starts its watch again, and every worker is alive again
 before the first watch can end.
 
 An error of a statement (a lock, a timeout, a refusal) is not a lost connection: the connection and its advisory lock stay, so
@@ -47,7 +48,7 @@ class LeaseLost(Exception):
     """Another worker took this one for dead: its jobs are no longer its own."""
 
 
-# Seconds by which the two clocks may differ from one look to the next; a heartbeat counts as so much younger for it.
+# Seconds by which the server's clock and ours may drift apart between two looks. A heartbeat is taken to be that much younger.
 CLOCK_TOLERANCE = 0.1
 
 
@@ -261,20 +262,20 @@ class Lease:
         if now - looked > max(3.0, self._options.heartbeat_interval * 1.5):
             self._watched.clear()
         self._last_look = now
-        # Heartbeats are counted, since clocks are set. Only when the server's has run as ours did since the last look does it
-        # tell when within that time a heartbeat came: else up to an interval would be added to what a dead worker's jobs wait.
-        clock, self._server_clock = self._server_clock, rows[0][4] if rows else 0.0
-        steady = abs((self._server_clock - clock) - (now - looked)) < CLOCK_TOLERANCE
+        # Heartbeats are counted, since clocks are set. But if the server's clock has run as ours did since the last look, it
+        # tells when in that time a heartbeat came. Without that, a dead worker's jobs would wait up to one interval longer.
+        before, self._server_clock = self._server_clock, rows[-1][4] if rows else 0.0
         seen: dict[UUID, _Watch] = {}
         dead: list[UUID] = []
         self.suspicious = False
-        for worker, beats, unsuspected, age, _ in rows:
+        for worker, beats, unsuspected, age, clock in rows:
             if worker == self.worker:
                 continue
             watch = self._watched.get(worker)
             if watch is None:
                 watch = _Watch(beats, now)
             elif watch.beats != beats:
+                steady = abs((clock - before) - (now - looked)) < CLOCK_TOLERANCE
                 watch = _Watch(beats, min(now, max(looked, now - age + CLOCK_TOLERANCE)) if steady else now)
             seen[worker] = watch
             self.suspicious = self.suspicious or not unsuspected

@@ -226,9 +226,7 @@ class SyncLink(Link):
         self.connection.adopting = False
 
     def _connected(self, options: dict[str, Any]) -> TaskConnection:
-        made = TaskConnection.connect(**{**options, **sessions.ENCODING})
-        sessions.adjust(made)
-        return made
+        return sessions.connect_as(TaskConnection, **options)
 
     def begin(self, opening: bytes) -> None:
         self._renew()
@@ -307,8 +305,7 @@ class AsyncLink(Link):
         self.connection.adopting = False
 
     def _connected(self, options: dict[str, Any]) -> AsyncTaskConnection:
-        made: AsyncTaskConnection = self.run(AsyncTaskConnection.connect(**{**options, **sessions.ENCODING}))
-        self.run(sessions.adjust_async(made))
+        made: AsyncTaskConnection = self.run(sessions.connect_async_as(AsyncTaskConnection, **options))
         return made
 
     def begin(self, opening: bytes) -> None:

@@ -11,11 +11,12 @@ import threading
 import time
 from typing import Any, NoReturn
 
+from jobq.worker import recursion
 from jobq.worker.execution import end_fork
 
 logger = logging.getLogger("jobq.runner")
 
-# A loop that raises this often within a second is broken: somebody has closed its descriptors.
+# A loop that raises this often within a second is broken: a job has closed its descriptors.
 _BREAKS = 10
 _CAME_BACK = (
     "jobq: a process forked in a coroutine came back to its parent's event loop, and was ended: let it end by os._exit(), or "
@@ -33,7 +34,6 @@ class JobLoop(asyncio.SelectorEventLoop):
         self._process = os.getpid()
         self._thread: int | None = None
         """The thread that serves."""
-        self._recursion_limit = sys.getrecursionlimit()
         os.register_at_fork(after_in_child=self._forked)
 
     def serve(self) -> None:
@@ -46,17 +46,17 @@ class JobLoop(asyncio.SelectorEventLoop):
             except BaseException as error:
                 if os.getpid() != self._process:
                     end_fork(error)
+                # With a lowered limit even a log record may be too deep.
+                recursion.restore()
                 if isinstance(error, _LIKE_EXIT):
                     # asyncio lets it through once the task that raised it has it as its result.
-                    logger.warning("%s was raised on the event loop, which goes on", type(error).__name__)
+                    with contextlib.suppress(Exception):
+                        logger.warning("%s was raised on the event loop, which goes on", type(error).__name__)
                     continue
                 now = time.monotonic()
                 broken = [*(at for at in broken if now - at < 1.0), now]
                 if len(broken) >= _BREAKS:
                     raise
-                if sys.getrecursionlimit() < self._recursion_limit:
-                    # A job has lowered it, for the whole process, so even a log record may be too deep.
-                    sys.setrecursionlimit(self._recursion_limit)
                 with contextlib.suppress(Exception):
                     logger.exception("the event loop has raised an error, and goes on")
 

@@ -63,7 +63,7 @@ class WorkerOptions:
 
     isolated: int = 2
     """Most processes for jobs that run alone (default: 2): so many for tasks with ``isolation="process"`` and for jobs that
-    were interrupted twice for the sake of others, and so many again for jobs that have cost a runner its life. More run
+    were interrupted twice on account of other jobs, and so many again for jobs that have cost a runner its life. More run
     more such jobs at a time; each costs the application's memory while it works and for 10 seconds after. Jobs beyond
     that wait in the database and are looked at every few seconds."""
 
@@ -119,7 +119,7 @@ class WorkerOptions:
 
     park_patience: float = 3600.0
     """Seconds that a job waits whose stored arguments fit the parameters of no live worker's task, before it fails
-    (default: 3600). Longer suits deployments that take long, or that somebody has to undo; shorter makes a dead letter of a
+    (default: 3600). Longer suits deployments that take long or have to be undone; shorter makes a dead letter of a
     wrong call sooner. Jobs of a task that no worker has wait for ever."""
 
     max_error_bytes: int = 64 * 1024

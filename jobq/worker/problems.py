@@ -1,6 +1,7 @@
 """What this worker cannot do at present: written into its row with each heartbeat, for the page and `jobq doctor`.
 
-Whoever fails says so at each try, and clears it when it has succeeded. One that is not said again is forgotten.
+A part that fails notes the problem at each try, and clears it once it has succeeded. A problem that
+is not noted again is forgotten.
 """
 
 from __future__ import annotations

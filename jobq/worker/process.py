@@ -21,7 +21,7 @@ _BUFFER_BYTES = 1 << 20
 
 
 class RunnerProcess:
-    """A process that was started. `pids` and `starting` tell all of them, for who looks after processes that nobody knows."""
+    """A process that was started. `pids` and `starting` tell all of them, for the reaper, which must leave them alone."""
 
     pids: set[int] = set()  # noqa: RUF012  (of the class, on purpose)
     starting = 0

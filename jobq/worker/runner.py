@@ -14,7 +14,6 @@ import asyncio
 import logging
 import os
 import socket
-import sys
 import threading
 import time
 from collections import deque
@@ -22,13 +21,13 @@ from collections.abc import Coroutine
 from concurrent.futures import Future
 from contextvars import Context, copy_context
 from functools import partial
-from typing import Any
+from typing import Any, NoReturn
 
 import msgspec
 
 from jobq import logs, output
 from jobq.app import load
-from jobq.worker import frames, stacks
+from jobq.worker import frames, recursion, stacks
 from jobq.worker.execution import Execution
 from jobq.worker.executor import Executor
 from jobq.worker.facts import describe
@@ -50,7 +49,7 @@ logger = logging.getLogger("jobq.runner")
 
 # Seconds between two beats of the pulse, which also watches the lease and the timeouts.
 _PULSE = 0.05
-# Seconds at most in which the reason for an end by the lease is written.
+# Most seconds spent on writing that the lease has ended.
 _LEASE_WORDS = 0.1
 # Seconds that a job may wait for an event loop that does not turn.
 _LOOP_PATIENCE = 1.0
@@ -67,7 +66,6 @@ class Runner:
         self._running: dict[int, Execution] = {}
         self._loop = JobLoop()
         self._parent = os.getppid()
-        self._recursion_limit = sys.getrecursionlimit()
         self._loop_asked: float | None = None
         """When the event loop was last asked for a sign of life, until it gives one."""
         self._executor: Executor
@@ -109,7 +107,7 @@ class Runner:
         self._thread("jobq-reader", self._read)
         self._thread("jobq-pulse", self._beat)
         asyncio.set_event_loop(self._loop)
-        self._recursion_limit = sys.getrecursionlimit()
+        recursion.keep()
         self._loop.serve()
         leave(self._loop, app)
 
@@ -121,7 +119,14 @@ class Runner:
         try:
             target(*args)
         except BaseException:
-            logger.critical("a runner's own thread failed", exc_info=True)
+            self._fail("a runner's own thread failed")
+
+    def _fail(self, what: str) -> NoReturn:
+        """End the runner, whether or not that can be logged."""
+        recursion.restore()
+        try:
+            logger.critical(what, exc_info=True)
+        finally:
             exit_now(70)
 
     def _beat(self) -> None:
@@ -140,9 +145,7 @@ class Runner:
             due = now
             self._table.beat(now, max(lag, self._loop_lag(now)))
             self._recall_driven(now - _LOOP_PATIENCE)
-            if sys.getrecursionlimit() < self._recursion_limit:
-                # A task has lowered it, for the whole process.
-                sys.setrecursionlimit(self._recursion_limit)
+            recursion.restore()
             for execution in list(self._running.values()):
                 if execution.deadline is not None and now >= execution.deadline:
                     execution.time_out()
@@ -170,8 +173,8 @@ class Runner:
         if ends and now > ends:
             self._table.end_by_lease()
             logger.error("the dispatcher's lease has run out: ending")
-            # Briefly: the jobs still run. Nothing is written after the group's end.
-            output.finish(_LEASE_WORDS)
+            # Only briefly, since the jobs still run; but after the group is killed nothing can be written.
+            output.finish(_LEASE_WORDS, streams=False)
             kill_own_group()
             exit_now(75)
 
@@ -214,9 +217,8 @@ class Runner:
         return execution
 
     def _end(self, slot: int, execution: Execution, outcome: Outcome, began: float) -> None:
-        if sys.getrecursionlimit() < self._recursion_limit:
-            # Before anything else is called: a task has lowered it, for the whole process.
-            sys.setrecursionlimit(self._recursion_limit)
+        # Before anything else is called.
+        recursion.restore()
         # Idle before the outcome is out: a crash between the two can only repeat the job, never blame it.
         self._table.clear(slot)
         self._running.pop(execution.job.id, None)
@@ -239,17 +241,14 @@ class Runner:
             self._loop.call_soon_threadsafe(self._begin_driven)
 
     def _begin_driven(self) -> None:
+        recursion.restore()
         if (driven := self._next_driven()) is not None:
             _, slot, given = driven
             try:
                 self._begin(slot, given)
-            except RecursionError:
-                # A job that runs has lowered the limit for the whole process. Nothing of this one has run.
-                sys.setrecursionlimit(max(self._recursion_limit, sys.getrecursionlimit()))
-                self._table.clear(slot)
-                self._running.pop(given[2].id, None)
-                now = time.monotonic()
-                self._put(unstarted(given[2]), now, now)
+            except BaseException:
+                # The loop would only log it, and the slot be lost.
+                self._fail("a runner's event loop failed")
         self._beginning = False
         if self._driven:
             # After that one's first step: should it not let the loop turn, what follows can still be given back.
@@ -291,8 +290,7 @@ class Runner:
             self._begin(slot, self._stock.after(slot))
         except BaseException:
             # The loop would only log it, and the slot be lost.
-            logger.critical("a runner's event loop failed", exc_info=True)
-            exit_now(70)
+            self._fail("a runner's event loop failed")
 
     def _run_coroutine(self, execution: Execution, coroutine: Coroutine[Any, Any, Any]) -> Any:
         """Run `coroutine` on the loop and wait for its very end, even when it is cancelled: it may clean up for long."""
@@ -333,6 +331,7 @@ class Runner:
                 body = stream.read(frames.length(prefix)) if len(prefix) == frames.LENGTH_SIZE else None
             except ConnectionError:
                 # A dispatcher that was killed with outcomes of ours unread.
+                kill_own_group()
                 exit_now(0)
             except OSError:
                 # A task has closed it.
@@ -340,6 +339,8 @@ class Runner:
                 return
             if body is None:
                 if prefix or self._running:
+                    # At once: others may run these jobs soon.
+                    kill_own_group()
                     exit_now(0)
                 self._loop.leave()
                 time.sleep(LEAVE_WITHIN)

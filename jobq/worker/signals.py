@@ -1,4 +1,4 @@
-"""Which signals a runner survives, and what it forks does not."""
+"""The signals that a runner ignores, but the processes that its jobs fork do not."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def disarm() -> None:
     def nothing(*_: object) -> None: ...
 
     def hold() -> None:
-        # What is sent to the new process before `rearm` waits for it.
+        # Signals sent to the new process wait until `rearm` has run.
         masks.before = signal.pthread_sigmask(signal.SIG_BLOCK, _HARMLESS)
 
     def let_through() -> None:

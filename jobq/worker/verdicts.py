@@ -1,4 +1,4 @@
-"""What becomes of a job whose runner has ended under it.
+"""Deciding what to do with the jobs of a runner that has ended.
 
 - *It passed its timeout*, and its grace: a timeout of its own. It has cost a runner, so it runs alone from now on.
 - *It was running when its runner crashed*, or was killed for what some job in it had done: counted as a crash.
@@ -26,7 +26,7 @@ STOPPING = "the worker stops"
 
 
 def judge(child: Child, how: str, now: float, facts: Mapping[str, TaskFacts], options: WorkerOptions) -> list[Setback]:
-    """Return what becomes of each job of a runner that has ended as `how` tells."""
+    """Return a setback for each job of a runner that has ended; `how` says how it ended."""
     running = {(slot.id, slot.claims): slot for slot in child.started()}
     newest = child.newest
     unheard = {

@@ -1,4 +1,4 @@
--- From when on one may start.
+-- Returns the time from which one more job may start.
 CREATE OR REPLACE FUNCTION {schema}.admits_from(jobs integer, seconds double precision, burst integer, paid timestamptz)
 RETURNS timestamptz
 LANGUAGE sql

@@ -12,7 +12,7 @@
 -- The line of turns and the lanes are read from where worker/cursor.py says (`turns_since`, `lanes_since`: microseconds since
 -- 1970, and ids), the waiting jobs of a group from where its gate says (jobq/flowtables.py). Without these, from their beginnings.
 --
--- If another holds the queue's lock, this waits for nobody and returns one row with the task 'locked': what the caller does in the
+-- If another holds the queue's lock, this does not wait, and returns one row with the task 'locked': what the caller does in the
 -- same transaction is kept.
 -- Returns the claimed jobs as advance.sql does, and one row without an id: in `claims` how many running jobs the limit still
 -- admits (NULL: any number), in `timeout` the seconds until more can be claimed (0: now; NULL: not before something is told), in
@@ -31,6 +31,8 @@ LANGUAGE plpgsql
 AS $body$
 #variable_conflict use_column
 DECLARE
+    -- Workers of revision 0004 pass three arguments. To them a claim is the start, so it releases keys that hold until then.
+    starts_at_claim constant boolean := lanes_since IS NULL;
     rule record;
     -- One time for jobs and rates. `moment_of_round` moves on, so that a turn given in one round is taken in the next.
     moment timestamptz;
@@ -101,7 +103,7 @@ BEGIN
         lanes_since := array_fill(0::bigint, ARRAY[10]);
         lanes_since_ids := lanes_since;
     END IF;
-    -- Without a rule it is a cap of the worker that asks, which is nobody else's matter.
+    -- Without a rule it is a cap of the worker that asks, which concerns no other worker.
     ruled := rule.max_running IS NOT NULL OR rule.rate_jobs IS NOT NULL OR rule.group_mode IS NOT NULL;
     by_id := coalesce(rule.group_mode = 'ordered', false);
     in_line := by_id AND rule.group_retry IS DISTINCT FROM 'pass';
@@ -331,6 +333,13 @@ BEGIN
                        claimed.expires_at <= moment, (SELECT (extract(epoch FROM moment) * 1000000)::bigint), claimed.key_until_started,
                        claimed.run_alone, claimed.releases::integer
                 FROM claimed;
+            IF starts_at_claim THEN
+                DELETE FROM {schema}.job_key AS taken USING {schema}.job AS begun
+                WHERE begun.id = ANY (got) AND begun.key_until_started AND taken.key = begun.key
+                  AND taken.job_id = begun.id AND taken.holds = 'until_started';
+                UPDATE {schema}.job AS begun SET key_until_started = false
+                WHERE begun.id = ANY (got) AND begun.key_until_started;
+            END IF;
             wanted := wanted - cardinality(got);
             total := total + cardinality(got);
             -- NULL as long as they have not been looked at.
@@ -440,9 +449,9 @@ BEGIN
     ELSE
         seen := NULL;
     END IF;
-    -- When to come again. At the limit: when a job ends, which whoever ends it knows.
+    -- When to come again. At the limit, when a job ends; the worker that ends it tells of it.
     IF permits IS NULL OR permits > total THEN
-        -- A due one that was not taken although it was wanted is locked by somebody.
+        -- A due one that was not taken although it was wanted is locked by another transaction.
         next_at := least(next_turn, CASE WHEN wanted > 0 AND next_ready <= moment THEN moment + interval '250 milliseconds'
                                          ELSE next_ready END);
         IF next_at IS NOT NULL AND tokens <= total THEN

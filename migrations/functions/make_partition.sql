@@ -28,6 +28,10 @@ BEGIN
     END IF;
     EXECUTE format('SELECT count(*) FROM (SELECT FROM %I.%I WHERE finished_at >= $1 AND finished_at < $2 LIMIT $3) AS counted',
                    {schema_literal}, rest) INTO rows USING since, until, most + 1;
+    IF rows > most AND until <= clock_timestamp() + interval '1 minute' THEN
+        -- It would begin behind its own end, so nothing is locked for it.
+        RETURN NULL;
+    END IF;
     IF rows <= most AND since <= clock_timestamp() THEN
         -- Rows of this day may be written now. A writer that has chosen the default partition and waits for it would be refused
         -- there once the day is made; one that waits for the parent has chosen nothing yet. For a day to come none is written.

@@ -1,5 +1,5 @@
 -- Deletes up to `most` rows that finished more than `keep` ago from the default partition of `parent`, where rows are for which no day
--- had been made; returns how many. Rows that somebody has locked are left for the next time.
+-- had been made; returns how many. Locked rows are left for the next time.
 -- SECURITY DEFINER: the worker's role may delete no history.
 CREATE OR REPLACE FUNCTION {schema}.prune_rest(parent text, keep interval, most integer) RETURNS bigint
 LANGUAGE plpgsql

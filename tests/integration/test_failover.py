@@ -12,7 +12,7 @@ import pytest
 from jobq import DatabaseUnavailable, JobQ, migrate
 from jobq.config import Settings, redact_url
 from jobq.worker.database import Database
-from jobq.worker.errors import Unreachable, is_connection_loss
+from jobq.worker.errors import ErrorKind, Unreachable, classify
 from tests.support import apps, trouble
 from tests.support.jobs import Jobs
 from tests.support.replication import Pair
@@ -71,7 +71,7 @@ async def test_a_connection_to_a_standby_is_none(pair: Pair) -> None:
     with pytest.raises(Unreachable, match="is a standby") as raised:
         await Database(Settings(database_url=pair.standby.url)).connect("test")
     assert raised.value.refused
-    assert is_connection_loss(raised.value, None)
+    assert classify(raised.value, None) is ErrorKind.CONNECTION
     without = f"postgresql://postgres@127.0.0.1:{pair.standby.port},127.0.0.1:{pair.primary.port}/postgres"
     connection = await Database(Settings(database_url=without)).connect("test")
     assert connection.info.port == pair.primary.port

@@ -176,7 +176,7 @@ async def test_who_leaves_a_job_to_others_takes_it_if_nobody_does(
             await until(lambda: advance._sleeping)
             apps.noop.enqueue(jobs.connection)
             advance.notified("insert default")
-            await until(lambda: len(pool.given) == number + 1)  # noqa: B023
+            await until(lambda: len(pool.given) == number + 1)  # noqa: B023 - called in this turn
     finally:
         stop.set()
         advance.poke()

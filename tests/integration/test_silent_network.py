@@ -14,7 +14,7 @@ import pytest
 
 from jobq.config import Settings
 from jobq.worker.database import Connection, Database, Overdue, fetch, lease_terms
-from jobq.worker.errors import is_connection_loss
+from jobq.worker.errors import ErrorKind, classify
 from tests.support import apps
 from tests.support.jobs import Jobs
 from tests.support.silence import Proxy
@@ -47,7 +47,7 @@ async def test_a_statement_without_an_answer_ends_its_connection(proxy: Proxy) -
     proxy.silence()
     with pytest.raises(Overdue, match=r"no answer to statement queue_rules within 0\.3 s") as raised:
         await fetch(connection, "jobq", "queue_rules")
-    assert is_connection_loss(raised.value, None)
+    assert classify(raised.value, None) is ErrorKind.CONNECTION
     assert connection.closed
 
 
@@ -155,7 +155,7 @@ async def test_a_cancelled_wait_is_cancelled(database_url: str) -> None:
     waiting.cancel()
     with pytest.raises(asyncio.CancelledError):
         await waiting
-    assert is_connection_loss(psycopg.OperationalError(), connection)
+    assert classify(psycopg.OperationalError(), connection) is ErrorKind.CONNECTION
 
 
 async def test_a_wait_cancelled_when_its_answer_has_come_leaves_no_half_dead_connection(database_url: str) -> None:

@@ -24,13 +24,9 @@ def explain(conn: Conn, query: bytes, params: dict[str, Any]) -> list[dict[str, 
 
 
 def large_seq_scans(conn: Conn, plan: list[dict[str, Any]]) -> list[str]:
-    """The sequential scans of jobq's big tables that have more than a page, and of days of which there is more than 2 MiB.
-
-    Soon after midnight what was filled in lies in two days' partitions, of which the smaller one may be read whole.
-    """
+    """The sequential scans of jobq's big tables that have more than a page."""
     small = {row[0] for row in conn.execute(
-        "SELECT relname FROM pg_class WHERE relkind = 'r' AND pg_relation_size(oid) <= "
-        "CASE WHEN relname ~ '_[0-9]{8}$' THEN 2097152 ELSE 8192 END").fetchall()}  # fmt: skip
+        "SELECT relname FROM pg_class WHERE relkind = 'r' AND pg_relation_size(oid) <= 8192").fetchall()}  # fmt: skip
     return [
         node["Relation Name"] for node in plan if node["Node Type"] == "Seq Scan" and node["Relation Name"] not in small
     ]

@@ -37,7 +37,10 @@ INSERT INTO jobq.job_history (id, claims, attempt, max_attempts, priority, crash
                               created_at, started_at, finished_at, args, headers)
 SELECT nextval('jobq.job_id_seq'), 1, 1, 10, 5, 0, 'queue' || n % 20, 'task' || n % 7,
        CASE WHEN n % 10 > 2 THEN 'succeeded' WHEN n % 10 = 2 THEN 'cancelled' ELSE 'failed' END,
-       now(), now(), now(), now() + (n - 100000) * interval '0.03 s', jsonb_build_object('n', n), '{}'
+       now(), now(), now(),
+       -- In one day's partition, at any time of day: partitions are days of UTC.
+       now() + (n - 100000) / 100000.0 * least(interval '50 minutes', now() - date_trunc('day', now(), 'UTC')),
+       jsonb_build_object('n', n), '{}'
 FROM generate_series(1, 100000) AS n;
 INSERT INTO jobq.job_attempt (job_id, claims, attempt, outcome)
 SELECT n, 1, 1, 'error' FROM generate_series(1, 50000) AS n;

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import Any
 
 import psycopg
@@ -94,10 +93,6 @@ def test_a_search_goes_by_an_index_and_no_further_than_it_says(
     rows: int,
     generic: bool,
 ) -> None:
-    if not generic and datetime.now(UTC).hour < 3:
-        pytest.skip(
-            "what was filled in lies in two days' partitions: rows read and plans are others than this test expects"
-        )
     monkeypatch.setattr(search, "_PATIENCE", 60.0)
     for query, params in sent(full, text, **options):
         with full.transaction(force_rollback=True):

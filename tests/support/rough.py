@@ -301,7 +301,7 @@ async def cancel_itself() -> None:
 
 
 class _OddText(Exception):
-    def __str__(self) -> str:  # noqa: PLE0307
+    def __str__(self) -> str:  # noqa: PLE0307 - it is the case
         sys.exit(3)
 
     __repr__ = __str__

@@ -156,7 +156,7 @@ def suggest() -> Response:
 
 
 def _tabs(selected: JobFilter) -> list[Tab]:
-    # Seldom there are any; the overview leads to them, and who asks for them sees them.
+    # There are seldom any: the overview links to them, and a filter shows them.
     states = (None, *(state for state in STATES if state != "parked" or state in selected.states))
     return [
         Tab(
