@@ -58,7 +58,7 @@ FLUSH_AFTER = 0.002
 LEAST_LANES = 64
 # Lanes that had jobs lately, at which an acknowledgement that claims looks as well: inserts may be silent.
 WARM_LANES = 64
-# How often queues' rules are read anew, and the jobs held compared with those that the database thinks we hold.
+# How often the queues' rules are read again, and the jobs held compared with those that the database thinks we hold.
 RECONCILE_INTERVAL = 5.0
 # The same while nothing runs here and notifications come. Less than the ten seconds after which a worker without an answer
 # of the database is not ready.
@@ -144,8 +144,6 @@ class Advance:
             listening=listening,
         )
         self._delivery = Delivery(pool, self.ended, metrics, self._closed, self.poke)
-        self._starts_failed: set[int] = set()
-        """Jobs whose start was refused, and 0 when starts have failed: what `problems` has of them."""
         self.claims = LastClaim()
         self.held: str | None = None
         """Why nothing may be claimed at present; None when claims go on."""
@@ -588,8 +586,8 @@ class Advance:
                     self._attempts.failed(CLAIM, error)
             return
         self._attempts.error = None
-        # What is refused goes on running, as far as the database knows, until its setback is written.
-        lost = {setback.id for setback in refused}
+        # What is refused or deferred goes on running, as far as the database knows, until it is written.
+        lost = {setback.id for setback in refused} | {success.id for success in claimed.unwritten}
         self._managed.ended(success for success in successes if success.id not in lost)
         now = time.monotonic()
         self._pace.measured(now, self.ended.written(successes, claimed, refused), now - begun)
@@ -691,8 +689,6 @@ class Advance:
 
     def _not_started(self, refused: list[Job], error: psycopg.Error) -> None:
         self._attempts.failed("start jobs with keys", error)
-        self._starts_failed.update(job.id for job in refused)
-        self._starts_failed.add(0)
         for job in refused:
             self.problems.note(REFUSED, error, job=job.id)
             self._repeats.warn("a job cannot be started: it is put back for a while", error, job=job.id)
@@ -700,12 +696,10 @@ class Advance:
 
     def _clear_starts(self, started: list[Job]) -> None:
         """These have started: what stood in their way is over."""
-        if not self._starts_failed or not started:
-            return
-        self.problems.clear("start jobs with keys")
-        for job_id in self._starts_failed & {job.id for job in started}:
-            self.problems.clear(REFUSED, job=job_id)
-        self._starts_failed -= {0, *(job.id for job in started)}
+        if started:
+            self.problems.clear("start jobs with keys")
+        for job in started:
+            self.problems.clear(REFUSED, job=job.id)
 
     def _heed_oddities(self) -> None:
         """Compare with the database soon if it refused an outcome."""
@@ -761,7 +755,7 @@ class Advance:
         return self._connection
 
     async def _reconcile(self) -> None:
-        """Read the queues' rules anew, write progress, and give back claims that nobody here has."""
+        """Read the queues' rules again, write progress, and give back claims that no runner here has."""
         self._delivery.deliver()
         async with self._lock:
             connection = await self._connected()

@@ -1,4 +1,4 @@
-"""How the claim loop fares with the database: what fails costs its own piece of a round, is logged, shown, and tried again."""
+"""The claim loop's failures: what fails costs only its own piece of a round; it is logged, shown and tried again."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from jobq.worker.vitals import Pulse
 
 T = TypeVar("T")
 
-ROUND = "come round"
+ROUND = "finish a round"
 
 
 class Attempts:
@@ -32,7 +32,7 @@ class Attempts:
         self.failures = 0
         """Rounds that have failed in a row."""
         self.error: str | None = None
-        """What failed last, until something of its kind has succeeded."""
+        """What failed last in this round, or in the failed rounds before it."""
         self.since: float | None = None
         """Since when a round trip is wanted that has not succeeded; None: none is wanted."""
 

@@ -38,7 +38,7 @@ ALONE = timedelta(minutes=10)
 # Groups that are looked at for a turn at a time, and for how long in a row (seconds); the next time, from there on.
 GROUPS = 10_000
 SWEEP_SECONDS = 2.0
-# So are expired jobs, fewer: until the chore commits, whoever wants to replace one of them waits.
+# So are expired jobs and parked ones, fewer: a caller that wants to replace one of them waits for its batch's commit.
 EXPIRED_BATCH = 2_000
 EXPIRED_BATCHES = 1_000
 
@@ -133,6 +133,7 @@ class Chores:
                     every=timedelta(seconds=10),
                     after_error=timedelta(minutes=1),
                     work=self.fail_parked,
+                    alone=True,
                 ),
                 Chore(
                     name="turns",
@@ -312,15 +313,15 @@ class Chores:
 
     async def fail_parked(self, connection: AsyncConnection[Any]) -> str:
         """Fail jobs whose arguments have fitted no live worker's code for too long, a batch at a time."""
-        failed = 0
-        for _ in range(EXPIRED_BATCHES):
-            [(count,)] = await fetch(
+
+        async def fail() -> int:
+            [(failed,)] = await fetch(
                 connection, self._schema, "parked_fail", batch=EXPIRED_BATCH, patience=self._park_patience
             )
-            failed += count
-            if count < EXPIRED_BATCH:
-                break
-        return f"{failed} jobs failed whose arguments fit no worker's code"
+            return int(failed)
+
+        what = "jobs failed whose arguments fit no worker's code"
+        return await self._in_batches(what, EXPIRED_BATCH, fail, most=EXPIRED_BATCHES)
 
     async def sweep_turns(self, connection: AsyncConnection[Any]) -> str:
         """Give a turn to groups that have jobs waiting, none running, and no turn; forget what rates no longer need."""

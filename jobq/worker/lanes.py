@@ -129,12 +129,12 @@ class Lanes:
     def hear(self, queue: str, *, ask: bool = False) -> bool:
         """Take note of a queue that has jobs. Return whether claims look at it now.
 
-        `ask`: somebody else is likely to take them: look before a claim.
+        `ask`: another worker is likely to take them: look before a claim.
         """
         if not self.serves(queue):
             return False
         marked = self._asked if ask else self._heard
-        if len(marked) < MOST_HEARD:
+        if queue in marked or len(marked) < MOST_HEARD:
             marked[queue] = None
         else:
             self.many = True

@@ -60,8 +60,8 @@ class _Known:
     lines: Lines = field(default_factory=Lines)
     ran_by: str | None = None
     """By which claim, and what it stands on: void for claim_managed when that has changed."""
-    ran: list[int] = field(default_factory=list)
-    """The jobs of all workers that ran then."""
+    ran: str = "{}"
+    """The jobs of all workers that ran then, as an array's text: psycopg takes milliseconds for one of thousands."""
 
 
 class Managed:
@@ -257,6 +257,9 @@ class Managed:
         self.held.clear()
         self._counts.clear()
         self._strays.clear()
+        # Without them no queue is full.
+        self._full.clear()
+        self._poll_at = 0.0
 
     def left_behind(self, *, every: float = CALL_EVERY) -> list[str]:
         """Return the queues to which other workers are to be called now: this one does not take all that can be had there."""
@@ -314,7 +317,7 @@ class Managed:
         }  # fmt: skip
 
     def failed(self, queue: str) -> None:
-        """What became of the claim is not known."""
+        """The claim has failed, or its result is not known: claim again soon."""
         self._sooner(queue, 0.0)
 
     def locked(self, queue: str, pauses: tuple[float, float, float] = _BUSY_RETRY) -> None:
@@ -345,8 +348,8 @@ class Managed:
             if last[_SEEN] is not None:
                 known.lines.read(last[_SEEN], self._horizon)
             if last[_RUNNING] is not None:
-                known.ran_by, *ran = last[_RUNNING].split(" ")
-                known.ran = [int(id_) for id_ in ran if id_]
+                known.ran_by, _, ran = last[_RUNNING].partition(" ")
+                known.ran = "{" + ran.replace(" ", ",") + "}"
         seconds: float | None = last[_SECONDS]
         if queue in self._seen_due:
             self._seen_due.discard(queue)

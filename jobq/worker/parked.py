@@ -78,7 +78,9 @@ class Parked:
     async def look(self, connection: Connection) -> None:
         """See whether there are any. Raises psycopg.Error."""
         if not self.wanted and self._code.tasks:
-            [(self.wanted,)] = await fetch(connection, self._schema, "parked_known", tasks=self._code.tasks)
+            [(known,)] = await fetch(connection, self._schema, "parked_known", tasks=self._code.tasks)
+            # A word that has come meanwhile counts.
+            self.wanted = self.wanted or known
 
     async def claim(self, connection: Connection, worker: UUID, want: int) -> Claimed:
         """Claim up to `want`, and make those due that wait in queues with rules. Raises psycopg.Error."""
@@ -88,6 +90,7 @@ class Parked:
             known = {"tasks": self._code.tasks, "signatures": self._code.signatures}
             await fetch(connection, self._schema, "parked_due", **known, queues=self._queues, channel=self._schema)
             rows = await self._claim(connection, worker, want, queues=self._queues, without=self._caps, **known)
+            failed: psycopg.Error | None = None
             for queue in self._caps:
                 # A cap of this worker's own is kept by claims of that queue alone.
                 if (room := min(want - len(rows), self._managed.room(queue))) > 0:
@@ -96,18 +99,20 @@ class Parked:
                     except psycopg.Error as error:
                         if classify(error, connection) is ErrorKind.CONNECTION:
                             raise
-                        # What is claimed so far is ours.
-                        self.wanted = True
-                        break
+                        # What is claimed so far is ours, and the other queues are tried.
+                        failed = error
+                        continue
                     self._managed.adopt((row[0], queue) for row in more)
                     rows += more
+            if failed is not None and not rows:
+                raise failed
         except BaseException:
             self.wanted = True
             self._pause = min(max(2 * self._pause, FIRST_PAUSE), LONGEST_PAUSE)
             self._not_before = time.monotonic() + self._pause
             raise
         self._pause = 0.0
-        self.wanted = self.wanted or len(rows) >= want
+        self.wanted = self.wanted or failed is not None or len(rows) >= want
         return Claimed(0, None, rows)
 
     async def _claim(self, connection: Connection, worker: UUID, want: int, **parameters: Any) -> list[tuple[Any, ...]]:

@@ -122,8 +122,6 @@ class RefusedClaims:
         longest = 5.0 if refused else 0.25
         self.closed_until = time.monotonic() + min(0.05 * 2.0 ** min(self._failures, 10), longest)
         self._in_a_row = 0
-        self._problems.note(ALL, error)
-        self._repeats.warn("nothing can be claimed; trying again", error)
         return Claimed()
 
     async def _find(self, connection: Connection, worker: UUID, scan: Scan) -> Claimed | None:
@@ -162,11 +160,11 @@ class RefusedClaims:
         if not serves(job.queue):
             # A claim that meets it again finds it again.
             del self._jobs[job_id]
-            self._problems.clear(JOB, job=job_id)
+            self._problems.clear(JOB, job=job_id, queue=job.queue)
             return Claimed()
         others = [other for other in self._jobs if other != job_id]
         try:
-            # From its own place on: it is the first, unless somebody else has had it meanwhile.
+            # From its own place on: it is the first, unless another worker has claimed it meanwhile.
             claimed, _ = await self._ledger.advance(connection, worker, [], job.scan, 1, refused=others)
         except psycopg.Error as error:
             kind = classify(error, connection)
@@ -175,7 +173,7 @@ class RefusedClaims:
             self._leave_out(job_id, job, error, transient=kind is ErrorKind.TRANSIENT)
             return Claimed()
         del self._jobs[job_id]
-        self._problems.clear(JOB, job=job_id)
+        self._problems.clear(JOB, job=job_id, queue=job.queue)
         if self._jobs:
             # What stood in its way may have stood in theirs.
             min(self._jobs.values(), key=lambda other: other.due).due = now

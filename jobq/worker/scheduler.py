@@ -21,7 +21,6 @@ from uuid import UUID
 import psycopg
 from psycopg import AsyncConnection
 
-from jobq.errors import InvalidOption
 from jobq.schedules import Due, due
 from jobq.ticks import NeverAgain, when
 from jobq.worker.database import Connection, Database, Terms, close, fetch
@@ -263,8 +262,13 @@ class Scheduler:
         [(now,)] = await (await connection.execute("SELECT clock_timestamp()")).fetchall()
         for facts in wanted:
             try:
-                rows = await fetch(connection, self._schema, "schedule_declare", **self._row(facts, now))
-            except (psycopg.Error, InvalidOption, NeverAgain) as error:
+                row = self._row(facts, now)
+            except Exception as error:
+                logger.error("a schedule cannot be written down", extra={"schedule": facts.name, "error": str(error)})
+                continue
+            try:
+                rows = await fetch(connection, self._schema, "schedule_declare", **row)
+            except psycopg.Error as error:
                 if classify(error, connection) is ErrorKind.CONNECTION:
                     raise
                 logger.error("a schedule cannot be written down", extra={"schedule": facts.name, "error": str(error)})

@@ -7,6 +7,7 @@ many lanes, or so many dead entries that it takes long, it is done on a connecti
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Callable
 
@@ -62,7 +63,7 @@ class Survey:
         """A reading is under way, and may have begun too early: how long after it to begin the next one."""
         self.took = 0.0
         """Seconds that a reading takes."""
-        self._last_took = float("inf")
+        self._last_took = math.inf
         self.slices = 0
         """Statements that were made, ever."""
 
@@ -84,6 +85,9 @@ class Survey:
         """There is reason to think that there are jobs of which nothing was heard: read soon, though not all the time."""
         if self._running:
             self._again = min(after, self._again if self._again is not None else after)
+            return
+        if self._last_took == math.inf:
+            # The last one has failed: FAILED_RETRY.
             return
         self._due_at = min(self._due_at, self._read_at + max(after, share * self.took))
 
@@ -132,7 +136,7 @@ class Survey:
         self._over(self._clock() - reading.begun)
 
     def _failed(self) -> None:
-        self._last_took = float("inf")
+        self._last_took = math.inf
         self._read_at, self._task, self._again = self._clock(), None, None
         self._due_at = self._read_at + FAILED_RETRY
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import pytest
 
 from jobq.tasks import BaseTask
@@ -56,16 +56,22 @@ def test_a_runner_that_leaves_a_child_is_noticed(jobs: Jobs, worker: StartWorker
     """The child holds the runner's end of the socket open; the runner has ended nevertheless."""
     job = trouble.leave_a_child.enqueue(jobs.connection, 60.0).id
     running = worker("--max-crashes", "1", "--processes", "1", app=APP)
+    assert jobs.wait(job, timeout=20)["state"] == "failed"
+    (attempt,) = jobs.attempts(job)
+    assert attempt["outcome"] == "crashed"
+    assert jobs.wait(trouble.calm.enqueue(jobs.connection, "after").id)["state"] == "succeeded"
+    assert running.is_running()
+    # The child is of the runner's process group, and ends with it.
+    (child,) = jobs.traces(job)
+    wait_until(lambda: has_ended(int(child)), what="the end of the child")
+
+
+def has_ended(pid: int) -> bool:
+    """Whether a process is gone, or only waits for its parent to ask for its exit status."""
     try:
-        assert jobs.wait(job, timeout=20)["state"] == "failed"
-        (attempt,) = jobs.attempts(job)
-        assert attempt["outcome"] == "crashed"
-        assert jobs.wait(trouble.calm.enqueue(jobs.connection, "after").id)["state"] == "succeeded"
-        assert running.is_running()
-    finally:
-        for pid in jobs.traces(job):
-            if pid.isdigit():
-                os.kill(int(pid), signal.SIGKILL)
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
 
 
 @pytest.mark.parametrize("fork", [trouble.fork_and_return, trouble.fork_and_return_async])

@@ -30,7 +30,7 @@ def test_jobs_beside_one_that_hangs_end_before_their_runner_does(jobs: Jobs, wor
     assert (ended["state"], ended["error"][:21]) == ("failed", "timed out after 0.3 s")
     for job in beside:
         ended = jobs.wait(job)
-        assert (ended["state"], ended["claims"], ended["attempt"]) == ("succeeded", 1, 1)
+        assert (ended["state"], ended["claims"], ended["attempt"]) == ("succeeded", 1, 1), jobs.attempts(job)
     assert running.is_running()
 
 

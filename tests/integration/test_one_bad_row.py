@@ -150,6 +150,8 @@ def test_a_claim_that_is_refused_is_left_out(jobs: Jobs, db: Conn, worker: Start
     allow(db, "job")
     for job in bad:
         assert jobs.wait(job, timeout=30)["state"] == "succeeded"
+    # What is over is not shown any longer.
+    wait_until(lambda: jobs.one("SELECT problems FROM jobq.worker") == [], what="the end of the problems")
     stops(running)
 
 
@@ -177,6 +179,35 @@ def test_counters_at_the_ends_of_their_ranges(jobs: Jobs, worker: StartWorker) -
     assert states == ["succeeded"] * 4
     assert jobs.wait(found[1])["claims"] == 1
     good_ones_run(jobs)
+    stops(running)
+
+
+def test_an_outcome_that_is_written_late_makes_room_in_its_queue(jobs: Jobs, db: Conn, worker: StartWorker) -> None:
+    """The job counts until it is written; then the next one begins, long before a poll would find it."""
+    refuse(db, "job_history", "INSERT", "NEW.queue = 'limited'")
+    db.execute("INSERT INTO jobq.queue (name, max_running) VALUES ('limited', 1)")
+    first, second = (apps.record.options(queue="limited").enqueue(jobs.connection, str(n)).id for n in range(2))
+    running = worker("--processes", "1", "--poll-interval", "60")
+    wait_until(lambda: "an outcome cannot be written" in running.log, what="the worker to say so")
+    assert (jobs.live(second) or {})["claims"] == 0
+    allow(db, "job_history")
+    assert jobs.wait(first, timeout=20)["state"] == jobs.wait(second, timeout=20)["state"] == "succeeded"
+    stops(running)
+
+
+def test_a_parked_job_whose_claim_is_refused_in_a_queue_with_a_cap(jobs: Jobs, db: Conn, worker: StartWorker) -> None:
+    """It is tried again after growing pauses, and shown; other parked jobs begin."""
+    knows_nothing = worker("--processes", "1", app="tests.support.rolling:q", env={"ROLLING": "old"})
+    bad, good = (apps.record.options(queue=queue).enqueue(jobs.connection, queue).id for queue in ("capped", "also"))
+    wait_until(lambda: jobs.one("SELECT count(*) FROM jobq.job WHERE state = 'parked'") == 2, what="both parked")
+    stops(knows_nothing)
+    refuse(db, "job", "UPDATE", "NEW.queue = 'capped' AND NEW.state = 'running'")
+    running = worker("--processes", "1", "--queues", "capped:max=1,also:max=1")
+    assert jobs.wait(good, timeout=20)["state"] == "succeeded"
+    shown = 'SELECT count(*) FROM jobq.worker WHERE problems @> \'[{"what": "claim parked jobs"}]\''
+    wait_until(lambda: jobs.one(shown) == 1, what="the problem in the worker's row")
+    allow(db, "job")
+    assert jobs.wait(bad, timeout=30)["state"] == "succeeded"
     stops(running)
 
 
