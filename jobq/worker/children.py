@@ -78,6 +78,8 @@ class Child:
         """Whether there is a lease under which it may begin jobs."""
         self.pulseless_since: float | None = None
         """Since when it does not react, as last observed."""
+        self.pulseless_looks = 0
+        """How often in a row it was seen not to react: a time that this process itself did not run in does not count."""
         self._serial = 0
         self._revoked_at: float | None = None
         self._spec = spec
@@ -252,8 +254,10 @@ class Child:
         """Take note of whether it reacts."""
         at, _ = self._table.pulse
         if not self.imported or now - at < PULSELESS_AFTER:
-            self.pulseless_since = None
-        elif self.pulseless_since is None:
+            self.pulseless_since, self.pulseless_looks = None, 0
+            return
+        self.pulseless_looks += 1
+        if self.pulseless_since is None:
             self.pulseless_since = now
 
     @property

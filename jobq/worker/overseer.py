@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-import time
+import math
 
 from jobq.worker.children import Child
 from jobq.worker.frames import Job
@@ -14,10 +14,13 @@ logger = logging.getLogger("jobq.worker")
 
 # A prefetched job that has not started within this time goes back, for another worker to take.
 RECALL_AFTER = 1.0
-# A runner that has not reacted for this long gets a stand-in.
-STUCK_AFTER = 1.0
+# A runner that does not react at this many looks, ten a second, gets a stand-in. Looks, not seconds: when the whole machine
+# has paused, it is not for the runner to have run meanwhile.
+STUCK_LOOKS = 10
 # Seconds that a stand-in stays when it is not needed any more: what holds an interpreter once does so again.
 STAND_BY = 10.0
+# Seconds without a look after which this process itself did not run: the machine was paused, or far too busy.
+PAUSE = 1.0
 # A runner whose allowance of jobs is used up to this share gets a successor, so that none is missing when it goes.
 _SUCCESSOR_AT = 0.8
 # A runner that reacts, owes an outcome and sends nothing for this many looks, ten a second, cannot send.
@@ -35,9 +38,15 @@ class Overseer:
         """When there were last no more runners than wanted."""
         self._waiting = 0
         """How many runners stay for the jobs beside one that is over its timeout."""
+        self._looked_at = math.inf
+        self._resumed_at = -math.inf
+        """When this process last ran again after a pause: the runners could not have done earlier what was due meanwhile."""
 
-    def begin(self, children: list[Child]) -> None:
+    def begin(self, children: list[Child], now: float) -> None:
         """A round of looks at these runners begins."""
+        if now - self._looked_at > PAUSE:
+            self._resumed_at = now
+        self._looked_at = now
         self._waiting = sum(child.kill_at is not None and child.killed_for is None for child in children)
 
     def look(self, child: Child, now: float) -> list[Job]:
@@ -66,9 +75,10 @@ class Overseer:
 
     def _end_if_due(self, child: Child, now: float, started: list[Started]) -> None:
         grace = self._options.timeout_grace
-        if over := sum(slot.deadline is not None and now > slot.deadline + grace for slot in started):
+        resumed = self._resumed_at
+        if over := sum(slot.deadline is not None and now > max(slot.deadline, resumed) + grace for slot in started):
             self._end_overdue(child, now, beside=len(started) - over)
-        elif not child.imported and now - child.born > self._options.import_timeout:
+        elif not child.imported and now - child.born > self._options.import_timeout and now - resumed > PAUSE:
             child.kill(f"it had not imported the application after {self._options.import_timeout:g} s")
         elif (limit := self._options.max_rss_mb) is not None:
             rss = child.rss / 2**20
@@ -83,7 +93,7 @@ class Overseer:
 
         It gets no more jobs meanwhile, and has a successor. At most as many are kept so as there are runners otherwise.
         """
-        stuck = child.pulseless_since is not None and now - child.pulseless_since > STUCK_AFTER
+        stuck = child.pulseless_looks > STUCK_LOOKS
         if child.kill_at is None and beside and not stuck and self._waiting < self._options.processes:
             child.kill_at = now + self._options.bystander_grace
             self._waiting += 1
@@ -110,8 +120,7 @@ class Overseer:
 
     def is_stuck(self, child: Child) -> bool:
         """Tell whether a runner has not reacted for so long that another should stand in for it."""
-        since = child.pulseless_since
-        return since is not None and time.monotonic() - since > STUCK_AFTER and child.killed_for is None
+        return child.pulseless_looks > STUCK_LOOKS and child.killed_for is None
 
     def relieve(self, children: list[Child], wanted: int, now: float) -> None:
         """Retire worn runners whose successors are ready, and stand-ins that have not been needed for a while."""

@@ -273,7 +273,7 @@ class RunnerPool:
         `vouch_until`: the time of time.monotonic() at which the worker's lease obliges them to have ended.
         """
         now, slots, room = time.monotonic(), self.slots, self.room(0)
-        self._overseer.begin(self._all())
+        self._overseer.begin(self._all(), now)
         for child in self._all():
             child.vouch(vouch_until, now)
             for job in self._overseer.look(child, now):

@@ -1,0 +1,98 @@
+"""Runners are judged by what they could have done: a time in which the whole machine did not run is not held against them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+
+import pytest
+
+from jobq.config import Settings
+from jobq.worker.children import Child, Held
+from jobq.worker.frames import Job
+from jobq.worker.options import WorkerOptions
+from jobq.worker.overseer import Overseer
+from jobq.worker.slots import SlotTable
+from jobq.worker.spec import Spec
+
+OPTIONS = WorkerOptions(app="app:q", settings=Settings(), timeout_grace=0.2, bystander_grace=30, processes=1)
+
+
+class Watched:
+    """A runner without a process, and the overseer that looks at it."""
+
+    def __init__(self) -> None:
+        spec = Spec(
+            app="app:q",
+            socket_fd=-1,
+            slots_fd=-1,
+            concurrency=2,
+            max_result_bytes=1,
+            max_error_bytes=1,
+            settings=OPTIONS.settings,
+            log_format="text",
+            log_level="INFO",
+        )
+        self.child = Child(spec, on_message=lambda _child, _message: None, on_exit=lambda _child, _status: None)
+        self.child.imported = True
+        self.table: SlotTable = self.child._table
+        self._overseer = Overseer(OPTIONS)
+
+    def start(self, job_id: int, *, deadline: float | None) -> None:
+        """Have it execute a job, in a slot of its own."""
+        job = Job(job_id, 1, "task", "default", b"[]", 1, 1, 0, None, b"{}")
+        self.child.jobs[job_id] = Held(job, 9.0, job_id)
+        self.table.start(job_id - 1, job_id, job_id, 1, now=9.0, deadline=deadline)
+
+    def end(self, job_id: int) -> None:
+        """The job has ended, and its outcome was heard."""
+        del self.child.jobs[job_id]
+        self.table.clear(job_id - 1)
+
+    def look(self, at: float, *, pulse: float) -> str | None:
+        """Look once; return why the runner was killed, if it was."""
+        self.table.beat(pulse, 0.0)
+        self._overseer.begin([self.child], at)
+        self._overseer.look(self.child, at)
+        return self.child.killed_for
+
+
+@pytest.fixture
+def watched() -> Iterator[Watched]:
+    watched = Watched()
+    yield watched
+    asyncio.run(watched.child.closed())
+
+
+def test_a_pause_of_the_machine_costs_no_runner_its_grace(watched: Watched) -> None:
+    """The timeout was over in the pause: the runner interrupts its job only after it."""
+    watched.start(1, deadline=10.1)
+    assert watched.look(10.0, pulse=10.0) is None
+    assert watched.look(15.0, pulse=10.0) is None
+    assert watched.look(15.1, pulse=15.05) is None
+    assert watched.look(15.3, pulse=15.25) == "a job passed its timeout"
+
+
+def test_a_pause_of_the_machine_costs_nothing_beside_a_job_that_hangs(watched: Watched) -> None:
+    watched.start(1, deadline=None)
+    watched.start(2, deadline=10.0)
+    assert watched.look(10.3, pulse=10.3) is None
+    # Two pauses, one after the other: at neither end had the runner run yet.
+    assert watched.look(11.2, pulse=10.5) is None
+    assert watched.look(13.2, pulse=10.5) is None
+    assert watched.look(13.3, pulse=13.25) is None
+    assert watched.look(40.0, pulse=40.0) is None
+    watched.end(1)
+    assert watched.look(40.1, pulse=40.1) is None
+    assert watched.look(40.3, pulse=40.3) == "a job passed its timeout"
+
+
+def test_a_runner_that_does_not_react_is_not_waited_for(watched: Watched) -> None:
+    """What holds its interpreter holds up the jobs beside it as well."""
+    watched.start(1, deadline=None)
+    watched.start(2, deadline=10.0)
+    looks = 0
+    while watched.look(10.3 + looks / 10, pulse=9.9) is None:
+        looks += 1
+        assert looks < 30
+    assert looks >= 10
