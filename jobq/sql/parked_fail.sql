@@ -1,24 +1,8 @@
--- Ends parked jobs as failed whose arguments fit the parameters of no live worker's task, when they have waited for `patience`
--- seconds; jobs whose task no worker knows keep waiting. A live worker whose code may fit them claims them, so those are left.
--- Plan: job_parked_idx from its beginning to its end, under LockRows and Limit; no Seq Scan on job.
-WITH chosen AS MATERIALIZED (
-    SELECT job.id
-    FROM {schema}.job AS job
-    WHERE job.parked_at IS NOT NULL AND job.state = 'parked' AND job.parked_signature IS NOT NULL
-      AND job.parked_at <= clock_timestamp() - %(patience)s * interval '1 second'
-      AND NOT EXISTS (
-          SELECT FROM {schema}.worker
-          CROSS JOIN LATERAL unnest(worker.tasks, worker.signatures) AS known (task, signature)
-          WHERE worker.heartbeat_at > clock_timestamp() - coalesce(worker.lease, 30) * interval '1 second'
-            AND worker.state <> 'draining'
-            AND known.task = job.task
-            AND NOT coalesce(known.signature = ANY (string_to_array(job.parked_signature, ' ')), false))
-    ORDER BY job.task, job.priority, job.run_at, job.id
-    LIMIT %(batch)s
-    FOR UPDATE OF job SKIP LOCKED
-), gone AS (
+-- Ends parked jobs as failed, which parked_overdue.sql has locked in this transaction. Returns how many.
+-- Plan: job_pkey; no Seq Scan on job.
+WITH gone AS (
     DELETE FROM {schema}.job
-    WHERE id = ANY (ARRAY(SELECT id FROM chosen))
+    WHERE id = ANY (%(ids)s)
     RETURNING id, claims, attempt, max_attempts, priority, crashes, queue, task, run_at, created_at, timeout, key, key_holds, group_key,
               args, headers, parked_reason, parked_at
 ), released AS (

@@ -20,6 +20,7 @@ from jobq.worker.options import WorkerOptions
 from jobq.worker.orphans import release_orphans
 from jobq.worker.partitions import Incomplete, drop_partitions, make_partitions, prune_rest
 from jobq.worker.rollup import rollup
+from jobq.worker.setaside import SetAside
 from jobq.worker.texts import clean
 
 logger = logging.getLogger("jobq.worker")
@@ -77,6 +78,9 @@ class Chores:
         self._unfinished: set[str] = set()
         self._share = SHARE
         self._until = math.inf
+        self._keys = SetAside[str]()
+        self._expired = SetAside[int]()
+        self._parked = SetAside[int]()
         self._swept = ("", "")
         """The queue and the group up to which turns were looked for."""
         succeeded = timedelta(days=options.keep_succeeded_days)
@@ -251,18 +255,21 @@ class Chores:
         )
 
     async def _in_batches(
-        self, what: str, batch: int, delete: Callable[[], Awaitable[int]], *, most: float = math.inf
-    ) -> str:
-        """Call `delete`, which commits by itself, while it deletes whole batches and this chore has time; return a report."""
+        self, batch: int, change: Callable[[], Awaitable[tuple[int, int]]], *, most: float = math.inf
+    ) -> tuple[int, bool]:
+        """Call `change`, which commits by itself, while it finds whole batches and this chore has time.
+
+        `change` returns how many rows it has found and changed. Returns how many were changed, and whether there may be more.
+        """
         total = batches = 0
         while True:
-            deleted = await delete()
-            total += deleted
+            found, changed = await change()
+            total += changed
             batches += 1
-            if deleted < batch:
-                return f"{total} {what}"
+            if found < batch:
+                return total, False
             if batches >= most or time.monotonic() >= self._until:
-                return Unfinished(f"{total} {what}")
+                return total, True
 
     async def make_partitions(self, connection: AsyncConnection[Any]) -> str:
         """Make the days' partitions ahead of time."""
@@ -285,43 +292,70 @@ class Chores:
         """Delete keys whose period is over, a batch at a time."""
         since = "-infinity"
 
-        async def delete() -> int:
-            nonlocal since
-            [(expired, last)] = await fetch(connection, self._schema, "keys_expire", batch=KEY_BATCH, since=since)
-            since = last or since
-            return int(expired)
+        async def delete(keys: list[str]) -> int:
+            [(deleted,)] = await fetch(connection, self._schema, "keys_expire", keys=keys)
+            return int(deleted)
 
-        return await self._in_batches("keys expired", KEY_BATCH, delete)
+        async def batch() -> tuple[int, int]:
+            nonlocal since
+            aside = self._keys.keys()
+            async with connection.transaction():
+                [(keys, last)] = await fetch(
+                    connection, self._schema, "keys_expired", batch=KEY_BATCH, since=since, aside=aside
+                )
+                deleted = await self._keys.change(connection, keys, delete)
+            since = last or since
+            return len(keys), deleted
+
+        total, more = await self._in_batches(KEY_BATCH, batch)
+        return self._report(f"{total} keys expired", more, self._keys, "key")
 
     async def expire_jobs(self, connection: AsyncConnection[Any]) -> str:
-        """Finish jobs that nobody has claimed in time, a batch at a time; a claim finishes those that it meets itself."""
+        """Finish jobs that no worker has claimed in time, a batch at a time; a claim finishes those that it meets itself."""
         since = "-infinity"
 
-        async def delete() -> int:
+        async def finish(ids: list[int]) -> int:
+            [(expired, _)] = await fetch(connection, self._schema, "expire_jobs", ids=ids, channel=self._schema)
+            return int(expired)
+
+        async def batch() -> tuple[int, int]:
             nonlocal since
+            aside = self._expired.keys()
             async with connection.transaction():
                 # By the statistics of an empty table it is best to read and sort all that are late, for each batch.
                 await connection.execute("SET LOCAL enable_sort = off")
-                [(expired, last, to_come, _)] = await fetch(
-                    connection, self._schema, "expire_jobs", batch=EXPIRED_BATCH, since=since, channel=self._schema
+                [(ids, last, to_come)] = await fetch(
+                    connection, self._schema, "expired_jobs", batch=EXPIRED_BATCH, since=since, aside=aside
                 )
-            self._expiring = to_come or expired == EXPIRED_BATCH
+                expired = await self._expired.change(connection, ids, finish)
+            self._expiring = to_come or len(ids) == EXPIRED_BATCH
             since = last or since
-            return int(expired)
+            return len(ids), expired
 
-        return await self._in_batches("jobs expired", EXPIRED_BATCH, delete, most=EXPIRED_BATCHES)
+        total, more = await self._in_batches(EXPIRED_BATCH, batch, most=EXPIRED_BATCHES)
+        return self._report(f"{total} jobs expired", more, self._expired, "job")
 
     async def fail_parked(self, connection: AsyncConnection[Any]) -> str:
         """Fail jobs whose arguments have fitted no live worker's code for too long, a batch at a time."""
 
-        async def fail() -> int:
-            [(failed,)] = await fetch(
-                connection, self._schema, "parked_fail", batch=EXPIRED_BATCH, patience=self._park_patience
-            )
+        async def fail(ids: list[int]) -> int:
+            [(failed,)] = await fetch(connection, self._schema, "parked_fail", ids=ids)
             return int(failed)
 
-        what = "jobs failed whose arguments fit no worker's code"
-        return await self._in_batches(what, EXPIRED_BATCH, fail, most=EXPIRED_BATCHES)
+        async def batch() -> tuple[int, int]:
+            patience, aside = self._park_patience, self._parked.keys()
+            async with connection.transaction():
+                [(ids,)] = await fetch(
+                    connection, self._schema, "parked_overdue", batch=EXPIRED_BATCH, patience=patience, aside=aside
+                )
+                return len(ids), await self._parked.change(connection, ids, fail)
+
+        total, more = await self._in_batches(EXPIRED_BATCH, batch, most=EXPIRED_BATCHES)
+        return self._report(f"{total} jobs failed whose arguments fit no worker's code", more, self._parked, "job")
+
+    @staticmethod
+    def _report(done: str, more: bool, aside: SetAside[Any], name: str) -> str:
+        return Unfinished(done) if more else aside.report(done, name)
 
     async def sweep_turns(self, connection: AsyncConnection[Any]) -> str:
         """Give a turn to groups that have jobs waiting, none running, and no turn; forget what rates no longer need."""
@@ -344,13 +378,14 @@ class Chores:
     async def expire_ticks(self, connection: AsyncConnection[Any]) -> str:
         """Delete the ticks of schedules that are older than the jobs they became, a batch at a time."""
 
-        async def delete() -> int:
-            [(expired,)] = await fetch(
+        async def batch() -> tuple[int, int]:
+            [(deleted,)] = await fetch(
                 connection, self._schema, "schedule_ticks_expire", batch=KEY_BATCH, keep=self._keep_ticks
             )
-            return int(expired)
+            return int(deleted), int(deleted)
 
-        return await self._in_batches("ticks expired", KEY_BATCH, delete)
+        total, more = await self._in_batches(KEY_BATCH, batch)
+        return Unfinished(f"{total} ticks expired") if more else f"{total} ticks expired"
 
     async def roll_up(self, connection: AsyncConnection[Any]) -> str:
         """Count what finished in the minutes that have ended, for the page's charts."""

@@ -10,11 +10,9 @@ from psycopg import AsyncConnection
 
 from jobq.worker.database import fetch
 from jobq.worker.errors import ErrorKind, classify
+from jobq.worker.setaside import change_in_parts
 
 logger = logging.getLogger("jobq.worker")
-
-# Jobs that may be refused in one go: the rest is tried the next time.
-_MOST_REFUSED = 20
 
 
 async def release_orphans(connection: AsyncConnection[Any], schema: str) -> str:
@@ -33,27 +31,16 @@ async def release_orphans(connection: AsyncConnection[Any], schema: str) -> str:
 
 
 async def _in_parts(connection: AsyncConnection[Any], schema: str) -> str:
-    released = ended = 0
-    refused: list[int] = []
-    parts = [[job for (job,) in await fetch(connection, schema, "orphans")]]
-    while parts and len(refused) < _MOST_REFUSED:
-        if not (part := parts.pop()):
-            continue
-        try:
-            async with connection.transaction():
-                [(back, over, _)] = await fetch(connection, schema, "release_orphans", only=part, channel=schema)
-        except psycopg.Error as error:
-            if classify(error, connection) is ErrorKind.CONNECTION:
-                raise
-            if len(part) > 1:
-                middle = len(part) // 2
-                parts += [part[middle:], part[:middle]]
-                continue
-            refused.append(part[0])
-            logger.warning("an orphaned job cannot be put back", extra={"job": part[0], "error": str(error).strip()})
-        else:
-            released, ended = released + back, ended + over
-    return _report(released, ended) + (f"; refused: {', '.join(map(str, refused))}" if refused else "")
+    async def release(jobs: list[int]) -> tuple[int, int]:
+        [(back, over, _)] = await fetch(connection, schema, "release_orphans", only=jobs, channel=schema)
+        return back, over
+
+    orphans = [job for (job,) in await fetch(connection, schema, "orphans")]
+    results, refused = await change_in_parts(connection, orphans, release)
+    for row in refused:
+        logger.warning("an orphaned job cannot be put back", extra={"job": row.key, "error": str(row.error).strip()})
+    report = _report(sum(back for back, _ in results), sum(over for _, over in results))
+    return report + (f"; refused: {', '.join(str(row.key) for row in refused)}" if refused else "")
 
 
 def _report(released: int, ended: int) -> str:

@@ -67,8 +67,7 @@ def test_a_head_that_leaves_wakes_those_who_can_claim_the_next(
     heard()
     if way == "expire":
         jobs.connection.execute("UPDATE jobq.job SET expires_at = now() WHERE id = %s", (head,))
-        parameters = {"batch": 10, "since": "-infinity", "channel": "jobq"}
-        jobs.connection.execute(statement("expire_jobs", "jobq").query, parameters)
+        jobs.connection.execute(statement("expire_jobs", "jobq").query, {"ids": [head], "channel": "jobq"})
     else:
         operate: dict[str, Callable[[], operations.Changed]] = {
             "cancel": lambda: operations.cancel(jobs.connection, "jobq", [head], actor="test"),

@@ -78,11 +78,15 @@ def test_starts(full: psycopg.Connection[Any], mode: str, name: str) -> None:
 
 @pytest.mark.parametrize("mode", MODES)
 def test_keys_expire(full: psycopg.Connection[Any], mode: str) -> None:
-    nodes = explain(full, mode, "keys_expire", {"since": "-infinity", "batch": 1000}, before=PLANNER)
+    nodes = explain(full, mode, "keys_expired", {"since": "-infinity", "batch": 1000, "aside": ["p7"]}, before=PLANNER)
     assert not {"Seq Scan on job_key"} & scans(nodes)
     assert "Sort" not in {node["Node Type"] for node in nodes}
-    assert "job_key_until_idx" in indexes(nodes)
-    assert read(nodes, "job_key") <= 2000
+    assert indexes(nodes) == {"job_key_until_idx"}
+    assert read(nodes, "job_key") <= 1001
+    nodes = explain(full, mode, "keys_expire", {"keys": [f"p{n}" for n in range(1, 1001)]}, before=PLANNER)
+    assert not {"Seq Scan on job_key"} & scans(nodes)
+    assert indexes(nodes) == {"job_key_pkey"}
+    assert read(nodes, "job_key") <= 1000
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -93,6 +97,6 @@ def test_keys_expire_when_there_are_none(full: psycopg.Connection[Any], mode: st
     full.autocommit = True
     full.execute("VACUUM jobq.job_key")
     full.autocommit = False
-    nodes = explain(full, mode, "keys_expire", {"since": "-infinity", "batch": 1000}, before=PLANNER)
+    nodes = explain(full, mode, "keys_expired", {"since": "-infinity", "batch": 1000, "aside": []}, before=PLANNER)
     assert not {"Seq Scan on job_key"} & scans(nodes)
     assert sum(node.get("Actual Rows", 0) for node in nodes if node.get("Relation Name") == "job_key") == 0

@@ -81,10 +81,13 @@ def test_park(conn: psycopg.Connection[Any], mode: str) -> None:
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_parked_fail(conn: psycopg.Connection[Any], mode: str) -> None:
-    nodes = explain(conn, mode, "parked_fail", {"patience": 3600.0, "batch": 100})
+def test_parked_jobs_that_fail(conn: psycopg.Connection[Any], mode: str) -> None:
+    nodes = explain(conn, mode, "parked_overdue", {"patience": 3600.0, "batch": 100, "aside": [1, 2, 3]})
     assert "Seq Scan on job" not in kinds(nodes)
     assert rows_read(nodes, "job") <= 60_000, "parked jobs only"
+    nodes = explain(conn, mode, "parked_fail", {"ids": list(range(100_001, 100_101))})
+    assert "Seq Scan on job" not in kinds(nodes)
+    assert rows_read(nodes, "job") <= 100
 
 
 @pytest.mark.parametrize("mode", MODES)
