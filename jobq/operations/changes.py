@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, ClassVar
 
+import psycopg
 from psycopg import Connection
 
 from jobq.errors import InvalidOption
@@ -42,7 +43,10 @@ _TOUCHED: dict[str, tuple[str, ...]] = {
 
 _ABSENT = "there is no job with this id"
 KEY_TAKEN = "its key is held by another job"
+_DATABASE = "the database refuses to change it"
 _BUSY = "a worker or another operator is changing it at this moment: try again"
+# So many jobs in a row that the database refuses to change are no matter of single jobs.
+_REFUSED_IN_A_ROW = 20
 _MAX_SNOOZE = 365 * 86400
 _HAS_RUN = {state: f"it has {state} already" for state in ("succeeded", "failed", "expired")}
 _HAS_RUN["cancelled"] = "it is cancelled already"
@@ -67,6 +71,13 @@ class Batch:
         """The ids that were changed, in order."""
         return sorted(self.before)
 
+    def add(self, other: Batch) -> None:
+        """Take over what became of other jobs."""
+        self.before.update(other.before)
+        self.after.update(other.after)
+        self.refused.update(other.refused)
+        self.kinds.update(other.kinds)
+
 
 class Change(ABC):
     """One kind of change. `name` is the audit's action, `states` those in which a job can be changed."""
@@ -82,7 +93,38 @@ class Change(ABC):
 
         `found_in`: the states in which a filter found them. One that has moved on since is left alone: what was dead and is
         to be deleted may have been put back, and what was ready and is to be cancelled may have begun.
+
+        A job that the database refuses to change (a trigger, a constraint) is found by halving, and refused with the database's
+        reason. Raises psycopg.Error when the connection, a lock or time is lacking, and when 20 in a row are refused so: then
+        it is no matter of single jobs.
         """
+        batch = Batch()
+        parts, in_a_row = [ids], 0
+        while parts:
+            part = parts.pop()
+            try:
+                with conn.transaction():
+                    changed = self._apply(conn, schema, part, note, found_in)
+            except psycopg.OperationalError:
+                raise
+            except psycopg.Error as error:
+                if len(part) > 1:
+                    middle = len(part) // 2
+                    parts += [part[middle:], part[:middle]]
+                    continue
+                in_a_row += 1
+                if in_a_row == _REFUSED_IN_A_ROW:
+                    raise
+                why = str(error).strip().partition("\n")[0].replace("\x00", "")[:1000]
+                changed = Batch(refused={part[0]: f"{_DATABASE}: {why}"}, kinds={part[0]: _DATABASE})
+            else:
+                in_a_row = 0
+            batch.add(changed)
+        return batch
+
+    def _apply(
+        self, conn: Connection[Any], schema: str, ids: Sequence[int], note: Note, found_in: Collection[str]
+    ) -> Batch:
         batch = Batch()
         for name, params in self.statements(schema, note):
             if not any(state in found_in for state in _TOUCHED[name]):

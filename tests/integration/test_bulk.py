@@ -291,6 +291,38 @@ def test_refusals_are_counted_by_reason_and_told_by_job(db: Conn, database_url: 
     assert (batch.n, batch.done, batch.refused) == (1, [free], {held: why})
 
 
+@pytest.mark.parametrize("action", ["retry", "delete"])
+def test_jobs_that_the_database_refuses_to_change_cost_no_others(db: Conn, small: None, action: str) -> None:
+    wanted = [add_finished(db, "failed") for _ in range(12)]
+    bad = [wanted[1], wanted[7]]
+    db.execute(
+        "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
+        f" IF OLD.id IN ({bad[0]}, {bad[1]}) THEN RAISE EXCEPTION 'the rule'; END IF; RETURN OLD; END $$"
+    )
+    db.execute("CREATE TRIGGER refuse BEFORE DELETE ON jobq.job_history FOR EACH ROW EXECUTE FUNCTION refuse()")
+    done = run(db, begin(db, action, "state:failed"))
+    assert (done.state, done.done, done.refused) == ("done", 10, 2)
+    assert done.refusals == {"the database refuses to change it": 2}
+    assert ids(db, "SELECT id FROM jobq.job_history") == bad
+    # By their ids as well.
+    changed = getattr(operations, action)(db, "jobq", bad, actor="ann")
+    assert changed.refused == dict.fromkeys(bad, "the database refuses to change it: the rule")
+
+
+def test_an_operation_of_which_the_database_refuses_every_job_fails(db: Conn) -> None:
+    wanted = [add_finished(db, "failed") for _ in range(30)]
+    db.execute(
+        "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'the rule'; END $$"
+    )
+    db.execute("CREATE TRIGGER refuse BEFORE DELETE ON jobq.job_history FOR EACH ROW EXECUTE FUNCTION refuse()")
+    failed = run(db, begin(db, "retry", "state:failed"))
+    assert (failed.state, failed.done, failed.seen) == ("failed", 0, 0)
+    assert "the rule" in (failed.error or "")
+    db.execute("DROP TRIGGER refuse ON jobq.job_history")
+    operations.resume_operation(db, "jobq", failed.id, actor="ann")
+    assert run(db, failed.id).done == len(wanted)
+
+
 def test_pause_resume_and_cancel_between_batches(db: Conn, small: None) -> None:
     wanted = [add_finished(db, "failed") for _ in range(20)]
     id = begin(db, "retry", "state:failed")
@@ -325,18 +357,19 @@ def test_a_draft_can_be_dropped(db: Conn) -> None:
         operations.start(db, "jobq", made.id, reason="x", actor="ann")
 
 
-def test_an_error_of_the_database_fails_the_operation_which_can_be_resumed(db: Conn, small: None) -> None:
+def test_a_lack_of_time_fails_the_operation_which_can_be_resumed(db: Conn, small: None) -> None:
     wanted = [add_finished(db, "failed") for _ in range(12)]
     db.execute(
         f"""CREATE FUNCTION bad() RETURNS trigger LANGUAGE plpgsql AS
-        $$BEGIN IF NEW.id = {wanted[7]} THEN RAISE EXCEPTION 'no such luck'; END IF; RETURN NEW; END$$""".encode()
+        $$BEGIN IF NEW.id = {wanted[7]} THEN RAISE EXCEPTION 'no such luck'
+              USING ERRCODE = '57014'; END IF; RETURN NEW; END$$""".encode()
     )
     db.execute("CREATE TRIGGER bad BEFORE INSERT ON jobq.job FOR EACH ROW EXECUTE FUNCTION bad()")
     id = begin(db, "retry", "state:failed")
     found = run(db, id)
     assert (found.state, found.done, found.after_id) == ("failed", 5, wanted[4])
     assert found.error is not None
-    assert found.error.startswith("RaiseException: no such luck")
+    assert found.error.startswith("QueryCanceled: no such luck")
     assert queries.audit_log(db, "jobq")[0].after == {"state": "failed", "error": found.error}
     db.execute("DROP TRIGGER bad ON jobq.job")
     resumed = operations.resume_operation(db, "jobq", id, actor="ann")
