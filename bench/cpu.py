@@ -1,4 +1,4 @@
-"""CPU time by kind of process, from /proc."""
+"""CPU time and memory of processes, from /proc."""
 
 from __future__ import annotations
 
@@ -50,6 +50,11 @@ def family(pid: int) -> set[int]:
 def cpu_of_family(pid: int, without: Collection[int] = ()) -> float:
     """Return the CPU seconds of `pid` and its family; a child that ends between two calls stays counted in its parent."""
     return sum(cpu_of(member) for member in family(pid) if member not in without)
+
+
+def resident_mib(pid: int) -> float:
+    """Return the resident memory of a process in MiB."""
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
 def _stat(pid: int) -> list[str]:

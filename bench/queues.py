@@ -11,41 +11,18 @@ worker, and in one of 3.
 from __future__ import annotations
 
 import argparse
-import os
 import statistics
 import time
 from collections import Counter
 from collections.abc import Callable
-from pathlib import Path
 
+from bench.cpu import cpu_of_family, resident_mib
 from bench.recovery import Bench, hold, opened, quick, until
-
-_TICK = os.sysconf("SC_CLK_TCK")
-
-
-def rss(pid: int) -> float:
-    """Return the resident memory of a process in MiB."""
-    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
 def postgres_seconds(bench: Bench) -> float:
     """Return the CPU time of the server and of all its processes, those that have ended included."""
-    row = bench.connection.execute("SELECT pg_read_file('postmaster.pid')").fetchone()
-    assert row is not None
-    postmaster = int(row[0].split()[0])
-    total = 0
-    for entry in Path("/proc").iterdir():
-        if not entry.name.isdigit():
-            continue
-        try:
-            fields = (entry / "stat").read_text().rsplit(")", 1)[1].split()
-        except OSError:
-            continue
-        if int(entry.name) == postmaster:
-            total += sum(map(int, fields[11:15]))
-        elif int(fields[1]) == postmaster:
-            total += sum(map(int, fields[11:13]))
-    return total / _TICK
+    return cpu_of_family(int(bench.count("SELECT pg_read_file('postmaster.pid')").split()[0]))
 
 
 def oldest_heartbeat(bench: Bench, seconds: float, end: Callable[[], bool]) -> float:
@@ -87,7 +64,7 @@ def drain(bench: Bench, given: argparse.Namespace) -> None:
     process = bench.worker("--processes", "1")
     bench.ready()
     time.sleep(1)
-    before = rss(process.pid)
+    before = resident_mib(process.pid)
     begun = time.monotonic()
     bench.connection.execute(
         "INSERT INTO jobq.job (task, queue) SELECT 'quick', 'many-' || n FROM generate_series(1, %s) AS n",
@@ -100,7 +77,7 @@ def drain(bench: Bench, given: argparse.Namespace) -> None:
     print(
         f"{given.queues:,} queues of one job: {given.queues / took:,.0f} jobs/s ({took:.1f} s, after an insert of "
         f"{inserted - begun:.1f} s), oldest heartbeat {worst:.1f} s, dispatcher {before:.0f} MiB before, "
-        f"{rss(process.pid):.0f} after",
+        f"{resident_mib(process.pid):.0f} after",
         flush=True,
     )
 
@@ -109,7 +86,7 @@ def memory(bench: Bench, given: argparse.Namespace) -> None:
     bench.clear()
     process = bench.worker("--processes", "1")
     bench.ready()
-    told = [rss(process.pid)]
+    told = [resident_mib(process.pid)]
     for turn in range(5):
         bench.connection.execute(
             "INSERT INTO jobq.job (task, queue) SELECT 'quick', 'gone-' || %s || '-' || n FROM generate_series(1, 1500) AS n",
@@ -117,9 +94,9 @@ def memory(bench: Bench, given: argparse.Namespace) -> None:
         )
         until(lambda: not bench.count("SELECT count(*) FROM jobq.job"), "the end of the jobs", 120)
         time.sleep(15)
-        told.append(rss(process.pid))
+        told.append(resident_mib(process.pid))
     time.sleep(50)
-    told.append(rss(process.pid))
+    told.append(resident_mib(process.pid))
     print(
         "the dispatcher's memory, 1,500 new queues at a time: " + ", ".join(f"{mib:.0f}" for mib in told) + " MiB",
         flush=True,

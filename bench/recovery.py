@@ -24,6 +24,7 @@ from typing import Any
 
 import psycopg
 
+from bench.cpu import resident_mib
 from jobq import JobQ, current_job, migrate
 from jobq.dev import DevPostgres
 
@@ -281,16 +282,12 @@ def idle(bench: Bench, given: argparse.Namespace) -> None:
     before = bench.count(statements)
     time.sleep(given.idle)
     made = bench.count(statements) - before - 1
-    sizes = [rss(pid) for pid in (worker.pid, *runners_of(worker.pid))]
+    sizes = [resident_mib(pid) for pid in (worker.pid, *runners_of(worker.pid))]
     print(
         f"idle for {given.idle:g} s: {made / given.idle:.2f} statements a second; resident memory of the dispatcher "
         f"{sizes[0]:.0f} MiB, of a runner {sizes[1]:.0f} MiB",
         flush=True,
     )
-
-
-def rss(pid: int) -> float:
-    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
 SCENARIOS: dict[str, Callable[[Bench, argparse.Namespace], None]] = {

@@ -10,8 +10,9 @@ from __future__ import annotations
 import argparse
 import time
 
+from bench.cpu import resident_mib
 from bench.reliability.app import long, noop
-from bench.reliability.stage import Outcome, Stage, came, resident_mb, until
+from bench.reliability.stage import Outcome, Stage, came, until
 
 HEARTBEAT_S = 5.0
 DRAIN_PER_S = 2_000.0
@@ -60,7 +61,7 @@ def new_queues(stage: Stage, given: argparse.Namespace, outcome: Outcome) -> Non
 def drains(stage: Stage, given: argparse.Namespace, outcome: Outcome) -> None:
     stage.begin()
     (worker,) = stage.fleet(1)
-    sizes, rates = [resident_mb(worker.pid)], []
+    sizes, rates = [resident_mib(worker.pid)], []
     for number in range(1 + given.rounds):
         done = stage.count("SELECT count(*) FROM jobq.job_history")
         insert(stage, f"round-{number}", given.drained, 0.0)
@@ -70,7 +71,7 @@ def drains(stage: Stage, given: argparse.Namespace, outcome: Outcome) -> None:
         rates.append(given.drained / (time.monotonic() - begun))
         # Until the names have been forgotten.
         time.sleep(min(15.0, given.watch))
-        sizes.append(resident_mb(worker.pid))
+        sizes.append(resident_mib(worker.pid))
     outcome.figures |= {
         "drain_per_s": min(rates), "drains_per_s": [round(rate) for rate in rates],
         "dispatcher_mb": [round(size, 1) for size in sizes],

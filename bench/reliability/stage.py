@@ -212,9 +212,3 @@ def came(condition: Callable[[], object], timeout: float, every: float = 0.02) -
             return False
         time.sleep(every)
     return True
-
-
-def resident_mb(pid: int) -> float:
-    """Return the memory of a process, in MB of 2^20 bytes."""
-    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20

@@ -139,6 +139,8 @@ class Child:
             logger.error("no runner can be started", extra={"error": str(error) or type(error).__name__})
             self.kill("it could not be started")
             await asyncio.sleep(1)
+            if self._process is not None:
+                await self._process.wait()
             self._on_exit(self, 71)  # EX_OSERR
             return
         await self._listen(line)
