@@ -299,9 +299,11 @@ class BaseTask(_Enqueues[P, R]):
 
         How many attempts a job has is the job's own matter and is not looked at here.
         """
-        if isinstance(error, self.no_retry_on) or not isinstance(error, self.retry_on):
-            return None
-        return self.backoff.delay(attempt)
+        return self.backoff.delay(attempt) if self.retries(error) else None
+
+    def retries(self, error: BaseException) -> bool:
+        """Tell whether a job is to be tried again after `error`, as far as the task's options say."""
+        return isinstance(error, self.retry_on) and not isinstance(error, self.no_retry_on)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name!r}>"

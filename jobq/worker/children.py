@@ -311,6 +311,11 @@ class Child:
         """Whether it has ended itself, since its lease was over."""
         return self._table.ended_by_lease
 
+    @property
+    def taken_for_over(self) -> float:
+        """The end of the lease that it took for over, in time.monotonic() seconds; 0.0: it has not."""
+        return self._table.taken_for_over
+
     def kill(self, reason: str, *, of_worker: bool = False) -> None:
         """End it at once, with the programs that it has started. Its jobs are judged when its end is noticed.
 

@@ -7,14 +7,15 @@ import os
 import sys
 import threading
 import time
-import traceback
 from collections.abc import Callable, Mapping
-from typing import Any, NoReturn
+from typing import Any
 from uuid import UUID
 
 import msgspec
 
 from jobq.errors import TimedOut
+from jobq.worker import tracing
+from jobq.worker.forks import end_fork
 from jobq.worker.frames import Job
 
 
@@ -113,13 +114,17 @@ class Execution(msgspec.Struct, kw_only=True, eq=False):
     def call(self, function: Callable[..., Any], arguments: Mapping[str, Any]) -> Any:
         """Call a task's function in this thread, where TimedOut can hit it, and only it."""
         process = os.getpid()
-        if self.job.timeout is None:
-            # Nothing will hit it.
-            try:
-                return function(**arguments)
-            finally:
-                if os.getpid() != process:
-                    end_fork(sys.exc_info()[1])
+        try:
+            # Without a timeout nothing will hit it.
+            return function(**arguments) if self.job.timeout is None else self._call_in_time(function, arguments)
+        finally:
+            if os.getpid() != process:
+                end_fork(sys.exc_info()[1])
+            if sys.gettrace() is not None or sys.getprofile() is not None:
+                tracing.restore()
+
+    def _call_in_time(self, function: Callable[..., Any], arguments: Mapping[str, Any]) -> Any:
+        process = os.getpid()
         try:
             with self._lock:
                 if self.timed_out:
@@ -128,6 +133,7 @@ class Execution(msgspec.Struct, kw_only=True, eq=False):
             return function(**arguments)
         finally:
             if os.getpid() != process:
+                # The lock may be held by a thread that this process does not have.
                 end_fork(sys.exc_info()[1])
             # An exception that is on its way when the lock is taken is withdrawn; one that arrives in these lines is the
             # function's, which has ended at the very moment of its timeout. It comes once, so nothing comes after it.
@@ -158,22 +164,3 @@ def _withdraw() -> None:
             time.sleep(0)
     except _Withdrawn:
         pass
-
-
-def end_fork(error: BaseException | None) -> NoReturn:
-    """End a process that a task has forked and that has come back from it, as its parent will.
-
-    It shares the slot table, the sockets and the transaction with its parent, and has a copy of the jobs in stock.
-    """
-    status = 0
-    try:
-        if isinstance(error, SystemExit) and (error.code is None or isinstance(error.code, int)):
-            status = (error.code or 0) & 255
-        elif error is not None:
-            status = 1
-            traceback.print_exception(error)
-        sys.stdout.flush()
-        sys.stderr.flush()
-    finally:
-        # Whatever user code the above has called, and whatever that has raised.
-        os._exit(status)

@@ -21,8 +21,9 @@ import msgspec
 from jobq.current import CurrentJob, JobTransaction, set_current_job
 from jobq.errors import Cancel, Fail, InvalidArguments, ResultError, Snooze, TimedOut, TransactionEnded
 from jobq.tasks import BaseTask
-from jobq.worker import recursion, refusals
-from jobq.worker.execution import Execution, end_fork
+from jobq.worker import recursion, refusals, tracing
+from jobq.worker.execution import Execution
+from jobq.worker.forks import end_fork
 from jobq.worker.frames import Ending, Job, Recorded, Setback, Success
 from jobq.worker.handed_over import retry_delay, snooze_seconds
 from jobq.worker.reports import text_of, traceback_of, type_name
@@ -78,6 +79,7 @@ class Executor:
         task = self.tasks.get(job.task)
         if task is None:
             return refusals.unknown(job, self.tasks)
+        process = os.getpid() if task.transactional else 0
         transaction: Transaction | None = None
         try:
             arguments = task.decode_arguments(job.args)
@@ -93,9 +95,13 @@ class Executor:
                 value = execution.call(task.function, arguments)
             result = task.encode_result(value, self.max_result_bytes)
             if transaction is not None:
+                if os.getpid() != process:
+                    end_fork(None)
                 return transaction.succeed(result, time.monotonic() - started)
         except BaseException as error:
             if transaction is not None:
+                if os.getpid() != process:
+                    end_fork(error)
                 transaction.abandon()
             # SystemExit and KeyboardInterrupt too: a task that calls sys.exit() ends its job, not its runner.
             return self._setback(execution, task, error, time.monotonic() - started)
@@ -112,10 +118,14 @@ class Executor:
         try:
             arguments = task.decode_arguments(job.args)
             set_current_job(partial(self._current, execution, None, started))
-            if job.timeout is None:
-                value = await task.function(**arguments)
-            else:
-                value = await _in_time(execution, task.function(**arguments))
+            try:
+                if job.timeout is None:
+                    value = await task.function(**arguments)
+                else:
+                    value = await _in_time(execution, task.function(**arguments))
+            finally:
+                if sys.gettrace() is not None or sys.getprofile() is not None:
+                    tracing.restore()
             result = task.encode_result(value, self.max_result_bytes)
         except BaseException as error:
             # SystemExit too, which would end the loop.
@@ -225,12 +235,13 @@ def _unjudged(
     job = execution.job
     last = job.attempt >= job.max_attempts
     ending = Ending.RELEASE if execution.stopping else Ending.FAIL if last else Ending.RETRY
+    delay = retry_delay(partial(task.backoff.delay, job.attempt), job.attempt) or 0.0
     return Setback(
         job.id,
         job.claims,
         job.started,
         ending,
-        delay=task.backoff.delay(job.attempt) if ending is Ending.RETRY else 0.0,
+        delay=delay if ending is Ending.RETRY else 0.0,
         seconds=seconds,
         recorded=None if execution.stopping else "timeout" if execution.timed_out else "error",
         error_type=type_name(error),

@@ -23,7 +23,7 @@ def _facts(task: BaseTask[..., Any]) -> TaskFacts:
         task.name,
         task.queue,
         task.isolation == "process",
-        task.retry_delay(TimedOut(), 1) is not None,
+        task.retries(TimedOut()),
         task.backoff.base,
         task.backoff.cap,
         None if task.groups is None else (task.groups.mode, task.groups.limit, task.groups.retry),

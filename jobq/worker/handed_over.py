@@ -29,7 +29,7 @@ def retry_delay(ask: Callable[[], float | None], attempt: int) -> float | None:
     """
     try:
         said = ask()
-    except Exception:  # a `Backoff` of the application's, or the class of an exception
+    except BaseException:  # a `Backoff` of the application's, or the class of an exception; SystemExit too
         return _DEFAULT.delay(attempt)
     if said is None:
         return None
@@ -42,7 +42,7 @@ def retry_delay(ask: Callable[[], float | None], attempt: int) -> float | None:
 def _number(ask: Callable[[], Any]) -> float | None:
     try:
         number = float(ask())
-    except Exception:
+    except BaseException:
         return None
     return None if math.isnan(number) else number
 
@@ -50,5 +50,5 @@ def _number(ask: Callable[[], Any]) -> float | None:
 def _shown(ask: Callable[[], Any]) -> str:
     try:
         return repr(ask())[:100]
-    except Exception as error:
+    except BaseException as error:
         return f"it raises {type(error).__name__}"

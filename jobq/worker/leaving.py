@@ -57,7 +57,13 @@ async def _end_tasks(app: JobQ) -> None:
 
 
 def _end_threads() -> None:
-    threading._shutdown()  # type: ignore[attr-defined]
+    # Not `threading._shutdown`, which waits for the main thread's end when another thread calls it.
+    for shut_down in reversed(getattr(threading, "_threading_atexits", [])):
+        with contextlib.suppress(BaseException):
+            shut_down()
+    ours = {threading.main_thread(), threading.current_thread()}
+    while left := [thread for thread in threading.enumerate() if not thread.daemon and thread not in ours]:
+        left[0].join()
 
 
 # Beyond what the main thread needs for all of it.

@@ -6,22 +6,19 @@ import asyncio
 import contextlib
 import logging
 import os
-import sys
 import threading
 import time
-from typing import Any, NoReturn
+from collections.abc import Callable
+from concurrent.futures import Executor
+from typing import Any
 
 from jobq.worker import recursion
-from jobq.worker.execution import end_fork
+from jobq.worker.forks import Over, end_fork
 
 logger = logging.getLogger("jobq.runner")
 
 # A loop that raises this often within a second is broken: a job has closed its descriptors.
 _BREAKS = 10
-_CAME_BACK = (
-    "jobq: a process forked in a coroutine came back to its parent's event loop, and was ended: let it end by os._exit(), or "
-    "use multiprocessing or subprocess\n"
-)
 _LIKE_EXIT = (SystemExit, KeyboardInterrupt)
 
 
@@ -50,14 +47,14 @@ class JobLoop(asyncio.SelectorEventLoop):
                 recursion.restore()
                 if isinstance(error, _LIKE_EXIT):
                     # asyncio lets it through once the task that raised it has it as its result.
-                    with contextlib.suppress(Exception):
+                    with contextlib.suppress(BaseException):
                         logger.warning("%s was raised on the event loop, which goes on", type(error).__name__)
                     continue
                 now = time.monotonic()
                 broken = [*(at for at in broken if now - at < 1.0), now]
                 if len(broken) >= _BREAKS:
                     raise
-                with contextlib.suppress(Exception):
+                with contextlib.suppress(BaseException):
                     logger.exception("the event loop has raised an error, and goes on")
 
     def leave(self) -> None:
@@ -87,6 +84,23 @@ class JobLoop(asyncio.SelectorEventLoop):
         if self._leaving:
             await super().shutdown_default_executor(*args, **options)
 
+    def set_task_factory(self, factory: Any) -> None:
+        """Refuse: it would make the tasks of every job. Raises RuntimeError."""
+        self._refuse("set_task_factory")
+        super().set_task_factory(factory)
+
+    def run_in_executor(  # type: ignore[override]
+        self, executor: Executor | None, func: Callable[..., Any], *args: Any
+    ) -> asyncio.Future[Any]:
+        """Call `func` in a thread; in a new default executor, if a job has set one of its own and shut it down."""
+        try:
+            return super().run_in_executor(executor, func, *args)
+        except RuntimeError:
+            if executor is not None or self._leaving:
+                raise
+            self._default_executor: Executor | None = None
+            return super().run_in_executor(executor, func, *args)
+
     def _refuse(self, method: str) -> None:
         if not self._leaving:
             raise RuntimeError(
@@ -102,17 +116,4 @@ class JobLoop(asyncio.SelectorEventLoop):
         parent, whose events it would take.
         """
         if threading.get_ident() == self._thread:
-            self._ready = _Over()
-
-
-class _Over:
-    """Stands for a loop's queue of callbacks. Whatever is done with it ends the process."""
-
-    def _end(self, *_: object) -> NoReturn:
-        try:
-            sys.stderr.write(_CAME_BACK)
-            sys.stderr.flush()
-        finally:
-            os._exit(1)
-
-    append = appendleft = extend = popleft = clear = __len__ = __bool__ = __iter__ = __getitem__ = _end
+            self._ready = Over()

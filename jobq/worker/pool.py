@@ -317,7 +317,11 @@ class RunnerPool:
         """Judge the jobs of a runner that has ended, and start another."""
         now = time.monotonic()
         if child.ended_by_lease:
-            child.killed_for, child.of_worker = child.killed_for or "its lease was over", True
+            if child.killed_for is None and child.taken_for_over > now:
+                # A task has changed its clock (`time.monotonic`). As the worker's own matter it would happen again and again.
+                child.killed_for, child.to_blame = "it took its lease for over, which was not", True
+            else:
+                child.killed_for, child.of_worker = child.killed_for or "its lease was over", True
         started, how = len(child.started()), verdicts.how_it_ended(child, status)
         for setback in verdicts.judge(child, how, now, self._facts, self._options):
             self._on_setback(setback)

@@ -15,22 +15,23 @@ import logging
 import os
 import socket
 import threading
-import time
 from collections import deque
 from collections.abc import Coroutine
 from concurrent.futures import Future
 from contextvars import Context, copy_context
 from functools import partial
-from typing import Any, NoReturn
+from time import monotonic, sleep
+from typing import Any, NoReturn, cast
 
 import msgspec
 
 from jobq import logs, output
 from jobq.app import load
-from jobq.worker import frames, recursion, stacks
+from jobq.worker import frames, recursion, stacks, tracing
 from jobq.worker.execution import Execution
 from jobq.worker.executor import Executor
 from jobq.worker.facts import describe
+from jobq.worker.forks import Over
 from jobq.worker.frames import CancelJobs, ImportFailed, Run
 from jobq.worker.leaving import exit_now, leave
 from jobq.worker.loop import JobLoop
@@ -75,6 +76,12 @@ class Runner:
         self._beginning = False
         """Whether the loop is about to begin the first of them."""
 
+    def _forked(self) -> None:
+        """In a process that a task has forked, wherever its code was called: by an error's text, a result, a finalizer."""
+        # All that a job's end and the next one's beginning need. A task's progress is not of these.
+        self._table = self._outbox = self._driven = cast(Any, Over())
+        self._stock.abandon()
+
     def run(self) -> int:
         """Import the application and serve until the socket closes. Returns an exit code."""
         try:
@@ -98,8 +105,9 @@ class Runner:
             drive=self._drive,
             flush=self._outbox.flush,
         )
+        os.register_at_fork(after_in_child=self._forked)
         # Before any job can run: one that closes our socket would make the dispatcher wait for the import.
-        self._table.beat(time.monotonic(), 0.0)
+        self._table.beat(monotonic(), 0.0)
         self._outbox.send(hello)
         for slot in range(self._spec.concurrency):
             self._thread(f"jobq-slot-{slot}", self._serve_slot, slot)
@@ -108,6 +116,7 @@ class Runner:
         self._thread("jobq-pulse", self._beat)
         asyncio.set_event_loop(self._loop)
         recursion.keep()
+        tracing.keep()
         self._loop.serve()
         leave(self._loop, app)
 
@@ -131,11 +140,11 @@ class Runner:
 
     def _beat(self) -> None:
         """Show that threads get to run, and how late; end when the lease is over; tell jobs that their time is up."""
-        lag, due = 0.0, time.monotonic()
+        lag, due = 0.0, monotonic()
         while True:
             due += _PULSE
-            time.sleep(max(0.0, due - time.monotonic()))
-            now = time.monotonic()
+            sleep(max(0.0, due - monotonic()))
+            now = monotonic()
             self._heed_lease(now)
             if os.getppid() != self._parent:
                 # Mostly the kernel has done it already; not where a task has closed the process's descriptors.
@@ -171,7 +180,7 @@ class Runner:
         """End when the dispatcher has not vouched for us in time: another worker may be about to run our jobs."""
         ends = self._table.lease_ends
         if ends and now > ends:
-            self._table.end_by_lease()
+            self._table.end_by_lease(ends)
             logger.error("the dispatcher's lease has run out: ending")
             # Only briefly, since the jobs still run; but after the group is killed nothing can be written.
             output.finish(_LEASE_WORDS, streams=False)
@@ -192,13 +201,14 @@ class Runner:
             return ""
         execution = self._running.get(started.id)
         task = execution.job.task if execution is not None else "?"
-        return f"job {started.id}, task {task}, for {time.monotonic() - started.since:.1f} s"
+        return f"job {started.id}, task {task}, for {monotonic() - started.since:.1f} s"
 
     def _serve_slot(self, slot: int) -> None:
+        tracing.keep()
         take, execute = self._stock.take, self._executor.execute
         while True:
             given = take(slot)
-            began = time.monotonic()
+            began = monotonic()
             if (execution := self._start(slot, given, began)) is not None:
                 self._end(slot, execution, execute(execution, began), began)
 
@@ -222,7 +232,7 @@ class Runner:
         # Idle before the outcome is out: a crash between the two can only repeat the job, never blame it.
         self._table.clear(slot)
         self._running.pop(execution.job.id, None)
-        self._put(outcome, began, time.monotonic())
+        self._put(outcome, began, monotonic())
 
     def _put(self, outcome: Outcome, began: float, now: float) -> None:
         left = self._outbox.put(outcome, began, now, last=not self._stock)
@@ -234,7 +244,7 @@ class Runner:
 
     def _drive(self, driven: list[tuple[int, Given]]) -> None:
         """Have the event loop begin these jobs, each in its slot."""
-        now = time.monotonic()
+        now = monotonic()
         self._driven.extend((now, slot, given) for slot, given in driven)
         if not self._beginning:
             self._beginning = True
@@ -258,7 +268,7 @@ class Runner:
     def _recall_driven(self, before: float) -> None:
         """Give back what the event loop was to begin `before` this time and has not: a coroutine holds it up."""
         while self._driven and self._driven[0][0] < before and (driven := self._next_driven()) is not None:
-            now, (_, slot, given) = time.monotonic(), driven
+            now, (_, slot, given) = monotonic(), driven
             self._put(unstarted(given[2]), now, now)
             if (after := self._stock.after(slot)) is not None:
                 self._drive([(slot, after)])
@@ -272,10 +282,11 @@ class Runner:
     def _begin(self, slot: int, given: Given | None) -> None:
         """Begin this job in `slot`, or the next one that was not taken back, until the slot is not the loop's any more."""
         while given is not None:
-            began = time.monotonic()
+            began = monotonic()
             if (execution := self._start(slot, given, began)) is not None:
                 coroutine = self._executor.execute_async(execution, began)
-                task = self._loop.create_task(coroutine, context=Context())
+                # Not by the loop's task factory, which may be a job's.
+                task = asyncio.Task(coroutine, loop=self._loop, context=Context())
                 task.add_done_callback(partial(self._ended, slot, execution, began))
                 execution.interruptible(partial(self._loop.call_soon_threadsafe, task.cancel))
                 return
@@ -309,7 +320,7 @@ class Runner:
                 ended.set_exception(asyncio.CancelledError())
 
         def start() -> None:
-            task = self._loop.create_task(guarded())
+            task = asyncio.Task(guarded(), loop=self._loop)
             task.add_done_callback(never_begun)
             execution.interruptible(lambda: self._loop.call_soon_threadsafe(task.cancel))
 
@@ -343,7 +354,7 @@ class Runner:
                     kill_own_group()
                     exit_now(0)
                 self._loop.leave()
-                time.sleep(LEAVE_WITHIN)
+                sleep(LEAVE_WITHIN)
                 exit_now(0)
             match frames.decode_to_runner(body):
                 case Run(first, worker, jobs):

@@ -23,8 +23,8 @@ from dataclasses import dataclass
 
 _WORD = 8
 # The head: until when the dispatcher vouches, up to which serial it takes back; when the pulse was felt, and its lag; why the
-# runner has ended itself (0: it has not).
-_LEASE, _REVOKED, _PULSE, _LAG, _ENDED, _HEAD = range(6)
+# runner has ended itself (0: it has not), and the end of the lease that it then took for over.
+_LEASE, _REVOKED, _PULSE, _LAG, _ENDED, _OVER, _HEAD = range(7)
 # A slot: job id (0: idle), claims, start and deadline in time.monotonic() seconds (deadline 0.0: none), and the serial of the
 # newest job that it has started, which outlasts that job.
 _ID, _CLAIMS, _SINCE, _DEADLINE, _NEWEST, _SLOT = range(6)
@@ -97,8 +97,14 @@ class SlotTable:
         """Whether the runner has ended itself since its lease was over: no job's fault."""
         return self._integers[_ENDED] == _BY_LEASE
 
-    def end_by_lease(self) -> None:
-        """The runner's last word, when its lease is over. An exit status could be a task's."""
+    @property
+    def taken_for_over(self) -> float:
+        """The end of the lease that the runner took for over when it ended itself; 0.0: it has not."""
+        return self._floats[_OVER]
+
+    def end_by_lease(self, ends: float) -> None:
+        """The runner's last word, when its lease, which ended at `ends`, is over. An exit status could be a task's."""
+        self._floats[_OVER] = ends
         self._integers[_ENDED] = _BY_LEASE
 
     @property

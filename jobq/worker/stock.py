@@ -16,8 +16,10 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Container, Iterable
+from typing import Any, cast
 from uuid import UUID
 
+from jobq.worker.forks import Over
 from jobq.worker.frames import Job
 
 Given = tuple[int, UUID, Job]
@@ -57,6 +59,10 @@ class Stock:
     def __len__(self) -> int:
         """How many jobs wait to be started."""
         return len(self._jobs)
+
+    def abandon(self) -> None:
+        """In a forked process: the jobs are its parent's."""
+        self._jobs = cast(Any, Over())
 
     def put(self, jobs: Iterable[Given]) -> None:
         """Add jobs, and have someone come for them."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import signal
 import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -87,6 +89,32 @@ def test_a_forked_process_that_comes_back_from_the_task_ends_there(
     assert jobs.traces(refs[1000].id) == ["end"]
     ran = Counter(notes.read_text().split())
     assert (len(ran), max(ran.values())) == (2000, 1)
+    assert "a runner" not in running.log
+
+
+@pytest.mark.parametrize(
+    ("task", "place"),
+    [
+        *itertools.product((trouble.fork_in, trouble.fork_in_async), ("text", "result", "finalizer", "thread")),
+        *itertools.product((trouble.fork_in_transaction,), ("text", "result")),
+        (trouble.fork_in_backoff, "backoff"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else value.name,
+)
+def test_a_fork_anywhere_in_user_code_runs_no_job_twice(
+    jobs: Jobs, worker: StartWorker, tmp_path: Path, task: BaseTask[[str], Any], place: str
+) -> None:
+    notes = tmp_path / "notes"
+    some = [trouble.note_in_file.job(str(notes)) for _ in range(500)]
+    refs = trouble.q.enqueue_many(jobs.connection, [*some, task.job(place), *some])
+    running = worker("--processes", "1", "--concurrency", "2", app=APP)
+    ended = [jobs.wait(ref.id, timeout=30) for ref in refs]
+    forked = ended.pop(500)
+    assert {job["state"] for job in ended} == {"succeeded"}
+    assert forked["state"] == ("succeeded" if place in ("result", "thread") else "failed")
+    assert forked["claims"] == (2 if place == "backoff" else 1)
+    ran = Counter(notes.read_text().split())
+    assert (len(ran), max(ran.values())) == (1000, 1)
     assert "a runner" not in running.log
 
 

@@ -13,10 +13,13 @@ import shlex
 import signal
 import subprocess
 import sys
+import threading
 import time
+from contextlib import suppress
 from typing import Any
 
-from jobq import JobQ, TimedOut, current_job
+from jobq import Backoff, JobQ, TimedOut, current_job
+from jobq.errors import NoCurrentJob
 from tests.support.apps import FAST, trace
 
 q = JobQ()
@@ -264,6 +267,60 @@ def fork_and_return(seconds: float) -> None:
     if os.fork() != 0:
         time.sleep(seconds)
         trace("end")
+
+
+def _fork_in(place: str) -> Any:
+    """Fork where jobq calls an application's code outside of its task's function; both processes go on from there."""
+    if place == "text":
+
+        class Forking(Exception):
+            def __str__(self) -> str:
+                os.fork()
+                return "forked"
+
+        raise Forking
+    if place == "finalizer":
+
+        class Finalized:
+            def __del__(self) -> None:
+                os.fork()
+
+        kept = Finalized()
+        raise ValueError(f"the traceback keeps {type(kept).__name__}")
+    if place == "thread":
+        forking = threading.Thread(target=os.fork)
+        forking.start()
+        forking.join()
+    return (os.fork() and item for item in (1,)) if place == "result" else None
+
+
+@q.task(max_attempts=1)
+def fork_in(place: str) -> Any:
+    return _fork_in(place)
+
+
+@q.task(max_attempts=1)
+async def fork_in_async(place: str) -> Any:
+    await asyncio.sleep(0)
+    return _fork_in(place)
+
+
+@q.task(max_attempts=1, transactional=True)
+def fork_in_transaction(place: str) -> Any:
+    return _fork_in(place)
+
+
+class ForkingBackoff(Backoff):
+    def delay(self, attempt: int) -> float:
+        with suppress(NoCurrentJob):
+            current_job()
+            os.fork()
+        return 0.05
+
+
+@q.task(max_attempts=2, backoff=ForkingBackoff())
+def fork_in_backoff(place: str) -> None:
+    raise ValueError(place)
 
 
 @q.task(transactional=True)
