@@ -1,7 +1,8 @@
 """The connections of transactional tasks, one kind for `def` and one for `async def`, both driven from the slot's thread.
 
 What a task gets is a psycopg connection in a transaction that is not its own to end: `commit` is refused, and `rollback` is
-remembered.
+remembered. It is an object of that job's own, on the slot's connection: once the job has ended it is closed, so that a thread
+or coroutine which the task has left behind cannot write into the next job's transaction.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import psycopg
 from psycopg import generators
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.errors import error_from_result
-from psycopg.pq import ExecStatus, TransactionStatus
+from psycopg.pq import ExecStatus, PGconn, TransactionStatus
 from psycopg.rows import TupleRow, tuple_row
 
 from jobq import sessions
@@ -25,12 +26,15 @@ from jobq.config import Settings
 from jobq.errors import TransactionEnded
 
 if TYPE_CHECKING:
+    from psycopg import pq
     from psycopg.abc import PQGen
-    from psycopg.pq.abc import PGconn
     from sqlalchemy import Engine
     from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
     from sqlalchemy.orm import Session
 
+# Stands for the libpq connection of a job that has ended.
+_CLOSED = PGconn.connect_start(b"host=/")
+_CLOSED.finish()
 _LOST = "the connection of the task's transaction was lost"
 _PREPARE_THRESHOLD = 5
 
@@ -103,6 +107,8 @@ class Link(ABC):
     """A slot's connection of one kind, and the SQLAlchemy session on it. Every method is for the slot's thread."""
 
     _made: TaskConnection | AsyncTaskConnection | None = None
+    _lent: TaskConnection | AsyncTaskConnection | None = None
+    """What the present job has got."""
 
     @property
     def usable(self) -> bool:
@@ -118,7 +124,15 @@ class Link(ABC):
     @property
     def undone(self) -> Undone | None:
         """Whether the transaction was rolled back under the task's hands, and why."""
-        return None if self._made is None else self._made.undone
+        return next((each.undone for each in (self._made, self._lent) if each is not None and each.undone), None)
+
+    def take_back(self) -> None:
+        """Close what the job has got, for what it has left behind. A statement of theirs that is under way is the job's own."""
+        lent, self._lent = self._lent, None
+        if lent is not None:
+            lent.pgconn = _CLOSED
+            if self._made is not None:
+                self._made.undone = self._made.undone or lent.undone
 
     def connect(self, settings: Settings) -> None:
         """Connect. Raises psycopg.OperationalError."""
@@ -171,6 +185,7 @@ class Link(ABC):
 
     def drop(self) -> None:
         """Close the connection without asking the server, which rolls back what is open."""
+        self.take_back()
         made, self._made = self._made, None
         if made is None or made.closed:
             return
@@ -187,22 +202,31 @@ class Link(ABC):
         assert made is not None
         made.undone, made.adopting = None, False
         made.prepare_threshold = _PREPARE_THRESHOLD
-        made.row_factory = tuple_row
 
 
 class SyncLink(Link):
     """For ``def`` tasks."""
 
     _made: TaskConnection | None = None
+    _lent: TaskConnection | None = None
     _engine: Engine | None = None
     _session: Session | None = None
 
     @property
     def connection(self) -> TaskConnection:
-        """What the task gets. Raises psycopg.OperationalError once it is lost."""
+        """The slot's connection. Raises psycopg.OperationalError once it is lost."""
         if self._made is None:
             raise psycopg.OperationalError(_LOST)
         return self._made
+
+    def lend(self) -> TaskConnection:
+        """Return what the task gets. Raises psycopg.OperationalError once the connection is lost."""
+        if self._lent is None:
+            made = self.connection
+            self._lent = TaskConnection(made.pgconn)
+            # One of both at a time, and the names of prepared statements are the session's.
+            self._lent.lock, self._lent._prepared = made.lock, made._prepared
+        return self._lent
 
     @property
     def session(self) -> Session:
@@ -260,7 +284,8 @@ class SyncLink(Link):
         session, self._session = self._session, None
         if session is not None:
             session.close()
-        self.connection.cursor_factory = psycopg.Cursor
+            # For what the job has left behind: it would begin again, on the next job's transaction.
+            session.bind = None
 
     def drop(self) -> None:
         super().drop()
@@ -272,16 +297,26 @@ class AsyncLink(Link):
     """For ``async def`` tasks. `run` runs a coroutine to its end on the tasks' event loop."""
 
     _made: AsyncTaskConnection | None = None
+    _lent: AsyncTaskConnection | None = None
     _engine: AsyncEngine | None = None
     _session: AsyncSession | None = None
     run: Callable[[Coroutine[Any, Any, Any]], Any]
 
     @property
     def connection(self) -> AsyncTaskConnection:
-        """What the task gets. Raises psycopg.OperationalError once it is lost."""
+        """The slot's connection. Raises psycopg.OperationalError once it is lost."""
         if self._made is None:
             raise psycopg.OperationalError(_LOST)
         return self._made
+
+    def lend(self) -> AsyncTaskConnection:
+        """Return what the task gets. Raises psycopg.OperationalError once the connection is lost."""
+        if self._lent is None:
+            made = self.connection
+            self._lent = AsyncTaskConnection(made.pgconn)
+            # One of both at a time, and the names of prepared statements are the session's.
+            self._lent.lock, self._lent._prepared = made.lock, made._prepared
+        return self._lent
 
     @property
     def session(self) -> AsyncSession:
@@ -340,14 +375,14 @@ class AsyncLink(Link):
         session, self._session = self._session, None
         if session is not None:
             self.run(session.close())
-        self.connection.cursor_factory = psycopg.AsyncCursor
+            session.sync_session.bind = None
 
     def drop(self) -> None:
         super().drop()
         self._session = self._engine = None
 
 
-def _several(pgconn: PGconn, query: bytes) -> PQGen[None]:
+def _several(pgconn: pq.abc.PGconn, query: bytes) -> PQGen[None]:
     """Execute several statements in one message; psycopg itself would begin a transaction before them."""
     pgconn.send_query(query)
     for result in (yield from generators.execute(pgconn)):

@@ -105,6 +105,7 @@ class _Transaction:
     def __init__(self, link: Link, execution: Execution, schema: str) -> None:
         self._link = link
         self._execution = execution
+        self._over = False
         if isinstance(link, SyncLink):
             # A thread that waits for the server is in a call into C, which TimedOut does not reach. (A coroutine is cancelled.)
             execution.at_timeout(link.cancel)
@@ -112,7 +113,7 @@ class _Transaction:
 
     @property
     def connection(self) -> psycopg.Connection[TupleRow]:
-        return self._synchronous("connection").connection
+        return self._synchronous("connection").lend()
 
     @property
     def session(self) -> Session:
@@ -120,20 +121,26 @@ class _Transaction:
 
     @property
     def async_connection(self) -> psycopg.AsyncConnection[TupleRow]:
-        return self._asynchronous("async_connection").connection
+        return self._asynchronous("async_connection").lend()
 
     @property
     def async_session(self) -> AsyncSession:
         return self._asynchronous("async_session").session
 
     def _synchronous(self, wanted: str) -> SyncLink:
+        self._refuse_late(wanted)
         if isinstance(self._link, SyncLink):
             return self._link
         raise NotTransactional(
             f"current_job().{wanted}: {self._execution.job.task!r} is an async task: use current_job().async_{wanted}"
         )
 
+    def _refuse_late(self, wanted: str) -> None:
+        if self._over:
+            raise NotTransactional(f"current_job().{wanted}: the job has ended, and its transaction with it")
+
     def _asynchronous(self, wanted: str) -> AsyncLink:
+        self._refuse_late(wanted)
         if isinstance(self._link, AsyncLink):
             return self._link
         raise NotTransactional(
@@ -143,6 +150,7 @@ class _Transaction:
 
     def succeed(self, result: bytes, seconds: float) -> Recorded:
         job, link = self._execution.job, self._link
+        self._end_use()
         link.flush()
         self._check()
         disturbed = self._execution.past_timeout()
@@ -193,8 +201,14 @@ class _Transaction:
                 raise psycopg.ProgrammingError("a statement of the task's transaction is still under way")
         raise psycopg.errors.InFailedSqlTransaction(_FAILED) if link.undone == "failed" else TransactionEnded(_ENDED)
 
+    def _end_use(self) -> None:
+        """What the task still does from here on, in threads that it has left behind, is not the job's any more."""
+        self._over = True
+        self._link.take_back()
+
     def abandon(self) -> None:
         link = self._link
+        self._end_use()
         # A cancellation that was sent may still arrive: not at the next job's statement.
         undisturbed = not self._execution.past_timeout()
         if undisturbed and link.usable and link.status in (TransactionStatus.INTRANS, TransactionStatus.INERROR):

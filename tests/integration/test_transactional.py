@@ -15,7 +15,7 @@ from jobq.tasks import BaseTask
 from jobq.testing import JobqTester
 from jobq.worker import inprocess
 from jobq.worker.inprocess import drain
-from tests.support import transfers
+from tests.support import late_writers, transfers
 from tests.support.jobs import Jobs
 from tests.support.waiting import wait_until
 from tests.support.workers import WorkerProcess
@@ -48,6 +48,35 @@ def test_effect_and_success_commit_together(jobs: Jobs, start: StartWorker, task
     )
     assert jobs.one("SELECT count(*) FROM jobq.job_key") == 0
     assert jobs.one("SELECT started_at < finished_at AND worker_id IS NOT NULL FROM jobq.job_history")
+
+
+@pytest.mark.parametrize("fails", [False, True])
+@pytest.mark.parametrize(
+    ("leave", "how"),
+    [
+        *((late_writers.leave_writer, how) for how in ("connection", "cursor", "block", "session", "job")),
+        *((late_writers.leave_writer_async, how) for how in ("connection", "session")),
+    ],
+    ids=lambda value: value if isinstance(value, str) else value.name,
+)
+def test_what_a_task_leaves_behind_does_not_write_into_the_next_transaction(
+    jobs: Jobs, worker: StartWorker, leave: BaseTask[[str, bool], None], how: str, fails: bool
+) -> None:
+    transfers.create(jobs.connection)
+    worker("--processes", "1", "--concurrency", "1", app="tests.support.late_writers:q")
+    first = leave.enqueue(jobs.connection, how, fails).id
+    assert jobs.wait(first)["state"] == ("failed" if fails else "succeeded")
+    act = late_writers.act_slowly_async if leave is late_writers.leave_writer_async else late_writers.act_slowly
+    second = act.enqueue(jobs.connection).id
+    ended = jobs.wait(second)
+    assert (ended["state"], ended["claims"]) == ("succeeded", 1), ended["error"]
+    assert ended["result"] >= 20, "the writer was at work meanwhile"
+    assert effects(jobs, second) == ["before", "after"]
+    # What it wrote before its own job ended counts with that.
+    assert jobs.one("SELECT count(*) FROM effect WHERE job = %s AND xmin::text = (SELECT max(xmin::text) FROM effect "
+                    "WHERE job = %s)", first, second) == 0  # fmt: skip
+    if fails:
+        assert effects(jobs, first) == []
 
 
 def test_times_are_those_of_the_execution(jobs: Jobs, start: StartWorker) -> None:
