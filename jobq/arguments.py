@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import json
 import re
 import typing
 from collections.abc import Callable, Mapping
@@ -122,13 +123,14 @@ class Arguments:
     def fingerprint(self) -> str:
         """Name the signature: the same in every process, and as far as can be in every version of Python.
 
-        By the parameters' names, kinds and annotations, and by which have defaults: by all that decides whether stored
-        arguments fit.
+        By the parameters' names, kinds and annotations, by which have defaults, and by what the annotated types consist of (an
+        enum's members, a model's fields): by all that decides whether stored arguments fit.
         """
         parts = [
             f"{p.kind.name} {p.name}: {_annotation(p.annotation)}{'' if p.default is p.empty else ' = …'}"
             for p in self._signature.parameters.values()
         ]
+        parts.append(self._parameters.schema)
         return hashlib.sha256("\n".join(parts).encode("utf-8", "backslashreplace")).hexdigest()[:16]
 
     @cached_property
@@ -209,6 +211,16 @@ class _Fields:
             self._adapter.core_schema, {"ser_json_inf_nan": "constants", "ser_json_bytes": "base64"}
         )
 
+    @property
+    def schema(self) -> str:
+        """What the types consist of, as text; '' for plain ones, whose names say it, and for those without a JSON schema."""
+        if self._plain:
+            return ""
+        try:
+            return json.dumps(_without_texts(self._adapter.json_schema()), sort_keys=True, default=str)
+        except Exception:  # a type may make its schema itself
+            return ""
+
     def validate(self, values: Mapping[str, Any]) -> dict[str, Any]:
         # The adapter's own method looks at nine options of its own before it does the same.
         checked: dict[str, Any] = self._adapter.validator.validate_python(values, strict=True)
@@ -281,6 +293,17 @@ def _annotation(annotation: Any) -> str:
     text = annotation.strip("'\"") if isinstance(annotation, str) else inspect.formatannotation(annotation)
     # Addresses differ from process to process.
     return re.sub(r" at 0x[0-9a-fA-F]+", "", text)
+
+
+def _without_texts(schema: Any, *, names: bool = False) -> Any:
+    """Return `schema` without descriptions and defaults: a set's order differs between processes. `names`: keys are names."""
+    if isinstance(schema, dict):
+        return {
+            name: _without_texts(part, names=not names and name in ("properties", "$defs"))
+            for name, part in schema.items()
+            if names or name not in ("default", "description")
+        }
+    return [_without_texts(part) for part in schema] if isinstance(schema, list) else schema
 
 
 def _closure(function: Callable[..., Any]) -> dict[str, Any]:

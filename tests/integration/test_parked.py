@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import psycopg
+import pytest
 
 from jobq import operations, queries
 from jobq.cli.checks_jobs import JOB_CHECKS
@@ -69,6 +70,22 @@ def test_a_new_parameter_in_a_rolling_deployment(jobs: Jobs, worker: StartWorker
             assert jobs.wait(job)["state"] == "succeeded"
     assert max(delays(jobs, ids)) < 1.0
     assert {jobs.wait(job)["result"] for job in ids[::2]} == {"new"}, "only the new code takes copy_to"
+
+
+@pytest.mark.parametrize("first", ["old", "new"])
+def test_a_type_that_has_grown_under_its_name_in_a_rolling_deployment(
+    jobs: Jobs, worker: StartWorker, first: str
+) -> None:
+    """An enum has one more member, a model one more field: the parameters' annotations are the same text."""
+    start(worker, first)
+    start(worker, "new" if first == "old" else "old")
+    started(jobs, 2)
+    for _ in range(8):
+        grown = [
+            rolling.paint_new.enqueue(jobs.connection, rolling.GREEN).id,
+            rolling.pack_new.enqueue(jobs.connection, rolling.GIFT).id,
+        ]
+        assert [jobs.wait(job)["result"] for job in grown] == ["new", "new"]
 
 
 def test_a_value_that_only_other_code_takes(jobs: Jobs, worker: StartWorker) -> None:

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import os
+from enum import StrEnum
+from typing import Any
+
+from pydantic import BaseModel
 
 from jobq import JobQ
+from jobq.tasks import Task
 
 OLD, NEW, OTHER = JobQ(), JobQ(), JobQ()
 
@@ -49,5 +54,44 @@ def count_old(number: int) -> int:
 def count_new(number: int | str) -> int | str:
     return number
 
+
+class _OldColour(StrEnum):
+    RED = "red"
+
+
+class _NewColour(StrEnum):
+    RED = "red"
+    GREEN = "green"
+
+
+class _OldOrder(BaseModel, extra="forbid"):
+    id: int
+
+
+class _NewOrder(BaseModel, extra="forbid"):
+    id: int
+    gift: bool = False
+
+
+def _paint_and_pack(version: str) -> tuple[Task[[Any], str], Task[[Any], str]]:
+    """Tasks whose parameters' types have grown under their names, as in two versions of one module."""
+    Colour: Any = _OldColour if version == "old" else _NewColour
+    Order: Any = _OldOrder if version == "old" else _NewOrder
+    app = OLD if version == "old" else NEW
+
+    @app.task(name="paint")
+    def paint(colour: Colour) -> str:
+        return version
+
+    @app.task(name="pack")
+    def pack(order: Order) -> str:
+        return version
+
+    return paint, pack
+
+
+paint_old, pack_old = _paint_and_pack("old")
+paint_new, pack_new = _paint_and_pack("new")
+GREEN, GIFT = _NewColour.GREEN, _NewOrder(id=1, gift=True)
 
 q = {"old": OLD, "new": NEW, "other": OTHER, "none": JobQ()}[os.environ.get("ROLLING", "old")]

@@ -16,7 +16,7 @@ from uuid import UUID
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import AfterValidator, BaseModel, Field, PlainSerializer
+from pydantic import AfterValidator, BaseModel, Field, PlainSerializer, create_model
 
 from jobq.arguments import Arguments
 from jobq.errors import InvalidArguments, ResultError, TaskDefinitionError
@@ -442,6 +442,27 @@ def test_a_signature_names_what_arguments_must_fit() -> None:
     assert names["one"] == names["same"]
     assert len(set(names.values())) == 5
     assert all(re.fullmatch("[0-9a-f]{16}", name) for name in names.values())
+
+
+def test_a_signature_names_what_types_consist_of() -> None:
+    def fingerprint(hint: Any) -> str:
+        def task(value: Any) -> None: ...
+
+        task.__annotations__["value"] = hint
+        return Arguments("t", task).fingerprint
+
+    def model(**fields: Any) -> Any:
+        return create_model("Order", **fields)
+
+    def kind(*members: str) -> Any:
+        return enum.Enum("Kind", [(member, member) for member in members])
+
+    assert fingerprint(model(id=(int, ...))) == fingerprint(model(id=(int, ...)))
+    assert fingerprint(model(id=(int, ...))) != fingerprint(model(id=(int, ...), gift=(bool, False)))
+    assert fingerprint(model(id=(int, ...))) != fingerprint(model(id=(int, ...), default=(bool, False)))
+    assert fingerprint(model(id=(int, 1))) == fingerprint(model(id=(int, 2)))
+    assert fingerprint(list[kind("a")]) != fingerprint(list[kind("a", "b")])  # type: ignore[misc]
+    assert fingerprint(Later) == fingerprint(Later)
 
 
 def test_a_signature_is_the_same_in_every_process() -> None:
