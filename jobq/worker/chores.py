@@ -8,6 +8,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -20,7 +21,7 @@ from jobq.worker.options import WorkerOptions
 from jobq.worker.orphans import release_orphans
 from jobq.worker.partitions import Incomplete, drop_partitions, make_partitions, prune_rest
 from jobq.worker.rollup import rollup
-from jobq.worker.setaside import SetAside
+from jobq.worker.setaside import SetAside, attempted
 from jobq.worker.texts import clean
 
 logger = logging.getLogger("jobq.worker")
@@ -81,6 +82,8 @@ class Chores:
         self._keys = SetAside[str]()
         self._expired = SetAside[int]()
         self._parked = SetAside[int]()
+        # It is done once a minute: that one job is the reason is supposed at once.
+        self._orphans = SetAside[int](patience=1)
         self._swept = ("", "")
         """The queue and the group up to which turns were looked for."""
         succeeded = timedelta(days=options.keep_succeeded_days)
@@ -216,28 +219,30 @@ class Chores:
 
     async def _do(self, chore: Chore, connection: AsyncConnection[Any], worker: UUID) -> None:
         """Do `chore` and write down what came of it. Raises psycopg.Error when the connection is lost."""
-        report, error = "", None
+        report: str | Incomplete = ""
+        error: str | None = None
         self._until = time.monotonic() + self._share
         try:
             if chore.alone:
                 report = await chore.work(connection)
             else:
-                async with connection.transaction():
-                    report = await chore.work(connection)
+                report = await attempted(connection, partial(self._others, chore, connection))
         except psycopg.Error as failure:
             if classify(failure, connection) is ErrorKind.CONNECTION:
                 raise
             error = clean(str(failure).strip(), 1000)
             logger.warning("a chore failed", extra={"chore": chore.name, "error": error})
         except Incomplete as failure:
-            error = clean(str(failure), 1000)
-            logger.warning("a chore failed in part", extra={"chore": chore.name, "error": error})
+            report = failure
         except OSError:
             raise
         except Exception as failure:
             # A fault of ours in a piece of maintenance must end neither the others nor, one by one, all workers.
             error = f"{type(failure).__name__}: {failure}".replace("\x00", "")[:1000]
             logger.exception("a chore failed", extra={"chore": chore.name, "error": error})
+        if isinstance(report, Incomplete):
+            report, error = "", clean(str(report), 1000)
+            logger.warning("a chore failed in part", extra={"chore": chore.name, "error": error})
         unfinished = isinstance(report, Unfinished)
         self._unfinished.discard(chore.name)
         if unfinished:
@@ -253,6 +258,14 @@ class Chores:
             again=chore.after_error if error is not None else UNFINISHED if unfinished else chore.every,
             on_the_minute=chore.on_the_minute,
         )
+
+    @staticmethod
+    async def _others(chore: Chore, connection: AsyncConnection[Any]) -> str | Incomplete:
+        """Do `chore`; what it was refused is no error, which would take the others with it."""
+        try:
+            return await chore.work(connection)
+        except Incomplete as failure:
+            return failure
 
     async def _in_batches(
         self, batch: int, change: Callable[[], Awaitable[tuple[int, int]]], *, most: float = math.inf
@@ -286,7 +299,7 @@ class Chores:
 
     async def release_orphans(self, connection: AsyncConnection[Any]) -> str:
         """Put back jobs that run in the name of a worker that is long gone: claims that crossed with its rescue."""
-        return await release_orphans(connection, self._schema)
+        return await release_orphans(connection, self._schema, self._orphans)
 
     async def expire_keys(self, connection: AsyncConnection[Any]) -> str:
         """Delete keys whose period is over, a batch at a time."""
@@ -305,7 +318,7 @@ class Chores:
                 )
                 deleted = await self._keys.change(connection, keys, delete)
             since = last or since
-            return len(keys), deleted
+            return len(keys), sum(deleted)
 
         total, more = await self._in_batches(KEY_BATCH, batch)
         return self._report(f"{total} keys expired", more, self._keys, "key")
@@ -330,7 +343,7 @@ class Chores:
                 expired = await self._expired.change(connection, ids, finish)
             self._expiring = to_come or len(ids) == EXPIRED_BATCH
             since = last or since
-            return len(ids), expired
+            return len(ids), sum(expired)
 
         total, more = await self._in_batches(EXPIRED_BATCH, batch, most=EXPIRED_BATCHES)
         return self._report(f"{total} jobs expired", more, self._expired, "job")
@@ -348,7 +361,7 @@ class Chores:
                 [(ids,)] = await fetch(
                     connection, self._schema, "parked_overdue", batch=EXPIRED_BATCH, patience=patience, aside=aside
                 )
-                return len(ids), await self._parked.change(connection, ids, fail)
+                return len(ids), sum(await self._parked.change(connection, ids, fail))
 
         total, more = await self._in_batches(EXPIRED_BATCH, batch, most=EXPIRED_BATCHES)
         return self._report(f"{total} jobs failed whose arguments fit no worker's code", more, self._parked, "job")

@@ -38,6 +38,18 @@ def refuse(db: Conn, table: str, event: str, condition: str, state: str) -> None
     )
 
 
+def refuse_later(db: Conn, table: str, event: str, condition: str) -> None:
+    """Refuse it as a deferred constraint does: at the commit."""
+    db.execute(
+        f"CREATE FUNCTION refuse_{table}() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
+        f" IF {condition} THEN RAISE EXCEPTION 'the rule' USING ERRCODE = '23514'; END IF; RETURN NULL; END $$"
+    )
+    db.execute(
+        f"CREATE CONSTRAINT TRIGGER refuse AFTER {event} ON jobq.{table} DEFERRABLE INITIALLY DEFERRED"
+        f" FOR EACH ROW EXECUTE FUNCTION refuse_{table}()"
+    )
+
+
 async def test_a_schedule_whose_job_is_refused(database_url: str, db: Conn, jobs: Jobs) -> None:
     insert = (
         "INSERT INTO jobq.schedule (name, task, queue, every, next_at)"
@@ -80,7 +92,7 @@ async def test_a_chore_that_is_refused(database_url: str, db: Conn) -> None:
             assert left == ["keys"], state
 
 
-@pytest.mark.parametrize("state", STATES)
+@pytest.mark.parametrize("state", [*STATES, "deferred"])
 async def test_rows_that_a_chore_may_not_change_hold_up_no_others(database_url: str, db: Conn, state: str) -> None:
     options = WorkerOptions(app="-", settings=Settings(database_url=database_url), park_patience=0)
     chores = Chores(options)
@@ -98,8 +110,11 @@ async def test_rows_that_a_chore_may_not_change_hold_up_no_others(database_url: 
     )
     db.execute(late)
     db.execute(parked)
-    refuse(db, "job", "DELETE", "OLD.queue IN ('q3', 'q39')", state)
-    refuse(db, "job_key", "DELETE", "OLD.key IN ('3', '39')", state)
+    for table, condition in (("job", "OLD.queue IN ('q3', 'q39')"), ("job_key", "OLD.key IN ('3', '39')")):
+        if state == "deferred":
+            refuse_later(db, table, "DELETE", condition)
+        else:
+            refuse(db, table, "DELETE", condition, state)
     async with await Database(Settings(database_url=database_url)).connect("test") as connection:
         for work, name in ((chores.expire_keys, "key"), (chores.expire_jobs, "job"), (chores.fail_parked, "job")):
             if state[:2] in ("40", "53", "55", "57"):
@@ -120,6 +135,31 @@ async def test_rows_that_a_chore_may_not_change_hold_up_no_others(database_url: 
         assert await other.expire_keys(connection) == "2 keys expired"
         assert await other.expire_jobs(connection) == "2 jobs expired"
         assert (await other.fail_parked(connection)).startswith("2 jobs failed")
+
+
+async def test_a_job_that_an_application_refers_to_holds_up_no_other_that_expires(database_url: str, db: Conn) -> None:
+    """Through a foreign key that is asked at the commit."""
+    db.execute("CREATE TABLE invoice (job bigint REFERENCES jobq.job (id) DEFERRABLE INITIALLY DEFERRED)")
+    late = "INSERT INTO jobq.job (task, expires_at) SELECT 't', now() - interval '1 s' FROM generate_series(1, 40)"
+    db.execute(late)
+    db.execute("INSERT INTO invoice SELECT min(id) FROM jobq.job")
+    chores = Chores(WorkerOptions(app="-", settings=Settings(database_url=database_url)))
+    async with await Database(Settings(database_url=database_url)).connect("test") as connection:
+        with pytest.raises(Incomplete, match=r"^39 jobs expired; refused: job \d+: .* violates foreign key"):
+            await chores.expire_jobs(connection)
+    assert db.execute("SELECT array_agg(id) = array_agg(job) FROM jobq.job, invoice").fetchall() == [(True,)]
+
+
+async def test_a_chore_is_charged_with_what_is_asked_at_its_commit(database_url: str, db: Conn) -> None:
+    refuse_later(db, "rollup_mark", "INSERT OR UPDATE", "true")
+    chores = Chores(WorkerOptions(app="-", settings=Settings(database_url=database_url)))
+    worker = add_worker(db)
+    async with await Database(Settings(database_url=database_url)).connect("test") as connection:
+        await chores.register(connection)
+        await chores.run_due(connection, worker)
+    [(error,)] = db.execute("SELECT last_error FROM jobq.chore WHERE name = 'rollup'").fetchall()
+    assert error.startswith("the rule")
+    assert db.execute("SELECT count(*) FROM jobq.chore WHERE last_run_at IS NULL").fetchall() == [(0,)]
 
 
 def test_problems_are_shown(database_url: str, db: Conn, make_app: Callable[..., Flask]) -> None:
