@@ -327,11 +327,14 @@ _KINDS: dict[str, Callable[..., Change]] = {
 
 
 def _is_not_of_a_job(error: psycopg.Error, conn: Connection[Any], *, own: bool) -> bool:
-    """Tell whether it is the session's or the transaction's: tried again, it would be the same for every job."""
+    """Tell whether it is the session's, the role's or the transaction's: tried again, it would be the same for every job."""
     if conn.closed or conn.broken or isinstance(error, psycopg.errors.InFailedSqlTransaction):
         return True
     if error.sqlstate is None:
         return isinstance(error, psycopg.OperationalError)
+    # A right that this role lacks, or a table that is not there; what is raised in a trigger has a context.
+    if error.sqlstate[:2] == "42" and not error.diag.context:
+        return True
     return error.sqlstate[:2] == "40" and not own
 
 

@@ -313,7 +313,7 @@ def test_jobs_that_the_database_refuses_to_change_cost_no_others(db: Conn, small
 LACKS = ["40001", "53100", "55000", "55P03", "57014"]
 
 
-@pytest.mark.parametrize("state", [*LACKS, "25006", "XX000"])
+@pytest.mark.parametrize("state", [*LACKS, "25006", "42501", "XX000"])
 def test_a_job_for_which_something_is_lacking_each_time_costs_no_others(db: Conn, small: None, state: str) -> None:
     """One in the middle of a batch, and one that is the last batch."""
     wanted = [add_job(db, run_in=3600) for _ in range(11)]
