@@ -19,7 +19,8 @@ from jobq.worker.database import fetch
 from jobq.worker.errors import ErrorKind, classify
 from jobq.worker.options import WorkerOptions
 from jobq.worker.orphans import release_orphans
-from jobq.worker.partitions import Incomplete, drop_partitions, make_partitions, prune_rest
+from jobq.worker.partitions import Incomplete, drop_partitions, make_partitions
+from jobq.worker.rest import Rest
 from jobq.worker.rollup import rollup
 from jobq.worker.setaside import SetAside, attempted
 from jobq.worker.texts import clean
@@ -82,6 +83,7 @@ class Chores:
         self._keys = SetAside[str]()
         self._expired = SetAside[int]()
         self._parked = SetAside[int]()
+        self._rest = Rest(self._schema)
         # It is done once a minute: that one job is the reason is supposed at once.
         self._orphans = SetAside[int](patience=1)
         self._swept = ("", "")
@@ -291,9 +293,9 @@ class Chores:
     async def drop_partitions(self, connection: AsyncConnection[Any]) -> str:
         """Drop the partitions whose last row has been kept for long enough, and delete such rows of the default partitions."""
         dropped, problems = await drop_partitions(connection, self._schema, self._keep)
-        pruned, more = await prune_rest(connection, self._schema, self._keep, self._until)
-        if problems:
-            raise Incomplete("; ".join(problems)[:1000])
+        pruned, more, refused = await self._rest.prune(connection, self._keep, self._until)
+        if problems or refused:
+            raise Incomplete("; ".join([*problems, *refused])[:1000])
         report = f"{dropped} partitions dropped, {pruned} rows of default partitions deleted"
         return Unfinished(report) if more else report
 
