@@ -315,13 +315,11 @@ async def fetch(
 
 @contextlib.asynccontextmanager
 async def limited(connection: AsyncConnection[Any], seconds: float) -> AsyncIterator[None]:
-    """A transaction, or a part of one, of which the server ends each statement after `seconds`, or sooner by its terms.
+    """A transaction, or a part of one, of which the server ends each statement after `seconds`, its commit included.
 
-    The limit lasts until the end of the outermost transaction. What is deferred to its end by `connection`'s own commit counts.
+    The limit lasts until the end of the outermost transaction.
     """
     terms = connection.terms if isinstance(connection, Connection) else None
-    if terms is not None and terms.statement:
-        seconds = min(seconds, terms.statement)
     limit = Terms(statement=seconds).settings()["statement_timeout"]
     try:
         async with connection.transaction():

@@ -141,7 +141,7 @@ class SetAside(Generic[Key]):
                 raise
             results, refused = await change_in_parts(connection, await keys(), change)
             for row in refused:
-                self._leave_out(row)
+                self.leave_out(row)
             if len(self._rows) > MOST or (not results and len(refused) == MOST_AT_ONCE):
                 raise
         self._failures = 0
@@ -161,7 +161,8 @@ class SetAside(Generic[Key]):
         some = [f"{name} {_told(key)}: {row.error}" for key, row in sorted(self._rows.items())[:5]]
         return "; ".join(some) + (f", and {len(self._rows) - 5:,} more" if len(self._rows) > 5 else "")
 
-    def _leave_out(self, refused: Refused[Key]) -> None:
+    def leave_out(self, refused: Refused[Key]) -> None:
+        """Leave this row out for a while, each time for longer."""
         row = self._rows.setdefault(refused.key, _Row(""))
         row.error = str(refused.error).strip().partition("\n")[0]
         row.tries += 1

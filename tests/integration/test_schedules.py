@@ -242,7 +242,7 @@ async def test_one_in_code_ticks_while_a_live_worker_declares_it(db: Conn, datab
 
 def test_when_a_schedule_is_withdrawn(db: Conn) -> None:
     def withdrawn() -> list[str]:
-        return [row[0] for row in db.execute(statement("schedule_withdraw", "jobq").query)]
+        return [row[0] for row in db.execute(statement("schedule_withdraw", "jobq").query, {"only": None})]
 
     add(db)
     add(db, "run time")
