@@ -23,6 +23,7 @@ from jobq.worker.partitions import Incomplete, drop_partitions, make_partitions
 from jobq.worker.rest import Rest
 from jobq.worker.rollup import rollup
 from jobq.worker.setaside import SetAside, attempted
+from jobq.worker.sweep import Sweep
 from jobq.worker.texts import clean
 
 logger = logging.getLogger("jobq.worker")
@@ -38,9 +39,6 @@ SHARE = 10.0
 UNFINISHED = timedelta(seconds=1)
 # One that commits in between is left alone by other workers for this long: longer than it may take.
 ALONE = timedelta(minutes=10)
-# Groups that are looked at for a turn at a time, and for how long in a row (seconds); the next time, from there on.
-GROUPS = 10_000
-SWEEP_SECONDS = 2.0
 # So are expired jobs and parked ones, fewer: a caller that wants to replace one of them waits for its batch's commit.
 EXPIRED_BATCH = 2_000
 EXPIRED_BATCHES = 1_000
@@ -86,8 +84,7 @@ class Chores:
         self._rest = Rest(self._schema)
         # It is done once a minute: that one job is the reason is supposed at once.
         self._orphans = SetAside[int](patience=1)
-        self._swept = ("", "")
-        """The queue and the group up to which turns were looked for."""
+        self._sweep = Sweep(self._schema)
         succeeded = timedelta(days=options.keep_succeeded_days)
         others = timedelta(days=options.keep_failed_days)
         self._keep_ticks = succeeded
@@ -374,21 +371,7 @@ class Chores:
 
     async def sweep_turns(self, connection: AsyncConnection[Any]) -> str:
         """Give a turn to groups that have jobs waiting, none running, and no turn; forget what rates no longer need."""
-        # The groups that have turns are looked up all at once, not by each of those that may lack one.
-        await connection.execute("SET LOCAL enable_hashjoin = on")
-        given, begun = 0, time.monotonic()
-        while True:
-            queue, group = self._swept
-            [(turns, _, *last)] = await fetch(
-                connection, self._schema, "turns_sweep",
-                most=GROUPS, after_queue=queue, after_group=group, channel=self._schema,
-            )  # fmt: skip
-            given += turns
-            self._swept = (last[0], last[1]) if last[0] is not None else ("", "")
-            if last[0] is None or time.monotonic() - begun > SWEEP_SECONDS:
-                break
-        pruned = await fetch(connection, self._schema, "gates_prune")
-        return f"{given} turns given, {pruned[0][0]} rates forgotten"
+        return await self._sweep.run(connection)
 
     async def expire_ticks(self, connection: AsyncConnection[Any]) -> str:
         """Delete the ticks of schedules that are older than the jobs they became, a batch at a time."""
