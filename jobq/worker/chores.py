@@ -85,6 +85,7 @@ class Chores:
         # It is done once a minute: that one job is the reason is supposed at once.
         self._orphans = SetAside[int](patience=1)
         self._sweep = Sweep(self._schema)
+        self._rollup = SetAside[tuple[str, str]]()
         succeeded = timedelta(days=options.keep_succeeded_days)
         others = timedelta(days=options.keep_failed_days)
         self._keep_ticks = succeeded
@@ -387,4 +388,4 @@ class Chores:
 
     async def roll_up(self, connection: AsyncConnection[Any]) -> str:
         """Count what finished in the minutes that have ended, for the page's charts."""
-        return await rollup(connection, self._schema)
+        return await rollup(connection, self._schema, self._rollup)

@@ -150,13 +150,25 @@ async def test_a_job_that_an_application_refers_to_holds_up_no_other_that_expire
     assert db.execute("SELECT array_agg(id) = array_agg(job) FROM jobq.job, invoice").fetchall() == [(True,)]
 
 
-async def test_a_chore_is_charged_with_what_is_asked_at_its_commit(database_url: str, db: Conn) -> None:
-    refuse_later(db, "rollup_mark", "INSERT OR UPDATE", "true")
+async def test_a_chore_is_charged_with_what_is_asked_at_its_commit(
+    database_url: str, db: Conn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    db.execute("CREATE TABLE other (n integer)")
+    db.execute("CREATE FUNCTION no() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'the rule'; END $$")
+    db.execute(
+        "CREATE CONSTRAINT TRIGGER no AFTER INSERT ON other DEFERRABLE INITIALLY DEFERRED"
+        " FOR EACH ROW EXECUTE FUNCTION no()"
+    )
+
+    async def rollup(connection: psycopg.AsyncConnection[Any], *_: Any) -> str:
+        await connection.execute("INSERT INTO public.other VALUES (1)")
+        return "done"
+
+    monkeypatch.setattr("jobq.worker.chores.rollup", rollup)
     chores = Chores(WorkerOptions(app="-", settings=Settings(database_url=database_url)))
-    worker = add_worker(db)
     async with await Database(Settings(database_url=database_url)).connect("test") as connection:
         await chores.register(connection)
-        await chores.run_due(connection, worker)
+        await chores.run_due(connection, add_worker(db))
     [(error,)] = db.execute("SELECT last_error FROM jobq.chore WHERE name = 'rollup'").fetchall()
     assert error.startswith("the rule")
     assert db.execute("SELECT count(*) FROM jobq.chore WHERE last_run_at IS NULL").fetchall() == [(0,)]
