@@ -84,6 +84,7 @@ class Chores:
         self._rest = Rest(self._schema)
         # It is done once a minute: that one job is the reason is supposed at once.
         self._orphans = SetAside[int](patience=1)
+        self._ticks = SetAside[tuple[str, str]]()
         self._sweep = Sweep(self._schema)
         self._rollup = SetAside[tuple[str, str]]()
         succeeded = timedelta(days=options.keep_succeeded_days)
@@ -377,14 +378,33 @@ class Chores:
     async def expire_ticks(self, connection: AsyncConnection[Any]) -> str:
         """Delete the ticks of schedules that are older than the jobs they became, a batch at a time."""
 
-        async def batch() -> tuple[int, int]:
+        async def delete(among: bool | None, ticks: list[tuple[str, str]]) -> int:
             [(deleted,)] = await fetch(
-                connection, self._schema, "schedule_ticks_expire", batch=KEY_BATCH, keep=self._keep_ticks
-            )
-            return int(deleted), int(deleted)
+                connection, self._schema, "schedule_ticks_expire", batch=KEY_BATCH, keep=self._keep_ticks, among=among,
+                schedules=[schedule for schedule, _ in ticks], ticks=[at for _, at in ticks],
+            )  # fmt: skip
+            return int(deleted)
+
+        async def batch() -> tuple[int, int]:
+            aside = self._ticks.keys()
+
+            async def old() -> list[tuple[str, str]]:
+                # Those that are set aside stand at the beginning.
+                most = KEY_BATCH + len(aside)
+                rows = await fetch(connection, self._schema, "schedule_ticks_old", batch=most, keep=self._keep_ticks)
+                left_out = frozenset(aside)
+                return [(schedule, at) for schedule, at in rows if (schedule, at) not in left_out][:KEY_BATCH]
+
+            async with connection.transaction():
+                deleted = sum(
+                    await self._ticks.change_whole(
+                        connection, partial(delete, False if aside else None, aside), old, partial(delete, True)
+                    )
+                )
+            return deleted, deleted
 
         total, more = await self._in_batches(KEY_BATCH, batch)
-        return Unfinished(f"{total} ticks expired") if more else f"{total} ticks expired"
+        return self._report(f"{total} ticks expired", more, self._ticks, "tick")
 
     async def roll_up(self, connection: AsyncConnection[Any]) -> str:
         """Count what finished in the minutes that have ended, for the page's charts."""

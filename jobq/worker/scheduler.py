@@ -153,7 +153,7 @@ class Scheduler:
         """Schedules that cannot be understood, each until when it is left alone."""
         self._tries: dict[str, int] = {}
         """How often those have failed in a row."""
-        self._withdrawals = SetAside[str](patience=1)
+        self._withdrawals = SetAside[str](patience=1, seconds=WITHDRAW)
         self._declarations = SetAside[str]()
         self._begin_at = 0.0
         self.problems = Problems()

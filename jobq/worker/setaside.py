@@ -17,6 +17,7 @@ import psycopg
 from psycopg import AsyncConnection
 
 from jobq.backoff import Backoff
+from jobq.worker.database import limited
 from jobq.worker.errors import ErrorKind, classify
 from jobq.worker.partitions import Incomplete
 
@@ -31,6 +32,8 @@ MOST = 1_000
 _AGAIN = Backoff(base=60, cap=300)
 # Batches in a row that lack locks, time or resources, before one row is suspected to be the reason.
 _PATIENCE = 3
+# Seconds that a statement about a part of a batch may take.
+PART_SECONDS = 6.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,10 +61,15 @@ async def attempted(connection: AsyncConnection[Any], change: Callable[[], Await
 
 
 async def change_in_parts(
-    connection: AsyncConnection[Any], keys: list[Key], change: Callable[[list[Key]], Awaitable[Result]]
+    connection: AsyncConnection[Any],
+    keys: list[Key],
+    change: Callable[[list[Key]], Awaitable[Result]],
+    *,
+    seconds: float,
 ) -> tuple[list[Result], list[Refused[Key]]]:
     """Call `change` with parts of `keys`, half as large after each error; return what it returned, and what it was refused for.
 
+    The server ends each statement after `seconds`: one slow row must not cost as long at each halving as all may take.
     After `MOST_AT_ONCE` refused keys the rest is left alone. Raises psycopg.Error when the connection is lost.
     """
     results: list[Result] = []
@@ -71,7 +79,8 @@ async def change_in_parts(
         if not (part := parts.pop()):
             continue
         try:
-            result = await attempted(connection, partial(change, part))
+            async with limited(connection, seconds):
+                result = await attempted(connection, partial(change, part))
         except psycopg.Error as error:
             if classify(error, connection) is ErrorKind.CONNECTION:
                 raise
@@ -96,9 +105,11 @@ class SetAside(Generic[Key]):
     """The rows that one chore leaves out, of this worker's knowledge.
 
     `patience`: how often in a row locks, time or resources may be lacking before one row is suspected to be the reason.
+    `seconds`: what each statement may take then.
     """
 
-    def __init__(self, patience: int = _PATIENCE) -> None:
+    def __init__(self, patience: int = _PATIENCE, seconds: float = PART_SECONDS) -> None:
+        self._seconds = seconds
         self._rows: dict[Key, _Row] = {}
         self._failures = 0
         self._patience = patience
@@ -139,7 +150,7 @@ class SetAside(Generic[Key]):
             self._failures += 1
             if kind is ErrorKind.TRANSIENT and self._failures < self._patience:
                 raise
-            results, refused = await change_in_parts(connection, await keys(), change)
+            results, refused = await change_in_parts(connection, await keys(), change, seconds=self._seconds)
             for row in refused:
                 self.leave_out(row)
             if len(self._rows) > MOST or (not results and len(refused) == MOST_AT_ONCE):

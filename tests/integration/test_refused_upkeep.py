@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -15,9 +16,10 @@ from jobq.cli import main
 from jobq.config import Settings
 from jobq.worker import WorkerOptions
 from jobq.worker.chores import Chores
-from jobq.worker.database import Database
+from jobq.worker.database import Database, Terms
 from jobq.worker.partitions import Incomplete
 from jobq.worker.scheduler import tick
+from jobq.worker.setaside import SetAside
 from tests.support import apps
 from tests.support.jobs import Jobs
 from tests.support.rows import add_worker
@@ -135,6 +137,52 @@ async def test_rows_that_a_chore_may_not_change_hold_up_no_others(database_url: 
         assert await other.expire_keys(connection) == "2 keys expired"
         assert await other.expire_jobs(connection) == "2 jobs expired"
         assert (await other.fail_parked(connection)).startswith("2 jobs failed")
+
+
+async def test_a_row_that_takes_too_long_is_found_in_short_tries(database_url: str, db: Conn) -> None:
+    db.execute("INSERT INTO jobq.job_key SELECT n, now(), now(), n, 'period' FROM generate_series(1, 64) n")
+    db.execute(
+        "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
+        " IF OLD.key = '5' THEN PERFORM pg_sleep(60); END IF; RETURN OLD; END $$"
+    )
+    db.execute("CREATE TRIGGER slow BEFORE DELETE ON jobq.job_key FOR EACH ROW EXECUTE FUNCTION slow()")
+    aside = SetAside[str](patience=1, seconds=0.2)
+    keys = [str(n) for n in range(1, 65)]
+
+    async def delete(part: list[str]) -> int:
+        return (await connection.execute("DELETE FROM jobq.job_key WHERE key = ANY(%s)", [part])).rowcount
+
+    async with await Database(Settings(database_url=database_url)).connect("test", Terms(statement=3.0)) as connection:
+        begun = time.monotonic()
+        async with connection.transaction():
+            assert sum(await aside.change(connection, keys, delete)) == 63
+        # Once as long as all may take, and seven times a fifth of a second.
+        assert time.monotonic() - begun < 9
+    assert aside.refused("key") == "key 5: canceling statement due to statement timeout"
+
+
+@pytest.mark.parametrize("state", ["P0001", "deferred"])
+async def test_ticks_that_cannot_be_deleted_hold_up_no_others(database_url: str, db: Conn, state: str) -> None:
+    db.execute(
+        "INSERT INTO jobq.schedule_tick (job_id, schedule, tick, inserted_at)"
+        " SELECT n, CASE n WHEN 3 THEN 'bad' ELSE 'good' END,"
+        " '2020-01-01T00:00Z'::timestamptz + n * interval '1 s', now() - interval '400 days' + n * interval '1 s'"
+        " FROM generate_series(1, 40) AS n"
+    )
+    if state == "deferred":
+        refuse_later(db, "schedule_tick", "DELETE", "OLD.schedule = 'bad'")
+    else:
+        refuse(db, "schedule_tick", "DELETE", "OLD.schedule = 'bad'", state)
+    options = WorkerOptions(app="-", settings=Settings(database_url=database_url))
+    async with await Database(Settings(database_url=database_url)).connect("test") as connection:
+        chores = Chores(options)
+        for deleted in (39, 0):
+            told = rf"^{deleted} ticks expired; refused: tick bad/2020-01-01 00:00:03\+00: the rule$"
+            with pytest.raises(Incomplete, match=told):
+                await chores.expire_ticks(connection)
+        assert db.execute("SELECT schedule FROM jobq.schedule_tick").fetchall() == [("bad",)]
+        db.execute("DROP TRIGGER refuse ON jobq.schedule_tick")
+        assert await Chores(options).expire_ticks(connection) == "1 ticks expired"
 
 
 async def test_a_job_that_an_application_refers_to_holds_up_no_other_that_expires(database_url: str, db: Conn) -> None:
