@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
@@ -36,7 +36,7 @@ _LOCKED_TRIES = 3
 # Seconds after which a job is tried again at the latest that only lacked a lock.
 _LOCKED_AGAIN = 5.0
 # Seconds that a try in parts may take, twice as many for one job each time it is tried again; and at most these parts of
-# what a statement may take on the connection, which has heartbeats to write.
+# what a statement may take on the connection, which has heartbeats to write: the first for parts, the second for all at once.
 _TRY = 1.0
 _TRY_PART = 0.3
 _LONGEST_PART = 0.5
@@ -58,6 +58,7 @@ class _Aside:
 class _Case:
     """One dead worker whose jobs could not be taken back all at once."""
 
+    beats: int
     tried: float = 0.0
     locked: int = 0
     """How often a lock was in the way."""
@@ -80,10 +81,12 @@ class Rescuer:
         self._cases: dict[UUID, _Case] = {}
         self.on_lowered: Callable[[str, int], object] = lambda queue, run_at: None
 
-    def forget_all_but(self, workers: Iterable[UUID]) -> None:
-        """These are the workers whose heartbeats stand still; the others are gone, or alive."""
-        still = frozenset(workers)
-        for dead in self._cases.keys() - still:
+    def forget_all_but(self, workers: Mapping[UUID, int]) -> None:
+        """These are the workers that have rows, with their beats; the others are gone, and who has beaten since is alive.
+
+        Who is no longer taken for dead, because the watch has begun again, is not forgotten: nothing of it has changed.
+        """
+        for dead in [dead for dead, case in self._cases.items() if workers.get(dead) != case.beats]:
             case = self._cases.pop(dead)
             for job in case.jobs:
                 self._problems.clear("rescue", worker=str(dead), job=job)
@@ -96,7 +99,7 @@ class Rescuer:
     async def rescue(self, connection: Connection, dead: UUID, beats: int, *, silent: float, until: float) -> None:
         """Take the jobs of `dead` back, in parts until this time of time.monotonic(). Raises when the connection is lost."""
         now = time.monotonic()
-        case = self._cases.setdefault(dead, _Case())
+        case = self._cases.setdefault(dead, _Case(beats))
         case.tried = now
         if now < case.whole.at:
             return
@@ -118,7 +121,8 @@ class Rescuer:
     async def _all(self, connection: Connection, dead: UUID, beats: int, case: _Case, silent: float) -> bool:
         """Tell whether all jobs of `dead` are taken back; if not, `case` says how to go on."""
         try:
-            rows = await self._rescue(connection, dead, beats, None)
+            async with limited(connection, connection.terms.statement * _LONGEST_PART):
+                rows = await self._rescue(connection, dead, beats, None)
         except psycopg.Error as error:
             if classify(error, connection) is ErrorKind.CONNECTION:
                 raise
