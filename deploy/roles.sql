@@ -79,8 +79,8 @@ GRANT SELECT, UPDATE ON SEQUENCE :"schema".wake TO :"worker";
 GRANT SELECT ON SEQUENCE :"schema".job_id_seq TO :"worker";
 SELECT format('GRANT EXECUTE ON FUNCTION %s TO %I', oid::regprocedure, :'worker')
 FROM pg_proc WHERE pronamespace = to_regnamespace(format('%I', :'schema'))
-    AND proname IN ('make_partitions', 'make_partition', 'drop_partitions', 'prune_rest', 'take_key', 'claim_managed', 'managed_running',
-                    'admits', 'admits_from', 'entry_state') \gexec
+    AND proname IN ('make_partitions', 'make_partition', 'drop_partitions', 'prune_rest', 'rest_due', 'take_key', 'claim_managed',
+                    'managed_running', 'admits', 'admits_from', 'entry_state') \gexec
 
 -- Viewer, and the operator with it. The partitions that the chore is yet to make are read one by one as well.
 GRANT SELECT ON ALL TABLES IN SCHEMA :"schema" TO :"viewer", :"operator";

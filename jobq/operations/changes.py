@@ -9,6 +9,8 @@ of: workers read each lane from a cursor (docs/architecture.md, "The cursor").
 
 from __future__ import annotations
 
+import math
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -47,6 +49,8 @@ _DATABASE = "the database refuses to change it"
 _BUSY = "a worker or another operator is changing it at this moment: try again"
 # So many jobs in a row that the database refuses to change are no matter of single jobs.
 _REFUSED_IN_A_ROW = 20
+# Seconds for which the jobs are looked for that lack a lock, time or a resource each time.
+_LACKING_SECONDS = 10.0
 _MAX_SNOOZE = 365 * 86400
 _HAS_RUN = {state: f"it has {state} already" for state in ("succeeded", "failed", "expired")}
 _HAS_RUN["cancelled"] = "it is cancelled already"
@@ -87,27 +91,50 @@ class Change(ABC):
     refusals: ClassVar[Mapping[str, str]]
 
     def apply(
-        self, conn: Connection[Any], schema: str, ids: Sequence[int], note: Note, *, found_in: Collection[str] = STATES
+        self,
+        conn: Connection[Any],
+        schema: str,
+        ids: Sequence[int],
+        note: Note,
+        *,
+        found_in: Collection[str] = STATES,
+        own: bool = False,
     ) -> Batch:
-        """Change these jobs, as many as can be, in the caller's transaction.
+        """Change these jobs, as many as can be, in the caller's transaction. `own`: it is jobq's own.
 
         `found_in`: the states in which a filter found them. One that has moved on since is left alone: what was dead and is
         to be deleted may have been put back, and what was ready and is to be cancelled may have begun.
 
         A job that the database refuses to change (a trigger, a constraint) is found by halving, and refused with the database's
-        reason. Raises psycopg.Error when the connection, a lock or time is lacking, and when 20 in a row are refused so: then
-        it is no matter of single jobs.
+        reason. What is deferred to the commit is asked at once in a transaction of jobq's own; in another, which may be about
+        to mend what it has broken, it is left to its commit.
+
+        Where a lock, time or a resource is lacking, all are tried once more, then halved as well. Raises psycopg.Error when
+        the connection is lost, when 20 in a row are refused, when one is lacking for several jobs and all of them, or still
+        after some seconds (then it is no matter of single jobs), and when another's transaction has to begin again.
         """
         batch = Batch()
         parts, in_a_row = [ids], 0
+        lacking: list[psycopg.Error] = []
+        until = math.inf
         while parts:
             part = parts.pop()
             try:
                 with conn.transaction():
                     changed = self._apply(conn, schema, part, note, found_in)
-            except psycopg.OperationalError:
-                raise
+                    if own:
+                        conn.execute("SET CONSTRAINTS ALL IMMEDIATE")
             except psycopg.Error as error:
+                if _is_not_of_a_job(error, conn, own=own):
+                    raise
+                if isinstance(error, psycopg.OperationalError):
+                    if until == math.inf:
+                        # It may have been the moment.
+                        until = time.monotonic() + _LACKING_SECONDS
+                        parts.append(part)
+                        continue
+                    if time.monotonic() >= until:
+                        raise
                 if len(part) > 1:
                     middle = len(part) // 2
                     parts += [part[middle:], part[:middle]]
@@ -115,11 +142,15 @@ class Change(ABC):
                 in_a_row += 1
                 if in_a_row == _REFUSED_IN_A_ROW:
                     raise
+                if isinstance(error, psycopg.OperationalError):
+                    lacking.append(error)
                 why = str(error).strip().partition("\n")[0].replace("\x00", "")[:1000]
                 changed = Batch(refused={part[0]: f"{_DATABASE}: {why}"}, kinds={part[0]: _DATABASE})
             else:
                 in_a_row = 0
             batch.add(changed)
+        if len(lacking) == len(ids) > 1:
+            raise lacking[-1]
         return batch
 
     def _apply(
@@ -293,6 +324,18 @@ _KINDS: dict[str, Callable[..., Change]] = {
     "move": Move,
     "delete": Delete,
 }
+
+
+def _is_not_of_a_job(error: psycopg.Error, conn: Connection[Any], *, own: bool) -> bool:
+    """Tell whether it is the session's, the role's or the transaction's: tried again, it would be the same for every job."""
+    if conn.closed or conn.broken or isinstance(error, psycopg.errors.InFailedSqlTransaction):
+        return True
+    if error.sqlstate is None:
+        return isinstance(error, psycopg.OperationalError)
+    # A right that this role lacks, or a table that is not there; what is raised in a trigger has a context.
+    if error.sqlstate[:2] == "42" and not error.diag.context:
+        return True
+    return error.sqlstate[:2] == "40" and not own
 
 
 def change_of(action: str, options: Mapping[str, Any]) -> Change:

@@ -12,6 +12,7 @@ from datetime import datetime
 from typing import Any
 
 from psycopg import Connection
+from psycopg.pq import TransactionStatus
 
 from jobq.filters import STATES
 from jobq.operations.actors import Actor, Note
@@ -166,8 +167,9 @@ def change_batch(
     """Make one change to at most 500 jobs, with one row in the audit; `target` is what that says beside the ids, `found_in`
     the states of :meth:`Change.apply`.
     """
+    own = conn.info.transaction_status is TransactionStatus.IDLE
     with conn.transaction():
-        batch = what.apply(conn, schema, ids, note, found_in=found_in)
+        batch = what.apply(conn, schema, ids, note, found_in=found_in, own=own)
         if done := batch.done:
             before, after = (_told(values) for values in (batch.before, batch.after))
             note.write(conn, schema, {"ids": done, **target}, before=before, after=after)

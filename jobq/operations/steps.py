@@ -15,6 +15,7 @@ from typing import Any
 
 import psycopg
 from psycopg import Connection
+from psycopg.pq import TransactionStatus
 
 from jobq.bulk import Operation
 from jobq.errors import JobqError, OperationNotFound
@@ -49,6 +50,7 @@ def step(conn: Connection[Any], schema: str, id: int) -> bool:
 
 def take_step(conn: Connection[Any], schema: str, id: int) -> Step:
     """:func:`step`, and when the next one is worth while."""
+    own = conn.info.transaction_status is TransactionStatus.IDLE
     with conn.transaction():
         found = rows(conn, schema, "operation_try_lock", {"id": id})
         if not found:
@@ -62,7 +64,7 @@ def take_step(conn: Connection[Any], schema: str, id: int) -> Step:
             return Step(more=True, wait=wait)
         try:
             with conn.transaction():
-                return _batch(conn, schema, operation, allowed)
+                return _batch(conn, schema, operation, allowed, own=own)
         except (psycopg.Error, JobqError) as error:
             if conn.closed or conn.broken:
                 raise
@@ -101,7 +103,7 @@ def running_operations(conn: Connection[Any], schema: str) -> list[int]:
     return [row["id"] for row in rows(conn, schema, "operations_running", {})]
 
 
-def _batch(conn: Connection[Any], schema: str, operation: Operation, limit: int) -> Step:
+def _batch(conn: Connection[Any], schema: str, operation: Operation, limit: int, *, own: bool) -> Step:
     wanted = Snapshot(jobs=operation.jobs, at=operation.created_at, up_to=operation.up_to)
     found = next_jobs(conn, schema, wanted, after=operation.after_id, limit=limit)
     batch = Batch()
@@ -112,6 +114,7 @@ def _batch(conn: Connection[Any], schema: str, operation: Operation, limit: int)
             found.ids,
             _note(operation.action, operation),
             found_in=wanted.jobs.wanted_states,
+            own=own,
         )
         refused = {str(id): why for id, why in batch.refused.items()}
         written = {"id": operation.id, "done": batch.done, "refused": json.dumps(refused)}

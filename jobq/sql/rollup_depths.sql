@@ -1,8 +1,10 @@
--- Writes the depths found to the minute that has just ended; a queue without any row there gets one.
+-- Writes the depths found to the minute that has just ended; a queue without any row there gets one. Those `aside` are left as
+-- they are, as are all but those `among`, unless it is NULL.
 INSERT INTO {schema}.rollup_queue AS old (span, at, queue, ready, oldest_ready_seconds)
 SELECT 60, %(at)s::timestamptz, *
 FROM unnest(%(queues)s::text[], %(ready)s::integer[], %(oldest)s::double precision[])
 UNION ALL
 SELECT 60, at, queue, 0, NULL FROM {schema}.rollup_queue
 WHERE span = 60 AND at = %(at)s::timestamptz AND NOT queue = ANY (%(queues)s::text[])
+  AND queue <> ALL (%(aside)s::text[]) AND (%(among)s::text[] IS NULL OR queue = ANY (%(among)s::text[]))
 ON CONFLICT (span, at, queue) DO UPDATE SET ready = excluded.ready, oldest_ready_seconds = excluded.oldest_ready_seconds

@@ -1,6 +1,7 @@
 -- Counts rows of history by minute and queue, by minute and task, and by minute, in one pass over them; what was counted of the
 -- same minutes before is replaced, the depth left as it is. {rows} is the union of ranges of pages (worker/rollup.py).
 -- At most `names` queues and tasks a minute, those with the most jobs; all are in the minute's total, which is queue ''.
+-- {some_queues} and {some_tasks} choose among them, where some are refused.
 -- Plan: Tid Range Scans, each on one partition; HashAggregate.
 WITH seen AS (
     SELECT date_bin('1 minute', finished_at, 'epoch') AS at, queue, task, state, weight,
@@ -23,13 +24,14 @@ WITH seen AS (
 ), queues AS (
     INSERT INTO {queue_table} AS old (span, at, queue, succeeded, failed, cancelled, expired, waits, runs)
     SELECT 60, at, coalesce(queue, ''), succeeded, failed, cancelled, expired, waits, runs
-    FROM fresh WHERE NOT of_task AND place <= {names}
+    FROM fresh WHERE NOT of_task AND place <= {names} AND {some_queues}
     UNION ALL
     -- Every minute has a total; and what was counted before and is there no more is nothing.
     SELECT 60, gone.at, gone.queue, 0, 0, 0, 0, '{{}}'::integer[], '{{}}'::integer[]
     FROM ((SELECT at, '' AS queue FROM generate_series({since}, {until} - interval '1 minute', interval '1 minute') AS at
            UNION SELECT at, queue FROM {queue_table} WHERE span = 60 AND at >= {since} AND at < {until})
           EXCEPT SELECT at, coalesce(queue, '') FROM fresh WHERE NOT of_task AND place <= {names}) AS gone
+    WHERE {some_queues}
     ON CONFLICT (span, at, queue) DO UPDATE
     SET (succeeded, failed, cancelled, expired, waits, runs)
         = (excluded.succeeded, excluded.failed, excluded.cancelled, excluded.expired, excluded.waits, excluded.runs)
@@ -37,11 +39,13 @@ WITH seen AS (
         (excluded.succeeded, excluded.failed, excluded.cancelled, excluded.expired, excluded.waits, excluded.runs)
 ), tasks AS (
     INSERT INTO {task_table} AS old (span, at, task, succeeded, failed, cancelled, expired, waits, runs)
-    SELECT 60, at, task, succeeded, failed, cancelled, expired, waits, runs FROM fresh WHERE of_task AND place <= {names}
+    SELECT 60, at, task, succeeded, failed, cancelled, expired, waits, runs FROM fresh
+    WHERE of_task AND place <= {names} AND {some_tasks}
     UNION ALL
     SELECT 60, gone.at, gone.task, 0, 0, 0, 0, '{{}}'::integer[], '{{}}'::integer[]
     FROM (SELECT at, task FROM {task_table} WHERE span = 60 AND at >= {since} AND at < {until}
           EXCEPT SELECT at, task FROM fresh WHERE of_task AND place <= {names}) AS gone
+    WHERE {some_tasks}
     ON CONFLICT (span, at, task) DO UPDATE
     SET (succeeded, failed, cancelled, expired, waits, runs)
         = (excluded.succeeded, excluded.failed, excluded.cancelled, excluded.expired, excluded.waits, excluded.runs)

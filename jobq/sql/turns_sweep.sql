@@ -3,6 +3,7 @@
 -- the group's head and its rate: it was given while the server's clock was ahead. One too many only costs a look. The
 -- groups are found by a loose index scan: one descent of job_waiting_idx per group, whatever the backlog; at most `most`, from the
 -- one after (`after_queue`, `after_group`).
+-- Of all groups (`among` is NULL), of those of `queues` and `groups` alone (true), or of all but those (false).
 -- Returns how many turns were given, wakes the workers of their queues, and tells the last group, if there may be more.
 -- Plan: Index Scan using job_waiting_idx, in a recursion; job_waiting_due_idx and queue_pkey for each group; a hash of the turns;
 -- no Seq Scan on job.
@@ -49,6 +50,8 @@ WITH RECURSIVE found (queue, group_key, run_at, n) AS (
       AND NOT EXISTS (
         SELECT FROM {schema}.job AS held
         WHERE held.queue = expected.queue AND held.group_key = expected.group_key AND held.state = 'running' AND held.managed)
+      AND (%(among)s::boolean IS NULL OR %(among)s::boolean = (
+        (expected.queue, expected.group_key) IN (SELECT * FROM unnest(%(queues)s::text[], %(groups)s::text[]))))
     RETURNING queue
 ), woken AS (
     SELECT pg_notify(%(channel)s, 'insert ' || queue) FROM (SELECT DISTINCT queue FROM given) AS fresh

@@ -8,6 +8,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -18,9 +19,11 @@ from jobq.worker.database import fetch
 from jobq.worker.errors import ErrorKind, classify
 from jobq.worker.options import WorkerOptions
 from jobq.worker.orphans import release_orphans
-from jobq.worker.partitions import Incomplete, drop_partitions, make_partitions, prune_rest
+from jobq.worker.partitions import Incomplete, drop_partitions, make_partitions
+from jobq.worker.rest import Rest
 from jobq.worker.rollup import rollup
-from jobq.worker.setaside import SetAside
+from jobq.worker.setaside import SetAside, attempted
+from jobq.worker.sweep import Sweep
 from jobq.worker.texts import clean
 
 logger = logging.getLogger("jobq.worker")
@@ -36,9 +39,6 @@ SHARE = 10.0
 UNFINISHED = timedelta(seconds=1)
 # One that commits in between is left alone by other workers for this long: longer than it may take.
 ALONE = timedelta(minutes=10)
-# Groups that are looked at for a turn at a time, and for how long in a row (seconds); the next time, from there on.
-GROUPS = 10_000
-SWEEP_SECONDS = 2.0
 # So are expired jobs and parked ones, fewer: a caller that wants to replace one of them waits for its batch's commit.
 EXPIRED_BATCH = 2_000
 EXPIRED_BATCHES = 1_000
@@ -81,8 +81,12 @@ class Chores:
         self._keys = SetAside[str]()
         self._expired = SetAside[int]()
         self._parked = SetAside[int]()
-        self._swept = ("", "")
-        """The queue and the group up to which turns were looked for."""
+        self._rest = Rest(self._schema)
+        # It is done once a minute: that one job is the reason is supposed at once.
+        self._orphans = SetAside[int](patience=1)
+        self._ticks = SetAside[tuple[str, str]]()
+        self._sweep = Sweep(self._schema)
+        self._rollup = SetAside[tuple[str, str]]()
         succeeded = timedelta(days=options.keep_succeeded_days)
         others = timedelta(days=options.keep_failed_days)
         self._keep_ticks = succeeded
@@ -216,28 +220,30 @@ class Chores:
 
     async def _do(self, chore: Chore, connection: AsyncConnection[Any], worker: UUID) -> None:
         """Do `chore` and write down what came of it. Raises psycopg.Error when the connection is lost."""
-        report, error = "", None
+        report: str | Incomplete = ""
+        error: str | None = None
         self._until = time.monotonic() + self._share
         try:
             if chore.alone:
                 report = await chore.work(connection)
             else:
-                async with connection.transaction():
-                    report = await chore.work(connection)
+                report = await attempted(connection, partial(self._others, chore, connection))
         except psycopg.Error as failure:
             if classify(failure, connection) is ErrorKind.CONNECTION:
                 raise
             error = clean(str(failure).strip(), 1000)
             logger.warning("a chore failed", extra={"chore": chore.name, "error": error})
         except Incomplete as failure:
-            error = clean(str(failure), 1000)
-            logger.warning("a chore failed in part", extra={"chore": chore.name, "error": error})
+            report = failure
         except OSError:
             raise
         except Exception as failure:
             # A fault of ours in a piece of maintenance must end neither the others nor, one by one, all workers.
             error = f"{type(failure).__name__}: {failure}".replace("\x00", "")[:1000]
             logger.exception("a chore failed", extra={"chore": chore.name, "error": error})
+        if isinstance(report, Incomplete):
+            report, error = "", clean(str(report), 1000)
+            logger.warning("a chore failed in part", extra={"chore": chore.name, "error": error})
         unfinished = isinstance(report, Unfinished)
         self._unfinished.discard(chore.name)
         if unfinished:
@@ -253,6 +259,14 @@ class Chores:
             again=chore.after_error if error is not None else UNFINISHED if unfinished else chore.every,
             on_the_minute=chore.on_the_minute,
         )
+
+    @staticmethod
+    async def _others(chore: Chore, connection: AsyncConnection[Any]) -> str | Incomplete:
+        """Do `chore`; what it was refused is no error, which would take the others with it."""
+        try:
+            return await chore.work(connection)
+        except Incomplete as failure:
+            return failure
 
     async def _in_batches(
         self, batch: int, change: Callable[[], Awaitable[tuple[int, int]]], *, most: float = math.inf
@@ -278,15 +292,15 @@ class Chores:
     async def drop_partitions(self, connection: AsyncConnection[Any]) -> str:
         """Drop the partitions whose last row has been kept for long enough, and delete such rows of the default partitions."""
         dropped, problems = await drop_partitions(connection, self._schema, self._keep)
-        pruned, more = await prune_rest(connection, self._schema, self._keep, self._until)
-        if problems:
-            raise Incomplete("; ".join(problems)[:1000])
+        pruned, more, refused = await self._rest.prune(connection, self._keep, self._until)
+        if problems or refused:
+            raise Incomplete("; ".join([*problems, *refused])[:1000])
         report = f"{dropped} partitions dropped, {pruned} rows of default partitions deleted"
         return Unfinished(report) if more else report
 
     async def release_orphans(self, connection: AsyncConnection[Any]) -> str:
         """Put back jobs that run in the name of a worker that is long gone: claims that crossed with its rescue."""
-        return await release_orphans(connection, self._schema)
+        return await release_orphans(connection, self._schema, self._orphans)
 
     async def expire_keys(self, connection: AsyncConnection[Any]) -> str:
         """Delete keys whose period is over, a batch at a time."""
@@ -305,7 +319,7 @@ class Chores:
                 )
                 deleted = await self._keys.change(connection, keys, delete)
             since = last or since
-            return len(keys), deleted
+            return len(keys), sum(deleted)
 
         total, more = await self._in_batches(KEY_BATCH, batch)
         return self._report(f"{total} keys expired", more, self._keys, "key")
@@ -330,7 +344,7 @@ class Chores:
                 expired = await self._expired.change(connection, ids, finish)
             self._expiring = to_come or len(ids) == EXPIRED_BATCH
             since = last or since
-            return len(ids), expired
+            return len(ids), sum(expired)
 
         total, more = await self._in_batches(EXPIRED_BATCH, batch, most=EXPIRED_BATCHES)
         return self._report(f"{total} jobs expired", more, self._expired, "job")
@@ -348,7 +362,7 @@ class Chores:
                 [(ids,)] = await fetch(
                     connection, self._schema, "parked_overdue", batch=EXPIRED_BATCH, patience=patience, aside=aside
                 )
-                return len(ids), await self._parked.change(connection, ids, fail)
+                return len(ids), sum(await self._parked.change(connection, ids, fail))
 
         total, more = await self._in_batches(EXPIRED_BATCH, batch, most=EXPIRED_BATCHES)
         return self._report(f"{total} jobs failed whose arguments fit no worker's code", more, self._parked, "job")
@@ -359,34 +373,39 @@ class Chores:
 
     async def sweep_turns(self, connection: AsyncConnection[Any]) -> str:
         """Give a turn to groups that have jobs waiting, none running, and no turn; forget what rates no longer need."""
-        # The groups that have turns are looked up all at once, not by each of those that may lack one.
-        await connection.execute("SET LOCAL enable_hashjoin = on")
-        given, begun = 0, time.monotonic()
-        while True:
-            queue, group = self._swept
-            [(turns, _, *last)] = await fetch(
-                connection, self._schema, "turns_sweep",
-                most=GROUPS, after_queue=queue, after_group=group, channel=self._schema,
-            )  # fmt: skip
-            given += turns
-            self._swept = (last[0], last[1]) if last[0] is not None else ("", "")
-            if last[0] is None or time.monotonic() - begun > SWEEP_SECONDS:
-                break
-        pruned = await fetch(connection, self._schema, "gates_prune")
-        return f"{given} turns given, {pruned[0][0]} rates forgotten"
+        return await self._sweep.run(connection)
 
     async def expire_ticks(self, connection: AsyncConnection[Any]) -> str:
         """Delete the ticks of schedules that are older than the jobs they became, a batch at a time."""
 
-        async def batch() -> tuple[int, int]:
+        async def delete(among: bool | None, ticks: list[tuple[str, str]]) -> int:
             [(deleted,)] = await fetch(
-                connection, self._schema, "schedule_ticks_expire", batch=KEY_BATCH, keep=self._keep_ticks
-            )
-            return int(deleted), int(deleted)
+                connection, self._schema, "schedule_ticks_expire", batch=KEY_BATCH, keep=self._keep_ticks, among=among,
+                schedules=[schedule for schedule, _ in ticks], ticks=[at for _, at in ticks],
+            )  # fmt: skip
+            return int(deleted)
+
+        async def batch() -> tuple[int, int]:
+            aside = self._ticks.keys()
+
+            async def old() -> list[tuple[str, str]]:
+                # Those that are set aside stand at the beginning.
+                most = KEY_BATCH + len(aside)
+                rows = await fetch(connection, self._schema, "schedule_ticks_old", batch=most, keep=self._keep_ticks)
+                left_out = frozenset(aside)
+                return [(schedule, at) for schedule, at in rows if (schedule, at) not in left_out][:KEY_BATCH]
+
+            async with connection.transaction():
+                deleted = sum(
+                    await self._ticks.change_whole(
+                        connection, partial(delete, False if aside else None, aside), old, partial(delete, True)
+                    )
+                )
+            return deleted, deleted
 
         total, more = await self._in_batches(KEY_BATCH, batch)
-        return Unfinished(f"{total} ticks expired") if more else f"{total} ticks expired"
+        return self._report(f"{total} ticks expired", more, self._ticks, "tick")
 
     async def roll_up(self, connection: AsyncConnection[Any]) -> str:
         """Count what finished in the minutes that have ended, for the page's charts."""
-        return await rollup(connection, self._schema)
+        return await rollup(connection, self._schema, self._rollup)

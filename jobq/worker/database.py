@@ -13,7 +13,8 @@ import logging
 import os
 import socket
 import time
-from dataclasses import dataclass
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import psycopg
@@ -310,6 +311,26 @@ async def fetch(
             return await _fetch_pooled(connection, query.raw, values)
     cursor = await AsyncRawCursor(connection, row_factory=tuple_row).execute(query.raw, values)
     return await cursor.fetchall() if cursor.description is not None else []
+
+
+@contextlib.asynccontextmanager
+async def limited(connection: AsyncConnection[Any], seconds: float) -> AsyncIterator[None]:
+    """A transaction, or a part of one, of which the server ends each statement after `seconds`, its commit included.
+
+    The limit lasts until the end of the outermost transaction.
+    """
+    terms = connection.terms if isinstance(connection, Connection) else None
+    limit = Terms(statement=seconds).settings()["statement_timeout"]
+    try:
+        async with connection.transaction():
+            if isinstance(connection, Connection) and terms is not None:
+                # Behind a pooler they are set for each statement.
+                connection.terms = replace(terms, statement=seconds)
+            await connection.execute("SELECT set_config('statement_timeout', %s, true)", (limit,))
+            yield
+    finally:
+        if isinstance(connection, Connection) and terms is not None:
+            connection.terms = terms
 
 
 async def fetch_both(

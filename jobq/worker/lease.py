@@ -282,7 +282,7 @@ class Lease:
             if now - watch.since >= (self._options.lease if unsuspected else self._options.suspicion):
                 dead.append(worker)
         self._watched = seen
-        self.rescuer.forget_all_but(dead)
+        self.rescuer.forget_all_but({worker: watch.beats for worker, watch in seen.items()})
         until = now + self._options.heartbeat_interval * _RESCUE_PART
         for worker in self.rescuer.in_turn(dead):
             watch = seen[worker]

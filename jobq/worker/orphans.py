@@ -2,46 +2,31 @@
 
 from __future__ import annotations
 
-import logging
 from typing import Any
 
-import psycopg
 from psycopg import AsyncConnection
 
 from jobq.worker.database import fetch
-from jobq.worker.errors import ErrorKind, classify
-from jobq.worker.setaside import change_in_parts
-
-logger = logging.getLogger("jobq.worker")
+from jobq.worker.setaside import SetAside
 
 
-async def release_orphans(connection: AsyncConnection[Any], schema: str) -> str:
-    """Put orphans back, or end those whose cancellation was asked for; return a report, which names those that are refused.
+async def release_orphans(connection: AsyncConnection[Any], schema: str, aside: SetAside[int]) -> str:
+    """Put orphans back, or end those whose cancellation was asked for; return a report.
 
-    Called in a transaction.
+    Called in a transaction. Raises Incomplete, when the others are put back, with those that are left `aside`.
     """
-    try:
-        async with connection.transaction():
-            [(released, ended, _)] = await fetch(connection, schema, "release_orphans", only=None, channel=schema)
-    except psycopg.Error as error:
-        if classify(error, connection) is ErrorKind.CONNECTION:
-            raise
-        return await _in_parts(connection, schema)
-    return _report(released, ended)
 
-
-async def _in_parts(connection: AsyncConnection[Any], schema: str) -> str:
-    async def release(jobs: list[int]) -> tuple[int, int]:
+    async def release(jobs: list[int] | None) -> tuple[int, int]:
         [(back, over, _)] = await fetch(connection, schema, "release_orphans", only=jobs, channel=schema)
         return back, over
 
-    orphans = [job for (job,) in await fetch(connection, schema, "orphans")]
-    results, refused = await change_in_parts(connection, orphans, release)
-    for row in refused:
-        logger.warning("an orphaned job cannot be put back", extra={"job": row.key, "error": str(row.error).strip()})
-    report = _report(sum(back for back, _ in results), sum(over for _, over in results))
-    return report + (f"; refused: {', '.join(str(row.key) for row in refused)}" if refused else "")
+    async def orphans() -> list[int]:
+        left_out = frozenset(aside.keys())
+        return [job for (job,) in await fetch(connection, schema, "orphans") if job not in left_out]
 
+    async def everything() -> tuple[int, int]:
+        return await release(await orphans() if aside.keys() else None)
 
-def _report(released: int, ended: int) -> str:
-    return f"{released} jobs released" + (f", {ended} cancelled" if ended else "")
+    results = await aside.change_whole(connection, everything, orphans, release)
+    released, ended = (sum(result[n] for result in results) for n in (0, 1))
+    return aside.report(f"{released} jobs released" + (f", {ended} cancelled" if ended else ""), "job")

@@ -6,7 +6,6 @@ table is held for longer than its own partition takes.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
@@ -17,8 +16,6 @@ from psycopg import AsyncConnection, sql
 from jobq.worker.database import fetch
 
 PARENTS = ("job_history_succeeded", "job_history_failed", "job_history_cancelled", "job_history_expired", "job_attempt")
-# Rows of a default partition that are deleted at a time.
-REST_BATCH = 5_000
 
 
 class Incomplete(Exception):
@@ -77,23 +74,3 @@ async def drop_partitions(
     finally:
         connection.remove_notice_handler(warned)
     return dropped, list(problems)
-
-
-async def prune_rest(
-    connection: AsyncConnection[Any], schema: str, keep: Mapping[str, timedelta], until: float
-) -> tuple[int, bool]:
-    """Delete the rows of default partitions that were kept for long enough, a batch at a time.
-
-    Returns, at the latest when time.monotonic() is `until`, how many, and whether there are more. Raises psycopg.Error.
-    """
-    query = sql.SQL("SELECT {}.prune_rest(%s, %s, %s)").format(sql.Identifier(schema))
-    pruned = 0
-    for parent, kept in keep.items():
-        while True:
-            [(number,)] = await (await connection.execute(query, (parent, kept, REST_BATCH))).fetchall()
-            pruned += number
-            if number < REST_BATCH:
-                break
-            if time.monotonic() >= until:
-                return pruned, True
-    return pruned, False

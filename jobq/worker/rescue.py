@@ -1,15 +1,17 @@
 """Taking dead workers' jobs back, by one who has watched their heartbeats stand still (`lease.py`).
 
-All jobs of a dead worker in one statement. When the database refuses that for the sake of one row, the jobs are halved until
-that one is alone: it is set aside and tried again ever more rarely, the others run again. Only while such jobs are left does
-the dead worker's row stay. No error but a lost connection leaves this module: it must not cost the rescuer its own heartbeats.
+All jobs of a dead worker in one statement. When the database refuses that for the sake of one row, or that row takes too long,
+the jobs are halved until that one is alone: it is set aside and tried again ever more rarely, the others run again. Each look
+goes on where the last one has stopped, and each try is short. Only while such jobs are left does the dead worker's row stay.
+No error but a lost connection leaves this module: it must not cost the rescuer its own heartbeats.
 """
 
 from __future__ import annotations
 
 import logging
+import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
@@ -17,7 +19,7 @@ from uuid import UUID
 import psycopg
 
 from jobq.backoff import Backoff
-from jobq.worker.database import Connection, fetch
+from jobq.worker.database import Connection, fetch, limited
 from jobq.worker.errors import ErrorKind, classify
 from jobq.worker.problems import Problems
 from jobq.worker.stalls import Repeats
@@ -31,6 +33,13 @@ MAX_LOSSES = 10
 _AGAIN = Backoff(base=1, cap=300)
 # So many tries of all jobs at once that found a lock, before they are tried in parts.
 _LOCKED_TRIES = 3
+# Seconds after which a job is tried again at the latest that only lacked a lock.
+_LOCKED_AGAIN = 5.0
+# Seconds that a try in parts may take, twice as many for one job each time it is tried again; and at most these parts of
+# what a statement may take on the connection, which has heartbeats to write: the first for parts, the second for all at once.
+_TRY = 1.0
+_TRY_PART = 0.3
+_LONGEST_PART = 0.5
 
 
 @dataclass(slots=True)
@@ -40,19 +49,22 @@ class _Aside:
     tries: int = 0
     at: float = 0.0
 
-    def again(self, now: float) -> None:
+    def again(self, now: float, most: float = math.inf) -> None:
         self.tries += 1
-        self.at = now + _AGAIN.longest(min(self.tries, 20))
+        self.at = now + min(_AGAIN.longest(min(self.tries, 20)), most)
 
 
 @dataclass(slots=True)
 class _Case:
     """One dead worker whose jobs could not be taken back all at once."""
 
+    beats: int
     tried: float = 0.0
     locked: int = 0
     """How often a lock was in the way."""
     in_parts: bool = False
+    parts: list[list[int]] = field(default_factory=list)
+    """What is still to be tried, from one look to the next: the halves of a part that failed come after the others."""
     jobs: dict[int, _Aside] = field(default_factory=dict)
     """The jobs that were set aside."""
     whole: _Aside = field(default_factory=_Aside)
@@ -69,10 +81,12 @@ class Rescuer:
         self._cases: dict[UUID, _Case] = {}
         self.on_lowered: Callable[[str, int], object] = lambda queue, run_at: None
 
-    def forget_all_but(self, workers: Iterable[UUID]) -> None:
-        """These are the workers whose heartbeats stand still; the others are gone, or alive."""
-        still = frozenset(workers)
-        for dead in self._cases.keys() - still:
+    def forget_all_but(self, workers: Mapping[UUID, int]) -> None:
+        """These are the workers that have rows, with their beats; the others are gone, and who has beaten since is alive.
+
+        Who is no longer taken for dead, because the watch has begun again, is not forgotten: nothing of it has changed.
+        """
+        for dead in [dead for dead, case in self._cases.items() if workers.get(dead) != case.beats]:
             case = self._cases.pop(dead)
             for job in case.jobs:
                 self._problems.clear("rescue", worker=str(dead), job=job)
@@ -85,7 +99,7 @@ class Rescuer:
     async def rescue(self, connection: Connection, dead: UUID, beats: int, *, silent: float, until: float) -> None:
         """Take the jobs of `dead` back, in parts until this time of time.monotonic(). Raises when the connection is lost."""
         now = time.monotonic()
-        case = self._cases.setdefault(dead, _Case())
+        case = self._cases.setdefault(dead, _Case(beats))
         case.tried = now
         if now < case.whole.at:
             return
@@ -94,7 +108,7 @@ class Rescuer:
                 if await self._all(connection, dead, beats, case, silent):
                     self._cases.pop(dead, None)
                     return
-                if not case.in_parts:
+                if time.monotonic() >= until or not case.in_parts:
                     return
             await self._parts(connection, dead, beats, case, silent=silent, until=until)
         except psycopg.Error as error:
@@ -107,7 +121,8 @@ class Rescuer:
     async def _all(self, connection: Connection, dead: UUID, beats: int, case: _Case, silent: float) -> bool:
         """Tell whether all jobs of `dead` are taken back; if not, `case` says how to go on."""
         try:
-            rows = await self._rescue(connection, dead, beats, None)
+            async with limited(connection, connection.terms.statement * _LONGEST_PART):
+                rows = await self._rescue(connection, dead, beats, None)
         except psycopg.Error as error:
             if classify(error, connection) is ErrorKind.CONNECTION:
                 raise
@@ -126,28 +141,27 @@ class Rescuer:
     async def _parts(
         self, connection: Connection, dead: UUID, beats: int, case: _Case, *, silent: float, until: float
     ) -> None:
-        held = [job for job, *_ in await fetch(connection, self._schema, "held_jobs", worker=dead)]
-        for job in case.jobs.keys() - held:
+        held = {job: None for job, *_ in await fetch(connection, self._schema, "held_jobs", worker=dead)}
+        for job in case.jobs.keys() - held.keys():
             self._free(dead, case, job)
+        known = {job for part in case.parts for job in part} | case.jobs.keys()
+        parts = [[job for job in part if job in held and job not in case.jobs] for part in case.parts]
+        parts.append([job for job in held if job not in known])
+        case.parts = [part for part in parts if part]
         now = time.monotonic()
-        parts = [[job for job in held if job not in case.jobs]]
-        parts += [[job] for job in held if job in case.jobs and now >= case.jobs[job].at]
-        # Those that were never tried first.
-        parts.reverse()
-        while parts and time.monotonic() < until:
-            if not (part := parts.pop()):
-                continue
+        again = [[job] for job, aside in case.jobs.items() if now >= aside.at]
+        # One try at each look, however slow the database is.
+        late = False
+        while not late and (case.parts or again):
+            # Those that were never tried first.
+            part = (case.parts or again).pop(0)
             try:
-                rows = await self._rescue(connection, dead, beats, part)
+                async with limited(connection, self._seconds(connection, case, part)):
+                    rows = await self._rescue(connection, dead, beats, part)
             except psycopg.Error as error:
                 if classify(error, connection) is ErrorKind.CONNECTION:
                     raise
-                if len(part) > 1:
-                    middle = len(part) // 2
-                    parts += [part[middle:], part[:middle]]
-                elif not isinstance(error, psycopg.errors.LockNotAvailable):
-                    case.jobs.setdefault(part[0], _Aside()).again(time.monotonic())
-                    self._note(error, worker=str(dead), job=part[0])
+                self._failed(error, dead, case, part)
             else:
                 if not rows[0][0]:
                     # Rescued from by another, or alive again.
@@ -155,8 +169,30 @@ class Rescuer:
                 self._tell(rows, dead, silent)
                 for job in part:
                     self._free(dead, case, job)
-        if not parts and not case.jobs:
+            late = time.monotonic() >= until
+        if not case.parts and not case.jobs:
             await fetch(connection, self._schema, "worker_gone", dead=dead, beats=beats)
+
+    def _seconds(self, connection: Connection, case: _Case, part: list[int]) -> float:
+        most = connection.terms.statement
+        seconds = min(_TRY, most * _TRY_PART)
+        if len(part) == 1 and (aside := case.jobs.get(part[0])) is not None:
+            seconds = min(seconds * 2.0 ** min(aside.tries, 10), most * _LONGEST_PART)
+        return seconds
+
+    def _failed(self, error: psycopg.Error, dead: UUID, case: _Case, part: list[int]) -> None:
+        if len(part) > 1:
+            middle = len(part) // 2
+            case.parts += [part[:middle], part[middle:]]
+            return
+        aside = case.jobs.setdefault(part[0], _Aside())
+        if not isinstance(error, psycopg.errors.LockNotAvailable):
+            aside.again(time.monotonic())
+        else:
+            aside.again(time.monotonic(), _LOCKED_AGAIN)
+            if aside.tries < _LOCKED_TRIES:
+                return
+        self._note(error, worker=str(dead), job=part[0])
 
     async def _rescue(
         self, connection: Connection, dead: UUID, beats: int, only: list[int] | None

@@ -11,19 +11,29 @@ What is not: a row whose transaction commits more than SETTLE after its `finishe
 first run ever, or more than CATCH_UP before the first run after an outage of all workers; and in a partition of more than
 SLACK_PAGES pages from which rows were deleted (by redrives) and vacuumed, a row that fills the space they left. Above PAGES
 pages a run, the counts are estimates from a sample of them.
+
+Nor is the row of a queue or a task that the database refuses: it is found by halving, set aside, and named in the chore's
+error.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, TypeVar
 
+import psycopg
 from psycopg import AsyncConnection, sql
 
 from jobq.histograms import BOUNDS, BUCKETS
 from jobq.sql import composed
 from jobq.worker.database import fetch
+from jobq.worker.errors import ErrorKind, classify
+from jobq.worker.partitions import Incomplete
+from jobq.worker.setaside import SetAside, attempted
+
+Result = TypeVar("Result")
 
 MINUTE = timedelta(minutes=1)
 # Minutes are counted anew for this long after they have ended.
@@ -76,8 +86,63 @@ class Part:
         return max(min(self.before, self.pages) - SLACK_PAGES, 0)
 
 
-async def rollup(connection: AsyncConnection[Any], schema: str) -> str:
-    """Count the minutes that have ended since the last time, and the last ones before once more. Returns a report."""
+Name = tuple[str, str]
+"""What a row is about: ``queue``, ``task`` or ``part``, and its name."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Some:
+    """Which names are written: those `among`, or all (None), but those `aside`."""
+
+    among: list[Name] | None = None
+    aside: list[Name] = field(default_factory=list)
+
+    def of(self, kind: str) -> tuple[list[str] | None, list[str]]:
+        """Return both of one kind."""
+        aside = [name for of, name in self.aside if of == kind]
+        return None if self.among is None else [name for of, name in self.among if of == kind], aside
+
+    def where(self, kind: str, column: sql.Composable) -> sql.Composable:
+        """Return the condition that `column` has one of these names."""
+        among, aside = self.of(kind)
+        if among is not None:
+            return sql.SQL("{} = ANY ({}::text[])").format(column, sql.Literal(among))
+        return sql.SQL("{} <> ALL ({}::text[])").format(column, sql.Literal(aside)) if aside else sql.SQL("true")
+
+
+ALL = Some()
+_QUEUE = sql.SQL("coalesce(queue, '')")
+_TASK = sql.SQL("task")
+
+
+@dataclass(frozen=True, slots=True)
+class _Writer:
+    """Writes rows of many names, without those that are refused."""
+
+    connection: AsyncConnection[Any]
+    aside: SetAside[Name]
+
+    async def write(
+        self, write: Callable[[Some], Awaitable[Result]], names: Callable[[], Awaitable[list[Name]]]
+    ) -> list[Result]:
+        """Call `write` for all names; or, when that is refused, for parts of them, of which `names` tells."""
+        left_out = self.aside.keys()
+
+        async def others() -> list[Name]:
+            return [name for name in await names() if name not in left_out]
+
+        async def part(of: list[Name]) -> Result:
+            return await write(Some(among=of))
+
+        return await self.aside.change_whole(self.connection, lambda: write(Some(aside=left_out)), others, part)
+
+
+async def rollup(connection: AsyncConnection[Any], schema: str, aside: SetAside[Name] | None = None) -> str:
+    """Count the minutes that have ended since the last time, and the last ones before once more. Returns a report.
+
+    Called in a transaction. Raises Incomplete, when all others are written, with the rows that are left `aside`.
+    """
+    writer = _Writer(connection, aside if aside is not None else SetAside[Name]())
     ((last, until),) = await fetch(connection, schema, "rollup_begin")
     if last is None:
         since = until - STEP
@@ -89,23 +154,74 @@ async def rollup(connection: AsyncConnection[Any], schema: str) -> str:
         Part(name=name, state=state, day=day, pages=pages, before=before) for name, state, day, pages, before, _ in rows
     ]
     stretches = plan(parts, since, until)
-    await _limit(connection)
-    cursor = await connection.execute(counting(schema, stretches, since, until), prepare=False)
-    (row,) = await cursor.fetchall()
-    await _depths(connection, schema, until - MINUTE)
-    await _limit(connection)
+
+    async def count(some: Some) -> int:
+        [(number,)] = await _read(connection, counting(schema, stretches, since, until, some))
+        return int(number)
+
+    async def names() -> list[Name]:
+        return [(of, name) for of, name in await _read(connection, _names(schema, stretches, since, until))]
+
+    counts = await writer.write(count, names)
+    await _depths(writer, schema, until - MINUTE)
     for spans in ((600, 60), (3600, 600)):
         for of in ("queue", "task"):
-            await connection.execute(_fold(schema, of, spans, since, until - MINUTE), prepare=False)
-    await fetch(
-        connection, schema, "rollup_marks",
-        counted=until, parts=[row[0] for row in rows], ats=[row[5] for row in rows], pages=[row[3] for row in rows],
-    )  # fmt: skip
-    await fetch(connection, schema, "rollup_prune")
+            await _folded(writer, schema, of, spans, (since, until - MINUTE))
+    await _marks(writer, schema, rows, until)
+
+    async def prune() -> None:
+        await fetch(connection, schema, "rollup_prune")
+
+    kept = ""
+    try:
+        await attempted(connection, prune)
+    except psycopg.Error as error:
+        if classify(error, connection) is ErrorKind.CONNECTION:
+            raise
+        kept = f"no old row deleted: {str(error).strip()}"
     minutes = round((until - since) / MINUTE)
-    if any(stretch.weight > 1 for stretch in stretches):
-        return f"about {row[0]} jobs in {minutes} minutes, from a sample"
-    return f"{row[0]} jobs in {minutes} minutes"
+    about = "about " if any(stretch.weight > 1 for stretch in stretches) else ""
+    report = f"{about}{max(counts, default=0)} jobs in {minutes} minutes" + (", from a sample" if about else "")
+    if kept:
+        refused = writer.aside.refused("row")
+        raise Incomplete(f"{report}; {kept}" + (f"; refused: {refused}" if refused else ""))
+    return writer.aside.report(report, "row")
+
+
+async def _read(connection: AsyncConnection[Any], query: sql.Composed) -> list[tuple[Any, ...]]:
+    await _limit(connection)
+    cursor = await connection.execute(query, prepare=False)
+    return await cursor.fetchall() if cursor.description is not None else []
+
+
+async def _marks(writer: _Writer, schema: str, rows: list[tuple[Any, ...]], counted: datetime) -> None:
+    async def mark(some: Some) -> None:
+        among, aside = some.of("part")
+        kept = [row for row in rows if (among is None or row[0] in among) and row[0] not in aside]
+        await fetch(
+            writer.connection, schema, "rollup_marks",
+            counted=counted, parts=[row[0] for row in kept], ats=[row[5] for row in kept], pages=[row[3] for row in kept],
+        )  # fmt: skip
+
+    async def names() -> list[Name]:
+        return [("part", row[0]) for row in rows]
+
+    await writer.write(mark, names)
+
+
+async def _folded(
+    writer: _Writer, schema: str, of: str, spans: tuple[int, int], times: tuple[datetime, datetime]
+) -> None:
+    async def fold(some: Some) -> None:
+        await _read(writer.connection, _fold(schema, of, spans, times, some))
+
+    async def names() -> list[Name]:
+        query = sql.SQL("SELECT DISTINCT {} FROM {} WHERE span = {} AND at >= {} - interval '1 hour'").format(
+            sql.Identifier(of), sql.Identifier(schema, f"rollup_{of}"), sql.Literal(spans[1]), _time(times[0])
+        )
+        return [(of, name) for (name,) in await _read(writer.connection, query)]
+
+    await writer.write(fold, names)
 
 
 async def _limit(connection: AsyncConnection[Any]) -> None:
@@ -144,8 +260,41 @@ def plan(parts: list[Part], since: datetime, until: datetime) -> list[Stretch]:
     return stretches
 
 
-def counting(schema: str, stretches: list[Stretch], since: datetime, until: datetime) -> sql.Composed:
+def counting(schema: str, stretches: list[Stretch], since: datetime, until: datetime, some: Some = ALL) -> sql.Composed:
     """Return the statement that counts the rows of `stretches` and writes the minutes from `since` to before `until`."""
+    counts = sql.SQL("coalesce(sum(n) FILTER (WHERE {} = {}), 0)::integer")
+    columns = {
+        f"{name}s": sql.SQL(", ").join(counts.format(sql.Identifier(name), sql.Literal(n)) for n in range(BUCKETS))
+        for name in ("wait", "run")
+    }
+    bounds = ",".join(repr(bound) for bound in BOUNDS)
+    return composed(
+        "rollup_write",
+        schema,
+        rows=_rows(schema, stretches),
+        bounds=sql.SQL("{}::double precision[]").format(sql.Literal(f"{{{bounds}}}")),
+        names=sql.Literal(NAMES),
+        some_queues=some.where("queue", _QUEUE),
+        some_tasks=some.where("task", _TASK),
+        **_tables(schema, since, until),
+        **columns,
+    )
+
+
+def _names(schema: str, stretches: list[Stretch], since: datetime, until: datetime) -> sql.Composed:
+    return composed("rollup_names", schema, rows=_rows(schema, stretches), **_tables(schema, since, until))
+
+
+def _tables(schema: str, since: datetime, until: datetime) -> dict[str, sql.Composable]:
+    return {
+        "queue_table": sql.Identifier(schema, "rollup_queue"),
+        "task_table": sql.Identifier(schema, "rollup_task"),
+        "since": _time(since),
+        "until": _time(until),
+    }
+
+
+def _rows(schema: str, stretches: list[Stretch]) -> sql.Composed:
     rows: list[sql.Composable] = [
         sql.SQL(
             "SELECT state, {}::double precision AS weight, queue, task, run_at, started_at, finished_at FROM {}"
@@ -169,27 +318,12 @@ def counting(schema: str, stretches: list[Stretch], since: datetime, until: date
         "SELECT ''::text AS state, 1::double precision AS weight, ''::text AS queue, ''::text AS task,"
         " now() AS run_at, now() AS started_at, now() AS finished_at WHERE false"
     )
-    counts = sql.SQL("coalesce(sum(n) FILTER (WHERE {} = {}), 0)::integer")
-    columns = {
-        f"{name}s": sql.SQL(", ").join(counts.format(sql.Identifier(name), sql.Literal(n)) for n in range(BUCKETS))
-        for name in ("wait", "run")
-    }
-    bounds = ",".join(repr(bound) for bound in BOUNDS)
-    return composed(
-        "rollup_write",
-        schema,
-        rows=sql.SQL(" UNION ALL ").join(rows or [nothing]),
-        bounds=sql.SQL("{}::double precision[]").format(sql.Literal(f"{{{bounds}}}")),
-        queue_table=sql.Identifier(schema, "rollup_queue"),
-        task_table=sql.Identifier(schema, "rollup_task"),
-        since=_time(since),
-        until=_time(until),
-        names=sql.Literal(NAMES),
-        **columns,
-    )
+    return sql.SQL(" UNION ALL ").join(rows or [nothing])
 
 
-def _fold(schema: str, of: str, spans: tuple[int, int], since: datetime, until: datetime) -> sql.Composed:
+def _fold(
+    schema: str, of: str, spans: tuple[int, int], times: tuple[datetime, datetime], some: Some = ALL
+) -> sql.Composed:
     span, shorter = spans
     newest = ", (array_agg({0} ORDER BY at DESC) FILTER (WHERE ready IS NOT NULL))[1]"
     depth = ("ready", "oldest_ready_seconds") if of == "queue" else ()
@@ -202,8 +336,9 @@ def _fold(schema: str, of: str, spans: tuple[int, int], since: datetime, until: 
         span=sql.Literal(span),
         shorter=sql.Literal(shorter),
         width=sql.SQL("{}::interval").format(sql.Literal(f"{span} seconds")),
-        since=_time(since),
-        until=_time(until),
+        since=_time(times[0]),
+        until=_time(times[1]),
+        some=some.where(of, sql.Identifier(of)),
         depth=sql.SQL("".join(f", {name}" for name in depth)),
         depth_values=sql.SQL("").join(sql.SQL(newest).format(sql.Identifier(name)) for name in depth),
         depth_update=sql.SQL("".join(f", {name} = excluded.{name}" for name in depth)),
@@ -214,7 +349,8 @@ def _fold(schema: str, of: str, spans: tuple[int, int], since: datetime, until: 
     )
 
 
-async def _depths(connection: AsyncConnection[Any], schema: str, at: datetime) -> None:
+async def _depths(writer: _Writer, schema: str, at: datetime) -> None:
+    connection = writer.connection
     found = await fetch(connection, schema, "rollup_depth", bound=DEPTH_BOUND)
     deep = sorted((row for row in found if row[2]), key=lambda row: -row[1])[:ESTIMATES]
     ready = {queue: int(number) for queue, number, _, _ in found}
@@ -222,13 +358,27 @@ async def _depths(connection: AsyncConnection[Any], schema: str, at: datetime) -
         ready[queue] = max(int(number), await _estimate(connection, schema, queue))
     oldest: dict[str, float | None] = {queue: max(seconds, 0.0) for queue, _, _, seconds in found}
     most = sorted(ready, key=lambda queue: -ready[queue])[:NAMES]
-    queues = ["", *most]
     ages = [age for age in oldest.values() if age is not None]
-    await fetch(
-        connection, schema, "rollup_depths", at=at, queues=queues,
-        ready=[min(sum(ready.values()), 2**31 - 1), *(min(ready[queue], 2**31 - 1) for queue in most)],
-        oldest=[max(ages, default=None), *(oldest[queue] for queue in most)],
-    )  # fmt: skip
+    depths = {
+        "": (min(sum(ready.values()), 2**31 - 1), max(ages, default=None)),
+        **{queue: (min(ready[queue], 2**31 - 1), oldest[queue]) for queue in most},
+    }
+
+    async def write(some: Some) -> None:
+        among, aside = some.of("queue")
+        queues = [queue for queue in (depths if among is None else among) if queue in depths and queue not in aside]
+        await fetch(
+            connection, schema, "rollup_depths", at=at, queues=queues, ready=[depths[queue][0] for queue in queues],
+            oldest=[depths[queue][1] for queue in queues], aside=aside, among=among,
+        )  # fmt: skip
+
+    async def names() -> list[Name]:
+        query = sql.SQL("SELECT queue FROM {} WHERE span = 60 AND at = {}").format(
+            sql.Identifier(schema, "rollup_queue"), _time(at)
+        )
+        return [("queue", queue) for queue in {*depths, *(queue for (queue,) in await _read(connection, query))}]
+
+    await writer.write(write, names)
 
 
 async def _estimate(connection: AsyncConnection[Any], schema: str, queue: str) -> int:

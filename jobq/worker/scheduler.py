@@ -7,6 +7,7 @@ The connection comes and goes: it stays while the next tick is near. Nothing of 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import math
 import random
@@ -23,11 +24,13 @@ from psycopg import AsyncConnection
 
 from jobq.schedules import Due, due
 from jobq.ticks import NeverAgain, when
-from jobq.worker.database import Connection, Database, Terms, close, fetch
+from jobq.worker.database import Connection, Database, Terms, close, fetch, limited
 from jobq.worker.errors import ErrorKind, classify
 from jobq.worker.frames import ScheduleFacts
 from jobq.worker.options import WorkerOptions
+from jobq.worker.partitions import Incomplete
 from jobq.worker.problems import Problems
+from jobq.worker.setaside import Refused, SetAside
 from jobq.worker.stalls import Repeats, Trouble
 
 logger = logging.getLogger("jobq.worker")
@@ -44,7 +47,14 @@ AGAIN_SOON = 2.0
 # Somebody else has what is due locked: looked at again after so many seconds, doubled up to a second.
 _LOCKED = 0.02
 PROBLEM = "tick"
-TERMS = Terms(statement=20.0, lock=2.0, patience=23.0)
+TERMS = Terms(statement=5.0, lock=2.0, patience=23.0)
+# Seconds that each statement of one schedule's turn may take, and its insert for each further tick besides: while one takes
+# long, no other ticks. One that has failed may take until another is due, but no longer than the last of these.
+TICK = 2.0
+TICK_EACH = 0.005
+TICK_LONGEST = 20.0
+# Seconds that a try to withdraw schedules may take.
+WITHDRAW = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,30 +74,34 @@ async def tick(
     *,
     skip: list[str] | None = None,
     now: datetime | None = None,
+    seconds: float = TICK,
 ) -> Ticked | None:
     """Insert the jobs of the schedule that has been due for longest, in one transaction; None: none is that is not locked.
 
-    `skip` names schedules that are not looked at. `now` stands for the database's clock. What is wrong with a schedule is
+    `skip` names schedules that are not looked at. `now` stands for the database's clock. The server ends the insert after
+    `seconds`, or later when many ticks are due. What is wrong with a schedule is
     written to its row and returned: it must not stop the others. Raises psycopg.Error when it is the connection's fault.
     """
     name = ""
     transient = False
     try:
-        async with connection.transaction():
+        async with limited(connection, TICK):
             rows = await fetch(connection, schema, "schedule_due", now=now, skip=skip or [])
             if not rows:
                 return None
             name, *timing, missed, max_missed, since, moment = rows[0]
             # In a thread: thousands of ticks may have been missed, and heartbeats must not wait for the arithmetic.
             found = await asyncio.to_thread(_due, timing, since, moment, missed=missed, max_missed=max_missed)
-            [(jobs,)] = await fetch(
-                connection,
-                schema,
-                "schedule_fire",
-                name=name,
-                ticks=[at.astimezone(UTC).isoformat() for at in found.ticks],
-                next_at=found.next_at,
-            )
+            enough = min(max(seconds, TICK + TICK_EACH * (len(found.ticks) - 1)), TICK_LONGEST)
+            async with limited(connection, enough) if enough > TICK else contextlib.nullcontext():
+                [(jobs,)] = await fetch(
+                    connection,
+                    schema,
+                    "schedule_fire",
+                    name=name,
+                    ticks=[at.astimezone(UTC).isoformat() for at in found.ticks],
+                    next_at=found.next_at,
+                )
     except psycopg.Error as error:
         # What a rule refuses, takes too long, or lacks a lock is this schedule's own trouble: the others go on.
         kind = classify(error, connection)
@@ -139,6 +153,8 @@ class Scheduler:
         """Schedules that cannot be understood, each until when it is left alone."""
         self._tries: dict[str, int] = {}
         """How often those have failed in a row."""
+        self._withdrawals = SetAside[str](patience=1, seconds=WITHDRAW)
+        self._declarations = SetAside[str]()
         self._begin_at = 0.0
         self.problems = Problems()
         """Where it says what cannot be done."""
@@ -189,24 +205,38 @@ class Scheduler:
                 self._declared_as = worker
         if time.monotonic() >= self._look_at:
             self._look_at = time.monotonic() + LOOK_INTERVAL
+            await self._attempt("withdraw schedules", self._withdraw(connection))
             await self._attempt("compare schedules with the code", self._compare(connection))
         locked = _LOCKED
         while True:
-            skip = self._skipped()
-            while (done := await tick(connection, self._schema, skip=skip)) is not None:
+            while (done := await self._tick(connection)) is not None:
                 if done.error is None:
                     if self._tries.pop(done.name, None) is not None:
                         self.problems.clear(PROBLEM, schedule=done.name)
                 else:
                     self._leave_alone(done)
-                    skip = self._skipped()
+            skip = self._skipped()
             rows = await fetch(connection, self._schema, "schedule_next", skip=skip)
             pause: float = rows[0][0] if rows else math.inf
             if pause > 0:
-                return pause
+                again = min(self._bad.values(), default=math.inf) - time.monotonic()
+                return min(pause, max(again, _LOCKED))
             # Due, but locked: another worker is at it.
             await asyncio.sleep(locked)
             locked = min(locked * 2, 1.0)
+
+    async def _tick(self, connection: Connection) -> Ticked | None:
+        """Let the schedule tick that has been due for longest; those that failed the last time after all others."""
+        skip = self._skipped()
+        failed = self._tries.keys() - self._bad.keys()
+        seconds = TICK
+        if failed:
+            others = sorted({*skip, *failed})
+            if (done := await tick(connection, self._schema, skip=others)) is not None:
+                return done
+            rows = await fetch(connection, self._schema, "schedule_next", skip=others)
+            seconds = max(rows[0][0] if rows else math.inf, TICK)
+        return await tick(connection, self._schema, skip=skip, seconds=seconds)
 
     def _leave_alone(self, failed: Ticked) -> None:
         tries = self._tries[failed.name] = self._tries.get(failed.name, 0) + 1
@@ -218,7 +248,7 @@ class Scheduler:
         """Do what ticking need not wait for. Raises psycopg.Error when the connection is lost."""
         try:
             done = await work
-        except psycopg.Error as error:
+        except (psycopg.Error, Incomplete) as error:
             if classify(error, self._connection) is ErrorKind.CONNECTION:
                 raise
             self._repeats.warn(f"cannot {what}", error)
@@ -271,19 +301,40 @@ class Scheduler:
             except psycopg.Error as error:
                 if classify(error, connection) is ErrorKind.CONNECTION:
                     raise
+                self._declarations.leave_out(Refused(facts.name, error))
                 logger.error("a schedule cannot be written down", extra={"schedule": facts.name, "error": str(error)})
                 continue
             for (what,) in rows:
                 logger.info(f"a schedule is {what}", extra={"schedule": facts.name})
 
-    async def _compare(self, connection: Connection) -> None:
-        """Withdraw what nobody declares any more, and write again what is gone although this worker declares it."""
-        for (name,) in await fetch(connection, self._schema, "schedule_withdraw"):
+    async def _withdraw(self, connection: Connection) -> None:
+        """Withdraw what nobody declares any more. Raises Incomplete with what cannot be withdrawn."""
+
+        async def withdraw(names: list[str] | None) -> list[str]:
+            return [name for (name,) in await fetch(connection, self._schema, "schedule_withdraw", only=names)]
+
+        async def undeclared() -> list[str]:
+            left_out = frozenset(aside.keys())
+            return [
+                name for (name,) in await fetch(connection, self._schema, "schedule_undeclared") if name not in left_out
+            ]
+
+        async def everything() -> list[str]:
+            return await withdraw(await undeclared() if aside.keys() else None)
+
+        aside = self._withdrawals
+        async with limited(connection, WITHDRAW):
+            withdrawn = await aside.change_whole(connection, everything, undeclared, withdraw)
+        for name in (name for names in withdrawn for name in names):
             logger.warning("a schedule is withdrawn: its application no longer declares it", extra={"schedule": name})
+        aside.report("schedules withdrawn", "schedule")
+
+    async def _compare(self, connection: Connection) -> None:
+        """Write again what is gone although this worker declares it."""
         if self.declared and self._declared_as == self._worker():
             names = [facts.name for facts in self.declared]
             lost = {name for (name,) in await fetch(connection, self._schema, "schedule_lost", names=names)}
-            if lost:
+            if lost := lost.difference(self._declarations.keys()):
                 await self._declare(connection, [facts for facts in self.declared if facts.name in lost])
 
     def _row(self, facts: ScheduleFacts, now: datetime) -> dict[str, Any]:

@@ -1,7 +1,8 @@
--- Deletes up to `most` rows that finished more than `keep` ago from the default partition of `parent`, where rows are for which no day
--- had been made; returns how many. Locked rows are left for the next time.
+-- Deletes up to `most` rows (NULL: all) that finished more than `keep` ago from the default partition of `parent`, where rows are for
+-- which no day had been made; of these `jobs`, if they are given (rest_due.sql). Returns how many. Locked rows are left for the
+-- next time.
 -- SECURITY DEFINER: the worker's role may delete no history.
-CREATE OR REPLACE FUNCTION {schema}.prune_rest(parent text, keep interval, most integer) RETURNS bigint
+CREATE OR REPLACE FUNCTION {schema}.prune_rest(parent text, keep interval, most integer, jobs bigint[] DEFAULT NULL) RETURNS bigint
 LANGUAGE plpgsql
 SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
@@ -19,8 +20,10 @@ BEGIN
         RAISE EXCEPTION 'prune_rest: keep => %: give an interval of 0 or more', keep USING ERRCODE = '22023';
     END IF;
     EXECUTE format('DELETE FROM %1$I.%2$I WHERE ctid = ANY (ARRAY('
-                   'SELECT ctid FROM %1$I.%2$I WHERE finished_at <= now() - $1 LIMIT $2 FOR UPDATE SKIP LOCKED))',
-                   {schema_literal}, parent || '_rest') USING keep, most;
+                   'SELECT ctid FROM %1$I.%2$I WHERE finished_at <= now() - $1 AND ($3 IS NULL OR %3$I = ANY ($3)) LIMIT $2 '
+                   'FOR UPDATE SKIP LOCKED))',
+                   {schema_literal}, parent || '_rest', CASE parent WHEN 'job_attempt' THEN 'job_id' ELSE 'id' END)
+        USING keep, most, jobs;
     GET DIAGNOSTICS pruned = ROW_COUNT;
     RETURN pruned;
 END

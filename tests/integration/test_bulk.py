@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from typing import Any
 
 import psycopg
@@ -309,6 +310,114 @@ def test_jobs_that_the_database_refuses_to_change_cost_no_others(db: Conn, small
     assert changed.refused == dict.fromkeys(bad, "the database refuses to change it: the rule")
 
 
+LACKS = ["40001", "53100", "55000", "55P03", "57014"]
+
+
+@pytest.mark.parametrize("state", [*LACKS, "25006", "42501", "XX000"])
+def test_a_job_for_which_something_is_lacking_each_time_costs_no_others(db: Conn, small: None, state: str) -> None:
+    """One in the middle of a batch, and one that is the last batch."""
+    wanted = [add_job(db, run_in=3600) for _ in range(11)]
+    raise_for(db, f"OLD.id IN ({wanted[6]}, {wanted[10]})", state)
+    done = run(db, begin(db, "snooze", "state:scheduled", seconds=100))
+    assert (done.state, done.done, done.refused) == ("done", 9, 2)
+    assert done.refusals == {"the database refuses to change it": 2}
+    changed = operations.snooze(db, "jobq", wanted, seconds=200, actor="ann")
+    assert changed.refused == dict.fromkeys((wanted[6], wanted[10]), "the database refuses to change it: no such luck")
+
+
+def raise_for(db: Conn, condition: str, state: str) -> None:
+    db.execute(
+        "CREATE FUNCTION bad() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN"
+        f" IF {condition} THEN RAISE EXCEPTION 'no such luck' USING ERRCODE = '{state}'; END IF; RETURN NEW; END$$"
+    )
+    db.execute("CREATE TRIGGER bad BEFORE UPDATE ON jobq.job FOR EACH ROW EXECUTE FUNCTION bad()")
+
+
+def test_what_is_lacking_once_is_tried_again(db: Conn) -> None:
+    db.execute("CREATE SEQUENCE tries")
+    wanted = [add_job(db, run_in=3600) for _ in range(30)]
+    raise_for(db, "nextval('tries') = 1", "40P01")
+    assert operations.snooze(db, "jobq", wanted, seconds=200, actor="ann").done == wanted
+
+
+def test_a_lock_on_each_of_many_jobs_is_not_waited_for_without_end(
+    db: Conn, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A trigger that waits for a lock which somebody keeps: after some seconds the operation fails, and can be resumed."""
+    monkeypatch.setattr("jobq.operations.changes._LACKING_SECONDS", 1.0)
+    wanted = [add_job(db, run_in=3600) for _ in range(100)]
+    db.execute("CREATE TABLE kept (n integer)")
+    db.execute(
+        "CREATE FUNCTION wait() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN"
+        f" IF OLD.id > {wanted[0]} THEN PERFORM FROM kept; END IF; RETURN NEW; END$$"
+    )
+    db.execute("CREATE TRIGGER wait BEFORE UPDATE ON jobq.job FOR EACH ROW EXECUTE FUNCTION wait()")
+    id = begin(db, "snooze", "state:scheduled", seconds=100)
+    with psycopg.connect(database_url) as other:
+        other.execute("LOCK TABLE kept")
+        db.execute("SET lock_timeout = '200ms'")
+        begun = time.monotonic()
+        failed = run(db, id)
+        # Else 200 tries of a fifth of a second.
+        assert time.monotonic() - begun < 10
+    assert (failed.state, failed.done) == ("failed", 0)
+    assert (failed.error or "").startswith("LockNotAvailable")
+    operations.resume_operation(db, "jobq", id, actor="ann")
+    assert run(db, id).done == 100
+
+
+@pytest.mark.parametrize("action", ["snooze", "cancel", "move", "delete"])
+def test_a_job_that_is_refused_at_the_commit_costs_no_others(db: Conn, small: None, action: str) -> None:
+    wanted = [add_job(db, run_in=3600) for _ in range(12)]
+    defer(db, f"OLD.id = {wanted[3]}")
+    every: dict[str, dict[str, Any]] = {"snooze": {"seconds": 100}, "move": {"queue": "other"}}
+    options = every.get(action, {})
+    done = run(db, begin(db, action, "state:scheduled", **options))
+    assert (done.state, done.done, done.refused) == ("done", 11, 1)
+    if action != "delete":
+        changed = getattr(operations, action)(db, "jobq", [wanted[3]], actor="ann", **options)
+        assert changed.refused == {wanted[3]: "the database refuses to change it: the rule"}
+
+
+def defer(db: Conn, condition: str) -> None:
+    db.execute(
+        "CREATE FUNCTION defer() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN"
+        f" IF {condition} THEN RAISE EXCEPTION 'the rule' USING ERRCODE = '23514'; END IF; RETURN NULL; END$$"
+    )
+    db.execute(
+        "CREATE CONSTRAINT TRIGGER defer AFTER UPDATE OR DELETE ON jobq.job DEFERRABLE INITIALLY DEFERRED"
+        " FOR EACH ROW EXECUTE FUNCTION defer()"
+    )
+
+
+def test_a_callers_transaction_keeps_its_deferred_constraints_deferred(db: Conn, database_url: str) -> None:
+    db.execute("CREATE TABLE customer (id integer PRIMARY KEY)")
+    db.execute("CREATE TABLE invoice (customer integer REFERENCES customer DEFERRABLE INITIALLY DEFERRED)")
+    wanted = [add_job(db, run_in=3600) for _ in range(2)]
+    with psycopg.connect(database_url) as caller:
+        for customer in (1, 2):
+            caller.execute("INSERT INTO invoice VALUES (%s)", (customer,))
+            assert operations.snooze(caller, "jobq", wanted, seconds=200, actor="ann").done == wanted
+            caller.execute("INSERT INTO customer VALUES (%s)", (customer,))
+    assert db.execute("SELECT count(*) FROM invoice").fetchall() == [(2,)]
+    # What one of the jobs would be refused for is told there, too.
+    defer(db, f"OLD.id = {wanted[1]}")
+    with psycopg.connect(database_url) as caller:
+        caller.execute("SELECT 1")
+        operations.snooze(caller, "jobq", wanted, seconds=200, actor="ann")
+        with pytest.raises(psycopg.errors.CheckViolation):
+            caller.commit()
+
+
+def test_a_callers_transaction_that_has_to_begin_again_is_told_so(db: Conn, database_url: str) -> None:
+    wanted = [add_job(db, run_in=3600) for _ in range(2)]
+    raise_for(db, f"OLD.id = {wanted[1]}", "40001")
+    with psycopg.connect(database_url) as caller:
+        caller.execute("SELECT 1")
+        with pytest.raises(psycopg.errors.SerializationFailure):
+            operations.snooze(caller, "jobq", wanted, seconds=200, actor="ann")
+
+
 def test_an_operation_of_which_the_database_refuses_every_job_fails(db: Conn) -> None:
     wanted = [add_finished(db, "failed") for _ in range(30)]
     db.execute(
@@ -361,7 +470,7 @@ def test_a_lack_of_time_fails_the_operation_which_can_be_resumed(db: Conn, small
     wanted = [add_finished(db, "failed") for _ in range(12)]
     db.execute(
         f"""CREATE FUNCTION bad() RETURNS trigger LANGUAGE plpgsql AS
-        $$BEGIN IF NEW.id = {wanted[7]} THEN RAISE EXCEPTION 'no such luck'
+        $$BEGIN IF NEW.id > {wanted[4]} THEN RAISE EXCEPTION 'no such luck'
               USING ERRCODE = '57014'; END IF; RETURN NEW; END$$""".encode()
     )
     db.execute("CREATE TRIGGER bad BEFORE INSERT ON jobq.job FOR EACH ROW EXECUTE FUNCTION bad()")

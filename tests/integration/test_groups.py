@@ -19,6 +19,7 @@ from jobq.worker.cursor import NOWHERE
 from jobq.worker.frames import Ending, Setback, Success
 from jobq.worker.inprocess import drain
 from jobq.worker.outcomes import advance_parameters, settle_parameters
+from tests.support.rows import ALL_GROUPS
 from tests.support.waiting import wait_until
 
 q = JobQ()
@@ -607,7 +608,7 @@ def test_a_group_without_a_turn_gets_one(db: Conn) -> None:
     db.execute("UPDATE jobq.job SET state = 'waiting' WHERE id = ANY(%s)", ([lost, kept],))
     db.execute("INSERT INTO jobq.job_turn (queue, group_key) VALUES ('mail', 'b')")
     with db.cursor(row_factory=tuple_row) as cursor:
-        look = {"most": 100, "after_queue": "", "after_group": "", "channel": "jobq"}
+        look = {"most": 100, "after_queue": "", "after_group": "", "channel": "jobq", **ALL_GROUPS}
         cursor.execute(statement("turns_sweep", "jobq").query, look)
         assert cursor.fetchall() == [(1, 1, None, None)]
     assert turns(db) == {"a": 1, "b": 1}

@@ -17,14 +17,16 @@ from psycopg.rows import namedtuple_row, tuple_row
 from jobq import operations
 from jobq.config import Settings
 from jobq.sql import statement
-from jobq.worker import chores
+from jobq.worker import sweep
 from jobq.worker.chores import Chores
 from jobq.worker.database import Database
 from jobq.worker.frames import Ending
 from jobq.worker.managed import Managed
 from jobq.worker.options import WorkerOptions
+from jobq.worker.partitions import Incomplete
 from jobq.worker.rules import declare
 from tests.integration.test_groups import WORKER, Conn, claim, claimed, put, rule, set_back, states, succeed, turns
+from tests.support.rows import ALL_GROUPS
 from tests.support.waiting import wait_until
 
 PLANNER = (
@@ -411,18 +413,67 @@ async def test_the_sweep_comes_to_every_group(db: Conn, database_url: str, monke
     for queue in ("mail", "other"):
         put(db, *[f"g{n}" for n in range(12)], queue=queue)
     db.execute("DELETE FROM jobq.job_turn")
-    monkeypatch.setattr(chores, "GROUPS", 10)
+    monkeypatch.setattr(sweep, "GROUPS", 10)
     options = WorkerOptions(app="-", settings=Settings(database_url=database_url))
     async with await Database(options.settings).connect("test") as connection:
         # Out of time after each look.
-        monkeypatch.setattr(chores, "SWEEP_SECONDS", -1.0)
+        monkeypatch.setattr(sweep, "SWEEP_SECONDS", -1.0)
         swept = Chores(options)
         said = [await swept.sweep_turns(connection) for _ in range(4)]
         assert [text.split()[0] for text in said] == ["10", "10", "4", "0"]
         db.execute("DELETE FROM jobq.job_turn")
-        monkeypatch.setattr(chores, "SWEEP_SECONDS", 60.0)
+        monkeypatch.setattr(sweep, "SWEEP_SECONDS", 60.0)
         assert (await Chores(options).sweep_turns(connection)).startswith("24 turns given")
     assert sorted(turns(db).values()) == [2] * 12
+
+
+async def test_groups_that_cannot_get_a_turn_hold_up_no_others(
+    db: Conn, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rule(db, group_mode="fair")
+    rule(db, "other", group_mode="fair")
+    for queue in ("mail", "other"):
+        put(db, *[f"g{n}" for n in range(12)], queue=queue)
+    db.execute("DELETE FROM jobq.job_turn")
+    refused = "NEW.queue = 'mail' AND NEW.group_key IN ('g3', 'g7')"
+    db.execute(
+        "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
+        f" IF {refused} THEN RAISE EXCEPTION 'the rule'; END IF; RETURN NEW; END $$"
+    )
+    db.execute("CREATE TRIGGER refuse BEFORE INSERT ON jobq.job_turn FOR EACH ROW EXECUTE FUNCTION refuse()")
+    monkeypatch.setattr(sweep, "GROUPS", 10)
+    monkeypatch.setattr(sweep, "SWEEP_SECONDS", 60.0)
+    told = r" turns given, 0 rates forgotten; refused: group mail/g3: the rule; group mail/g7: the rule$"
+    found = Chores(WorkerOptions(app="-", settings=Settings(database_url=database_url)))
+    async with await Database(Settings(database_url=database_url)).connect("test") as connection:
+        for given in (22, 0):
+            async with connection.transaction():
+                with pytest.raises(Incomplete, match=f"^{given}{told}"):
+                    await found.sweep_turns(connection)
+            assert sorted(turns(db)) == sorted(f"g{n}" for n in range(12))
+            assert db.execute("SELECT count(*) FROM jobq.job_turn").fetchall() == [(22,)]
+        db.execute("DROP TRIGGER refuse ON jobq.job_turn")
+        other = Chores(WorkerOptions(app="-", settings=Settings(database_url=database_url)))
+        async with connection.transaction():
+            assert await other.sweep_turns(connection) == "2 turns given, 0 rates forgotten"
+
+
+async def test_rates_that_cannot_be_forgotten_keep_no_turn_back(db: Conn, database_url: str) -> None:
+    rule(db, group_mode="fair")
+    put(db, "a")
+    db.execute("DELETE FROM jobq.job_turn")
+    db.execute(
+        "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'the rule'; END $$"
+    )
+    db.execute("CREATE TRIGGER refuse BEFORE DELETE ON jobq.gate EXECUTE FUNCTION refuse()")
+    found = Chores(WorkerOptions(app="-", settings=Settings(database_url=database_url)))
+    async with (
+        await Database(Settings(database_url=database_url)).connect("test") as connection,
+        connection.transaction(),
+    ):
+        with pytest.raises(Incomplete, match=r"^1 turns given; no rate forgotten: the rule"):
+            await found.sweep_turns(connection)
+    assert turns(db) == {"a": 1}
 
 
 # --- clocks ----------------------------------------------------------------------------------------------------------
@@ -458,9 +509,9 @@ def test_turns_of_a_clock_that_was_ahead_are_not_waited_for(db: Conn, mode: str)
     db.execute("UPDATE jobq.job_turn SET due_at = due_at + interval '1 hour'")
     later = put(db, "c", delay=7200)
     assert claim(db) == []
-    sweep = statement("turns_sweep", "jobq").query
+    query = statement("turns_sweep", "jobq").query
     with db.cursor(row_factory=tuple_row) as cursor:
-        cursor.execute(sweep, {"most": 100, "after_queue": "", "after_group": "", "channel": "jobq"})
+        cursor.execute(query, {"most": 100, "after_queue": "", "after_group": "", "channel": "jobq", **ALL_GROUPS})
         # That of c is at its time.
         assert cursor.fetchall() == [(2, 1, None, None)]
     assert claim(db) == ids

@@ -158,6 +158,49 @@ async def test_retention_reaches_the_default_partitions(db: Conn, database_url: 
     assert where(db) == {"job_history_succeeded_rest": 3}
 
 
+@pytest.mark.parametrize("kind", ["TRIGGER refuse BEFORE DELETE", "CONSTRAINT TRIGGER refuse AFTER DELETE"])
+async def test_rows_of_a_default_partition_that_cannot_be_deleted_hold_up_no_others(
+    db: Conn, database_url: str, kind: str
+) -> None:
+    """Nor do they keep from being told what a partition refused."""
+    for state in ("succeeded", "failed", "cancelled", "expired"):
+        remember(db, state, today(-200), rows=40)
+    for attempt in range(1, 41):
+        db.execute(
+            "INSERT INTO jobq.job_attempt (job_id, claims, attempt, outcome, finished_at) VALUES (%s, 1, 1, 'error', %s)",
+            (attempt, today(-200)),
+        )
+    db.execute(
+        "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
+        " IF OLD.id = 3 AND OLD.state IN ('succeeded', 'cancelled') THEN RAISE EXCEPTION 'the rule'; END IF;"
+        " RETURN OLD; END $$"
+    )
+    deferred = "DEFERRABLE INITIALLY DEFERRED" if "CONSTRAINT" in kind else ""
+    for state in ("succeeded", "cancelled"):
+        db.execute(f"CREATE {kind} ON jobq.job_history_{state}_rest {deferred} FOR EACH ROW EXECUTE FUNCTION refuse()")
+    # A day that is past, and in use.
+    db.execute("SELECT jobq.make_partition('job_history_succeeded', %s)", [today(-100).date()])
+    found = chores(database_url)
+    with psycopg.connect(database_url) as reader:
+        reader.execute(sql.SQL("SELECT FROM jobq.{}").format(sql.Identifier(named("succeeded", -100))))
+        async with await connected(database_url) as connection:
+            with pytest.raises(Incomplete) as told:
+                await found.drop_partitions(connection)
+            assert str(told.value).split("; ") == [
+                f"{named('succeeded', -100)} is not dropped: canceling statement due to lock timeout",
+                "job_history_succeeded_rest: job 3: the rule",
+                "job_history_cancelled_rest: job 3: the rule",
+            ]
+            assert where(db) == {"job_history_succeeded_rest": 1, "job_history_cancelled_rest": 1}
+            assert db.execute("SELECT count(*) FROM jobq.job_attempt").fetchall() == [(0,)]
+            reader.rollback()
+            for state in ("succeeded", "cancelled"):
+                db.execute(f"DROP TRIGGER refuse ON jobq.job_history_{state}_rest")
+            other = chores(database_url)
+            report = await other.drop_partitions(connection)
+            assert report == "1 partitions dropped, 2 rows of default partitions deleted"
+
+
 def test_nothing_is_lost_while_rows_are_written(db: Conn, database_url: str) -> None:
     """Acknowledgements write into the default partition at the moment in which their day is made."""
     drop_days(db)
@@ -204,10 +247,18 @@ def test_nothing_is_lost_while_rows_are_written(db: Conn, database_url: str) -> 
 
 
 def test_only_tables_by_day_and_no_negative_age(db: Conn) -> None:
-    for call in ("make_partition('job', current_date)", "prune_rest('job', '1 day', 1)"):
+    for call in (
+        "make_partition('job', current_date)",
+        "prune_rest('job', '1 day', 1)",
+        "rest_due('job', '1 day', 1, '{}')",
+    ):
         with pytest.raises(psycopg.errors.InvalidParameterValue, match="not partitioned by day"):
             db.execute(f"SELECT jobq.{call}".encode())
-    for call in ("drop_partitions('job_attempt', '-1 year')", "prune_rest('job_attempt', '-1 year', 1)"):
+    for call in (
+        "drop_partitions('job_attempt', '-1 year')",
+        "prune_rest('job_attempt', '-1 year', 1)",
+        "rest_due('job_attempt', '-1 year', 1, '{}')",
+    ):
         with pytest.raises(psycopg.errors.InvalidParameterValue, match="give an interval of 0 or more"):
             db.execute(f"SELECT jobq.{call}".encode())
     assert len(PARENTS) == 5

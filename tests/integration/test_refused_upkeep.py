@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -15,9 +16,10 @@ from jobq.cli import main
 from jobq.config import Settings
 from jobq.worker import WorkerOptions
 from jobq.worker.chores import Chores
-from jobq.worker.database import Database
+from jobq.worker.database import Database, Terms
 from jobq.worker.partitions import Incomplete
 from jobq.worker.scheduler import tick
+from jobq.worker.setaside import SetAside
 from tests.support import apps
 from tests.support.jobs import Jobs
 from tests.support.rows import add_worker
@@ -35,6 +37,18 @@ def refuse(db: Conn, table: str, event: str, condition: str, state: str) -> None
     )
     db.execute(
         f"CREATE OR REPLACE TRIGGER refuse BEFORE {event} ON jobq.{table} FOR EACH ROW EXECUTE FUNCTION refuse_{table}()"
+    )
+
+
+def refuse_later(db: Conn, table: str, event: str, condition: str) -> None:
+    """Refuse it as a deferred constraint does: at the commit."""
+    db.execute(
+        f"CREATE FUNCTION refuse_{table}() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
+        f" IF {condition} THEN RAISE EXCEPTION 'the rule' USING ERRCODE = '23514'; END IF; RETURN NULL; END $$"
+    )
+    db.execute(
+        f"CREATE CONSTRAINT TRIGGER refuse AFTER {event} ON jobq.{table} DEFERRABLE INITIALLY DEFERRED"
+        f" FOR EACH ROW EXECUTE FUNCTION refuse_{table}()"
     )
 
 
@@ -80,7 +94,7 @@ async def test_a_chore_that_is_refused(database_url: str, db: Conn) -> None:
             assert left == ["keys"], state
 
 
-@pytest.mark.parametrize("state", STATES)
+@pytest.mark.parametrize("state", [*STATES, "deferred"])
 async def test_rows_that_a_chore_may_not_change_hold_up_no_others(database_url: str, db: Conn, state: str) -> None:
     options = WorkerOptions(app="-", settings=Settings(database_url=database_url), park_patience=0)
     chores = Chores(options)
@@ -98,8 +112,11 @@ async def test_rows_that_a_chore_may_not_change_hold_up_no_others(database_url: 
     )
     db.execute(late)
     db.execute(parked)
-    refuse(db, "job", "DELETE", "OLD.queue IN ('q3', 'q39')", state)
-    refuse(db, "job_key", "DELETE", "OLD.key IN ('3', '39')", state)
+    for table, condition in (("job", "OLD.queue IN ('q3', 'q39')"), ("job_key", "OLD.key IN ('3', '39')")):
+        if state == "deferred":
+            refuse_later(db, table, "DELETE", condition)
+        else:
+            refuse(db, table, "DELETE", condition, state)
     async with await Database(Settings(database_url=database_url)).connect("test") as connection:
         for work, name in ((chores.expire_keys, "key"), (chores.expire_jobs, "job"), (chores.fail_parked, "job")):
             if state[:2] in ("40", "53", "55", "57"):
@@ -120,6 +137,89 @@ async def test_rows_that_a_chore_may_not_change_hold_up_no_others(database_url: 
         assert await other.expire_keys(connection) == "2 keys expired"
         assert await other.expire_jobs(connection) == "2 jobs expired"
         assert (await other.fail_parked(connection)).startswith("2 jobs failed")
+
+
+async def test_a_row_that_takes_too_long_is_found_in_short_tries(database_url: str, db: Conn) -> None:
+    db.execute("INSERT INTO jobq.job_key SELECT n, now(), now(), n, 'period' FROM generate_series(1, 64) n")
+    db.execute(
+        "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
+        " IF OLD.key = '5' THEN PERFORM pg_sleep(60); END IF; RETURN OLD; END $$"
+    )
+    db.execute("CREATE TRIGGER slow BEFORE DELETE ON jobq.job_key FOR EACH ROW EXECUTE FUNCTION slow()")
+    aside = SetAside[str](patience=1, seconds=0.2)
+    keys = [str(n) for n in range(1, 65)]
+
+    async def delete(part: list[str]) -> int:
+        return (await connection.execute("DELETE FROM jobq.job_key WHERE key = ANY(%s)", [part])).rowcount
+
+    async with await Database(Settings(database_url=database_url)).connect("test", Terms(statement=3.0)) as connection:
+        begun = time.monotonic()
+        async with connection.transaction():
+            assert sum(await aside.change(connection, keys, delete)) == 63
+        # Once as long as all may take, and seven times a fifth of a second.
+        assert time.monotonic() - begun < 9
+    assert aside.refused("key") == "key 5: canceling statement due to statement timeout"
+
+
+@pytest.mark.parametrize("state", ["P0001", "deferred"])
+async def test_ticks_that_cannot_be_deleted_hold_up_no_others(database_url: str, db: Conn, state: str) -> None:
+    db.execute(
+        "INSERT INTO jobq.schedule_tick (job_id, schedule, tick, inserted_at)"
+        " SELECT n, CASE n WHEN 3 THEN 'bad' ELSE 'good' END,"
+        " '2020-01-01T00:00Z'::timestamptz + n * interval '1 s', now() - interval '400 days' + n * interval '1 s'"
+        " FROM generate_series(1, 40) AS n"
+    )
+    if state == "deferred":
+        refuse_later(db, "schedule_tick", "DELETE", "OLD.schedule = 'bad'")
+    else:
+        refuse(db, "schedule_tick", "DELETE", "OLD.schedule = 'bad'", state)
+    options = WorkerOptions(app="-", settings=Settings(database_url=database_url))
+    async with await Database(Settings(database_url=database_url)).connect("test") as connection:
+        chores = Chores(options)
+        for deleted in (39, 0):
+            told = rf"^{deleted} ticks expired; refused: tick bad/2020-01-01 00:00:03\+00: the rule$"
+            with pytest.raises(Incomplete, match=told):
+                await chores.expire_ticks(connection)
+        assert db.execute("SELECT schedule FROM jobq.schedule_tick").fetchall() == [("bad",)]
+        db.execute("DROP TRIGGER refuse ON jobq.schedule_tick")
+        assert await Chores(options).expire_ticks(connection) == "1 ticks expired"
+
+
+async def test_a_job_that_an_application_refers_to_holds_up_no_other_that_expires(database_url: str, db: Conn) -> None:
+    """Through a foreign key that is asked at the commit."""
+    db.execute("CREATE TABLE invoice (job bigint REFERENCES jobq.job (id) DEFERRABLE INITIALLY DEFERRED)")
+    late = "INSERT INTO jobq.job (task, expires_at) SELECT 't', now() - interval '1 s' FROM generate_series(1, 40)"
+    db.execute(late)
+    db.execute("INSERT INTO invoice SELECT min(id) FROM jobq.job")
+    chores = Chores(WorkerOptions(app="-", settings=Settings(database_url=database_url)))
+    async with await Database(Settings(database_url=database_url)).connect("test") as connection:
+        with pytest.raises(Incomplete, match=r"^39 jobs expired; refused: job \d+: .* violates foreign key"):
+            await chores.expire_jobs(connection)
+    assert db.execute("SELECT array_agg(id) = array_agg(job) FROM jobq.job, invoice").fetchall() == [(True,)]
+
+
+async def test_a_chore_is_charged_with_what_is_asked_at_its_commit(
+    database_url: str, db: Conn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    db.execute("CREATE TABLE other (n integer)")
+    db.execute("CREATE FUNCTION no() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'the rule'; END $$")
+    db.execute(
+        "CREATE CONSTRAINT TRIGGER no AFTER INSERT ON other DEFERRABLE INITIALLY DEFERRED"
+        " FOR EACH ROW EXECUTE FUNCTION no()"
+    )
+
+    async def rollup(connection: psycopg.AsyncConnection[Any], *_: Any) -> str:
+        await connection.execute("INSERT INTO public.other VALUES (1)")
+        return "done"
+
+    monkeypatch.setattr("jobq.worker.chores.rollup", rollup)
+    chores = Chores(WorkerOptions(app="-", settings=Settings(database_url=database_url)))
+    async with await Database(Settings(database_url=database_url)).connect("test") as connection:
+        await chores.register(connection)
+        await chores.run_due(connection, add_worker(db))
+    [(error,)] = db.execute("SELECT last_error FROM jobq.chore WHERE name = 'rollup'").fetchall()
+    assert error.startswith("the rule")
+    assert db.execute("SELECT count(*) FROM jobq.chore WHERE last_run_at IS NULL").fetchall() == [(0,)]
 
 
 def test_problems_are_shown(database_url: str, db: Conn, make_app: Callable[..., Flask]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 from typing import Any
 
@@ -47,8 +46,8 @@ def put_dead(db: Conn, running: int, **columns: Any) -> tuple[Any, list[int]]:
     return dead, ids
 
 
-# A refusal; and two errors that look as if trying again would help.
-@pytest.mark.parametrize("state", ["P0001", "40001", "57014"])
+# A refusal; and three errors that look as if trying again would help.
+@pytest.mark.parametrize("state", ["P0001", "40001", "57014", "55P03"])
 def test_a_job_that_cannot_be_taken_back_is_set_aside_and_the_others_run(
     jobs: Jobs, db: Conn, worker: StartWorker, state: str
 ) -> None:
@@ -76,6 +75,41 @@ def test_a_job_that_cannot_be_taken_back_is_set_aside_and_the_others_run(
     assert jobs.wait(bad, timeout=60)["state"] == "succeeded"
     wait_until(lambda: jobs.one("SELECT count(*) FROM jobq.worker") == 1, what="the dead worker's leave")
     wait_until(lambda: jobs.one("SELECT problems FROM jobq.worker") == [], what="the end of the word")
+
+
+def test_jobs_whose_rescue_takes_too_long_hold_up_neither_the_others_nor_heartbeats(
+    jobs: Jobs, db: Conn, worker: StartWorker
+) -> None:
+    stubborn, ids = put_dead(db, 24)
+    slow = [ids[3], ids[16]]
+    jobs.connection.execute(
+        f"CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN IF old.id IN ({slow[0]}, {slow[1]})"
+        " AND new.state = 'ready' THEN PERFORM pg_sleep(30); END IF; RETURN new; END$$".encode()
+    )
+    jobs.connection.execute("CREATE TRIGGER refuse BEFORE UPDATE ON jobq.job FOR EACH ROW EXECUTE FUNCTION refuse()")
+    rescuer = worker("--processes", "1")
+    wait_until(lambda: "working" in rescuer.log, what="the rescuer")
+    ages: list[float] = []
+    age = "SELECT extract(epoch FROM clock_timestamp() - heartbeat_at)::float8 FROM jobq.worker WHERE pid = %s"
+    left = "SELECT count(*) FROM jobq.job WHERE worker_id = %s"
+
+    def rescued() -> bool:
+        ages.append(jobs.one(age, rescuer.pid))
+        return bool(jobs.one(left, stubborn) == 2)
+
+    wait_until(rescued, timeout=60, what="the rescue of the others")
+    for job in ids:
+        if job not in slow:
+            assert jobs.wait(job)["state"] == "succeeded"
+    told = "SELECT count(*) FROM jobq.worker, jsonb_array_elements(problems) AS p WHERE p ->> 'what' = 'rescue' AND p ? 'job'"
+    wait_until(lambda: jobs.one(told) == 2, what="the word of both")
+    # One every two seconds; no try takes as long as that.
+    assert max(ages) < 3.5
+    assert "no heartbeat" not in rescuer.log
+    jobs.connection.execute("DROP TRIGGER refuse ON jobq.job")
+    for job in slow:
+        assert jobs.wait(job, timeout=60)["state"] == "succeeded"
+    wait_until(lambda: jobs.one("SELECT count(*) FROM jobq.worker") == 1, what="the dead worker's leave")
 
 
 def test_a_job_that_an_application_refers_to_cannot_end_by_its_losses(
@@ -111,7 +145,11 @@ def test_a_job_that_has_crashed_as_often_as_can_be_counted_is_taken_back(db: Con
     assert [tuple(one) for one in row] == [(32767,)]
 
 
-def test_orphans_are_put_back_without_the_one_that_is_refused(database_url: str, jobs: Jobs, db: Conn) -> None:
+# Refused at the statement, or at the end of the transaction.
+@pytest.mark.parametrize("kind", ["TRIGGER refuse BEFORE UPDATE", "CONSTRAINT TRIGGER refuse AFTER UPDATE"])
+async def test_orphans_are_put_back_without_the_one_that_is_refused(
+    database_url: str, jobs: Jobs, db: Conn, kind: str
+) -> None:
     _, ids = put_dead(db, 6)
     jobs.connection.execute("DELETE FROM jobq.worker")
     jobs.connection.execute(
@@ -119,17 +157,32 @@ def test_orphans_are_put_back_without_the_one_that_is_refused(database_url: str,
         (ids[5],),
     )
     jobs.connection.execute(REFUSE.format(ids[2], "P0001").encode())
-    jobs.connection.execute("CREATE TRIGGER refuse BEFORE UPDATE ON jobq.job FOR EACH ROW EXECUTE FUNCTION refuse()")
-    settings = Settings(database_url=database_url)
-
-    async def release() -> str:
-        async with await connect(settings, "test") as connection, connection.transaction():
-            return await Chores(WorkerOptions(app="-", settings=settings)).release_orphans(connection)
-
-    assert asyncio.run(release()) == f"4 jobs released, 1 cancelled; refused: {ids[2]}"
-    states = {row["id"]: row["state"] for row in jobs.all("SELECT id, state FROM jobq.job")}
-    assert states == {**dict.fromkeys(ids[:5], "ready"), ids[2]: "running"}
-    assert (jobs.finished(ids[5]) or {})["state"] == "cancelled"
+    deferred = "DEFERRABLE INITIALLY DEFERRED" if "CONSTRAINT" in kind else ""
+    trigger = f"CREATE {kind} ON jobq.job {deferred} FOR EACH ROW EXECUTE FUNCTION refuse()"
+    jobs.connection.execute(trigger.encode())
+    chores = Chores(WorkerOptions(app="-", settings=Settings(database_url=database_url)))
+    worker = add_worker(db)
+    async with await connect(Settings(database_url=database_url), "test") as connection:
+        await chores.register(connection)
+        db.execute(
+            "UPDATE jobq.chore SET due_at = CASE WHEN name = 'orphans' THEN now() ELSE now() + interval '1 h' END"
+        )
+        for first in (True, False):
+            assert await chores.run_due(connection, worker) == 1
+            told = "SELECT last_error, last_run_at IS NOT NULL FROM jobq.chore WHERE name = 'orphans'"
+            [(error, has_run)] = db.execute(told.encode()).fetchall()
+            assert has_run
+            done = "4 jobs released, 1 cancelled" if first else "0 jobs released"
+            assert error == f"{done}; refused: job {ids[2]}: not this one"
+            states = {row["id"]: row["state"] for row in jobs.all("SELECT id, state FROM jobq.job")}
+            assert states == {**dict.fromkeys(ids[:5], "ready"), ids[2]: "running"}
+            assert (jobs.finished(ids[5]) or {})["state"] == "cancelled"
+            db.execute("UPDATE jobq.chore SET due_at = now() WHERE name = 'orphans'")
+        # It is left out for a while, not for good.
+        db.execute("DROP TRIGGER refuse ON jobq.job")
+        other = Chores(WorkerOptions(app="-", settings=Settings(database_url=database_url)))
+        async with connection.transaction():
+            assert await other.release_orphans(connection) == "1 jobs released"
 
 
 # --- places ------------------------------------------------------------------------------------------------------------

@@ -99,6 +99,7 @@ FUNCTIONS = {
         "make_partition",
         "drop_partitions",
         "prune_rest",
+        "rest_due",
         "take_key",
         "claim_managed",
         "managed_running",

@@ -387,7 +387,7 @@ def test_a_chore_that_fails_keeps_no_other_and_no_worker_back(
     async def divides_by_nothing(*_: Any) -> str:
         return str(1 / 0)
 
-    async def takes_too_long(connection: Any, _: str) -> str:
+    async def takes_too_long(connection: Any, *_: Any) -> str:
         await connection.execute("SET LOCAL statement_timeout = 50")
         await connection.execute("SELECT pg_sleep(30)")
         return ""
@@ -405,6 +405,73 @@ def test_a_chore_that_fails_keeps_no_other_and_no_worker_back(
         assert told in errors.pop("rollup")
         assert set(errors.values()) == {None}
         assert db.execute("SELECT FROM jobq.chore WHERE due_at <= now()").fetchall() == []
+
+
+@pytest.mark.parametrize("kind", ["TRIGGER refuse BEFORE INSERT", "CONSTRAINT TRIGGER refuse AFTER INSERT"])
+def test_a_queue_and_a_task_that_are_refused_cost_no_other_its_counts(db: Conn, database_url: str, kind: str) -> None:
+    settings = Settings(database_url=database_url)
+    for n in range(40):
+        add_finished(db, "succeeded", ago=61 + n, queue="bad" if n == 3 else f"q{n % 7}", task="odd" if n == 5 else "t")
+    for of, name in (("queue", "bad"), ("task", "odd")):
+        db.execute(
+            f"CREATE FUNCTION refuse_{of}() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
+            f" IF NEW.{of} = '{name}' THEN RAISE EXCEPTION 'the rule'; END IF; RETURN NEW; END $$"
+        )
+        deferred = "DEFERRABLE INITIALLY DEFERRED" if "CONSTRAINT" in kind else ""
+        db.execute(f"CREATE {kind} ON jobq.rollup_{of} {deferred} FOR EACH ROW EXECUTE FUNCTION refuse_{of}()")
+    add_job(db, queue="bad")
+    add_job(db, queue="deep")
+
+    async def once(chores: Chores) -> tuple[Any, ...]:
+        async with await Database(settings).connect("chores", CHORES) as connection:
+            await chores.register(connection)
+            db.execute(
+                "UPDATE jobq.chore SET due_at = CASE WHEN name = 'rollup' THEN now() ELSE now() + interval '1 h' END"
+            )
+            await chores.run_due(connection, uuid4())
+        [row] = db.execute("SELECT last_report, last_error FROM jobq.chore WHERE name = 'rollup'").fetchall()
+        return tuple(row)
+
+    def sums(of: str, span: int) -> dict[str, int]:
+        query = f"SELECT {of}, sum(succeeded)::integer FROM jobq.rollup_{of} WHERE span = %s GROUP BY 1"
+        return {name: number for name, number in db.execute(query.encode(), (span,)).fetchall() if number}
+
+    chores = Chores(WorkerOptions(settings=settings, app="tests.support.apps:q"))
+    for _ in range(2):
+        _, error = asyncio.run(once(chores))
+        assert error.endswith("refused: row queue/bad: the rule; row task/odd: the rule")
+        for span in (60, 600, 3600):
+            assert sums("queue", span) == {"": 40, "q0": 6, "q1": 6, "q2": 6, "q3": 5, "q4": 6, "q5": 5, "q6": 5}
+            assert sums("task", span) == {"t": 39}
+        deep = "SELECT queue FROM jobq.rollup_queue WHERE span = 60 AND ready > 0 ORDER BY 1"
+        assert [queue for (queue,) in db.execute(deep).fetchall()] == ["", "deep"]
+    for of in ("queue", "task"):
+        db.execute(f"DROP TRIGGER refuse ON jobq.rollup_{of}")
+    report, error = asyncio.run(once(Chores(WorkerOptions(settings=settings, app="tests.support.apps:q"))))
+    assert (report.split()[0], error) == ("40", None)
+    assert sums("queue", 3600)["bad"] == sums("task", 3600)["odd"] == 1
+
+
+def test_old_rows_that_cannot_be_deleted_keep_nothing_from_being_counted(db: Conn, database_url: str) -> None:
+    db.execute("INSERT INTO jobq.rollup_task (span, at, task) VALUES (60, now() - interval '90 days', 'old')")
+    db.execute(
+        "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'the rule'; END $$"
+    )
+    db.execute("CREATE TRIGGER refuse BEFORE DELETE ON jobq.rollup_task FOR EACH ROW EXECUTE FUNCTION refuse()")
+    add_finished(db, "succeeded", ago=61)
+    settings = Settings(database_url=database_url)
+
+    async def once() -> None:
+        async with await Database(settings).connect("chores", CHORES) as connection:
+            chores = Chores(WorkerOptions(settings=settings, app="tests.support.apps:q"))
+            await chores.register(connection)
+            await chores.run_due(connection, uuid4())
+
+    asyncio.run(once())
+    [(error,)] = db.execute("SELECT last_error FROM jobq.chore WHERE name = 'rollup'").fetchall()
+    assert error.startswith("1 jobs in ")
+    assert "no old row deleted: the rule" in error
+    assert sum(row[0] for row in db.execute("SELECT succeeded FROM jobq.rollup_task WHERE span = 60").fetchall()) == 1
 
 
 def test_the_plan_of_pages_covers_all_or_an_even_sample() -> None:

@@ -18,7 +18,7 @@ from jobq.schedules import Schedule
 from jobq.sql import statement
 from jobq.ticks import Cron, Every, When
 from jobq.worker.scheduler import Ticked, tick
-from tests.support.rows import add_worker
+from tests.support.rows import ALL_TICKS, add_worker
 
 Conn = psycopg.Connection[Any]
 START = datetime(2026, 3, 28, 12, tzinfo=UTC)
@@ -242,7 +242,7 @@ async def test_one_in_code_ticks_while_a_live_worker_declares_it(db: Conn, datab
 
 def test_when_a_schedule_is_withdrawn(db: Conn) -> None:
     def withdrawn() -> list[str]:
-        return [row[0] for row in db.execute(statement("schedule_withdraw", "jobq").query)]
+        return [row[0] for row in db.execute(statement("schedule_withdraw", "jobq").query, {"only": None})]
 
     add(db)
     add(db, "run time")
@@ -449,7 +449,7 @@ async def test_ticks_are_shown_with_their_jobs_and_go_when_they_are_old(db: Conn
     db.execute(
         "UPDATE jobq.schedule_tick SET inserted_at = now() - interval '8 days' WHERE tick < %s", (START + 3 * HOUR,)
     )
-    params = {"keep": timedelta(days=7), "batch": 2}
+    params = {"keep": timedelta(days=7), "batch": 2, **ALL_TICKS}
     query = statement("schedule_ticks_expire", "jobq").query
     assert [db.execute(query, params).fetchone() for _ in range(3)] == [(2,), (1,), (0,)]
     assert ticks_of(db) == [START + 3 * HOUR, START + 4 * HOUR]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import timedelta
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -205,3 +206,81 @@ def test_a_schedule_on_what_is_no_task_is_told_at_the_start(worker: StartWorker,
     running = worker(*SMALL, app=f"{forgotten}:q", env={"PYTHONPATH": str(tmp_path)})
     assert running.wait() == 78
     assert "put @q.task on it as well" in running.log
+
+
+# --- What the database refuses, or takes too long for --------------------------------------------------------------------
+
+
+def on(jobs: Jobs, table: str, event: str, condition: str, what: str) -> None:
+    jobs.connection.execute(
+        f"CREATE FUNCTION rule() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN IF {condition} THEN {what}; END IF;"
+        " RETURN NEW; END$$".encode()
+    )
+    jobs.connection.execute(
+        f"CREATE TRIGGER rule BEFORE {event} ON jobq.{table} FOR EACH ROW EXECUTE FUNCTION rule()".encode()
+    )
+
+
+def test_a_schedule_whose_insert_takes_long_holds_up_no_other(worker: StartWorker, jobs: Jobs) -> None:
+    on(jobs, "job", "INSERT", "NEW.queue = 'slow'", "PERFORM pg_sleep(30)")
+    begin = (
+        "INSERT INTO jobq.schedule (name, task, queue, every, next_at)"
+        " VALUES (%s, 'tick', %s, interval '1 second', date_trunc('second', clock_timestamp()) + interval '1 second')"
+    )
+    running = start(worker, "none")
+    for name in ("another slow", "slow", "quick"):
+        jobs.connection.execute(begin, (name, name.removeprefix("another ")))
+    tries = (
+        "SELECT min((p ->> 'tries')::integer) FROM jobq.worker, jsonb_array_elements(problems) AS p"
+        " WHERE p ->> 'what' = 'tick' HAVING count(*) = 2"
+    )
+    wait_until(lambda: any(value >= 3 for value in column(jobs, tries)), timeout=90, what="three tries of both")
+    wait_until(lambda: len(ticks(jobs, "quick")) >= 10, what="the ticks of the other")
+    late = "SELECT max(extract(epoch FROM inserted_at - tick))::float8 FROM jobq.schedule_tick WHERE schedule = 'quick'"
+    # Both may be tried one after the other, each for two seconds.
+    [most] = column(jobs, late)
+    assert most < 6
+    assert ticks(jobs, "slow") == []
+    assert "canceling statement due to statement timeout" in row(jobs, "slow")["last_error"]
+    jobs.connection.execute("DROP TRIGGER rule ON jobq.job")
+    for name in ("slow", "another slow"):
+        wait_until(partial(ticks, jobs, name), timeout=70, what="its turn")
+    assert running.is_running()
+
+
+def column(jobs: Jobs, query: str) -> list[Any]:
+    return [next(iter(found.values())) for found in jobs.all(query)]
+
+
+def test_a_schedule_that_cannot_be_withdrawn_holds_up_no_other(worker: StartWorker, jobs: Jobs) -> None:
+    for name in ("bad", "good", "worse"):
+        jobs.connection.execute(
+            "INSERT INTO jobq.schedule (name, task, queue, every, next_at, source, app)"
+            " VALUES (%s, 'tick', 'q', interval '1 minute', now() + interval '1 hour', 'code', %s)",
+            (name, APP),
+        )
+    rule = "IF NEW.name = 'bad' THEN RAISE EXCEPTION 'the rule'; ELSE PERFORM pg_sleep(30); END IF"
+    on(jobs, "schedule", "UPDATE", "NEW.withdrawn_at IS NOT NULL AND NEW.name <> 'good'", rule)
+    start(worker, "seconds")
+    withdrawn = "SELECT name FROM jobq.schedule WHERE withdrawn_at IS NOT NULL"
+    wait_until(lambda: column(jobs, withdrawn) == ["good"], timeout=20, what="the withdrawal")
+    told = (
+        "SELECT p ->> 'error' FROM jobq.worker, jsonb_array_elements(problems) AS p"
+        " WHERE p ->> 'what' = 'withdraw schedules'"
+    )
+    [said] = wait_until(lambda: column(jobs, told), what="the word of it")
+    assert said.endswith(
+        "refused: schedule bad: the rule; schedule worse: canceling statement due to statement timeout"
+    )
+    # What was lost is still looked for, and what is declared ticks.
+    wait_until(lambda: ticks(jobs, "seconds"), what="a tick")
+    jobs.connection.execute("DELETE FROM jobq.schedule WHERE name = 'seconds'")
+    wait_until(lambda: row(jobs, "seconds"), timeout=40, what="what was lost")
+
+
+def test_a_schedule_that_cannot_be_written_down_holds_up_no_other(worker: StartWorker, jobs: Jobs) -> None:
+    on(jobs, "schedule", "INSERT", "NEW.name = 'seconds'", "PERFORM pg_sleep(30)")
+    start(worker, "seconds,told")
+    # It is tried for five seconds.
+    wait_until(lambda: ticks(jobs, "told"), timeout=15, what="the other")
+    assert row(jobs, "seconds") == {}

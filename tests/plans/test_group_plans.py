@@ -12,6 +12,7 @@ import pytest
 from jobq import migrate
 from tests.plans.explain import MODES, explain, kinds, rows_read
 from tests.support import postgres
+from tests.support.rows import ALL_GROUPS
 
 BLOCKED = 200_000
 GROUPS = 2_000
@@ -113,7 +114,7 @@ def test_the_sweep_reads_one_entry_of_each_group(full: psycopg.Connection[Any], 
         full,
         mode,
         "turns_sweep",
-        {"most": 100, "after_queue": "", "after_group": "", "channel": "jobq"},
+        {"most": 100, "after_queue": "", "after_group": "", "channel": "jobq", **ALL_GROUPS},
         before=("SET LOCAL enable_seqscan = off", "SET LOCAL enable_mergejoin = off"),
     )
     assert not {kind for kind in kinds(nodes) if kind in ("Seq Scan on job",)}

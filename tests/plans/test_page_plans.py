@@ -166,6 +166,8 @@ def test_every_statement_of_queries_and_operations_is_held_to_its_plan() -> None
     exempt |= {"progress", "finished_estimates", "system_server", "system_holders", "system_tables", "system_index"}
     # What the chore writes is small; how it reads history, and that it reads its end, is below.
     exempt |= {"rollup_parts", "rollup_marks", "rollup_prune", "rollup_depths", "rollup_write", "rollup_fold"}
+    # Where one of them is refused, the same is read once more.
+    exempt |= {"rollup_names"}
     named: set[str] = set()
     packages = (operations, queries)
     parts = [import_module(f"{of.__name__}.{part.name}") for of in packages for part in iter_modules(of.__path__)]

@@ -11,6 +11,7 @@ import pytest
 
 from tests.plans.explain import MODES, explain, kinds, rows_read
 from tests.support import postgres
+from tests.support.rows import ALL_TICKS
 
 Conn = psycopg.Connection[Any]
 
@@ -65,7 +66,7 @@ def test_ticks_are_inserted_by_the_keys(full: Conn, mode: str) -> None:
 
 @pytest.mark.parametrize("mode", MODES)
 def test_old_ticks_are_found_by_their_time(full: Conn, mode: str) -> None:
-    nodes = explain(full, mode, "schedule_ticks_expire", {"keep": timedelta(days=7), "batch": 100})
+    nodes = explain(full, mode, "schedule_ticks_expire", {"keep": timedelta(days=7), "batch": 100, **ALL_TICKS})
     found = kinds(nodes)
     assert "Seq Scan on schedule_tick" not in found
     assert {"Index Scan on schedule_tick", "Tid Scan on schedule_tick"} <= found

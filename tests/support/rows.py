@@ -10,6 +10,10 @@ import psycopg
 from psycopg import sql
 from psycopg.types.json import Jsonb
 
+# For turns_sweep.sql and schedule_ticks_expire.sql.
+ALL_GROUPS: dict[str, Any] = {"among": None, "queues": [], "groups": []}
+ALL_TICKS: dict[str, Any] = {"among": None, "schedules": [], "ticks": []}
+
 
 def add_job(conn: psycopg.Connection[Any], *, schema: str = "jobq", **columns: Any) -> int:
     """Insert a live job and return its id. Columns have the table's defaults; `run_in` is in seconds from
