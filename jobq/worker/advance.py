@@ -634,11 +634,9 @@ class Advance:
                     connection, worker, successes, scan, want=want, claim=beside
                 )
             except psycopg.Error as error:
-                if isinstance(error, psycopg.errors.LockNotAvailable):
-                    self._managed.locked(beside["queue"])
-                else:
-                    self._managed.failed(beside["queue"])
-                if classify(error, connection) is ErrorKind.CONNECTION:
+                kind = classify(error, connection)
+                self._managed.failed(beside["queue"], error, kind)
+                if kind is ErrorKind.CONNECTION:
                     raise
                 # A row's lock was not free, or an outcome cannot be stored: those by themselves, and the claim in its own time.
             else:

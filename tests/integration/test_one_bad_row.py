@@ -212,12 +212,12 @@ def test_a_parked_job_whose_claim_is_refused_in_a_queue_with_a_cap(jobs: Jobs, d
 
 
 def test_a_queue_with_rules_whose_claim_is_refused(jobs: Jobs, db: Conn, worker: StartWorker) -> None:
-    """It is let alone, with growing pauses; the others go on."""
+    """Its job is left out, with growing pauses; other queues go on."""
     refuse(db, "job", "UPDATE", "NEW.queue = 'limited' AND NEW.state = 'running'")
     db.execute("INSERT INTO jobq.queue (name, max_running) VALUES ('limited', 2)")
     bad = apps.record.options(queue="limited").enqueue(jobs.connection, "poison").id
     running = worker("--processes", "1")
-    wait_until(lambda: "a queue cannot be claimed from" in running.log, what="the worker to say so")
+    wait_until(lambda: "a job cannot be claimed" in running.log, what="the worker to say so")
     good_ones_run(jobs)
     allow(db, "job")
     assert jobs.wait(bad, timeout=20)["state"] == "succeeded"
