@@ -46,6 +46,7 @@ from jobq.worker.served import QueueOrder
 from jobq.worker.stalls import Repeats, Trouble
 from jobq.worker.starts import REFUSED, REFUSED_FOR
 from jobq.worker.survey import Survey
+from jobq.worker.suspects import PATIENCE
 from jobq.worker.vitals import Pulse
 
 logger = logging.getLogger("jobq.worker")
@@ -117,6 +118,8 @@ class Advance:
         self._connection: Connection | None = None
         self._lock = asyncio.Lock()
         self._repeats = Repeats()
+        self._losses = 0
+        """How many sessions in a row acknowledgements have lost."""
         self._attempts = Attempts(pulse, self.problems, self._repeats)
         self._refused = RefusedClaims(self._schema, self._ledger, self.problems, self._repeats)
         deferred = Deferred(
@@ -448,7 +451,7 @@ class Advance:
             if successes and self.ended.wary:
                 await self._attempt("look for locked jobs", self.ended.set_aside(connection, successes), connection)
                 successes = self.ended.batch()
-            if successes and self._refused.looking:
+            if successes and self._refused.apart:
                 # Not in one statement with a claim that may be refused.
                 await self._exchange(connection, successes, NOWHERE, 0)
                 want, successes = min(want, self._want()), []
@@ -575,6 +578,7 @@ class Advance:
             raise
         except psycopg.Error as error:
             if classify(error, connection) is ErrorKind.CONNECTION:
+                self._lost_by(successes, want, error)
                 raise
             self._told = self._told or told
             if successes:
@@ -586,6 +590,8 @@ class Advance:
                     self._attempts.failed(CLAIM, error)
             return
         self._attempts.error = None
+        if successes:
+            self._losses = 0
         # What is refused or deferred goes on running, as far as the database knows, until it is written.
         lost = {setback.id for setback in refused} | {success.id for success in claimed.unwritten}
         self._managed.ended(success for success in successes if success.id not in lost)
@@ -601,6 +607,19 @@ class Advance:
             self._told = self._told or told
             self._refused.looking = True
         self._delivery.keep(claimed, worker)
+
+    def _lost_by(self, successes: list[Success], want: int, error: psycopg.Error) -> None:
+        """A statement has lost its session. If the same happens again and again, a row of it may be the reason."""
+        if not successes:
+            self._refused.lost()
+            return
+        if want > 0:
+            # Next time each by itself.
+            self._refused.looking = True
+        self._losses += 1
+        if self._losses >= PATIENCE:
+            self._losses = 0
+            self.ended.defer(successes, error)
 
     async def _not_acknowledged(self, connection: Connection, successes: list[Success], error: psycopg.Error) -> None:
         if isinstance(error, psycopg.errors.LockNotAvailable) and await self.ended.set_aside(connection, successes):
@@ -643,7 +662,11 @@ class Advance:
                 self._managed.ended(successes, seen_by=beside["queue"])
                 self._delivery.hand_out(self._managed.took(beside, rows), worker)
                 return claimed, []
-        return await self._ledger.advance(connection, worker, successes, scan, want, refused=self._refused.ids)
+        refused = self._refused
+        if want > 0 and not successes and refused.lose_sessions:
+            return await refused.find(connection, worker, scan) or Claimed(), []
+        within = refused.within if want > 0 else None
+        return await self._ledger.advance(connection, worker, successes, scan, want, refused=refused.ids, within=within)
 
     async def _start(self) -> None:
         """Give free slots to jobs whose keys hold until they start: first release the keys, then hand them out."""

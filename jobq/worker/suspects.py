@@ -128,6 +128,11 @@ class Suspects(Generic[Key]):
         del self._pauses[key]
         return True
 
+    def sooner(self, key: Key, seconds: float) -> None:
+        """Try `key` again in so many seconds at the latest."""
+        if (pause := self._pauses.get(key)) is not None:
+            pause.due = min(pause.due, time.monotonic() + seconds)
+
     def let_in(self, key: Key) -> None:
         """It went well, or it is gone."""
         if self._pauses.pop(key, None) is None:
