@@ -106,6 +106,7 @@ class Advance:
         self._managed = Managed(self._schema, options.poll_interval, self._lanes.caps, listening=listening)
         self._managed.problems = self.problems
         self._parked = Parked(options, pool, self._managed)
+        self._parked.problems = self.problems
         self._busy: frozenset[str] = frozenset()
         """Of which plain queues the last claim brought jobs, while there are managed ones."""
         self._rules: str | None = None
