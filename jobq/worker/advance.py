@@ -44,7 +44,7 @@ from jobq.worker.refused import ALL as CLAIM
 from jobq.worker.refused import RefusedClaims
 from jobq.worker.served import QueueOrder
 from jobq.worker.stalls import Repeats, Trouble
-from jobq.worker.starts import REFUSED, REFUSED_FOR
+from jobq.worker.starts import REFUSED
 from jobq.worker.survey import Survey
 from jobq.worker.suspects import PATIENCE
 from jobq.worker.vitals import Pulse
@@ -133,6 +133,7 @@ class Advance:
         )
         self.ended = Ended(self._ledger, lease, metrics, self._repeats, deferred)
         self._account = Account(self._schema, lease, pool)
+        self._account.problems = self.problems
         self._woken = asyncio.Event()
         self._sleeping = False
         """Whether the loop waits for a reason to do something."""
@@ -681,9 +682,10 @@ class Advance:
             try:
                 found = await starts.start(connection, self._schema, worker, self._pool.startable)
             except psycopg.Error as error:
-                if (kind := classify(error, connection)) is ErrorKind.CONNECTION:
+                kind = classify(error, connection)
+                self._not_started(starts.failed(error, kind), error)
+                if kind is ErrorKind.CONNECTION:
                     raise
-                self._not_started(starts.failed(refused=kind is ErrorKind.REFUSED), error)
                 return
             put_back: list[Job] = []
             if stubborn := starts.stubborn(time.monotonic()):
@@ -709,12 +711,12 @@ class Advance:
         elif found.start:
             self._pool.give(found.start, worker)
 
-    def _not_started(self, refused: list[Job], error: psycopg.Error) -> None:
+    def _not_started(self, refused: list[tuple[Job, float]], error: psycopg.Error) -> None:
         self._attempts.failed("start jobs with keys", error)
-        for job in refused:
+        for job, pause in refused:
             self.problems.note(REFUSED, error, job=job.id)
             self._repeats.warn("a job cannot be started: it is put back for a while", error, job=job.id)
-            self.ended.set_back(Setback(job.id, job.claims, job.started, Ending.RELEASE, delay=REFUSED_FOR))
+            self.ended.set_back(Setback(job.id, job.claims, job.started, Ending.RELEASE, delay=pause))
 
     def _clear_starts(self, started: list[Job]) -> None:
         """These have started: what stood in their way is over."""
@@ -794,6 +796,8 @@ class Advance:
                 self.ended.set_back(stray)
         quiet = not self._pool.held and self._listening()
         self._reconcile_at = time.monotonic() + (QUIET_RECONCILE_INTERVAL if quiet else RECONCILE_INTERVAL)
+        if self._account.behind:
+            self._reconcile_at = min(self._reconcile_at, time.monotonic() + PROGRESS_INTERVAL)
 
     async def _read_rules(self, connection: Connection) -> None:
         """Learn which queues are paused, and which are managed."""
