@@ -610,9 +610,9 @@ class Advance:
             self._refused.looking = True
         self._delivery.keep(claimed, worker)
 
-    def _lost_by(self, successes: list[Success], want: int, error: psycopg.Error) -> None:
+    def _lost_by(self, batch: list[Success], want: int, error: psycopg.Error) -> None:
         """A statement has lost its session. If the same happens again and again, a row of it may be the reason."""
-        if not successes:
+        if not batch:
             self._refused.lost()
             return
         if want > 0:
@@ -621,7 +621,7 @@ class Advance:
         self._losses += 1
         if self._losses >= PATIENCE:
             self._losses = 0
-            self.ended.defer(successes, error)
+            self.ended.defer(batch, error)
 
     async def _not_acknowledged(self, connection: Connection, successes: list[Success], error: psycopg.Error) -> None:
         if isinstance(error, psycopg.errors.LockNotAvailable) and await self.ended.set_aside(connection, successes):
