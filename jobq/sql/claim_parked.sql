@@ -1,6 +1,7 @@
 -- Claims parked jobs of tasks that this worker's code has (each with its signature), unless that very signature has refused
 -- them: of these queues (NULL: all) but for those in `without`, and of none that is paused or has a limit, a rate or a rule for
 -- groups. Rows as advance.sql's. Mostly the highest priorities first, and of a task the earliest first.
+-- The variant `claim_parked:one` claims one job only (parked.py).
 -- Plan: job_parked_idx for each task and priority under LockRows and Limit; queue_pkey; job_pkey; no Seq Scan on job.
 WITH heads AS MATERIALIZED (
     SELECT head.id
@@ -14,6 +15,7 @@ WITH heads AS MATERIALIZED (
           AND NOT coalesce(known.signature = ANY (string_to_array(job.parked_signature, ' ')), false)
           AND (%(queues)s::text[] IS NULL OR job.queue = ANY (%(queues)s::text[]))
           AND NOT job.queue = ANY (%(without)s::text[])
+          --one AND job.id = %(only)s
           AND NOT EXISTS (
               SELECT FROM {schema}.queue AS rule
               WHERE rule.name = job.queue

@@ -1,6 +1,7 @@
 -- Makes jobs due that other workers' code has refused, of tasks that this one has with another signature, where the queue has a
 -- limit, a rate or a rule for groups: those wait there for a while (park.sql), or were parked before the rule was set. Tells the
 -- workers of their queues. Jobs that have run since they were refused keep the time of their retry.
+-- The variant `parked_due:one` makes one job due only (parked.py).
 -- Plan: job_parked_idx for each task under LockRows and Limit; queue_pkey; job_pkey; no Seq Scan on job.
 WITH chosen AS MATERIALIZED (
     SELECT refused.id
@@ -12,6 +13,7 @@ WITH chosen AS MATERIALIZED (
           AND (job.state = 'parked' OR job.state IN ('ready', 'waiting') AND job.run_at > clock_timestamp())
           AND NOT coalesce(known.signature = ANY (string_to_array(job.parked_signature, ' ')), false)
           AND (%(queues)s::text[] IS NULL OR job.queue = ANY (%(queues)s::text[]))
+          --one AND job.id = %(only)s
           AND EXISTS (
               SELECT FROM {schema}.queue AS rule
               WHERE rule.name = job.queue

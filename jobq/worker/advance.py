@@ -44,8 +44,9 @@ from jobq.worker.refused import ALL as CLAIM
 from jobq.worker.refused import RefusedClaims
 from jobq.worker.served import QueueOrder
 from jobq.worker.stalls import Repeats, Trouble
-from jobq.worker.starts import REFUSED, REFUSED_FOR
+from jobq.worker.starts import REFUSED
 from jobq.worker.survey import Survey
+from jobq.worker.suspects import PATIENCE
 from jobq.worker.vitals import Pulse
 
 logger = logging.getLogger("jobq.worker")
@@ -105,6 +106,7 @@ class Advance:
         self._managed = Managed(self._schema, options.poll_interval, self._lanes.caps, listening=listening)
         self._managed.problems = self.problems
         self._parked = Parked(options, pool, self._managed)
+        self._parked.problems = self.problems
         self._busy: frozenset[str] = frozenset()
         """Of which plain queues the last claim brought jobs, while there are managed ones."""
         self._rules: str | None = None
@@ -117,6 +119,8 @@ class Advance:
         self._connection: Connection | None = None
         self._lock = asyncio.Lock()
         self._repeats = Repeats()
+        self._losses = 0
+        """How many sessions in a row acknowledgements have lost."""
         self._attempts = Attempts(pulse, self.problems, self._repeats)
         self._refused = RefusedClaims(self._schema, self._ledger, self.problems, self._repeats)
         deferred = Deferred(
@@ -129,6 +133,7 @@ class Advance:
         )
         self.ended = Ended(self._ledger, lease, metrics, self._repeats, deferred)
         self._account = Account(self._schema, lease, pool)
+        self._account.problems = self.problems
         self._woken = asyncio.Event()
         self._sleeping = False
         """Whether the loop waits for a reason to do something."""
@@ -448,7 +453,7 @@ class Advance:
             if successes and self.ended.wary:
                 await self._attempt("look for locked jobs", self.ended.set_aside(connection, successes), connection)
                 successes = self.ended.batch()
-            if successes and self._refused.looking:
+            if successes and self._refused.apart:
                 # Not in one statement with a claim that may be refused.
                 await self._exchange(connection, successes, NOWHERE, 0)
                 want, successes = min(want, self._want()), []
@@ -575,6 +580,7 @@ class Advance:
             raise
         except psycopg.Error as error:
             if classify(error, connection) is ErrorKind.CONNECTION:
+                self._lost_by(successes, want, error)
                 raise
             self._told = self._told or told
             if successes:
@@ -586,6 +592,8 @@ class Advance:
                     self._attempts.failed(CLAIM, error)
             return
         self._attempts.error = None
+        if successes:
+            self._losses = 0
         # What is refused or deferred goes on running, as far as the database knows, until it is written.
         lost = {setback.id for setback in refused} | {success.id for success in claimed.unwritten}
         self._managed.ended(success for success in successes if success.id not in lost)
@@ -601,6 +609,19 @@ class Advance:
             self._told = self._told or told
             self._refused.looking = True
         self._delivery.keep(claimed, worker)
+
+    def _lost_by(self, batch: list[Success], want: int, error: psycopg.Error) -> None:
+        """A statement has lost its session. If the same happens again and again, a row of it may be the reason."""
+        if not batch:
+            self._refused.lost()
+            return
+        if want > 0:
+            # Next time each by itself.
+            self._refused.looking = True
+        self._losses += 1
+        if self._losses >= PATIENCE:
+            self._losses = 0
+            self.ended.defer(batch, error)
 
     async def _not_acknowledged(self, connection: Connection, successes: list[Success], error: psycopg.Error) -> None:
         if isinstance(error, psycopg.errors.LockNotAvailable) and await self.ended.set_aside(connection, successes):
@@ -634,18 +655,20 @@ class Advance:
                     connection, worker, successes, scan, want=want, claim=beside
                 )
             except psycopg.Error as error:
-                if isinstance(error, psycopg.errors.LockNotAvailable):
-                    self._managed.locked(beside["queue"])
-                else:
-                    self._managed.failed(beside["queue"])
-                if classify(error, connection) is ErrorKind.CONNECTION:
+                kind = classify(error, connection)
+                self._managed.failed(beside["queue"], error, kind)
+                if kind is ErrorKind.CONNECTION:
                     raise
                 # A row's lock was not free, or an outcome cannot be stored: those by themselves, and the claim in its own time.
             else:
                 self._managed.ended(successes, seen_by=beside["queue"])
                 self._delivery.hand_out(self._managed.took(beside, rows), worker)
                 return claimed, []
-        return await self._ledger.advance(connection, worker, successes, scan, want, refused=self._refused.ids)
+        refused = self._refused
+        if want > 0 and not successes and refused.lose_sessions:
+            return await refused.find(connection, worker, scan) or Claimed(), []
+        within = refused.within if want > 0 else None
+        return await self._ledger.advance(connection, worker, successes, scan, want, refused=refused.ids, within=within)
 
     async def _start(self) -> None:
         """Give free slots to jobs whose keys hold until they start: first release the keys, then hand them out."""
@@ -659,9 +682,10 @@ class Advance:
             try:
                 found = await starts.start(connection, self._schema, worker, self._pool.startable)
             except psycopg.Error as error:
-                if (kind := classify(error, connection)) is ErrorKind.CONNECTION:
+                kind = classify(error, connection)
+                self._not_started(starts.failed(error, kind), error)
+                if kind is ErrorKind.CONNECTION:
                     raise
-                self._not_started(starts.failed(refused=kind is ErrorKind.REFUSED), error)
                 return
             put_back: list[Job] = []
             if stubborn := starts.stubborn(time.monotonic()):
@@ -687,12 +711,12 @@ class Advance:
         elif found.start:
             self._pool.give(found.start, worker)
 
-    def _not_started(self, refused: list[Job], error: psycopg.Error) -> None:
+    def _not_started(self, refused: list[tuple[Job, float]], error: psycopg.Error) -> None:
         self._attempts.failed("start jobs with keys", error)
-        for job in refused:
+        for job, pause in refused:
             self.problems.note(REFUSED, error, job=job.id)
             self._repeats.warn("a job cannot be started: it is put back for a while", error, job=job.id)
-            self.ended.set_back(Setback(job.id, job.claims, job.started, Ending.RELEASE, delay=REFUSED_FOR))
+            self.ended.set_back(Setback(job.id, job.claims, job.started, Ending.RELEASE, delay=pause))
 
     def _clear_starts(self, started: list[Job]) -> None:
         """These have started: what stood in their way is over."""
@@ -772,6 +796,8 @@ class Advance:
                 self.ended.set_back(stray)
         quiet = not self._pool.held and self._listening()
         self._reconcile_at = time.monotonic() + (QUIET_RECONCILE_INTERVAL if quiet else RECONCILE_INTERVAL)
+        if self._account.behind:
+            self._reconcile_at = min(self._reconcile_at, time.monotonic() + PROGRESS_INTERVAL)
 
     async def _read_rules(self, connection: Connection) -> None:
         """Learn which queues are paused, and which are managed."""

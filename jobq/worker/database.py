@@ -303,12 +303,25 @@ async def fetch(
     connection: AsyncConnection[tuple[Any, ...]], schema: str, name: str, /, **parameters: Any
 ) -> list[tuple[Any, ...]]:
     """Execute the statement `name` and return its rows."""
+    return await fetch_within(None, connection, schema, name, **parameters)
+
+
+async def fetch_within(
+    within: float | None,
+    connection: AsyncConnection[tuple[Any, ...]],
+    schema: str,
+    name: str,
+    /,
+    **parameters: Any,
+) -> list[tuple[Any, ...]]:
+    """Do the same; the server ends the statement after `within` seconds. None: after those of the connection."""
     query = statement(name, schema)
     values = query.values(parameters)
     if isinstance(connection, Connection):
         connection.doing = f"statement {name}"
-        if connection.pooled:
-            return await _fetch_pooled(connection, query.raw, values)
+        if connection.pooled or within is not None:
+            terms = connection.terms if within is None else replace(connection.terms, statement=within)
+            return await _fetch_with(connection, query.raw, values, terms)
     cursor = await AsyncRawCursor(connection, row_factory=tuple_row).execute(query.raw, values)
     return await cursor.fetchall() if cursor.description is not None else []
 
@@ -347,9 +360,9 @@ async def fetch_both(
     return await cursors[0].fetchall(), await cursors[1].fetchall()
 
 
-async def _fetch_pooled(connection: Connection, query: bytes, values: list[Any]) -> list[tuple[Any, ...]]:
-    """Execute `query` with our settings, where nothing may be set for longer than a transaction: in one round trip."""
-    settings = _local_settings(connection.terms)
+async def _fetch_with(connection: Connection, query: bytes, values: list[Any], terms: Terms) -> list[tuple[Any, ...]]:
+    """Execute `query` with these settings for its transaction, in one round trip. Behind a pooler none may stay for longer."""
+    settings = _local_settings(terms)
     cursor = AsyncRawCursor(connection, row_factory=tuple_row)
     if connection.info.transaction_status is not TransactionStatus.IDLE:
         await connection.execute(settings)

@@ -52,6 +52,8 @@ class _Batch:
     due: float = 0.0
     tries: int = 0
     transient: bool = False
+    losses: int = 0
+    """How many sessions it has lost."""
     last_word: bool = field(default=False)
     """Whether it has been tried since the worker began to stop."""
 
@@ -123,7 +125,10 @@ class Deferred:
         if not outcomes:
             return
         alone = len(outcomes) == 1
-        batch = _Batch(outcomes, _text(error), transient=classify(error) is not ErrorKind.REFUSED)
+        kind = classify(error)
+        # What has lost its sessions elsewhere is to show here only once more that it does.
+        losses = PATIENCE - 1 if kind is ErrorKind.CONNECTION else 0
+        batch = _Batch(outcomes, _text(error), transient=kind is not ErrorKind.REFUSED, losses=losses)
         if alone and not batch.transient:
             # It has been tried alone.
             self._stands_alone(batch, error)
@@ -180,7 +185,7 @@ class Deferred:
             except (psycopg.Error, OSError, TimeoutError) as error:
                 # Of the connection: nothing is known of the batch.
                 self._losses += 1
-                batch.due = time.monotonic() + min(0.1 * 2 ** min(self._losses, 10), 2.0)
+                batch.due = max(batch.due, time.monotonic() + min(0.1 * 2 ** min(self._losses, 10), 2.0))
                 batch.last_word = batch.last_word or self._leaving
                 self._repeats.warn("no connection for outcomes that are written apart", error)
                 await self._drop()
@@ -210,7 +215,12 @@ class Deferred:
         except psycopg.Error as error:
             kind = classify(error, connection)
             if kind is ErrorKind.CONNECTION:
-                batch.tries -= 1
+                batch.losses += 1
+                if batch.losses < PATIENCE:
+                    batch.tries -= 1
+                elif batch in self._batches:
+                    # Not the connection's fault, it seems, but that of an outcome.
+                    self._failed(batch, error, ErrorKind.REFUSED)
                 raise
             batch.last_word = self._leaving
             if batch in self._batches:  # else they were forgotten meanwhile
@@ -258,7 +268,7 @@ class Deferred:
             self._batches.remove(batch)
             middle = len(batch.outcomes) // 2
             self._batches += [
-                _Batch(half, batch.error, transient=batch.transient, last_word=False)
+                _Batch(half, batch.error, transient=batch.transient, losses=min(batch.losses, PATIENCE - 1))
                 for half in (batch.outcomes[:middle], batch.outcomes[middle:])
             ]
         else:

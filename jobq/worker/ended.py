@@ -16,6 +16,7 @@ from jobq.worker.lease import Lease
 from jobq.worker.metrics import Metrics
 from jobq.worker.outcomes import MAX_BATCH, Claimed, Ledger, Settled
 from jobq.worker.stalls import Repeats
+from jobq.worker.suspects import PATIENCE
 
 logger = logging.getLogger("jobq.worker")
 
@@ -55,6 +56,8 @@ class Ended:
         self._recorded: set[Name] = set()
         """Executions whose ends runners have written themselves, since `recount`."""
         self._landed = 0
+        self._losses = 0
+        """How many sessions in a row `settle` has lost."""
         self.finished = 0
         """Outcomes recorded so far."""
         self.odd = False
@@ -236,8 +239,16 @@ class Ended:
             settled = await self._ledger.settle(connection, self._lease.worker, setbacks)
         except psycopg.Error as error:
             if classify(error, connection) is ErrorKind.CONNECTION:
+                self._losses += 1
+                if self._losses >= PATIENCE:
+                    # One of them may be the reason.
+                    self._losses = 0
+                    del self.setbacks[: len(setbacks)]
+                    self.deferred.add(setbacks, error)
+                    self._wrote()
                 raise
             settled = Settled(unwritten=tuple(setbacks), error=error)
+        self._losses = 0
         self.finished += len(settled.accepted)
         del self.setbacks[: len(setbacks)]
         if settled.unwritten:

@@ -19,6 +19,8 @@ _SHUTDOWN = frozenset({"57P01", "57P02", "57P03", "57P04", "57P05"})
 # 40: serialization, deadlock. 53: no resources. 55: a lock, or an object in use.
 _TRANSIENT_CLASSES = frozenset({"40", "53", "55"})
 _CANCELED = "57014"
+# The function in which a read-only server would say so.
+_OURS = "claim_managed("
 _OUTDATED_PLAN = "cached plan must not change result type"
 
 
@@ -63,7 +65,9 @@ def classify(error: BaseException, connection: AsyncConnection[Any] | Connection
     if state is None:
         # Raised on this side: libpq lost the connection, or psycopg cannot send a value (DataError, ProgrammingError).
         return ErrorKind.CONNECTION if isinstance(error, psycopg.OperationalError) else ErrorKind.REFUSED
-    if state in _SESSION or (state == "0A000" and _OUTDATED_PLAN in str(error)):
+    if state in _SESSION:
+        return ErrorKind.REFUSED if _raised_inside(error) else ErrorKind.CONNECTION
+    if state == "0A000" and _OUTDATED_PLAN in str(error):
         return ErrorKind.CONNECTION
     if state[:2] == "08" or state in _SHUTDOWN:
         # The server says FATAL when it ends the session.
@@ -72,3 +76,9 @@ def classify(error: BaseException, connection: AsyncConnection[Any] | Connection
     if state[:2] in _TRANSIENT_CLASSES or state == _CANCELED:
         return ErrorKind.TRANSIENT
     return ErrorKind.REFUSED
+
+
+def _raised_inside(error: psycopg.Error) -> bool:
+    """Tell whether a trigger has raised it: what the server says of the session has no context, but for our own function's."""
+    context = error.diag.context
+    return bool(context) and _OURS not in (context or "")

@@ -5,6 +5,9 @@ Each is claimed by itself, by the function claim_managed, under a lock of its ow
 notification. Behind these stands a poll: one statement for all queues (`managed_due.sql`), and a claim of those that have
 something. So a queue without a job costs nothing, and nothing here goes through all queues for each of them.
 
+A claim that the database refuses, or takes too long over, is made again for single jobs, and those that are at fault are left
+out (`suspects.py`): then a variant of the statement is used.
+
 A lock that another holds is not waited for. It is mostly another claim, of milliseconds, and tried again soon; the longer it
 is held, as by somebody who configures the queue and does not commit, the less often.
 """
@@ -23,24 +26,28 @@ from typing import Any, Protocol
 from uuid import UUID
 
 import psycopg
+from psycopg.errors import Diagnostic
 
 from jobq.worker.cursor import Horizon
-from jobq.worker.database import Connection, fetch
+from jobq.worker.database import Connection, fetch, fetch_within
 from jobq.worker.due import QUIET
 from jobq.worker.errors import ErrorKind, classify
 from jobq.worker.lines import Lines
-from jobq.worker.outcomes import Claimed
+from jobq.worker.outcomes import MAX_BATCH, Claimed
 from jobq.worker.problems import Problems
 from jobq.worker.stalls import Repeats
+from jobq.worker.suspects import PATIENCE, QueueTrouble, Tried, is_slow
 
 CLAIM = "claim_managed"
+CAREFUL = "claim_managed:except"
 # When to try again a queue whose lock another holds, in seconds: each time later by so much, up to the longest.
 _BUSY_RETRY = (0.002, 1.3, 1.0)
-# The same for a queue of which the claim is refused: a job of it, or a rule, is at fault.
+# The same for a queue of which the claim is refused, and no single job is at fault.
 _REFUSED_RETRY = (1.0, 2.0, 300.0)
 # Where a claim's last row has what: the word `locked`, what was seen, when to come again, what runs.
 _PERMITS, _WORD, _SEEN, _SECONDS, _RUNNING = 1, 2, 4, 8, 9
 PROBLEM = "claim from a queue with rules"
+REFUSED = "claim a job of a queue with rules"
 # How often at most other workers are called to what this one leaves behind, in seconds, for each queue.
 CALL_EVERY = 0.05
 
@@ -103,6 +110,8 @@ class Managed:
         self._counts: Counter[str] = Counter()
         self._busy: dict[str, tuple[float, float]] = {}
         """Queues whose locks were held: until when they are let alone, and for how long the last time."""
+        self._trouble: dict[str, QueueTrouble] = {}
+        """Queues whose last claims have failed, or leave something out."""
         self._strays: set[int] = set()
         """Jobs that were claimed in our name and never arrived, until they are put back: of which queues is not known."""
         self.left: set[str] = set()
@@ -136,7 +145,12 @@ class Managed:
         for queue in self._queues - now:
             self._full.discard(queue)
             self._seen_due.discard(queue)
-            for remembered in (self._known, self._at, self._busy, self._called):
+            if (trouble := self._trouble.get(queue)) is not None:
+                # A claim that meets them again finds them again.
+                self.problems.clear(PROBLEM, queue=queue)
+                for tried in trouble.tried.values():
+                    self.problems.clear(REFUSED, queue=queue, **tried.subject)
+            for remembered in (self._known, self._at, self._busy, self._called, self._trouble):
                 remembered.pop(queue, None)
         new = bool(now - self._queues)
         if new:
@@ -271,22 +285,96 @@ class Managed:
 
     async def claim(self, connection: Connection, worker: UUID, queue: str, want: int) -> Claimed:
         """Claim up to `want` jobs of `queue`. Raises psycopg.Error when the connection is lost; else the queue is let alone."""
+        trouble = self._trouble.get(queue)
+        if trouble is not None and trouble.most is not None:
+            return await self._claim_carefully(connection, worker, queue, want, trouble)
         claim = self.begin(worker, queue, want)
         try:
             rows = await fetch(connection, self._schema, CLAIM, **claim)
-        except psycopg.errors.LockNotAvailable:
-            self.locked(queue)
-            return Claimed()
         except BaseException as error:
             kind = classify(error, connection)
+            self.failed(queue, error, kind)
             if not isinstance(error, psycopg.Error) or kind is ErrorKind.CONNECTION:
-                self.failed(queue)
                 raise
-            self.locked(queue, _REFUSED_RETRY if kind is ErrorKind.REFUSED else _BUSY_RETRY)
-            self.problems.note(PROBLEM, error, queue=queue)
-            self._repeats.warn("a queue cannot be claimed from: it is let alone for a while", error, queue=queue)
             return Claimed()
         return self.took(claim, rows)
+
+    async def _claim_carefully(
+        self, connection: Connection, worker: UUID, queue: str, want: int, trouble: QueueTrouble
+    ) -> Claimed:
+        """Claim some jobs, without those that are refused; or try one of those again. Raises psycopg.Error as `claim`."""
+        retry = trouble.retry()
+        most = 1 if retry is not None else min(want, trouble.most or want)
+        claim = {**self.begin(worker, queue, most), **trouble.parameters(retry)}
+        said: list[Tried] = []
+
+        def hear(notice: Diagnostic) -> None:
+            if (tried := Tried.read(notice.message_primary)) is not None:
+                said.append(tried)
+
+        connection.add_notice_handler(hear)
+        try:
+            rows = await fetch_within(trouble.within(retry), connection, self._schema, CAREFUL, **claim)
+        except BaseException as error:
+            if not isinstance(error, psycopg.Error):
+                self._sooner(queue, 0.0)
+                raise
+            kind = classify(error, connection)
+            self._failed_carefully(queue, trouble, said[-1] if said else None, error, kind)
+            if kind is ErrorKind.CONNECTION:
+                raise
+            return Claimed()
+        finally:
+            connection.remove_notice_handler(hear)
+        claimed = self.took(claim, rows, aimed=retry is not None)
+        if rows and rows[-1][_WORD] == "locked":
+            return claimed
+        if retry is not None:
+            if any(tried.key == retry.key for tried in said):
+                trouble.suspects.let_in(retry.key)
+            else:
+                trouble.suspects.unmet(retry.key)
+            if retry.key not in trouble.suspects:
+                self.problems.clear(REFUSED, queue=queue, **trouble.tried.pop(retry.key).subject)
+                self.lower(queue)
+        if (said or not claim["one_by_one"]) and trouble.went_well(
+            MAX_BATCH, lambda: self.problems.clear(PROBLEM, queue=queue)
+        ):
+            del self._trouble[queue]
+        self._sooner(queue, trouble.suspects.due_at)
+        return claimed
+
+    def _failed_carefully(
+        self, queue: str, trouble: QueueTrouble, tried: Tried | None, error: psycopg.Error, kind: ErrorKind
+    ) -> None:
+        lost = kind is ErrorKind.CONNECTION
+        one = trouble.most == 1 or trouble.retrying
+        trouble.failed(error, lost=lost, refused=kind is ErrorKind.REFUSED)
+        if lost and not (one and trouble.losses >= PATIENCE):
+            self._sooner(queue, 0.0)
+        elif not one:
+            # Now one by one.
+            self._sooner(queue, 0.0)
+        elif (
+            kind is ErrorKind.TRANSIENT
+            and not is_slow(error)
+            and trouble.failures <= PATIENCE
+            and not (tried is not None and tried.key in trouble.suspects)
+        ):
+            self.locked(queue)
+        elif tried is not None and trouble.leave_out(tried, error):
+            self.problems.note(REFUSED, error, queue=queue, **tried.subject)
+            self._repeats.warn(
+                "a job cannot be claimed: it is left out, and tried again ever more rarely",
+                error,
+                queue=queue,
+                **tried.subject,
+            )
+            self._sooner(queue, 0.0)
+        else:
+            self.problems.note(PROBLEM, error, queue=queue)
+            self._repeats.warn("a queue cannot be claimed from: it is let alone for a while", error, queue=queue)
+            self.locked(queue, _BUSY_RETRY if kind is ErrorKind.TRANSIENT else _REFUSED_RETRY)
 
     def queue_of(self, endings: Iterable[Ending]) -> str | None:
         """Return a managed queue of which one of `endings` is, and that can be claimed from; None when there is none."""
@@ -295,7 +383,9 @@ class Managed:
         return next((queue for ending in endings if self._open(queue := self.held.get(ending.id))), None)
 
     def _open(self, queue: str | None) -> bool:
-        return queue is not None and queue in self._queues and self._busy.get(queue, (0.0, 0.0))[0] <= time.monotonic()
+        if queue is None or queue not in self._queues or queue in self._trouble:
+            return False
+        return self._busy.get(queue, (0.0, 0.0))[0] <= time.monotonic()
 
     def begin(self, worker: UUID, queue: str, want: int, *, ending: Iterable[Ending] = ()) -> dict[str, Any]:
         """A claim is about to be made: return its parameters. `took` or `failed` is to follow.
@@ -316,9 +406,20 @@ class Managed:
             "ran_by": known.ran_by, "ran": known.ran,
         }  # fmt: skip
 
-    def failed(self, queue: str) -> None:
-        """The claim has failed, or its result is not known: claim again soon."""
-        self._sooner(queue, 0.0)
+    def failed(self, queue: str, error: BaseException | None = None, kind: ErrorKind | None = None) -> None:
+        """The claim has failed, or its result is not known: claim again soon, and perhaps one job at a time."""
+        if queue not in self._queues or not isinstance(error, psycopg.Error):
+            self._sooner(queue, 0.0)
+            return
+        trouble = self._trouble.setdefault(queue, QueueTrouble())
+        careful = trouble.failed(error, lost=kind is ErrorKind.CONNECTION, refused=kind is ErrorKind.REFUSED)
+        if careful or kind is ErrorKind.CONNECTION:
+            self._sooner(queue, 0.0)
+            return
+        self.locked(queue)
+        if not isinstance(error, psycopg.errors.LockNotAvailable):
+            self.problems.note(PROBLEM, error, queue=queue)
+            self._repeats.warn("a queue cannot be claimed from: it is let alone for a while", error, queue=queue)
 
     def locked(self, queue: str, pauses: tuple[float, float, float] = _BUSY_RETRY) -> None:
         """Another holds the queue's lock, or it is refused: let it alone, each time for longer, whatever is heard meanwhile."""
@@ -329,14 +430,16 @@ class Managed:
         self._at.pop(queue, None)
         self.hear(queue)
 
-    def took(self, claim: Mapping[str, Any], rows: Sequence[tuple[Any, ...]]) -> Claimed:
-        """Take note of what a claim has brought."""
+    def took(self, claim: Mapping[str, Any], rows: Sequence[tuple[Any, ...]], *, aimed: bool = False) -> Claimed:
+        """Take note of what a claim has brought. `aimed`: at one job, reading no line for others."""
         queue, want = claim["queue"], claim["want"]
         if rows and rows[-1][_WORD] == "locked":
             self.locked(queue)
             return Claimed()
         if self._busy.pop(queue, None) is not None:
             self.problems.clear(PROBLEM, queue=queue)
+        if (trouble := self._trouble.get(queue)) is not None and trouble.most is None:
+            del self._trouble[queue]
         if not rows:
             # Paused by now.
             return Claimed()
@@ -345,12 +448,12 @@ class Managed:
             self.held[job[0]] = queue
         self._counts[queue] += len(jobs)
         if (known := self._known.get(queue)) is not None:
-            if last[_SEEN] is not None:
+            if last[_SEEN] is not None and not aimed:
                 known.lines.read(last[_SEEN], self._horizon)
             if last[_RUNNING] is not None:
                 known.ran_by, _, ran = last[_RUNNING].partition(" ")
                 known.ran = "{" + ran.replace(" ", ",") + "}"
-        seconds: float | None = last[_SECONDS]
+        seconds: float | None = 0.0 if aimed else last[_SECONDS]
         if queue in self._seen_due:
             self._seen_due.discard(queue)
             permits = last[_PERMITS]

@@ -18,7 +18,7 @@ from psycopg import AsyncConnection
 
 from jobq.worker import parking
 from jobq.worker.cursor import BEGINNING, NOWHERE, Scan, Sight, next_transaction
-from jobq.worker.database import Connection, fetch, fetch_both
+from jobq.worker.database import Connection, fetch, fetch_both, fetch_within
 from jobq.worker.errors import ErrorKind, classify
 from jobq.worker.frames import Ending, Job, Setback, Success
 from jobq.worker.texts import LONGEST_DELAY, LONGEST_RUN, bounded, clean, storable
@@ -158,8 +158,10 @@ class Ledger:
         want: int,
         *,
         refused: Sequence[int] = (),
+        within: float | None = None,
     ) -> tuple[Claimed, list[Setback]]:
-        """Acknowledge `successes` and claim up to `want` jobs of the lanes of `scan`, but none of those in `refused`.
+        """Acknowledge `successes` and claim up to `want` jobs of the lanes of `scan`, but none of those in `refused`; `within`
+        so many seconds.
 
         Returns what was claimed, and a setback for each success whose result the database refuses to store: those were found
         by halving the batch, and the others are recorded, but for `Claimed.unwritten`. Raises psycopg.Error when nothing of
@@ -167,7 +169,7 @@ class Ledger:
         the claim alone is refused.
         """
         try:
-            return await self._advance(connection, worker, successes, scan, want, refused=refused), []
+            return await self._advance(connection, worker, successes, scan, want, refused=refused, within=within), []
         except psycopg.Error as error:
             if classify(error, connection) is not ErrorKind.REFUSED or not successes:
                 raise
@@ -241,12 +243,13 @@ class Ledger:
         want: int,
         *,
         refused: Sequence[int] = (),
+        within: float | None = None,
     ) -> Claimed:
         parameters = advance_parameters(worker, successes, scan, want)
         name = "advance"
         if refused and scan.queues:
             name, parameters["refused"] = "advance:except", _numbers([*refused])
-        first, *rows = await fetch(connection, self._schema, name, **parameters)
+        first, *rows = await fetch_within(within, connection, self._schema, name, **parameters)
         return claimed(first, rows, scan)
 
     async def settle(self, connection: AsyncConnection[Any], worker: UUID, setbacks: list[Setback]) -> Settled:

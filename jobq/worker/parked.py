@@ -3,6 +3,8 @@
 Who refuses a job parks it (`parking.py`), which tells the others. A worker claims parked jobs of tasks that its code has, when
 it hears of some, at its start, and when it looks every few seconds. Without parked jobs that is one cheap question each time,
 and nothing on the way of other jobs.
+
+After a failure they are claimed one by one, and what is refused, or takes too long, is left out for a while (`suspects.py`).
 """
 
 from __future__ import annotations
@@ -15,12 +17,15 @@ from uuid import UUID
 
 import psycopg
 
-from jobq.worker.database import Connection, fetch
+from jobq.worker.database import Connection, fetch, fetch_within
 from jobq.worker.errors import ErrorKind, classify
 from jobq.worker.frames import Ending, Setback
 from jobq.worker.managed import Managed
 from jobq.worker.options import WorkerOptions
 from jobq.worker.outcomes import Claimed
+from jobq.worker.problems import Problems
+from jobq.worker.stalls import Repeats
+from jobq.worker.suspects import BRIEF, PATIENCE, SHARE, Suspects, is_slow
 
 logger = logging.getLogger("jobq.worker")
 
@@ -29,6 +34,11 @@ logger = logging.getLogger("jobq.worker")
 AFTER_REFUSAL = 0.5
 # Seconds until parked jobs are claimed again after a claim of them has failed: doubled each time.
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 60.0
+# The same while they are claimed one by one.
+RETRY = 0.05
+# How many are claimed one by one before other work has its turn.
+ONE_BY_ONE = 50
+PROBLEM = "claim parked jobs"
 
 
 class Code(Protocol):
@@ -55,6 +65,16 @@ class Parked:
         self.wanted = True
         """Whether there may be some to claim."""
         self._not_before = 0.0
+        self.problems = Problems()
+        """Where it says what cannot be claimed."""
+        self._repeats = Repeats()
+        self._suspects: Suspects[int] = Suspects()
+        self._of: dict[int, str] = {}
+        """The queues of those."""
+        self._careful = False
+        """Whether to claim them one by one."""
+        self._failures = 0
+        self._losses = 0
         self._pause = 0.0
         """For how long parked jobs were let alone after the last claim of them failed."""
 
@@ -73,7 +93,7 @@ class Parked:
     @property
     def due_at(self) -> float:
         """When to claim next, in time.monotonic(); infinity when there is nothing to claim."""
-        return self._not_before if self.wanted else float("inf")
+        return self._not_before if self.wanted else max(self._suspects.due_at, self._not_before)
 
     async def look(self, connection: Connection) -> None:
         """See whether there are any. Raises psycopg.Error."""
@@ -86,11 +106,13 @@ class Parked:
         """Claim up to `want`, and make those due that wait in queues with rules. Raises psycopg.Error."""
         # What is heard from here on, these statements may not see.
         self.wanted = False
+        known = {"tasks": self._code.tasks, "signatures": self._code.signatures}
+        failed: psycopg.Error | None = None
         try:
-            known = {"tasks": self._code.tasks, "signatures": self._code.signatures}
+            if self._careful:
+                return await self._one_by_one(connection, worker, want, known)
             await fetch(connection, self._schema, "parked_due", **known, queues=self._queues, channel=self._schema)
             rows = await self._claim(connection, worker, want, queues=self._queues, without=self._caps, **known)
-            failed: psycopg.Error | None = None
             for queue in self._caps:
                 # A cap of this worker's own is kept by claims of that queue alone.
                 if (room := min(want - len(rows), self._managed.room(queue))) > 0:
@@ -101,19 +123,112 @@ class Parked:
                             raise
                         # What is claimed so far is ours, and the other queues are tried.
                         failed = error
+                        self._suspect(error, connection)
                         continue
                     self._managed.adopt((row[0], queue) for row in more)
                     rows += more
             if failed is not None and not rows:
                 raise failed
-        except BaseException:
+        except BaseException as error:
             self.wanted = True
+            if self._suspect(error, connection):
+                self._not_before = time.monotonic() + RETRY
+                raise
             self._pause = min(max(2 * self._pause, FIRST_PAUSE), LONGEST_PAUSE)
             self._not_before = time.monotonic() + self._pause
             raise
         self._pause = 0.0
+        if failed is None:
+            self._failures = self._losses = 0
         self.wanted = self.wanted or failed is not None or len(rows) >= want
         return Claimed(0, None, rows)
+
+    def _suspect(self, error: BaseException, connection: Connection) -> bool:
+        """A claim of many has failed. Return whether it is to be found out now which is the reason."""
+        if self._careful or not isinstance(error, psycopg.Error):
+            return False
+        kind = classify(error, connection)
+        self._losses += kind is ErrorKind.CONNECTION
+        self._failures += kind is ErrorKind.TRANSIENT
+        self._careful = (
+            kind is ErrorKind.REFUSED or is_slow(error) or self._failures > PATIENCE or self._losses >= PATIENCE
+        )
+        return self._careful
+
+    async def _one_by_one(
+        self, connection: Connection, worker: UUID, want: int, known: dict[str, list[str]]
+    ) -> Claimed:
+        """Claim some one by one, but for those that are refused; one of them is tried again when it is time for that."""
+        retry = self._suspects.next()
+        refused = [job for job in self._suspects.keys if job != retry]
+        rows: list[tuple[Any, ...]] = []
+        met, more, slow = False, False, False
+        asked = {**known, "queues": self._queues}
+        for heads, name, beside in (
+            ("parked_due_heads", "parked_due:one", {"channel": self._schema}),
+            ("parked_heads", "claim_parked:one", {"worker": worker, "want": 1, "without": []}),
+        ):
+            most = min(want, ONE_BY_ONE)
+            found = await fetch(connection, self._schema, heads, **asked, refused=refused, want=most)
+            more = more or len(found) >= most
+            # What may be refused again comes last.
+            for job, queue in sorted(found, key=lambda one: one[0] == retry):
+                claims = name != "parked_due:one"
+                if slow or (claims and queue in self._caps and self._managed.room(queue) <= 0):
+                    continue
+                met = met or job == retry
+                within = self._suspects.within(job) if job == retry else BRIEF
+                try:
+                    got = await fetch_within(within, connection, self._schema, name, **asked, **beside, only=job)
+                except psycopg.Error as error:
+                    kind = classify(error, connection)
+                    more = True
+                    if not self._failed(error, kind, job, queue) or kind is ErrorKind.CONNECTION:
+                        if rows:
+                            # What is claimed so far is ours.
+                            self._not_before = time.monotonic() + FIRST_PAUSE
+                            self.wanted = True
+                            return Claimed(0, None, rows)
+                        raise
+                    # One second of it is enough for now.
+                    slow = is_slow(error)
+                    continue
+                self._failures = self._losses = 0
+                self._let_in(job)
+                if claims:
+                    rows += got
+                    if queue in self._caps:
+                        self._managed.adopt((row[0], queue) for row in got)
+        if retry is not None and not met and not slow and self._suspects.unmet(retry):
+            self._let_in(retry)
+        self._pause = 0.0
+        self.wanted = self.wanted or more
+        self._careful = more or bool(self._suspects)
+        if self.wanted:
+            self._not_before = time.monotonic() + (SHARE * BRIEF if slow else RETRY)
+        return Claimed(0, None, rows)
+
+    def _failed(self, error: psycopg.Error, kind: ErrorKind, job: int, queue: str) -> bool:
+        """Leave out `job`, whose claim has failed. Return whether it is."""
+        lost, transient = kind is ErrorKind.CONNECTION, kind is ErrorKind.TRANSIENT and not is_slow(error)
+        self._losses += lost
+        self._failures += transient
+        enough = self._losses >= PATIENCE if lost else self._failures > PATIENCE if transient else True
+        if not enough and job not in self._suspects:
+            return False
+        self._suspects.leave_out(job, error)
+        self._pause = 0.0
+        self._of[job] = queue
+        self.problems.note(PROBLEM, error, job=job, queue=queue)
+        self._repeats.warn(
+            "a parked job cannot be claimed: it is left out, and tried again ever more rarely", error, job=job
+        )
+        return True
+
+    def _let_in(self, job: int) -> None:
+        self._suspects.let_in(job)
+        if (queue := self._of.pop(job, None)) is not None:
+            self.problems.clear(PROBLEM, job=job, queue=queue)
 
     async def _claim(self, connection: Connection, worker: UUID, want: int, **parameters: Any) -> list[tuple[Any, ...]]:
         return await fetch(connection, self._schema, "claim_parked", worker=worker, want=want, **parameters)

@@ -16,9 +16,12 @@ from typing import Any
 from uuid import UUID
 
 import msgspec
+import psycopg
 
-from jobq.worker.database import Connection, fetch
+from jobq.worker.database import Connection, fetch, fetch_within
+from jobq.worker.errors import ErrorKind
 from jobq.worker.frames import Job
+from jobq.worker.suspects import BRIEF, MOST, PATIENCE, Pause, is_slow
 
 # How long a job waits here for a slot before it goes back to the database.
 WAIT_AT_MOST = 1.0
@@ -30,7 +33,7 @@ MOST_LOCKED = 200
 # When to try again after a statement that a row refused, and after one that lacked a lock or time.
 FAILED_RETRY = 0.01
 TRANSIENT_RETRY = 0.25
-# Seconds before a job may be claimed again whose start the database refused.
+# Seconds before a job may be claimed again whose start the database refused, at the least.
 REFUSED_FOR = 60.0
 REFUSED = "start a job"
 # Seconds before such a job may be claimed again, at the earliest.
@@ -106,6 +109,12 @@ class Starts:
         """Whether a statement has failed for one of its jobs, and it is not known which."""
         self._last: tuple[int, ...] = ()
         """The ids of the last statement."""
+        self._failures = 0
+        self._losses = 0
+        self._slow = False
+        """Whether a statement has taken too long, and it is not known for which job."""
+        self._suspects: dict[int, Pause] = {}
+        """Jobs whose start has failed when they stood alone: they start alone, in little time."""
 
     def __len__(self) -> int:
         """How many wait for a slot."""
@@ -138,16 +147,43 @@ class Starts:
         could = self._locked and startable([one.job for one in self._locked.values()])
         return self._try_locked_at if could else math.inf
 
-    def failed(self, *, refused: bool) -> list[Job]:
-        """The last statement has failed, and not its connection. Try again soon, one job at a time.
+    def failed(self, error: psycopg.Error, kind: ErrorKind) -> list[tuple[Job, float]]:
+        """The last statement has failed. Try again soon, one job at a time.
 
-        Return the job that is the reason, and let go of it, once it stands alone and is `refused`.
+        Return the job that is the reason, and let go of it, once it stands alone and is refused, takes too long, or has failed
+        otherwise a few times; and the seconds for which it is to be let alone.
         """
-        self._again_at = time.monotonic() + (FAILED_RETRY if refused else TRANSIENT_RETRY)
-        if refused and len(self._last) == 1:
-            return self.withdraw({*self._last})
+        slow = is_slow(error)
+        self._slow = self._slow or slow
+        lost, transient = kind is ErrorKind.CONNECTION, kind is ErrorKind.TRANSIENT and not slow
+        self._losses += lost
+        self._failures += transient
+        enough = self._losses >= PATIENCE if lost else self._failures > PATIENCE if transient else True
+        self._again_at = time.monotonic() + (FAILED_RETRY if enough else TRANSIENT_RETRY)
+        if lost and not enough:
+            return []
+        if len(self._last) == 1 and (enough or self._last[0] in self._suspects):
+            [job_id] = self._last
+            if len(self._suspects) >= MOST:
+                del self._suspects[next(iter(self._suspects))]
+            pause = self._suspects.setdefault(job_id, Pause())
+            pause.again(error)
+            self._failures = self._losses = 0
+            return [(job, max(REFUSED_FOR, pause.due - time.monotonic())) for job in self.withdraw({job_id})]
         self._one_by_one = True
         return []
+
+    def _chosen(self, jobs: list[Job]) -> set[int]:
+        """Return the ids of those of `jobs` to ask about next."""
+        if self._suspects and (others := [job for job in jobs if job.id not in self._suspects]) != jobs:
+            jobs = others or jobs[:1]
+        return {job.id for job in jobs[: 1 if self._one_by_one else None]}
+
+    @property
+    def _within(self) -> float | None:
+        if len(self._last) == 1 and (suspect := self._suspects.get(self._last[0])) is not None:
+            return suspect.within
+        return BRIEF if self._slow else None
 
     def _candidates(self, now: float) -> list[Waiting]:
         locked = self._locked.values() if now >= self._try_locked_at else ()
@@ -159,7 +195,7 @@ class Starts:
         Raises psycopg.Error; then what was asked about waits here again, and may have started as far as the database knows.
         """
         candidates = self._candidates(time.monotonic())
-        chosen = {job.id for job in startable([one.job for one in candidates])[: 1 if self._one_by_one else None]}
+        chosen = self._chosen(startable([one.job for one in candidates]))
         if not chosen:
             return Verdicts()
         self._last = tuple(chosen)
@@ -168,13 +204,7 @@ class Starts:
         self._locked = {job_id: one for job_id, one in self._locked.items() if job_id not in chosen}
         jobs = [one.job for one in self._asked.values()]
         try:
-            rows = await fetch(
-                connection,
-                schema,
-                "start_jobs",
-                worker=worker,
-                **names(jobs),
-            )
+            rows = await fetch_within(self._within, connection, schema, "start_jobs", worker=worker, **names(jobs))
         except BaseException:
             self._waiting.extendleft(reversed(self._asked.values()))
             self._asked.clear()
@@ -189,7 +219,11 @@ class Starts:
         if found.locked:
             self._try_locked_at = now + LOCKED_RETRY
         self._asked.clear()
+        self._failures = self._losses = 0
+        for job in found.start if self._suspects else ():
+            self._suspects.pop(job.id, None)
         self._one_by_one = self._one_by_one and self.held > 0
+        self._slow = self._slow and self._one_by_one
         return found
 
     def stubborn(self, now: float) -> list[Job]:

@@ -14,13 +14,18 @@
 --
 -- If another holds the queue's lock, this does not wait, and returns one row with the task 'locked': what the caller does in the
 -- same transaction is kept.
+-- What the database refuses to claim (worker/suspects.py) is passed over: jobs of the lanes in `left_out`, whole groups in
+-- `left_out_groups`. A caller that does not know yet what that is asks for one job `one_by_one`: then there is one thing that this
+-- tries, and an INFO says before what that is, which arrives however it ends: `jobq job <lane> <run_at> <id>`, or
+-- `jobq turn <due_at> <group>`, times in microseconds since 1970.
 -- Returns the claimed jobs as advance.sql does, and one row without an id: in `claims` how many running jobs the limit still
 -- admits (NULL: any number), in `timeout` the seconds until more can be claimed (0: now; NULL: not before something is told), in
 -- `args` what was seen (worker/lines.py), in `headers` what runs: `ran_by`, then the ids; NULL: what the caller knows stands.
 -- Plan: job_permit_idx, job_turn_idx, job_waiting_idx or job_waiting_due_idx, job_claim_idx, job_pkey; no Sort of jobs.
 CREATE OR REPLACE FUNCTION {schema}.claim_managed(
     by_worker uuid, of_queue text, want integer, turns_since bigint DEFAULT 0, lanes_since bigint[] DEFAULT NULL,
-    lanes_since_ids bigint[] DEFAULT NULL, ran_by text DEFAULT NULL, ran bigint[] DEFAULT NULL
+    lanes_since_ids bigint[] DEFAULT NULL, ran_by text DEFAULT NULL, ran bigint[] DEFAULT NULL,
+    left_out bigint[] DEFAULT '{}', left_out_groups text[] DEFAULT '{}', one_by_one boolean DEFAULT false
 )
 RETURNS TABLE (
     id bigint, claims integer, task text, queue text, args text, attempt integer, max_attempts integer, crashes integer,
@@ -145,21 +150,32 @@ BEGIN
     -- Jobs that came as ready before the queue had a rule for groups, or while that was being set, take their place first.
     IF rule.group_mode IS NOT NULL AND wanted > 0 THEN
         FOR n IN 1..20 LOOP
+            IF one_by_one THEN
+                SELECT late.group_key INTO way FROM {schema}.job AS late
+                WHERE late.queue = of_queue AND late.state = 'ready' AND late.group_key <> ALL (left_out_groups)
+                ORDER BY late.id LIMIT 1 FOR NO KEY UPDATE SKIP LOCKED;
+                IF FOUND THEN
+                    RAISE INFO 'jobq turn 0 %', way;
+                END IF;
+            END IF;
             WITH entered AS (
                 UPDATE {schema}.job SET state = 'waiting'
                 WHERE id = ANY (ARRAY(
                     SELECT late.id FROM {schema}.job AS late
                     WHERE late.queue = of_queue AND late.state = 'ready' AND late.group_key IS NOT NULL
-                    ORDER BY late.id LIMIT 1000 FOR NO KEY UPDATE SKIP LOCKED))
+                      AND late.group_key <> ALL (left_out_groups)
+                    ORDER BY late.id LIMIT CASE WHEN one_by_one THEN 1 ELSE 1000 END FOR NO KEY UPDATE SKIP LOCKED))
                 RETURNING id, run_at, group_key
             )
             INSERT INTO {schema}.job_turn (queue, group_key, from_id, from_at)
             SELECT of_queue, group_key, min(id), min(run_at) FROM entered GROUP BY group_key;
             entering := FOUND;
-            EXIT WHEN NOT entering;
+            EXIT WHEN one_by_one OR NOT entering;
         END LOOP;
-        IF EXISTS (SELECT FROM {schema}.job AS late
-                   WHERE late.queue = of_queue AND late.state = 'ready' AND late.group_key IS NOT NULL) THEN
+        IF one_by_one AND entering
+           OR EXISTS (SELECT FROM {schema}.job AS late
+                      WHERE late.queue = of_queue AND late.state = 'ready' AND late.group_key IS NOT NULL
+                        AND late.group_key <> ALL (left_out_groups)) THEN
             -- More than fit into one go, or somebody has one locked; in order, or not at all.
             RETURN QUERY SELECT NULL::bigint, permits, NULL, of_queue, NULL, NULL::integer, NULL::integer, NULL::integer,
                                 CASE WHEN entering THEN 0 ELSE 0.25 END::double precision, NULL, false, NULL::bigint, false,
@@ -169,6 +185,7 @@ BEGIN
         moment_of_round := clock_timestamp();
     END IF;
 
+    <<claiming>>
     FOREACH way IN ARRAY ways LOOP
         FOR n IN 1..8 LOOP
             EXIT WHEN wanted <= 0;
@@ -183,6 +200,7 @@ BEGIN
                         WHERE ready.queue = of_queue AND ready.priority = lane.priority AND ready.state = 'ready'
                           AND (ready.run_at, ready.id) >= ('epoch'::timestamptz + lane.since * interval '1 microsecond', lane.since_id)
                           AND ready.run_at <= moment AND (rule.group_mode IS NULL OR ready.group_key IS NULL)
+                          AND ready.id <> ALL (left_out)
                         ORDER BY ready.run_at, ready.id
                         LIMIT wanted
                         FOR NO KEY UPDATE SKIP LOCKED
@@ -191,19 +209,24 @@ BEGIN
                 )
                 SELECT array_agg(heads.id), array_agg(heads.n::integer) INTO got, lane_of FROM heads;
                 EXIT WHEN got IS NULL;
+                IF one_by_one THEN
+                    RAISE INFO 'jobq job % % %', lane_of[1] - 1,
+                        (SELECT (extract(epoch FROM job.run_at) * 1000000)::bigint FROM {schema}.job WHERE job.id = got[1]), got[1];
+                END IF;
                 FOREACH reach IN ARRAY lane_of LOOP
                     lane_counts[reach] := lane_counts[reach] + 1;
                 END LOOP;
             ELSE
                 -- The groups that are next. One that has had many jobs one by one has many turns: read on until there are enough
                 -- groups, or one of them would keep the others waiting. Each of its turns is read here once, and goes below.
-                batch := greatest(wanted, 64);
+                batch := CASE WHEN one_by_one THEN 1 ELSE greatest(wanted, 64) END;
                 reach := batch;
                 LOOP
                     WITH line AS MATERIALIZED (
                         SELECT turn.ctid AS tid, turn.group_key, turn.due_at, turn.from_id, turn.from_at
                         FROM {schema}.job_turn AS turn
                         WHERE turn.queue = of_queue AND turn.due_at >= turns_from AND turn.due_at <= moment_of_round
+                          AND turn.group_key <> ALL (left_out_groups)
                         ORDER BY turn.due_at LIMIT reach
                     ), each AS MATERIALIZED (
                         SELECT group_key, min(from_id) AS from_id, min(from_at) AS from_at, array_agg(tid) AS tids,
@@ -218,6 +241,10 @@ BEGIN
                     reach := reach * 4;
                 END LOOP;
                 EXIT WHEN keys IS NULL;
+                IF one_by_one THEN
+                    RAISE INFO 'jobq turn % %', (SELECT (extract(epoch FROM min(turn.due_at)) * 1000000)::bigint
+                                                 FROM {schema}.job_turn AS turn WHERE turn.ctid = ANY (tids)), keys[1];
+                END IF;
 
                 IF counted THEN
                     -- After the turns, not before: a job whose end gave one of these turns is not to be counted.
@@ -414,6 +441,7 @@ BEGIN
                 WHERE turn.done AND (turn.room > turn.used OR seen.payable >= moment);
                 moment_of_round := clock_timestamp();
             END IF;
+            EXIT claiming WHEN one_by_one;
             EXIT WHEN way = 'lanes';
         END LOOP;
     END LOOP;
@@ -427,7 +455,8 @@ BEGIN
 
     IF total > 0 OR permits IS NULL OR permits > 0 THEN
         SELECT turn.due_at INTO next_turn FROM {schema}.job_turn AS turn
-        WHERE turn.queue = of_queue AND turn.due_at >= turns_from ORDER BY turn.due_at LIMIT 1;
+        WHERE turn.queue = of_queue AND turn.due_at >= turns_from AND turn.group_key <> ALL (left_out_groups)
+        ORDER BY turn.due_at LIMIT 1;
         SELECT min(head.run_at),
                string_agg(concat_ws(' ', lane.n - 1, (extract(epoch FROM head.run_at) * 1000000)::bigint, head.id), ' ')
                    FILTER (WHERE head.run_at <= moment)
@@ -438,6 +467,7 @@ BEGIN
             SELECT ready.run_at, ready.id FROM {schema}.job AS ready
             WHERE ready.queue = of_queue AND ready.priority = lane.priority AND ready.state = 'ready'
               AND (ready.run_at, ready.id) >= ('epoch'::timestamptz + lane.since * interval '1 microsecond', lane.since_id)
+              AND ready.id <> ALL (left_out) AND coalesce(ready.group_key <> ALL (left_out_groups), true)
             ORDER BY ready.run_at, ready.id LIMIT 1
         ) AS head;
         -- The time, the snapshot's bounds and how many transaction ids after 3 have been given out; how many turns were taken, and

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import psycopg
+import pytest
 
 from tests.support import apps
 from tests.support.jobs import Jobs
@@ -212,13 +213,63 @@ def test_a_parked_job_whose_claim_is_refused_in_a_queue_with_a_cap(jobs: Jobs, d
 
 
 def test_a_queue_with_rules_whose_claim_is_refused(jobs: Jobs, db: Conn, worker: StartWorker) -> None:
-    """It is let alone, with growing pauses; the others go on."""
+    """Its job is left out, with growing pauses; other queues go on."""
     refuse(db, "job", "UPDATE", "NEW.queue = 'limited' AND NEW.state = 'running'")
     db.execute("INSERT INTO jobq.queue (name, max_running) VALUES ('limited', 2)")
     bad = apps.record.options(queue="limited").enqueue(jobs.connection, "poison").id
     running = worker("--processes", "1")
-    wait_until(lambda: "a queue cannot be claimed from" in running.log, what="the worker to say so")
+    wait_until(lambda: "a job cannot be claimed" in running.log, what="the worker to say so")
     good_ones_run(jobs)
     allow(db, "job")
     assert jobs.wait(bad, timeout=20)["state"] == "succeeded"
+    stops(running)
+
+
+# --- rows that end the session --------------------
+
+KILL = "PERFORM pg_terminate_backend(pg_backend_pid()); PERFORM pg_sleep(0.1);"
+
+
+@pytest.mark.parametrize(
+    ("table", "event", "condition"),
+    [
+        ("job", "UPDATE", "NEW.queue = 'bad' AND NEW.state = 'running'"),
+        ("job_history", "INSERT", "NEW.queue = 'bad'"),
+        ("job_attempt", "INSERT", "NEW.job_id IN (SELECT id FROM jobq.job WHERE queue = 'bad')"),
+    ],
+)
+def test_a_row_that_ends_the_session(
+    jobs: Jobs, db: Conn, worker: StartWorker, table: str, event: str, condition: str
+) -> None:
+    """As a crash of its server process does: after a few losses that job is left out, or its outcome written apart."""
+    refuse(db, table, event, condition, do=KILL)
+    running = worker("--processes", "1")
+    first = [apps.record.enqueue(jobs.connection, f"before {n}").id for n in range(5)]
+    task = apps.always_fail if table == "job_attempt" else apps.noop
+    bad = task.options(queue="bad").enqueue(jobs.connection).id
+    word = "a job cannot be claimed" if table == "job" else "an outcome cannot be written"
+    wait_until(lambda: word in running.log, timeout=30, what="the worker to know which")
+    good_ones_run(jobs)
+    for job in first:
+        assert jobs.wait(job, timeout=10)["claims"] == 1
+    row = jobs.live(bad)
+    assert row is not None
+    assert row["claims"] == (0 if table == "job" else 1)
+    allow(db, table)
+    row = jobs.wait(bad, timeout=30) if table != "job_attempt" else None
+    assert row is None or row["state"] == "succeeded"
+    wait_until(lambda: jobs.one("SELECT problems FROM jobq.worker") == [], what="the end of the problems")
+    stops(running)
+
+
+@pytest.mark.parametrize("state", ["25006", "26000"])
+def test_a_trigger_that_says_what_is_said_of_sessions(jobs: Jobs, db: Conn, worker: StartWorker, state: str) -> None:
+    """It does not cost the connection: the session is asked, not the state alone."""
+    refuse(db, "job", "UPDATE", "NEW.queue = 'claim' AND NEW.state = 'running'", state)
+    bad = apps.noop.options(queue="claim").enqueue(jobs.connection).id
+    running = worker("--processes", "1")
+    wait_until(lambda: "a job cannot be claimed" in running.log, what="the worker to know which")
+    good_ones_run(jobs)
+    assert "the database does not answer" not in running.log
+    assert (jobs.live(bad) or {})["claims"] == 0
     stops(running)

@@ -53,6 +53,14 @@ def conn(database: str) -> Iterator[psycopg.Connection[Any]]:
         ("parked_known", {"tasks": KNOWN["tasks"]}, 100),
         ("claim_parked", {**KNOWN, "queues": None, "without": [], "want": 100, "worker": WORKER}, 2_000),
         ("parked_due", {**KNOWN, "queues": None, "channel": "jobq"}, 6_000),
+        ("parked_heads", {**KNOWN, "queues": None, "refused": [1, 2], "want": 50}, 2_000),
+        ("parked_due_heads", {**KNOWN, "queues": None, "refused": [1, 2], "want": 50}, 6_000),
+        (
+            "claim_parked:one",
+            {**KNOWN, "queues": None, "without": [], "want": 1, "worker": WORKER, "only": 1},
+            2_000,
+        ),
+        ("parked_due:one", {**KNOWN, "queues": None, "channel": "jobq", "only": 1}, 6_000),
     ],
 )
 def test_what_a_worker_asks(
