@@ -62,7 +62,8 @@ class Rate:
             raise InvalidOption(
                 f"rate={str(self)!r}: give at most {MAX_STARTS:,} starts a second; faster queues need no rate"
             )
-        if self.burst * self.share > MAX_PERIOD:
+        # Not by `share`, which is rounded: the longest period itself would be refused for some numbers.
+        if self.burst * self.seconds > MAX_PERIOD * self.jobs:
             raise InvalidOption(
                 f"burst={self.burst}: at a rate of {self} that stands for more than a year; give a smaller burst"
             )
