@@ -39,7 +39,7 @@ _LOCKED_AGAIN = 5.0
 # what a statement may take on the connection, which has heartbeats to write: the first for parts, the second for all at once.
 _TRY = 1.0
 _TRY_PART = 0.3
-_LONGEST_PART = 0.5
+_LONGEST_PART = 0.35
 
 
 @dataclass(slots=True)
