@@ -20,7 +20,7 @@ SLEEP = "PERFORM pg_sleep(15);"
 
 
 def plain_jobs_go_on(jobs: Jobs, url: str, running: WorkerProcess, word: str) -> None:
-    """Once the worker has said the `word` about the slow row, half of the plain jobs begin at once; before, each within 25 s."""
+    """Once the worker has said the `word` about the slow row, most plain jobs begin soon; before, each within 25 s."""
     with feed(url):
         begun = time.time()
         wait_until(lambda: word in running.log, timeout=30, what="the worker to meet the slow row")
