@@ -99,8 +99,11 @@ class Change(ABC):
         *,
         found_in: Collection[str] = STATES,
         own: bool = False,
+        one_of_many: bool = False,
     ) -> Batch:
         """Change these jobs, as many as can be, in the caller's transaction. `own`: it is jobq's own.
+
+        `one_of_many`: others follow, so one that stands alone and lacks something each time is refused, as among others.
 
         `found_in`: the states in which a filter found them. One that has moved on since is left alone: what was dead and is
         to be deleted may have been put back, and what was ready and is to be cancelled may have begun.
@@ -110,7 +113,7 @@ class Change(ABC):
         to mend what it has broken, it is left to its commit.
 
         Where a lock, time or a resource is lacking, all are tried once more, then halved as well. Raises psycopg.Error when
-        the connection is lost, when 20 in a row are refused, when one is lacking for several jobs and all of them, or still
+        the connection is lost, when 20 in a row are refused, when one is lacking for all of the jobs, or still
         after some seconds (then it is no matter of single jobs), and when another's transaction has to begin again.
         """
         batch = Batch()
@@ -149,7 +152,7 @@ class Change(ABC):
             else:
                 in_a_row = 0
             batch.add(changed)
-        if len(lacking) == len(ids) > 1:
+        if lacking and len(lacking) == len(ids) and not (one_of_many and len(ids) == 1):
             raise lacking[-1]
         return batch
 

@@ -115,6 +115,7 @@ def _batch(conn: Connection[Any], schema: str, operation: Operation, limit: int,
             _note(operation.action, operation),
             found_in=wanted.jobs.wanted_states,
             own=own,
+            one_of_many=True,
         )
         refused = {str(id): why for id, why in batch.refused.items()}
         written = {"id": operation.id, "done": batch.done, "refused": json.dumps(refused)}

@@ -174,7 +174,7 @@ class Stage:
         stop = asyncio.Event()
         running = asyncio.create_task(self.advance.run(stop))
         try:
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 while not holds() and not running.done():  # noqa: ASYNC110
                     await asyncio.sleep(0.005)
         finally:
