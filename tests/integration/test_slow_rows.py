@@ -51,5 +51,5 @@ def test_a_claim_of_a_queue_with_rules(jobs: Jobs, db: Conn, worker: StartWorker
     running = worker("--processes", "1")
     working(running)
     plain_jobs_go_on(jobs, database_url, running, "a job cannot be claimed")
-    assert jobs.wait(good, timeout=5)["claims"] == 1
+    assert jobs.wait(good)["claims"] == 1
     stops(running, within=40)
