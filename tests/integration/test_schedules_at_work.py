@@ -195,7 +195,8 @@ def test_a_name_that_is_taken_at_run_time_stays_so(worker: StartWorker, jobs: Jo
     running = start(worker, "nightly")
     wait_until(lambda: row(jobs, "nightly")["last_error"], what="the complaint")
     assert (row(jobs, "nightly")["source"], row(jobs, "nightly")["every"]) == ("run time", timedelta(days=1))
-    assert "a schedule's name is taken by one made at run time" in running.log
+    # Its row is committed a moment before the log has it.
+    wait_until(lambda: "a schedule's name is taken by one made at run time" in running.log, what="the warning")
 
 
 @pytest.mark.parametrize("forgotten", ["forgotten"])
