@@ -16,6 +16,7 @@ import psycopg
 import pytest
 
 from jobq.config import Settings
+from jobq.errors import NotTransactional
 from jobq.worker.cursor import everything
 from jobq.worker.database import connect, fetch
 from jobq.worker.execution import Execution
@@ -209,7 +210,9 @@ async def test_an_execution_that_is_no_longer_ours_commits_nothing(
     transactions = Transactions(settings, lambda execution, coroutine: coroutine.close())
     try:
         transaction = transactions.begin(Execution(job=job, worker=worker), is_async=False)
-        transaction.connection.execute("INSERT INTO effect (job) VALUES (%s)", (job.id,))
+        lent = transaction.connection
+        lent.execute("INSERT INTO effect (job) VALUES (%s)", (job.id,))
+        backend = lent.info.backend_pid
         match taken:
             case "claims":
                 jobs.connection.execute("UPDATE jobq.job SET claims = claims + 1")
@@ -222,8 +225,14 @@ async def test_an_execution_that_is_no_longer_ours_commits_nothing(
         assert transaction.succeed(b"null", 0.1) == Recorded(job.id, job.claims, job.started, accepted=False)
         assert jobs.one("SELECT count(*) FROM effect") == 0
         assert jobs.one("SELECT count(*) FROM jobq.job_history") == 0
-        # And the connection is as good as new.
-        assert transaction.connection.info.transaction_status == psycopg.pq.TransactionStatus.IDLE
+        # What the job had is closed, and the slot's connection is as good as new.
+        assert lent.closed
+        with pytest.raises(NotTransactional, match="the job has ended"):
+            _ = transaction.connection
+        again = transactions.begin(Execution(job=job, worker=worker), is_async=False)
+        assert again.connection.info.backend_pid == backend
+        assert again.connection.execute("SELECT count(*) FROM effect").fetchone() == (0,)
+        again.abandon()
     finally:
         transactions.close()
 
