@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import time
 
+from bench.cpu import family
 from bench.reliability.app import q, short
 from bench.reliability.stage import Outcome, Stage, came, until
 
@@ -33,6 +34,8 @@ def once(stage: Stage, given: argparse.Namespace, outcome: Outcome) -> float:
         q.enqueue_many(stage.connection, jobs)
     until(lambda: len(stage.starts("end")) > 8 * SLOTS, "the first jobs")
     dead = stage.one("SELECT id FROM jobq.worker WHERE pid = %s", victim.pid)
+    # A start in the dying runner is not one after its rescue.
+    dying = family(victim.pid)
     victim.kill()
     killed = time.monotonic()
     victim.wait()
@@ -42,7 +45,8 @@ def once(stage: Stage, given: argparse.Namespace, outcome: Outcome) -> float:
     begun = {job for job in held if job in started}
 
     def again() -> dict[int, float]:
-        return {job: times[-1] for job, times in stage.starts().items() if job in held and times[-1] > killed}
+        lines = stage.lines("start")
+        return {each.job: each.at for each in lines if each.job in held and each.at > killed and each.pid not in dying}
 
     back = came(lambda: len(again()) == len(held), 60, every=0.05)
     last = max(again().values(), default=float("inf")) if back else float("inf")
