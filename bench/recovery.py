@@ -30,7 +30,7 @@ from jobq.dev import DevPostgres
 
 q = JobQ()
 _ledger = os.environ.get("BENCH_LEDGER", os.devnull)
-# Everything else is the default. Nobody waits for the end of jobs that are there to be interrupted.
+# Everything else is the default. Jobs that are there to be interrupted are not waited for.
 OPTIONS = ["--log-level", "error", "--shutdown-timeout", "0"]
 
 
@@ -88,7 +88,7 @@ class Bench:
         self.connection = psycopg.connect(self.url, autocommit=True)
 
     def clear(self) -> None:
-        """Begin anew: no worker, no job, an empty ledger."""
+        """Begin again: no worker, no job, an empty ledger."""
         for worker in self._workers:
             if worker.poll() is None:
                 worker.send_signal(signal.SIGTERM)

@@ -37,7 +37,7 @@ class Execution:
 
 
 class Stage:
-    """One run: a fresh database, workers, kills, and what came of it."""
+    """One run: a fresh database, workers, kills, and the result."""
 
     def __init__(self, server: Server, directory: Path) -> None:
         _, self.url = server.fresh()

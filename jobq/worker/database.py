@@ -314,7 +314,10 @@ async def fetch_within(
     /,
     **parameters: Any,
 ) -> list[tuple[Any, ...]]:
-    """Do the same; the server ends the statement after `within` seconds. None: after those of the connection."""
+    """Execute the statement `name` and return its rows. The server ends it after `within` seconds.
+
+    None: after as many as the connection's terms say.
+    """
     query = statement(name, schema)
     values = query.values(parameters)
     if isinstance(connection, Connection):

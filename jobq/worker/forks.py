@@ -43,7 +43,8 @@ class Over:
         finally:
             os._exit(1)
 
-    append = appendleft = extend = popleft = clear = __len__ = __bool__ = __iter__ = __getitem__ = _end
+    # What Python itself asks of a class is not asked by `__getattr__`.
+    __len__ = __bool__ = __iter__ = __getitem__ = _end
 
     def __getattr__(self, name: str) -> Any:
         self._end()

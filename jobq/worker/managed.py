@@ -337,10 +337,10 @@ class Managed:
             if retry.key not in trouble.suspects:
                 self.problems.clear(REFUSED, queue=queue, **trouble.tried.pop(retry.key).subject)
                 self.lower(queue)
-        if (said or not claim["one_by_one"]) and trouble.went_well(
-            MAX_BATCH, lambda: self.problems.clear(PROBLEM, queue=queue)
-        ):
-            del self._trouble[queue]
+        if said or not claim["one_by_one"]:
+            self.problems.clear(PROBLEM, queue=queue)
+            if trouble.went_well(MAX_BATCH):
+                del self._trouble[queue]
         self._sooner(queue, trouble.suspects.due_at)
         return claimed
 
@@ -350,10 +350,8 @@ class Managed:
         lost = kind is ErrorKind.CONNECTION
         one = trouble.most == 1 or trouble.retrying
         trouble.failed(error, lost=lost, refused=kind is ErrorKind.REFUSED)
-        if lost and not (one and trouble.losses >= PATIENCE):
-            self._sooner(queue, 0.0)
-        elif not one:
-            # Now one by one.
+        if not one or (lost and trouble.losses < PATIENCE):
+            # One by one from now on, or again: it is not known yet which is the reason.
             self._sooner(queue, 0.0)
         elif (
             kind is ErrorKind.TRANSIENT
@@ -406,7 +404,7 @@ class Managed:
             "ran_by": known.ran_by, "ran": known.ran,
         }  # fmt: skip
 
-    def failed(self, queue: str, error: BaseException | None = None, kind: ErrorKind | None = None) -> None:
+    def failed(self, queue: str, error: BaseException, kind: ErrorKind) -> None:
         """The claim has failed, or its result is not known: claim again soon, and perhaps one job at a time."""
         if queue not in self._queues or not isinstance(error, psycopg.Error):
             self._sooner(queue, 0.0)

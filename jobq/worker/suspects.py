@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
@@ -241,9 +240,8 @@ class QueueTrouble:
         self.in_a_row = 0
         return False
 
-    def went_well(self, most: int, tell: Callable[[], None]) -> bool:
-        """A claim has gone well. Return whether the trouble is over; `tell` is called when there was any."""
-        tell()
+    def went_well(self, most: int) -> bool:
+        """A claim has gone well. Return whether the trouble is over: `most` can be claimed, and nothing is left out."""
         self.failures = self.losses = self.in_a_row = 0
         self.most = min(2 * (self.most or most), most)
         if self.most < most:

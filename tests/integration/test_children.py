@@ -12,10 +12,9 @@ from uuid import uuid4
 
 import pytest
 
-from jobq.config import Settings
 from jobq.worker.children import Child
 from jobq.worker.frames import FromRunner, Hello, Job
-from jobq.worker.spec import Spec
+from tests.support.specs import spec
 
 
 def _descriptors() -> int:
@@ -26,18 +25,7 @@ def _descriptors() -> int:
 def _child(
     on_exit: Callable[[Child, int], None], on_message: Callable[[Child, FromRunner], None] = lambda *_: None
 ) -> Child:
-    spec = Spec(
-        app="tests.support.apps:q",
-        socket_fd=-1,
-        slots_fd=-1,
-        concurrency=1,
-        max_result_bytes=1000,
-        max_error_bytes=1000,
-        settings=Settings(),
-        log_format="text",
-        log_level="INFO",
-    )
-    return Child(spec, on_message=on_message, on_exit=on_exit)
+    return Child(spec(), on_message=on_message, on_exit=on_exit)
 
 
 def _job(job_id: int) -> Job:

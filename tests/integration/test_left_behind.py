@@ -50,3 +50,13 @@ def test_what_a_task_leaves_behind_harms_no_other_job(jobs: Jobs, worker: StartW
     after = [leftovers.calm.enqueue(jobs.connection).id, leftovers.calm_async.enqueue(jobs.connection).id]
     assert {jobs.wait(job)["claims"] for job in after} == {1}
     assert "a runner" not in running.log
+
+
+def test_a_job_that_puts_its_runners_clock_ahead_is_blamed_for_the_end(jobs: Jobs, worker: StartWorker) -> None:
+    """The runner takes its lease for over. As no fault of the job it would go round for ever."""
+    job = leftovers.put_runner_clock_ahead.enqueue(jobs.connection).id
+    worker("--processes", "1", "--max-crashes", "2", app=APP)
+    ended = jobs.wait(job, timeout=60)
+    assert (ended["state"], ended["crashes"]) == ("failed", 2)
+    assert "it took its lease for over" in ended["error"]
+    assert jobs.wait(leftovers.calm.enqueue(jobs.connection).id)["claims"] == 1

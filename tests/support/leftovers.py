@@ -98,6 +98,15 @@ async def leave_tracer_async(kind: str, fails: bool) -> None:
 
 
 @q.task(max_attempts=1)
+def put_runner_clock_ahead() -> None:
+    """As libraries do that replace such functions in every module that has imported them."""
+    names = vars(sys.modules["__main__"])
+    monotonic = names["monotonic"]
+    names["monotonic"] = lambda: monotonic() + 1000.0
+    time.sleep(3600)
+
+
+@q.task(max_attempts=1)
 def put_clock_ahead() -> str:
     """As libraries do that freeze the time, and do not always set it right again."""
     monotonic = time.monotonic

@@ -13,7 +13,7 @@ from jobq.worker.frames import Job
 from jobq.worker.options import WorkerOptions
 from jobq.worker.overseer import Overseer
 from jobq.worker.slots import SlotTable
-from jobq.worker.spec import Spec
+from tests.support.specs import spec
 
 OPTIONS = WorkerOptions(app="app:q", settings=Settings(), timeout_grace=0.2, bystander_grace=30, processes=1)
 
@@ -22,18 +22,9 @@ class Watched:
     """A runner without a process, and the overseer that looks at it."""
 
     def __init__(self) -> None:
-        spec = Spec(
-            app="app:q",
-            socket_fd=-1,
-            slots_fd=-1,
-            concurrency=2,
-            max_result_bytes=1,
-            max_error_bytes=1,
-            settings=OPTIONS.settings,
-            log_format="text",
-            log_level="INFO",
+        self.child = Child(
+            spec(concurrency=2), on_message=lambda _child, _message: None, on_exit=lambda _child, _status: None
         )
-        self.child = Child(spec, on_message=lambda _child, _message: None, on_exit=lambda _child, _status: None)
         self.child.imported = True
         self.table: SlotTable = self.child._table
         self._overseer = Overseer(OPTIONS)
