@@ -2,11 +2,14 @@
 
 What the reader does not take at once waits in a bounded queue for a thread. When the queue is full, what comes is dropped
 and counted; when the reader has read the queue to its end, one line says how many were dropped.
+
+A dispatcher and its runners share a standard error. Each line reaches it whole: a process that writes locks it (`_WriteLock`).
 """
 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import io
 import logging
 import os
@@ -42,6 +45,9 @@ class Output(io.TextIOBase):
         """Raises OSError when `descriptor` is not open."""
         self._descriptor = descriptor
         self._quick = _without_waiting(descriptor)
+        self._write_lock = _write_lock_of(descriptor)
+        self._has_lock = False
+        """Whether the rest of a line is to be written by the thread, which has the lock already."""
         self._lock = threading.RLock()
         self._waiting: deque[bytes] = deque()
         self._size = 0
@@ -145,6 +151,18 @@ class Output(io.TextIOBase):
 
     def _write_now(self, data: bytes) -> int:
         """Return how many bytes of `data` could be written without waiting."""
+        if self._quick is None or not self._write_lock.acquire(wait=False):
+            return 0
+        written = 0
+        try:
+            written = self._write_some(data)
+        finally:
+            self._has_lock = 0 < written < len(data)
+            if not self._has_lock:
+                self._write_lock.release()
+        return written
+
+    def _write_some(self, data: bytes) -> int:
         try:
             if isinstance(self._quick, int):
                 return os.write(self._quick, data)
@@ -165,10 +183,10 @@ class Output(io.TextIOBase):
     def _serve(self) -> None:
         while True:
             self._bell.get()
-            while self._turn():
+            while self._write_next():
                 pass
 
-    def _turn(self) -> bool:
+    def _write_next(self) -> bool:
         """Write the next of what waits, or how many were dropped. Return whether there was any."""
         with self._lock:
             telling = 0
@@ -180,7 +198,13 @@ class Output(io.TextIOBase):
             else:
                 return False
             self._busy = True
-        written = self._write(data)
+        if not self._has_lock:
+            self._write_lock.acquire(wait=True)
+        try:
+            written = self._write(data)
+        finally:
+            self._has_lock = False
+            self._write_lock.release()
         with self._lock:
             self._busy = False
             if not telling:
@@ -208,6 +232,52 @@ class Output(io.TextIOBase):
         except OSError:
             return False
         return True
+
+
+class _WriteLock:
+    """The right to write to one terminal, pipe or socket, which others have as well: of this process, and other processes.
+
+    Between processes it is a record lock (fcntl) on the reader's inode: the kernel releases it with a process that dies. It
+    is advisory, so it hinders no program but jobq. Where it cannot be had, lines may mix.
+    """
+
+    def __init__(self, descriptor: int, *, shared: bool) -> None:
+        self._descriptor = descriptor
+        self._shared = shared
+        self._here = threading.Lock()
+
+    def acquire(self, *, wait: bool) -> bool:
+        """Take the lock; return whether it was taken, which it always is after waiting."""
+        if not self._here.acquire(blocking=wait):
+            return False
+        if self._shared:
+            try:
+                fcntl.lockf(self._descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            except (BlockingIOError, PermissionError):  # either says that another process has it
+                if not wait:
+                    self._here.release()
+                    return False
+            except OSError:
+                pass
+        return True
+
+    def release(self) -> None:
+        """Let others write."""
+        if self._shared:
+            with contextlib.suppress(OSError):
+                fcntl.lockf(self._descriptor, fcntl.LOCK_UN)
+        self._here.release()
+
+
+_write_locks: dict[tuple[int, int], _WriteLock] = {}
+"""By device and inode: standard output and standard error are often the same."""
+
+
+def _write_lock_of(descriptor: int) -> _WriteLock:
+    status = os.fstat(descriptor)
+    # A file that is appended to takes each write whole.
+    shared = not stat.S_ISREG(status.st_mode)
+    return _write_locks.setdefault((status.st_dev, status.st_ino), _WriteLock(descriptor, shared=shared))
 
 
 def _without_waiting(descriptor: int) -> int | socket.socket | None:

@@ -37,18 +37,26 @@ class RunnerProcess:
         ours, theirs = socket.socketpair()
         # Its other end closes with this process, however that ends.
         read, alive = os.pipe()
+        relay = stacks.Relay.open()
         cls.starting += 1
         try:
             for end in (ours, theirs):
                 for option in (socket.SO_SNDBUF, socket.SO_RCVBUF):
                     end.setsockopt(socket.SOL_SOCKET, option, _BUFFER_BYTES)
-            spec = msgspec.structs.replace(spec, socket_fd=theirs.fileno(), slots_fd=table_fd, alive_fd=read)
+            descriptors = [theirs.fileno(), table_fd, read] + ([] if relay is None else [relay.writing])
+            spec = msgspec.structs.replace(
+                spec,
+                socket_fd=theirs.fileno(),
+                slots_fd=table_fd,
+                alive_fd=read,
+                stacks_fd=-1 if relay is None else relay.writing,
+            )
             with stacks.held_back():
                 process = await asyncio.create_subprocess_exec(
                     sys.executable,
                     "-m",
                     "jobq.worker.runner",
-                    pass_fds=(theirs.fileno(), table_fd, read),
+                    pass_fds=descriptors,
                     stdin=asyncio.subprocess.DEVNULL,
                     env={**os.environ, "JOBQ_RUNNER": msgspec.json.encode(spec).decode()},
                     start_new_session=True,
@@ -64,6 +72,8 @@ class RunnerProcess:
             cls.starting -= 1
             theirs.close()
             os.close(read)
+            if relay is not None:
+                relay.close()
         return cls(process, alive), ours
 
     async def wait(self) -> int:

@@ -376,7 +376,7 @@ def main() -> None:
         exit_now(0)
     connection = socket.socket(fileno=spec.socket_fd)
     runner = Runner(connection, SlotTable(spec.slots_fd, spec.concurrency), spec)
-    stacks.install(f"jobq runner {os.getpid()}", lambda: runner.loop, job=runner.doing)
+    stacks.install(f"jobq runner {os.getpid()}", lambda: runner.loop, job=runner.doing, relay=spec.stacks_fd)
     stacks.let_through()
     exit_now(runner.run())
 

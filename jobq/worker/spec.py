@@ -20,6 +20,8 @@ class Spec(msgspec.Struct, kw_only=True, frozen=True):
     slots_fd: int
     alive_fd: int = -1
     """The read end of a pipe whose other end closes with the dispatcher."""
+    stacks_fd: int = -1
+    """The write end of a pipe to the dispatcher, for what SIGQUIT asks for; -1 for none."""
     concurrency: int
     max_result_bytes: int
     max_error_bytes: int

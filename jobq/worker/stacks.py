@@ -3,6 +3,9 @@
 Two layers. faulthandler prints the threads from within the signal, in C: that works while a task holds the interpreter
 lock, in Python or in C. What needs the interpreter, names, jobs and coroutines, follows as soon as a bytecode of the main
 thread is run. A runner that hangs in C without letting go of the lock gives only the first.
+
+faulthandler writes a line in pieces. So it writes into a pipe, the runner's to its dispatcher, which says whole lines
+(`Relay`): pieces would mix with the lines of others, and a write to a socket that is not read would stop the process.
 """
 
 from __future__ import annotations
@@ -10,7 +13,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import faulthandler
+import fcntl
 import os
+import select
 import signal
 import sys
 import threading
@@ -30,19 +35,27 @@ _MUTE = 1.0
 FORWARD_AFTER = 0.25
 # faulthandler prints no more threads than this.
 _C_THREADS = 100
+# What a relay's pipe holds at most, and how many seconds a runner waits for its dispatcher to read a full one.
+_RELAY_BYTES = 1 << 20
+_RELAY_WITHIN = 0.5
 _STDERR = 2
 
 
-def install(who: str, loop: Callable[[], asyncio.AbstractEventLoop | None], *, job: Callable[[str], str]) -> None:
-    """Dump at SIGQUIT; and at a fatal signal, before dying of it. Only from the main thread.
+def install(
+    who: str, loop: Callable[[], asyncio.AbstractEventLoop | None], *, job: Callable[[str], str], relay: int
+) -> None:
+    """Dump at SIGQUIT, to the pipe `relay`; and at a fatal signal, to standard error, before dying of it.
 
-    `who` names the process, `loop` returns the event loop whose tasks are of interest, `job` tells for a thread's name
-    what job it executes ('' for none).
+    Only from the main thread. Without a pipe (-1) both go to standard error. `who` names the process, `loop` returns the event
+    loop whose tasks are of interest, `job` tells for a thread's name what job it executes ('' for none).
     """
+    if relay >= 0:
+        os.set_inheritable(relay, False)
     if not _has_stderr():
         signal.signal(signal.SIGQUIT, lambda *_: None)
         return
     faulthandler.enable(file=_descriptor())
+    threads = relay if relay >= 0 else _descriptor()
     last = [-_MUTE]
 
     def dump(_number: int, _frame: FrameType | None) -> None:
@@ -52,17 +65,17 @@ def install(who: str, loop: Callable[[], asyncio.AbstractEventLoop | None], *, j
         last[0] = now
         faulthandler.unregister(signal.SIGQUIT)
         try:
-            _say(describe(who, loop(), job=job))
+            _send(relay, describe(who, loop(), job=job))
         finally:
-            timer = threading.Timer(_MUTE, _register)
+            timer = threading.Timer(_MUTE, _register, (threads,))
             timer.daemon = True
             try:
                 timer.start()
             except RuntimeError:  # no thread can be had
-                _register()
+                _register(threads)
 
     signal.signal(signal.SIGQUIT, dump)
-    _register()
+    _register(threads)
 
 
 def install_in_loop(loop: asyncio.AbstractEventLoop, forward: Callable[[], None]) -> None:
@@ -76,7 +89,8 @@ def install_in_loop(loop: asyncio.AbstractEventLoop, forward: Callable[[], None]
     loop.add_signal_handler(signal.SIGQUIT, dump)
     if _has_stderr():
         faulthandler.enable(file=_descriptor())
-        _register(_relayed() if _descriptor() == _STDERR else None)
+        relay = Relay.open()
+        _register(_descriptor() if relay is None else relay.writing)
 
 
 def remove_from_loop(loop: asyncio.AbstractEventLoop) -> None:
@@ -167,33 +181,80 @@ def say(text: str) -> None:
     _say(text + "\n")
 
 
-def _register(descriptor: int | None = None) -> None:
-    file = _descriptor() if descriptor is None else descriptor
-    faulthandler.register(signal.SIGQUIT, file=file, all_threads=True, chain=True)
+def _register(descriptor: int) -> None:
+    # A task can have closed it.
+    with contextlib.suppress(OSError, ValueError):
+        faulthandler.register(signal.SIGQUIT, file=descriptor, all_threads=True, chain=True)
 
 
-def _relayed() -> int | None:
-    """Return a pipe that never waits, whose other end a thread reads and says; None when there is none to be had.
+def _send(relay: int, text: str) -> None:
+    """Write `text` into the pipe, after what faulthandler wrote there; to standard error where the pipe is full or closed."""
+    data = text.encode(errors="backslashreplace")
+    deadline = time.monotonic() + (_RELAY_WITHIN if relay >= 0 else 0.0)
+    with contextlib.suppress(OSError):
+        while data and (left := deadline - time.monotonic()) > 0:
+            try:
+                data = data[os.write(relay, data) :]
+            except BlockingIOError:
+                poll = select.poll()
+                poll.register(relay, select.POLLOUT)
+                poll.poll(left * 1000)
+    if data:
+        _say(data.decode(errors="backslashreplace"))
 
-    For the dispatcher alone, whose interpreter no task holds.
+
+class Relay:
+    """A pipe into which writing never waits; a thread of the dispatcher, whose interpreter no task holds, says its lines.
+
+    What does not fit into it is lost. The thread ends when all have closed the pipe.
     """
-    try:
-        reading, writing = os.pipe()
-        os.set_blocking(writing, False)
 
-        def relay() -> None:
-            with contextlib.suppress(OSError):
-                while data := os.read(reading, 1 << 16):
-                    _say(data.decode(errors="backslashreplace"))
+    def __init__(self, reading: int, writing: int) -> None:
+        self._reading = reading
+        self.writing = writing
 
-        threading.Thread(target=relay, name="jobq-stacks", daemon=True).start()
-    except (OSError, RuntimeError):
-        return None
-    return writing
+    @classmethod
+    def open(cls) -> Relay | None:
+        """Return a new one; None when no descriptor or no thread can be had."""
+        try:
+            reading, writing = os.pipe()
+        except OSError:
+            return None
+        relay = cls(reading, writing)
+        try:
+            os.set_blocking(writing, False)
+            with contextlib.suppress(OSError):  # more than the user may have
+                fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, _RELAY_BYTES)
+            threading.Thread(target=relay._say_lines, name="jobq-stacks", daemon=True).start()
+        except (OSError, RuntimeError):
+            os.close(reading)
+            os.close(writing)
+            return None
+        return relay
+
+    def close(self) -> None:
+        """Close the writing end of this process."""
+        if self.writing >= 0:
+            os.close(self.writing)
+            self.writing = -1
+
+    def _say_lines(self) -> None:
+        line = b""
+        try:
+            while data := os.read(self._reading, 1 << 16):
+                said, newline, line = (line + data).rpartition(b"\n")
+                if newline:
+                    _say((said + newline).decode(errors="backslashreplace"))
+        except OSError:
+            pass
+        finally:
+            os.close(self._reading)
+        if line:
+            _say(line.decode(errors="backslashreplace") + "\n")
 
 
 def _descriptor() -> int:
-    """Return where faulthandler writes, which happens within a signal: a write that waits would stop the process.
+    """Return where faulthandler writes without a relay, within a signal: a write that waits would stop the process.
 
     What the reader does not take is lost then. A socket (the journal's) has only the descriptor that may wait.
     """
