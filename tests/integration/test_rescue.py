@@ -220,7 +220,9 @@ def test_a_killed_workers_jobs_run_again_first(jobs: Jobs, worker: StartWorker) 
     assert again
     for job in again:
         ended = jobs.wait(job)
-        assert (ended["state"], ended["claims"], ended["run_at"]) == ("succeeded", 2, lost[job])
+        # Not its claims: one that the rescuer has not begun within a second goes back, to its place, and is claimed again.
+        assert (ended["state"], ended["attempt"], ended["crashes"]) == ("succeeded", 1, 1)
+        assert ended["run_at"] == lost[job]
     # Behind them was more than what could be done meanwhile.
     assert jobs.one("SELECT count(*) FROM jobq.job WHERE state = 'ready'") > 100
 
