@@ -111,7 +111,7 @@ def _seconds(flag: str, default: float, text: str) -> Callable[[Any], Any]:
 @_seconds("--poll-interval", 1.0, "Time between looks at the queues when no notification comes.")
 @_seconds("--heartbeat-interval", 2.0, "Time between heartbeats.")
 @_seconds("--lease", 30.0, "Silence after which another worker may take this one's jobs.")
-@_seconds("--suspicion", 4.0, "The same when the silent worker's process is known to have gone.")
+@_seconds("--suspicion", 3.5, "The same when the silent worker's process is known to have gone.")
 @click.option(
     "--max-crashes",
     type=click.IntRange(1, 1_000),

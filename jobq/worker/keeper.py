@@ -120,8 +120,7 @@ class Keeper:
                     await self._beat(connection)
                 else:
                     await self._lease.look(connection)
-                soon = min(LOOK_INTERVAL, self._options.heartbeat_interval / 2)
-                await wait_or(self._at_once, soon if self._lease.suspicious else next_beat - time.monotonic())
+                await wait_or(self._at_once, self._until_next_look(next_beat))
                 if self._at_once.is_set():
                     # A moment for more of the kind.
                     await asyncio.sleep(0.02)
@@ -139,6 +138,15 @@ class Keeper:
                     await self._drop()
                 next_beat = 0.0
                 await asyncio.sleep(AGAIN_AFTER)
+
+    def _until_next_look(self, next_beat: float) -> float:
+        """Return the seconds to wait: a suspected worker's jobs are to be taken back as soon as that is allowed."""
+        now = time.monotonic()
+        if not self._lease.suspicious:
+            return next_beat - now
+        soon = min(LOOK_INTERVAL, self._options.heartbeat_interval / 2)
+        # A moment later than that, for the look's own time.
+        return soon if self._lease.next_due is None else min(soon, self._lease.next_due - now + 0.005)
 
     async def _beat(self, connection: Connection) -> None:
         said = self.state

@@ -42,6 +42,8 @@ logger = logging.getLogger("jobq.worker")
 _RESCUE_PART = 0.25
 # Seconds for which what is heard after heartbeats is read one by one, once a lock was in the way of all at once.
 _APART_FOR = 10.0
+# Seconds that a statement of ours may take before it says that the others may have been kept from their heartbeats, too.
+_SLOW = 1.0
 
 
 class LeaseLost(Exception):
@@ -58,6 +60,26 @@ class _Watch:
     since: float
 
 
+@dataclass(frozen=True, slots=True)
+class Peers:
+    """Rows of worker_peers.sql; they were read between `asked` and `answered`, in time.monotonic()."""
+
+    rows: list[tuple[Any, ...]]
+    asked: float
+    answered: float
+
+    @property
+    def clock(self) -> float:
+        """What the server's clock showed, in seconds."""
+        return float(self.rows[-1][4]) if self.rows else 0.0
+
+    def steady_since(self, before: Peers) -> bool:
+        """Tell whether the server's clock has run as ours since `before`. The time that an answer took says nothing."""
+        passed = self.clock - before.clock
+        least, most = self.asked - before.answered, self.answered - before.asked
+        return least - CLOCK_TOLERANCE < passed < most + CLOCK_TOLERANCE
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Heard:
     """What was heard after a heartbeat; None: it could not be read."""
@@ -68,8 +90,8 @@ class Heard:
     """Which queues are paused; and when the rules of any queue were last changed, only to be compared."""
     wake: tuple[int, bool] | None = None
     """The mode of waking, one of `brisk.Mode`; and whether some worker is the sentinel."""
-    peers: list[tuple[Any, ...]] | None = None
-    """The other workers, for `Lease.watch`."""
+    peers: Peers | None = None
+    """The workers, for `Lease.watch`."""
 
 
 class Lease:
@@ -84,9 +106,10 @@ class Lease:
         self._repeats = Repeats()
         self.problems = problems or Problems()
         self.rescuer = Rescuer(self._schema, self.problems, self._repeats)
-        self._last_look = 0.0
-        self._server_clock = 0.0
-        """What the server's clock showed at the last look."""
+        self._last: Peers | None = None
+        """What the last look saw."""
+        self._disturbed = True
+        """Whether a statement has failed, or was slow, since the last look: the others may not have been able to beat."""
         self._apart_until = 0.0
         self.worker: UUID = uuid4()
         self._lock_key = secrets.randbits(62)
@@ -100,6 +123,8 @@ class Lease:
         """Whether our row says that we hold no lock, so that nobody suspects us for a free one."""
         self.suspicious = False
         """Whether some worker's lock is free, so that it pays to look again soon."""
+        self.next_due: float | None = None
+        """When the first of the suspected workers has been silent for long enough, in time.monotonic()."""
         self.error: str | None = None
         """Why the last heartbeat failed; None once one has succeeded."""
 
@@ -118,6 +143,10 @@ class Lease:
         """
         limit = self._options.lease if self.locked or self.lockless or self.refused else self._options.suspicion
         return limit - 0.5
+
+    @property
+    def _longest_gap(self) -> float:
+        return max(3.0, self._options.heartbeat_interval * 1.5, self._options.suspicion * 2)
 
     @property
     def fresh(self) -> bool:
@@ -179,6 +208,8 @@ class Lease:
         advisory lock stays, and the whole lease counts.
         """
         begun = time.monotonic()
+        # Until the statements have succeeded.
+        disturbed, self._disturbed = self._disturbed, True
         if not self.locked:
             await self.lock(connection)
         # Once the row may say that we hold a lock, a free one counts against us; the other way round only when it is said.
@@ -204,6 +235,7 @@ class Lease:
             connection.found_pooler()
             raise psycopg.OperationalError("the server's process has changed: a pooler stands between")
         self.lockless = connection.pooled
+        self._disturbed = disturbed or time.monotonic() - begun > _SLOW
         self.last_beat = begun
         self.refused = False
         self.error = None
@@ -214,14 +246,15 @@ class Lease:
 
         Raises psycopg.Error only when the connection is lost.
         """
-        if time.monotonic() >= self._apart_until:
+        asked = time.monotonic()
+        if asked >= self._apart_until:
             if (rows := await self._hear(connection, "hear", id=self.worker)) is not None:
                 cancelled, paused, changed, mode, watched, *peers = rows[0]
                 return Heard(
                     cancelled=cancelled,
                     queues=(paused, changed),
                     wake=(mode, watched),
-                    peers=list(zip(*peers, strict=True)),
+                    peers=Peers(list(zip(*peers, strict=True)), asked, time.monotonic()),
                 )
             self._apart_until = time.monotonic() + _APART_FOR
         cancels = await self._hear(connection, "hear_cancels", id=self.worker)
@@ -231,17 +264,26 @@ class Lease:
             cancelled=None if cancels is None else [job for (job,) in cancels],
             queues=None if queues is None else (queues[0][0], queues[0][1]),
             wake=None if wake is None else (wake[0][0], wake[0][1]),
-            peers=await self._hear(connection, "worker_peers"),
+            peers=await self._peers(connection),
         )
 
+    async def _peers(self, connection: Connection) -> Peers | None:
+        asked = time.monotonic()
+        rows = await self._hear(connection, "worker_peers")
+        return None if rows is None else Peers(rows, asked, time.monotonic())
+
     async def _hear(self, connection: Connection, name: str, **parameters: Any) -> list[tuple[Any, ...]] | None:
+        begun = time.monotonic()
+        disturbed, self._disturbed = self._disturbed, True
         try:
-            return await fetch(connection, self._schema, name, **parameters)
+            rows = await fetch(connection, self._schema, name, **parameters)
         except psycopg.Error as error:
             if classify(error, connection) is ErrorKind.CONNECTION:
                 raise
             self._repeats.warn("heartbeats go on, but what comes with them cannot be read", error)
             return None
+        self._disturbed = disturbed or time.monotonic() - begun > _SLOW
+        return rows
 
     async def leave(self, connection: Connection) -> None:
         """Take the row back, if no job is held in its name any more."""
@@ -249,38 +291,45 @@ class Lease:
 
     async def look(self, connection: Connection) -> None:
         """Look after the other workers, between two heartbeats. Raises psycopg.Error only when the connection is lost."""
-        if (rows := await self._hear(connection, "worker_peers")) is not None:
-            await self.watch(connection, rows)
+        if (peers := await self._peers(connection)) is not None:
+            await self.watch(connection, peers)
 
-    async def watch(self, connection: Connection, rows: list[tuple[Any, ...]]) -> None:
+    async def watch(self, connection: Connection, peers: Peers) -> None:
         """Rescue from those workers that have stood still for too long.
 
-        Called at every heartbeat at least; a gap means that our own queries did not work, and starts all watches again.
-        Raises psycopg.Error only when the connection is lost.
+        Called at every heartbeat at least. All watches start again when a statement of ours has failed or was slow meanwhile,
+        or after a long gap: then the others may have been kept from their heartbeats as well. A gap that is short only makes
+        us late (a busy machine). Raises psycopg.Error only when the connection is lost.
         """
-        now, looked = time.monotonic(), self._last_look
-        if now - looked > max(3.0, self._options.heartbeat_interval * 1.5):
+        now, last = time.monotonic(), self._last
+        if last is None or self._disturbed or now - last.answered > self._longest_gap:
             self._watched.clear()
-        self._last_look = now
+        self._last, self._disturbed = peers, False
         # Heartbeats are counted, since clocks are set. But if the server's clock has run as ours did since the last look, it
         # tells when in that time a heartbeat came. Without that, a dead worker's jobs would wait up to one interval longer.
-        before, self._server_clock = self._server_clock, rows[-1][4] if rows else 0.0
+        steady = last is not None and peers.steady_since(last)
         seen: dict[UUID, _Watch] = {}
         dead: list[UUID] = []
+        due: list[float] = []
         self.suspicious = False
-        for worker, beats, unsuspected, age, clock in rows:
+        for worker, beats, unsuspected, age, _ in peers.rows:
             if worker == self.worker:
                 continue
             watch = self._watched.get(worker)
             if watch is None:
                 watch = _Watch(beats, now)
             elif watch.beats != beats:
-                steady = abs((clock - before) - (now - looked)) < CLOCK_TOLERANCE
-                watch = _Watch(beats, min(now, max(looked, now - age + CLOCK_TOLERANCE)) if steady else now)
+                assert last is not None
+                since = max(last.answered, peers.answered - age + CLOCK_TOLERANCE) if steady else now
+                watch = _Watch(beats, min(now, since))
             seen[worker] = watch
             self.suspicious = self.suspicious or not unsuspected
-            if now - watch.since >= (self._options.lease if unsuspected else self._options.suspicion):
+            until = watch.since + (self._options.lease if unsuspected else self._options.suspicion)
+            if now >= until:
                 dead.append(worker)
+            elif not unsuspected:
+                due.append(until)
+        self.next_due = min(due, default=None)
         self._watched = seen
         self.rescuer.forget_all_but({worker: watch.beats for worker, watch in seen.items()})
         until = now + self._options.heartbeat_interval * _RESCUE_PART

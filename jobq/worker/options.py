@@ -110,8 +110,10 @@ class WorkerOptions:
     """Seconds without heartbeat after which another worker may take this one's jobs (default: 30). Shorter recovers
     sooner from a lost machine, and kills running jobs sooner when the database cannot be reached."""
 
-    suspicion: float = 4.0
-    """The same when the worker's advisory lock is free, as it is once its process has died (default: 4)."""
+    suspicion: float = 3.5
+    """The same when the worker's advisory lock is free, as it is once its process has died (default: 3.5). Shorter runs a
+    killed worker's jobs again sooner. A worker that loses its connection, and has not beaten again half a second before this
+    time is over, ends its running jobs: so shorter leaves it less time to connect again."""
 
     max_crashes: int = 3
     """Times that a job may take its runner down before it fails for good (default: 3). More give a job that crashes by

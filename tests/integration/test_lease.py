@@ -14,7 +14,7 @@ import pytest
 from jobq.config import Settings
 from jobq.worker import WorkerOptions
 from jobq.worker.database import Connection, Database, fetch, lease_terms
-from jobq.worker.lease import CLOCK_TOLERANCE, Lease
+from jobq.worker.lease import CLOCK_TOLERANCE, Lease, Peers
 from tests.support import apps
 from tests.support.jobs import Jobs
 from tests.support.waiting import wait_until
@@ -42,27 +42,55 @@ async def unsuspected(watcher: Connection, lease: Lease) -> bool:
     return bool(free)
 
 
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """What time.monotonic() says to a lease: `clock.now`."""
+    clock = SimpleNamespace(now=100.0)
+    monkeypatch.setattr("jobq.worker.lease.time", SimpleNamespace(monotonic=lambda: clock.now))
+    return clock
+
+
 async def test_a_heartbeat_is_as_old_as_a_clock_that_runs_says(
-    database_url: str, watcher: Connection, monkeypatch: pytest.MonkeyPatch
+    database_url: str, watcher: Connection, clock: SimpleNamespace
 ) -> None:
     """Suspicion counts from the heartbeat, not from the look that finds it, unless the server's clock was set meanwhile."""
     lease, _ = lease_of(database_url)
-    times = iter([100.0, 102.0, 104.0, 106.0, 108.0])
-    now = 0.0
-    monkeypatch.setattr("jobq.worker.lease.time", SimpleNamespace(monotonic=lambda: now))
     other, since = uuid4(), []
-    for beats, age, clock in [
-        (1, 0.1, 5000.0),
-        (2, 1.5, 5002.0),
-        (3, 1.5, 5009.0),
-        (4, 9.0, 5011.0),
-        (5, 0.0, 5013.05),
+    for now, took, beats, age, server in [
+        (100.0, 0.0, 1, 0.1, 5000.0),
+        (102.0, 0.0, 2, 1.5, 5002.0),
+        (104.0, 0.0, 3, 1.5, 5009.0),
+        (106.0, 0.0, 4, 9.0, 5011.0),
+        (108.0, 0.0, 5, 0.0, 5013.05),
+        (110.0, 0.8, 6, 1.0, 5014.3),
     ]:
-        now = next(times)
-        await lease.watch(watcher, [(other, beats, True, age, clock)])
+        clock.now = now
+        await lease.watch(watcher, Peers([(other, beats, True, age, server)], now - took, now))
         since.append(lease._watched[other].since)
-    # The first is not known before; 1.4 s; the clock was set; no older than the last look; no younger than now.
-    assert since == [100.0, pytest.approx(102.0 - 1.5 + CLOCK_TOLERANCE), 104.0, 104.0, 108.0]
+    # The first is not known before; 1.4 s; the clock was set; no older than the last look; no younger than now; and an answer
+    # that was slow to come says no more than when it came at the latest.
+    assert since == [100.0, pytest.approx(102.0 - 1.5 + CLOCK_TOLERANCE), 104.0, 104.0, 108.0, pytest.approx(109.1)]
+
+
+async def test_a_late_look_is_late_and_no_more(database_url: str, watcher: Connection, clock: SimpleNamespace) -> None:
+    """A watch begins again only when the others, too, may have been kept from the database."""
+    lease, _ = lease_of(database_url)
+    other = uuid4()
+
+    async def since(now: float) -> float:
+        clock.now = now
+        await lease.watch(watcher, Peers([(other, 7, True, now - 100.0, now)], now, now))
+        return lease._watched[other].since
+
+    assert await since(100.0) == 100.0
+    assert await since(106.5) == 100.0, "only this process was slow"
+    assert await since(120.0) == 120.0, "all of the machine may have stood still"
+    # A statement that fails: the connection is closed under it.
+    await watcher.close()
+    with pytest.raises(psycopg.OperationalError):
+        await lease.look(watcher)
+    assert await since(121.0) == 121.0, "a statement of ours has failed"
+    assert await since(122.0) == 121.0
 
 
 async def test_a_free_lock_counts_only_in_the_server_where_it_was_taken(
@@ -107,7 +135,7 @@ async def test_with_a_lock_that_may_be_lost_the_suspicion_counts(database_url: s
     await lease.register(connection, 1, [])
     assert lease.fence_after == pytest.approx(29.5)
     lease.locked = False  # as the dispatcher notes when the connection is lost
-    assert lease.fence_after == pytest.approx(3.5)
+    assert lease.fence_after == pytest.approx(3.0)
     await connection.close()
 
 
