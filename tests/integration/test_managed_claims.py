@@ -328,6 +328,32 @@ def test_claims_touch_as_many_pages_at_the_end_as_at_the_beginning(db: Conn, dat
     assert last <= 1.5 * first, pages
 
 
+def test_a_claim_steps_over_the_turns_that_are_gone(db: Conn, database_url: str) -> None:
+    """One job at a time shows it: a claim of many spreads the reading of dead turns over all of them."""
+    rule(db, group_mode="ordered")
+    put(db, *[f"g{n}" for n in range(2_000)])
+    db.execute("ANALYZE")
+    caller = Caller(db)
+    with psycopg.connect(database_url) as holder:
+        holder.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+        holder.execute("SELECT count(*) FROM jobq.job")
+
+        def one() -> int:
+            touched, got = caller.pages(1)
+            succeed(db, *got, worker=caller.id)
+            assert len(got) == 1
+            return touched
+
+        # The least of some: now and then a claim reads all from the beginning.
+        first = min(one() for _ in range(5))
+        while len(got := caller.claim(40)) == 40:
+            succeed(db, *got, worker=caller.id)
+        succeed(db, *got, worker=caller.id)
+        put(db, *[f"late {n}" for n in range(5)])
+        last = min(one() for _ in range(5))
+    assert last <= first + 10, (first, last)
+
+
 # --- turns -----------------------------------------------------------------------------------------------------------
 
 
