@@ -45,6 +45,8 @@ from jobq.worker.wake import Listener
 logger = logging.getLogger("jobq.worker")
 
 SUPERVISE_INTERVAL = 0.1
+# What a worker cannot do with a task whose jobs end its runners.
+ALONE = "run beside others"
 # How often a worker looks which chores are due, and how often while there are jobs that expire.
 CHORES_INTERVAL = 60.0
 CHORES_OFTEN = 15.0
@@ -92,6 +94,7 @@ class Dispatcher:
             on_recorded=lambda recorded: self._advance.recorded(recorded),  # noqa: PLW0108  (it is made below)
             on_ready=lambda: self._advance.ready(),  # noqa: PLW0108  (it is made below)
             on_progress=lambda progress: self._advance.progressed(progress),  # noqa: PLW0108  (it is made below)
+            on_quarantine=self._quarantined,
         )
         self._advance = Advance(
             self._options,
@@ -317,6 +320,12 @@ class Dispatcher:
         await self._keeper.register()
 
     # --- the loops --------------------
+
+    def _quarantined(self, task: str, deaths: int) -> None:
+        if deaths:
+            self._lease.problems.note(ALONE, f"its jobs ended {deaths} runners, so they run alone", task=task)
+        else:
+            self._lease.problems.clear(ALONE, task=task)
 
     async def _supervise(self) -> None:
         while True:

@@ -30,6 +30,7 @@ from jobq.worker.frames import (
 from jobq.worker.lease import wait_or
 from jobq.worker.options import WorkerOptions
 from jobq.worker.overseer import Overseer
+from jobq.worker.quarantine import Quarantine
 from jobq.worker.solos import Isolation
 from jobq.worker.spec import Spec
 from jobq.worker.starts import Starts
@@ -53,7 +54,9 @@ class RunnerPool:
         on_recorded: Callable[[Recorded], None],
         on_progress: Callable[[Progress], None],
         on_ready: Callable[[], None],
+        on_quarantine: Callable[[str, int], object] = lambda task, deaths: None,
     ) -> None:
+        """`on_quarantine`: see `Quarantine`."""
         self._options = options
         self._on_success = on_success
         self._on_setback = on_setback
@@ -62,7 +65,8 @@ class RunnerPool:
         self._on_ready = on_ready
         self._overseer = Overseer(options)
         self._children: list[Child] = []
-        self._solos = Isolation(options.isolated, options.max_jobs_per_runner, lambda: self._hire(1))
+        self._quarantine = Quarantine(on_quarantine)
+        self._solos = Isolation(options.isolated, options.max_jobs_per_runner, lambda: self._hire(1), self._quarantine)
         self.starts = Starts()
         self._facts: dict[str, TaskFacts] = {}
         self._isolated: frozenset[str] = frozenset()
@@ -141,8 +145,9 @@ class RunnerPool:
     def room(self, prefetch: int) -> int:
         """Return how many jobs can be given now, when `prefetch` may wait beyond those being executed."""
         ready = [child for child in self._children if child.ready]
-        # What runs alone takes no slot of theirs; what waits for that must not pile up.
-        room = sum(child.slots - len(child.jobs) for child in ready) - len(self._solos)
+        # What runs alone takes no slot of theirs.
+        slots = sum(child.slots for child in ready)
+        room = slots - sum(len(child.jobs) for child in ready) - self._solos.keep_others_out(slots)
         if waiting := len(self.starts):
             # They start in free slots only, and nothing fetched in advance is to keep them from one.
             room -= waiting
@@ -207,6 +212,11 @@ class RunnerPool:
             child.send(share, worker, now)
         for job in left:
             self._on_setback(verdicts.unstarted(job))
+        for job in self._solos.surplus():
+            self._send_back_unserved(job)
+
+    def _send_back_unserved(self, job: Job) -> None:
+        self._on_setback(verdicts.unserved(job, suspect=self._solos.suspects(job, self._isolated)))
 
     def runnable(self, jobs: Iterable[Job]) -> list[Job]:
         """Return those of `jobs` whose tasks this code has; the others are refused."""
@@ -236,6 +246,13 @@ class RunnerPool:
     def _hear(self, child: Child, message: FromRunner) -> None:
         match message:
             case Outcomes(successes, setbacks, recorded):
+                if self._quarantine:
+                    ids = (
+                        [each.id for each in successes]
+                        + [each.id for each in setbacks]
+                        + [each.id for each in recorded]
+                    )
+                    self._quarantine.heard(child.jobs[each].job.task for each in ids if each in child.jobs)
                 if succeeded := child.take(successes):
                     self._on_success(succeeded)
                 if setbacks:
@@ -278,11 +295,15 @@ class RunnerPool:
             child.vouch(vouch_until, now)
             for job in self._overseer.look(child, now):
                 self._on_setback(verdicts.unstarted(job))
+        self._quarantine.tend(now)
         for job in self._solos.tend(now):
-            self._on_setback(verdicts.unserved(job))
+            self._send_back_unserved(job)
         for job in self.starts.overdue(now, self.startable):
             alone = self._solos.takes(job, self._isolated)
-            self._on_setback(verdicts.unserved(job) if alone else verdicts.unstarted(job))
+            if alone:
+                self._send_back_unserved(job)
+            else:
+                self._on_setback(verdicts.unstarted(job))
         self._overseer.relieve(self._children, self._wanted, now)
         self._staff()
         if self.slots > slots or self.room(0) > room:
@@ -323,8 +344,11 @@ class RunnerPool:
             else:
                 child.killed_for, child.of_worker = child.killed_for or "its lease was over", True
         started, how = len(child.started()), verdicts.how_it_ended(child, status)
-        for setback in verdicts.judge(child, how, now, self._facts, self._options):
+        setbacks, guilty = verdicts.judge(child, how, now, self._facts, self._options)
+        for setback in setbacks:
             self._on_setback(setback)
+        for task in guilty:
+            self._quarantine.blame(task, now)
         child.jobs.clear()
         if child in self._children:
             self._children.remove(child)

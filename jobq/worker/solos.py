@@ -1,6 +1,7 @@
 """Runners for one job at a time: for tasks that ask for a process of their own, and for jobs that have met with trouble.
 
 - A job that has cost a runner its life, or has seen two runners crash, runs here, so that its next crash can only be its own.
+- So do, for a while, all jobs of a task that has ended several runners (`quarantine.py`).
 - A job whose runner was ended under it twice for the sake of others runs here, so that it can end.
 
 The former may take long to fail, for they hang until their timeouts. So they share no places with the others.
@@ -16,10 +17,14 @@ from uuid import UUID
 from jobq.backoff import Backoff
 from jobq.worker.children import Child
 from jobq.worker.frames import Job
+from jobq.worker.quarantine import Quarantine
 
 logger = logging.getLogger("jobq.worker")
 
 _RESTART = Backoff(base=0.5, cap=30)
+# Between the starts of runners that their jobs end one after the other: each start costs an import of the application.
+_NEXT = Backoff(base=0.25, cap=2)
+_NEXT_WITHIN = 30.0
 
 # A job that has seen this many runners crash, or end for the sake of others, runs in a runner of its own.
 QUARANTINE_AFTER = 2
@@ -43,6 +48,8 @@ class Solos:
         self._failures = 0
         self._again_at = 0.0
         """When the next runner may be started, after one that could not import the application."""
+        self._ends: deque[float] = deque()
+        """When runners last ended under their jobs."""
         self._waiting: deque[tuple[Job, UUID, float]] = deque()
         """Jobs, each with in whose name it is claimed, and since when it waits."""
         self.children: list[Child] = []
@@ -94,9 +101,23 @@ class Solos:
         self.children.remove(child)
         if child.imported:
             self._failures = 0
+            if not child.dismissed:
+                self._ended(now)
         elif child.killed_for is None:
             self._failures += 1
             self._again_at = now + _RESTART.longest(self._failures)
+
+    def _ended(self, now: float) -> None:
+        self._ends.append(now)
+        while now - self._ends[0] > _NEXT_WITHIN:
+            self._ends.popleft()
+        # As many as there are places, twice, are followed at once.
+        if (more := len(self._ends) - 2 * self._limit) > 0:
+            self._again_at = now + _NEXT.longest(min(more, 10))
+
+    def surplus(self) -> list[Job]:
+        """Return the waiting jobs, the last ones, that are more than there may be runners; and let go of them."""
+        return [self._waiting.pop()[0] for _ in range(len(self._waiting) - self._limit)]
 
     def overdue(self, now: float) -> list[Job]:
         """Return the jobs that have waited for too long, and let go of them."""
@@ -127,7 +148,10 @@ class Solos:
 class Isolation:
     """Who runs alone: `declared` by their tasks or sheltered from others, and `suspects`, each up to `limit` at a time."""
 
-    def __init__(self, limit: int, most: int | None, hire: Callable[[], Child]) -> None:
+    def __init__(
+        self, limit: int, most: int | None, hire: Callable[[], Child], quarantine: Quarantine | None = None
+    ) -> None:
+        self._quarantine = Quarantine() if quarantine is None else quarantine
         self._declared = Solos(limit, most, hire)
         self._suspects = Solos(limit, most, hire)
         self._kinds = (self._declared, self._suspects)
@@ -147,7 +171,7 @@ class Isolation:
 
     def _kind(self, job: Job, isolated: frozenset[str]) -> Solos | None:
         """Return where `job` is to run alone; None: it does not."""
-        if job.run_alone or job.crashes >= QUARANTINE_AFTER:
+        if job.run_alone or job.crashes >= QUARANTINE_AFTER or job.task in self._quarantine:
             return self._suspects
         if job.releases >= SHELTER_AFTER or job.task in isolated:
             return self._declared
@@ -185,6 +209,21 @@ class Isolation:
         if declared:
             self._declared.give(declared, worker, now)
         return others
+
+    def surplus(self) -> list[Job]:
+        """Return the suspects that are too many to wait for a process, and let go of them."""
+        return self._suspects.surplus()
+
+    def keep_others_out(self, slots: int) -> int:
+        """Return how many other jobs, for all of the `slots` of ordinary runners, are not to be claimed for those that wait.
+
+        What waits must not pile up; but a stream of suspects must not keep the others from their slots.
+        """
+        return len(self._declared) + min(len(self._suspects), slots // 2)
+
+    def suspects(self, job: Job, isolated: frozenset[str]) -> bool:
+        """Tell whether `job` is to run alone because it, or its task, has ended runners."""
+        return self._kind(job, isolated) is self._suspects
 
     def startable(self, jobs: list[Job], free: int, isolated: frozenset[str]) -> list[Job]:
         """Return those of `jobs`, from the first, that could begin now, when `free` slots of ordinary runners are."""

@@ -25,8 +25,13 @@ _CRASH = Backoff(base=1, cap=60)
 STOPPING = "the worker stops"
 
 
-def judge(child: Child, how: str, now: float, facts: Mapping[str, TaskFacts], options: WorkerOptions) -> list[Setback]:
-    """Return a setback for each job of a runner that has ended; `how` says how it ended."""
+def judge(
+    child: Child, how: str, now: float, facts: Mapping[str, TaskFacts], options: WorkerOptions
+) -> tuple[list[Setback], list[str]]:
+    """Return a setback for each job of a runner that has ended, and the tasks whose jobs have ended it for certain.
+
+    `how` says how it ended.
+    """
     running = {(slot.id, slot.claims): slot for slot in child.started()}
     newest = child.newest
     unheard = {
@@ -37,7 +42,7 @@ def judge(child: Child, how: str, now: float, facts: Mapping[str, TaskFacts], op
     cut_off = bool(unheard) and (child.ended_cut_off or child.mute)
     to_blame = cut_off or (child.killed_for is None and not running)
     spared = cut_off or (child.killed_for is not None and not child.to_blame)
-    setbacks = []
+    setbacks, guilty = [], []
     for held in child.jobs.values():
         job = held.job
         slot = running.get((job.id, job.claims))
@@ -45,18 +50,23 @@ def judge(child: Child, how: str, now: float, facts: Mapping[str, TaskFacts], op
             if job.id not in unheard:
                 setbacks.append(unstarted(job))
             elif to_blame:
-                setbacks.append(_never_heard(job, now - held.since, how, options.max_crashes, sole=len(unheard) == 1))
+                sole = len(unheard) == 1
+                setbacks.append(_never_heard(job, now - held.since, how, options.max_crashes, sole=sole))
+                guilty += [job.task] if sole else []
             else:
                 setbacks.append(bystander(job, now - held.since, child, how))
         elif slot.deadline is not None and now > slot.deadline:
             over = now > slot.deadline + options.timeout_grace
+            guilty += [job.task] if over else []
             setbacks.append(timed_out(job, slot, now, facts.get(job.task), alone=over))
         elif spared:
             setbacks.append(bystander(job, now - slot.since, child, how))
         else:
+            sole = len(running) == 1 and not unheard
+            guilty += [job.task] if sole else []
             alone = child.to_blame and len(running) == 1
             setbacks.append(crashed(job, now - slot.since, how, options.max_crashes, alone=alone))
-    return setbacks
+    return setbacks, guilty
 
 
 def unstarted(job: Job) -> Setback:
@@ -64,9 +74,14 @@ def unstarted(job: Job) -> Setback:
     return Setback(job.id, job.claims, job.started, Ending.RELEASE)
 
 
-def unserved(job: Job) -> Setback:
-    """No process of its own was free for it in time: it goes back. Not at once, or it would be claimed again at once."""
-    return Setback(job.id, job.claims, job.started, Ending.RELEASE, delay=random.uniform(1, 3))
+def unserved(job: Job, *, suspect: bool) -> Setback:
+    """No process of its own was free for it in time: it goes back. Not at once, or it would be claimed again at once.
+
+    The more often that was so, the longer: by claims that were no attempts. A `suspect` one waits up to a minute.
+    """
+    growth, most = (2.0, 20.0) if suspect else (1.5, 3.0)
+    longer = min(growth ** min(max(0, job.claims - job.attempt - 1), 10), most)
+    return Setback(job.id, job.claims, job.started, Ending.RELEASE, delay=random.uniform(1, 3) * longer)
 
 
 def bystander(job: Job, seconds: float, child: Child, how: str) -> Setback:
