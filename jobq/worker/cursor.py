@@ -11,8 +11,8 @@ Neither is a truth. A plain INSERT may give a run_at in the past, a row may have
 was undone: from time to time everything is read from the beginning (`survey.py`). Ids and run_at are not in the order of
 commits; tests/unit/test_cursor.py plays that out.
 
-There is a cursor for each lane that lives, and none for the others (`keep`). The last reading of all lanes from their
-beginnings found nothing in those, so what they get later has a run_at that was not past then: they begin at `_base`.
+There is a cursor for each lane that lives, and none for the others (`keep`, `_forget_ended`). The last reading of all lanes
+from their beginnings found nothing in those, so what they get later has a run_at that was not past then: they begin at `_base`.
 
 Positions are (microseconds since 1970, id), by the database's clock.
 """
@@ -38,6 +38,10 @@ _MARGIN = 100_000
 _SAMPLES = 128
 # Most claims of one lane that are remembered apart.
 _MOST_CLAIMS = 64
+# When more lanes than this are known, those that are read to their ends are forgotten at once, unless more dead entries lie in
+# them than `_FEW`: a claim that begins at `_base` again walks over those.
+MOST_LANES = 2_000
+_FEW = 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -250,6 +254,20 @@ class Cursor:
             if near:
                 lane.near_due = due
                 lane.rise(min(floor, lane.at))
+        if len(self._lanes) > MOST_LANES:
+            self._forget_ended(scan, len(scan.lanes) if sight.cut is None else sight.cut)
+
+    def _forget_ended(self, scan: Scan, ended: int) -> None:
+        """Forget the first `ended` lanes of a scan, in which nothing is left: queues that came and went."""
+        base = min(self._base, self.floor)
+        for name, lane in zip(zip(scan.queues, scan.priorities, strict=True), scan.lanes[:ended], strict=False):
+            if (
+                self._lanes.get(name) is lane
+                and lane.dead <= _FEW
+                and lane.low >= base
+                and name[0] not in self._lowered
+            ):
+                del self._lanes[name]
 
     def looked(self, scan: Scan, sight: Sight, heads: Mapping[int, Position], *, gone: int) -> None:
         """Take note of a look at the lanes' first jobs, by their places, that took none of them.

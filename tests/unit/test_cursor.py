@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from hypothesis import given, settings
+import pytest
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from jobq.worker import cursor as module
-from jobq.worker.cursor import BEGINNING, NEAR_ENTRIES, Cursor, Horizon, Position, Sight
+from jobq.worker.cursor import BEGINNING, MOST_LANES, NEAR_ENTRIES, Cursor, Horizon, Position, Sight
 
 SECOND = 1_000_000
 START = 1_700_000_000 * SECOND
@@ -106,9 +107,13 @@ STEPS = st.lists(
 )
 
 
-@settings(max_examples=300, deadline=None)
-@given(STEPS, st.integers(1, 4))
-def test_every_committed_job_is_found_by_the_next_near_reading(steps: list[tuple[str, int, int]], want: int) -> None:
+@pytest.mark.parametrize("most_lanes", [MOST_LANES, 0])
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(steps=STEPS, want=st.integers(1, 4))
+def test_every_committed_job_is_found_by_the_next_near_reading(
+    monkeypatch: pytest.MonkeyPatch, most_lanes: int, steps: list[tuple[str, int, int]], want: int
+) -> None:
+    monkeypatch.setattr(module, "MOST_LANES", most_lanes)
     model = Model()
     open_: list[int] = []
     for step, number, microseconds in steps:
@@ -283,6 +288,23 @@ def test_a_queue_that_is_served_again_is_read_from_its_beginning() -> None:
     model.cursor.plan([], [])
     model.cursor.doubt()
     assert model.claim(5) == [job]
+
+
+def test_queues_that_came_and_went_take_no_memory() -> None:
+    cursor, now = Cursor(), START
+    for batch in range(40):
+        now += SECOND
+        names = [f"{batch}-{n}" for n in range(500)]
+        scan = cursor.plan(names, [5] * 500)
+        counts = tuple((place, 1) for place in range(500))
+        cursor.read(scan, Sight(at=now, xmin=100, following=100, counts=counts))
+    assert len(cursor) <= MOST_LANES
+    # One that has jobs left is known, and one that was lowered.
+    scan = cursor.plan(["full", "other"], [5, 5])
+    cursor.read(scan, Sight(at=now, xmin=100, following=100, cut=0, last=(now - SECOND, 7), counts=((0, 100),)))
+    cursor.lower("back", now - 5 * SECOND)
+    cursor.read(cursor.plan(["back"], [5]), Sight(at=now, xmin=100, following=100))
+    assert cursor.plan(["full", "back"], [5, 5]).since == [(now - SECOND, 8), (now - 100_000, 0)]
 
 
 def test_what_was_put_back_in_its_place_is_found() -> None:
