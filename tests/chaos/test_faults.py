@@ -90,11 +90,14 @@ def test_what_a_stopping_worker_puts_back_is_heard_of(jobs: Jobs, worker: StartW
 def test_a_frozen_worker_neither_overlaps_nor_writes(jobs: Jobs, worker: StartWorker) -> None:
     """SIGSTOP of the dispatcher alone: its runner must end by itself, and its claim must be void when it wakes."""
     times = ("--lease", "3", "--suspicion", "2", "--heartbeat-interval", "0.5")
+    both = [worker(*times), worker(*times)]
+    wait_until(lambda: all("working" in one.log for one in both), timeout=60, what="both workers")
     job = apps.stubborn.enqueue(jobs.connection, 8.0).id
-    frozen = worker(*times)
     wait_until(lambda: jobs.traces(job), what="the first start")
-    other = worker(*times)
-    wait_until(lambda: "working" in other.log, what="the second worker")
+    holder = jobs.one(
+        "SELECT worker.pid FROM jobq.job JOIN jobq.worker ON worker.id = job.worker_id WHERE job.id = %s", job
+    )
+    frozen, other = sorted(both, key=lambda one: one.pid != holder)
     os.kill(frozen.pid, signal.SIGSTOP)
     try:
         wait_until(lambda: jobs.traces(job).count("start") == 2, timeout=30, what="the second start")
