@@ -344,11 +344,10 @@ class RunnerPool:
             else:
                 child.killed_for, child.of_worker = child.killed_for or "its lease was over", True
         started, how = len(child.started()), verdicts.how_it_ended(child, status)
-        setbacks, guilty = verdicts.judge(child, how, now, self._facts, self._options)
-        for setback in setbacks:
+        verdict = verdicts.judge(child, how, now, self._facts, self._options)
+        for setback in verdict.setbacks:
             self._on_setback(setback)
-        for task in guilty:
-            self._quarantine.blame(task, now)
+        self._quarantine.judged(verdict.guilty, verdict.suspected, now)
         child.jobs.clear()
         if child in self._children:
             self._children.remove(child)

@@ -47,8 +47,19 @@ class Quarantine:
         """Whether any task is watched: then `heard` is to be told of its jobs."""
         return bool(self._watched)
 
+    def judged(self, guilty: Iterable[str], suspected: Iterable[str], now: float) -> None:
+        """A runner has ended: by jobs of the tasks `guilty`, for certain; or by a job of one of those `suspected`.
+
+        Of these, it was a task that has ended a runner for certain lately.
+        """
+        for task in guilty:
+            self.blame(task, now)
+        for task in suspected:
+            if task in self._watched:
+                self.blame(task, now)
+
     def blame(self, task: str, now: float) -> None:
-        """A job of `task` has ended a runner, for certain."""
+        """A job of `task` has ended a runner."""
         watched = self._watched.setdefault(task, _Watched(now))
         watched.last = now
         watched.deaths += 1

@@ -14,6 +14,7 @@ from __future__ import annotations
 import random
 import signal
 from collections.abc import Mapping
+from typing import NamedTuple
 
 from jobq.backoff import Backoff
 from jobq.worker.children import Child
@@ -25,13 +26,19 @@ _CRASH = Backoff(base=1, cap=60)
 STOPPING = "the worker stops"
 
 
-def judge(
-    child: Child, how: str, now: float, facts: Mapping[str, TaskFacts], options: WorkerOptions
-) -> tuple[list[Setback], list[str]]:
-    """Return a setback for each job of a runner that has ended, and the tasks whose jobs have ended it for certain.
+class Verdict(NamedTuple):
+    """What follows from the end of a runner."""
 
-    `how` says how it ended.
-    """
+    setbacks: list[Setback]
+    """One for each of its jobs."""
+    guilty: list[str]
+    """The tasks whose jobs have ended it for certain, one entry for each job."""
+    suspected: set[str]
+    """The tasks whose jobs were running when it crashed, when it is not certain which of them ended it."""
+
+
+def judge(child: Child, how: str, now: float, facts: Mapping[str, TaskFacts], options: WorkerOptions) -> Verdict:
+    """Return what follows from the end of a runner; `how` says how it ended."""
     running = {(slot.id, slot.claims): slot for slot in child.started()}
     newest = child.newest
     unheard = {
@@ -42,7 +49,9 @@ def judge(
     cut_off = bool(unheard) and (child.ended_cut_off or child.mute)
     to_blame = cut_off or (child.killed_for is None and not running)
     spared = cut_off or (child.killed_for is not None and not child.to_blame)
-    setbacks, guilty = [], []
+    setbacks: list[Setback] = []
+    guilty: list[str] = []
+    suspected: set[str] = set()
     for held in child.jobs.values():
         job = held.job
         slot = running.get((job.id, job.claims))
@@ -64,9 +73,10 @@ def judge(
         else:
             sole = len(running) == 1 and not unheard
             guilty += [job.task] if sole else []
+            suspected.add(job.task)
             alone = child.to_blame and len(running) == 1
             setbacks.append(crashed(job, now - slot.since, how, options.max_crashes, alone=alone))
-    return setbacks, guilty
+    return Verdict(setbacks, guilty, set() if guilty else suspected)
 
 
 def unstarted(job: Job) -> Setback:

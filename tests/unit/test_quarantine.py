@@ -39,3 +39,14 @@ def test_what_happens_now_and_then_is_forgotten() -> None:
         quarantine.tend(at)
         quarantine.blame("now and then", at)
     assert "now and then" not in quarantine
+
+
+def test_of_several_that_may_have_ended_a_runner_it_was_the_one_that_did_so_before() -> None:
+    quarantine = Quarantine()
+    quarantine.judged([], {"bad", "innocent"}, 0.0)
+    assert not quarantine
+    quarantine.judged(["bad"], set(), 1.0)
+    for n in range(DEATHS - 1):
+        quarantine.judged([], {"bad", "innocent"}, 2.0 + n)
+    assert "bad" in quarantine
+    assert "innocent" not in quarantine
