@@ -67,6 +67,8 @@ class Arguments:
             raise InvalidArguments(self._misfit(args, kwargs) or f"{self._task}: {explain(error)}") from None
         except Exception as error:  # a validator's own, or that of a value that cannot be hashed
             raise InvalidArguments(f"{self._task}: checking the arguments raised {_told(error)}") from error
+        if parameters.floats and (rounded := parameters.rounded(given, checked)) is not None:
+            raise InvalidArguments(f"{self._task}: {rounded}")
         if (text := parameters.dump_short(checked, limit)) is not None:
             return text
         try:
@@ -117,12 +119,17 @@ class Arguments:
             return _NOTHING
         returned, what = self._returned, f"{self._task}: "
         try:
-            checked = returned.validate({_RESULT: value})
+            given = {_RESULT: value}
+            checked = returned.validate(given)
+            if returned.floats and (rounded := returned.rounded(given, checked)) is not None:
+                raise ResultError(what + rounded)
             text = returned.dump_short(checked, limit) or returned.dump(checked, what, limit)
         except ValidationError as error:
             raise ResultError(f"{what}{explain(error)}; the return annotation says otherwise") from None
         except ValueError as error:
             raise ResultError(str(error)) from None
+        except ResultError:
+            raise
         except Exception as error:  # a validator's or a serializer's own
             raise ResultError(f"{what}result={shorten(value)}: checking it raised {_told(error)}") from error
         return text[len(_HEAD) : -1].encode()

@@ -23,6 +23,8 @@ _CONFIG = ConfigDict(extra="forbid", val_json_bytes="base64", ser_json_bytes="ba
 
 # Below what Python reads of one number: 4,300 digits.
 _SHORT = 4096
+# What pydantic writes in the place of a lone surrogate, in a key.
+_REPLACEMENT = "\ufffd".encode()
 _MOMENTS: frozenset[Any] = frozenset({datetime, time})
 _PLAIN: frozenset[Any] = frozenset({bool, int, float, str, bytes, NoneType, Decimal, UUID, date, timedelta}) | _MOMENTS
 _PLAIN_CONTAINERS = (list, tuple, set, frozenset, dict, *UNIONS)
@@ -45,8 +47,10 @@ class Fields:
         self._lossless = all(_is_lossless(_without_none(hint), moments=True) for hint in types)
         """Whether all values come back from JSON as they are, but for moments with odd time zones."""
         self._moments = tuple(name for name, (hint, _) in hints.items() if _without_none(hint) in _MOMENTS)
-        self._floats = any(_mentions(hint, float) for hint in types)
+        self.floats = any(_mentions(hint, float) for hint in types)
+        """Whether whole numbers and Decimals may be taken for floats, which may be other numbers."""
         self._texts = any(_mentions(hint, str) for hint in types)
+        self._keys = any(_mentions(hint, dict) for hint in types)
         # The adapter's own serialiser does not hand its configuration down to untyped values: it would write NaN as null.
         self._serializer = SchemaSerializer(
             self._adapter.core_schema, {"ser_json_inf_nan": "constants", "ser_json_bytes": "base64"}
@@ -74,6 +78,18 @@ class Fields:
         parsed: dict[str, Any] = self._validator.validate_json(raw, by_name=True)
         return parsed
 
+    def rounded(self, given: Mapping[str, Any], checked: Mapping[str, Any]) -> str | None:
+        """Return which number of `given` is another one as a float, and what to do; None when none is."""
+        if self._plain and given == checked:
+            return None
+        for name, value in given.items():
+            if (self._plain or type(checked[name]) is float) and value != checked[name]:
+                return (
+                    f"{name}={shorten(value)} would be rounded to {shorten(checked[name])}: pass a float, or annotate a type "
+                    "that holds all its digits"
+                )
+        return None
+
     def dump_short(self, values: Mapping[str, Any], limit: int) -> str | None:
         """Return checked `values` as JSON text in one step, or None when that needs the closer look of `dump`.
 
@@ -93,9 +109,9 @@ class Fields:
         if len(raw) > min(_SHORT, limit):
             return None
         # -0.0, too, which PostgreSQL stores as 0.0.
-        if self._floats and (b"NaN" in raw or b"Infinity" in raw or b"-0.0" in raw):
+        if self.floats and (b"NaN" in raw or b"Infinity" in raw or b"-0.0" in raw):
             return None
-        if self._texts and b"\\u0000" in raw:
+        if self._texts and (b"\\u0000" in raw or (self._keys and _REPLACEMENT in raw)):
             return None
         return raw.decode()
 
@@ -110,7 +126,7 @@ class Fields:
             raise ValueError(self._unwritable(values, what) or f"{what}arguments: {plain_text(error)}") from None
         parts = [f"{json.dumps(name)}:{jsontext.encode(plain[name], f'{what}{name}', limit)}" for name in plain]
         text = f"{{{','.join(parts)}}}"
-        if not self._lossless or self._moments:
+        if not self._lossless or self._moments or _REPLACEMENT in text.encode():
             self._check(values, text, what)
         return text
 
@@ -143,7 +159,10 @@ class Fields:
                 "not read, or the value was changed after it was checked"
             ) from None
         except Exception as error:  # a validator's own
-            raise ValueError(f"{what}to read it again raises {type(error).__name__}: {error}") from None
+            raise ValueError(
+                f"{what}to read {', '.join(values)} again raises {type(error).__name__}: {error}; a validator must take what "
+                "it has made"
+            ) from None
         for name, value in values.items():
             if (found := difference(value, read[name], name)) is not None:
                 raise ValueError(f"{what}{found}")
@@ -202,7 +221,9 @@ def _without_none(hint: Any) -> Any:
 
 
 def _mentions(hint: Any, kind: type) -> bool:
-    return hint is kind or any(_mentions(part, kind) for part in typing.get_args(hint))
+    return (
+        hint is kind or typing.get_origin(hint) is kind or any(_mentions(part, kind) for part in typing.get_args(hint))
+    )
 
 
 def _is_one_of(hint: Any, kinds: frozenset[Any]) -> bool:

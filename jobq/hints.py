@@ -85,12 +85,9 @@ class _Made:
     kind: Callable[[Any], Any]
 
     def __call__(self, value: Any) -> Any:
-        # Text is a sequence of text, and seldom meant as one.
-        if (
-            type(value) is self.kind
-            or isinstance(value, (str, bytes, bytearray))
-            or not isinstance(value, self.abstract)
-        ):
+        # Text is a sequence of text, and a dict a collection of its keys, but seldom meant as one.
+        others = (str, bytes, bytearray) if self.kind is dict else (str, bytes, bytearray, abc.Mapping)
+        if type(value) is self.kind or isinstance(value, others) or not isinstance(value, self.abstract):
             return value
         return self.kind(value)
 
