@@ -140,6 +140,8 @@ class Arguments:
             return self._returned.parse(f"{_HEAD}{raw}}}")[_RESULT]
         except ValidationError as error:
             raise ResultError(f"{self._task}: stored {explain(error)}") from None
+        except Exception as error:  # a validator's own
+            raise ResultError(f"{self._task}: reading the stored result raised {_told(error)}") from error
 
     @cached_property
     def fingerprint(self) -> str:

@@ -53,7 +53,7 @@ class Fields:
         self._keys = any(_mentions(hint, dict) for hint in types)
         # The adapter's own serialiser does not hand its configuration down to untyped values: it would write NaN as null.
         self._serializer = SchemaSerializer(
-            self._adapter.core_schema, {"ser_json_inf_nan": "constants", "ser_json_bytes": "base64"}
+            _without_made(self._adapter.core_schema), {"ser_json_inf_nan": "constants", "ser_json_bytes": "base64"}
         )
 
     @property
@@ -69,7 +69,11 @@ class Fields:
     def validate(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """Return `values` checked: nothing is converted but to base classes and floats. Raises ValidationError."""
         # The adapter's own method looks at nine options of its own before it does the same.
-        checked: dict[str, Any] = self._validator.validate_python(values, strict=True)
+        if self._plain:
+            checked: dict[str, Any] = self._validator.validate_python(values, strict=True)
+        else:
+            # A parameter's annotation may have an alias.
+            checked = self._validator.validate_python(values, strict=True, by_name=True)
         return checked
 
     def parse(self, raw: bytes | str) -> dict[str, Any]:
@@ -143,7 +147,12 @@ class Fields:
             try:
                 self._dump_plain({name: value})
             except Exception as error:
-                return f"{what}{name}={shorten(value)} cannot be stored as JSON: {plain_text(error)}"
+                advice = (
+                    "; in the model_config, set ser_json_bytes and val_json_bytes to 'base64'"
+                    if isinstance(error, UnicodeDecodeError)
+                    else ""
+                )
+                return f"{what}{name}={shorten(value)} cannot be stored as JSON: {plain_text(error)}{advice}"
         return None
 
     def _check(self, values: Mapping[str, Any], text: str, what: str) -> None:
@@ -187,6 +196,19 @@ def explain(error: ValidationError) -> str:
 def plain_text(error: Exception) -> str:
     """Return the error's text in one line, without pydantic's pointer to its documentation."""
     return " ".join(str(error).split("\n\nFor further information", maxsplit=1)[0].split())
+
+
+def _without_made(schema: Any) -> Any:
+    """Return a core schema that leaves out the fields of dataclasses that ``__init__`` does not take: it makes them again."""
+    if isinstance(schema, list):
+        items = [_without_made(item) for item in schema]
+        return items if any(item is not old for item, old in zip(items, schema, strict=True)) else schema
+    if not isinstance(schema, dict):
+        return schema
+    parts = {name: part if name in ("metadata", "default") else _without_made(part) for name, part in schema.items()}
+    if schema.get("type") == "dataclass-field" and schema.get("init") is False:
+        return {**parts, "serialization_exclude": True}
+    return parts if any(part is not schema[name] for name, part in parts.items()) else schema
 
 
 def _is_plain(hint: Any) -> bool:

@@ -160,9 +160,15 @@ def headers_json(headers: Mapping[str, Any]) -> str:
     if not isinstance(headers, Mapping) or not all(isinstance(name, str) for name in headers):
         raise InvalidOption(f"headers={headers!r}: give a dict with text as keys and JSON as values")
     try:
-        return jsontext.encode(dict(headers), "headers", 64 * 1024)
+        text = jsontext.encode(dict(headers), "headers", 64 * 1024)
     except ValueError as error:
         raise InvalidOption(str(error)) from None
+    if headers and (read := json.loads(text)) != dict(headers):
+        name = next(name for name, value in headers.items() if read[name] != value)
+        raise InvalidOption(
+            f"headers[{name!r}]={headers[name]!r} would be read as {read[name]!r}: pass lists, and dicts with text as keys"
+        )
+    return text
 
 
 def seconds(name: str, value: float | timedelta) -> float:
