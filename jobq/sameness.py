@@ -19,6 +19,9 @@ _SCALARS = frozenset({bool, int, str, bytes, complex, UUID, timedelta, date})
 _JSON_TYPES = (dict, list, str, int, float, bool, type(None))
 _MISSING: Any = object()
 
+Path = str | tuple[Any, ...]
+"""Where a value is: a name; or the path of what it is in, and its key there, or the name of its field and ``field``."""
+
 
 def difference(given: Any, read: Any, path: str) -> str | None:
     """Return how `read` differs from `given`, and what to do, or None when they are the same. `path` names `given`.
@@ -45,7 +48,7 @@ def shorten(value: object) -> str:
     return text if len(text) <= 100 else text[:97] + "…"
 
 
-def _difference(given: Any, read: Any, path: str) -> str | None:  # noqa: PLR0912  # one a kind of value
+def _difference(given: Any, read: Any, path: Path) -> str | None:  # noqa: PLR0912  # one a kind of value
     if given is read:
         return None
     kind = type(given)
@@ -83,46 +86,54 @@ def _difference(given: Any, read: Any, path: str) -> str | None:  # noqa: PLR091
     return None if given == read else _changed(given, read, path)
 
 
-def _moments(given: Any, read: Any, path: str) -> str | None:
+def _at(path: Path) -> str:
+    """Return a path as text. That takes time, and is needed for a fault only."""
+    if isinstance(path, str):
+        return path
+    parent, key, *kind = path
+    if not kind:
+        return f"{_at(parent)}[{shorten(key)}]"
+    return f"{_at(parent)}.{key}" if kind == ["field"] else f"{_at(parent)}, its {key}"
+
+
+def _moments(given: Any, read: Any, path: Path) -> str | None:
     offset = given.utcoffset()
     if given.replace(tzinfo=None, fold=0) == read.replace(tzinfo=None, fold=0) and offset == read.utcoffset():
         if given.tzinfo is None or read.tzinfo is not None:
             return None
-        return f"{path}={shorten(given)}: its time zone has no offset without a date: pass a datetime, or leave the zone out"
+        return f"{_at(path)}={shorten(given)}: its time zone has no offset without a date: pass a datetime, or no zone"
     if offset is not None and offset % timedelta(minutes=1):
         return (
-            f"{path}={shorten(given)} has an offset of {offset}, and seconds of an offset cannot be stored: "
+            f"{_at(path)}={shorten(given)} has an offset of {offset}, and seconds of an offset cannot be stored: "
             "convert it with .astimezone(timezone.utc)"
         )
     return _changed(given, read, path)
 
 
-def _mappings(given: dict[Any, Any], read: dict[Any, Any], path: str) -> str | None:
+def _mappings(given: dict[Any, Any], read: dict[Any, Any], path: Path) -> str | None:
     if isinstance(given, defaultdict) and given.default_factory is not getattr(read, "default_factory", None):
-        return f"{path}: the default_factory of a defaultdict is not stored: pass a dict"
+        return f"{_at(path)}: the default_factory of a defaultdict is not stored: pass a dict"
     keys = {key: key for key in read}
     for key, value in given.items():
         if key not in keys:
             return _lost_key(given, key, path)
         if _difference(key, keys[key], path) is not None:
-            return (
-                f"{path} has the key {shorten(key)} ({type(key).__name__}), which would be read as {shorten(keys[key])}"
-            )
-        if (found := _difference(value, read[key], f"{path}[{shorten(key)}]")) is not None:
+            return f"{_at(path)} has the key {shorten(key)} ({type(key).__name__}), which would be read as {shorten(keys[key])}"
+        if (found := _difference(value, read[key], (path, key))) is not None:
             return found
     if len(given) != len(read):
         extra = next(key for key in read if key not in given)
-        return f"{path} has no key {shorten(extra)}, and would be read with one"
+        return f"{_at(path)} has no key {shorten(extra)}, and would be read with one"
     if isinstance(given, OrderedDict) and not _in_stored_order(given):
-        return f"{path}: the order of an OrderedDict's keys is not stored: pass a list of pairs"
+        return f"{_at(path)}: the order of an OrderedDict's keys is not stored: pass a list of pairs"
     return None
 
 
-def _lost_key(given: Mapping[Any, Any], key: Any, path: str) -> str:
+def _lost_key(given: Mapping[Any, Any], key: Any, path: Path) -> str:
     kinds = {type(other).__name__ for other in given}
     mixed = "; it has keys of several types, of which two have the same text" if len(kinds) > 1 else ""
     hint = "" if isinstance(key, str) else ": annotate the type of its keys, or pass text as keys"
-    return f"{path} has the key {shorten(key)} ({type(key).__name__}), which would not be read again{mixed}{hint}"
+    return f"{_at(path)} has the key {shorten(key)} ({type(key).__name__}), which would not be read again{mixed}{hint}"
 
 
 def _in_stored_order(given: Mapping[Any, Any]) -> bool:
@@ -135,34 +146,33 @@ def _in_stored_order(given: Mapping[Any, Any]) -> bool:
     return names == sorted(names, key=lambda name: (len(name), name))
 
 
-def _sequences(given: Any, read: Any, path: str) -> str | None:
+def _sequences(given: Any, read: Any, path: Path) -> str | None:
     if isinstance(given, deque) and given.maxlen != read.maxlen:
-        return f"{path}: the maxlen of a deque is not stored: pass a list"
+        return f"{_at(path)}: the maxlen of a deque is not stored: pass a list"
     if len(given) != len(read):
         return _changed(given, read, path)
     names: Iterable[str] = getattr(type(given), "_fields", ()) if isinstance(given, tuple) else ()
     for index, (one, other, name) in enumerate(zip_longest(given, read, names)):
-        place = f"{path}[{index}]" if name is None else f"{path}.{name}"
-        if (found := _difference(one, other, place)) is not None:
+        if (found := _difference(one, other, (path, index) if name is None else (path, name, "field"))) is not None:
             return found
     return None
 
 
-def _sets(given: Any, read: Any, path: str) -> str | None:
+def _sets(given: Any, read: Any, path: Path) -> str | None:
     items = {item: item for item in read}
     for item in given:
         if item not in items:
-            return _changed(item, _MISSING, f"{path}, its item")
-        if (found := _difference(item, items[item], f"{path}, its item")) is not None:
+            return _changed(item, _MISSING, (path, "item", "of"))
+        if (found := _difference(item, items[item], (path, "item", "of"))) is not None:
             return found
     return None if len(given) == len(read) else _changed(given, read, path)
 
 
-def _models(given: BaseModel, read: BaseModel, path: str) -> str | None:
+def _models(given: BaseModel, read: BaseModel, path: Path) -> str | None:
     names = list(type(given).__pydantic_fields__)
     unset = [name for name in names if name not in vars(given)]
     if unset:
-        return f"{path}.{unset[0]} has no value: load it, or set it, before the call"
+        return f"{_at(path)}.{unset[0]} has no value: load it, or set it, before the call"
     if (found := _attributes(given, read, path, names)) is not None:
         return found
     extra, read_extra = given.__pydantic_extra__ or {}, read.__pydantic_extra__ or {}
@@ -172,30 +182,28 @@ def _models(given: BaseModel, read: BaseModel, path: str) -> str | None:
     for name in [*private, *(name for name in read_private if name not in private)]:
         one, other = private.get(name, _MISSING), read_private.get(name, _MISSING)
         if one is _MISSING or other is _MISSING or _difference(one, other, path) is not None:
-            return (
-                f"{path}.{name} is a private attribute, which is not stored: make it a field, or leave it as it begins"
-            )
+            return f"{_at(path)}.{name} is a private attribute, which is not stored: make it a field, or leave it as it begins"
     return None
 
 
-def _attributes(given: Any, read: Any, path: str, names: Iterable[str]) -> str | None:
+def _attributes(given: Any, read: Any, path: Path, names: Iterable[str]) -> str | None:
     for name in names:
         one, other = getattr(given, name, _MISSING), getattr(read, name, _MISSING)
-        if (found := _difference(one, other, f"{path}.{name}")) is not None:
+        if (found := _difference(one, other, (path, name, "field"))) is not None:
             return found
     return None
 
 
-def _changed(given: Any, read: Any, path: str) -> str:
+def _changed(given: Any, read: Any, path: Path) -> str:
     kind = type(given).__name__
     if read is _MISSING:
-        return f"{path}={shorten(given)} ({kind}) would not be read again: give it a type that JSON gives back"
+        return f"{_at(path)}={shorten(given)} ({kind}) would not be read again: give it a type that JSON gives back"
     if given is _MISSING:
-        return f"{path} is not there, and would be read as {shorten(read)}"
+        return f"{_at(path)} is not there, and would be read as {shorten(read)}"
     if type(given) is type(read):
         return (
-            f"{path}={shorten(given)} ({kind}) would be read as {shorten(read)}: a validator or a serializer changes it, or it "
-            "was changed after it was checked; make them leave alone what they have made"
+            f"{_at(path)}={shorten(given)} ({kind}) would be read as {shorten(read)}: a validator or a serializer changes it, "
+            "or it was changed after it was checked; make them leave alone what they have made"
         )
     if isinstance(given, type(read)) and not isinstance(read, _JSON_TYPES):
         advice = f"annotate {kind}, or a union of the types that it may have"
@@ -203,4 +211,4 @@ def _changed(given: Any, read: Any, path: str) -> str:
         advice = f"annotate {kind} (not Any, nor a union with text), or pass it as JSON has it"
     else:
         advice = f"annotate the one type that it has, or pass {type(read).__name__}"
-    return f"{path}={shorten(given)} ({kind}) would be read as {shorten(read)} ({type(read).__name__}): {advice}"
+    return f"{_at(path)}={shorten(given)} ({kind}) would be read as {shorten(read)} ({type(read).__name__}): {advice}"
