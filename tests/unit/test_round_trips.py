@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import re
 import uuid
@@ -27,11 +28,13 @@ from pydantic import (
     Secret,
     SecretBytes,
     SecretStr,
+    TypeAdapter,
     field_serializer,
 )
 
 from jobq.arguments import Arguments
 from jobq.errors import InvalidArguments, TaskDefinitionError
+from jobq.fields import Fields
 from tests.support import zoo
 from tests.support.pairs import Form, pairs
 
@@ -384,3 +387,15 @@ def test_plain_types_are_written_in_one_step() -> None:
         float | int,
     ):
         assert not Arguments("task", task_with(other))._parameters._lossless, other
+
+
+def test_items_of_an_iterable_are_checked_before_the_run() -> None:
+    with pytest.raises(InvalidArguments, match=r"stored arguments do not fit: x\[0\]='b'"):
+        Arguments("task", task_with(Iterable[int])).decode('{"x": ["b"]}')
+
+
+def test_what_is_taken_for_an_abstract_type_is_not_in_the_signature() -> None:
+    """Workers of before would else park jobs of now."""
+    for hint in (Sequence[int], Iterable[int], AbstractSet[int], Mapping[str, int]):
+        shape = Fields({"x": (hint, True)}).schema
+        assert json.loads(shape)["properties"]["x"] == {"title": "X", **TypeAdapter(hint).json_schema()}
