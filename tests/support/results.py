@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import os
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable
 from typing import Annotated, Any
 
 import psycopg
@@ -199,18 +199,18 @@ async def hangs(note: str) -> None:
 
 
 @q.task(backoff=FAST)
-def forgotten(note: str) -> Coroutine[Any, Any, str]:
+def forgotten(note: str) -> Any:
     return _work(note)
 
 
 @q.task(backoff=FAST)
-async def forgotten_async(note: str) -> Coroutine[Any, Any, str]:
+async def forgotten_async(note: str) -> Any:
     return _work(note)
 
 
 @q.task(backoff=FAST)
 @traced
-def rows(note: str) -> Iterator[int]:
+def rows(note: str) -> Any:
     done(note)
     yield 1
 
