@@ -67,10 +67,10 @@ class Arguments:
             raise InvalidArguments(self._misfit(args, kwargs) or f"{self._task}: {explain(error)}") from None
         except Exception as error:  # a validator's own, or that of a value that cannot be hashed
             raise InvalidArguments(f"{self._task}: checking the arguments raised {_told(error)}") from error
-        if parameters.floats and (rounded := parameters.rounded(given, checked)) is not None:
-            raise InvalidArguments(f"{self._task}: {rounded}")
-        if (text := parameters.dump_short(checked, limit)) is not None:
+        if (text := parameters.dump_short(given, checked, limit)) is not None:
             return text
+        if (rounded := parameters.rounded(given, checked)) is not None:
+            raise InvalidArguments(f"{self._task}: {rounded}")
         try:
             text = parameters.dump(checked, f"{self._task}: ", limit)
             jsontext.check_size(len(text.encode()), f"{self._task}: arguments", limit)
@@ -121,9 +121,11 @@ class Arguments:
         try:
             given = {_RESULT: value}
             checked = returned.validate(given)
-            if returned.floats and (rounded := returned.rounded(given, checked)) is not None:
-                raise ResultError(what + rounded)
-            text = returned.dump_short(checked, limit) or returned.dump(checked, what, limit)
+            text = returned.dump_short(given, checked, limit) or ""
+            if not text:
+                if (rounded := returned.rounded(given, checked)) is not None:
+                    raise ResultError(what + rounded)
+                text = returned.dump(checked, what, limit)
         except ValidationError as error:
             raise ResultError(f"{what}{explain(error)}; the return annotation says otherwise") from None
         except ValueError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import typing
 from collections.abc import Mapping
 from datetime import UTC, date, datetime, time, timedelta
@@ -47,9 +48,14 @@ class Fields:
         self._lossless = all(_is_lossless(_without_none(hint), moments=True) for hint in types)
         """Whether all values come back from JSON as they are, but for moments with odd time zones."""
         self._moments = tuple(name for name, (hint, _) in hints.items() if _without_none(hint) in _MOMENTS)
-        self.floats = any(_mentions(hint, float) for hint in types)
+        direct = {name: _without_none(hint) for name, (hint, _) in hints.items()}
+        self._floats = tuple(name for name, hint in direct.items() if hint is float)
+        self._strings = tuple(name for name, hint in direct.items() if hint is str)
+        within = [hint for hint in direct.values() if hint not in (float, str)]
+        self._any_floats = any(_mentions(hint, float) for hint in types)
         """Whether whole numbers and Decimals may be taken for floats, which may be other numbers."""
-        self._texts = any(_mentions(hint, str) for hint in types)
+        self._inner_floats = any(_mentions(hint, float) for hint in within)
+        self._inner_strings = any(_mentions(hint, str) for hint in within)
         self._keys = any(_mentions(hint, dict) for hint in types)
         # The adapter's own serialiser does not hand its configuration down to untyped values: it would write NaN as null.
         self._serializer = SchemaSerializer(
@@ -84,21 +90,22 @@ class Fields:
 
     def rounded(self, given: Mapping[str, Any], checked: Mapping[str, Any]) -> str | None:
         """Return which number of `given` is another one as a float, and what to do; None when none is."""
-        if self._plain and given == checked:
+        if not self._any_floats or (self._plain and given == checked):
             return None
         for name, value in given.items():
-            if (self._plain or type(checked[name]) is float) and value != checked[name]:
+            if value is not checked[name] and (self._plain or type(checked[name]) is float) and value != checked[name]:
                 return (
                     f"{name}={shorten(value)} would be rounded to {shorten(checked[name])}: pass a float, or annotate a type "
                     "that holds all its digits"
                 )
         return None
 
-    def dump_short(self, values: Mapping[str, Any], limit: int) -> str | None:
-        """Return checked `values` as JSON text in one step, or None when that needs the closer look of `dump`.
+    def dump_short(self, given: Mapping[str, Any], values: Mapping[str, Any], limit: int) -> str | None:
+        """Return `values`, which are `given` checked, as JSON text in one step, or None when that needs a closer look.
 
-        That is: for types that may not come back as they are; for text so long that a number in it could be too long to be read
-        back; and for what PostgreSQL may not store.
+        That is: for types that may not come back as they are; for numbers that may be rounded; for text so long that a number
+        in it could be too long to be read back; and for what PostgreSQL may not store. To look at a value costs less than to
+        search the text.
         """
         if not self._lossless:
             return None
@@ -106,16 +113,26 @@ class Fields:
             moment = values.get(name)
             if moment is not None and moment.tzinfo is not None and moment.tzinfo is not UTC:
                 return None
+        for name in self._floats:
+            number = values.get(name)
+            # Not NaN, not infinite, not -0.0, which PostgreSQL stores as 0.0; and not rounded.
+            if number is not None and (
+                number - number or number != given[name] or (not number and math.copysign(1.0, number) < 0)
+            ):
+                return None
+        for name in self._strings:
+            text = values.get(name)
+            if text is not None and "\0" in text:
+                return None
         try:
             raw = self._serializer.to_json(values, warnings="error")
         except (PydanticSerializationError, ValueError, RecursionError):
             return None
         if len(raw) > min(_SHORT, limit):
             return None
-        # -0.0, too, which PostgreSQL stores as 0.0.
-        if self.floats and (b"NaN" in raw or b"Infinity" in raw or b"-0.0" in raw):
+        if self._inner_floats and (given != values or b"NaN" in raw or b"Infinity" in raw or b"-0.0" in raw):
             return None
-        if self._texts and (b"\\u0000" in raw or (self._keys and _REPLACEMENT in raw)):
+        if self._inner_strings and (b"\\u0000" in raw or (self._keys and _REPLACEMENT in raw)):
             return None
         return raw.decode()
 
