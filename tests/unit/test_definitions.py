@@ -73,7 +73,6 @@ def traced(function: Callable[..., Any]) -> Callable[..., Any]:
         AsyncHandler(),
         traced(functools.partial(handle, "a")),
     ],
-    ids=str,
 )
 def test_annotations_mean_the_names_around_the_inner_function(q: JobQ, function: Any) -> None:
     task = q.task(name="t")(function)

@@ -175,7 +175,7 @@ UNDEFINED = [
 ]
 
 
-@pytest.mark.parametrize(("hint", "said"), UNDEFINED, ids=lambda value: str(value)[:40])
+@pytest.mark.parametrize(("hint", "said"), UNDEFINED)
 def test_what_never_comes_back_is_refused_at_the_definition(hint: Any, said: str) -> None:
     with pytest.raises(TaskDefinitionError, match=f"^task: .*{said}"):
         Arguments("task", task_with(hint))
@@ -262,7 +262,7 @@ UNTYPED = [
 ]
 
 
-@pytest.mark.parametrize(("hint", "value", "said"), REFUSED, ids=lambda value: str(value)[:40])
+@pytest.mark.parametrize(("hint", "value", "said"), REFUSED)
 def test_what_would_arrive_changed_is_refused_at_the_call(hint: Any, value: Any, said: str) -> None:
     with pytest.raises(InvalidArguments, match=f"^task: .*{said}") as raised:
         Arguments("task", task_with(hint)).encode((value,), {}, LIMIT)
@@ -336,7 +336,7 @@ ABSTRACT = [
 ]
 
 
-@pytest.mark.parametrize(("hint", "value"), SAME, ids=lambda value: str(value)[:40])
+@pytest.mark.parametrize(("hint", "value"), SAME)
 def test_what_has_a_lossless_form_comes_back(hint: Any, value: Any) -> None:
     arguments = Arguments("task", task_with(hint))
     read = arguments.decode(arguments.encode((value,), {}, LIMIT))["x"]
@@ -344,7 +344,7 @@ def test_what_has_a_lossless_form_comes_back(hint: Any, value: Any) -> None:
     assert Form(hint).of(read) == Form(hint).of(value)
 
 
-@pytest.mark.parametrize(("hint", "value", "arrives"), ABSTRACT, ids=lambda value: str(value)[:40])
+@pytest.mark.parametrize(("hint", "value", "arrives"), ABSTRACT)
 def test_values_of_abstract_types_arrive_as_lists_sets_and_dicts(hint: Any, value: Any, arrives: Any) -> None:
     arguments = Arguments("task", task_with(hint))
     read = arguments.decode(arguments.encode((value,), {}, LIMIT))["x"]
