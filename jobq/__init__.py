@@ -75,6 +75,7 @@ __all__ = [
     "KeyConflict",
     "NewJob",
     "NoCurrentJob",
+    "NotAwaited",
     "NotTransactional",
     "QueueHandle",
     "QueueSettings",

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar, cast, overl
 
 import psycopg
 
-from jobq import enqueue, sql
+from jobq import callables, enqueue, sql
 from jobq.backoff import Backoff
 from jobq.config import Settings
 from jobq.connections import async_executor, sync_executor
@@ -147,7 +147,8 @@ class JobQ(Scheduling):
             worker that starts sets it for the queue, unless an operator has configured that; jobs that were enqueued before
             the first worker knew of it join their groups then. It is the queue's: give such tasks a queue of their own.
 
-        Raises TaskDefinitionError for an unusable signature or option, and for a name that is taken.
+        A function that is defined again under its own name, by a notebook's cell or a reload, replaces its task. Raises
+        TaskDefinitionError for an unusable signature or option, and for a name that is taken.
         """
 
         def register(function: Callable[..., Any], frame: FrameType | None) -> BaseTask[..., Any]:
@@ -168,16 +169,26 @@ class JobQ(Scheduling):
                 groups=groups,
                 local_names=_local_names(function, frame),
             )
-            if (taken := self._tasks.get(made.name)) is not None:
+            if (taken := self._tasks.get(made.name)) is not None and not callables.is_redefined(
+                taken.function, function
+            ):
                 raise TaskDefinitionError(
                     f"task {made.name!r} is taken by {taken.__module__}.{taken.__qualname__}: give one of them name=…"
                 )
             for other in self._tasks.values():
-                if other.queue == made.queue and made.groups and other.groups and made.groups != other.groups:
+                if (
+                    other is not taken
+                    and other.queue == made.queue
+                    and made.groups
+                    and other.groups
+                    and made.groups != other.groups
+                ):
                     raise TaskDefinitionError(
                         f"task {made.name!r} wants groups={str(made.groups)!r} for queue {made.queue!r}, and task "
                         f"{other.name!r} {str(other.groups)!r}: a queue has one rule; give one of them another queue"
                     )
+            if taken is not None:
+                self._declarations.forget(taken)
             self._tasks[made.name] = made
             self._declarations.became(function, made)
             return made

@@ -7,33 +7,24 @@ from __future__ import annotations
 
 import hashlib
 import inspect
-import json
 import re
-import typing
 from collections.abc import Callable, Mapping
-from datetime import date, datetime, time, timedelta
-from decimal import Decimal
 from functools import cached_property
-from types import NoneType, UnionType
-from typing import Any, NotRequired
-from uuid import UUID
+from typing import Any
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError
-from pydantic.errors import PydanticUndefinedAnnotation, PydanticUserError
-from pydantic_core import PydanticSerializationError, SchemaSerializer
-from typing_extensions import TypedDict
+from pydantic import ValidationError
+from pydantic.errors import PydanticUndefinedAnnotation
 
-from jobq import jsontext
+from jobq import callables, jsontext
 from jobq.errors import InvalidArguments, ResultError, TaskDefinitionError
+from jobq.fields import Fields, explain, plain_text
+from jobq.hintchecks import refusal
+from jobq.hints import resolve
+from jobq.sameness import shorten
 
-_CONFIG = ConfigDict(extra="forbid", val_json_bytes="base64", ser_json_bytes="base64")
 _RESULT = "result"
+_HEAD = f'{{"{_RESULT}":'
 _NOTHING = b"null"
-
-# Below what Python reads of one number: 4,300 digits.
-_SHORT = 4096
-_PLAIN = {bool, int, float, str, bytes, NoneType, Decimal, UUID, date, time, datetime, timedelta}
-_PLAIN_CONTAINERS = {list, tuple, set, frozenset, dict, typing.Union, UnionType}
 
 
 class Arguments:
@@ -47,7 +38,7 @@ class Arguments:
         self._task = task
         self._function = function
         self._local_names = local_names
-        self._signature = _signature(task, function)
+        self._signature = callables.signature(task, function)
         self._needed = any(p.default is p.empty for p in self._signature.parameters.values())
         self._positional = [p.name for p in self._signature.parameters.values() if p.kind is p.POSITIONAL_OR_KEYWORD]
         try:
@@ -73,14 +64,38 @@ class Arguments:
         try:
             checked = parameters.validate(given)
         except ValidationError as error:
-            raise InvalidArguments(self._misfit(args, kwargs) or f"{self._task}: {_explain(error)}") from None
-        if (text := parameters.dump_short(checked, limit)) is not None:
+            raise InvalidArguments(self._misfit(args, kwargs) or f"{self._task}: {explain(error)}") from None
+        except Exception as error:  # a validator's own, or that of a value that cannot be hashed
+            raise InvalidArguments(f"{self._task}: checking the arguments raised {_told(error)}") from error
+        if (text := parameters.dump_short(given, checked, limit)) is not None:
             return text
-        what = f"{self._task}: arguments"
+        if (rounded := parameters.rounded(given, checked)) is not None:
+            raise InvalidArguments(f"{self._task}: {rounded}")
         try:
-            return jsontext.encode(parameters.dump(checked, what), what, limit)
+            text = parameters.dump(checked, f"{self._task}: ", limit)
+            jsontext.check_size(len(text.encode()), f"{self._task}: arguments", limit)
         except ValueError as error:
-            raise InvalidArguments(self._unstorable(parameters, checked, limit) or str(error)) from None
+            raise InvalidArguments(str(error)) from None
+        return text
+
+    def has(self, name: str) -> bool:
+        """Whether there is a parameter of this name."""
+        return name in self._signature.parameters
+
+    def encode_some(self, values: Mapping[str, Any]) -> str:
+        """Return the JSON of some of the arguments as `encode` would store them. Raises InvalidArguments."""
+        for name in values:
+            if name not in self._signature.parameters:
+                raise InvalidArguments(f"{self._task}: there is no parameter {name!r}; it takes {self._signature}")
+        some = self._build({name: (hint, True) for name, (hint, _) in self._hints.items() if name in values})
+        try:
+            return some.dump(some.validate(values), f"{self._task}: ", 1 << 30)
+        except ValidationError as error:
+            raise InvalidArguments(f"{self._task}: {explain(error)}") from None
+        except ValueError as error:
+            raise InvalidArguments(str(error)) from None
+        except Exception as error:
+            raise InvalidArguments(f"{self._task}: checking the arguments raised {_told(error)}") from error
 
     def decode(self, raw: bytes | str) -> dict[str, Any]:
         """Return stored arguments as keyword arguments of the function. Raises InvalidArguments naming the parameter."""
@@ -89,7 +104,7 @@ class Arguments:
         try:
             return self._parameters.parse(raw)
         except ValidationError as error:
-            refused = InvalidArguments(f"{self._task}: stored arguments do not fit: {_explain(error)}")
+            refused = InvalidArguments(f"{self._task}: stored arguments do not fit: {explain(error)}")
             # Missing and unknown ones, not what is missing within a value.
             of_names = any(
                 fault["type"] in ("missing", "extra_forbidden") and len(fault["loc"]) == 1
@@ -102,22 +117,33 @@ class Arguments:
         """Return the JSON of what the function returned. Raises ResultError when it cannot be stored."""
         if value is None and self._returns_nothing and limit >= len(_NOTHING):
             return _NOTHING
-        what = f"{self._task}: result"
+        returned, what = self._returned, f"{self._task}: "
         try:
-            checked = self._returned.validate({_RESULT: value})
-            plain = self._returned.dump(checked, what)[_RESULT]
-            return jsontext.encode(plain, what, limit).encode()
+            given = {_RESULT: value}
+            checked = returned.validate(given)
+            text = returned.dump_short(given, checked, limit) or ""
+            if not text:
+                if (rounded := returned.rounded(given, checked)) is not None:
+                    raise ResultError(what + rounded)
+                text = returned.dump(checked, what, limit)
         except ValidationError as error:
-            raise ResultError(f"{self._task}: {_explain(error)}; the return annotation says otherwise") from None
+            raise ResultError(f"{what}{explain(error)}; the return annotation says otherwise") from None
         except ValueError as error:
             raise ResultError(str(error)) from None
+        except ResultError:
+            raise
+        except Exception as error:  # a validator's or a serializer's own
+            raise ResultError(f"{what}result={shorten(value)}: checking it raised {_told(error)}") from error
+        return text[len(_HEAD) : -1].encode()
 
     def decode_result(self, raw: str) -> Any:
         """Return a stored result as the function's return annotation says. Raises ResultError when it does not fit."""
         try:
-            return self._returned.parse(f'{{"{_RESULT}":{raw}}}')[_RESULT]
+            return self._returned.parse(f"{_HEAD}{raw}}}")[_RESULT]
         except ValidationError as error:
-            raise ResultError(f"{self._task}: stored {_explain(error)}") from None
+            raise ResultError(f"{self._task}: stored {explain(error)}") from None
+        except Exception as error:  # a validator's own
+            raise ResultError(f"{self._task}: reading the stored result raised {_told(error)}") from error
 
     @cached_property
     def fingerprint(self) -> str:
@@ -134,15 +160,19 @@ class Arguments:
         return hashlib.sha256("\n".join(parts).encode("utf-8", "backslashreplace")).hexdigest()[:16]
 
     @cached_property
-    def _parameters(self) -> _Fields:
-        hints = {
+    def _hints(self) -> dict[str, tuple[Any, bool]]:
+        """The parameters' types, and whether each is required."""
+        return {
             p.name: (self._resolve(p.name, p.annotation), p.default is p.empty)
             for p in self._signature.parameters.values()
         }
-        return self._build(hints)
 
     @cached_property
-    def _returned(self) -> _Fields:
+    def _parameters(self) -> Fields:
+        return self._build(self._hints)
+
+    @cached_property
+    def _returned(self) -> Fields:
         return self._build({_RESULT: (self._resolve("return", self._signature.return_annotation), True)})
 
     @cached_property
@@ -151,29 +181,18 @@ class Arguments:
         hint = self._resolve("return", self._signature.return_annotation)
         return hint is Any or hint is type(None)
 
-    def _build(self, hints: Mapping[str, tuple[Any, bool]]) -> _Fields:
-        try:
-            return _Fields(hints)
-        except PydanticUserError as error:
-            raise TaskDefinitionError(
-                f"{self._task}: an annotation of {', '.join(hints)} is not one that pydantic can check: {_plain(error)}"
-            ) from error
-
     def _resolve(self, name: str, annotation: Any) -> Any:
-        if annotation is inspect.Parameter.empty:
-            return Any
+        return resolve(self._task, self._function, name, annotation, self._local_names)
 
-        def holder() -> None: ...
-
-        holder.__annotations__ = {name: annotation}
-        inner = inspect.unwrap(self._function)
-        known = {**dict(self._local_names or {}), **_closure(inner)}
+    def _build(self, hints: Mapping[str, tuple[Any, bool]]) -> Fields:
+        for name, (hint, _) in hints.items():
+            if (fault := refusal(hint, name)) is not None:
+                raise TaskDefinitionError(f"{self._task}: {fault}")
         try:
-            return typing.get_type_hints(holder, getattr(inner, "__globals__", {}), known, include_extras=True)[name]
-        except NameError as error:
+            return Fields(hints)
+        except Exception as error:  # pydantic's own, and those of a type that makes its schema itself
             raise TaskDefinitionError(
-                f"{self._task}: the annotation {annotation!r} of {name} cannot be resolved ({error}): "
-                "import it outside of `if TYPE_CHECKING`"
+                f"{self._task}: an annotation of {', '.join(hints)} is not one that pydantic can check: {plain_text(error)}"
             ) from error
 
     def _misfit(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> str | None:
@@ -184,105 +203,9 @@ class Arguments:
             return f"{self._task}: {error}; it takes {self._signature}"
         return None
 
-    def _unstorable(self, parameters: _Fields, values: Mapping[str, Any], limit: int) -> str | None:
-        """Return what is wrong with the first parameter that cannot be stored, or None if it is the sum of them."""
-        for name, value in values.items():
-            what = f"{self._task}: {name}"
-            try:
-                jsontext.encode(parameters.dump({name: value}, what)[name], what, limit)
-            except ValueError as error:
-                return str(error)
-        return None
 
-
-class _Fields:
-    """Values by name, of which each has a type and is required or not."""
-
-    def __init__(self, hints: Mapping[str, tuple[Any, bool]]) -> None:
-        fields = {name: hint if required else NotRequired[hint] for name, (hint, required) in hints.items()}
-        # Names that only the caller knows: nothing for a checker to see here.
-        make: Any = TypedDict
-        shape = make("shape", fields)
-        shape.__pydantic_config__ = _CONFIG
-        self._adapter: TypeAdapter[dict[str, Any]] = TypeAdapter(shape)
-        self._plain = all(_is_plain(hint) for hint, _ in hints.values())
-        # The adapter's own serialiser does not hand its configuration down to untyped values: it would write NaN as null.
-        self._serializer = SchemaSerializer(
-            self._adapter.core_schema, {"ser_json_inf_nan": "constants", "ser_json_bytes": "base64"}
-        )
-
-    @property
-    def schema(self) -> str:
-        """What the types consist of, as text; '' for plain ones, whose names say it, and for those without a JSON schema."""
-        if self._plain:
-            return ""
-        try:
-            return json.dumps(_without_texts(self._adapter.json_schema()), sort_keys=True, default=str)
-        except Exception:  # a type may make its schema itself
-            return ""
-
-    def validate(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        # The adapter's own method looks at nine options of its own before it does the same.
-        checked: dict[str, Any] = self._adapter.validator.validate_python(values, strict=True)
-        return checked
-
-    def parse(self, raw: bytes | str) -> dict[str, Any]:
-        return self._adapter.validate_json(raw)
-
-    def dump_short(self, values: Mapping[str, Any], limit: int) -> str | None:
-        """Return `values` as JSON text, or None when that needs the closer look of `dump` and `jsontext`.
-
-        That is: not in one step for types that are serialised by rules of their own (a dataclass would write NaN as null);
-        for text so long that a number in it could be too long to be read back; and for what PostgreSQL may not store.
-        """
-        if not self._plain:
-            return None
-        try:
-            raw = self._serializer.to_json(values, warnings="error")
-        except (PydanticSerializationError, ValueError, RecursionError):
-            return None
-        if len(raw) > min(_SHORT, limit) or b"NaN" in raw or b"Infinity" in raw or b"\\u0000" in raw:
-            return None
-        return raw.decode()
-
-    def dump(self, values: Mapping[str, Any], what: str) -> dict[str, Any]:
-        """Return `values` in JSON's own types. Raises ValueError, naming `what`, when they have none."""
-        try:
-            plain: dict[str, Any] = self._serializer.to_python(values, mode="json", warnings="error")
-        except (PydanticSerializationError, ValueError, RecursionError) as error:
-            shown = f"={_shorten(next(iter(values.values())))}" if len(values) == 1 else ""
-            raise ValueError(f"{what}{shown} cannot be stored as JSON: {_plain(error)}") from None
-        return plain
-
-
-def _is_plain(hint: Any) -> bool:
-    """Tell whether values of this type have no serialiser and no configuration of their own."""
-    if typing.get_origin(hint) in _PLAIN_CONTAINERS:
-        return all(part is ... or _is_plain(part) for part in typing.get_args(hint))
-    try:
-        return hint in _PLAIN
-    except TypeError:  # not hashable
-        return False
-
-
-def _signature(task: str, function: Callable[..., Any]) -> inspect.Signature:
-    if not callable(function) or isinstance(function, (type, staticmethod, classmethod)):
-        raise TaskDefinitionError(f"{task}: {function!r} is no function: decorate a `def` or `async def`")
-    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
-        raise TaskDefinitionError(f"{task}: a generator cannot be a task: return a list, or split it into jobs")
-    signature = inspect.signature(function)
-    for parameter in signature.parameters.values():
-        kind, name = parameter.kind, parameter.name
-        if kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
-            star = "*" if kind is parameter.VAR_POSITIONAL else "**"
-            raise TaskDefinitionError(
-                f"{task}: {star}{name} has no fixed name to store a value under: take a list or a dict as {name}"
-            )
-        if kind is parameter.POSITIONAL_ONLY:
-            raise TaskDefinitionError(
-                f"{task}: {name} is positional-only, and arguments are stored by name: remove the `/`"
-            )
-    return signature
+def _told(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}"
 
 
 def _annotation(annotation: Any) -> str:
@@ -293,53 +216,3 @@ def _annotation(annotation: Any) -> str:
     text = annotation.strip("'\"") if isinstance(annotation, str) else inspect.formatannotation(annotation)
     # Addresses differ from process to process.
     return re.sub(r" at 0x[0-9a-fA-F]+", "", text)
-
-
-def _without_texts(schema: Any, *, names: bool = False) -> Any:
-    """Return `schema` without descriptions and defaults: a set's order differs between processes. `names`: keys are names."""
-    if isinstance(schema, dict):
-        return {
-            name: _without_texts(part, names=not names and name in ("properties", "$defs"))
-            for name, part in schema.items()
-            if names or name not in ("default", "description")
-        }
-    return [_without_texts(part) for part in schema] if isinstance(schema, list) else schema
-
-
-def _closure(function: Callable[..., Any]) -> dict[str, Any]:
-    """Return the surrounding function's names that `function` itself uses."""
-    names = getattr(getattr(function, "__code__", None), "co_freevars", ())
-    found = {}
-    for name, cell in zip(names, getattr(function, "__closure__", None) or (), strict=False):
-        try:
-            found[name] = cell.cell_contents
-        except ValueError:  # not assigned yet
-            continue
-    return found
-
-
-def _explain(error: ValidationError) -> str:
-    faults = []
-    for fault in error.errors(include_url=False, include_context=False):
-        name, *rest = fault["loc"] or ("the whole",)
-        path = f"{name}{''.join(f'[{part!r}]' for part in rest)}"
-        match fault["type"]:
-            case "extra_forbidden":
-                faults.append(f"there is no parameter {path!r}")
-            case "missing" if not rest:
-                faults.append(f"{path} is missing")
-            case _:
-                faults.append(f"{path}={_shorten(fault['input'])}: {fault['msg']}")
-    return "; ".join(faults[:5]) + (f"; and {len(faults) - 5} more" if len(faults) > 5 else "")
-
-
-def _shorten(value: object) -> str:
-    try:
-        text = repr(value)
-    except Exception:  # a repr of the user's that raises must not hide the fault that we report
-        text = f"<{type(value).__name__}>"
-    return text if len(text) <= 100 else text[:97] + "…"
-
-
-def _plain(error: Exception) -> str:
-    return " ".join(str(error).split("\n\nFor further information", maxsplit=1)[0].split())

@@ -65,7 +65,8 @@ class Settings:
     )
     max_result_bytes: int = _setting(
         1024 * 1024,
-        "Largest JSON of one job's result, in bytes (default: 1 MiB). A larger one fails the job with that reason.",
+        "Largest JSON of one job's result, in bytes (default: 1 MiB). A larger one is not stored: the job succeeds, "
+        "and its result says why it is missing.",
     )
 
     def __post_init__(self) -> None:

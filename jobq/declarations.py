@@ -119,6 +119,10 @@ class Declarations:
             self._waiting.remove((target, declaration))
             self._keep(task, declaration)
 
+    def forget(self, task: BaseTask[..., Any]) -> None:
+        """Drop the schedules of a task that is defined again."""
+        self._schedules = {name: kept for name, kept in self._schedules.items() if kept.task != task.name}
+
     @property
     def all(self) -> Mapping[str, Schedule]:
         """The schedules by name. Raises TaskDefinitionError when one was put on a function that is no task."""

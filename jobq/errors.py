@@ -129,6 +129,10 @@ class JobIdUnknown(JobqError, LookupError):
     """The key is held by a job that this REPEATABLE READ or SERIALIZABLE snapshot cannot see; ask again after commit."""
 
 
+class NotAwaited(JobqError, TypeError):
+    """A task returned a coroutine or a generator that nothing runs, so its work was not done. The job fails at once."""
+
+
 # --- Results --------------------
 
 
@@ -137,7 +141,10 @@ class ResultTimeout(JobqError, TimeoutError):
 
 
 class ResultError(JobqError, TypeError):
-    """What the task returned cannot be stored: it does not fit the return annotation, is not JSON, or is too large."""
+    """A result cannot be stored or read: it does not fit the return annotation, would come back changed, or is too large.
+
+    The job succeeded all the same: ``JobRef.result()`` raises this, with the reason.
+    """
 
 
 class JobFailed(JobqError):

@@ -12,7 +12,15 @@ from datetime import datetime, timedelta
 from typing import Any, Generic, Literal, Protocol, TypeVar, get_args
 
 from jobq import jsontext
-from jobq.errors import InvalidArguments, InvalidOption, JobFailed, JobIdUnknown, JobNotFound, ResultTimeout
+from jobq.errors import (
+    InvalidArguments,
+    InvalidOption,
+    JobFailed,
+    JobIdUnknown,
+    JobNotFound,
+    ResultError,
+    ResultTimeout,
+)
 
 R_co = TypeVar("R_co", covariant=True)
 
@@ -152,9 +160,15 @@ def headers_json(headers: Mapping[str, Any]) -> str:
     if not isinstance(headers, Mapping) or not all(isinstance(name, str) for name in headers):
         raise InvalidOption(f"headers={headers!r}: give a dict with text as keys and JSON as values")
     try:
-        return jsontext.encode(dict(headers), "headers", 64 * 1024)
+        text = jsontext.encode(dict(headers), "headers", 64 * 1024)
     except ValueError as error:
         raise InvalidOption(str(error)) from None
+    if headers and (read := json.loads(text)) != dict(headers):
+        name = next(name for name, value in headers.items() if read[name] != value)
+        raise InvalidOption(
+            f"headers[{name!r}]={headers[name]!r} would be read as {read[name]!r}: pass lists, and dicts with text as keys"
+        )
+    return text
 
 
 def seconds(name: str, value: float | timedelta) -> float:
@@ -271,8 +285,9 @@ class JobRef(Generic[R_co]):
         """Wait until the job has finished and return what the task returned.
 
         Waits at most `timeout` seconds (None: for ever) and holds no connection meanwhile. Raises ResultTimeout
-        (the job goes on), JobFailed when it ended any other way than ``succeeded``, and JobNotFound when there is
-        no such job: its transaction has not committed, or retention has removed it.
+        (the job goes on), JobFailed when it ended any other way than ``succeeded``, ResultError when it succeeded and
+        what it returned could not be stored or does not fit the return annotation, and JobNotFound when there is no such
+        job: its transaction has not committed, or retention has removed it.
         """
         deadline = math.inf if timeout is None else time.monotonic() + timeout
         for pause in _pauses():
@@ -311,6 +326,8 @@ class JobRef(Generic[R_co]):
     def _unpack(self, found: Found) -> R_co:
         if found.state != "succeeded":
             raise JobFailed(self.id, found.state, found.error)
+        if found.result is None and found.error is not None:
+            raise ResultError(f"job {self.id} succeeded, and its result was not stored: {found.error}")
         return self._decode("null" if found.result is None else found.result)
 
     def _late(self, found: Found, timeout: float | None) -> ResultTimeout:

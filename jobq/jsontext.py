@@ -4,30 +4,50 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from typing import Any
 
 _ENCODER = json.JSONEncoder(allow_nan=False, ensure_ascii=False, separators=(",", ":"))
+# Numbers that PostgreSQL would store as others: it has no negative zero, and writes 1e+22 as a whole number. Text is matched,
+# to be passed over.
+_NUMBERS = re.compile(r'"(?:[^"\\]|\\.)*"|-0\.0(?![0-9])|-?[0-9.]+e\+[0-9]+')
 
 
 def encode(value: Any, what: str, limit: int | None = None) -> str:
     """Return `value` (dicts with text keys, lists, text, numbers, booleans, None) as JSON text.
 
-    Raises ValueError, its message starting with `what`, for NaN and infinity, NUL characters, lone surrogates,
-    other types, and text of more than `limit` bytes.
+    Floats are written so that they are read from PostgreSQL as they are. Raises ValueError, its message starting with `what`,
+    for NaN and infinity, NUL characters, lone surrogates, other types, and text of more than `limit` bytes.
     """
     try:
         text = _ENCODER.encode(value)
+        if "-0.0" in text or "e+" in text:
+            text = _NUMBERS.sub(_stored_number, text)
         size = len(text.encode())
     except (TypeError, ValueError, RecursionError) as error:
         raise ValueError(_fault(value, what) or f"{what}: {error}") from None
     if "\\u0000" in text and (fault := _fault(value, what)):
         raise ValueError(fault)
-    if limit is not None and size > limit:
+    if limit is not None:
+        check_size(size, what, limit)
+    return text
+
+
+def check_size(size: int, what: str, limit: int) -> None:
+    """Raise ValueError when `size` bytes are more than `limit`."""
+    if size > limit:
         raise ValueError(
             f"{what}: {size} bytes as JSON, and at most {limit} are allowed: "
             "store the data in a table of yours and pass its id"
         )
-    return text
+
+
+def _stored_number(match: re.Match[str]) -> str:
+    text = match[0]
+    if text.startswith('"'):
+        return text
+    # Below what a float can be, and not 0 to PostgreSQL: it is read as -0.0.
+    return "-1e-400" if text == "-0.0" else f"{float(text):.1f}"
 
 
 def _fault(value: Any, where: str) -> str | None:  # noqa: PLR0912  # one a kind of value

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple, ParamSpec, Protocol, TypeVar, cast, get_args
 
+from jobq import callables
 from jobq.arguments import Arguments
 from jobq.backoff import Backoff
 from jobq.config import Settings
@@ -16,6 +16,7 @@ from jobq.errors import InvalidOption, TaskDefinitionError
 from jobq.flow import Groups
 from jobq.jobs import (
     DEFAULT_KEY_PERIOD,
+    Found,
     JobOptions,
     JobRef,
     JobSource,
@@ -151,6 +152,13 @@ class BaseTask(_Enqueues[P, R]):
         if not isinstance(transactional, bool):
             raise TaskDefinitionError(f"{self.name}: transactional={transactional!r}: give True or False")
         self.transactional = transactional
+        self.may_return_coroutine = callables.wraps_coroutine_function(function)
+        """Whether it is a ``def`` around an ``async def``. What it returns is awaited, if it can be."""
+        if transactional and self.may_return_coroutine:
+            raise TaskDefinitionError(
+                f"{self.name}: a `def` around an `async def` does not tell which kind of connection its transaction needs: "
+                "make the wrapper an `async def`"
+            )
         try:
             self.groups = Groups.parse(groups) if isinstance(groups, str) else groups
             self._defaults = JobOptions(
@@ -163,7 +171,8 @@ class BaseTask(_Enqueues[P, R]):
             )
         except InvalidOption as error:
             raise TaskDefinitionError(f"{self.name}: {error}") from None
-        self.__module__ = function.__module__
+        self._jobs = _JobsOf(self)
+        self.__module__ = callables.innermost(function).__module__
         self.__doc__ = function.__doc__
         self.__name__ = getattr(function, "__name__", self.name)
         self.__qualname__ = getattr(function, "__qualname__", self.name)
@@ -269,7 +278,7 @@ class BaseTask(_Enqueues[P, R]):
 
     def ref(self, job_id: int) -> JobRef[R]:
         """Return a reference to a job of this task by its id, to ask for its status or result."""
-        return JobRef(job_id, created=False, replaced=False, key=None, source=self.app, decode=self._decode_result)
+        return JobRef(job_id, created=False, replaced=False, key=None, source=self._jobs, decode=self._decode_result)
 
     def reference(self, job: NewJob, inserted: Inserted) -> JobRef[R]:
         """Return the reference to `job`, of which `inserted` tells what became."""
@@ -278,7 +287,7 @@ class BaseTask(_Enqueues[P, R]):
             created=inserted.created,
             replaced=inserted.replaced,
             key=job.options.key,
-            source=self.app,
+            source=self._jobs,
             decode=self._decode_result,
         )
 
@@ -308,6 +317,10 @@ class BaseTask(_Enqueues[P, R]):
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name!r}>"
 
+    def __reduce__(self) -> str:
+        """Pickle it by its module and name, as a function is."""
+        return self.__qualname__
+
     def _decode_result(self, raw: str) -> R:
         return cast(R, self.arguments.decode_result(raw))
 
@@ -330,7 +343,20 @@ class AsyncTask(BaseTask[P, R]):
 
 def task_class(function: Callable[..., Any]) -> type[Task[..., Any]] | type[AsyncTask[..., Any]]:
     """Return which class of task `function` makes."""
-    return AsyncTask if inspect.iscoroutinefunction(function) else Task
+    return AsyncTask if callables.is_coroutine_function(function) else Task
+
+
+class _JobsOf:
+    """Looks jobs up for the references of one task. It is pickled with them, as its application cannot be."""
+
+    def __init__(self, task: BaseTask[..., Any]) -> None:
+        self._task = task
+
+    def look_up(self, job_id: int) -> Found | None:
+        return self._task.app.look_up(job_id)
+
+    async def look_up_async(self, job_id: int) -> Found | None:
+        return await self._task.app.look_up_async(job_id)
 
 
 def _name(function: Callable[..., Any]) -> str:

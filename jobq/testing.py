@@ -58,14 +58,13 @@ class JobqTester:
     def enqueued(self, task: BaseTask[..., Any] | str | None = None, /, **args: Any) -> list[JobRow]:
         """Return the committed jobs that have not finished, oldest first: those of `task`, with these arguments.
 
-        Arguments are compared as they are stored, as JSON; those that are not named may be anything.
+        Arguments are compared as the task stores them, as JSON; those that are not named may be anything. Raises
+        InvalidArguments for names that the task does not have, and for values that cannot be stored.
         """
-        from pydantic_core import to_jsonable_python
-
         from jobq import queries
         from jobq.filters import LIVE_STATES, JobFilter
 
-        wanted = {name: to_jsonable_python(value) for name, value in args.items()}
+        wanted = self._stored(task, args)
         name = task if task is None or isinstance(task, str) else task.name
         found: list[JobRow] = []
         jobs = JobFilter(states=LIVE_STATES, task=name)
@@ -134,6 +133,29 @@ class JobqTester:
         self._execute("UPDATE {}.job SET run_at = '1970-01-02', priority = 9 WHERE id = %s AND state = 'ready'", job_id)
         drain(self.app, self.connection, queues=(row.queue,), max_jobs=1)
         return queries.get_job(self.connection, self._schema, job_id)
+
+    def _stored(self, task: BaseTask[..., Any] | str | None, args: dict[str, Any]) -> dict[str, Any]:
+        """Return `args` as the task stores them; values that do not fit its types, as JSON has them."""
+        import json
+
+        from pydantic_core import to_jsonable_python
+
+        from jobq.errors import InvalidArguments
+
+        known = self.app.tasks.get(task) if isinstance(task, str) else task
+        if known is None:
+            return {name: to_jsonable_python(value, bytes_mode="base64") for name, value in args.items()}
+        stored: dict[str, Any] = {}
+        for name, value in args.items():
+            try:
+                stored |= json.loads(known.arguments.encode_some({name: value}))
+            except InvalidArguments:
+                # As text, say, which other producers may have stored.
+                if known.arguments.has(name) and value == to_jsonable_python(value, fallback=lambda _: None):
+                    stored[name] = value
+                else:
+                    raise
+        return stored
 
     @property
     def _schema(self) -> str:

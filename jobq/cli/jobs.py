@@ -163,8 +163,9 @@ def _print_job(job: JobDetail, why: str | None) -> None:
         "progress": as_text(job.progress),
         "headers": as_text(job.headers or None),
         "arguments": as_text(job.args),
-        "result": as_text(job.result),
-        "error": job.error,
+        # One that succeeded has an error only where its result was not stored.
+        "result": f"not stored: {job.error}" if job.state == "succeeded" and job.error else as_text(job.result),
+        "error": None if job.state == "succeeded" else job.error,
     }
     output.print_fields({name: value for name, value in lines.items() if value not in (None, "")})
     for attempt in job.attempts:

@@ -3,6 +3,7 @@
 -- and for nothing longer, so a task that has ended that transaction succeeds nothing.
 -- The times are the statement's, for now() is when the transaction began. On the application's planner settings.
 -- Plan: Index Scan using job_pkey; no Seq Scan on job.
+-- A result that cannot be stored is NULL, and `error` says why.
 -- Returns 1 or 0, and the execution that this transaction belongs to.
 WITH finished AS (
     DELETE FROM {schema}.job AS job
@@ -15,10 +16,10 @@ WITH finished AS (
 ), kept AS (
     INSERT INTO {schema}.job_history (
         id, claims, attempt, max_attempts, priority, crashes, queue, task, state, run_at, created_at, started_at,
-        finished_at, worker_id, timeout, key, key_holds, group_key, args, headers, result)
+        finished_at, worker_id, timeout, key, key_holds, group_key, args, headers, result, error)
     SELECT id, claims, attempt, max_attempts, priority, crashes, queue, task, 'succeeded', run_at, created_at,
            statement_timestamp() - %(seconds)s::double precision * interval '1 second', statement_timestamp(), worker_id,
-           timeout, key, key_holds, group_key, args, headers, %(result)s::text::jsonb
+           timeout, key, key_holds, group_key, args, headers, %(result)s::text::jsonb, %(error)s::text
     FROM finished
 ), freed AS (
     DELETE FROM {schema}.job_key

@@ -434,7 +434,7 @@ class Advance:
                 self._managed.ended(written)
                 self._parked.refused(written)
                 self._put_back(settled.queues, settled.lowered)
-                if any(setback.ending is not Ending.FAIL for setback in written):
+                if any(setback.ending not in (Ending.FAIL, Ending.SUCCEED) for setback in written):
                     # Some may be ready again at once, others sooner than what was next, mostly where others came from.
                     self._lanes.poll()
                     self._survey.hasten()

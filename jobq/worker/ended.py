@@ -14,7 +14,7 @@ from jobq.worker.errors import ErrorKind, classify
 from jobq.worker.frames import Ending, Recorded, Setback, Success, head, outcome_size
 from jobq.worker.lease import Lease
 from jobq.worker.metrics import Metrics
-from jobq.worker.outcomes import MAX_BATCH, Claimed, Ledger, Settled
+from jobq.worker.outcomes import MAX_BATCH, UNSTORED, Claimed, Ledger, Settled
 from jobq.worker.stalls import Repeats
 from jobq.worker.suspects import PATIENCE
 
@@ -109,6 +109,8 @@ class Ended:
         else:
             self.odd = True
             logger.warning("an outcome was refused: the job was no longer ours", extra={"job": recorded.id})
+        if recorded.accepted and recorded.unstored is not None:
+            self._tell_unstored(recorded.id, recorded.unstored)
         self.more.set()
 
     def forget(self) -> None:
@@ -289,6 +291,8 @@ class Ended:
         if setback.ending is Ending.RELEASE and setback.message is not None and setback.recorded is None:
             # A thousand jobs of a task that nobody here knows come back every few seconds.
             self._repeats.note("a job was put back", setback.message, job=setback.id, reason=setback.message)
+        if setback.ending is Ending.SUCCEED:
+            self._tell_unstored(setback.id, setback.message or "")
         if setback.recorded is not None:
             logger.log(
                 logging.ERROR if setback.ending is Ending.FAIL else logging.WARNING,
@@ -300,3 +304,7 @@ class Ended:
                     "retry_in": round(setback.delay, 1) if setback.ending is not Ending.FAIL else None,
                 },
             )
+
+    def _tell_unstored(self, job: int, why: str) -> None:
+        # Every job of a task whose annotation is wrong: their values differ, and the rest is the same.
+        self._repeats.note(UNSTORED, why.split("=", 1)[0], job=job, error=why)

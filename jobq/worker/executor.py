@@ -6,6 +6,7 @@ Knows neither sockets nor SQL, so the runner process and the in-process runner s
 from __future__ import annotations
 
 import asyncio
+import inspect
 import os
 import sys
 import time
@@ -19,7 +20,7 @@ from typing import Any, Protocol
 import msgspec
 
 from jobq.current import CurrentJob, JobTransaction, set_current_job
-from jobq.errors import Cancel, Fail, InvalidArguments, ResultError, Snooze, TimedOut, TransactionEnded
+from jobq.errors import Cancel, Fail, InvalidArguments, NotAwaited, ResultError, Snooze, TimedOut, TransactionEnded
 from jobq.tasks import BaseTask
 from jobq.worker import recursion, refusals, tracing
 from jobq.worker.execution import Execution
@@ -28,6 +29,7 @@ from jobq.worker.frames import Ending, Job, Recorded, Setback, Success
 from jobq.worker.handed_over import retry_delay, snooze_seconds
 from jobq.worker.reports import text_of, traceback_of, type_name
 from jobq.worker.texts import clean
+from jobq.worker.undone import check_done
 
 # How soon a transactional job comes back whose transaction could not be begun: it has not run.
 NO_TRANSACTION_DELAY = 1.0
@@ -40,8 +42,8 @@ _decode_headers = msgspec.json.Decoder(dict[str, Any]).decode
 class Transaction(JobTransaction, Protocol):
     """The transaction of one execution of a transactional task, driven from the thread that executes it."""
 
-    def succeed(self, result: bytes, seconds: float) -> Recorded:
-        """Commit the task's effects together with the job's success.
+    def succeed(self, result: bytes | None, seconds: float, unstored: str | None = None) -> Recorded:
+        """Commit the task's effects together with the job's success; without a result, `unstored` says why there is none.
 
         Raises TransactionEnded, ResultError, CommitUnknown, and whatever error made the success impossible.
         """
@@ -93,11 +95,14 @@ class Executor:
                 value = self.run_coroutine(execution, _within(execution, task.function(**arguments)))
             else:
                 value = execution.call(task.function, arguments)
-            result = task.encode_result(value, self.max_result_bytes)
+                if task.may_return_coroutine and inspect.iscoroutine(value):
+                    value = self.run_coroutine(execution, _within(execution, value))
+            check_done(task, value)
+            result, unstored = self._encoded(task, value)
             if transaction is not None:
                 if os.getpid() != process:
                     end_fork(None)
-                return transaction.succeed(result, time.monotonic() - started)
+                return transaction.succeed(result, time.monotonic() - started, unstored)
         except BaseException as error:
             if transaction is not None:
                 if os.getpid() != process:
@@ -105,7 +110,7 @@ class Executor:
                 transaction.abandon()
             # SystemExit and KeyboardInterrupt too: a task that calls sys.exit() ends its job, not its runner.
             return self._setback(execution, task, error, time.monotonic() - started)
-        return Success(job.id, job.claims, job.started, result, time.monotonic() - started)
+        return _succeeded(job, result, unstored, time.monotonic() - started)
 
     async def execute_async(self, execution: Execution, started: float) -> Outcome:
         """Run the job of an async task without a transaction to its end, in an asyncio task and a context of its own.
@@ -126,7 +131,8 @@ class Executor:
             finally:
                 if sys.gettrace() is not None or sys.getprofile() is not None:
                     tracing.restore()
-            result = task.encode_result(value, self.max_result_bytes)
+            check_done(task, value)
+            result, unstored = self._encoded(task, value)
         except BaseException as error:
             # SystemExit too, which would end the loop.
             if os.getpid() != process:
@@ -134,12 +140,20 @@ class Executor:
             return self._setback(execution, task, error, time.monotonic() - started)
         if os.getpid() != process:
             end_fork(None)
-        return Success(job.id, job.claims, job.started, result, time.monotonic() - started)
+        return _succeeded(job, result, unstored, time.monotonic() - started)
 
     def cancelled(self, execution: Execution, started: float) -> Outcome:
         """Return the outcome of a job whose coroutine was cancelled before its first step."""
         task = self.tasks[execution.job.task]
         return self._setback(execution, task, asyncio.CancelledError(), time.monotonic() - started)
+
+    def _encoded(self, task: BaseTask[..., Any], value: object) -> tuple[bytes | None, str | None]:
+        """Return the JSON of a result, or None and why it cannot be stored: the work is done all the same."""
+        try:
+            return task.encode_result(value, self.max_result_bytes), None
+        except BaseException as error:  # serializers are the application's, and may do what a task may do
+            recursion.restore()
+            return None, clean(text_of(error) or type_name(error), 2000)
 
     def _current(self, execution: Execution, transaction: Transaction | None, started: float) -> CurrentJob:
         job = execution.job
@@ -194,7 +208,7 @@ class Executor:
                 return setback(Ending.CANCEL, None)
             case InvalidArguments() if error.stored is not None:
                 return refusals.misfit(job, task.arguments.fingerprint, error, type_name(error))
-            case Fail() | InvalidArguments() | ResultError() | TransactionEnded():
+            case Fail() | InvalidArguments() | ResultError() | NotAwaited() | TransactionEnded():
                 return setback(Ending.FAIL, "failed")
             case asyncio.CancelledError() if execution.stopping:
                 return setback(Ending.RELEASE, None)
@@ -215,6 +229,13 @@ class Executor:
             # `retry_on` hardly ever names it.
             wait = retry_delay(partial(task.backoff.delay, job.attempt), job.attempt)
         return setback(Ending.FAIL, recorded) if wait is None else setback(Ending.RETRY, recorded, wait)
+
+
+def _succeeded(job: Job, result: bytes | None, unstored: str | None, seconds: float) -> Success | Setback:
+    if result is not None:
+        return Success(job.id, job.claims, job.started, result, seconds)
+    ending, error_type = Ending.SUCCEED, type_name(ResultError())
+    return Setback(job.id, job.claims, job.started, ending, seconds=seconds, error_type=error_type, message=unstored)
 
 
 class CommitUnknown(Exception):

@@ -51,7 +51,7 @@ class Job(msgspec.Struct, array_like=True, frozen=True, gc=False):
 
 
 class Ending(IntEnum):
-    """How an execution ended that did not succeed, and what becomes of its job."""
+    """How an execution ended other than with a result, and what happens to its job."""
 
     RETRY = 1
     """It raised: run again after `delay`."""
@@ -69,6 +69,8 @@ class Ending(IntEnum):
     """Its `expires_at` had passed before it could start."""
     PARK = 8
     """This worker's code cannot run it, and another's may: it waits for that one; the attempt is given back."""
+    SUCCEED = 9
+    """It returned, and its result cannot be stored: it succeeded without one, and `message` says why."""
 
 
 class Success(msgspec.Struct, array_like=True, frozen=True, gc=False):
@@ -82,7 +84,7 @@ class Success(msgspec.Struct, array_like=True, frozen=True, gc=False):
 
 
 class Setback(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    """The job did not succeed. `recorded`: leave a row in job_attempt, with this outcome name."""
+    """The job did not succeed, or without a result. `recorded`: leave a row in job_attempt, with this outcome name."""
 
     id: int
     claims: int
@@ -111,6 +113,8 @@ class Recorded(msgspec.Struct, array_like=True, frozen=True, gc=False):
     claims: int
     started: int
     accepted: bool
+    unstored: str | None = None
+    """Why its result was not stored, if it was not."""
 
 
 class Run(msgspec.Struct, array_like=True, tag=1):

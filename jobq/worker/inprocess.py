@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import logging
 import time
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
@@ -29,7 +30,7 @@ from jobq.worker.executor import Executor
 from jobq.worker.frames import Ending, Job, Recorded, Setback, Success
 from jobq.worker.lanes import Lanes
 from jobq.worker.managed import Managed
-from jobq.worker.outcomes import Claimed, advance_parameters, claimed, settle_parameters
+from jobq.worker.outcomes import UNSTORED, Claimed, advance_parameters, claimed, settle_parameters
 from jobq.worker.parking import park_parameters, park_verdicts
 from jobq.worker.starts import judged, names
 from jobq.worker.transaction import Transactions
@@ -38,6 +39,9 @@ from jobq.worker.transaction import Transactions
 PARK_PATIENCE = 3600.0
 # Lanes that are read by one statement.
 LANES = 500
+_COUNTED = {Ending.FAIL: "failed", Ending.CANCEL: "failed", Ending.SUCCEED: "succeeded"}
+
+logger = logging.getLogger("jobq.worker")
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +89,8 @@ def drain(
                 match outcome:
                     case Recorded():
                         counts["succeeded"] += outcome.accepted
+                        if outcome.accepted and outcome.unstored is not None:
+                            _warn_unstored(outcome.id, outcome.unstored)
                     case Success():
                         cursor.execute(
                             statement("advance", schema).query, advance_parameters(worker, [outcome], NOWHERE, 0)
@@ -94,7 +100,9 @@ def drain(
                         counts["failed" if _park(cursor, schema, worker, outcome) else "retried"] += 1
                     case Setback():
                         _settle(cursor, schema, worker, outcome)
-                        counts["failed" if outcome.ending in (Ending.FAIL, Ending.CANCEL) else "retried"] += 1
+                        counts[_COUNTED.get(outcome.ending, "retried")] += 1
+                        if outcome.ending is Ending.SUCCEED:
+                            _warn_unstored(outcome.id, outcome.message or "")
         if locked:
             _put_back(cursor, schema, worker, locked)
     return Drained(**counts)
@@ -204,6 +212,10 @@ def _park(cursor: Cursor[tuple[Any, ...]], schema: str, worker: UUID, setback: S
     for other in found.instead:
         _settle(cursor, schema, worker, other)
     return bool(found.instead)
+
+
+def _warn_unstored(job: int, why: str) -> None:
+    logger.warning("%s: job %d: %s", UNSTORED, job, why)
 
 
 def _settings(settings: Settings, connection: Connection[Any]) -> Settings:

@@ -32,6 +32,7 @@ _OUTCOMES = {
     Ending.CRASH: "crashed",
     Ending.EXPIRE: "expired",
     Ending.PARK: "parked",
+    Ending.SUCCEED: "succeeded",
 }
 
 

@@ -25,6 +25,8 @@ from jobq.worker.texts import LONGEST_DELAY, LONGEST_RUN, bounded, clean, storab
 
 logger = logging.getLogger("jobq.worker")
 
+# What the log says of a job that has succeeded without its result.
+UNSTORED = "a job succeeded, and its result was not stored"
 # The longest batch of one statement: bounds its time and what a failure must repeat.
 MAX_BATCH = 500
 
@@ -36,6 +38,7 @@ _STATES = {
     Ending.FAIL: "failed",
     Ending.CANCEL: "cancelled",
     Ending.EXPIRE: "expired",
+    Ending.SUCCEED: "succeeded",
 }
 # Classes of errors that a result can cause: data that cannot be stored, and limits of the server's.
 _OF_THE_RESULT = frozenset({"22", "54"})
@@ -163,10 +166,11 @@ class Ledger:
         """Acknowledge `successes` and claim up to `want` jobs of the lanes of `scan`, but none of those in `refused`; `within`
         so many seconds.
 
-        Returns what was claimed, and a setback for each success whose result the database refuses to store: those were found
-        by halving the batch, and the others are recorded, but for `Claimed.unwritten`. Raises psycopg.Error when nothing of
-        it was done, or nothing is known of it: when the connection is lost, the whole statement did not get what it needs, or
-        the claim alone is refused.
+        Returns what was claimed, and a setback, a success without its result, for each whose result the database refuses to
+        store: those were found by halving the batch, and the others are recorded, but for `Claimed.unwritten`.
+
+        Raises psycopg.Error when nothing of it was done, or nothing is known of it: when the connection is lost, the whole
+        statement did not get what it needs, or the claim alone is refused.
         """
         try:
             return await self._advance(connection, worker, successes, scan, want, refused=refused, within=within), []
@@ -425,11 +429,10 @@ def _unstorable(success: Success, error: psycopg.Error) -> Setback:
         success.id,
         success.claims,
         success.started,
-        Ending.FAIL,
+        Ending.SUCCEED,
         seconds=success.seconds,
-        recorded="failed",
         error_type="ResultError",
-        message=clean(f"the job ran, but its result cannot be stored: {error}", 2000),
+        message=clean(f"the database refused the result: {error}", 2000),
     )
 
 

@@ -148,7 +148,7 @@ class _Transaction:
             f"{wanted.removeprefix('async_')}"
         )
 
-    def succeed(self, result: bytes, seconds: float) -> Recorded:
+    def succeed(self, result: bytes | None, seconds: float, unstored: str | None = None) -> Recorded:
         job, link = self._execution.job, self._link
         self._end_use()
         link.flush()
@@ -161,7 +161,8 @@ class _Transaction:
             "worker": self._execution.worker,
             "execution": _name(self._execution),
             "seconds": seconds,
-            "result": result.decode(),
+            "result": None if result is None else result.decode(),
+            "error": unstored,
         }
         try:
             accepted, begun_for = link.fetch(self._success.query, parameters)
@@ -185,7 +186,7 @@ class _Transaction:
             link.drop()
         else:
             self._leave(lambda: None)
-        return Recorded(job.id, job.claims, job.started, accepted=True)
+        return Recorded(job.id, job.claims, job.started, accepted=True, unstored=unstored)
 
     def _check(self) -> None:
         """Raise unless the transaction is still open and can be committed."""

@@ -195,15 +195,16 @@ def _unfounded(history: History, final: Final, limits: Limits) -> Iterator[Viola
         ends = [each.end for each in listed if each.end is not None]
         match row.state:
             case "succeeded":
-                founded = any(end["how"] == "ok" and end["attempt"] == row.attempt for end in ends)
+                founded = any(end["how"] in ("ok", "unstorable") and end["attempt"] == row.attempt for end in ends)
             case "cancelled":
                 founded = row.id in history.cancelled or any(end["how"] == "cancel" for end in ends)
             case "failed":
                 founded = (
                     row.crashes >= limits.max_crashes
-                    or any(end["how"] in ("fail", "exit", "unstorable") for end in ends)
+                    or any(end["how"] in ("fail", "exit") for end in ends)
                     or any(
-                        each.start["attempt"] >= row.max_attempts and (each.end is None or each.end["how"] != "ok")
+                        each.start["attempt"] >= row.max_attempts
+                        and (each.end is None or each.end["how"] not in ("ok", "unstorable"))
                         for each in listed
                     )
                 )

@@ -41,7 +41,7 @@ class Running:
     earlier: int
     """How many executions of this job came before."""
     how: str = "ok"
-    """How it will have ended, if it returns: ``unstorable`` when its result must be refused."""
+    """How it will have ended, if it returns: ``unstorable`` when it succeeds without its result."""
 
 
 class Ledger:

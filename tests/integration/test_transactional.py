@@ -109,15 +109,24 @@ def test_what_is_not_a_success_leaves_nothing(jobs: Jobs, start: StartWorker, ho
 
 @pytest.mark.parametrize(
     ("how", "state"),
-    [("cancel", "cancelled"), ("fail", "failed"), ("exit", "failed"), ("nul", "failed"), ("not json", "failed")],
+    [("cancel", "cancelled"), ("fail", "failed"), ("exit", "failed")],
 )
 def test_what_ends_a_job_otherwise_leaves_nothing(jobs: Jobs, start: StartWorker, how: str, state: str) -> None:
     job = transfers.stop.enqueue(jobs.connection, how).id
     start()
     ended = jobs.wait(job)
     assert (ended["state"], ended["attempt"], effects(jobs, job)) == (state, 1, [])
-    if how in ("nul", "not json"):
-        assert jobs.attempts(job)[0]["error_type"] == "jobq.errors.ResultError"
+
+
+@pytest.mark.parametrize("how", ["nul", "not json"])
+def test_a_result_that_cannot_be_stored_undoes_nothing(jobs: Jobs, start: StartWorker, how: str) -> None:
+    job = transfers.stop.enqueue(jobs.connection, how).id
+    running = start()
+    ended = jobs.wait(job)
+    assert (ended["state"], ended["attempt"], ended["result"], effects(jobs, job)) == ("succeeded", 1, None, [how])
+    assert "stop: result" in ended["error"]
+    assert jobs.attempts(job) == []
+    wait_until(lambda: "its result was not stored" in running.log, what="the warning")
 
 
 def test_savepoints_are_the_tasks_own(jobs: Jobs, start: StartWorker) -> None:

@@ -232,6 +232,7 @@ def test_succeed(full: psycopg.Connection[Any], mode: str) -> None:
         "execution": f"{job}/1",
         "seconds": 0.1,
         "result": "null",
+        "error": None,
     }
     full.rollback()
     full.execute("SELECT set_config('jobq.execution', %s, false)", (f"{job}/1",))

@@ -180,6 +180,8 @@ def test_a_wrong_call_is_a_type_error_before_any_connection(q: JobQ) -> None:
         ({"headers": {"a": float("nan")}}, r"headers\['a'\]=nan"),
         ({"headers": {1: "a"}}, "with text as keys"),
         ({"headers": {"a": object()}}, "type object"),
+        ({"headers": {"a": (1, 2)}}, r"headers\['a'\]=\(1, 2\) would be read as \[1, 2\]"),
+        ({"headers": {"a": {1: 2}}}, r"headers\['a'\]=\{1: 2\} would be read as \{'1': 2\}"),
         ({"headers": {"a": "x" * 70_000}}, "headers: 70008 bytes"),
     ],
 )
