@@ -15,6 +15,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    # Redundant aliases: exported, though not by `*`, since the page needs the extra `web`.
+    from jobq import operations as operations
+    from jobq import queries as queries
+    from jobq import web as web
     from jobq.app import JobQ
     from jobq.backoff import Backoff
     from jobq.current import CurrentJob, current_job
@@ -36,6 +40,7 @@ if TYPE_CHECKING:
         NotTransactional,
         ResultError,
         ResultTimeout,
+        Retry,
         SchemaError,
         Snooze,
         TaskDefinitionError,
@@ -81,6 +86,7 @@ __all__ = [
     "Rate",
     "ResultError",
     "ResultTimeout",
+    "Retry",
     "SchemaError",
     "Snooze",
     "Task",
@@ -112,7 +118,11 @@ if not TYPE_CHECKING:
         "current_job": "current",
     }
 
+    _SUBMODULES = ("operations", "queries", "web")
+
     def __getattr__(name: str) -> object:
+        if name in _SUBMODULES:
+            return _submodule(name)
         if name not in __all__:
             raise AttributeError(f"module 'jobq' has no attribute {name!r}")
         if name == "__version__":
@@ -126,5 +136,18 @@ if not TYPE_CHECKING:
         globals()[name] = value
         return value
 
+    def _submodule(name: str) -> object:
+        from importlib import import_module
+
+        try:
+            return import_module(f"jobq.{name}")
+        except ModuleNotFoundError as error:
+            if name == "web" and error.name in ("flask", "waitress"):
+                raise ModuleNotFoundError(
+                    f"jobq.web needs {error.name}: pip install 'jobq[web]'", name=error.name
+                ) from error
+            raise
+
     def __dir__() -> list[str]:
-        return sorted({*globals(), *__all__})
+        dunders = {name for name in globals() if name.startswith("__") and name.endswith("__")}
+        return sorted({*dunders, *__all__, *_SUBMODULES} - {"__getattr__", "__dir__"})

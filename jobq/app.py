@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar, cast, overl
 import psycopg
 
 from jobq import enqueue, sql
-from jobq.backoff import Backoff
+from jobq.backoff import Backoff, Delays
 from jobq.config import Settings
 from jobq.connections import async_executor, sync_executor
 from jobq.declarations import Declarations
@@ -95,7 +95,7 @@ class JobQ(Scheduling):
         queue: str = "default",
         priority: int = 5,
         max_attempts: int = 10,
-        backoff: Backoff = ...,
+        backoff: Backoff | Delays = ...,
         timeout: float | timedelta | None = None,
         retry_on: tuple[type[BaseException], ...] = ...,
         no_retry_on: tuple[type[BaseException], ...] = (),
@@ -113,7 +113,7 @@ class JobQ(Scheduling):
         queue: str = "default",
         priority: int = 5,
         max_attempts: int = 10,
-        backoff: Backoff = Backoff(base=2, cap=3600),  # noqa: B008  # frozen
+        backoff: Backoff | Delays = Backoff(base=2, cap=3600),  # noqa: B008  # frozen
         timeout: float | timedelta | None = None,
         retry_on: tuple[type[BaseException], ...] = (Exception,),
         no_retry_on: tuple[type[BaseException], ...] = (),
@@ -131,7 +131,8 @@ class JobQ(Scheduling):
         :param queue: where its jobs wait. Queues can be paused, and given to workers of their own.
         :param priority: 0 to 9; 9 runs first. Higher ones can keep lower ones waiting for ever.
         :param max_attempts: how often a job is tried before it is a dead letter.
-        :param backoff: how long it waits in between.
+        :param backoff: how long it waits in between: a `Backoff`, a list of delays, or a function of the attempt's number. By
+            default the nine waits of ten attempts add up to at most 1,022 s, and to half of that on average.
         :param timeout: seconds or timedelta that one attempt may take; None: no limit, and a hung job holds its slot.
         :param retry_on: exceptions after which to try again.
         :param no_retry_on: exceptions after which not to, though `retry_on` names their base.

@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple, ParamSpec, Protocol, TypeVar, cast, get_args
 
 from jobq.arguments import Arguments
-from jobq.backoff import Backoff
+from jobq.backoff import Backoff, Delays
 from jobq.config import Settings
 from jobq.errors import InvalidOption, TaskDefinitionError
 from jobq.flow import Groups
@@ -128,7 +128,7 @@ class BaseTask(_Enqueues[P, R]):
         queue: str = "default",
         priority: int = 5,
         max_attempts: int = 10,
-        backoff: Backoff | None = None,
+        backoff: Backoff | Delays | None = None,
         timeout: float | timedelta | None = None,
         retry_on: tuple[type[BaseException], ...] = (Exception,),
         no_retry_on: tuple[type[BaseException], ...] = (),
@@ -142,7 +142,6 @@ class BaseTask(_Enqueues[P, R]):
         self.function = function
         self.name = name if name is not None else _name(function)
         self.arguments = Arguments(self.name, function, local_names)
-        self.backoff = backoff or Backoff()
         self.retry_on = _exceptions(self.name, "retry_on", retry_on)
         self.no_retry_on = _exceptions(self.name, "no_retry_on", no_retry_on)
         if isolation not in get_args(Isolation):
@@ -152,6 +151,7 @@ class BaseTask(_Enqueues[P, R]):
             raise TaskDefinitionError(f"{self.name}: transactional={transactional!r}: give True or False")
         self.transactional = transactional
         try:
+            self.backoff = Backoff.of(backoff)
             self.groups = Groups.parse(groups) if isinstance(groups, str) else groups
             self._defaults = JobOptions(
                 task=self.name,

@@ -146,6 +146,9 @@ class TaskFacts(msgspec.Struct, array_like=True, frozen=True):
     """How the groups of its queue are to run: mode, limit, and what a retry does to the others."""
     signature: str = ""
     """Names its parameters: see `Arguments.fingerprint`."""
+    backoff_delays: tuple[float, ...] = ()
+    """Instead of base and cap: a list's delays, or what a function said of the first attempts."""
+    backoff_jitter: bool | None = None
 
 
 class ScheduleFacts(msgspec.Struct, array_like=True, frozen=True):

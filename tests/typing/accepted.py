@@ -11,7 +11,20 @@ from sqlalchemy import Connection, Engine
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, async_scoped_session
 from sqlalchemy.orm import Session, scoped_session
 
-from jobq import AsyncTask, Backoff, Groups, JobQ, JobRef, NewJob, QueueHandle, QueueSettings, Rate, Task, current_job
+from jobq import (
+    AsyncTask,
+    Backoff,
+    Groups,
+    JobQ,
+    JobRef,
+    NewJob,
+    QueueHandle,
+    QueueSettings,
+    Rate,
+    Retry,
+    Task,
+    current_job,
+)
 from jobq.operations import QueueChange
 
 
@@ -43,6 +56,19 @@ def bare(number: int) -> str:
 def send_receipt(order_id: int, template: str = "plain", *, copy_to: list[str] | None = None) -> Order:
     current_job().progress(1, 2)
     return Order(order_id, [])
+
+
+@q.task(backoff=[10, datetime.timedelta(minutes=1), 600.5])
+def by_list() -> None: ...
+
+
+@q.task(backoff=lambda attempt: attempt * 30)
+def by_function() -> None:
+    raise Retry(after=datetime.timedelta(seconds=30), reason="429")
+
+
+Backoff([1, 2, 3], jitter=True)
+Backoff(base=2, cap=60, jitter=False)
 
 
 @q.task(transactional=True)
