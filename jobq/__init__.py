@@ -31,6 +31,7 @@ if TYPE_CHECKING:
         Fail,
         InvalidArguments,
         InvalidOption,
+        JobBusy,
         JobFailed,
         JobIdUnknown,
         JobNotFound,
@@ -52,8 +53,9 @@ if TYPE_CHECKING:
         UnsupportedConnection,
     )
     from jobq.flow import Groups, QueueSettings, Rate
-    from jobq.jobs import JobRef, NewJob
+    from jobq.jobs import NewJob
     from jobq.queuehandle import QueueHandle
+    from jobq.refs import JobProgress, JobRef
     from jobq.tasks import AsyncTask, Task
 
     __version__: str
@@ -71,9 +73,11 @@ __all__ = [
     "Groups",
     "InvalidArguments",
     "InvalidOption",
+    "JobBusy",
     "JobFailed",
     "JobIdUnknown",
     "JobNotFound",
+    "JobProgress",
     "JobQ",
     "JobRef",
     "JobqError",
@@ -109,7 +113,8 @@ if not TYPE_CHECKING:
         "CurrentJob": "current",
         "Groups": "flow",
         "JobQ": "app",
-        "JobRef": "jobs",
+        "JobProgress": "refs",
+        "JobRef": "refs",
         "NewJob": "jobs",
         "QueueHandle": "queuehandle",
         "QueueSettings": "flow",

@@ -119,6 +119,10 @@ class JobNotFound(JobqError, LookupError):
     """There is no job with this id, neither live nor in history."""
 
 
+class JobBusy(JobqError):
+    """``JobRef.cancel()``: a worker or an operator had the job locked for seconds; nothing was changed. Try again."""
+
+
 class OperationNotFound(JobqError, LookupError):
     """There is no bulk operation with this id."""
 

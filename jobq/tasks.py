@@ -17,14 +17,14 @@ from jobq.flow import Groups
 from jobq.jobs import (
     DEFAULT_KEY_PERIOD,
     JobOptions,
-    JobRef,
-    JobSource,
     KeyHolds,
     NewJob,
     OnConflict,
     headers_json,
     seconds,
+    whole,
 )
+from jobq.refs import JobRef, JobSource
 
 if TYPE_CHECKING:
     from jobq.connections import AnyAsyncConnection, AnyConnection
@@ -268,7 +268,10 @@ class BaseTask(_Enqueues[P, R]):
         )
 
     def ref(self, job_id: int) -> JobRef[R]:
-        """Return a reference to a job of this task by its id, to ask for its status or result."""
+        """Return a reference to a job of this task by its id, to ask for its status, progress, error or result, and to cancel
+        it. Nothing is read here. Raises InvalidOption for what is no id: give ``int(…)`` of what an address or a form brings.
+        """
+        whole("job_id", job_id, 0, 2**63 - 1)
         return JobRef(job_id, created=False, replaced=False, key=None, source=self.app, decode=self._decode_result)
 
     def reference(self, job: NewJob, inserted: Inserted) -> JobRef[R]:

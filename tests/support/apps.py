@@ -108,6 +108,15 @@ def _seen() -> bool:
 
 
 @q.task
+def counted() -> None:
+    """Say how far it is, and go on until it is cancelled."""
+    current_job().progress(3, 12)
+    while not current_job().cancelled:
+        time.sleep(0.01)
+    raise Cancel("told to stop")
+
+
+@q.task
 def wait(seconds: float, note: str = "") -> str:
     """Wait, unless told to stop; leave a trace at the start and the end."""
     trace(f"start {note}")
