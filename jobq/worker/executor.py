@@ -40,8 +40,8 @@ _decode_headers = msgspec.json.Decoder(dict[str, Any]).decode
 class Transaction(JobTransaction, Protocol):
     """The transaction of one execution of a transactional task, driven from the thread that executes it."""
 
-    def succeed(self, result: bytes, seconds: float) -> Recorded:
-        """Commit the task's effects together with the job's success.
+    def succeed(self, result: bytes, seconds: float) -> Recorded | Success:
+        """Commit the task's effects together with the job's success. A Success is still to be recorded by the caller.
 
         Raises TransactionEnded, ResultError, CommitUnknown, and whatever error made the success impossible.
         """
