@@ -260,7 +260,7 @@ def test_backoff_is_exponential_capped_and_jittered() -> None:
 @pytest.mark.parametrize(
     "options", [{"base": 0}, {"base": 10, "cap": 5}, {"cap": float("inf")}, {"base": float("nan")}]
 )
-def test_backoff_that_cannot_be(options: dict[str, float]) -> None:
+def test_backoff_that_cannot_be(options: dict[str, Any]) -> None:
     with pytest.raises(InvalidOption, match="Backoff"):
         Backoff(**options)
 
