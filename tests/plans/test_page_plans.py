@@ -96,6 +96,8 @@ STATEMENTS: list[tuple[str, dict[str, Any], int]] = [
     ("jobs_below", {"before": 150_000}, 200),
     ("job_detail", {"id": 42}, 200),
     ("job_detail", {"id": 150_000}, 200),
+    ("job_report", {"id": 42}, 200),
+    ("job_report", {"id": 150_000}, 200),
     ("job_attempts", {"id": 42}, 100),
     ("audit_log", {"before": 40_000, "limit": 50, "actor": None, "action": None}, 100),
     ("job_states", FEW, 3_000),
