@@ -7,7 +7,7 @@
 --
 -- The roles cannot log in; give them to those that can: GRANT jobq_worker TO the_app;
 --
--- producer   enqueues, and asks for the results of jobs
+-- producer   enqueues, and asks for the results, progress and errors of jobs (not for arguments and tracebacks)
 -- worker     runs jobs and does the chores; its tasks may enqueue. What transactional tasks do to your own tables, which they
 --            do as the worker, is yours to grant
 -- viewer     sees everything, arguments and results included, and changes nothing
@@ -49,8 +49,9 @@ GRANT SELECT ON :"schema".schema_version TO :"producer", :"worker", :"viewer", :
 -- can be written and not read.
 GRANT INSERT (task, args, queue, priority, run_at, expires_at, max_attempts, timeout, group_key, headers)
     ON :"schema".job TO :"producer";
-GRANT SELECT (id, state) ON :"schema".job TO :"producer";
-GRANT SELECT (id, state, result, error) ON :"schema".job_history TO :"producer";
+GRANT SELECT (id, state, attempt, max_attempts, run_at, progress) ON :"schema".job TO :"producer";
+GRANT SELECT (id, state, result, error, attempt, max_attempts, claims) ON :"schema".job_history TO :"producer";
+GRANT SELECT (job_id, claims, outcome, finished_at, error_type, message) ON :"schema".job_attempt TO :"producer";
 SELECT format('GRANT EXECUTE ON FUNCTION %s TO %I, %I', oid::regprocedure, :'producer', :'worker')
 FROM pg_proc WHERE pronamespace = to_regnamespace(format('%I', :'schema'))
     AND proname IN ('enqueue', 'enqueue_one', 'enqueue_keyed') \gexec

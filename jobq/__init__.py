@@ -15,6 +15,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    # Redundant aliases: exported, though not by `*`, since the page needs the extra `web`.
+    from jobq import operations as operations
+    from jobq import queries as queries
+    from jobq import web as web
     from jobq.app import JobQ
     from jobq.backoff import Backoff
     from jobq.current import CurrentJob, current_job
@@ -27,6 +31,7 @@ if TYPE_CHECKING:
         Fail,
         InvalidArguments,
         InvalidOption,
+        JobBusy,
         JobFailed,
         JobIdUnknown,
         JobNotFound,
@@ -36,6 +41,7 @@ if TYPE_CHECKING:
         NotTransactional,
         ResultError,
         ResultTimeout,
+        Retry,
         SchemaError,
         Snooze,
         TaskDefinitionError,
@@ -47,8 +53,9 @@ if TYPE_CHECKING:
         UnsupportedConnection,
     )
     from jobq.flow import Groups, QueueSettings, Rate
-    from jobq.jobs import JobRef, NewJob
+    from jobq.jobs import NewJob
     from jobq.queuehandle import QueueHandle
+    from jobq.refs import JobProgress, JobRef
     from jobq.tasks import AsyncTask, Task
 
     __version__: str
@@ -66,9 +73,11 @@ __all__ = [
     "Groups",
     "InvalidArguments",
     "InvalidOption",
+    "JobBusy",
     "JobFailed",
     "JobIdUnknown",
     "JobNotFound",
+    "JobProgress",
     "JobQ",
     "JobRef",
     "JobqError",
@@ -82,6 +91,7 @@ __all__ = [
     "Rate",
     "ResultError",
     "ResultTimeout",
+    "Retry",
     "SchemaError",
     "Snooze",
     "Task",
@@ -104,7 +114,8 @@ if not TYPE_CHECKING:
         "CurrentJob": "current",
         "Groups": "flow",
         "JobQ": "app",
-        "JobRef": "jobs",
+        "JobProgress": "refs",
+        "JobRef": "refs",
         "NewJob": "jobs",
         "QueueHandle": "queuehandle",
         "QueueSettings": "flow",
@@ -113,7 +124,11 @@ if not TYPE_CHECKING:
         "current_job": "current",
     }
 
+    _SUBMODULES = ("operations", "queries", "web")
+
     def __getattr__(name: str) -> object:
+        if name in _SUBMODULES:
+            return _submodule(name)
         if name not in __all__:
             raise AttributeError(f"module 'jobq' has no attribute {name!r}")
         if name == "__version__":
@@ -127,5 +142,18 @@ if not TYPE_CHECKING:
         globals()[name] = value
         return value
 
+    def _submodule(name: str) -> object:
+        from importlib import import_module
+
+        try:
+            return import_module(f"jobq.{name}")
+        except ModuleNotFoundError as error:
+            if name == "web" and error.name in ("flask", "waitress"):
+                raise ModuleNotFoundError(
+                    f"jobq.web needs {error.name}: pip install 'jobq[web]'", name=error.name
+                ) from error
+            raise
+
     def __dir__() -> list[str]:
-        return sorted({*globals(), *__all__})
+        dunders = {name for name in globals() if name.startswith("__") and name.endswith("__")}
+        return sorted({*dunders, *__all__, *_SUBMODULES} - {"__getattr__", "__dir__"})

@@ -13,15 +13,16 @@ from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar, cast, overl
 
 import psycopg
 
-from jobq import callables, enqueue, sql
-from jobq.backoff import Backoff
+from jobq import callables, enqueue
+from jobq.backoff import Backoff, Delays
 from jobq.config import Settings
-from jobq.connections import async_executor, sync_executor
 from jobq.declarations import Declarations
 from jobq.errors import AppImportError, TaskDefinitionError, UnknownTask
 from jobq.flow import Groups
-from jobq.jobs import Found, JobRef, NewJob
+from jobq.jobs import NewJob
+from jobq.lookups import Lookups
 from jobq.pools import Pools
+from jobq.refs import JobRef
 from jobq.scheduling import Scheduling
 from jobq.tasks import AsyncTask, BaseTask, Inserted, Isolation, Task, task_class
 
@@ -45,7 +46,7 @@ class TaskDecorator(Protocol):
     def __call__(self, function: Callable[P, R], /) -> Task[P, R]: ...
 
 
-class JobQ(Scheduling):
+class JobQ(Scheduling, Lookups):
     """An application's tasks. Make one, at the top of a module, and name it to the worker as ``module:attribute``.
 
     Settings are read from the arguments, then from ``JOBQ_*`` variables, then from defaults; nothing is connected before
@@ -95,7 +96,7 @@ class JobQ(Scheduling):
         queue: str = "default",
         priority: int = 5,
         max_attempts: int = 10,
-        backoff: Backoff = ...,
+        backoff: Backoff | Delays = ...,
         timeout: float | timedelta | None = None,
         retry_on: tuple[type[BaseException], ...] = ...,
         no_retry_on: tuple[type[BaseException], ...] = (),
@@ -113,7 +114,7 @@ class JobQ(Scheduling):
         queue: str = "default",
         priority: int = 5,
         max_attempts: int = 10,
-        backoff: Backoff = Backoff(base=2, cap=3600),  # noqa: B008  # frozen
+        backoff: Backoff | Delays = Backoff(base=2, cap=3600),  # noqa: B008  # frozen
         timeout: float | timedelta | None = None,
         retry_on: tuple[type[BaseException], ...] = (Exception,),
         no_retry_on: tuple[type[BaseException], ...] = (),
@@ -131,7 +132,8 @@ class JobQ(Scheduling):
         :param queue: where its jobs wait. Queues can be paused, and given to workers of their own.
         :param priority: 0 to 9; 9 runs first. Higher ones can keep lower ones waiting for ever.
         :param max_attempts: how often a job is tried before it is a dead letter.
-        :param backoff: how long it waits in between.
+        :param backoff: how long it waits in between: a `Backoff`, a list of delays, or a function of the attempt's number. By
+            default the nine waits of ten attempts add up to at most 1,022 s, and to half of that on average.
         :param timeout: seconds or timedelta that one attempt may take; None: no limit, and a hung job holds its slot.
         :param retry_on: exceptions after which to try again.
         :param no_retry_on: exceptions after which not to, though `retry_on` names their base.
@@ -265,20 +267,6 @@ class JobQ(Scheduling):
         async with self._pools.connection_async() as own:
             return await enqueue.insert_async(own, self.settings.schema, jobs)
 
-    def look_up(self, job_id: int) -> Found | None:
-        """Return what the database says of a job, or None when it knows none of this id."""
-        with self._pools.connection() as own:
-            return _found(sync_executor(own).execute(self._job_result, {"id": job_id}))
-
-    async def look_up_async(self, job_id: int) -> Found | None:
-        """Return what the database says of a job, like `look_up`."""
-        async with self._pools.connection_async() as own:
-            return _found(await (await async_executor(own)).execute(self._job_result, {"id": job_id}))
-
-    @property
-    def _job_result(self) -> sql.Statement:
-        return sql.statement("job_result", self.settings.schema)
-
     def _listed(self, jobs: Iterable[NewJob]) -> list[NewJob]:
         listed = list(jobs)
         for name in {job.options.task for job in listed}:
@@ -315,13 +303,6 @@ def load(spec: str) -> JobQ:
         there = ", ".join(f"{module_name}:{name}" for name, value in vars(module).items() if isinstance(value, JobQ))
         raise AppImportError(f"{spec!r} is no JobQ; " + (f"did you mean {there}?" if there else "the module has none"))
     return found
-
-
-def _found(rows: Sequence[tuple[Any, ...]]) -> Found | None:
-    if not rows:
-        return None
-    state, result, error = rows[0]
-    return Found(state=state, result=result, error=error)
 
 
 def _local_names(function: Callable[..., Any], frame: FrameType | None) -> Mapping[str, Any] | None:

@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import quote, urlencode, urlsplit, urlunsplit
 
 from jobq.errors import ConfigurationError
 
@@ -70,10 +70,17 @@ class Settings:
     )
 
     def __post_init__(self) -> None:
-        if not _SCHEMA_NAME.fullmatch(self.schema):
+        if not isinstance(self.schema, str) or not _SCHEMA_NAME.fullmatch(self.schema):
             raise ConfigurationError(
                 f"schema={self.schema!r}: give 1 to 63 letters, digits and underscores, not starting with a digit"
             )
+        if self.schema.lower().startswith("pg_") or self.schema.lower() == "information_schema":
+            raise ConfigurationError(
+                f"schema={self.schema!r}: PostgreSQL keeps this name for itself (pg_…, information_schema); give another"
+            )
+        for name in ("database_url", "direct_url"):
+            if (value := getattr(self, name)) is not None:
+                _check_url(name, value)
         for name in ("pool_size", "max_args_bytes", "max_result_bytes"):
             if getattr(self, name) < 1:
                 raise ConfigurationError(f"{name}={getattr(self, name)!r}: give a number of at least 1")
@@ -112,6 +119,13 @@ class Settings:
         """Return `direct_url` in libpq's form, or the database's URL when there is none."""
         return libpq_url(self.direct_url) if self.direct_url else self.require_database_url()
 
+    def sqlalchemy_url(self) -> str:
+        """Return the database's URL for ``create_engine`` of SQLAlchemy, with the driver that jobq needs.
+
+        Raises ConfigurationError when there is none.
+        """
+        return url_of(self.require_database_url()).replace("postgresql://", "postgresql+psycopg://", 1)
+
     def require_database_url(self) -> str:
         """Return the database's URL in libpq's form; raise ConfigurationError when there is none."""
         if not self.database_url:
@@ -124,6 +138,49 @@ class Settings:
 def libpq_url(url: str) -> str:
     """Return `url` as libpq wants it: SQLAlchemy's driver suffix taken off."""
     return re.sub(r"^postgres(ql)?\+\w+://", "postgresql://", url)
+
+
+def url_of(conninfo: str, **changes: str) -> str:
+    """Return a URL or conninfo as a ``postgresql://`` URL, with `changes` to its parameters (``dbname="test"``).
+
+    psycopg takes it as it is, and SQLAlchemy with ``postgresql+psycopg://`` in front. A socket's directory, several hosts and
+    all that is neither user, password, host, port nor database stand behind the ``?``.
+    """
+    from psycopg.conninfo import conninfo_to_dict
+
+    parts = {name: str(value) for name, value in conninfo_to_dict(libpq_url(conninfo), **changes).items()}
+    user, password = parts.pop("user", None), parts.pop("password", None)
+    host, port, database = parts.pop("host", None), parts.pop("port", None), parts.pop("dbname", "")
+    credentials = "" if user is None else quote(user, safe="")
+    if password is not None:
+        credentials += f":{quote(password, safe='')}"
+    place = ""
+    if host is not None and not host.startswith(("/", "@")) and "," not in host and "," not in (port or ""):
+        place = (f"[{host}]" if ":" in host else quote(host, safe="")) + ("" if port is None else f":{port}")
+        host = port = None
+    query = {name: value for name, value in {"host": host, "port": port, **parts}.items() if value is not None}
+    return f"postgresql://{credentials}{'@' if credentials else ''}{place}/{quote(database, safe='')}" + (
+        f"?{urlencode(query, quote_via=quote, safe='')}" if query else ""
+    )
+
+
+def _check_url(name: str, value: object) -> None:
+    """Raise ConfigurationError unless `value` is text that libpq can read, or SQLAlchemy's form of it for psycopg."""
+    if not isinstance(value, str):
+        raise ConfigurationError(
+            f"{name} is of type {type(value).__name__}: give text; a SQLAlchemy URL becomes that by "
+            "url.render_as_string(hide_password=False)"
+        )
+    scheme = re.match(r"([A-Za-z][\w.-]*)(?:\+(\w+))?://", value)
+    if scheme is None:
+        return
+    if scheme[1] not in ("postgresql", "postgres"):
+        raise ConfigurationError(f"{name}={redact_url(value)!r}: give a postgresql:// URL, or libpq's host=… dbname=…")
+    if scheme[2] not in (None, "psycopg", "psycopg_async"):
+        raise ConfigurationError(
+            f"{name}={redact_url(value)!r} names the driver {scheme[2]}: jobq connects with psycopg; "
+            "give postgresql://… or postgresql+psycopg://…, and enqueue on connections of psycopg"
+        )
 
 
 def redact_url(url: str) -> str:

@@ -112,6 +112,23 @@ async def async_executor(connection: object) -> AsyncExecutor:
     )
 
 
+def driver_of(connection: object) -> tuple[psycopg.Connection[Any], sqlalchemy.Connection | None]:
+    """Return the psycopg connection below `connection`, and the SQLAlchemy connection on it, if it is one. Raises as
+    `sync_executor` does.
+    """
+    sync_executor(connection)
+    if isinstance(connection, psycopg.Connection):
+        return connection, None
+    if _is_a(connection, "sqlalchemy.orm", "Session", "scoped_session"):
+        connection = connection.connection()  # type: ignore[attr-defined]  # a session, by its class
+    driver = connection.connection.driver_connection  # type: ignore[attr-defined]  # SQLAlchemy's, by its class
+    if not isinstance(driver, psycopg.Connection):
+        raise UnsupportedConnection(
+            f"{_kind(connection)} stands on an asynchronous driver: give a synchronous connection"
+        )
+    return driver, connection  # type: ignore[return-value]
+
+
 class _Psycopg:
     def __init__(self, connection: psycopg.Connection[Any]) -> None:
         self._connection = connection

@@ -86,7 +86,11 @@ def read(task: BaseTask[..., Any], arguments: Mapping[str, Any], tick_argument: 
         text = jsontext.encode(given, f"{task.name}: arguments", task.app.settings.max_args_bytes)
     except ValueError as error:
         raise InvalidArguments(str(error)) from None
-    values = task.decode_arguments(text)
+    try:
+        values = task.decode_arguments(text)
+    except InvalidArguments as error:
+        # Nothing is stored yet.
+        raise InvalidArguments(str(error).replace(": stored arguments", ": arguments", 1)) from None
     if tick_argument is not None and tick_argument not in arguments:
         values.pop(tick_argument)
     return values

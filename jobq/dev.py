@@ -91,7 +91,11 @@ class DevPostgres:
         self.stop()  # what is left of a server that was killed under us
         self._owner = os.getpid()
         try:
+            made = not self.home.exists()
             self.home.mkdir(parents=True, exist_ok=True, mode=0o711)
+            if made:
+                # Only where nothing of anybody's stands: git then does not offer the server's files to be added.
+                (self.home / ".gitignore").write_text("*\n")
             self._take_lock()
             self._start(timeout)
         except OSError as error:

@@ -7,6 +7,8 @@ and the mend.
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 
 class JobqError(Exception):
     """Base of every exception that jobq raises."""
@@ -22,11 +24,37 @@ class JobControl(JobqError):
 class Snooze(JobControl):
     """Raised by a task: run this job again in `seconds`, without counting this attempt."""
 
-    def __init__(self, seconds: float) -> None:
-        if not 0 <= seconds <= 365 * 86400:
-            raise ValueError(f"Snooze(seconds={seconds!r}): give a number of seconds between 0 and one year")
+    def __init__(self, seconds: float | timedelta) -> None:
+        self.seconds = _seconds("Snooze(seconds=", seconds)
         super().__init__(f"snoozed for {seconds} s")
-        self.seconds = float(seconds)
+
+
+class Retry(JobControl):
+    """Raised by a task: this attempt failed; try again in `after` seconds, whatever `retry_on` and `backoff` say.
+
+    The attempt counts, as with any error: after the last one (``max_attempts``) the job is a dead letter. `after` is a number
+    of seconds or a timedelta, from 0 to one year; None (default): as the task's backoff says. `reason` stands in the record
+    of the attempt (default: the text of the exception that ``raise Retry(…) from error`` names).
+
+    Raises ValueError for any other `after`.
+    """
+
+    def __init__(self, after: float | timedelta | None = None, reason: str | None = None) -> None:
+        self.after = None if after is None else _seconds("Retry(after=", after)
+        self.reason = reason
+        super().__init__(reason or ("retry" if self.after is None else f"retry in {self.after:g} s"))
+
+
+def _seconds(what: str, value: object) -> float:
+    try:
+        if isinstance(value, (bool, str, bytes)):
+            raise TypeError
+        seconds = value.total_seconds() if isinstance(value, timedelta) else float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError, OverflowError):
+        seconds = -1.0
+    if not 0 <= seconds <= 365 * 86400:
+        raise ValueError(f"{what}{value!r}): give a number of seconds between 0 and one year, or a timedelta")
+    return seconds
 
 
 class Cancel(JobControl):
@@ -89,6 +117,10 @@ class UnknownSchedule(JobqError, LookupError):
 
 class JobNotFound(JobqError, LookupError):
     """There is no job with this id, neither live nor in history."""
+
+
+class JobBusy(JobqError):
+    """``JobRef.cancel()``: a worker or an operator had the job locked for seconds; nothing was changed. Try again."""
 
 
 class OperationNotFound(JobqError, LookupError):

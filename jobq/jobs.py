@@ -1,28 +1,16 @@
-"""A job before it is inserted (`JobOptions`, `NewJob`) and after (`JobRef`); `jobq.current` is about one that runs."""
+"""A job before it is inserted: `JobOptions`, `NewJob`. `jobq.refs` is about it afterwards, `jobq.current` while it runs."""
 
 from __future__ import annotations
 
-import asyncio
 import json
 import math
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any, Generic, Literal, Protocol, TypeVar, get_args
+from typing import Any, Literal, get_args
 
 from jobq import jsontext
-from jobq.errors import (
-    InvalidArguments,
-    InvalidOption,
-    JobFailed,
-    JobIdUnknown,
-    JobNotFound,
-    ResultError,
-    ResultTimeout,
-)
-
-R_co = TypeVar("R_co", covariant=True)
+from jobq.errors import InvalidArguments, InvalidOption
 
 KeyHolds = Literal["period", "until_finished", "until_started"]
 OnConflict = Literal["return", "replace", "raise"]
@@ -205,138 +193,3 @@ def _moment(name: str, value: object) -> None:
         raise InvalidOption(
             f"{name}={value!r} has no time zone: give an aware datetime, such as datetime.now(timezone.utc)"
         )
-
-
-# --- After the insert -----------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Found:
-    """What the database says of a job: its state, its result as JSON text, its last error."""
-
-    state: JobState
-    result: str | None = None
-    error: str | None = None
-
-    @property
-    def finished(self) -> bool:
-        return self.state in ("succeeded", "failed", "cancelled", "expired")
-
-
-class JobSource(Protocol):
-    """Where a JobRef looks its job up, on a connection of its own. None: there is no such job."""
-
-    def look_up(self, job_id: int) -> Found | None: ...
-
-    async def look_up_async(self, job_id: int) -> Found | None: ...
-
-
-class JobRef(Generic[R_co]):
-    """A job that was inserted, or that holds the key under which one was to be inserted."""
-
-    __slots__ = ("_decode", "_id", "_source", "created", "key", "replaced")
-
-    created: bool
-    """True when this call inserted the job; False when another job holds the key."""
-    replaced: bool
-    """True when this call gave its arguments to the job that holds the key (``on_conflict="replace"``)."""
-    key: str | None
-    """The idempotency key, if one was given."""
-
-    def __init__(
-        self,
-        job_id: int | None,
-        *,
-        created: bool,
-        replaced: bool,
-        key: str | None,
-        source: JobSource,
-        decode: Callable[[str], R_co],
-    ) -> None:
-        self._id = job_id
-        self.created = created
-        self.replaced = replaced
-        self.key = key
-        self._source = source
-        self._decode = decode
-
-    @property
-    def id(self) -> int:
-        """The job's id. Raises JobIdUnknown when the transaction's snapshot cannot see the holder of the key."""
-        if self._id is None:
-            raise JobIdUnknown(
-                f"key {self.key!r} is held by a job that this transaction's snapshot cannot see: "
-                "enqueue again in a new transaction to get its id"
-            )
-        return self._id
-
-    def status(self) -> JobState:
-        """Return the job's state. Raises JobNotFound, and DatabaseUnavailable.
-
-        It is read on a connection of jobq's own, which sees the job only once your transaction has committed.
-        """
-        return self._check(self._source.look_up(self.id)).state
-
-    async def status_async(self) -> JobState:
-        """Return the job's state, like `status`."""
-        return self._check(await self._source.look_up_async(self.id)).state
-
-    def result(self, timeout: float | None = None) -> R_co:
-        """Wait until the job has finished and return what the task returned.
-
-        Waits at most `timeout` seconds (None: for ever) and holds no connection meanwhile. Raises ResultTimeout
-        (the job goes on), JobFailed when it ended any other way than ``succeeded``, ResultError when it succeeded and
-        what it returned could not be stored or does not fit the return annotation, and JobNotFound when there is no such
-        job: its transaction has not committed, or retention has removed it.
-        """
-        deadline = math.inf if timeout is None else time.monotonic() + timeout
-        for pause in _pauses():
-            found = self._check(self._source.look_up(self.id))
-            if found.finished:
-                return self._unpack(found)
-            if (left := deadline - time.monotonic()) <= 0:
-                raise self._late(found, timeout)
-            time.sleep(min(pause, left))
-        raise AssertionError("unreachable")
-
-    async def result_async(self, timeout: float | None = None) -> R_co:  # noqa: ASYNC109  # as `result`
-        """Wait for the job and return what the task returned, like `result`."""
-        deadline = math.inf if timeout is None else time.monotonic() + timeout
-        for pause in _pauses():
-            found = self._check(await self._source.look_up_async(self.id))
-            if found.finished:
-                return self._unpack(found)
-            if (left := deadline - time.monotonic()) <= 0:
-                raise self._late(found, timeout)
-            await asyncio.sleep(min(pause, left))
-        raise AssertionError("unreachable")
-
-    def __repr__(self) -> str:
-        key = "" if self.key is None else f", key={self.key!r}"
-        return f"JobRef(id={self._id}, created={self.created}{key})"
-
-    def _check(self, found: Found | None) -> Found:
-        if found is None:
-            raise JobNotFound(
-                f"job {self.id} is neither live nor in history: its transaction has not committed or was rolled "
-                "back, or retention has removed it"
-            )
-        return found
-
-    def _unpack(self, found: Found) -> R_co:
-        if found.state != "succeeded":
-            raise JobFailed(self.id, found.state, found.error)
-        if found.result is None and found.error is not None:
-            raise ResultError(f"job {self.id} succeeded, and its result was not stored: {found.error}")
-        return self._decode("null" if found.result is None else found.result)
-
-    def _late(self, found: Found, timeout: float | None) -> ResultTimeout:
-        return ResultTimeout(f"job {self.id} is still {found.state} after {timeout} s; it goes on")
-
-
-def _pauses() -> Iterator[float]:
-    """Yield how long to wait between two looks: 10 ms at first, then ever longer, up to half a second."""
-    pause = 0.01
-    while True:
-        yield pause
-        pause = min(pause * 1.5, 0.5)

@@ -19,7 +19,7 @@ from alembic.script import Script, ScriptDirectory
 from alembic.script.revision import RevisionError
 from alembic.util import CommandError
 from sqlalchemy import Connection, create_engine, pool
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DBAPIError, OperationalError
 
 from jobq import sessions
 from jobq.config import libpq_url, unreachable
@@ -27,6 +27,17 @@ from jobq.errors import ConfigurationError, DatabaseUnavailable, SchemaError
 
 VERSION_TABLE = "schema_version"
 
+# What stands in a schema, without what goes with a table.
+_LEFT = """
+    SELECT 'relation ' || relname FROM pg_class
+    WHERE relnamespace = to_regnamespace(quote_ident(%(schema)s)) AND relkind IN ('r', 'p', 'v', 'm', 'f', 'S')
+    UNION ALL
+    SELECT 'function ' || proname FROM pg_proc WHERE pronamespace = to_regnamespace(quote_ident(%(schema)s))
+    UNION ALL
+    SELECT 'type ' || typname FROM pg_type
+    WHERE typnamespace = to_regnamespace(quote_ident(%(schema)s)) AND typrelid = 0 AND typelem = 0
+    ORDER BY 1
+"""
 # Alembic keeps its context in module globals: one migration at a time in a process.
 _alembic = threading.Lock()
 
@@ -80,10 +91,45 @@ def upgrade(database_url: str, schema: str = "jobq", *, session_mode: bool = Fal
         return [step.id for step in steps]
 
 
-def downgrade(database_url: str, revision: str, schema: str = "jobq") -> None:
-    """Take the schema back to `revision` (``base``: remove it, with every job)."""
+def downgrade(database_url: str, revision: str, schema: str = "jobq") -> list[str]:
+    """Take the schema back to `revision` (``base``: remove it, with every job). Return what of the schema is left then.
+
+    The schema itself goes when nothing of others' stands in it. It stays where it is ``public``, or where the role may not drop
+    it.
+    """
     with _connect(database_url) as connection, _alembic:
         command.downgrade(_config(schema, connection), revision)
+        if _current(connection, schema) is not None:
+            return []
+        connection.rollback()
+        return _remove_schema(connection, schema)
+
+
+def _remove_schema(connection: Connection, schema: str) -> list[str]:
+    quoted = connection.dialect.identifier_preparer.quote_identifier(schema)
+    connection.exec_driver_sql(f"DROP TABLE IF EXISTS {quoted}.{VERSION_TABLE}")
+    connection.commit()
+    left = connection.exec_driver_sql(_LEFT, {"schema": schema}).scalars().all()
+    connection.rollback()
+    if left or schema == "public":
+        return list(left)
+    try:
+        connection.exec_driver_sql(f"DROP SCHEMA IF EXISTS {quoted}")
+        connection.commit()
+    except DBAPIError as error:
+        if not isinstance(error.orig, psycopg.errors.InsufficientPrivilege):
+            raise
+        connection.rollback()
+        return [f"the schema itself, which this role may not drop: DROP SCHEMA {quoted}"]
+    return []
+
+
+def roles_left(database_url: str, schema: str = "jobq") -> list[str]:
+    """Return the roles of deploy/roles.sql that the server has; they belong to the server, and stay after a downgrade."""
+    names = [f"{schema}_{role}" for role in ("producer", "worker", "viewer", "operator")]
+    with _connect(database_url) as connection:
+        query = "SELECT rolname FROM pg_roles WHERE rolname = ANY (%(names)s) ORDER BY rolname"
+        return list(connection.exec_driver_sql(query, {"names": names}).scalars().all())
 
 
 def sql(schema: str = "jobq", start: str = "base") -> str:

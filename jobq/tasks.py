@@ -10,22 +10,21 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple, ParamSpec, 
 
 from jobq import callables
 from jobq.arguments import Arguments
-from jobq.backoff import Backoff
+from jobq.backoff import Backoff, Delays
 from jobq.config import Settings
 from jobq.errors import InvalidOption, TaskDefinitionError
 from jobq.flow import Groups
 from jobq.jobs import (
     DEFAULT_KEY_PERIOD,
-    Found,
     JobOptions,
-    JobRef,
-    JobSource,
     KeyHolds,
     NewJob,
     OnConflict,
     headers_json,
     seconds,
+    whole,
 )
+from jobq.refs import Found, JobRef, JobReport, JobSource
 
 if TYPE_CHECKING:
     from jobq.connections import AnyAsyncConnection, AnyConnection
@@ -129,7 +128,7 @@ class BaseTask(_Enqueues[P, R]):
         queue: str = "default",
         priority: int = 5,
         max_attempts: int = 10,
-        backoff: Backoff | None = None,
+        backoff: Backoff | Delays | None = None,
         timeout: float | timedelta | None = None,
         retry_on: tuple[type[BaseException], ...] = (Exception,),
         no_retry_on: tuple[type[BaseException], ...] = (),
@@ -143,7 +142,6 @@ class BaseTask(_Enqueues[P, R]):
         self.function = function
         self.name = name if name is not None else _name(function)
         self.arguments = Arguments(self.name, function, local_names)
-        self.backoff = backoff or Backoff()
         self.retry_on = _exceptions(self.name, "retry_on", retry_on)
         self.no_retry_on = _exceptions(self.name, "no_retry_on", no_retry_on)
         if isolation not in get_args(Isolation):
@@ -160,6 +158,7 @@ class BaseTask(_Enqueues[P, R]):
                 "make the wrapper an `async def`"
             )
         try:
+            self.backoff = Backoff.of(backoff)
             self.groups = Groups.parse(groups) if isinstance(groups, str) else groups
             self._defaults = JobOptions(
                 task=self.name,
@@ -277,7 +276,10 @@ class BaseTask(_Enqueues[P, R]):
         )
 
     def ref(self, job_id: int) -> JobRef[R]:
-        """Return a reference to a job of this task by its id, to ask for its status or result."""
+        """Return a reference to a job of this task by its id, to ask for its status, progress, error or result, and to cancel
+        it. Nothing is read here. Raises InvalidOption for what is no id: give ``int(…)`` of what an address or a form brings.
+        """
+        whole("job_id", job_id, 0, 2**63 - 1)
         return JobRef(job_id, created=False, replaced=False, key=None, source=self._jobs, decode=self._decode_result)
 
     def reference(self, job: NewJob, inserted: Inserted) -> JobRef[R]:
@@ -357,6 +359,22 @@ class _JobsOf:
 
     async def look_up_async(self, job_id: int) -> Found | None:
         return await self._task.app.look_up_async(job_id)
+
+    @property
+    def waiting_helps(self) -> bool:
+        return self._task.app.waiting_helps
+
+    def report(self, job_id: int) -> JobReport | None:
+        return self._task.app.report(job_id)
+
+    async def report_async(self, job_id: int) -> JobReport | None:
+        return await self._task.app.report_async(job_id)
+
+    def cancel_job(self, job_id: int, reason: str | None) -> bool | None:
+        return self._task.app.cancel_job(job_id, reason)
+
+    async def cancel_job_async(self, job_id: int, reason: str | None) -> bool | None:
+        return await self._task.app.cancel_job_async(job_id, reason)
 
 
 def _name(function: Callable[..., Any]) -> str:

@@ -9,13 +9,13 @@ from typing_extensions import Unpack
 
 from jobq.config import Settings
 from jobq.web import errors
-from jobq.web.mount import MAX_FORM_BYTES, livez, mount
+from jobq.web.mount import MAX_FORM_BYTES, chosen, livez, mount
 from jobq.web.options import Options, OptionValues
 from jobq.web.security import add_headers
 
 
 def create_app(
-    settings: Settings | None = None,
+    settings: Settings | str | None = None,
     *,
     database_url: str | None = None,
     schema: str | None = None,
@@ -23,12 +23,11 @@ def create_app(
 ) -> Flask:
     """Return the status page as a Flask application.
 
-    `settings`, or `database_url` and `schema`: which database (default: ``JOBQ_*`` variables). `options` are those of
-    :class:`jobq.web.Options`; those not given are read from ``JOBQ_WEB_*`` variables (``JOBQ_WEB_READ_ONLY=1``). Raises
-    ConfigurationError for a missing database or an option that cannot be used.
+    `settings`, or `database_url` and `schema`: which database (default: ``JOBQ_*`` variables). A text is the database's URL.
+    `options` are those of :class:`jobq.web.Options`; those not given are read from ``JOBQ_WEB_*`` variables
+    (``JOBQ_WEB_READ_ONLY=1``). Raises ConfigurationError for a missing database or an option that cannot be used.
     """
-    if settings is None:
-        settings = Settings.load(database_url=database_url, schema=schema)
+    settings = chosen(settings, database_url, schema)
     loaded = Options.load(**options)
     app = Flask("jobq.web", static_folder=None, template_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = MAX_FORM_BYTES

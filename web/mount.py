@@ -10,6 +10,7 @@ from typing_extensions import Unpack
 
 from jobq import migrate
 from jobq.config import Settings
+from jobq.errors import ConfigurationError
 from jobq.web import (
     actions,
     actions_bulk,
@@ -38,7 +39,7 @@ MAX_FORM_BYTES = 64 * 1024
 
 
 def blueprint(
-    settings: Settings | None = None,
+    settings: Settings | str | None = None,
     *,
     database_url: str | None = None,
     schema: str | None = None,
@@ -47,16 +48,29 @@ def blueprint(
 ) -> Blueprint:
     """Return the status page as a blueprint: ``app.register_blueprint(blueprint(), url_prefix="/jobs")``.
 
-    `settings`, or `database_url` and `schema`: which database (default: ``JOBQ_*`` variables). `options` are those of
-    :class:`jobq.web.Options`, and are not read from variables here. Raises ConfigurationError for a missing database or an
-    option that cannot be used.
+    `settings`, or `database_url` and `schema`: which database (default: ``JOBQ_*`` variables). A text is the database's URL.
+    `options` are those of :class:`jobq.web.Options`, and are not read from variables here. Raises
+    ConfigurationError for a missing database or an option that cannot be used.
 
     Without one of the logins (``identify=``, ``users=True``, ``proxy_header=``, ``password=``) whoever reaches the page is an
     admin, or what ``default_role=`` says: then guard it with ``blueprint.before_request`` or in front of the application.
     """
-    if settings is None:
-        settings = Settings.load(database_url=database_url, schema=schema)
-    return mount(settings, Options(**options), name)
+    return mount(chosen(settings, database_url, schema), Options(**options), name)
+
+
+def chosen(settings: Settings | str | None, database_url: str | None, schema: str | None) -> Settings:
+    """Return the settings that `create_app` and `blueprint` were given. Raises ConfigurationError."""
+    if isinstance(settings, Settings):
+        if database_url is not None or schema is not None:
+            raise ConfigurationError("settings and database_url or schema are both given: give one of them")
+        return settings
+    if settings is not None and database_url is not None:
+        raise ConfigurationError("the database's URL is given twice: give it once")
+    if settings is not None and not isinstance(settings, str):
+        raise ConfigurationError(
+            f"settings={settings!r}: give the database's URL as text, q.settings, or database_url=…"
+        )
+    return Settings.load(database_url=database_url if settings is None else settings, schema=schema)
 
 
 def mount(settings: Settings, options: Options, name: str = "jobq") -> Blueprint:

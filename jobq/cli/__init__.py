@@ -7,6 +7,7 @@ to standard error. :mod:`jobq.cli.exits` has the exit codes.
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -77,7 +78,8 @@ class LazyGroup(click.Group):
         """Run the command."""
         try:
             result = super().invoke(ctx)
-            sys.stdout.flush()
+            if sys.stdout is not None:  # closed before we began, as `>&-` does
+                sys.stdout.flush()
         except BrokenPipeError as error:
             raise _ReaderLeft from error
         return result
@@ -103,14 +105,25 @@ class LazyGroup(click.Group):
             code = exits.report(error, debug=session.debug)
         if not standalone_mode:
             return code
+        _silence_what_cannot_be_written()
         sys.exit(int(code) if isinstance(code, int) else 0)
 
 
 def _silence_stdout() -> None:
     """Keep the interpreter's last flush from complaining about the closed pipe."""
-    import os
-
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _silence_what_cannot_be_written() -> None:
+    """Keep the interpreter's last flush, of what a full disk did not take, from changing the exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            if stream is not None:
+                stream.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        except ValueError:  # closed
+            continue
 
 
 def _set_debug(context: click.Context, _parameter: click.Parameter, value: bool) -> None:
@@ -124,7 +137,7 @@ def _set_debug(context: click.Context, _parameter: click.Parameter, value: bool)
         "help_option_names": ["-h", "--help"],
         "max_content_width": 110,
     },
-    epilog="Exit codes: 0 done, 1 not done, 64 bad usage or input, 69 no database, 70 bug, 75 try again, "
+    epilog="Exit codes: 0 done, 1 not done, 64 bad usage or input, 69 no database, 70 bug, 74 full disk, 75 try again, "
     "78 configuration or schema, 130 interrupted.",
 )
 @database_options
@@ -139,9 +152,18 @@ def _set_debug(context: click.Context, _parameter: click.Parameter, value: bool)
     help="Print the traceback of an error.",
 )
 @click.version_option(package_name="jobq", message="jobq %(version)s")
-def main() -> None:
+@click.pass_context
+def main(context: click.Context) -> None:
     """Durable jobs on PostgreSQL.
 
     Every option can also be given as a variable: JOBQ_<COMMAND>_<OPTION>, or the shorter one that its help
     names.
     """
+    # The others log it, once their logs are set up.
+    if context.invoked_subcommand not in ("worker", "web", "dev") and any(
+        name.startswith("JOBQ_") for name in os.environ
+    ):
+        from jobq.cli import output, variables
+
+        for each in variables.unknown():
+            output.note(f"jobq: {each}")

@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -99,8 +99,14 @@ def dev(
         postgres = None if session.settings.database_url else stack.enter_context(_postgres(session, home, pg_port))
         if stop.is_set():
             return
-        _migrate(session, ask=postgres is None and not yes)
-        output.note(f"database: export JOBQ_DATABASE_URL='{_shown(session)}'")
+        with nullcontext() if postgres is not None else _chosen_database(session, home):
+            _migrate(session, ask=postgres is None and not yes)
+        # Where it is set by whoever started this, a second terminal has it from there, and a password is not shown.
+        output.note(
+            f"database: {_shown(session)}"
+            if postgres is None
+            else f"database: export JOBQ_DATABASE_URL='{_shown(session)}'"
+        )
         logs = ["--log-level", log_level, "--log-format", log_format or "text"]
         commands = {
             "worker": [
@@ -110,13 +116,18 @@ def dev(
                 str(concurrency),
                 "--shutdown-timeout",
                 str(shutdown_timeout),
+                "--log-tracebacks",
                 *logs,
             ]
         }
         if not no_web and find_spec("flask") is None:
             output.note("no status page: it needs flask, pip install 'jobq[web]'")
         elif not no_web:
-            port = _free_port(port)
+            wanted, port = port, _free_port(port)
+            if wanted not in (0, port):
+                output.note(
+                    f"port {wanted} is taken by another program: the status page gets another one (--port chooses it)"
+                )
             commands["status page"] = ["web", "--host", _HOST, "--port", str(port), *logs]
             output.note(f"status page: http://{_HOST}:{port}/")
         programs = [_program(session, name, command, shutdown_timeout) for name, command in commands.items()]
@@ -158,6 +169,24 @@ def _postgres(session: Session, home: Path, port: int | None) -> Iterator[DevPos
         session.__dict__.pop("settings", None)  # made anew, with this address
         yield postgres
         output.note("stopping Postgres")
+
+
+@contextmanager
+def _chosen_database(session: Session, home: Path) -> Iterator[None]:
+    """Tell why no Postgres is started here, which is most surprising when the chosen one cannot be reached."""
+    from jobq.config import Settings
+    from jobq.errors import DatabaseUnavailable
+
+    _, origin = Settings.origins(**session.overrides)["database_url"]
+    name = "--database-url" if origin == "argument" else origin
+    output.note(f"{name} is set: using that database, and starting no Postgres in {home}")
+    try:
+        yield
+    except DatabaseUnavailable as error:
+        mend = "leave it out" if origin == "argument" else f"`unset {name}`"
+        raise DatabaseUnavailable(
+            f"{error}. Since {name} is set, `jobq dev` does not start the Postgres in {home}: {mend} to have that one"
+        ) from error
 
 
 def _migrate(session: Session, *, ask: bool) -> None:

@@ -148,6 +148,7 @@ def _job_of_app(
     session: Session, app: str, name: str, arguments: Mapping[str, Any], options: Mapping[str, Any]
 ) -> NewJob:
     from jobq.app import load
+    from jobq.declarations import read
 
     loaded = load(app)
     # What the command line does not say is as the application has it.
@@ -155,8 +156,7 @@ def _job_of_app(
     session.schema_name = session.schema_name or loaded.settings.schema
     task = loaded.get_task(name)
     # Read as the worker would read them, so that "2030-01-31" fits a date.
-    values = task.decode_arguments(_encode(arguments, session.settings.max_args_bytes))
-    return task.options(**options).job(**values)
+    return task.options(**options).job(**read(task, arguments, None))
 
 
 def _job_by_name(session: Session, name: str, arguments: Mapping[str, Any], options: Mapping[str, Any]) -> NewJob:

@@ -5,8 +5,10 @@ The numbers are those of BSD's sysexits.h: a service manager can tell "try again
 
 from __future__ import annotations
 
+import errno
 import sys
 import traceback
+from contextlib import suppress
 from enum import IntEnum
 from typing import TYPE_CHECKING
 
@@ -26,6 +28,7 @@ class Exit(IntEnum):
     USAGE = 64  # wrong usage or bad input: the command line has to change
     UNAVAILABLE = 69  # no database
     INTERNAL = 70  # a bug in jobq
+    OUTPUT = 74  # the answer cannot be written: a full disk
     TEMPORARY = 75  # the same command may succeed later: a lock, a failover, a drain that took too long
     CONFIGURATION = 78  # a setting, the application or the database's schema has to change
     INTERRUPTED = 130  # Ctrl-C
@@ -67,11 +70,14 @@ _BY_SQLSTATE: dict[str, tuple[Exit, str]] = {
     "42P01": (Exit.CONFIGURATION, "run `jobq migrate`"),
     "42703": (Exit.CONFIGURATION, "run `jobq migrate`"),
     "42883": (Exit.CONFIGURATION, "run `jobq migrate`"),
+    "42939": (Exit.CONFIGURATION, "give another name: PostgreSQL keeps this one for itself"),
     "22": (Exit.USAGE, "change the value"),
     "23": (Exit.USAGE, "change the value"),
 }
 
 
+# What a write to a full disk, quota or file size, or to a device that fails, raises.
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 _REPORT = "Run it again with --debug and report the traceback"
 
 
@@ -87,6 +93,8 @@ def explain(error: BaseException) -> tuple[Exit, str]:
         if isinstance(error, kind):
             # libpq tells one cause a line.
             return code, "; ".join(line.strip() for line in str(error).splitlines())
+    if isinstance(error, OSError) and error.errno in _FULL:
+        return Exit.OUTPUT, f"the output cannot be written: {error.strerror}; make room, or write it elsewhere"
     if isinstance(database_error := getattr(error, "orig", error), _database_errors()):
         return _explain_database(database_error)
     return Exit.INTERNAL, f"internal error, {type(error).__name__}: {error}. {_REPORT}"
@@ -98,7 +106,9 @@ def report(error: BaseException, *, debug: bool) -> Exit:
     if debug and not isinstance(error, click.Abort):
         traceback.print_exception(error)
     if sentence:
-        click.echo(f"jobq: {sentence}", err=True)
+        # Standard error may be full or closed as well: the code still says it.
+        with suppress(OSError):
+            click.echo(f"jobq: {sentence}", err=True)
     return code
 
 

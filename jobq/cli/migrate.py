@@ -27,7 +27,7 @@ from jobq.cli.session import current
     "--downgrade",
     metavar="REV",
     show_envvar=True,
-    help="Go back to this revision; `base` removes jobq's tables and every job.",
+    help="Go back to this revision; `base` removes the schema, with jobq's tables and every job.",
 )
 @yes_option
 @json_option
@@ -119,9 +119,23 @@ def _downgrade(revision: str, yes: bool, as_json: bool) -> None:
         output.note(f"schema {session.schema!r} goes from revision {before} back to {revision}{loss}")
         output.confirm("Do it?", yes=yes)
         try:
-            migrations.downgrade(session.unpooled_url, revision, session.schema)
+            left = migrations.downgrade(session.unpooled_url, revision, session.schema)
         except CommandError as error:
             raise click.BadParameter(f"{revision!r}: {error}", param_hint="--downgrade") from error
+        if migrations.current(session.unpooled_url, session.schema) is None:
+            _tell_what_is_left(session.unpooled_url, session.schema, left)
     if as_json:
         after = migrations.current(session.unpooled_url, session.schema)
         output.print_json({"schema": session.schema, "before": before, "after": after})
+
+
+def _tell_what_is_left(url: str, schema: str, left: list[str]) -> None:
+    from jobq import migrate as migrations
+
+    if left:
+        output.note(f"schema {schema!r} stays, for these are in it and not jobq's: {', '.join(left[:20])}")
+    else:
+        output.note(f"schema {schema!r} is removed")
+    if roles := migrations.roles_left(url, schema):
+        named = ", ".join(roles)
+        output.note(f"the server's roles stay; to remove them, too: DROP OWNED BY {named}; DROP ROLE {named}")

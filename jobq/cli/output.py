@@ -10,13 +10,16 @@ import json
 import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol
 
 import click
 
 from jobq.cli.exits import NotConfirmed
+
+# A column that wants more than this may be folded to it.
+_LEAST = 16
 
 
 def plain(value: Any) -> Any:
@@ -46,8 +49,9 @@ def print_json(value: Any) -> None:
 
 
 def note(text: str) -> None:
-    """Tell people something on standard error."""
-    click.echo(text, err=True)
+    """Tell people something on standard error, if that can be written: what is under way goes on in any case."""
+    with suppress(OSError):
+        click.echo(text, err=True)
 
 
 def confirm(question: str, *, yes: bool) -> None:
@@ -69,31 +73,79 @@ def confirm(question: str, *, yes: bool) -> None:
 def print_table(
     columns: Sequence[str], rows: Iterable[Sequence[object]], *, empty: str, right: Sequence[str] = ()
 ) -> None:
-    """Print `rows` under `columns` (those in `right` aligned so), or say `empty` on standard error."""
+    """Print `rows` under `columns` (those in `right` aligned so), or say `empty` on standard error.
+
+    On a terminal that is too narrow for the table only long columns are folded; where that does not do, each row becomes
+    lines of ``name  value``.
+    """
     cells = [[safe(cell) for cell in row] for row in rows]
     if not cells:
         note(empty)
+        return
+    if sys.stdout is None:
         return
     from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
+    natural = _widths(columns, cells)
+    # Into a pipe or file no line is folded or cut, whatever the width: the reader there is a program.
+    whole = sum(natural) + 3 * len(natural) + 2
+    console = Console(file=sys.stdout, highlight=False, width=None if sys.stdout.isatty() else whole)
+    widths = fit(natural, console.width)
+    if widths is None:
+        _print_records(columns, cells, console.width)
+        return
     table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
-    for column in columns:
-        table.add_column(column, justify="right" if column in right else "left", overflow="fold")
+    for column, width in zip(columns, widths, strict=True):
+        table.add_column(column, justify="right" if column in right else "left", overflow="fold", width=width)
     for row in cells:
         table.add_row(*(Text(cell) for cell in row))
-    # Into a pipe or file no line is folded or cut, whatever the width: the reader there is a program.
-    console = Console(file=sys.stdout, highlight=False, width=None if sys.stdout.isatty() else _widest(columns, cells))
     console.print(table)
 
 
-def _widest(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> int:
+def fit(natural: Sequence[int], width: int) -> list[int] | None:
+    """Return the widths of columns in a table of at most `width`, of which `natural` are the widths that they want.
+
+    Only those wider than 16 get less, and never less than 16. None: then it does not fit.
+    """
+    found = [min(wanted, _LEAST) for wanted in natural]
+    room = width - sum(found) - 3 * (len(found) - 1)
+    if room < 0:
+        return None
+    # What is left, to those that want more, in equal parts.
+    while room > 0 and (wanting := [n for n, wanted in enumerate(natural) if found[n] < wanted]):
+        part = max(room // len(wanting), 1)
+        for n in wanting:
+            more = min(part, natural[n] - found[n], room)
+            found[n] += more
+            room -= more
+    return found
+
+
+def _print_records(columns: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> None:
+    """Print each row as lines of `name  value`, without the empty ones, and a blank line between two rows."""
+    from rich.cells import chop_cells
+
+    names = max(map(len, columns))
+    room = max(width - names - 2, 8)
+    for number, row in enumerate(rows):
+        if number:
+            click.echo()
+        for column, cell in zip(columns, row, strict=True):
+            lines = [part for line in cell.split("\n") for part in chop_cells(line, room)] if cell else []
+            for place, line in enumerate(lines):
+                click.echo(f"{'' if place else column:<{names}}  {line}".rstrip())
+
+
+def _widths(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[int]:
     from rich.cells import cell_len
 
-    widths = [max(map(cell_len, column)) for column in zip(columns, *rows, strict=True)]
-    return sum(widths) + 3 * len(widths) + 2
+    return [
+        max(cell_len(line) for cell in column for line in cell.split("\n"))
+        for column in zip(columns, *rows, strict=True)
+    ]
 
 
 def print_fields(fields: Mapping[str, object]) -> None:

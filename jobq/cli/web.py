@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import click
 
-from jobq.cli import output
+from jobq.cli import output, variables
 from jobq.cli.options import database_options, log_options
 from jobq.cli.session import current
 from jobq.errors import ConfigurationError
@@ -108,6 +109,8 @@ def web(*, host: str, port: int, log_format: str | None, log_level: str, **given
     session = current()
     session.url  # noqa: B018 - without a database there is nothing to show
     logs.configure("json" if (log_format or logs.default_format()) == "json" else "text", log_level)
+    for each in variables.unknown():
+        logging.getLogger("jobq.cli").warning(str(each), extra={"variable": each.name})
     try:
         from jobq.web import create_app, serve
     except ModuleNotFoundError as error:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from jobq.cli import variables
 from jobq.cli.options import APP_METAVAR, database_options, log_options
 from jobq.cli.session import current
 from jobq.errors import ConfigurationError
@@ -152,6 +153,12 @@ def _seconds(flag: str, default: float, text: str) -> Callable[[Any], Any]:
     show_envvar=True,
     help="Serve /livez, /readyz and /metrics there, without a password (default: nowhere).",
 )
+@click.option(
+    "--log-tracebacks",
+    is_flag=True,
+    show_envvar=True,
+    help="Log the traceback of each failed attempt, not only its error.",
+)
 @log_options
 def worker(
     *,
@@ -177,6 +184,8 @@ def worker(
     chosen: logs.LogFormat = "json" if (log_format or logs.default_format()) == "json" else "text"
     logs.configure(chosen, log_level)
     logging.captureWarnings(True)
+    for each in variables.unknown():
+        logging.getLogger("jobq.cli").warning(str(each), extra={"variable": each.name})
     atexit.register(output.finish)
     from jobq.worker import WorkerOptions, run, served
 

@@ -131,7 +131,7 @@ class Advance:
             repeats=self._repeats,
             on_written=self._written_apart,
         )
-        self.ended = Ended(self._ledger, lease, metrics, self._repeats, deferred)
+        self.ended = Ended(self._ledger, lease, metrics, self._repeats, deferred, tracebacks=options.log_tracebacks)
         self._account = Account(self._schema, lease, pool)
         self._account.problems = self.problems
         self._woken = asyncio.Event()

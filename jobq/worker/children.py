@@ -237,6 +237,16 @@ class Child:
         else:
             self._line.tell(message)
 
+    def named(self, setback: Setback) -> Setback:
+        """Return `setback` with what the log tells of its job, if that is held."""
+        held = self.jobs.get(setback.id)
+        if held is None:
+            return setback
+        job = held.job
+        return msgspec.structs.replace(
+            setback, task=job.task, queue=job.queue, attempt=job.attempt, max_attempts=job.max_attempts
+        )
+
     def take(self, outcomes: list[OutcomeT]) -> list[OutcomeT]:
         """Return those of `outcomes` whose jobs are held, and hold these no longer."""
         jobs, taken = self.jobs, []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from typing import Any
 
 import psycopg
 
@@ -25,6 +26,8 @@ Name = tuple[int, int, int]
 
 # When to try a setback again whose job is locked: a transaction of its runner's is still being committed, or undone.
 BUSY_RETRY = 0.25
+# Characters of a traceback that are logged.
+MOST_OF_TRACEBACK = 4000
 # For so many seconds after a finished job was found locked, locks are looked for before a batch is written: else each batch
 # with a locked job would wait for the connection's lock_timeout.
 WARY = 60.0
@@ -34,8 +37,16 @@ class Ended:
     """One worker's outcomes that are still to be written. Lives in the dispatcher's event loop."""
 
     def __init__(
-        self, ledger: Ledger, lease: Lease, metrics: Metrics | None, repeats: Repeats, deferred: Deferred
+        self,
+        ledger: Ledger,
+        lease: Lease,
+        metrics: Metrics | None,
+        repeats: Repeats,
+        deferred: Deferred,
+        *,
+        tracebacks: bool = False,
     ) -> None:
+        self._tracebacks = tracebacks
         self._ledger = ledger
         self.deferred = deferred
         """Those that could not be written with the others."""
@@ -294,17 +305,39 @@ class Ended:
         if setback.ending is Ending.SUCCEED:
             self._tell_unstored(setback.id, setback.message or "")
         if setback.recorded is not None:
+            last = setback.ending is Ending.FAIL
             logger.log(
-                logging.ERROR if setback.ending is Ending.FAIL else logging.WARNING,
-                "job failed" if setback.ending is Ending.FAIL else "job set back",
-                extra={
-                    "job": setback.id,
-                    "outcome": setback.recorded,
-                    "error": f"{setback.error_type}: {setback.message}",
-                    "retry_in": round(setback.delay, 1) if setback.ending is not Ending.FAIL else None,
-                },
+                logging.ERROR if last else logging.WARNING,
+                "job failed" if last else "job set back",
+                extra=_fields(setback, tracebacks=self._tracebacks),
             )
 
     def _tell_unstored(self, job: int, why: str) -> None:
         # Every job of a task whose annotation is wrong: their values differ, and the rest is the same.
         self._repeats.note(UNSTORED, why.split("=", 1)[0], job=job, error=why)
+
+
+def _fields(setback: Setback, *, tracebacks: bool) -> dict[str, Any]:
+    """Return what the log tells of an attempt that failed."""
+    fields: dict[str, Any] = {"job": setback.id}
+    if setback.task is not None:
+        fields |= {
+            "task": setback.task,
+            "queue": setback.queue,
+            "attempt": setback.attempt,
+            "max_attempts": setback.max_attempts,
+        }
+    message = setback.message or ""
+    fields |= {
+        "outcome": setback.recorded,
+        "error": message if message == setback.error_type else f"{setback.error_type}: {message}",
+        "retry_in": round(setback.delay, 1) if setback.ending is not Ending.FAIL else None,
+    }
+    if tracebacks and setback.traceback:
+        trace = setback.traceback
+        if len(trace) > MOST_OF_TRACEBACK:
+            # Its end tells most, and a log shortens texts at their ends.
+            half = MOST_OF_TRACEBACK // 2
+            trace = f"{trace[:half]}\n… {len(trace) - 2 * half} characters left out …\n{trace[-half:]}"
+        fields["traceback"] = trace
+    return fields

@@ -20,13 +20,23 @@ from typing import Any, Protocol
 import msgspec
 
 from jobq.current import CurrentJob, JobTransaction, set_current_job
-from jobq.errors import Cancel, Fail, InvalidArguments, NotAwaited, ResultError, Snooze, TimedOut, TransactionEnded
+from jobq.errors import (
+    Cancel,
+    Fail,
+    InvalidArguments,
+    NotAwaited,
+    ResultError,
+    Retry,
+    Snooze,
+    TimedOut,
+    TransactionEnded,
+)
 from jobq.tasks import BaseTask
 from jobq.worker import recursion, refusals, tracing
 from jobq.worker.execution import Execution
 from jobq.worker.forks import end_fork
 from jobq.worker.frames import Ending, Job, Recorded, Setback, Success
-from jobq.worker.handed_over import retry_delay, snooze_seconds
+from jobq.worker.handed_over import retry_delay, retry_seconds, snooze_seconds
 from jobq.worker.reports import text_of, traceback_of, type_name
 from jobq.worker.texts import clean
 from jobq.worker.undone import check_done
@@ -42,7 +52,7 @@ _decode_headers = msgspec.json.Decoder(dict[str, Any]).decode
 class Transaction(JobTransaction, Protocol):
     """The transaction of one execution of a transactional task, driven from the thread that executes it."""
 
-    def succeed(self, result: bytes | None, seconds: float, unstored: str | None = None) -> Recorded:
+    def succeed(self, result: bytes | None, seconds: float, unstored: str | None = None) -> Outcome:
         """Commit the task's effects together with the job's success; without a result, `unstored` says why there is none.
 
         Raises TransactionEnded, ResultError, CommitUnknown, and whatever error made the success impossible.
@@ -110,7 +120,7 @@ class Executor:
                 transaction.abandon()
             # SystemExit and KeyboardInterrupt too: a task that calls sys.exit() ends its job, not its runner.
             return self._setback(execution, task, error, time.monotonic() - started)
-        return _succeeded(job, result, unstored, time.monotonic() - started)
+        return succeeded(job, result, unstored, time.monotonic() - started)
 
     async def execute_async(self, execution: Execution, started: float) -> Outcome:
         """Run the job of an async task without a transaction to its end, in an asyncio task and a context of its own.
@@ -140,7 +150,7 @@ class Executor:
             return self._setback(execution, task, error, time.monotonic() - started)
         if os.getpid() != process:
             end_fork(None)
-        return _succeeded(job, result, unstored, time.monotonic() - started)
+        return succeeded(job, result, unstored, time.monotonic() - started)
 
     def cancelled(self, execution: Execution, started: float) -> Outcome:
         """Return the outcome of a job whose coroutine was cancelled before its first step."""
@@ -197,12 +207,15 @@ class Executor:
                 traceback=clean(traceback_of(error, _OURS), self.max_error_bytes) if recorded else None,
             )
 
-        if isinstance(error, Snooze):
-            try:
+        wanted: float | None = None
+        try:
+            if isinstance(error, Snooze):
                 return setback(Ending.SNOOZE, None, snooze_seconds(error))
-            except ValueError as wrong:
-                # An ordinary failure, with what is wrong as its reason.
-                error = wrong
+            if isinstance(error, Retry):
+                wanted = retry_seconds(error)
+        except ValueError as wrong:
+            # An ordinary failure, with what is wrong as its reason.
+            error = wrong
         match error:
             case Cancel() if not execution.stopping:
                 return setback(Ending.CANCEL, None)
@@ -215,27 +228,34 @@ class Executor:
             case asyncio.CancelledError() if execution.cancelled:
                 return setback(Ending.CANCEL, "cancelled")
         if execution.stopping:
-            return setback(Ending.RELEASE, None)
+            return setback(Ending.RELEASE, None, wanted or 0.0)
         recorded = "timeout" if execution.timed_out else "error"
         if job.attempt >= job.max_attempts:
             return setback(Ending.FAIL, recorded)
-        if isinstance(error, CommitUnknown):
-            # Not the task's doing, so not for its retry_on to say. Should it be committed, this will be refused.
-            delay = retry_delay(partial(task.backoff.delay, job.attempt), job.attempt) or 0.0
-            return setback(Ending.RETRY, recorded, delay)
-        wait = retry_delay(partial(task.retry_delay, error, job.attempt), job.attempt)
-        if wait is None and isinstance(error, asyncio.CancelledError) and not isinstance(error, task.no_retry_on):
-            # That no one asked for: it leaks from a library, or comes from a job beside it. It is no Exception, so a task's
-            # `retry_on` hardly ever names it.
-            wait = retry_delay(partial(task.backoff.delay, job.attempt), job.attempt)
+        wait = wanted if wanted is not None else _wait(task, error, job.attempt)
         return setback(Ending.FAIL, recorded) if wait is None else setback(Ending.RETRY, recorded, wait)
 
 
-def _succeeded(job: Job, result: bytes | None, unstored: str | None, seconds: float) -> Success | Setback:
+def succeeded(job: Job, result: bytes | None, unstored: str | None, seconds: float) -> Success | Setback:
+    """Return the outcome of work that was done; without a `result`, `unstored` says why there is none."""
     if result is not None:
         return Success(job.id, job.claims, job.started, result, seconds)
     ending, error_type = Ending.SUCCEED, type_name(ResultError())
     return Setback(job.id, job.claims, job.started, ending, seconds=seconds, error_type=error_type, message=unstored)
+
+
+def _wait(task: BaseTask[..., Any], error: BaseException, attempt: int) -> float | None:
+    """Return how many seconds to wait after `attempt` failed with `error`; None: do not try again."""
+    if isinstance(error, (CommitUnknown, Retry)):
+        # The first is not the task's doing, so not for its retry_on to say (should it be committed, this will be refused);
+        # the second asks for another attempt, and leaves the delay to the task's backoff.
+        return retry_delay(partial(task.backoff.delay, attempt), attempt) or 0.0
+    wait = retry_delay(partial(task.retry_delay, error, attempt), attempt)
+    if wait is None and isinstance(error, asyncio.CancelledError) and not isinstance(error, task.no_retry_on):
+        # That no one asked for: it leaks from a library, or comes from a job beside it. It is no Exception, so a task's
+        # `retry_on` hardly ever names it.
+        wait = retry_delay(partial(task.backoff.delay, attempt), attempt)
+    return wait
 
 
 class CommitUnknown(Exception):
@@ -295,9 +315,17 @@ async def _in_time(execution: Execution, coroutine: Coroutine[Any, Any, Any]) ->
         raise
 
 
+def _retry_text(error: Retry) -> str:
+    """Return the reason of a Retry, or the error that it was raised from, which tells more than its own text."""
+    cause = error.__cause__
+    if error.reason is None and cause is not None:
+        return f"{type_name(cause)}: {text_of(cause)}; {text_of(error)}"
+    return text_of(error)
+
+
 def _message(execution: Execution, error: BaseException) -> str:
     """Return what the attempt's record says: the error's text, and how a timeout made itself felt."""
-    text = text_of(error)
+    text = _retry_text(error) if isinstance(error, Retry) else text_of(error)
     if not execution.timed_out:
         return text or type_name(error)
     after = f"timed out after {execution.job.timeout:g} s"

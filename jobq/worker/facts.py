@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 from jobq.app import JobQ
+from jobq.backoff import Backoff
 from jobq.errors import TimedOut
 from jobq.tasks import BaseTask
 from jobq.worker.frames import Hello, ScheduleFacts, TaskFacts
+
+# A function's delays are asked for so many attempts in advance: the dispatcher, which retries a job whose runner it had to
+# kill, cannot call it.
+_ASKED = 20
 
 
 def describe(app: JobQ) -> Hello:
@@ -28,4 +34,18 @@ def _facts(task: BaseTask[..., Any]) -> TaskFacts:
         task.backoff.cap,
         None if task.groups is None else (task.groups.mode, task.groups.limit, task.groups.retry),
         task.arguments.fingerprint,
+        _delays(task.backoff),
+        task.backoff.jitter,
     )
+
+
+def _delays(backoff: Backoff) -> tuple[float, ...]:
+    if backoff.delays is None:
+        return ()
+    if not callable(backoff.delays):
+        return tuple(backoff.longest(number) for number in range(1, len(backoff.delays) + 1))
+    found: list[float] = []
+    # A function may raise: then the delay before it stands in, or the default.
+    with suppress(Exception):
+        found.extend(backoff.longest(number) for number in range(1, _ASKED + 1))
+    return tuple(found)

@@ -104,6 +104,11 @@ class Setback(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """What of a job that is to be parked does not fit: its ``task``, its ``parameters`` or its ``values``."""
     signature: str | None = None
     """The signature of the task that refused it; None: the task itself is unknown."""
+    task: str | None = None
+    """The job's task, queue, attempt and most attempts, for the log: set by the dispatcher, where it knows the job."""
+    queue: str | None = None
+    attempt: int | None = None
+    max_attempts: int | None = None
 
 
 class Recorded(msgspec.Struct, array_like=True, frozen=True, gc=False):
@@ -150,6 +155,9 @@ class TaskFacts(msgspec.Struct, array_like=True, frozen=True):
     """How the groups of its queue are to run: mode, limit, and what a retry does to the others."""
     signature: str = ""
     """Names its parameters: see `Arguments.fingerprint`."""
+    backoff_delays: tuple[float, ...] = ()
+    """Instead of base and cap: a list's delays, or what a function said of the first attempts."""
+    backoff_jitter: bool | None = None
 
 
 class ScheduleFacts(msgspec.Struct, array_like=True, frozen=True):

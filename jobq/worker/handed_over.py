@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from jobq.backoff import Backoff
-from jobq.errors import Snooze
+from jobq.errors import Retry, Snooze
 from jobq.worker.texts import LONGEST_DELAY
 
 _DEFAULT = Backoff()
@@ -19,6 +19,23 @@ def snooze_seconds(error: Snooze) -> float:
     if seconds is None or not 0 <= seconds <= LONGEST_DELAY:
         raise ValueError(
             f"Snooze: its `seconds` is no number of seconds between 0 and ten years ({_shown(lambda: error.seconds)})"
+        )
+    return seconds
+
+
+def retry_seconds(error: Retry) -> float | None:
+    """Return in how many seconds a task wants its next attempt; None: as its backoff says. Raises ValueError as
+    `snooze_seconds` does.
+    """
+    try:
+        if error.after is None:
+            return None
+    except BaseException:  # noqa: S110  # a property that raises: told below
+        pass
+    seconds = _number(lambda: error.after)
+    if seconds is None or not 0 <= seconds <= LONGEST_DELAY:
+        raise ValueError(
+            f"Retry: its `after` is no number of seconds between 0 and ten years ({_shown(lambda: error.after)})"
         )
     return seconds
 

@@ -12,7 +12,7 @@ import logging
 import time
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 from uuid import UUID, uuid4
@@ -34,6 +34,7 @@ from jobq.worker.outcomes import UNSTORED, Claimed, advance_parameters, claimed,
 from jobq.worker.parking import park_parameters, park_verdicts
 from jobq.worker.starts import judged, names
 from jobq.worker.transaction import Transactions
+from jobq.worker.within import Within
 
 # As of `WorkerOptions.park_patience`.
 PARK_PATIENCE = 3600.0
@@ -56,20 +57,27 @@ class Drained:
 
 
 def drain(
-    app: JobQ, connection: Connection[Any], *, queues: tuple[str, ...] | None = None, max_jobs: int | None = None
+    app: JobQ,
+    connection: Connection[Any],
+    *,
+    queues: tuple[str, ...] | None = None,
+    max_jobs: int | None = None,
+    within: Within | None = None,
 ) -> Drained:
     """Run every job that is due, and those that they insert, until none is due or `max_jobs` executions are done.
 
     `connection` must be in autocommit mode, so that each outcome is committed by itself; ValueError when it is not.
     Jobs of the future, retries among them, are left; so are jobs with a key until started that an open transaction has
     replaced, or was given by `return`. Transactional tasks get connections of their own to the same database.
+
+    `within`: `connection` is in a transaction of the caller's, which sees its own jobs, and which nothing here commits.
     """
-    if not connection.autocommit:
+    if within is None and not connection.autocommit:
         raise ValueError("drain(connection=…): give a connection in autocommit mode; each outcome is its own commit")
     schema, worker, lanes = app.settings.schema, uuid4(), Lanes(queues)
     counts = {"succeeded": 0, "failed": 0, "retried": 0}
-    loop = _Loop()
-    transactions = Transactions(_settings(app.settings, connection), loop.run)
+    loop = Loop()
+    transactions = Transactions(_settings(app.settings, connection), loop.run) if within is None else within
     executor = Executor(
         tasks=app.tasks,
         run_coroutine=loop.run,
@@ -82,10 +90,14 @@ def drain(
     locked: list[Job] = []
     with closing(loop), closing(transactions), connection.cursor(row_factory=tuple_row) as cursor:
         while max_jobs is None or sum(counts.values()) < max_jobs:
+            if within is not None:
+                # Claims look at now(), which stands still in a transaction, and jobs are due by the clock.
+                within.make_due(cursor, schema)
             if not (jobs := _next_jobs(cursor, app, worker, lanes, locked)):
                 break
             for job in jobs:
-                outcome = executor.execute(Execution(job=job, worker=worker), time.monotonic())
+                with within.guarded(connection) if within is not None else nullcontext():
+                    outcome = executor.execute(Execution(job=job, worker=worker), time.monotonic())
                 match outcome:
                     case Recorded():
                         counts["succeeded"] += outcome.accepted
@@ -231,7 +243,7 @@ def _settle(cursor: Cursor[tuple[Any, ...]], schema: str, worker: UUID, setback:
         time.sleep(0.05)
 
 
-class _Loop:
+class Loop:
     """One event loop for all that a drain runs; in threads when the caller's already runs one, as under async tests."""
 
     def __init__(self) -> None:

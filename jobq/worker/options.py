@@ -145,6 +145,10 @@ class WorkerOptions:
     log_level: str = "INFO"
     """Least level that the runners log (default: INFO)."""
 
+    log_tracebacks: bool = False
+    """Whether the log line of a failed attempt has the traceback, of at most 4,000 characters (default: False; it is kept with
+    the attempt in any case). True shows it where logs are read, and makes them much larger while many jobs fail."""
+
     def __post_init__(self) -> None:
         for name in ("concurrency", "processes", "isolated", "max_jobs_per_runner", "max_rss_mb", "max_crashes"):
             if (value := getattr(self, name)) is not None and value < 1:

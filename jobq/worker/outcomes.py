@@ -13,6 +13,7 @@ from operator import attrgetter
 from typing import Any
 from uuid import UUID
 
+import msgspec
 import psycopg
 from psycopg import AsyncConnection
 
@@ -437,16 +438,11 @@ def _unstorable(success: Success, error: psycopg.Error) -> Setback:
 
 
 def _plain(setback: Setback, error: psycopg.Error) -> Setback:
-    return Setback(
-        setback.id,
-        setback.claims,
-        setback.started,
-        setback.ending,
-        delay=setback.delay,
-        seconds=setback.seconds,
-        recorded=setback.recorded,
+    return msgspec.structs.replace(
+        setback,
         error_type="ReportError",
         message=clean(f"what the job reported cannot be stored: {error}", 2000),
-        run_alone=setback.run_alone,
-        releases=setback.releases,
+        traceback=None,
+        refused=None,
+        signature=None,
     )

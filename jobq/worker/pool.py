@@ -253,10 +253,12 @@ class RunnerPool:
                         + [each.id for each in recorded]
                     )
                     self._quarantine.heard(child.jobs[each].job.task for each in ids if each in child.jobs)
+                if (successes or recorded) and logger.isEnabledFor(logging.DEBUG):
+                    _tell_successes(child, [*successes, *(record for record in recorded if record.accepted)])
                 if succeeded := child.take(successes):
                     self._on_success(succeeded)
                 if setbacks:
-                    for setback in child.take(setbacks):
+                    for setback in child.take([child.named(setback) for setback in setbacks]):
                         self._on_setback(setback)
                 if recorded:
                     for record in child.take(recorded):
@@ -346,7 +348,7 @@ class RunnerPool:
         started, how = len(child.started()), verdicts.how_it_ended(child, status)
         verdict = verdicts.judge(child, how, now, self._facts, self._options)
         for setback in verdict.setbacks:
-            self._on_setback(setback)
+            self._on_setback(child.named(setback))
         self._quarantine.judged(verdict.guilty, verdict.suspected, now)
         child.jobs.clear()
         if child in self._children:
@@ -428,3 +430,13 @@ class RunnerPool:
             self._staffing.cancel()
             await asyncio.gather(self._staffing, return_exceptions=True)
         await asyncio.gather(*(child.stop(at_once=at_once) for child in self._all()), *self._burials)
+
+
+def _tell_successes(child: Child, successes: Iterable[Success | Recorded]) -> None:
+    now = time.monotonic()
+    for success in successes:
+        if (held := child.jobs.get(success.id)) is not None:
+            job = held.job
+            extra = {"job": job.id, "task": job.task, "queue": job.queue, "attempt": job.attempt}
+            seconds = success.seconds if isinstance(success, Success) else now - held.since
+            logger.debug("job succeeded", extra={**extra, "seconds": round(seconds, 3)})

@@ -115,7 +115,7 @@ def bystander(job: Job, seconds: float, child: Child, how: str) -> Setback:
 def timed_out(job: Job, slot: Started, now: float, facts: TaskFacts | None, *, alone: bool) -> Setback:
     """It passed its timeout and did not end when it was interrupted; nor in its grace, if it is to run `alone` from now on."""
     last = job.attempt >= job.max_attempts or (facts is not None and not facts.retries_timeout)
-    backoff = Backoff(base=facts.backoff_base, cap=facts.backoff_cap) if facts is not None else Backoff()
+    backoff = _backoff(facts) if facts is not None else Backoff()
     over = now - slot.since - (job.timeout or 0.0)
     return Setback(
         job.id,
@@ -129,6 +129,12 @@ def timed_out(job: Job, slot: Started, now: float, facts: TaskFacts | None, *, a
         message=f"timed out after {job.timeout:g} s, went on for {over:.1f} s more, and its runner was killed",
         run_alone=alone,
     )
+
+
+def _backoff(facts: TaskFacts) -> Backoff:
+    if facts.backoff_delays:
+        return Backoff(facts.backoff_delays, jitter=facts.backoff_jitter)
+    return Backoff(base=facts.backoff_base, cap=facts.backoff_cap, jitter=facts.backoff_jitter)
 
 
 def crashed(job: Job, seconds: float, how: str, max_crashes: int, *, alone: bool) -> Setback:

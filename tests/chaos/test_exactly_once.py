@@ -250,7 +250,7 @@ async def test_a_rescue_that_commits_first_wins(database_url: str, jobs: Jobs, s
         backend = transaction.connection.info.backend_pid
         with psycopg.connect(database_url) as rescuer:
             rescuer.execute("UPDATE jobq.job SET state = 'ready', worker_id = NULL")
-            outcomes: list[Recorded] = []
+            outcomes: list[object] = []
             late = threading.Thread(target=lambda: outcomes.append(transaction.succeed(b"null", 0.1)))
             late.start()
             waiting = "SELECT count(*) FROM pg_locks WHERE pid = %s AND NOT granted"

@@ -74,7 +74,9 @@ def test_migrate_goes_back_only_when_told_so(run: Run, database_url: str) -> Non
     assert "every job" in asked.stderr
     assert migrate.current(database_url) == migrate.head()
     run("migrate", "--downgrade", "nowhere", "--yes", code=64)
-    assert document(run("migrate", "--downgrade", "base", "--yes", "--json"))["after"] is None
+    back = run("migrate", "--downgrade", "base", "--yes", "--json")
+    assert document(back)["after"] is None
+    assert "schema 'jobq' is removed" in back.stderr
     assert migrate.current(database_url) is None
     assert "nothing to do" in run("migrate", "--downgrade", "base").stderr
 

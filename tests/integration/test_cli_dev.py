@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import urllib.request
@@ -179,6 +180,40 @@ def test_a_database_that_is_not_ours_is_not_migrated_without_a_yes(
     assert migrate.current(empty_database_url) is None
 
 
+def test_a_database_that_cannot_be_reached_is_no_riddle(dev: Callable[..., Dev], place: Path) -> None:
+    """The variable of the tutorial, in the shell of yesterday."""
+    running = dev(url=f"postgresql://postgres@/jobq?host={place}&port=5432")
+    assert running.process.wait(60) == 69
+    assert (
+        "Since JOBQ_DATABASE_URL is set, `jobq dev` does not start the Postgres in .jobq: `unset JOBQ_DATABASE_URL` to have "
+        "that one"
+    ) in running.log
+    assert "cannot reach the database" in running.log
+    assert not (place / ".jobq").exists()
+
+
+def test_a_taken_port_and_a_failing_task_are_told(dev: Callable[..., Dev], place: Path, database_url: str) -> None:
+    (place / "devapp.py").write_text(APP.replace('return "first"', 'raise ConnectionError("the mail server is away")'))
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        running = dev("--port", str(port), url=database_url)
+        running.says(f"port {port} is taken by another program: the status page gets another one")
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        connection.execute("SELECT jobq.enqueue('tell', queue => 'mail', max_attempts => 3)")
+    running.says("job set back")
+    running.says("raise ConnectionError(")
+    line = next(line for line in running.log.splitlines() if "job set back" in line)
+    for part in (
+        "task=tell",
+        "queue=mail",
+        "attempt=1",
+        "max_attempts=3",
+        'error="ConnectionError: the mail server is away"',
+    ):
+        assert part in line
+    assert running.end() == 0
+
+
 def test_kill_9_leaves_nothing_behind(dev: Callable[..., Dev], database_url: str) -> None:
     running = dev("--no-web", url=database_url)
     assert result(database_url) == "first"
@@ -188,6 +223,7 @@ def test_kill_9_leaves_nothing_behind(dev: Callable[..., Dev], database_url: str
 def test_it_brings_its_own_postgres(dev: Callable[..., Dev], place: Path) -> None:
     running = dev("--no-reload", url=None)
     running.says("status page: http://")
+    assert (place / ".jobq" / ".gitignore").read_text() == "*\n"
     line = next(line for line in running.log.splitlines() if "export JOBQ_DATABASE_URL=" in line)
     url = line.partition("JOBQ_DATABASE_URL='")[2].rstrip("'")
     assert result(url) == "first"

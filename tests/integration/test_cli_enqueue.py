@@ -151,3 +151,10 @@ def test_into_another_schema(run: Run, db: Conn, database_url: str) -> None:
     run("x", "--force", "--schema", "second")
     assert count(db) == 0
     assert db.execute("SELECT count(*) FROM second.job").fetchone() == (1,)
+
+
+def test_arguments_that_do_not_fit_are_not_called_stored(run: Run, app: str) -> None:
+    told = run("send", "copies=many", "to=ann", "--app", app, code=64).stderr
+    assert "send: arguments do not fit: " in told
+    assert "copies" in told
+    assert "stored" not in told

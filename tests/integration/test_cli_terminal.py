@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from typing import Any
 
 import psycopg
@@ -34,11 +35,11 @@ def environment(url: str, **more: str) -> dict[str, str]:
 class Terminal:
     """A `jobq` that believes that it talks to a person."""
 
-    def __init__(self, *arguments: str, url: str) -> None:
+    def __init__(self, *arguments: str, url: str, columns: int = 120) -> None:
         self._ours, theirs = pty.openpty()
         self.process = subprocess.Popen(
             [sys.executable, "-m", "jobq", *arguments],
-            env=environment(url),
+            env=environment(url, COLUMNS=str(columns)),
             stdin=theirs,
             stdout=theirs,
             stderr=theirs,
@@ -84,8 +85,8 @@ class Terminal:
 def terminal(database_url: str) -> Iterator[Callable[..., Terminal]]:
     made: list[Terminal] = []
 
-    def start(*arguments: str) -> Terminal:
-        made.append(Terminal(*arguments, url=database_url))
+    def start(*arguments: str, columns: int = 120) -> Terminal:
+        made.append(Terminal(*arguments, url=database_url, columns=columns))
         return made[-1]
 
     yield start
@@ -123,6 +124,31 @@ def test_a_table_fits_the_terminal(terminal: Callable[..., Terminal], db: Conn) 
     doctor = terminal("doctor")
     assert doctor.ended() == 1
     assert "no live worker of queue default knows task ttt" in doctor.text()
+
+
+@pytest.mark.parametrize("columns", [40, 80])
+@pytest.mark.parametrize("command", ["jobs list", "queues list", "workers list", "schedules list"])
+def test_a_narrow_terminal_is_readable(terminal: Callable[..., Terminal], db: Conn, columns: int, command: str) -> None:
+    """No word of a state, a task or a queue is broken that would fit, and no line is longer than the terminal."""
+    db.execute("INSERT INTO jobq.queue (name, paused_at, max_running) VALUES ('payments', now(), 20)")
+    add_job(db, task="mail.send_receipt", queue="payments", run_at=datetime(2099, 1, 2, tzinfo=UTC))
+    add_worker(db, queues=["payments"])
+    db.execute(
+        "INSERT INTO jobq.schedule (name, task, cron, timezone, next_at, source, queue, priority, max_attempts, missed, "
+        "max_missed) VALUES ('nightly', 'mail.send_receipt', '30 2 * * *', 'UTC', now() + '1 h', 'run time', 'payments', 5, 3, "
+        "'last', 1)"
+    )
+    screen = terminal(*command.split(), columns=columns)
+    assert screen.ended() == 0
+    shown = re.sub(r"\x1b\[[0-9;]*m", "", screen.text())
+    assert max(map(len, shown.splitlines())) <= columns, shown
+    for word in {
+        "jobs list": ("scheduled", "mail.send_receipt", "payments"),
+        "queues list": ("payments", "paused"),
+        "workers list": ("running", "payments"),
+        "schedules list": ("nightly", "mail.send_receipt"),
+    }[command]:
+        assert word in shown, shown
 
 
 def test_worker_options_reach_the_worker(worker: Callable[..., WorkerProcess], db: Conn) -> None:

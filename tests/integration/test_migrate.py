@@ -236,15 +236,42 @@ def test_upgrades_of_two_schemas_at_once(empty_database_url: str) -> None:
         migrate.check(empty_database_url, name)
 
 
-def test_downgrade_to_base_leaves_only_the_version_table(empty_database_url: str) -> None:
+def test_downgrade_to_base_leaves_nothing(empty_database_url: str) -> None:
     migrate.upgrade(empty_database_url)
-    with psycopg.connect(empty_database_url) as connection:
+    with psycopg.connect(empty_database_url, autocommit=True) as connection:
         connection.execute("INSERT INTO jobq.job (task) VALUES ('t')")
-    migrate.downgrade(empty_database_url, "base")
-    assert relations(empty_database_url) == {migrate.VERSION_TABLE}
+        before = connection.execute(_EVERYTHING).fetchall()
+        assert migrate.downgrade(empty_database_url, "base") == []
+        left = connection.execute(_EVERYTHING).fetchall()
+        assert before
+        assert left == []
     assert migrate.current(empty_database_url) is None
     assert migrate.upgrade(empty_database_url)
     assert drift(empty_database_url, "jobq") == []
+
+
+_EVERYTHING = """
+    SELECT 'schema', nspname::text FROM pg_namespace WHERE nspname = 'jobq'
+    UNION ALL SELECT 'relation', relname::text FROM pg_class WHERE relnamespace = to_regnamespace('jobq')
+    UNION ALL SELECT 'function', proname::text FROM pg_proc WHERE pronamespace = to_regnamespace('jobq')
+    UNION ALL SELECT 'type', typname::text FROM pg_type WHERE typnamespace = to_regnamespace('jobq')
+    UNION ALL SELECT 'event trigger', evtname::text FROM pg_event_trigger
+    UNION ALL SELECT 'public', relname::text FROM pg_class WHERE relnamespace = 'public'::regnamespace
+"""
+
+
+def test_downgrade_to_base_leaves_what_is_not_ours(empty_database_url: str) -> None:
+    migrate.upgrade(empty_database_url)
+    migrate.upgrade(empty_database_url, "public")
+    with psycopg.connect(empty_database_url, autocommit=True) as connection:
+        connection.execute("CREATE TABLE jobq.of_somebody (n integer)")
+        connection.execute("CREATE FUNCTION jobq.mine() RETURNS integer LANGUAGE sql AS 'SELECT 1'")
+    assert migrate.downgrade(empty_database_url, "base") == ["function mine", "relation of_somebody"]
+    assert relations(empty_database_url) == {"of_somebody", "mine"}
+    assert migrate.downgrade(empty_database_url, "base", "public") == []
+    assert relations(empty_database_url, "public") == set()
+    with psycopg.connect(empty_database_url) as connection:
+        assert connection.execute("SELECT to_regnamespace('public') IS NOT NULL").fetchone() == (True,)
 
 
 def test_every_step_can_be_taken_back_alone(empty_database_url: str) -> None:
@@ -297,7 +324,7 @@ def test_two_schemas_are_alike_and_apart(empty_database_url: str) -> None:
         ]
     assert counts == [(2,), (3,), (4,), (5,)]
     migrate.downgrade(empty_database_url, "base", "other_jobs")
-    assert relations(empty_database_url, "other_jobs") == {migrate.VERSION_TABLE}
+    assert relations(empty_database_url, "other_jobs") == set()
     migrate.check(empty_database_url)
 
 

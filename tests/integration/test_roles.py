@@ -111,11 +111,12 @@ FUNCTIONS = {
     "operator": {"entry_state", "take_key"},
 }
 COLUMNS = {
-    ("producer", "job", "SELECT"): {"id", "state"},
+    ("producer", "job", "SELECT"): {"id", "state", "attempt", "max_attempts", "run_at", "progress"},
     ("producer", "job", "INSERT"): {
         "task", "args", "queue", "priority", "run_at", "expires_at", "max_attempts", "timeout", "group_key", "headers",
     },
-    ("producer", "job_history", "SELECT"): {"id", "state", "result", "error"},
+    ("producer", "job_history", "SELECT"): {"id", "state", "result", "error", "attempt", "max_attempts", "claims"},
+    ("producer", "job_attempt", "SELECT"): {"job_id", "claims", "outcome", "finished_at", "error_type", "message"},
     ("worker", "job_key", "UPDATE"): {"until"},
     ("worker", "queue", "INSERT"): {"name", "group_mode", "group_limit", "group_retry"},
     ("worker", "queue", "UPDATE"): {"group_mode", "group_limit", "group_retry"},
@@ -264,8 +265,12 @@ def test_a_producer_enqueues(login: Login) -> None:
             connection.execute("INSERT INTO jobq.job (task, args) VALUES ('greet', '{\"name\": \"y\"}')")
         greet.submit("f")
         assert first.id
-        with pytest.raises(TimeoutError):
+        with pytest.raises(TimeoutError, match="no worker has started it"):
             first.result(timeout=0)
+        assert (first.progress(), first.error()) == (None, None)
+        # It may not cancel.
+        with pytest.raises(DENIED):
+            first.cancel()
     finally:
         app.close()
 
@@ -277,7 +282,7 @@ def test_a_producer_does_no_more(login: Login) -> None:
             "SELECT args FROM jobq.job",
             "SELECT args FROM jobq.job_history",
             "SELECT key FROM jobq.job_key",
-            "SELECT * FROM jobq.job_attempt",
+            "SELECT traceback FROM jobq.job_attempt",
             "SELECT * FROM jobq.audit",
             "SELECT * FROM jobq.worker",
             "UPDATE jobq.job SET priority = 9",

@@ -14,7 +14,7 @@ from typing import Any
 import psycopg
 from psycopg_pool import ConnectionPool
 
-from jobq import Backoff, Cancel, Fail, JobQ, Snooze, current_job
+from jobq import Backoff, Cancel, Fail, JobQ, Retry, Snooze, current_job
 
 q = JobQ()
 
@@ -105,6 +105,23 @@ def _seen() -> bool:
         seen = connection.execute("SELECT count(*) FROM ran WHERE job = %s", (current_job().id,)).fetchone()
     trace("seen")
     return bool(seen and seen[0])
+
+
+@q.task(backoff=[3600])
+def again() -> int:
+    """Ask for two more attempts, sooner than the backoff would have them."""
+    if current_job().attempt < 3:
+        raise Retry(after=0.3)
+    return current_job().attempt
+
+
+@q.task
+def counted() -> None:
+    """Say how far it is, and go on until it is cancelled."""
+    current_job().progress(3, 12)
+    while not current_job().cancelled:
+        time.sleep(0.01)
+    raise Cancel("told to stop")
 
 
 @q.task

@@ -7,12 +7,29 @@ from dataclasses import dataclass
 from typing import Any, assert_type
 
 import psycopg
+from flask import Blueprint
 from sqlalchemy import Connection, Engine
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, async_scoped_session
 from sqlalchemy.orm import Session, scoped_session
 
-from jobq import AsyncTask, Backoff, Groups, JobQ, JobRef, NewJob, QueueHandle, QueueSettings, Rate, Task, current_job
+import jobq
+from jobq import (
+    AsyncTask,
+    Backoff,
+    Groups,
+    JobProgress,
+    JobQ,
+    JobRef,
+    NewJob,
+    QueueHandle,
+    QueueSettings,
+    Rate,
+    Retry,
+    Task,
+    current_job,
+)
 from jobq.operations import QueueChange
+from jobq.testing import EagerJobs, JobqTester, eager, fake_job
 
 
 @dataclass
@@ -43,6 +60,19 @@ def bare(number: int) -> str:
 def send_receipt(order_id: int, template: str = "plain", *, copy_to: list[str] | None = None) -> Order:
     current_job().progress(1, 2)
     return Order(order_id, [])
+
+
+@q.task(backoff=[10, datetime.timedelta(minutes=1), 600.5])
+def by_list() -> None: ...
+
+
+@q.task(backoff=lambda attempt: attempt * 30)
+def by_function() -> None:
+    raise Retry(after=datetime.timedelta(seconds=30), reason="429")
+
+
+Backoff([1, 2, 3], jitter=True)
+Backoff(base=2, cap=60, jitter=False)
 
 
 @q.task(transactional=True)
@@ -190,6 +220,38 @@ def below() -> int:
 
 assert_type(hourly(datetime.datetime.now(datetime.UTC)), int)
 assert_type(below, Task[[], int])
+
+
+def references_are_typed() -> None:
+    ref = send_receipt.ref(7)
+    assert_type(ref, JobRef[Order])
+    assert_type(ref.result(timeout=1), Order)
+    assert_type(ref.progress(), JobProgress | None)
+    assert_type(ref.error(), str | None)
+    assert_type(ref.cancel("not wanted"), bool)
+    assert_type(q.ref(7), JobRef[Any])
+
+
+async def references_are_typed_on_event_loops() -> None:
+    ref = q.ref(7)
+    assert_type(await ref.progress_async(), JobProgress | None)
+    assert_type(await ref.error_async(), str | None)
+    assert_type(await ref.cancel_async(), bool)
+
+
+def submodules_need_no_import_of_their_own(connection: psycopg.Connection[Any]) -> None:
+    assert_type(jobq.operations.cancel(connection, "jobq", [7], actor="me"), jobq.operations.Changed)
+    assert_type(jobq.queries.get_job(connection, "jobq", 7), jobq.queries.JobDetail)
+    assert_type(jobq.web.blueprint("postgresql://localhost/app"), Blueprint)
+
+
+def tests_are_typed(connection: psycopg.Connection[Any], tester: JobqTester) -> None:
+    assert_type(tester.on(connection), JobqTester)
+    assert_type(tester.advance(datetime.timedelta(hours=3)), int)
+    tester.advance(hours=3)
+    with eager(q, run=False) as jobs, fake_job(attempt=2) as fake:
+        assert_type(jobs, EagerJobs)
+        assert_type(fake.progress, list[tuple[int, int | None]])
 
 
 def queues_are_set(session: Session, connection: psycopg.Connection[Any]) -> None:

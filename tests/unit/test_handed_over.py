@@ -9,9 +9,9 @@ from uuid import uuid4
 import pytest
 
 from jobq.backoff import Backoff
-from jobq.errors import Snooze
+from jobq.errors import Retry, Snooze
 from jobq.worker.frames import Ending, Setback
-from jobq.worker.handed_over import retry_delay, snooze_seconds
+from jobq.worker.handed_over import retry_delay, retry_seconds, snooze_seconds
 from jobq.worker.outcomes import settle_parameters
 from jobq.worker.texts import LONGEST_DELAY
 
@@ -43,6 +43,18 @@ def test_a_snooze_whose_seconds_raise() -> None:
     with pytest.raises(ValueError, match="RuntimeError"):
         snooze_seconds(Raising())
     assert snooze_seconds(Sly(3)) == 3.0
+
+
+@pytest.mark.parametrize("after", [1e15, math.inf, -1, math.nan, "soon", 10**400, [1]])
+def test_a_retry_whose_delay_was_changed_to_no_duration(after: Any) -> None:
+    error = Retry(after=1)
+    error.after = after
+    with pytest.raises(ValueError, match="after"):
+        retry_seconds(error)
+    error.after = 3
+    assert retry_seconds(error) == 3.0
+    error.after = None
+    assert retry_seconds(error) is None
 
 
 @pytest.mark.parametrize("said", [math.nan, -1, "soon", 10**400, [1]])

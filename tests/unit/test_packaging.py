@@ -107,4 +107,26 @@ def test_the_wheel_holds_data(wheel: list[str], part: str) -> None:
 
 
 def test_the_wheel_holds_no_tests(wheel: list[str]) -> None:
-    assert not [name for name in wheel if "test" in name.lower() and name != "jobq/testing.py"]
+    assert not [name for name in wheel if "test" in name.lower() and not name.startswith("jobq/testing/")]
+
+
+def test_submodules_are_imported_at_their_first_use() -> None:
+    code = (
+        "import sys, jobq; before = set(sys.modules); "
+        "assert not {'psycopg', 'pydantic', 'flask', 'jobq.web'} & before; "
+        "jobq.web.blueprint, jobq.operations.cancel, jobq.queries.get_job; "
+        "assert {'web', 'operations', 'queries'} <= set(dir(jobq)); "
+        "assert not {'TYPE_CHECKING', 'annotations'} & set(dir(jobq)); "
+        "assert not hasattr(jobq, 'cli')"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def test_the_page_without_flask_says_what_to_install() -> None:
+    code = (
+        "import sys, jobq; sys.modules['flask'] = None\n"
+        "try: jobq.web\n"
+        "except ModuleNotFoundError as error: print(error)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=True, timeout=60, capture_output=True, text=True)
+    assert done.stdout == "jobq.web needs flask: pip install 'jobq[web]'\n"

@@ -5,9 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from psycopg.conninfo import conninfo_to_dict
+from sqlalchemy import create_engine, make_url
 
-from jobq import ConfigurationError, jsontext
-from jobq.config import Settings
+from jobq import ConfigurationError, JobQ, jsontext
+from jobq.config import Settings, url_of
+from jobq.web import blueprint, create_app
 from jobq.worker import WorkerOptions
 
 
@@ -23,6 +26,80 @@ from jobq.worker import WorkerOptions
 def test_unusable_settings(settings: dict[str, Any], sentence: str) -> None:
     with pytest.raises(ConfigurationError, match="^" + sentence):
         Settings(**settings)
+
+
+@pytest.mark.parametrize(
+    ("url", "sentence"),
+    [
+        (
+            "postgresql+asyncpg://u:secret@h/d",
+            r"database_url='postgresql\+asyncpg://u:\*\*\*@h/d' names the driver asyncpg: jobq connects with psycopg",
+        ),
+        ("postgres+psycopg2://h/d", "database_url=.* names the driver psycopg2: jobq connects with psycopg"),
+        ("mysql://h/d", "database_url='mysql://h/d': give a postgresql:// URL"),
+        ("sqlite:///d", "database_url=.*: give a postgresql:// URL"),
+        (make_url("postgresql://u:secret@h/d"), "database_url is of type URL: give text; .*hide_password=False"),
+        (b"postgresql://h/d", "database_url is of type bytes: give text"),
+    ],
+)
+def test_urls_of_others_are_refused_at_the_making(url: Any, sentence: str) -> None:
+    with pytest.raises(ConfigurationError, match=sentence) as raised:
+        JobQ(url)
+    assert "secret" not in str(raised.value)
+    with pytest.raises(ConfigurationError, match=sentence.replace("database_url", "direct_url")):
+        JobQ("postgresql://h/d", direct_url=url)
+    for make in (create_app, blueprint):
+        with pytest.raises(
+            ConfigurationError, match=sentence if isinstance(url, str) else "give the database's URL as text"
+        ):
+            make(url)
+
+
+@pytest.mark.parametrize(
+    "url", ["postgresql://h/d", "postgres://h/d", "postgresql+psycopg://h/d", "host=h dbname=d", "service=shop", ""]
+)
+def test_urls_that_are_taken(url: str) -> None:
+    JobQ(url)
+
+
+@pytest.mark.parametrize("make", [create_app, blueprint])
+def test_the_page_takes_a_url_or_settings_once(make: Any) -> None:
+    make("postgresql://h/d")
+    make("postgresql://h/d", schema="other")
+    make(JobQ("postgresql://h/d").settings)
+    make(database_url="postgresql://h/d")
+    for settings in ("postgresql://h/d", JobQ("postgresql://h/d").settings):
+        with pytest.raises(ConfigurationError, match="given"):
+            make(settings, database_url="postgresql://h/other")
+    with pytest.raises(ConfigurationError, match="give the database's URL as text"):
+        make(JobQ("postgresql://h/d"))
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        "user=postgres dbname=d host=/tmp/x port=5433",
+        "postgresql://postgres@/d?host=%2Ftmp%2Fa%20b&port=5432",
+        "postgresql://u:p%40s%2F@h:55/d?sslmode=disable",
+        "postgresql+psycopg://u@[::1]:5/d",
+        "postgresql://a:1,b:2/d?target_session_attrs=read-write",
+        "user='a b' password='x:@/?#' dbname='d/b' host=h options='-c a=b -c c=d'",
+        "host=@abstract dbname=d",
+        "postgresql:///d",
+        "service=shop",
+    ],
+)
+def test_a_url_says_the_same_as_the_conninfo(given: str) -> None:
+    plain = given.replace("+psycopg", "")
+    assert conninfo_to_dict(url_of(given)) == conninfo_to_dict(plain)
+    assert conninfo_to_dict(url_of(given, dbname="other")) == conninfo_to_dict(plain, dbname="other")
+    engine = create_engine(Settings(database_url=given).sqlalchemy_url())
+    arguments, options = engine.dialect.create_connect_args(engine.url)
+    options.pop("context")
+    assert arguments == []
+    assert {name: str(value) for name, value in options.items()} == {
+        name: str(value) for name, value in conninfo_to_dict(plain).items()
+    }
 
 
 @pytest.mark.parametrize(

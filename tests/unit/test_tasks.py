@@ -23,6 +23,8 @@ from jobq import (
     NewJob,
     NoCurrentJob,
     NotTransactional,
+    Retry,
+    Snooze,
     Task,
     TaskDefinitionError,
     UnknownTask,
@@ -260,9 +262,78 @@ def test_backoff_is_exponential_capped_and_jittered() -> None:
 @pytest.mark.parametrize(
     "options", [{"base": 0}, {"base": 10, "cap": 5}, {"cap": float("inf")}, {"base": float("nan")}]
 )
-def test_backoff_that_cannot_be(options: dict[str, float]) -> None:
+def test_backoff_that_cannot_be(options: dict[str, Any]) -> None:
     with pytest.raises(InvalidOption, match="Backoff"):
         Backoff(**options)
+
+
+def test_backoff_by_a_list() -> None:
+    backoff = Backoff([10, timedelta(minutes=1), 600.5])
+    assert [backoff.delay(n) for n in (0, 1, 2, 3, 4, 1000)] == [10, 10, 60, 600.5, 600.5, 600.5]
+    drawn = {Backoff([10], jitter=True).delay(1) for _ in range(50)}
+    assert len(drawn) > 1
+    assert all(0 <= delay <= 10 for delay in drawn)
+
+
+def test_backoff_by_a_function() -> None:
+    backoff = Backoff(lambda attempt: timedelta(minutes=attempt))
+    assert [backoff.delay(n) for n in (1, 2)] == [60, 120]
+    for said in (-1, "soon", None, float("nan"), True):
+        with pytest.raises(InvalidOption, match="give a number of seconds"):
+            Backoff(lambda attempt, said=said: said).delay(1)  # type: ignore[misc]
+
+
+def test_backoff_without_jitter() -> None:
+    backoff = Backoff(base=2, cap=10, jitter=False)
+    assert [backoff.delay(n) for n in (1, 2, 3, 4)] == [2, 4, 8, 10]
+
+
+def test_the_default_policy_takes_17_minutes() -> None:
+    """What the documents promise of ten attempts."""
+    assert sum(Backoff().longest(n) for n in range(1, 10)) == 1022
+
+
+async def _soon(attempt: int) -> float:
+    return 1.0
+
+
+@pytest.mark.parametrize("delays", [[], "10", [-1], ["10"], [True], 10, _soon, lambda: 1, [float("inf")], {"a": 1}])
+def test_delays_that_cannot_be(delays: Any, q: JobQ) -> None:
+    with pytest.raises(InvalidOption, match="Backoff"):
+        Backoff(delays)
+    with pytest.raises(TaskDefinitionError, match="Backoff"):
+        q.task(name="t", backoff=delays)(lambda: None)
+
+
+def test_delays_exclude_base_and_cap() -> None:
+    with pytest.raises(InvalidOption, match="delays and base or cap are both given"):
+        Backoff([1, 2], cap=10)
+
+
+def test_a_task_takes_delays_as_they_are(q: JobQ) -> None:
+    @q.task(backoff=[5, 6])
+    def listed() -> None: ...
+
+    @q.task(backoff=lambda attempt: attempt * 7.0)
+    def computed() -> None: ...
+
+    assert [listed.retry_delay(OSError(), n) for n in (1, 2, 3)] == [5, 6, 6]
+    assert computed.retry_delay(OSError(), 2) == 14
+
+
+@pytest.mark.parametrize("after", [-1, float("nan"), float("inf"), "30", True, 366 * 86400, [1]])
+def test_a_retry_or_snooze_that_is_no_duration(after: Any) -> None:
+    with pytest.raises(ValueError, match="give a number of seconds between 0 and one year"):
+        Retry(after=after)
+    with pytest.raises(ValueError, match="give a number of seconds between 0 and one year"):
+        Snooze(after)
+
+
+def test_a_retry_and_a_snooze_take_a_timedelta() -> None:
+    assert Retry(after=timedelta(minutes=2)).after == 120
+    assert Snooze(timedelta(minutes=2)).seconds == 120
+    assert Retry().after is None
+    assert str(Retry(after=1.5)) == "retry in 1.5 s"
 
 
 def test_which_errors_are_retried(q: JobQ) -> None:
