@@ -1,20 +1,20 @@
-"""What `jobq doctor` looks at in queues with limits, rates or rules for groups: does something stand still that should go on?
+"""Queues with limits, rates or rules for groups: does something stand still that should go on?
 
-Queries bound what they read: the doctor is called when the database is already unwell.
+Queries bound what they read: checks are made when the database is already unwell.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
-import psycopg
 from psycopg import sql
+from psycopg.rows import tuple_row
 
-from jobq import queries
-from jobq.cli.findings import Check, Finding, Status, rows
-from jobq.cli.output import duration, one_line, plural
+from jobq.diagnostics.finding import Check, Finding, Status, rows
+from jobq.diagnostics.snapshot import Snapshot
+from jobq.queries import QueueInfo
 from jobq.queries.values import SILENT_SECONDS
+from jobq.text import be, duration, listed, name, plural, wait
 
 _STILL = 60  # seconds
 _GROUPS = 2_000  # looked at in each queue
@@ -22,68 +22,85 @@ _TURNS = 20_000  # read of each queue
 _RUNNING = 10_001
 
 
-def _limits(connection: psycopg.Connection[Any], schema: str) -> Iterator[Finding]:
-    """Whether a limit is used up by jobs that nobody runs any more."""
+def _limits(snapshot: Snapshot) -> Iterator[Finding]:
+    """Whether a limit is used up by jobs that no worker runs any more."""
     held = sql.SQL(
-        "SELECT count(*), count(*) FILTER (WHERE holder.id IS NULL AND entry.started_at < now() - %s * interval '1 second')"
-        " FROM (SELECT worker_id, coalesce(started_at, '-infinity') AS started_at FROM {job}"
-        " WHERE state = 'running' AND managed AND queue = %s ORDER BY queue, group_key LIMIT %s) AS entry"
+        "SELECT entry.queue, count(*) FROM (SELECT queue, worker_id, coalesce(started_at, '-infinity') AS started_at FROM {job}"
+        " WHERE state = 'running' AND managed ORDER BY queue, group_key LIMIT %s) AS entry"
         " LEFT JOIN {worker} AS holder ON holder.id = entry.worker_id"
         " AND holder.heartbeat_at > now() - coalesce(holder.lease, %s) * interval '1 second'"
-    ).format(job=sql.Identifier(schema, "job"), worker=sql.Identifier(schema, "worker"))
-    for queue in queries.queues(connection, schema):
+        " WHERE holder.id IS NULL AND entry.started_at < now() - %s * interval '1 second' GROUP BY 1"
+    ).format(job=sql.Identifier(snapshot.schema, "job"), worker=sql.Identifier(snapshot.schema, "worker"))
+    managed = [
+        queue for queue in snapshot.queues if queue.settings.limit is not None or queue.settings.groups is not None
+    ]
+    if not managed:
+        return
+    orphaned = dict(rows(snapshot.connection, held, _RUNNING, SILENT_SECONDS, _STILL))
+    if hit := [queue for queue in managed if orphaned.get(queue.name)]:
+        number = sum(orphaned[queue.name] for queue in hit)
+        limit = hit[0].settings.limit
+        of = f" of the {limit:,} that its limit lets run" if len(hit) == 1 and limit is not None else ""
+        which = f"queue {name(hit[0].name)}" if len(hit) == 1 else f"{len(hit):,} queues"
+        some = "" if len(hit) == 1 else f": {listed([name(queue.name) for queue in hit])}"
+        yield Finding(
+            check="limits",
+            status=Status.WARN,
+            message=f"{which}: {number:,}{of} {be(number)} held by jobs whose worker is not alive{some}",
+            fix="start a worker, which puts them back; if one is alive, see its log and the chores",
+            page="queues",
+        )
+    for queue in managed[: snapshot.most_queues if snapshot.thorough else 0]:
         limit = queue.settings.limit
-        if limit is None and queue.settings.groups is None:
-            continue
-        [(number, orphaned)] = rows(connection, held, _STILL, queue.name, _RUNNING, SILENT_SECONDS)
-        if orphaned:
-            of = "" if limit is None else f" of the {limit:,} that its limit lets run"
-            yield Finding(
-                check="limits",
-                status=Status.WARN,
-                message=f"queue {queue.name}: {orphaned:,}{of} are held by jobs whose worker is not alive",
-                mend="start a worker, which puts them back; if one is alive, see its log and the chores",
-            )
-        elif limit is not None and number > limit:
+        if limit is not None and queue.running > limit and not orphaned.get(queue.name):
             yield Finding(
                 check="limits",
                 status=Status.OK,
-                message=f"queue {queue.name}: {plural(number, 'job')} run, more than its limit of {limit:,}, which was set "
-                "or lowered meanwhile; none begins until they are fewer",
+                message=f"queue {name(queue.name)}: {plural(queue.running, 'job')} run, more than its limit of {limit:,}, "
+                "which was set or lowered meanwhile; none begins until they are fewer",
             )
 
 
-def _turns(connection: psycopg.Connection[Any], schema: str) -> Iterator[Finding]:
-    """Whether groups are next in line and nobody takes them, though somebody could."""
-    alive = [worker for worker in queries.workers(connection, schema) if worker.health == "alive"]
-    idle = [worker for worker in alive if worker.state == "running" and worker.running < worker.slots]
+def _turns(snapshot: Snapshot) -> Iterator[Finding]:
+    """Whether groups are next in line and no worker takes them, though one could."""
     facts = sql.SQL(
         "SELECT (SELECT extract(epoch FROM now() - due_at)::double precision FROM {turn} WHERE queue = %s"
         " ORDER BY queue, due_at LIMIT 1),"
         " (SELECT count(*) FROM (SELECT FROM {job} WHERE state = 'running' AND managed AND queue = %s"
         " ORDER BY queue, group_key LIMIT %s) AS entry),"
         " EXISTS (SELECT FROM {gate} WHERE queue = %s AND group_key = '' AND paid_until > now() - interval '1 minute')"
-    ).format(**{name: sql.Identifier(schema, table) for name, table in _TABLES.items()})
-    for queue in queries.queues(connection, schema):
-        serving = [worker for worker in idle if worker.queues is None or queue.name in worker.queues]
-        if not queue.waiting or queue.paused_at is not None or not serving:
+    ).format(**{key: sql.Identifier(snapshot.schema, table) for key, table in _TABLES.items()})
+    hit: list[tuple[float, QueueInfo]] = []
+    free = 0
+    for queue in [queue for queue in snapshot.queues if queue.waiting and queue.paused_at is None][
+        : snapshot.most_queues
+    ]:
+        idle = [worker for worker in snapshot.claiming(queue.name) if worker.running < worker.slots]
+        if not idle:
             continue
-        [(still, held, rated)] = rows(connection, facts, queue.name, queue.name, _RUNNING, queue.name)
+        params = (queue.name, queue.name, _RUNNING, queue.name)
+        [(still, held, rated)] = rows(snapshot.connection, facts, *params)
         full = queue.settings.limit is not None and held >= queue.settings.limit
         busy = queue.settings.rate is not None and rated
         if still is not None and still > _STILL and not full and not busy:
-            yield Finding(
-                check="turns",
-                status=Status.WARN,
-                message=f"queue {queue.name}: the group that is next in line has been for {duration(still)}, and "
-                f"{plural(len(serving), 'worker')} with free slots serve the queue",
-                mend="see the workers' logs; claims of such a queue follow one another: pg_locks tells who holds the "
-                "advisory lock on it",
-            )
+            hit.append((still, queue))
+            free = max(free, len(idle))
+    if hit:
+        which = f"queue {name(hit[0][1].name)}" if len(hit) == 1 else f"{len(hit):,} queues"
+        some = "" if len(hit) == 1 else f": {listed([name(queue.name) for _, queue in hit])}"
+        yield Finding(
+            check="turns",
+            status=Status.WARN,
+            message=f"{which}: the group that is next in line has been for {duration(max(still for still, _ in hit))}, and "
+            f"{plural(free, 'worker')} with free slots serve{'s' if free == 1 else ''} the queue{some}",
+            fix="see the workers' logs; claims of such a queue follow one another: pg_locks tells who holds the "
+            "advisory lock on it",
+            page="queues",
+        )
 
 
-def _groups(connection: psycopg.Connection[Any], schema: str) -> Iterator[Finding]:
-    """Whether a group has waiting jobs, none that runs, and no turn: nobody would ever look at it."""
+def _groups(snapshot: Snapshot) -> Iterator[Finding]:
+    """Whether a group has waiting jobs, none that runs, and no turn: no claim would ever look at it."""
     lost = sql.SQL(
         "WITH RECURSIVE one AS ("
         "(SELECT group_key FROM {job} WHERE state = 'waiting' AND queue = %(queue)s AND group_key IS NOT NULL"
@@ -98,32 +115,40 @@ def _groups(connection: psycopg.Connection[Any], schema: str) -> Iterator[Findin
         " AND NOT EXISTS (SELECT FROM {job} AS held WHERE held.state = 'running' AND held.managed"
         " AND held.queue = %(queue)s AND held.group_key = few.group_key)"
         " ORDER BY few.group_key"
-    ).format(**{name: sql.Identifier(schema, table) for name, table in _TABLES.items()})
-    for queue in queries.queues(connection, schema):
-        if not queue.waiting:
-            continue
-        params = {"queue": queue.name, "groups": _GROUPS, "turns": _TURNS}
-        found = connection.execute(lost, params).fetchall()
+    ).format(**{key: sql.Identifier(snapshot.schema, table) for key, table in _TABLES.items()})
+    hit: dict[str, list[str]] = {}
+    groups = _GROUPS if snapshot.thorough else 100
+    for queue in [queue for queue in snapshot.queues if queue.waiting][: snapshot.most_queues]:
+        params = {"queue": queue.name, "groups": groups, "turns": _TURNS}
+        with snapshot.connection.cursor(row_factory=tuple_row) as cursor:
+            found = cursor.execute(lost, params).fetchall()
         # Among so many turns the missing ones may be behind.
         if found and found[0][1] < _TURNS:
-            mend = _GIVE.format(
-                turn=sql.Identifier(schema, "job_turn"),
-                job=sql.Identifier(schema, "job"),
-                queue=sql.Literal(queue.name),
-            )
-            yield Finding(
-                check="groups",
-                status=Status.WARN,
-                message=f"queue {queue.name}: {plural(len(found), 'group')} of those looked at wait without a turn, such as "
-                f"{one_line(found[0][0], 60)}; this should not happen unless somebody deletes rows: report it",
-                mend="a worker gives them turns within a minute, by the chore `turns`: see that one is alive; or "
-                f"{mend.as_string(connection)}",
-            )
+            hit[queue.name] = [group for group, _ in found]
+    if hit:
+        number, first = sum(map(len, hit.values())), next(iter(hit))
+        give = _GIVE.format(
+            turn=sql.Identifier(snapshot.schema, "job_turn"),
+            job=sql.Identifier(snapshot.schema, "job"),
+            queues=sql.SQL(", ").join(map(sql.Literal, hit)),
+        )
+        which = (
+            f"queue {name(first)}" if len(hit) == 1 else f"{len(hit):,} queues ({listed([name(one) for one in hit])})"
+        )
+        yield Finding(
+            check="groups",
+            status=Status.WARN,
+            message=f"{which}: {plural(number, 'group')} of those looked at {wait(number)} without a turn, such as "
+            f"{name(hit[first][0])}; this should not happen unless somebody deletes rows: report it",
+            fix="a worker gives them turns within a minute, by the chore `turns`: see that one is alive; or "
+            f"{give.as_string(snapshot.connection)}",
+            page="queues",
+        )
 
 
 _GIVE = sql.SQL(
     "INSERT INTO {turn} (queue, group_key) SELECT DISTINCT queue, group_key FROM {job}"
-    " WHERE state = 'waiting' AND queue = {queue}"
+    " WHERE state = 'waiting' AND queue IN ({queues})"
 )
 _TABLES = {"turn": "job_turn", "job": "job", "gate": "gate"}
 
