@@ -12,6 +12,7 @@ from uuid import UUID
 from flask import Response
 
 from jobq import queries
+from jobq.diagnostics.metrics import CONTENT_TYPE, render
 from jobq.web.context import current_page, filters, job_filter, number
 from jobq.web.routes import Route
 
@@ -77,6 +78,14 @@ def api_audit() -> Response:
     return _read(lambda conn, schema: {"audit": queries.audit_log(conn, schema, limit=limit, before_id=before)})
 
 
+def metrics() -> Response:
+    """Numbers about all queues, the workers and the findings, for Prometheus."""
+    page = current_page()
+    with page.database.read() as reader:
+        text = reader.need(render)
+    return Response(text, content_type=CONTENT_TYPE)
+
+
 def _read(query: Callable[[Any, str], Any]) -> Response:
     page = current_page()
     with page.database.read() as reader:
@@ -116,4 +125,5 @@ ROUTES = [
     Route("/api/workers", "GET", api_workers, needs="view"),
     Route("/api/chores", "GET", api_chores, needs="view"),
     Route("/api/audit", "GET", api_audit, needs="view"),
+    Route("/metrics", "GET", metrics, needs="view"),
 ]

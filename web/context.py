@@ -24,7 +24,7 @@ def for_programs() -> bool:
     """Whether this is one of the JSON addresses, wherever the page is mounted and whatever queues are called."""
     root = current_page().root if "jobq_page" in g else "/"
     path = (request.script_root + request.path).removeprefix(root)
-    return path.startswith("api/") or path in ("jobs.ndjson", "suggest", "series")
+    return path.startswith("api/") or path in ("jobs.ndjson", "suggest", "series", "metrics")
 
 
 def forget(*_: Any, **__: Any) -> None:

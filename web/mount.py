@@ -8,7 +8,6 @@ from typing import Any
 from flask import Blueprint, Response, abort, g, request, request_started
 from typing_extensions import Unpack
 
-from jobq import migrate
 from jobq.config import Settings
 from jobq.errors import ConfigurationError
 from jobq.web import (
@@ -130,5 +129,4 @@ def _page(settings: Settings, options: Options) -> Page:
         logins=Logins(options, sessions),
         cache=Cache(seconds=options.cache_seconds, limit=options.cache_bytes),
         redactors=by_role(options.redact, options.redact_for, options.reveal_to),
-        head=migrate.head(),
     )

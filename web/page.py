@@ -33,7 +33,6 @@ class Page:
     logins: Logins
     cache: Cache
     redactors: Mapping[str | None, Redactor]
-    head: str
 
     @property
     def refresh_seconds(self) -> int:

@@ -35,7 +35,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "users": ("users", "List, add, change and remove the status page's users."),
     "operations": ("operations", "List bulk operations, steer them, and carry them out."),
     "stats": ("stats", "Show how many jobs there are and how fast they go."),
-    "doctor": ("doctor", "Check the database, the schema and the workers, and say what to mend."),
+    "doctor": ("doctor", "Check the database, the schema and the workers, and say what to do."),
+    "metrics": ("metrics", "Print numbers about all queues for Prometheus."),
     "config": ("config", "Show every setting, its value and where it came from."),
 }
 

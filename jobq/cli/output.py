@@ -17,6 +17,12 @@ from typing import Any, Protocol
 import click
 
 from jobq.cli.exits import NotConfirmed
+from jobq.text import duration, one_line, plural
+
+__all__ = [
+    "Advance", "confirm", "count", "duration", "note", "one_line", "plain", "plural", "print_fields", "print_json",
+    "print_table", "progress", "safe",
+]  # fmt: skip
 
 # A column that wants more than this may be folded to it.
 _LEAST = 16
@@ -175,45 +181,12 @@ def safe(value: object) -> str:
     return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
-def one_line(text: str | None, limit: int = 70) -> str:
-    """Return the first line of `text`, cut to `limit` characters."""
-    line = (text or "").strip().partition("\n")[0]
-    return line if len(line) <= limit else line[: limit - 1] + "…"
-
-
-def duration(seconds: float | None) -> str:
-    """Return `seconds` for people: ``850 ms``, ``12 s``, ``3 m 20 s``, ``5 h 2 m``; '' for None."""
-    if seconds is None:
-        return ""
-    if seconds < 0:
-        return f"-{duration(-seconds)}"
-    if seconds < 1:
-        return f"{seconds * 1000:.0f} ms"
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    for size, unit, smaller, smaller_unit in (
-        (86400, "d", 3600, "h"),
-        (3600, "h", 60, "m"),
-        (60, "m", 1, "s"),
-    ):
-        if whole >= size:
-            rest = whole % size // smaller
-            return f"{whole // size} {unit}" + (f" {rest} {smaller_unit}" if rest else "")
-    raise AssertionError(whole)
-
-
 def count(number: int, limit: int | None = None) -> str:
     """Return a count for people; one above the limit at which counting stops is "more than"."""
     from jobq.queries import COUNT_LIMIT
 
     limit = COUNT_LIMIT if limit is None else limit
     return f"{number:,}" if number <= limit else f">{limit:,}"
-
-
-def plural(count: int, noun: str) -> str:
-    """Return ``1 job`` or ``1,234 jobs``."""
-    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
 
 
 class Advance(Protocol):

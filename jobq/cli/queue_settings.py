@@ -145,7 +145,8 @@ def _print(found: QueueDetail) -> None:
         "scheduled": output.count(info.scheduled),
         "waiting": f"{output.count(info.waiting)} for their group's turn" if info.waiting else None,
         "failed": output.count(info.failed),
-        "oldest ready": output.duration(info.oldest_ready_seconds),
+        "due": output.count(info.due),
+        "oldest due": output.duration(info.oldest_ready_seconds),
         "workers": len(found.workers),
     }
     if found.groups is not None:

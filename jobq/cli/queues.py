@@ -43,7 +43,7 @@ def list_(*, as_json: bool) -> None:
         "parked": lambda queue: output.count(queue.parked),
         "running": lambda queue: output.count(queue.running),
         "failed": lambda queue: output.count(queue.failed),
-        "oldest ready": lambda queue: output.duration(queue.oldest_ready_seconds),
+        "oldest due": lambda queue: output.duration(queue.oldest_ready_seconds),
         "limit": lambda queue: queue.settings.limit,
         "rate": lambda queue: _rate(queue.settings.rate),
         "groups": lambda queue: _groups(queue.settings),
@@ -62,7 +62,7 @@ def list_(*, as_json: bool) -> None:
         shown,
         ([columns[name](queue) for name in shown] for queue in found),
         empty="no queues",
-        right=("ready", "scheduled", "waiting", "parked", "running", "failed", "oldest ready", "limit"),
+        right=("ready", "scheduled", "waiting", "parked", "running", "failed", "oldest due", "limit"),
     )
 
 

@@ -26,7 +26,8 @@ def stats(*, as_json: bool) -> None:
     output.print_fields(
         {
             **{state: output.count(number) for state, number in found.counts.items()},
-            "oldest ready": output.duration(found.oldest_ready_seconds) or "none waits",
+            "due": output.count(found.due),
+            "oldest due": output.duration(found.oldest_ready_seconds) or "none waits",
             "workers": f"{found.workers_alive:,} with {output.plural(found.slots, 'slot')}",
             f"finished, {span}": f"{found.finished_last_hour:,}, of which {found.failed_last_hour:,} failed",
         }
@@ -34,16 +35,16 @@ def stats(*, as_json: bool) -> None:
     if found.queues:
         click.echo()
         output.print_table(
-            ("queue", "ready", "running", "oldest ready"),
+            ("queue", "due", "running", "oldest due"),
             (
                 (
                     queue.name + (" (paused)" if queue.paused_at else ""),
-                    output.count(queue.ready, queue.counted_to),
+                    output.count(queue.due, queue.counted_to),
                     output.count(queue.running),
                     output.duration(queue.oldest_ready_seconds),
                 )
                 for queue in found.queues
             ),
             empty="no queues",
-            right=("ready", "running", "oldest ready"),
+            right=("due", "running", "oldest due"),
         )

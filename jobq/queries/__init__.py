@@ -13,6 +13,7 @@ from jobq.queries.bulk import operation, operation_batches, operations
 from jobq.queries.exports import export
 from jobq.queries.failures import failure, failures
 from jobq.queries.groups import groups, queue_settings
+from jobq.queries.health import DueTask, Failing, Stranded, due_tasks, failing, stranded
 from jobq.queries.jobs import get_job
 from jobq.queries.onequeue import queue
 from jobq.queries.parked import ParkedTask, parked_tasks
@@ -22,7 +23,7 @@ from jobq.queries.schedules import ScheduleInfo, TickInfo, schedule, schedule_ti
 from jobq.queries.search import list_jobs, search_jobs
 from jobq.queries.suggestions import suggest
 from jobq.queries.system import system
-from jobq.queries.totals import overview, queue_names, queues, stats, throughput
+from jobq.queries.totals import CountedQueues, counted_queues, overview, queue_names, queues, stats, throughput
 from jobq.queries.values import (
     COUNT_LIMIT,
     Attempt,
@@ -61,6 +62,9 @@ __all__ = [
     "Attempt",
     "AuditEntry",
     "ChoreInfo",
+    "CountedQueues",
+    "DueTask",
+    "Failing",
     "FailureDetail",
     "FailureGroup",
     "Failures",
@@ -83,6 +87,7 @@ __all__ = [
     "ScheduleInfo",
     "Series",
     "Stats",
+    "Stranded",
     "System",
     "TableInfo",
     "Throughput",
@@ -91,7 +96,10 @@ __all__ = [
     "XminHolder",
     "audit_log",
     "chores",
+    "counted_queues",
+    "due_tasks",
     "export",
+    "failing",
     "failure",
     "failures",
     "get_job",
@@ -114,6 +122,7 @@ __all__ = [
     "series",
     "sparklines",
     "stats",
+    "stranded",
     "suggest",
     "system",
     "throughput",

@@ -26,7 +26,8 @@ def queue(conn: Connection[Any], schema: str, name: str) -> QueueDetail:
     (found,) = fetch(conn, schema, "queue_info", {"queue": name, "bound": bound})
     has_row, read_at = found.pop("has_row"), found.pop("read_at")
     counts = {
-        key: min(found.pop(key), bound) for key in ("ready", "scheduled", "running", "failed", "waiting", "parked")
+        key: min(found.pop(key), bound)
+        for key in ("ready", "scheduled", "running", "failed", "waiting", "parked", "due")
     }
     settings = take_settings(found)
     info = QueueInfo(name=name, **counts, **found, settings=settings)

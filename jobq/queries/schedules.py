@@ -54,6 +54,8 @@ class ScheduleInfo:
     status: str
     words: str
     next_ticks: list[datetime]
+    overdue_seconds: float = 0.0
+    """How long its next tick has been due; 0 if it is paused or withdrawn."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,6 +96,7 @@ def _infos(conn: Connection[Any], schema: str, params: dict[str, Any], preview: 
                 status=_status(row, now, fault),
                 words="not understood" if rule is None else rule.words(),
                 next_ticks=[] if rule is None else following(rule, now, preview),
+                overdue_seconds=_overdue(row, now),
             )
         )
     return found
@@ -104,6 +107,13 @@ def _rule(row: dict[str, Any]) -> tuple[When | None, str | None]:
         return when(row["cron"], row["every"], row["timezone"]), None
     except InvalidOption as error:
         return None, str(error)
+
+
+def _overdue(row: dict[str, Any], now: datetime) -> float:
+    if row["next_at"] is None or row["paused_at"] is not None or row["withdrawn_at"] is not None:
+        return 0.0
+    next_at: datetime = row["next_at"]
+    return max((now - next_at).total_seconds(), 0.0)
 
 
 def _status(row: dict[str, Any], now: datetime, fault: str | None) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, LiteralString
 
@@ -27,13 +28,21 @@ _LIVE: dict[str, LiteralString] = {
 }
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CountedQueues:
+    """The queues, and `totals`: jobs by state (ready, scheduled) in all of them together, counted up to COUNT_LIMIT + 1."""
+
+    queues: list[QueueInfo]
+    totals: dict[str, int]
+
+
 def queues(conn: Connection[Any], schema: str) -> list[QueueInfo]:
     """Return every queue that has live jobs, recent dead letters, a worker serving it by name, or a row, by
     name.
 
-    At most 1,000 queues; counts stop at COUNT_LIMIT + 1, or sooner where there are many queues (`QueueInfo.counted_to`).
+    At most 5,000 queues; counts stop at COUNT_LIMIT + 1, or sooner where there are many queues (`QueueInfo.counted_to`).
     """
-    return _queues(conn, schema)[0]
+    return counted_queues(conn, schema).queues
 
 
 def queue_names(conn: Connection[Any], schema: str) -> list[str]:
@@ -41,11 +50,15 @@ def queue_names(conn: Connection[Any], schema: str) -> list[str]:
     return [row["name"] for row in fetch(conn, schema, "queue_names", {})]
 
 
-def overview(conn: Connection[Any], schema: str, *, lists: bool = True) -> Overview:
+def overview(
+    conn: Connection[Any], schema: str, *, lists: bool = True, counted: CountedQueues | None = None
+) -> Overview:
     """Return the state of the whole. Several statements: take them in one REPEATABLE READ transaction for one
     snapshot. Without `lists`, `throughput` and `failures` are not read: :func:`series` and :func:`failures` say more.
+    `counted`: the queues, where they have been counted already.
     """
-    every, totals = _queues(conn, schema)
+    counted = counted_queues(conn, schema) if counted is None else counted
+    every, totals = counted.queues, counted.totals
     counts, aside_complete = _counts(conn, schema, every, totals)
     ages = [queue.oldest_ready_seconds for queue in every if queue.oldest_ready_seconds is not None]
     return Overview(
@@ -59,12 +72,14 @@ def overview(conn: Connection[Any], schema: str, *, lists: bool = True) -> Overv
         revision=schema_revision(conn, schema),
         read_at=_now(conn),
         estimates=_estimates(conn, schema, counts),
+        due=_due(every, totals),
     )
 
 
 def stats(conn: Connection[Any], schema: str) -> Stats:
     """Return the numbers of :func:`overview`."""
-    every, totals = _queues(conn, schema)
+    counted = counted_queues(conn, schema)
+    every, totals = counted.queues, counted.totals
     counts, _ = _counts(conn, schema, every, totals)
     ages = [queue.oldest_ready_seconds for queue in every if queue.oldest_ready_seconds is not None]
     alive = [worker for worker in workers(conn, schema) if worker.health != "silent"]
@@ -79,6 +94,7 @@ def stats(conn: Connection[Any], schema: str) -> Stats:
         failed_last_hour=sum(minute.failed for minute in hour.minutes),
         finished_since=hour.since,
         estimates=_estimates(conn, schema, counts),
+        due=_due(every, totals),
     )
 
 
@@ -110,7 +126,11 @@ def _minutes(seen: Tail) -> list[Minute]:
     ]
 
 
-def _queues(conn: Connection[Any], schema: str) -> tuple[list[QueueInfo], dict[str, int]]:
+def _due(every: list[QueueInfo], totals: dict[str, int]) -> int:
+    return totals["ready"] + sum(queue.due - queue.ready for queue in every)
+
+
+def counted_queues(conn: Connection[Any], schema: str) -> CountedQueues:
     """Return the queues, and how many jobs are ready and scheduled in all of them together."""
     totals = {"ready": 0, "scheduled": 0}
     every = []
@@ -118,7 +138,7 @@ def _queues(conn: Connection[Any], schema: str) -> tuple[list[QueueInfo], dict[s
         totals = {state: row.pop(f"{state}_total") for state in totals}
         settings = take_settings(row)
         every.append(QueueInfo(**row, settings=settings))
-    return every, totals
+    return CountedQueues(queues=every, totals=totals)
 
 
 def _counts(

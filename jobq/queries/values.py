@@ -22,7 +22,9 @@ class QueueInfo:
     """One queue. Counts above COUNT_LIMIT mean "more than", those of `ready` and `scheduled` already above `counted_to`: where
     there are many queues, each is counted less far. `waiting`: for their groups' turn. `parked`: for a worker with other code.
     `failed` counts among the newest
-    COUNT_LIMIT dead letters.
+    COUNT_LIMIT dead letters. `due` counts all jobs that are due, whatever their state: ready, waiting, or parked; and
+    `oldest_ready_seconds` is how long the oldest of these has been due. `oldest_unheld_seconds` is the same of those in state
+    ready alone, which neither a group's turn nor other code holds back.
     """
 
     name: str
@@ -37,6 +39,8 @@ class QueueInfo:
     counted_to: int = COUNT_LIMIT
     waiting: int = 0
     parked: int = 0
+    due: int = 0
+    oldest_unheld_seconds: float | None = None
     settings: QueueSettings = field(default_factory=QueueSettings)
 
 
@@ -256,6 +260,8 @@ class Overview:
     revision: str | None
     read_at: datetime
     estimates: dict[str, int] = field(default_factory=dict)
+    due: int = 0
+    """Jobs that are due, whatever their state, as far as they were counted; `oldest_ready_seconds` is of these."""
 
     @property
     def workers_alive(self) -> int:
@@ -276,3 +282,4 @@ class Stats:
     failed_last_hour: int
     finished_since: datetime | None
     estimates: dict[str, int] = field(default_factory=dict)
+    due: int = 0

@@ -1,19 +1,18 @@
--- One queue's depth, each count up to `bound`, and what is set for it.
--- Plan: the lanes' ranges of job_claim_idx, job_running_idx, job_waiting_idx, job_parked_idx, the newest entries of the failed partitions' job_history_id_idx.
+-- One queue's depth, each count up to `bound`, and what is set for it. `due` and the oldest: see queues.sql.
+-- Plan: the lanes' ranges of job_claim_idx, job_running_idx, job_waiting_due_idx, job_parked_idx, the newest entries of the failed partitions' job_history_id_idx.
 SELECT
     sum(depth.ready)::integer AS ready, sum(depth.scheduled)::integer AS scheduled,
     (SELECT count(*) FROM (SELECT queue FROM {schema}.job WHERE state = 'running' LIMIT %(bound)s) AS entry
      WHERE entry.queue = %(queue)s)::integer AS running,
     (SELECT count(*) FROM (SELECT queue FROM {schema}.job_history WHERE state = 'failed' ORDER BY id DESC LIMIT %(bound)s) AS entry
      WHERE entry.queue = %(queue)s)::integer AS failed,
-    extract(epoch FROM now() - min(depth.oldest))::double precision AS oldest_ready_seconds,
+    (sum(depth.ready) + min(waiting.due) + min(parked.due))::integer AS due,
+    extract(epoch FROM now() - least(min(depth.oldest), min(waiting.oldest), min(parked.oldest)))::double precision AS oldest_ready_seconds,
+    extract(epoch FROM now() - min(depth.oldest))::double precision AS oldest_unheld_seconds,
     (SELECT paused_at FROM {schema}.queue WHERE name = %(queue)s) AS paused_at,
     (SELECT paused_by FROM {schema}.queue WHERE name = %(queue)s) AS paused_by,
     (SELECT pause_reason FROM {schema}.queue WHERE name = %(queue)s) AS pause_reason,
-    (SELECT count(*) FROM (SELECT FROM {schema}.job WHERE state = 'waiting' AND queue = %(queue)s
-                           ORDER BY queue, group_key LIMIT %(bound)s) AS entry)::integer AS waiting,
-    (SELECT count(*) FROM (SELECT queue FROM {schema}.job WHERE parked_at IS NOT NULL AND state = 'parked' LIMIT %(bound)s) AS entry
-     WHERE entry.queue = %(queue)s)::integer AS parked,
+    min(waiting.number)::integer AS waiting, min(parked.number)::integer AS parked,
     (SELECT max_running FROM {schema}.queue WHERE name = %(queue)s) AS max_running,
     (SELECT rate_jobs FROM {schema}.queue WHERE name = %(queue)s) AS rate_jobs,
     (SELECT rate_seconds FROM {schema}.queue WHERE name = %(queue)s) AS rate_seconds,
@@ -44,3 +43,33 @@ CROSS JOIN LATERAL (
               AND job.run_at <= statement_timestamp()
             ORDER BY job.run_at LIMIT 1) AS oldest
 ) AS depth
+CROSS JOIN (
+    SELECT count(*) AS number, count(*) FILTER (WHERE entry.run_at <= statement_timestamp()) AS due,
+           least(min(entry.run_at) FILTER (WHERE entry.run_at <= statement_timestamp()),
+                 (WITH RECURSIVE head AS (
+                      (SELECT job.group_key, job.run_at FROM {schema}.job
+                       WHERE job.state = 'waiting' AND job.queue = %(queue)s
+                       ORDER BY job.queue, job.group_key, job.run_at LIMIT 1)
+                      UNION ALL
+                      SELECT following.group_key, following.run_at
+                      FROM head
+                      CROSS JOIN LATERAL (
+                          SELECT job.group_key, job.run_at FROM {schema}.job
+                          WHERE job.state = 'waiting' AND job.queue = %(queue)s AND job.group_key > head.group_key
+                          ORDER BY job.queue, job.group_key, job.run_at LIMIT 1
+                      ) AS following
+                  )
+                  SELECT min(top.run_at) FROM (SELECT head.run_at FROM head LIMIT 200) AS top
+                  WHERE top.run_at <= statement_timestamp())) AS oldest
+    FROM (SELECT run_at FROM {schema}.job WHERE state = 'waiting' AND queue = %(queue)s
+          ORDER BY queue, group_key, run_at LIMIT %(bound)s) AS entry
+) AS waiting
+CROSS JOIN (
+    SELECT count(*) FILTER (WHERE entry.state = 'parked') AS number, count(*) FILTER (WHERE entry.due) AS due,
+           min(least(entry.run_at, entry.parked_at)) FILTER (WHERE entry.due) AS oldest
+    FROM (SELECT queue, state, run_at, parked_at, (state = 'parked') = (run_at <= statement_timestamp()) AS due
+          FROM {schema}.job
+          WHERE parked_at IS NOT NULL AND (state = 'parked' OR state IN ('ready', 'waiting') AND parked_claims = claims)
+          LIMIT %(bound)s) AS entry
+    WHERE entry.queue = %(queue)s
+) AS parked

@@ -1,8 +1,11 @@
 -- Every queue with its depth: what is due, what is for later, what runs, what failed, who paused it.
+-- `due` counts due jobs whatever their state: ready, waiting for their group's turn, parked (those that were put back into a queue
+-- with rules included, which are tried again in seconds). `oldest` is the oldest of them; of the waiting ones it looks at the first
+-- `entries`, and if there are more at the heads of a fiftieth as many groups.
 -- All queues together count about `budget` entries of each kind, so each counts at most `counted_to` + 1 of them: `bound` where
--- queues are few, five hundred where they are many. The totals over all queues are counted up to `bound` whatever their number.
+-- queues are few, five hundred where they are many, a hundred beyond 400. The totals over all queues are counted up to `bound` whatever their number.
 -- Plan: a loose index scan hops over job_claim_idx from one (queue, priority) to the next, and counts entries of its ranges;
--- running by job_running_idx; parked by job_parked_idx; failed by the newest `bound` entries of job_history_id_idx.
+-- running by job_running_idx; waiting by job_waiting_due_idx; parked by job_parked_idx; failed by the newest `bound` entries of job_history_id_idx.
 WITH RECURSIVE pair AS (
     (SELECT job.queue, job.priority FROM {schema}.job WHERE job.state = 'ready' ORDER BY job.queue, job.priority LIMIT 1)
     UNION ALL
@@ -14,11 +17,12 @@ WITH RECURSIVE pair AS (
         ORDER BY job.queue, job.priority LIMIT 1
     ) AS following
 ), few AS MATERIALIZED (
-    SELECT * FROM pair LIMIT 2000
+    SELECT * FROM pair LIMIT 5000
 ), cap AS MATERIALIZED (
-    SELECT least(%(bound)s, greatest(1, %(budget)s / 500 / greatest(count(DISTINCT few.queue) + grouped.number, 1)) * 500 + 1) AS entries
-    FROM (SELECT count(*) AS number FROM {schema}.queue WHERE group_mode IS NOT NULL) AS grouped LEFT JOIN few ON true
-    GROUP BY grouped.number
+    SELECT least(%(bound)s, CASE WHEN size.number > 400 THEN 101 ELSE greatest(1, %(budget)s / 500 / greatest(size.number, 1)) * 500 + 1 END)
+               AS entries
+    FROM (SELECT (SELECT count(DISTINCT few.queue) FROM few)
+                 + (SELECT count(*) FROM {schema}.queue WHERE group_mode IS NOT NULL) AS number) AS size
 ), total AS MATERIALIZED (
     SELECT (SELECT count(*) FROM (
                 SELECT FROM few
@@ -38,42 +42,28 @@ WITH RECURSIVE pair AS (
                 ) AS entry
                 LIMIT %(bound)s
             ) AS counted) AS scheduled
-), depth AS (
-    SELECT lane.queue, due.number AS ready, later.number AS scheduled, first.run_at AS oldest
-    FROM (SELECT DISTINCT few.queue FROM few) AS lane
+), lane AS MATERIALIZED (
+    SELECT few.queue, due.number AS ready, later.number AS scheduled, due.oldest
+    FROM few
     CROSS JOIN LATERAL (
-        SELECT min(entry.run_at) AS run_at FROM few
-        CROSS JOIN LATERAL (
+        SELECT count(*) AS number, min(entry.run_at) AS oldest FROM (
             SELECT job.run_at FROM {schema}.job
             WHERE job.state = 'ready' AND job.queue = few.queue AND job.priority = few.priority AND job.run_at <= statement_timestamp()
-            ORDER BY job.run_at LIMIT 1
+            ORDER BY job.run_at LIMIT (SELECT entries FROM cap)
         ) AS entry
-        WHERE few.queue = lane.queue
-    ) AS first
-    CROSS JOIN LATERAL (
-        SELECT count(*) AS number FROM (
-            SELECT FROM few
-            CROSS JOIN LATERAL (
-                SELECT FROM {schema}.job
-                WHERE job.state = 'ready' AND job.queue = few.queue AND job.priority = few.priority AND job.run_at <= statement_timestamp()
-                ORDER BY job.run_at LIMIT (SELECT entries FROM cap)
-            ) AS entry
-            WHERE few.queue = lane.queue
-            LIMIT (SELECT entries FROM cap)
-        ) AS counted
     ) AS due
     CROSS JOIN LATERAL (
         SELECT count(*) AS number FROM (
-            SELECT FROM few
-            CROSS JOIN LATERAL (
-                SELECT FROM {schema}.job
-                WHERE job.state = 'ready' AND job.queue = few.queue AND job.priority = few.priority AND job.run_at > statement_timestamp()
-                ORDER BY job.run_at LIMIT (SELECT entries FROM cap)
-            ) AS entry
-            WHERE few.queue = lane.queue
-            LIMIT (SELECT entries FROM cap)
-        ) AS counted
+            SELECT FROM {schema}.job
+            WHERE job.state = 'ready' AND job.queue = few.queue AND job.priority = few.priority AND job.run_at > statement_timestamp()
+            ORDER BY job.run_at LIMIT (SELECT entries FROM cap)
+        ) AS entry
     ) AS later
+), depth AS (
+    SELECT lane.queue, least(sum(lane.ready), (SELECT entries FROM cap)) AS ready,
+           least(sum(lane.scheduled), (SELECT entries FROM cap)) AS scheduled, min(lane.oldest) AS oldest
+    FROM lane
+    GROUP BY lane.queue
 ), running AS (
     SELECT entry.queue, count(*) AS number
     FROM (SELECT job.queue FROM {schema}.job WHERE job.state = 'running' LIMIT %(bound)s) AS entry
@@ -84,17 +74,44 @@ WITH RECURSIVE pair AS (
     GROUP BY entry.queue
 ), waiting AS (
     -- Jobs wait for their group's turn where there is, or was, a rule for groups: such a queue has a row.
-    SELECT entry.name, counted.number
-    FROM (SELECT queue.name FROM {schema}.queue ORDER BY queue.name LIMIT 1000) AS entry
+    SELECT entry.name, counted.number, counted.due, least(counted.oldest, heads.oldest) AS oldest
+    FROM (SELECT queue.name FROM {schema}.queue ORDER BY queue.name LIMIT 5000) AS entry
     CROSS JOIN LATERAL (
-        SELECT count(*) AS number FROM (
-            SELECT FROM {schema}.job WHERE job.state = 'waiting' AND job.queue = entry.name
-            ORDER BY job.queue, job.group_key LIMIT (SELECT entries FROM cap)
+        SELECT count(*) AS number, count(*) FILTER (WHERE found.run_at <= statement_timestamp()) AS due,
+               min(found.run_at) AS oldest
+        FROM (
+            SELECT job.run_at FROM {schema}.job WHERE job.state = 'waiting' AND job.queue = entry.name
+            ORDER BY job.queue, job.group_key, job.run_at LIMIT (SELECT entries FROM cap)
         ) AS found
     ) AS counted
+    CROSS JOIN LATERAL (
+        WITH RECURSIVE head AS (
+            (SELECT job.group_key, job.run_at FROM {schema}.job
+             WHERE job.state = 'waiting' AND job.queue = entry.name AND counted.number = (SELECT entries FROM cap)
+             ORDER BY job.queue, job.group_key, job.run_at LIMIT 1)
+            UNION ALL
+            SELECT following.group_key, following.run_at
+            FROM head
+            CROSS JOIN LATERAL (
+                SELECT job.group_key, job.run_at FROM {schema}.job
+                WHERE job.state = 'waiting' AND job.queue = entry.name AND job.group_key > head.group_key
+                ORDER BY job.queue, job.group_key, job.run_at LIMIT 1
+            ) AS following
+        )
+        SELECT min(top.run_at) AS oldest FROM (SELECT head.run_at FROM head LIMIT (SELECT entries / 50 + 1 FROM cap)) AS top
+    ) AS heads
 ), parked AS (
-    SELECT entry.queue, count(*) AS number
-    FROM (SELECT job.queue FROM {schema}.job WHERE job.parked_at IS NOT NULL AND job.state = 'parked' LIMIT %(bound)s) AS entry
+    SELECT entry.queue, count(*) FILTER (WHERE entry.state = 'parked') AS number,
+           count(*) FILTER (WHERE entry.due) AS due, min(least(entry.run_at, entry.parked_at)) FILTER (WHERE entry.due) AS oldest
+    FROM (
+        SELECT job.queue, job.state, job.run_at, job.parked_at,
+               -- What is parked and due, or was put back for a moment; other due jobs are counted as ready or waiting.
+               (job.state = 'parked') = (job.run_at <= statement_timestamp()) AS due
+        FROM {schema}.job
+        WHERE job.parked_at IS NOT NULL
+          AND (job.state = 'parked' OR job.state IN ('ready', 'waiting') AND job.parked_claims = job.claims)
+        LIMIT %(bound)s
+    ) AS entry
     GROUP BY entry.queue
 ), name AS (
     SELECT queue FROM depth
@@ -109,7 +126,11 @@ SELECT name.queue AS name,
        coalesce(depth.scheduled, 0)::integer AS scheduled,
        coalesce(running.number, 0)::integer AS running,
        coalesce(failed.number, 0)::integer AS failed,
-       extract(epoch FROM now() - depth.oldest)::double precision AS oldest_ready_seconds,
+       (coalesce(depth.ready, 0) + coalesce(waiting.due, 0) + coalesce(parked.due, 0))::integer AS due,
+       -- One that will be due has no age yet.
+       extract(epoch FROM now() - least(depth.oldest, parked.oldest, CASE WHEN waiting.oldest <= statement_timestamp() THEN waiting.oldest END))::double precision
+           AS oldest_ready_seconds,
+       extract(epoch FROM now() - depth.oldest)::double precision AS oldest_unheld_seconds,
        queue.paused_at, queue.paused_by, queue.pause_reason,
        queue.max_running, queue.rate_jobs, queue.rate_seconds, queue.rate_burst, queue.group_mode, queue.group_limit,
        queue.group_retry, queue.group_rate_jobs, queue.group_rate_seconds, queue.group_rate_burst, queue.changed_at,
@@ -125,4 +146,4 @@ LEFT JOIN {schema}.queue ON queue.name = name.queue
 LEFT JOIN waiting ON waiting.name = name.queue
 LEFT JOIN parked ON parked.queue = name.queue
 ORDER BY name.queue
-LIMIT 1000
+LIMIT 5000

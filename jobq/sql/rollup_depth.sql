@@ -1,5 +1,7 @@
--- How many jobs of each queue are due, counted up to `bound`, and how long the oldest has been.
--- Plan: a loose index scan hops over job_claim_idx from one (queue, priority) to the next; a lane counts at most `bound` entries.
+-- How many jobs of each queue are due, whatever their state (ready, waiting for their group's turn, parked), each counted up to
+-- `bound`, and how long the oldest seen has been.
+-- Plan: a loose index scan hops over job_claim_idx from one (queue, priority) to the next; a lane, and a queue's
+-- waiting jobs in job_waiting_due_idx, count at most `bound` entries; job_parked_idx up to 10,000.
 WITH RECURSIVE pair AS (
     (SELECT job.queue, job.priority FROM {schema}.job WHERE job.state = 'ready' ORDER BY job.queue, job.priority LIMIT 1)
     UNION ALL
@@ -11,17 +13,35 @@ WITH RECURSIVE pair AS (
         ORDER BY job.queue, job.priority LIMIT 1
     ) AS following
 ), few AS MATERIALIZED (
-    SELECT * FROM pair LIMIT 2000
+    SELECT * FROM pair LIMIT 5000
 )
-SELECT few.queue, sum(depth.number)::bigint, bool_or(depth.number >= %(bound)s),
+SELECT depth.queue, sum(depth.number)::bigint, bool_or(depth.number >= %(bound)s),
        extract(epoch FROM clock_timestamp() - min(depth.oldest))::double precision
-FROM few
-CROSS JOIN LATERAL (
-    SELECT count(*) AS number, min(entry.run_at) AS oldest
-    FROM (SELECT job.run_at FROM {schema}.job
-          WHERE job.state = 'ready' AND job.queue = few.queue AND job.priority = few.priority
-            AND job.run_at <= statement_timestamp()
-          ORDER BY job.run_at LIMIT %(bound)s) AS entry
+FROM (
+    SELECT few.queue, lane.number, lane.oldest
+    FROM few
+    CROSS JOIN LATERAL (
+        SELECT count(*) AS number, min(entry.run_at) AS oldest
+        FROM (SELECT job.run_at FROM {schema}.job
+              WHERE job.state = 'ready' AND job.queue = few.queue AND job.priority = few.priority
+                AND job.run_at <= statement_timestamp()
+              ORDER BY job.run_at LIMIT %(bound)s) AS entry
+    ) AS lane
+    UNION ALL
+    SELECT named.name, counted.number, counted.oldest
+    FROM (SELECT queue.name FROM {schema}.queue ORDER BY queue.name LIMIT 5000) AS named
+    CROSS JOIN LATERAL (
+        SELECT count(*) AS number, min(entry.run_at) AS oldest
+        FROM (SELECT job.run_at FROM {schema}.job WHERE job.state = 'waiting' AND job.queue = named.name
+              ORDER BY job.queue, job.group_key, job.run_at LIMIT %(bound)s) AS entry
+        WHERE entry.run_at <= statement_timestamp()
+    ) AS counted
+    UNION ALL
+    SELECT parked.queue, count(*), min(parked.run_at)
+    FROM (SELECT job.queue, job.run_at FROM {schema}.job
+          WHERE job.parked_at IS NOT NULL AND job.state = 'parked' AND job.run_at <= statement_timestamp()
+          LIMIT 10000) AS parked
+    GROUP BY parked.queue
 ) AS depth
 WHERE depth.number > 0
-GROUP BY few.queue
+GROUP BY depth.queue

@@ -95,6 +95,7 @@ class Dispatcher:
             on_ready=lambda: self._advance.ready(),  # noqa: PLW0108  (it is made below)
             on_progress=lambda progress: self._advance.progressed(progress),  # noqa: PLW0108  (it is made below)
             on_quarantine=self._quarantined,
+            problems=self._lease.problems,
         )
         self._advance = Advance(
             self._options,
@@ -155,11 +156,13 @@ class Dispatcher:
         vitals.runner_deaths = pool.deaths
         vitals.finished, vitals.unrecorded, vitals.held = advance.ended.finished, len(advance.ended), advance.held
         vitals.quiet = advance.quiet
-        vitals.log_dropped = output.dropped()
-        if vitals.log_dropped:
+        before, vitals.log_dropped = vitals.log_dropped, output.dropped()
+        if vitals.log_dropped > before:
+            # Noted while lines are dropped, and so forgotten when they no longer are.
             self._lease.problems.note(
                 "write the log", f"{vitals.log_dropped} lines were dropped: the reader of the output does not read it"
             )
+        vitals.problems = self._lease.problems.rows()
         vitals.listening(self._listener.connected, polling=self._listener.polling)
         vitals.listener_errors = self._listener.losses
         vitals.brisk, vitals.sentinel = self._sentinel.mode is not Mode.QUIET, self._sentinel.active

@@ -41,7 +41,12 @@ class Health:
                 self._observe()
                 checks = readiness(self._vitals)
                 ready = all(check["ok"] for check in checks.values())
-                body = {"status": "ready" if ready else "not ready", "checks": checks, "summary": self._vitals.line()}
+                body = {
+                    "status": "ready" if ready else "not ready",
+                    "checks": checks,
+                    "problems": self._vitals.problems,
+                    "summary": self._vitals.line(),
+                }
                 return Answer(200 if ready else 503, "application/json", json.dumps(body, indent=2).encode() + b"\n")
             case "/metrics":
                 if self._metrics is None:

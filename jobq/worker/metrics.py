@@ -182,6 +182,7 @@ class _Gauges:
                 int(vitals.phase == "working" and vitals.held is None and not vitals.quiet),
             ),
             "jobq_quiet": ("Whether an operator has asked that no job is claimed.", int(vitals.quiet)),
+            "jobq_problems": ("What the worker cannot do at present, and tries again.", len(vitals.problems)),
             "jobq_stuck": ("Whether the worker asks to be restarted.", int(vitals.stuck is not None)),
         }
         for name, (text, value) in gauges.items():

@@ -30,6 +30,7 @@ from jobq.worker.frames import (
 from jobq.worker.lease import wait_or
 from jobq.worker.options import WorkerOptions
 from jobq.worker.overseer import Overseer
+from jobq.worker.problems import Problems
 from jobq.worker.quarantine import Quarantine
 from jobq.worker.solos import Isolation
 from jobq.worker.spec import Spec
@@ -40,6 +41,9 @@ logger = logging.getLogger("jobq.worker")
 # What runners are told while there is no lease that could end.
 NO_LEASE = 0.0
 _RESTART = Backoff(base=0.2, cap=30)
+
+# What is written of an import that fails: see problems.py.
+NO_RUNNER = "start a runner"
 
 
 class RunnerPool:
@@ -55,6 +59,7 @@ class RunnerPool:
         on_progress: Callable[[Progress], None],
         on_ready: Callable[[], None],
         on_quarantine: Callable[[str, int], object] = lambda task, deaths: None,
+        problems: Problems | None = None,
     ) -> None:
         """`on_quarantine`: see `Quarantine`."""
         self._options = options
@@ -63,6 +68,7 @@ class RunnerPool:
         self._on_recorded = on_recorded
         self._on_progress = on_progress
         self._on_ready = on_ready
+        self._problems = problems or Problems()
         self._overseer = Overseer(options)
         self._children: list[Child] = []
         self._quarantine = Quarantine(on_quarantine)
@@ -278,11 +284,13 @@ class RunnerPool:
                 self.signatures = [task.signature for task in tasks]
                 self._deaths = 0
                 self.import_failure = None
+                self._problems.clear(NO_RUNNER)
                 self.changed.set()
                 self._on_ready()
             case ImportFailed(text, trace):
                 self.import_failure = f"the application {self._options.app!r} cannot be imported: {text}"
                 logger.error(self.import_failure, extra={"traceback": trace})
+                self._problems.note(NO_RUNNER, self.import_failure)
 
     # --- watching --------------------
 

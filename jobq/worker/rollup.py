@@ -384,7 +384,7 @@ async def _depths(writer: _Writer, schema: str, at: datetime) -> None:
 async def _estimate(connection: AsyncConnection[Any], schema: str, queue: str) -> int:
     """Return how many jobs of `queue` the planner takes to be due: by the statistics of the last ANALYZE."""
     query = sql.SQL(
-        "EXPLAIN (FORMAT JSON) SELECT FROM {} WHERE state = 'ready' AND queue = {} AND run_at <= now()"
+        "EXPLAIN (FORMAT JSON) SELECT FROM {} WHERE state IN ('ready', 'waiting') AND queue = {} AND run_at <= now()"
     ).format(sql.Identifier(schema, "job"), sql.Literal(queue))
     ((plan,),) = await (await connection.execute(query, prepare=False)).fetchall()
     return int(plan[0]["Plan"]["Plan Rows"])

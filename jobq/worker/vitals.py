@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from collections import Counter, deque
 from collections.abc import Iterable
-from typing import Literal
+from typing import Any, Literal
 
 Phase = Literal["starting", "working", "stopping"]
 
@@ -88,6 +88,8 @@ class Vitals:
         """Executions that have ended and whose outcome is not written down yet."""
         self.held: str | None = None
         """Why nothing may be claimed at present; None when claims go on."""
+        self.problems: list[dict[str, Any]] = []
+        """What it cannot do at present, and tries again: as in its row (problems.py)."""
         self.quiet = False
         """Whether nothing is claimed because an operator wants it so: that is no fault."""
         self._finished_at: deque[tuple[float, int]] = deque([(self.started, 0)])

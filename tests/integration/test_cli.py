@@ -14,7 +14,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from jobq import migrate, operations
-from jobq.cli import changes, checks_load, checks_server, main
+from jobq.cli import changes, main
+from jobq.diagnostics import load, server
 from jobq.filters import JobFilter
 from tests.support.postgres import OwnServer
 from tests.support.rows import add_attempt, add_finished, add_job, add_worker
@@ -418,6 +419,7 @@ def test_doctor_sees_what_is_wrong(run: Run, db: Conn, database_url: str) -> Non
     add_worker(db, tasks=["mail.send"], queues=["mail", "default"])
     add_worker(db, tasks=["lost"], ago=100, pid=77)
     add_job(db, queue="slow")
+    add_job(db, queue="default", task="gone")
     add_job(db, queue="mail", task="gone")
     db.execute("INSERT INTO jobq.queue (name, paused_at, paused_by) VALUES ('mail', now(), 'bob')")
     db.execute("INSERT INTO jobq.chore (name, due_at, last_error) VALUES ('retention', now(), 'lock timeout')")
@@ -439,17 +441,17 @@ def test_doctor_sees_what_is_wrong(run: Run, db: Conn, database_url: str) -> Non
     def told(check: str) -> str:
         return " | ".join(f"{line['status']} {line['message']}" for line in found[check])
 
-    assert "fail queue slow has jobs to run, and no live worker serves it" in told("tasks")
-    assert "fail no live worker of queue mail knows task gone" in told("tasks")
-    assert "warn box:77 sent no heartbeat" in told("workers")
-    assert "warn queue mail was paused by bob, and 1 ready jobs wait" in told("paused")
-    assert "warn retention failed when it last ran: lock timeout" in told("chores")
+    assert "fail no live worker serves queue slow (1 job due, the oldest for " in told("queues")
+    assert "fail no live worker of queue default knows task gone (1 job due, the oldest for " in told("tasks")
+    assert "warn worker box:77 sent no heartbeat" in told("workers")
+    assert "warn queue mail is paused by bob, with 1 job due, the oldest for " in told("paused")
+    assert "fail chore retention failed when it last ran: lock timeout" in told("chores")
     assert "warn operation 1 (retry state:failed) has stood still for 1 h: no page carries it out" in told("operations")
     assert "warn operation 4 (cancel task:t) failed: DiskFull: no space left" in told("operations")
     assert len(found["operations"]) == 2
-    assert "warn job_history_succeeded_rest holds rows" in told("partitions")
-    assert "fail it is switched off for table jobq.job" in told("autovacuum")
-    assert all(line["mend"] for lines in found.values() for line in lines if line["status"] != "ok")
+    assert "warn table job_history_succeeded_rest holds rows" in told("partitions")
+    assert "fail autovacuum is switched off for table jobq.job" in told("autovacuum")
+    assert all(line["fix"] for lines in found.values() for line in lines if line["status"] != "ok")
 
 
 def test_doctor_sees_groups_that_stand_still(run: Run, db: Conn) -> None:
@@ -482,32 +484,36 @@ def test_doctor_sees_groups_that_stand_still(run: Run, db: Conn) -> None:
 
     add_job(db, queue="mail", state="running", managed=True, worker_id=worker)
     assert told("limits").startswith("ok queue mail: 3 jobs run, more than its limit of 2")
+    # It is stranded, too, beside a live worker.
     db.execute("UPDATE jobq.job SET worker_id = gen_random_uuid() WHERE id = %s", (held[0],))
     assert (
-        told("limits")
-        == "warn queue mail: 1 of the 2 that its limit lets run are held by jobs whose worker is not alive"
+        told("limits", 1)
+        == "warn queue mail: 1 of the 2 that its limit lets run is held by jobs whose worker is not alive"
     )
 
     db.execute("DELETE FROM jobq.job_turn WHERE group_key = 'a'")
-    assert told("groups").startswith("warn queue mail: 1 group of those looked at wait without a turn")
-    (line,) = findings(run("doctor", "--json"))["groups"]
+    assert told("groups", 1).startswith("warn queue mail: 1 group of those looked at waits without a turn")
+    (line,) = findings(run("doctor", "--json", code=1))["groups"]
     assert "such as a;" in line["message"]
-    db.execute(line["mend"].partition("; or ")[2].encode())
-    assert told("groups").startswith("ok")
+    db.execute(line["fix"].partition("; or ")[2].encode())
+    assert told("groups", 1).startswith("ok")
     db.execute("DELETE FROM jobq.job_turn WHERE group_key = 'a'")
     add_job(db, queue="mail", state="running", managed=True, group_key="a", worker_id=worker)
-    assert told("groups").startswith("ok"), "its turn comes with the end of the job that runs"
+    assert told("groups", 1).startswith("ok"), "its turn comes with the end of the job that runs"
 
 
 def test_doctor_knows_that_waiting_jobs_are_jobs(run: Run, db: Conn) -> None:
     run("queues", "set", "mail", "--groups", "ordered")
     add_worker(db, tasks=["other"], queues=["pdf"])
     add_job(db, queue="mail", group_key="a")
-    assert "queue mail has jobs to run" in findings(run("doctor", "--json", code=1))["tasks"][0]["message"]
+    assert (
+        "no live worker serves queue mail (1 job due"
+        in findings(run("doctor", "--json", code=1))["queues"][0]["message"]
+    )
     add_worker(db, tasks=["other"], queues=["mail"])
     assert "knows task mail.send" in findings(run("doctor", "--json", code=1))["tasks"][0]["message"]
     run("queues", "pause", "mail")
-    assert "1 jobs with groups wait" in findings(run("doctor", "--json", code=1))["paused"][0]["message"]
+    assert "with 1 job due" in findings(run("doctor", "--json"))["paused"][0]["message"]
 
 
 def test_doctor_sees_missing_partitions_and_workers(run: Run, db: Conn) -> None:
@@ -519,7 +525,7 @@ def test_doctor_sees_missing_partitions_and_workers(run: Run, db: Conn) -> None:
         db.execute(f"DROP TABLE jobq.{name}".encode())
     found = findings(run("doctor", "--json", code=1))
     assert [line["status"] for line in found["partitions"]] == ["fail"]
-    assert found["workers"][0]["status"] == "warn"
+    assert found["workers"][0]["status"] == "fail"
 
 
 def test_doctor_without_a_schema_or_a_database(run: Run, empty_database_url: str) -> None:
@@ -592,8 +598,8 @@ def test_doctor_sees_a_queue_for_later_that_nobody_serves(run: Run, db: Conn) ->
     add_job(db, queue="reports")
     db.execute("UPDATE jobq.job SET run_at = now() + interval '1 day'")
     (told,) = findings(run("doctor", "--json"))["queues"]
-    assert told["message"] == "queue reports has 1 jobs for later, and no live worker serves it"
-    assert "--queues reports" in told["mend"]
+    assert told["message"] == "queue reports has 1 job for later, and no live worker serves it"
+    assert "--queues reports" in told["fix"]
 
 
 def test_doctor_sees_dead_rows(run: Run, db: Conn, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -610,22 +616,22 @@ def test_doctor_sees_dead_rows(run: Run, db: Conn, monkeypatch: pytest.MonkeyPat
     # The server counts once the session that deleted has ended.
     wait_until(lambda: "job_key 300" in told()[0]["message"], timeout=60, what="the count of dead rows")
     assert "never vacuumed" in told()[0]["message"]
-    monkeypatch.setattr(checks_load, "DEAD_ROWS", 200)
+    monkeypatch.setattr(load, "DEAD_ROWS", 200)
     (warned,) = told()
     assert warned["status"] == "warn"
     assert "jobq.job_key has 300 dead rows and 0 live ones" in warned["message"]
-    assert "VACUUM jobq.job_key" in warned["mend"]
+    assert "VACUUM jobq.job_key" in warned["fix"]
 
 
 def test_doctor_sees_what_runs_short(run: Run, db: Conn, monkeypatch: pytest.MonkeyPatch) -> None:
     found = findings(run("doctor", "--json"))
     assert found["connections"][0]["status"] == "ok"
     assert found["notify"][0]["message"] == "the notification queue is 0% full"
-    monkeypatch.setattr(checks_load, "CONNECTIONS_LEFT", 10_000)
-    monkeypatch.setattr(checks_load, "NOTIFY_USAGE", 0.0)
+    monkeypatch.setattr(load, "CONNECTIONS_LEFT", 10_000)
+    monkeypatch.setattr(load, "NOTIFY_USAGE", 0.0)
     found = findings(run("doctor", "--json"))
     assert [found[check][0]["status"] for check in ("connections", "notify")] == ["warn", "warn"]
-    assert "raise max_connections" in found["connections"][0]["mend"]
+    assert "raise max_connections" in found["connections"][0]["fix"]
 
 
 @pytest.mark.parametrize(
@@ -641,7 +647,7 @@ def test_doctor_sees_what_runs_short(run: Run, db: Conn, monkeypatch: pytest.Mon
     ],
 )
 def test_statements_are_shown_without_their_values(query: str | None, shown: str) -> None:
-    assert checks_load.shortened(query) == shown
+    assert load.shortened(query) == shown
 
 
 # --- Errors, as a process
@@ -733,7 +739,7 @@ def test_a_server_that_dies_in_the_middle_exits_with_69(own_server: OwnServer) -
 
 
 def test_doctor_sees_long_transactions(run: Run, conn: Conn, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(checks_server, "LONG_TRANSACTION", -1)
+    monkeypatch.setattr(server, "LONG_TRANSACTION", -1)
     conn.execute("SELECT pg_current_xact_id(), 'a secret'")
     told = [line["message"] for line in findings(run("doctor", "--json"))["transactions"]]
     assert any("idle in transaction" in message and "vacuum cannot clean up" in message for message in told)
@@ -742,11 +748,11 @@ def test_doctor_sees_long_transactions(run: Run, conn: Conn, monkeypatch: pytest
 
 
 def test_doctor_sees_an_old_server_and_a_clock_that_is_off(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(checks_server, "OLDEST_SERVER", 99)
-    monkeypatch.setattr(checks_server, "CLOCK_SKEW", -1.0)
+    monkeypatch.setattr(server, "OLDEST_SERVER", 99)
+    monkeypatch.setattr(server, "CLOCK_SKEW", -1.0)
     found = findings(run("doctor", "--json", code=78))
     assert found["server"][0]["status"] == "fail"
-    assert "upgrade to PostgreSQL 99" in found["server"][0]["mend"]
+    assert "upgrade to PostgreSQL 99" in found["server"][0]["fix"]
     assert found["clock"][0]["status"] == "warn"
 
 

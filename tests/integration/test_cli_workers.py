@@ -130,8 +130,12 @@ def test_a_real_worker_heeds_it(run: Run, db: Conn, worker: Callable[..., Worker
 def test_the_overview_and_the_doctor_tell_of_quiet_workers(db: Conn, client: FlaskClient, database_url: str) -> None:
     add_job(db)
     add_worker(db, state="quiet", asked="quiet")
-    assert "One worker is quiet, as asked, and claims nothing; no other is alive" in client.get("/").text
+    said = "1 of 1 live worker claims nothing, since an operator asked for that"
+    assert f"{said}; no other is alive, so no job starts" in client.get("/").text
     add_worker(db, pid=2)
-    assert "One worker is quiet, as asked, and claims nothing." in client.get("/?hours=24").text
+    assert (
+        "1 of 2 live workers claims nothing, since an operator asked for that: box:4242"
+        in client.get("/?hours=24").text
+    )
     told = CliRunner().invoke(main, ["doctor", "--json"], env={"JOBQ_DATABASE_URL": database_url}).stdout
-    assert "1 of 2 claim nothing" in told
+    assert "1 of 2 live workers claims nothing" in told

@@ -10,8 +10,9 @@ import psycopg
 import pytest
 
 from jobq import operations, queries
-from jobq.cli.checks_jobs import JOB_CHECKS
-from jobq.cli.findings import Status
+from jobq.diagnostics import Snapshot, Status
+from jobq.diagnostics.queues import QUEUE_CHECKS
+from jobq.diagnostics.workers import WORKER_CHECKS
 from jobq.filters import JobFilter
 from jobq.sql import statement
 from jobq.worker.inprocess import drain
@@ -285,16 +286,20 @@ def test_doctor_says_what_no_live_worker_knows(db: Conn) -> None:
     drain(rolling.OLD, db)
     add_worker(db, host="box", tasks=["send"])
     db.execute("UPDATE jobq.worker SET signatures = %s", ([rolling.send_old.arguments.fingerprint],))
-    check, _ = JOB_CHECKS["parked"]
-    findings = {finding.message.partition(" since ")[0]: finding for finding in check(db, "jobq")}
+    check, _ = QUEUE_CHECKS["parked"]
+    findings = {finding.message.partition(" since ")[0]: finding for finding in check(Snapshot(db, "jobq"))}
     assert set(findings) == {"no live worker knows task fresh", "no live worker's task send takes parameter 'copy_to'"}
     assert {finding.status for finding in findings.values()} == {Status.FAIL}
     # Once a worker is there whose code may run them they are on their way.
     add_worker(db, host="new", tasks=["fresh", "send"])
     db.execute("UPDATE jobq.worker SET signatures = '{f,s}' WHERE host = 'new'")
-    assert list(check(db, "jobq")) == []
+    assert list(check(Snapshot(db, "jobq"))) == []
     add_worker(db, host="bare", tasks=[])
-    bare = [finding.message for finding in JOB_CHECKS["workers"][0](db, "jobq") if "has no task" in finding.message]
+    bare = [
+        finding.message
+        for finding in WORKER_CHECKS["workers"][0](Snapshot(db, "jobq"))
+        if "has no task" in finding.message
+    ]
     assert len(bare) == 1
 
 

@@ -12,7 +12,8 @@ import pytest
 from psycopg import sql
 
 from jobq import migrate, operations
-from jobq.cli.checks_partitions import PARTITION_CHECKS
+from jobq.diagnostics import Snapshot
+from jobq.diagnostics.partitions import PARTITION_CHECKS
 from tests.support import apps, postgres
 from tests.support.jobs import Jobs
 from tests.support.waiting import wait_until
@@ -63,15 +64,15 @@ def test_rows_of_every_table_can_be_changed_and_deleted(db: Conn) -> None:
         # Whether the server allows it is asked for the statement, whatever rows there are.
         db.execute(sql.SQL("UPDATE {} SET {} = {} WHERE false").format(name, *[sql.Identifier(column[0])] * 2))
         db.execute(sql.SQL("DELETE FROM {} WHERE false").format(name))
-    assert [finding.message for finding in PARTITION_CHECKS["publications"][0](db, "jobq")] == []
+    assert [finding.message for finding in PARTITION_CHECKS["publications"][0](Snapshot(db, "jobq"))] == []
 
 
 def test_doctor_names_what_a_publication_keeps_from_being_changed(db: Conn) -> None:
     db.execute("ALTER TABLE jobq.job_turn REPLICA IDENTITY DEFAULT")
-    (finding,) = PARTITION_CHECKS["publications"][0](db, "jobq")
-    assert "publication everything publishes changes of job_turn" in finding.message
-    db.execute(finding.mend.partition(",")[0].encode())
-    assert list(PARTITION_CHECKS["publications"][0](db, "jobq")) == []
+    (finding,) = PARTITION_CHECKS["publications"][0](Snapshot(db, "jobq"))
+    assert "publication everything (for all tables) publishes changes of job_turn" in finding.message
+    db.execute(finding.fix.partition(",")[0].encode())
+    assert list(PARTITION_CHECKS["publications"][0](Snapshot(db, "jobq"))) == []
 
 
 @pytest.mark.parametrize("root", [False, True])

@@ -197,4 +197,4 @@ def test_the_doctor(jobs: Jobs, granted: Login, worker: StartWorker, role: str) 
     # A worker has no business in single partitions and with bulk operations, and a viewer may do nothing.
     expected = {"worker": {"partitions", "operations"}, "viewer": {"privileges"}, "operator": set[str]()}[role]
     assert wrong == expected, found
-    assert unseen == (["partitions", "operations"] if role == "worker" else [])
+    assert unseen == (["operations", "partitions"] if role == "worker" else [])

@@ -91,7 +91,7 @@ def test_one_queue(client: FlaskClient, db: Conn) -> None:
 
 def test_a_queue_that_nobody_serves_says_so(client: FlaskClient, db: Conn) -> None:
     add_job(db, queue="lonely")
-    assert "No worker that is alive serves this queue." in client.get("/queues/lonely").text
+    assert "No worker is alive: no live worker serves queue lonely (1 job due" in client.get("/queues/lonely").text
 
 
 # --- Charts ---

@@ -85,7 +85,7 @@ FEW = {"ids": list(range(1, 1000, 37)), "channel": "jobq", "error": "cancelled"}
 SERIES = {"since": str(datetime.now(UTC) - timedelta(hours=1)), "queue": "", "task": None}
 STATEMENTS: list[tuple[str, dict[str, Any], int]] = [
     # name, parameters, most pages it may touch
-    ("queues", {"bound": 10_001, "budget": 50_000}, 120_000),
+    ("queues", {"bound": 10_001, "budget": 50_000}, 140_000),
     ("queue_names", {}, 2_000),
     ("overview_counts", {"bound": 10_001, "succeeded": True}, 25_000),
     ("search_running", {"worker": None, "limit": 5_001}, 2_000),
@@ -142,6 +142,10 @@ STATEMENTS: list[tuple[str, dict[str, Any], int]] = [
     ("queue_next", {"queue": "queue3", "bound": 2_000}, 8_000),
     ("jobs_ahead", {"queue": "queue3", "priority": 2, "run_at": str(datetime.now(UTC)), "id": 1, "bound": 10_001}, 20_000),
     ("rollup_depth", {"bound": 500}, 40_000),
+    ("due_tasks", {"queue": None, "budget": 2_000}, 20_000),
+    ("due_tasks", {"queue": "queue3", "budget": 2_000}, 8_000),
+    ("stranded", {"bound": 10_001, "seconds": 120.0}, 12_000),
+    ("failing", {"bound": 10_001}, 12_000),
     ("parked_tasks", {"bound": 10_000}, 1_000),
     ("parked_workers", {"task": "task3", "refused": "old"}, 20),
     ("rollup_begin", {}, 20),

@@ -21,12 +21,11 @@ from click.testing import CliRunner
 from jobq.cli import COMMANDS, main, output
 from jobq.cli.doctor import exit_code
 from jobq.cli.enqueue import parse_arguments
-from jobq.cli.exits import Exit
-from jobq.cli.findings import Finding, Status
 from jobq.cli.options import parse_duration
 from jobq.cli.session import actor
 from jobq.cli.supervise import Program, how_it_ended, pause_before_restart
 from jobq.cli.watch import Watcher
+from jobq.diagnostics.finding import Fault, Finding, Status
 from tests.support.waiting import wait_until
 
 # --- Commands
@@ -237,12 +236,13 @@ def test_who_acts(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_doctors_exit_code() -> None:
-    def finding(status: Status, code: Exit = Exit.OK) -> Finding:
-        return Finding(check="x", status=status, message="", exit_code=code)
+    def finding(status: Status, fault: Fault = Fault.OTHER) -> Finding:
+        return Finding(check="x", status=status, message="", fault=fault)
 
-    assert exit_code([finding(Status.OK), finding(Status.WARN, Exit.CONFIGURATION)]) == 0
+    assert exit_code([finding(Status.OK), finding(Status.WARN, Fault.CONFIGURATION)]) == 0
     assert exit_code([finding(Status.FAIL)]) == 1
-    assert exit_code([finding(Status.FAIL), finding(Status.FAIL, Exit.CONFIGURATION)]) == 78
+    assert exit_code([finding(Status.FAIL), finding(Status.FAIL, Fault.CONFIGURATION)]) == 78
+    assert exit_code([finding(Status.FAIL, Fault.UNAVAILABLE)]) == 69
 
 
 # --- What `jobq dev` is made of

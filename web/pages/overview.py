@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from jobq import queries
+import psycopg
+
+from jobq import diagnostics, queries
+from jobq.diagnostics import Finding, Status
+from jobq.diagnostics.overview import problems
 from jobq.web import charts
 from jobq.web.context import current_page
-from jobq.web.health import problems
+from jobq.web.page import Page
 from jobq.web.pages import plots
 from jobq.web.routes import Route
 
@@ -17,20 +21,36 @@ def overview() -> str:
     """How things are in a sentence, in numbers and over time; what fails, and where to look."""
     page = current_page()
     hours = plots.hours()
+    found: list[Finding] = []
+    try:
+        return _overview(page, hours, found)
+    except psycopg.ProgrammingError:
+        # A table, a column or a function is missing: the page tells of it by what was found, if it got so far.
+        if not any(finding.status is Status.FAIL for finding in found):
+            raise
+        return page.render("partial.html", title="Overview", problems=problems(found))
+
+
+def _overview(page: Page, hours: int, found: list[Finding]) -> str:
     with page.database.read() as reader:
-        seen = reader(queries.overview, lists=False)
+        snapshot = diagnostics.Snapshot(reader.connection, reader.schema, thorough=False)
+        found += list(diagnostics.examine_snapshot(snapshot))
+        seen = reader(
+            lambda conn, schema: queries.overview(conn, schema, lists=False, counted=snapshot.counted), name="overview"
+        )
         series = reader(queries.series, hours=hours, name="charts")
         sparks = reader(queries.sparklines, default={})
         # Six groups are shown; thousands of errors take longer to compare than all the rest of the page.
         failures = reader(queries.failures, reach=_REACH)
         now = reader.now()
     if seen is None:
-        return page.render("partial.html", title="Overview", now=now)
+        return page.render("partial.html", title="Overview", now=now, problems=problems(found))
     return page.render(
         "overview.html",
         seen=seen,
         now=now,
-        problems=problems(seen, page.head),
+        problems=problems(found),
+        older_failures=seen.counts["failed"],
         series=plots.plot(series),
         hours=hours,
         sparks=sparks,

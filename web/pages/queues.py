@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 from flask import abort
 
-from jobq import queries
+from jobq import diagnostics, queries
+from jobq.diagnostics.overview import problems
 from jobq.filters import JobFilter
 from jobq.flow import QueueSettings
 from jobq.web import charts
@@ -21,6 +22,10 @@ def queues() -> str:
     with page.database.read() as reader:
         found = reader(queries.queues, default=[])
         finished = reader(queries.sparklines, default={})
+        fleet = diagnostics.Snapshot(reader.connection, reader.schema)
+        unserved = {
+            queue.name for queue in found if queue.due and queue.paused_at is None and not fleet.claiming(queue.name)
+        }
         now = reader.now()
     sparks = {name: charts.spark(values) for name, values in finished.items()}
     return page.render(
@@ -28,6 +33,7 @@ def queues() -> str:
         queues=found,
         now=now,
         sparks=sparks,
+        unserved=unserved,
         queue_q=queue_q,
         any_waiting=any(queue.waiting for queue in found),
         any_parked=any(queue.parked for queue in found),
@@ -44,6 +50,9 @@ def queue(name: str) -> str:
     with page.database.read() as reader:
         found = reader(queries.queue, name)
         series = reader(queries.series, hours=hours, queue=name)
+        checked = []
+        if found is not None:
+            checked = diagnostics.examine_queue(reader.connection, reader.schema, found.info)
         now = reader.now()
     if found is None:
         return page.render("partial.html", title="Queue", now=now)
@@ -53,6 +62,8 @@ def queue(name: str) -> str:
         "queue.html",
         found=found,
         queue=found.info,
+        # That it is paused is said above.
+        problems=problems(finding for finding in checked if finding.check != "paused"),
         series=plots.plot(series),
         hours=hours,
         now=now,

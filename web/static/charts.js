@@ -31,7 +31,7 @@
       series: [["wait p50", "plot-low"], ["wait p95", "plot-mid"], ["run p95", "plot-high"]], axis: seconds,
       tip: (n) => [["Wait p50 / p95 / p99", `${seconds(s.wait_p50[n])} / ${seconds(s.wait_p95[n])} / ${seconds(s.wait_p99[n])}`], ["Run p50 / p95 / p99", `${seconds(s.run_p50[n])} / ${seconds(s.run_p95[n])} / ${seconds(s.run_p99[n])}`]],
     }),
-    deep: (s) => ({ data: [s.at, s.ready], series: [["Ready", "plot-good"]], fill: true, axis: count, tip: (n) => [["Ready", count(s.ready[n])]] }),
+    deep: (s) => ({ data: [s.at, s.ready], series: [["Due", "plot-good"]], fill: true, axis: count, tip: (n) => [["Due", count(s.ready[n])]] }),
   };
 
   function when(at, long) {

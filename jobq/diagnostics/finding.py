@@ -1,0 +1,69 @@
+"""What a check finds, and how a check asks the database."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, LiteralString
+
+import psycopg
+from psycopg import sql
+from psycopg.rows import tuple_row
+
+from jobq.text import visible
+
+if TYPE_CHECKING:
+    from jobq.diagnostics.snapshot import Snapshot
+
+
+class Status(StrEnum):
+    """How bad a finding is: `warn` is to be known, `fail` needs a person now."""
+
+    OK = "ok"
+    WARN = "warn"
+    FAIL = "fail"
+
+
+class Fault(StrEnum):
+    """Whose fault a failure is, where a service manager can use that: `jobq doctor` has an exit code for each."""
+
+    OTHER = "other"
+    CONFIGURATION = "configuration"
+    UNAVAILABLE = "unavailable"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """One cause in one line. `fix` says what to do, and is empty when there is nothing to do.
+
+    `minor`: nothing suffers from it so far, so the overview leaves it out. `page` is the view of the status page that shows
+    more, with `filters` in its address. Control characters, which names and errors may contain, are escaped here, so that no
+    finding can look like two.
+    """
+
+    check: str
+    status: Status
+    message: str
+    fix: str = ""
+    fault: Fault = Fault.OTHER
+    minor: bool = False
+    page: str | None = None
+    filters: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "message", visible(self.message))
+        object.__setattr__(self, "fix", visible(self.fix))
+
+
+Check = Callable[["Snapshot"], Iterator[Finding]]
+"""Called in a transaction, or a savepoint, of its own; yields nothing when all is well."""
+
+
+def rows(
+    connection: psycopg.Connection[Any], query: sql.Composed | LiteralString, *params: object
+) -> list[tuple[Any, ...]]:
+    """Return the rows of `query`."""
+    with connection.cursor(row_factory=tuple_row) as cursor:
+        composed = query if isinstance(query, sql.Composed) else sql.SQL(query)
+        return cursor.execute(composed, params or None).fetchall()
