@@ -7,6 +7,9 @@ and the mend.
 
 from __future__ import annotations
 
+READ_ONLY = "the server is read-only, perhaps a standby: name the primary in JOBQ_DATABASE_URL"
+"""What the command line and the status page say where PostgreSQL refuses every change (SQLSTATE 25006)."""
+
 
 class JobqError(Exception):
     """Base of every exception that jobq raises."""

@@ -2,30 +2,54 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 from flask import abort
 
 from jobq import queries
 from jobq.filters import JobFilter
 from jobq.flow import QueueSettings
+from jobq.queries import QueueInfo, WorkerInfo
 from jobq.web import charts
-from jobq.web.context import current_page
+from jobq.web.context import current_page, subject
+from jobq.web.listing import listing, wanted
 from jobq.web.pages import plots
 from jobq.web.routes import Route
+
+_SORTS: dict[str, Callable[[QueueInfo], Any]] = {
+    "queue": lambda queue: queue.name.casefold(),
+    "ready": lambda queue: queue.ready,
+    "scheduled": lambda queue: queue.scheduled,
+    "waiting": lambda queue: queue.waiting,
+    "parked": lambda queue: queue.parked,
+    "running": lambda queue: queue.running,
+    "failed": lambda queue: queue.failed,
+    "oldest": lambda queue: queue.oldest_ready_seconds,
+    "status": lambda queue: queue.paused_at is not None,
+}
 
 
 def queues() -> str:
     """Every queue, with pause and resume."""
     page = current_page()
+    asked = wanted("queues", _SORTS, "queue")
     with page.database.read() as reader:
         found = reader(queries.queues, default=[])
+        workers = reader(queries.workers)
         finished = reader(queries.sparklines, default={})
         now = reader.now()
-    sparks = {name: charts.spark(values) for name, values in finished.items()}
+    served = _served(workers)
+
+    def status(queue: QueueInfo) -> str:
+        return "paused" if queue.paused_at else "open" if served is None or queue.name in served else "unserved"
+
+    it = listing(asked, found, lambda queue: (queue.name, status(queue)), _SORTS | {"status": status})
+    sparks = {queue.name: charts.spark(finished[queue.name]) for queue in it.rows if queue.name in finished}
     return page.render(
         "queues.html",
-        queues=found,
+        it=it,
+        status=status,
         now=now,
         sparks=sparks,
         queue_q=queue_q,
@@ -35,11 +59,18 @@ def queues() -> str:
     )
 
 
-def queue(name: str) -> str:
+def queue() -> str:
     """One queue: what is next in line, who serves it, how long jobs wait and run."""
+    return _queue(subject())
+
+
+def queue_at(name: str) -> str:
+    """The same at an address that a person would type; links use the other, which takes every name as it is."""
+    return _queue(name)
+
+
+def _queue(name: str) -> str:
     page = current_page()
-    if "\x00" in name:
-        abort(404)
     hours = plots.hours()
     with page.database.read() as reader:
         found = reader(queries.queue, name)
@@ -63,6 +94,14 @@ def queue(name: str) -> str:
         group_q=lambda group: str(JobFilter(queue=name, group=group)),
         task_q=lambda task: str(JobFilter(queue=name, task=task, states=("ready",))),
     )
+
+
+def _served(workers: Sequence[WorkerInfo] | None) -> frozenset[str] | None:
+    """Return the names of the queues that live workers serve; None where some serve all, and where nothing is known."""
+    alive = [] if workers is None else [worker for worker in workers if worker.health != "silent"]
+    if workers is None or any(worker.queues is None for worker in alive):
+        return None
+    return frozenset(name for worker in alive for name in worker.queues or ())
 
 
 def queue_q(name: str, state: str | None = None) -> str:
@@ -91,6 +130,7 @@ def _usual(settings: QueueSettings) -> int | None:
 
 ROUTES = [
     Route("/queues", "GET", queues, needs="view"),
-    # A queue's name may have slashes in it.
-    Route("/queues/<path:name>", "GET", queue, needs="view"),
+    # Browsers make another path of a name such as `..`; in a query it stays as it is.
+    Route("/queue", "GET", queue, needs="view"),
+    Route("/queues/<path:name>", "GET", queue_at, needs="view"),
 ]
