@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
@@ -15,6 +16,9 @@ from urllib.parse import quote, urlencode, urlsplit, urlunsplit
 from jobq.errors import ConfigurationError
 
 POOLERS = ("auto", "transaction", "none")
+# Each may also be the content of a file that JOBQ_…_FILE names: command lines and environments can be read by others.
+IN_FILES = ("database_url", "direct_url")
+_LONGEST_SECRET = 10_000
 _SCHEMA_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}")
 
 
@@ -29,7 +33,7 @@ class Settings:
     database_url: str | None = _setting(
         None,
         "Postgres to use, as a URL or libpq conninfo (default: none; `jobq dev` and `jobq demo` bring an embedded one). "
-        "SQLAlchemy's postgresql+psycopg:// form is accepted too.",
+        "SQLAlchemy's postgresql+psycopg:// form is accepted too. JOBQ_DATABASE_URL_FILE names a file that holds it.",
     )
     direct_url: str | None = _setting(
         None,
@@ -111,6 +115,8 @@ class Settings:
                 found[name] = (overrides[name], "argument")
             elif env.get(variable):
                 found[name] = (_parse(variable, env[variable], spec.default), variable)
+            elif name in IN_FILES and (path := env.get(f"{variable}_FILE")):
+                found[name] = (read_secret(path, f"{variable}_FILE"), f"{variable}_FILE")
             else:
                 found[name] = (spec.default, "default")
         return found
@@ -133,6 +139,30 @@ class Settings:
                 "no database: set JOBQ_DATABASE_URL, pass database_url=…, or start `jobq dev`, which brings a Postgres"
             )
         return libpq_url(self.database_url)
+
+
+def read_secret(path: str, name: str) -> str:
+    """Return the content of the file at `path` (``-``: standard input) without the white space around it.
+
+    Raises ConfigurationError, which gives `name` and never the content, for a file that cannot be read, is empty, has
+    several lines, or is longer than 10,000 characters.
+    """
+    where = "standard input" if path == "-" else path
+    try:
+        if path == "-":
+            text = sys.stdin.readline(_LONGEST_SECRET + 1)
+        else:
+            with open(path, encoding="utf-8") as file:
+                text = file.read(_LONGEST_SECRET + 1)
+    except (OSError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) and error.strerror else "it is not UTF-8 text"
+        raise ConfigurationError(f"{name}={path!r}: {where} cannot be read: {why}") from None
+    found = text.strip()
+    if not found or len(text) > _LONGEST_SECRET or len(found.splitlines()) > 1:
+        raise ConfigurationError(
+            f"{name}={path!r}: {where} has to hold one line of at most {_LONGEST_SECRET:,} characters"
+        )
+    return found
 
 
 def libpq_url(url: str) -> str:

@@ -9,6 +9,9 @@ from __future__ import annotations
 
 from datetime import timedelta
 
+READ_ONLY = "the server is read-only, perhaps a standby: name the primary in JOBQ_DATABASE_URL"
+"""What the command line and the status page say where PostgreSQL refuses every change (SQLSTATE 25006)."""
+
 
 class JobqError(Exception):
     """Base of every exception that jobq raises."""

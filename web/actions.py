@@ -88,7 +88,7 @@ def jobs_change() -> Response:
         abort(400, f"Give at most {_MOST} jobs at once; a filter takes any number.")
     ids = [id for text in texts if (id := number("id", None, source={"id": text})) is not None]
     options = fields.options(action)
-    where = {"q": fields.text("q"), "before": number("before", None, source=request.form)}
+    where = {name: fields.text(name) for name in ("q", "order", "before")}
     if not ids:
         return back("jobs", "No job was ticked, and nothing changed.", **where)
     changed = _change(ids, action, options)

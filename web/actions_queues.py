@@ -11,7 +11,7 @@ from jobq import operations
 from jobq.flow import Rate
 from jobq.web import fields
 from jobq.web.actions import back
-from jobq.web.context import current_page
+from jobq.web.context import current_page, named
 from jobq.web.routes import Route
 
 
@@ -28,7 +28,7 @@ def queue_resume() -> Response:
 def queue_set() -> Response:
     """Set a queue's limit, rates and rule for its groups, all that the form shows: an empty field clears."""
     page = current_page()
-    queue = request.form.get("queue", "")
+    queue = named("queue")
     with page.database.write() as conn:
         change = operations.configure(
             conn,
@@ -48,7 +48,7 @@ def queue_set() -> Response:
 def queue_set_group() -> Response:
     """Set or clear the limit of one group."""
     page = current_page()
-    queue, group, limit = request.form.get("queue", ""), request.form.get("group", "").strip(), fields.whole("limit")
+    queue, group, limit = named("queue"), request.form.get("group", "").strip(), fields.whole("limit")
     with page.database.write() as conn:
         changed = operations.configure_group(
             conn, page.settings.schema, queue, group, limit=limit, actor=page.actor(), reason=fields.text("reason")
@@ -65,7 +65,7 @@ def _rate(name: str, burst_name: str) -> Rate | None:
 
 def _set_pause(change: Callable[..., bool], done: str, not_done: str) -> Response:
     page = current_page()
-    queue = request.form.get("queue", "")
+    queue = named("queue")
     with page.database.write() as conn:
         changed = change(conn, page.settings.schema, queue, actor=page.actor(), reason=fields.text("reason"))
     return back("queues", f"Queue {queue} {done if changed else not_done}.")

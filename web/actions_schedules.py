@@ -90,7 +90,8 @@ def _arguments() -> dict[str, Any]:
 
 
 def _asked() -> tuple[str, dict[str, Any]]:
-    name = fields.text("schedule") or ""
+    # As it is in the address of a form of ours, and without white space around it where somebody typed it.
+    name = request.args.get("schedule") or fields.text("schedule") or ""
     return name, {"actor": current_page().actor(), "reason": fields.text("reason")}
 
 

@@ -13,7 +13,7 @@ from flask import Response
 
 from jobq import queries
 from jobq.diagnostics.metrics import CONTENT_TYPE, render
-from jobq.web.context import current_page, filters, job_filter, number
+from jobq.web.context import current_page, filters, job_filter, number, ordering
 from jobq.web.routes import Route
 
 _SECRETIVE = ("args", "headers", "result", "progress")
@@ -35,14 +35,19 @@ def api_queues() -> Response:
 
 
 def api_jobs() -> Response:
-    """A page of jobs; ``before_id`` of the answer, given as ``before``, continues it."""
+    """A page of jobs by id or, where they have all finished, by when they did (``order``); ``before`` of the answer, given as
+    ``before``, continues it.
+    """
     selected = job_filter(filters())
-    limit, before = number("limit", 50, 200) or 50, number("before", None)
+    limit = number("limit", 50, 200) or 50
+    order, before = ordering()
 
     def search(conn: Any, schema: str) -> Any:
-        found = queries.search_jobs(conn, schema, selected, limit=limit, before_id=before)
+        found = queries.search_jobs(conn, schema, selected, limit=limit, before=before, order=order)
         return {
             "jobs": found.rows,
+            "order": found.order,
+            "before": None if found.before is None else str(found.before),
             "before_id": found.before_id,
             "complete": found.complete,
             "searched": found.searched,

@@ -11,6 +11,8 @@ from jobq.config import Settings
 from jobq.web import errors
 from jobq.web.mount import MAX_FORM_BYTES, chosen, livez, mount
 from jobq.web.options import Options, OptionValues
+from jobq.web.prefix import Prefixed
+from jobq.web.proxy import Proxies
 from jobq.web.security import add_headers
 
 
@@ -37,6 +39,7 @@ def create_app(
     app.register_blueprint(mount(settings, loaded))
     app.after_request(add_headers)
     errors.install(app)
+    app.wsgi_app = Prefixed(app.wsgi_app, loaded.url_prefix, Proxies(loaded.trusted_proxies))  # type: ignore[method-assign]
     return app
 
 

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from flask import abort, g, request
 
-from jobq.errors import InvalidFilter
+from jobq.errors import InvalidFilter, InvalidOption
 from jobq.filters import MAX_ID, MAX_LENGTH, STATES, JobFilter
+from jobq.queries import Cursor
 
 if TYPE_CHECKING:
     from jobq.web.page import Page
@@ -76,6 +77,29 @@ def searchable(selected: JobFilter) -> JobFilter:
     if selected.tag is not None and redact.hides("headers", ("tags",)):
         abort(403, "headers.tags is hidden from your role, and so cannot be searched for.")
     return selected
+
+
+def subject() -> str:
+    """Return the name of what a page is about, from the address: any text without NUL, which no name has."""
+    name = request.args.get("name", "")
+    if not name or "\x00" in name:
+        abort(404)
+    return name
+
+
+def named(field: str) -> str:
+    """Return what a form is about: from its address, for a browser changes line ends in fields, or else from the field."""
+    return request.args.get(field) or request.form.get(field, "")
+
+
+def ordering() -> tuple[str | None, Cursor | None]:
+    """Return the order that the address asks for and where its list goes on; abort with 400 for what is neither."""
+    order = request.args.get("order", "").strip() or None
+    before = request.args.get("before", "").strip()
+    try:
+        return order, Cursor.parse(before) if before else None
+    except InvalidOption as error:
+        abort(400, f"{error}.")
 
 
 def number(name: str, default: int | None, largest: int = MAX_ID, source: Any = None) -> int | None:

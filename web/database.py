@@ -31,6 +31,8 @@ _READ = (
     "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY; SET LOCAL statement_timeout = {timeout}; "
     "SET LOCAL jit = off; SAVEPOINT query"
 )
+# With whether the server refuses changes: a standby does, and one that is set so. Our own transaction is read-only in any case.
+_NOW = "SELECT now(), pg_is_in_recovery() OR current_setting('default_transaction_read_only')::boolean"
 _WRITE = "SET LOCAL statement_timeout = 5000"
 _READ_ONLY = "SET TRANSACTION READ ONLY"
 
@@ -70,8 +72,13 @@ class Reader:
 
     def now(self) -> Any:
         """Return the transaction's time: the age of a thing is told by the database's clock, which also wrote when it began."""
-        row = self.connection.execute("SELECT now()").fetchone()
-        return row[0] if row else None
+        row = self.connection.execute(_NOW).fetchone()
+        if row is None:
+            return None
+        if row[1] and has_app_context():
+            # For the layout's banner.
+            g.jobq_read_only = True
+        return row[0]
 
 
 class Database:

@@ -12,7 +12,15 @@ import psycopg
 from flask import Blueprint, Flask, Response, g, jsonify, make_response, request
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, RequestEntityTooLarge, TooManyRequests
 
-from jobq.errors import InvalidOption, JobNotFound, OperationNotFound, OperationRefused, UnknownQueue, UnknownSchedule
+from jobq.errors import (
+    READ_ONLY,
+    InvalidOption,
+    JobNotFound,
+    OperationNotFound,
+    OperationRefused,
+    UnknownQueue,
+    UnknownSchedule,
+)
 from jobq.web import show
 from jobq.web.context import for_programs
 
@@ -43,6 +51,7 @@ def install(target: Blueprint | Flask) -> None:
     target.register_error_handler(UnknownSchedule, _not_found)
     target.register_error_handler(InvalidOption, _bad)
     target.register_error_handler(psycopg.DataError, _bad_data)
+    target.register_error_handler(psycopg.errors.ReadOnlySqlTransaction, _read_only)
     target.register_error_handler(psycopg.OperationalError, _unavailable)
     target.register_error_handler(psycopg.ProgrammingError, _no_tables)
 
@@ -89,6 +98,11 @@ def _unavailable(error: Exception) -> Response:
         return _answer(503, _SLOW, title="Too slow")
     logger.warning("the status page cannot reach the database: %s", error)
     return _answer(503, _GONE)
+
+
+def _read_only(error: Exception) -> Response:
+    logger.warning("the status page cannot change anything: %s", error)
+    return _answer(503, f"Nothing was changed: {READ_ONLY}.", title="Read-only")
 
 
 def _no_tables(error: Exception) -> Response:

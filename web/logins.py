@@ -59,9 +59,9 @@ class Logins:
         """Abort: to the login for who came to read a page, with 401 for everything else."""
         if self.sessions is not None and _wants_page():
             # Not what was asked for when that is where a login leads to anyway.
-            wanted = request.full_path.rstrip("?")
+            wanted = request.script_root + request.full_path.rstrip("?")
             root = url_for(".overview")
-            abort(redirect(url_for(".login", next=None if wanted == root else request.script_root + wanted), 303))
+            abort(redirect(url_for(".login", next=None if wanted == root else wanted), 303))
         g.jobq_ask_password = self._password is not None
         abort(401, "This page is for those who have logged in. Nothing was changed.")
 

@@ -33,6 +33,8 @@ from jobq.web.redaction import by_role
 from jobq.web.security import Forms, add_headers
 from jobq.web.sessions import Sessions
 
+# Not "/static": below the root of an application, that is its own folder, which Flask would look into for our files.
+STATIC = "/jobq-static"
 # More than any form of ours has: 500 ids and a reason.
 MAX_FORM_BYTES = 64 * 1024
 
@@ -75,7 +77,7 @@ def chosen(settings: Settings | str | None, database_url: str | None, schema: st
 def mount(settings: Settings, options: Options, name: str = "jobq") -> Blueprint:
     """Return the blueprint with these options."""
     page = _page(settings, options)
-    mounted = Blueprint(name, __name__, template_folder="templates", static_folder="static", static_url_path="/static")
+    mounted = Blueprint(name, __name__, template_folder="templates", static_folder="static", static_url_path=STATIC)
 
     @mounted.before_request
     def enter() -> None:

@@ -8,8 +8,10 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, fields
 from typing import Any, TypedDict
 
+from jobq.config import read_secret
 from jobq.errors import ConfigurationError
 from jobq.web.access import ROLES, Identity
+from jobq.web.prefix import clean_prefix
 from jobq.web.redaction import SECRET_NAMES
 
 _VARIABLE = "JOBQ_WEB_"
@@ -33,6 +35,7 @@ class OptionValues(TypedDict, total=False):
     proxy_role_header: str | None
     proxy_roles: Mapping[str, str]
     trusted_proxies: Collection[str]
+    url_prefix: str | None
     identify: Callable[[], Identity | None] | None
     redact: Collection[str]
     redact_for: Mapping[str, Collection[str]]
@@ -76,8 +79,12 @@ class Options:
     # From those groups to roles (default: none: the header has the roles' own names). The highest counts.
     proxy_roles: Mapping[str, str] = ()  # type: ignore[assignment]
     # Addresses and networks of the proxies (default: none). From anywhere else the headers above are refused, and
-    # X-Forwarded-For and X-Forwarded-Proto ignored. One too wide lets whoever is in it be anybody.
+    # X-Forwarded-For, X-Forwarded-Proto and X-Forwarded-Prefix are ignored. One too wide lets whoever is in it be anybody.
     trusted_proxies: Collection[str] = ()
+    # The path below which browsers find the page, as /ops/jobq, for `jobq web` and `create_app` behind a proxy (default: none,
+    # or what a trusted proxy says in X-Forwarded-Prefix). Requests are answered with and without it. Not for a blueprint: its
+    # application knows where it is mounted.
+    url_prefix: str | None = None
     # A function of the host application that returns the request's Identity, or None (default: none).
     identify: Callable[[], Identity | None] | None = None
     # Fields whose values are hidden: parts of names, or paths as args.card.number and *.iban, where * stands for one or more
@@ -113,6 +120,8 @@ class Options:
                 ipaddress.ip_network(proxy)
             except ValueError as error:
                 raise ConfigurationError(f"trusted_proxies={proxy!r}: give an address or a network: {error}") from None
+        if self.url_prefix is not None:
+            object.__setattr__(self, "url_prefix", _prefix(self.url_prefix))
         if self.proxy_header and not self.trusted_proxies:
             raise ConfigurationError(
                 f"proxy_header={self.proxy_header!r}: name the proxies that may send it, as trusted_proxies=['127.0.0.1']"
@@ -142,12 +151,18 @@ class Options:
         """Return the options `given` (those that are not None), then of ``JOBQ_WEB_*`` variables, then the defaults.
 
         Lists in a variable are separated by commas, mappings are ``group=role``; JOBQ_WEB_REDACT adds to the default names.
+        JOBQ_WEB_SECRET_KEY_FILE and JOBQ_WEB_PASSWORD_FILE name files that hold those.
         """
         env = os.environ if environ is None else environ
         values = {name: value for name, value in given.items() if value is not None}
         for field in fields(cls):
-            text = env.get(_VARIABLE + field.name.upper())
-            if text and field.name not in values and field.name not in _NOT_IN_VARIABLES:
+            if field.name in values or field.name in _NOT_IN_VARIABLES:
+                continue
+            variable = _VARIABLE + field.name.upper()
+            text = env.get(variable)
+            if not text and field.name in IN_FILES and (path := env.get(f"{variable}_FILE")):
+                text = read_secret(path, f"{variable}_FILE")
+            if text:
                 values[field.name] = _parsed(field.name, text)
         return cls(**values)
 
@@ -158,6 +173,15 @@ class Options:
 
 
 _NOT_IN_VARIABLES = ("actor", "identify", "redact_for")
+# Each may also be the content of a file that JOBQ_WEB_…_FILE names.
+IN_FILES = ("secret_key", "password")
+
+
+def _prefix(text: str) -> str | None:
+    found = clean_prefix(text)
+    if found is None:
+        raise ConfigurationError(f"url_prefix={text!r}: give a path such as /ops/jobq, without empty parts, . and ..")
+    return found or None
 
 
 def _parsed(name: str, text: str) -> Any:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from flask import abort, g, request, url_for
 
 from jobq.config import Settings
+from jobq.errors import READ_ONLY
 from jobq.operations import Actor
+from jobq.queries import KnownFailures
 from jobq.web import access, answers, show, templating
 from jobq.web.access import Identity
 from jobq.web.cache import Cache
@@ -33,6 +35,7 @@ class Page:
     logins: Logins
     cache: Cache
     redactors: Mapping[str | None, Redactor]
+    failures: KnownFailures = field(default_factory=KnownFailures)
 
     @property
     def refresh_seconds(self) -> int:
@@ -119,6 +122,8 @@ class Page:
             "csrf": self.csrf,
             "note": self.forms.read_note(request.args.get("note")),
             "missing": g.get("jobq_missing", []),
+            # Why the server refuses every change; None where it takes them.
+            "refuses": READ_ONLY if g.get("jobq_read_only") else None,
             # Said in any case: a host application may give all templates a `now` of its own.
             "now": None,
         }

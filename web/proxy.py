@@ -54,7 +54,8 @@ class Proxies:
 
     def secure(self) -> bool:
         """Whether the browser speaks https, to us or to a proxy of ours."""
-        said = request.headers.get("X-Forwarded-Proto", "").strip().lower()
+        # Several proxies make a list of it: the first is what the browser spoke.
+        said = request.headers.get("X-Forwarded-Proto", "").partition(",")[0].strip().lower()
         return request.is_secure or (said == "https" and self.trusted(request.remote_addr))
 
     def identify(self) -> Identity | None:

@@ -54,7 +54,7 @@ def serve(app: Flask, host: str = "127.0.0.1", port: int = 8080, *, ready: Calla
     server.channel_class = _Channel
     logging.getLogger("waitress.queue").setLevel(logging.ERROR)
     if ready is not None:
-        ready(f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}/")
+        ready(f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}{options.url_prefix or ''}/")
     for part in app.extensions.get("jobq.web", []):
         if isinstance(part, Executor):
             # What an earlier process has left unfinished.

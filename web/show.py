@@ -20,7 +20,7 @@ _INVISIBLE = re.compile(
 STATES = frozenset((
     "ready", "scheduled", "running", "parked", "waiting", "succeeded", "failed", "cancelled", "expired",
     "error", "timeout", "crashed", "released", "paused", "open", "alive", "late", "silent", "done", "draft", "starting",
-    "quiet", "draining", "refused", "ticking", "withdrawn", "undeclared", "broken",
+    "unserved", "quiet", "draining", "refused", "ticking", "withdrawn", "undeclared", "broken",
 ))  # fmt: skip
 
 
@@ -29,6 +29,11 @@ def visible(text: Any, longest: int = LONGEST) -> str:
     found = str(text)
     shown = _INVISIBLE.sub(lambda match: f"\\u{ord(match[0]):04x}", found[:longest])
     return shown if len(found) <= longest else f"{shown}… ({len(found) - longest:,} more characters)"
+
+
+def line(text: Any, longest: int = LONGEST) -> str:
+    """Return :func:`visible` in one line: a name with a line break in it must not look like another."""
+    return visible(text, longest).replace("\n", "\\n").replace("\t", "\\t")
 
 
 def pretty(value: Any) -> str:

@@ -90,16 +90,18 @@ def cases(app: Flask, ids: dict[str, list[Any]]) -> list[Case]:
             name = rule.endpoint.rpartition(".")[2]
             if "GET" not in (rule.methods or ()) or name in _NO_PAGES:
                 continue
+            # These say in their query what they are about.
+            arguments = rule.arguments | ({"name"} if name in ("queue", "schedule") else set())
             # Several of a kind: a job's page has more to read when it has failed than when it waits.
-            rounds = max((len(_values(ids, rule.rule, argument)) for argument in rule.arguments), default=1)
+            rounds = max((len(_values(ids, rule.rule, argument)) for argument in arguments), default=1)
             for turn in range(rounds):
                 values = {}
-                for argument in rule.arguments:
+                for argument in arguments:
                     if known := _values(ids, rule.rule, argument):
                         values[argument] = known[turn % len(known)]
                 labels = [str(values[argument]) for argument in sorted(values)]
-                if rule.arguments - values.keys():
-                    lacking = ", ".join(sorted(rule.arguments - values.keys()))
+                if arguments - values.keys():
+                    lacking = ", ".join(sorted(arguments - values.keys()))
                     found.append(Case(rule.rule, "", TARGET_MS, error=f"no value is known for {lacking}"))
                     continue
                 try:
@@ -114,7 +116,11 @@ def cases(app: Flask, ids: dict[str, list[Any]]) -> list[Case]:
                     continue
                 found.append(Case(shown, url, TARGET_MS))
                 found += [
-                    Case(f"{shown}  {label}", f"{url}?{urlencode(query)}", SEARCH_MS if search else TARGET_MS)
+                    Case(
+                        f"{shown}  {label}",
+                        f"{url}{'&' if '?' in url else '?'}{urlencode(query)}",
+                        SEARCH_MS if search else TARGET_MS,
+                    )
                     for label, query, search in _QUERIES.get(name, [])
                 ]
     return found

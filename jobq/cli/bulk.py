@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from jobq.filters import JobFilter
     from jobq.operations import Changed
-    from jobq.queries import JobRow
+    from jobq.queries import Cursor, JobRow
 
 _PAGE = 1000
 # Jobs changed by one transaction: few enough that no worker waits long for their locks.
@@ -69,21 +69,22 @@ def search(
     jobs: JobFilter,
     *,
     limit: int | None = None,
-    before_id: int | None = None,
+    before: Cursor | None = None,
+    order: str | None = None,
 ) -> Iterator[JobRow]:
-    """Yield the jobs that fit the filter, newest first, at most `limit`."""
+    """Yield the jobs that fit the filter, newest first (in `order`: see `jobq.queries.search_jobs`), at most `limit`."""
     from jobq.queries import search_jobs
 
     left = limit
     while left is None or left > 0:
         page = search_jobs(
-            connection, schema, jobs, limit=_PAGE if left is None else min(_PAGE, left), before_id=before_id
+            connection, schema, jobs, limit=_PAGE if left is None else min(_PAGE, left), before=before, order=order
         )
         yield from page.rows
-        before_id = page.before_id
+        before = page.before
         if left is not None:
             left -= len(page.rows)
-        if before_id is None:
+        if before is None:
             return
 
 
@@ -164,7 +165,7 @@ def _select(
         return ids
     output.note(f"this would {verb} {output.plural(len(ids), 'job')}:")
     for (state, task, queue), number in kinds.most_common(_LINES):
-        output.note(output.safe(f"  {number:>9,}  {state}  {task} in queue {queue}"))
+        output.note(output.line(f"  {number:>9,}  {state}  {task} in queue {queue}"))
     if (rest := len(kinds) - _LINES) > 0:
         output.note(f"  and {output.plural(rest, 'more kind')}")
     # Oldest first: what waited longest is dealt with first.
@@ -177,6 +178,6 @@ def _tell(done: list[int], refused: dict[int, str], done_verb: str, as_json: boo
         return
     click.echo(f"{done_verb} {output.plural(len(done), 'job')}")
     for id, why in list(refused.items())[:_LINES]:
-        output.note(output.safe(f"job {id} was left as it is: {why}"))
+        output.note(output.line(f"job {id} was left as it is: {why}"))
     if (rest := len(refused) - _LINES) > 0:
         output.note(f"and {output.plural(rest, 'other job')} as well")

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from jobq.cli.options import json_option
+from jobq.config import read_secret
 from jobq.errors import ConfigurationError
 
 
@@ -41,6 +42,12 @@ from jobq.errors import ConfigurationError
     allow_from_autoenv=False,
     help="Use this Postgres instead of an embedded one. JOBQ_DATABASE_URL is left alone: the demo makes tables.",
 )
+@click.option(
+    "--database-url-file",
+    metavar="PATH",
+    allow_from_autoenv=False,
+    help="File that holds that URL, which `ps` then does not show; - for standard input.",
+)
 @json_option
 def demo(
     *,
@@ -49,6 +56,7 @@ def demo(
     port: int | None,
     home: Path | None,
     database_url: str | None,
+    database_url_file: str | None,
     as_json: bool,
 ) -> None:
     """Run the example application: a photo gallery, its worker, and the status page, on an embedded Postgres.
@@ -59,5 +67,7 @@ def demo(
         from jobq.gallery.demo import run
     except ModuleNotFoundError as error:
         raise ConfigurationError(f"the demo needs {error.name}: pip install 'jobq[demo]'") from error
+    if database_url_file is not None:
+        database_url = read_secret(database_url_file, "--database-url-file")
     code = run(once=once, photos=photos, as_json=as_json, port=port, home=home, database_url=database_url)
     click.get_current_context().exit(code)

@@ -58,10 +58,7 @@ _BY_SQLSTATE: dict[str, tuple[Exit, str]] = {
     "55P03": (Exit.TEMPORARY, "a lock was not free in time; try again when the database is less busy"),
     "57014": (Exit.TEMPORARY, "the statement took too long; try again, or raise statement_timeout"),
     "53": (Exit.TEMPORARY, "the server has no resources left for it; try again later"),
-    "25006": (
-        Exit.TEMPORARY,
-        "the server is read-only, perhaps a standby: name the primary in JOBQ_DATABASE_URL",
-    ),
+    "25006": (Exit.TEMPORARY, errors.READ_ONLY),
     "42501": (
         Exit.CONFIGURATION,
         "connect as a role that may do this; deploy/ has the roles and their grants",

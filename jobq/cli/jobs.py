@@ -14,7 +14,7 @@ from jobq.cli.session import current
 
 if TYPE_CHECKING:
     from jobq.filters import JobFilter
-    from jobq.queries import JobDetail, JobRow
+    from jobq.queries import Cursor, JobDetail, JobRow
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -55,7 +55,15 @@ def _filter(where: str, state: str | None, queue: str | None, task: str | None) 
     show_envvar=True,
     help="At most this many.",
 )
-@click.option("--before", type=_ID, metavar="ID", show_envvar=True, help="Only jobs with a lower id: the next page.")
+@click.option(
+    "--order",
+    type=click.Choice(["id", "finished"]),
+    show_envvar=True,
+    help="Newest first by id, or by when they finished (default: `finished` where only finished jobs fit, else `id`).",
+)
+@click.option(
+    "--before", metavar="CURSOR", show_envvar=True, help="The next page: an id, or what the page before said."
+)
 @json_option
 def list_(
     *,
@@ -64,21 +72,27 @@ def list_(
     queue: str | None,
     task: str | None,
     limit: int,
-    before: int | None,
+    order: str | None,
+    before: str | None,
     as_json: bool,
 ) -> None:
-    """List jobs, live and finished, newest first."""
+    """List jobs, live and finished, newest first: by id, or those of finished states by when they finished."""
     from jobq.cli.bulk import search
+    from jobq.queries import Cursor
+    from jobq.queries.finished import order_of
 
     session = current()
     wanted = _filter(where, state, queue, task)
+    cursor = None if before is None else Cursor.parse(before)
     with session.connect(autocommit=True) as connection:
+        order = order_of(connection, session.schema, wanted, order, cursor)
         # One more than asked tells whether there is a next page.
-        rows = list(search(connection, session.schema, wanted, limit=limit + 1, before_id=before))
-    following = rows[limit - 1].id if len(rows) > limit else None
+        rows = list(search(connection, session.schema, wanted, limit=limit + 1, before=cursor, order=order))
+    last = rows[limit - 1] if len(rows) > limit else None
+    following = None if last is None else Cursor(last.id, last.finished_at if order == "finished" else None)
     rows = rows[:limit]
     if as_json:
-        output.print_json({"jobs": rows, "next_before": following})
+        output.print_json({"jobs": rows, "order": order, "next_before": _plain(following)})
         return
     names = ("id", "state", "task", "queue", "group", "attempt", "when", "error")
     # Most queues have no groups: a column of nothing would only take room.
@@ -110,6 +124,12 @@ def export(*, where: str, state: str | None, queue: str | None, task: str | None
     with session.connect(autocommit=True) as connection:
         for line in queries.export(connection, session.schema, wanted, limit=limit):
             click.echo(line, nl=False)
+
+
+def _plain(cursor: Cursor | None) -> str | int | None:
+    if cursor is None:
+        return None
+    return cursor.id if cursor.at is None else str(cursor)
 
 
 def _columns(row: JobRow) -> tuple[object, ...]:

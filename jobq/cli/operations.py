@@ -163,4 +163,4 @@ def _show(found: Operation, as_json: bool) -> None:
     }
     output.print_fields({name: value for name, value in fields.items() if value not in (None, "")})
     for why, number in sorted(found.refusals.items(), key=lambda item: -item[1]):
-        click.echo(output.safe(f"  {output.plural(number, 'job')} left as they are: {why}"))
+        click.echo(output.line(f"  {output.plural(number, 'job')} left as they are: {why}"))

@@ -23,8 +23,15 @@ def _keep(context: click.Context, parameter: click.Parameter, value: Any) -> Non
         )
 
 
+def _keep_file(context: click.Context, _parameter: click.Parameter, value: str | None) -> None:
+    if value is not None:
+        from jobq.config import read_secret
+
+        context.ensure_object(Session).database_url = read_secret(value, "--database-url-file")
+
+
 def database_options(function: F) -> F:
-    """Accept ``--database-url`` and ``--schema`` (on the group and after the command alike)."""
+    """Accept ``--database-url``, ``--database-url-file`` and ``--schema`` (on the group and after the command alike)."""
     # Their variables are read by Settings, so that `jobq config` can tell where a value came from.
     for decorate in (
         click.option(
@@ -33,6 +40,15 @@ def database_options(function: F) -> F:
             help="Schema of jobq's tables.  [env var: JOBQ_SCHEMA; default: jobq]",
             expose_value=False,
             callback=_keep,
+            allow_from_autoenv=False,
+        ),
+        click.option(
+            "--database-url-file",
+            metavar="PATH",
+            help="File that holds that URL, which `ps` then does not show; - for standard input.  "
+            "[env var: JOBQ_DATABASE_URL_FILE]",
+            expose_value=False,
+            callback=_keep_file,
             allow_from_autoenv=False,
         ),
         click.option(

@@ -84,7 +84,7 @@ def print_table(
     On a terminal that is too narrow for the table only long columns are folded; where that does not do, each row becomes
     lines of ``name  value``.
     """
-    cells = [[safe(cell) for cell in row] for row in rows]
+    cells = [[line(cell) for cell in row] for row in rows]
     if not cells:
         note(empty)
         return
@@ -158,7 +158,9 @@ def print_fields(fields: Mapping[str, object]) -> None:
     """Print one `name  value` line a field, the names aligned."""
     width = max(map(len, fields), default=0)
     for name, value in fields.items():
-        click.echo(f"{name:<{width}}  {safe(value)}".rstrip())
+        # The lines of a text stand below its first one: none of them can be taken for a field.
+        text = safe(value).replace("\n", "\n" + " " * (width + 2))
+        click.echo(f"{name:<{width}}  {text}".rstrip())
 
 
 def safe(value: object) -> str:
@@ -179,6 +181,11 @@ def safe(value: object) -> str:
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
+def line(value: object) -> str:
+    """Return :func:`safe` in one line: a line break in a name would begin another, which nothing tells from one of ours."""
+    return safe(value).replace("\n", "\\n")
 
 
 def count(number: int, limit: int | None = None) -> str:

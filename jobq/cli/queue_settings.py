@@ -65,7 +65,7 @@ def set_(*, queue: str, group: str | None, reason: str | None, as_json: bool, **
         output.print_json(change)
         return
     as_before = "" if change.changed else " As it was before."
-    click.echo(output.safe(f"queue {queue}: {change.after.describe()}{as_before}"))
+    click.echo(output.line(f"queue {queue}: {change.after.describe()}{as_before}"))
 
 
 def _set_group(queue: str, group: str, limit: int | None, reason: str | None, as_json: bool) -> None:
@@ -80,7 +80,7 @@ def _set_group(queue: str, group: str, limit: int | None, reason: str | None, as
         output.print_json({"queue": queue, "group": group, "limit": limit, "changed": changed})
         return
     what = "as the queue's rule says" if limit is None else f"at most {output.plural(limit, 'job')} at a time"
-    click.echo(output.safe(f"group {group} of queue {queue}: {what}" + ("" if changed else ", as it was before")))
+    click.echo(output.line(f"group {group} of queue {queue}: {what}" + ("" if changed else ", as it was before")))
 
 
 def _values(given: dict[str, str | None]) -> dict[str, Any]:
@@ -188,4 +188,4 @@ def _print_groups(groups: Groups, settings: QueueSettings) -> None:
         )
     if groups.limits:
         own = ", ".join(f"{one.key}: {one.limit:,}" for one in groups.limits)
-        click.echo(output.safe(f"\nlimits of single groups: {own}{'' if groups.limits_complete else ', …'}"))
+        click.echo("\n" + output.line(f"limits of single groups: {own}{'' if groups.limits_complete else ', …'}"))

@@ -115,7 +115,7 @@ def _tell(queue: str, *, paused: bool, changed: bool, as_json: bool) -> None:
         output.print_json({"queue": queue, "paused": paused, "changed": changed})
     else:
         what = "paused" if paused else "open"
-        click.echo(output.safe(f"queue {queue} is {what}" + ("" if changed else ", as it was before")))
+        click.echo(output.line(f"queue {queue} is {what}" + ("" if changed else ", as it was before")))
 
 
 for _command in (set_, show):

@@ -105,7 +105,7 @@ def add(
     if as_json:
         output.print_json({"schedule": schedule, "new": new})
     else:
-        click.echo(output.safe(f"schedule {schedule} {'is added' if new else 'is changed'}: {rule.words()}"))
+        click.echo(output.line(f"schedule {schedule} {'is added' if new else 'is changed'}: {rule.words()}"))
 
 
 def _of_app(spec: str, name: str, values: Mapping[str, Any], arguments: Mapping[str, Any]) -> Any:
@@ -131,14 +131,14 @@ def remove(*, schedule: str, reason: str | None, yes: bool, as_json: bool) -> No
     """Remove SCHEDULE. Jobs that it has inserted stay; one that is in code cannot be removed here."""
     from jobq import operations
 
-    output.confirm(f"Remove schedule {output.safe(schedule)}?", yes=yes)
+    output.confirm(f"Remove schedule {output.line(schedule)}?", yes=yes)
     session = current()
     with session.connect() as connection:
         operations.remove_schedule(connection, session.schema, schedule, actor=actor(), reason=reason)
     if as_json:
         output.print_json({"schedule": schedule, "removed": True})
     else:
-        click.echo(output.safe(f"schedule {schedule} is removed"))
+        click.echo(output.line(f"schedule {schedule} is removed"))
 
 
 @click.command()
@@ -194,4 +194,4 @@ def _tell(schedule: str, *, paused: bool, changed: bool, as_json: bool) -> None:
         output.print_json({"schedule": schedule, "paused": paused, "changed": changed})
     else:
         what = "is paused" if paused else "ticks"
-        click.echo(output.safe(f"schedule {schedule} {what}" + ("" if changed else ", as before")))
+        click.echo(output.line(f"schedule {schedule} {what}" + ("" if changed else ", as before")))

@@ -140,4 +140,4 @@ def _tell(name: str, done: str, as_json: bool, **more: str) -> None:
     if as_json:
         output.print_json({"user": name, "done": done, **more})
     else:
-        click.echo(output.safe(f"user {name} is {done}" + (f", as {more['role']}" if "role" in more else "")))
+        click.echo(output.line(f"user {name} is {done}" + (f", as {more['role']}" if "role" in more else "")))

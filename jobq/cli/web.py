@@ -55,6 +55,12 @@ _PAGE_OPTIONS = (
         help="Address or network of a proxy to believe.  [env var: JOBQ_WEB_TRUSTED_PROXIES]",
     ),
     click.option(
+        "--url-prefix",
+        metavar="PATH",
+        show_envvar=True,
+        help="Path below which a proxy shows the page, e.g. /ops/jobq.",
+    ),
+    click.option(
         "--session-idle", metavar="SECONDS", type=float, show_envvar=True, help="A login ends after so long unused."
     ),
     click.option(

@@ -160,7 +160,7 @@ def _ask(
         if unchanged:
             output.note(f"{output.plural(len(unchanged), 'worker')} had been before")
         for id, why in refused.items():
-            output.note(output.safe(f"worker {id[:_SHORT]}: {why}"))
+            output.note(output.line(f"worker {id[:_SHORT]}: {why}"))
     if refused:
         click.get_current_context().exit(Exit.NOT_DONE)
 
@@ -205,6 +205,6 @@ def _show(meant: Sequence[WorkerInfo]) -> None:
         text = (
             f"  {str(worker.id)[:_SHORT]}  {worker.host}, pid {worker.pid}: {_state(worker)}, {worker.running} running"
         )
-        output.note(output.safe(text))
+        output.note(output.line(text))
     if (rest := len(meant) - _LINES) > 0:
         output.note(f"  and {output.plural(rest, 'other worker')}")

@@ -11,10 +11,14 @@ from jobq.errors import InvalidFilter
 Char = tuple[str, bool]
 
 _PLAIN = re.compile(r"[\w.@/+-]+")
+_CODE = re.compile(r"[0-9a-fA-F]{4}")
+# What no field of a browser keeps as it is, and no terminal shows.
+_UNSEEN = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
 def split_words(text: str) -> list[list[Char]]:
-    """Return the words of `text`. In double quotes white space counts, and a backslash takes the next character as it is.
+    """Return the words of `text`. In double quotes white space counts, a backslash takes the next character as it is, and
+    ``\\u000a`` is the character of that number.
 
     Raises InvalidFilter for quotes that do not end.
     """
@@ -26,6 +30,10 @@ def split_words(text: str) -> list[list[Char]]:
         if opened is not None:
             if char == "\\":
                 at, char = next(characters, (at, ""))  # noqa: PLW2901  # a pair is one character
+                if char == "u" and (code := _CODE.match(text, at + 1)):
+                    char = chr(int(code[0], 16))  # noqa: PLW2901
+                    for _ in code[0]:
+                        next(characters)
                 word.append((char, True))
             elif char == '"':
                 opened = None
@@ -66,7 +74,8 @@ def quote(text: str, mark: str | None = None) -> str:
     """
     if _PLAIN.fullmatch(text) and (mark is None or mark not in text):
         return text
-    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
+    return '"' + _UNSEEN.sub(lambda found: f"\\u{ord(found[0]):04x}", escaped) + '"'
 
 
 def brief(text: str) -> str:

@@ -335,6 +335,8 @@ def _is_not_of_a_job(error: psycopg.Error, conn: Connection[Any], *, own: bool) 
         return True
     if error.sqlstate is None:
         return isinstance(error, psycopg.OperationalError)
+    if isinstance(error, psycopg.errors.ReadOnlySqlTransaction):
+        return True
     # A right that this role lacks, or a table that is not there; what is raised in a trigger has a context.
     if error.sqlstate[:2] == "42" and not error.diag.context:
         return True

@@ -10,8 +10,10 @@ from __future__ import annotations
 from jobq.bulk import Operation, OperationBatch
 from jobq.filters import HISTORY_STATES, LIVE_STATES, STATES
 from jobq.queries.bulk import operation, operation_batches, operations
+from jobq.queries.cursor import Cursor
 from jobq.queries.exports import export
-from jobq.queries.failures import failure, failures
+from jobq.queries.failures import FAILURE_SORTS, KnownFailures, failure, failures
+from jobq.queries.finished import ORDERS
 from jobq.queries.groups import groups, queue_settings
 from jobq.queries.health import DueTask, Failing, Stranded, due_tasks, failing, stranded
 from jobq.queries.jobs import get_job
@@ -19,7 +21,7 @@ from jobq.queries.onequeue import queue
 from jobq.queries.parked import ParkedTask, parked_tasks
 from jobq.queries.rest import audit_log, chores, schema_revision, workers
 from jobq.queries.rollups import series, sparklines
-from jobq.queries.schedules import ScheduleInfo, TickInfo, schedule, schedule_ticks, schedules
+from jobq.queries.schedules import ScheduleInfo, TickInfo, next_ticks, schedule, schedule_ticks, schedules
 from jobq.queries.search import list_jobs, search_jobs
 from jobq.queries.suggestions import suggest
 from jobq.queries.system import system
@@ -56,13 +58,16 @@ from jobq.queries.waiting import why_waiting
 
 __all__ = [
     "COUNT_LIMIT",
+    "FAILURE_SORTS",
     "HISTORY_STATES",
     "LIVE_STATES",
+    "ORDERS",
     "STATES",
     "Attempt",
     "AuditEntry",
     "ChoreInfo",
     "CountedQueues",
+    "Cursor",
     "DueTask",
     "Failing",
     "FailureDetail",
@@ -75,6 +80,7 @@ __all__ = [
     "JobDetail",
     "JobPage",
     "JobRow",
+    "KnownFailures",
     "Minute",
     "Operation",
     "OperationBatch",
@@ -105,6 +111,7 @@ __all__ = [
     "get_job",
     "groups",
     "list_jobs",
+    "next_ticks",
     "operation",
     "operation_batches",
     "operations",

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from psycopg import Connection
@@ -16,27 +17,102 @@ from jobq.queries.values import JobRow
 from jobq.queries.values_stats import FailureDetail, FailureGroup, Failures
 from jobq.sql import statement
 
+FAILURE_SORTS = ("jobs", "first", "last", "task", "error")
 _REACH = 10_000
 _HOURS = 24
 _JOBS = 50
 _DIGITS = 12
+_HOUR = 3_600_000_000
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-def failures(conn: Connection[Any], schema: str, *, reach: int = _REACH) -> Failures:
-    """Return the newest `reach` (1 to 100,000) dead letters by group, the largest group first.
+@dataclass(frozen=True, slots=True)
+class _Text:
+    task: str
+    queue: str
+    fingerprint: str
+    sample: str
 
-    "Newest" is by id: by when they were enqueued. Raises InvalidOption for another reach.
+
+class KnownFailures:
+    """What the errors of dead letters were made of by an earlier read, so that the next one reads and compares new ones only.
+
+    For one database; several threads may share it. It keeps some 500 bytes for each dead letter of the last read.
+    """
+
+    def __init__(self) -> None:
+        self._texts: dict[tuple[int, int], _Text] = {}
+
+    def learn(self, conn: Connection[Any], schema: str, rows: Sequence[tuple[int, int]]) -> list[_Text | None]:
+        """Return what is known of each (id, microseconds) of `rows`, newest first, after reading what is not; None for one that
+        is gone meanwhile.
+        """
+        texts = self._texts
+        unknown = [row[1] for row in rows if row not in texts]
+        if unknown:
+            params = {"since": min(unknown), "until": max(unknown), "limit": len(rows)}
+            with conn.cursor(row_factory=tuple_row) as cursor:
+                found = cursor.execute(statement("failure_texts", schema).query, params).fetchall()
+            texts = texts | {
+                (id, micros): _Text(task, queue, fingerprint(task, error), error or "")
+                for id, micros, task, queue, error in found
+                if (id, micros) not in texts
+            }
+        if unknown or len(texts) > len(rows):
+            texts = {row: texts[row] for row in rows if row in texts}
+            # Another thread's may take its place: both are true.
+            self._texts = texts
+        return [texts.get(row) for row in rows]
+
+
+def failures(
+    conn: Connection[Any],
+    schema: str,
+    *,
+    reach: int = _REACH,
+    known: KnownFailures | None = None,
+    text: str = "",
+    sort: str = "jobs",
+    descending: bool = True,
+    offset: int = 0,
+    limit: int | None = None,
+) -> Failures:
+    """Return the newest `reach` (1 to 100,000) dead letters by group: of the groups whose task, error or a queue has `text` in
+    it (in whatever case) at most `limit`, after `offset` of them, the largest first or by `sort`, one of FAILURE_SORTS.
+
+    "Newest" is by when they failed. With `known`, kept from one call to the next, only what is new is read in full. Raises
+    InvalidOption for another reach or sort.
     """
     if not 1 <= reach <= 100_000:
         raise InvalidOption(f"reach={reach!r}: give a number between 1 and 100000")
-    found, searched, read_at = _group(conn, schema, reach)
-    groups = [group.value() for group in found.values()]
-    groups.sort(key=lambda group: (-group.count, -group.last_id))
-    return Failures(groups=groups, searched=searched, complete=searched < reach, read_at=read_at)
+    if sort not in FAILURE_SORTS:
+        raise InvalidOption(f"sort={sort!r}: give one of {', '.join(FAILURE_SORTS)}")
+    groups, searched, read_at = _group(conn, schema, reach, known)
+    found = list(groups.values())
+    if wanted := text.casefold():
+        found = [group for group in found if group.has(wanted)]
+    found.sort(key=lambda group: group.last, reverse=True)
+    found.sort(key=_SORTS[sort], reverse=descending)
+    hour = _next_hour(read_at)
+    end = None if limit is None else offset + limit
+    return Failures(
+        groups=[group.value(hour) for group in found[offset:end]],
+        number=len(found),
+        total=len(groups),
+        searched=searched,
+        complete=searched < reach,
+        read_at=read_at,
+    )
 
 
 def failure(
-    conn: Connection[Any], schema: str, fingerprint: str, *, reach: int = _REACH, limit: int = _JOBS
+    conn: Connection[Any],
+    schema: str,
+    fingerprint: str,
+    *,
+    reach: int = _REACH,
+    limit: int = _JOBS,
+    known: KnownFailures | None = None,
 ) -> FailureDetail | None:
     """Return one group among the newest `reach` dead letters, with its newest `limit` jobs; None when there is none.
 
@@ -44,13 +120,13 @@ def failure(
     """
     if len(fingerprint) != _DIGITS or not set(fingerprint) <= set("0123456789abcdef"):
         raise InvalidOption(f"fingerprint={fingerprint!r}: give the 12 hexadecimal digits of a group of failures")
-    found, searched, read_at = _group(conn, schema, reach)
+    found, searched, read_at = _group(conn, schema, reach, known)
     group = found.get(fingerprint)
     if group is None:
         return None
-    rows = fetch(conn, schema, "failure_jobs", {"ids": group.ids[:limit]})
+    rows = fetch(conn, schema, "failure_jobs", {"ids": [id for id, _ in group.rows[:limit]]})
     return FailureDetail(
-        group=group.value(),
+        group=group.value(_next_hour(read_at)),
         jobs=[JobRow(**with_json(row)) for row in rows],
         searched=searched,
         complete=searched < reach,
@@ -60,53 +136,76 @@ def failure(
 
 @dataclass(slots=True)
 class _Group:
-    fingerprint: str
-    task: str
-    sample: str
-    first_at: datetime
-    last_at: datetime
-    last_id: int
-    ids: list[int] = field(default_factory=list)
+    newest: _Text
+    # Each with when it failed, newest first.
+    rows: list[tuple[int, int]] = field(default_factory=list)
     queues: set[str] = field(default_factory=set)
-    trend: list[int] = field(default_factory=lambda: [0] * _HOURS)
 
-    def value(self) -> FailureGroup:
+    @property
+    def last(self) -> tuple[int, int]:
+        """When it failed last, and the job."""
+        id, micros = self.rows[0]
+        return micros, id
+
+    def has(self, text: str) -> bool:
+        """Whether it has `text`, which is in casefold, anywhere that a list shows."""
+        shown = (self.newest.task, self.newest.sample, *self.queues)
+        return any(text in one.casefold() for one in shown)
+
+    def value(self, hour: int) -> FailureGroup:
+        trend = [0] * _HOURS
+        for _, micros in self.rows:
+            ago = (hour - micros) // _HOUR
+            if 0 <= ago < _HOURS:
+                trend[_HOURS - 1 - ago] += 1
         return FailureGroup(
-            fingerprint=self.fingerprint,
-            task=self.task,
-            error=normalise(self.sample),
-            sample=self.sample,
-            count=len(self.ids),
-            first_at=self.first_at,
-            last_at=self.last_at,
-            last_id=self.last_id,
+            fingerprint=self.newest.fingerprint,
+            task=self.newest.task,
+            error=normalise(self.newest.sample),
+            sample=self.newest.sample,
+            count=len(self.rows),
+            first_at=_moment(self.rows[-1][1]),
+            last_at=_moment(self.rows[0][1]),
+            last_id=self.rows[0][0],
             queues=sorted(self.queues),
-            trend=self.trend,
+            trend=trend,
         )
 
 
-def _group(conn: Connection[Any], schema: str, reach: int) -> tuple[dict[str, _Group], int, datetime]:
+_SORTS: dict[str, Any] = {
+    "jobs": lambda group: len(group.rows),
+    "first": lambda group: group.rows[-1][1],
+    "last": lambda group: group.last,
+    "task": lambda group: group.newest.task,
+    "error": lambda group: group.newest.sample.casefold(),
+}
+
+
+def _group(
+    conn: Connection[Any], schema: str, reach: int, known: KnownFailures | None
+) -> tuple[dict[str, _Group], int, datetime]:
     with conn.cursor(row_factory=dict_row) as cursor:
         now: datetime = cursor.execute("SELECT statement_timestamp() AS now").fetchall()[0]["now"]
     # Tuples: ten thousand dictionaries would take longer than the statement.
     with conn.cursor(row_factory=tuple_row) as cursor_of_rows:
-        rows = cursor_of_rows.execute(statement("failures", schema).query, {"reach": reach}).fetchall()
-    hour = now.replace(minute=0, second=0, microsecond=0) + timedelta(hours=1)
+        rows: list[Any] = cursor_of_rows.execute(statement("failures", schema).query, {"reach": reach}).fetchall()
     groups: dict[str, _Group] = {}
-    for id, task, queue, error, finished_at in rows:
-        name = fingerprint(task, error)
-        group = groups.get(name)
+    for row, text in zip(rows, (known or KnownFailures()).learn(conn, schema, rows), strict=True):
+        if text is None:
+            continue
+        group = groups.get(text.fingerprint)
         if group is None:
-            group = groups[name] = _Group(
-                fingerprint=name, task=task, sample=error or "", first_at=finished_at, last_at=finished_at, last_id=id
-            )
-        group.ids.append(id)
-        group.queues.add(queue)
-        if finished_at < group.first_at:
-            group.first_at = finished_at
-        elif finished_at > group.last_at:
-            group.last_at = finished_at
-        ago = int((hour - finished_at).total_seconds() // 3600)
-        if 0 <= ago < _HOURS:
-            group.trend[_HOURS - 1 - ago] += 1
+            group = groups[text.fingerprint] = _Group(text)
+        group.rows.append(row)
+        group.queues.add(text.queue)
     return groups, len(rows), now
+
+
+def _next_hour(now: datetime) -> int:
+    # Just before the next whole hour, in microseconds: what failed at a whole hour belongs to the hour that begins then.
+    whole = now.replace(minute=0, second=0, microsecond=0) + timedelta(hours=1)
+    return (whole - _EPOCH) // timedelta(microseconds=1) - 1
+
+
+def _moment(micros: int) -> datetime:
+    return _EPOCH + timedelta(microseconds=micros)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import lru_cache
 from typing import Any
 
 from psycopg import Connection
@@ -74,6 +75,12 @@ def schedules(
     return _infos(conn, schema, {"after": after, "name": None, "limit": limit}, preview)
 
 
+def next_ticks(info: ScheduleInfo, after: datetime, number: int) -> list[datetime]:
+    """Return the next ticks of a schedule after `after`, at most `number`; none where its expression is not understood."""
+    rule, _ = _understood(info.cron, info.every, info.timezone)
+    return [] if rule is None else following(rule, after, number)
+
+
 def schedule(conn: Connection[Any], schema: str, name: str, *, preview: int = 10) -> ScheduleInfo | None:
     """Return one schedule, or None."""
     found = _infos(conn, schema, {"after": None, "name": name, "limit": 1}, preview)
@@ -89,22 +96,23 @@ def _infos(conn: Connection[Any], schema: str, params: dict[str, Any], preview: 
     found = []
     for row in fetch(conn, schema, "schedules", params):
         now = row.pop("now")
-        rule, fault = _rule(row)
+        rule, fault = _understood(row["cron"], row["every"], row["timezone"])
         found.append(
             ScheduleInfo(
                 **{**with_json(row), "last_error": row["last_error"] or fault},
                 status=_status(row, now, fault),
                 words="not understood" if rule is None else rule.words(),
-                next_ticks=[] if rule is None else following(rule, now, preview),
+                next_ticks=[] if rule is None or not preview else following(rule, now, preview),
                 overdue_seconds=_overdue(row, now),
             )
         )
     return found
 
 
-def _rule(row: dict[str, Any]) -> tuple[When | None, str | None]:
+@lru_cache(maxsize=8192)
+def _understood(cron: str | None, every: timedelta | None, timezone: str) -> tuple[When | None, str | None]:
     try:
-        return when(row["cron"], row["every"], row["timezone"]), None
+        return when(cron, every, timezone), None
     except InvalidOption as error:
         return None, str(error)
 

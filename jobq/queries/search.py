@@ -1,9 +1,9 @@
 """Jobs that fit a filter, live and finished as one list, newest first.
 
-Pages go by id. What an index leads to is read through it: a list by state alone, running jobs, a short queue, jobs of a queue
-that wait for their group's turn, given ids. Every
-other filter looks at one window of jobs after the other, newest first, and stops at its reach: no search takes longer because
-the tables are larger.
+Pages go by id, or where all have finished by when they did (`finished.py`). What an index leads to is read through it: a
+list by state alone, running jobs, a short queue, jobs of a queue that wait for their group's turn, given ids. Every other
+filter looks at one window of jobs after the other, newest first, and stops at its reach: no search takes longer because the
+tables are larger.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from psycopg.rows import dict_row
 
 from jobq.errors import InvalidOption
 from jobq.filters import LIVE_STATES, MAX_ID, JobFilter
+from jobq.queries.cursor import Cursor
+from jobq.queries.finished import FinishedSearch, order_of
 from jobq.queries.rows import fetch, with_json
 from jobq.queries.values import JobPage, JobRow
 from jobq.sql import composed
@@ -57,18 +59,19 @@ def list_jobs(
     *,
     limit: int = 50,
     before_id: int | None = None,
+    order: str | None = None,
 ) -> list[JobRow]:
-    """Return up to `limit` (at most 1,000) jobs that fit, with an id below `before_id`, newest first, searching as
-    far as it takes.
+    """Return up to `limit` (at most 1,000) jobs that fit, newest first, searching as far as it takes; `before_id` (by id only):
+    with an id below this. `order` as for :func:`search_jobs`.
 
-    Raises InvalidOption for a limit out of range.
+    Raises InvalidOption for a limit out of range, or an order that cannot be.
     """
     rows: list[JobRow] = []
-    cursor = before_id
+    cursor = None if before_id is None else Cursor(before_id)
     while True:
-        page = search_jobs(conn, schema, jobs, limit=limit - len(rows), before_id=cursor)
+        page = search_jobs(conn, schema, jobs, limit=limit - len(rows), before=cursor, order=order)
         rows += page.rows
-        cursor = page.before_id
+        cursor = page.before
         if cursor is None or len(rows) >= limit:
             return rows
 
@@ -80,19 +83,31 @@ def search_jobs(
     *,
     limit: int = 50,
     before_id: int | None = None,
+    before: Cursor | None = None,
+    order: str | None = None,
     reach: int = REACH,
 ) -> JobPage:
     """Like :func:`list_jobs`, but look at no more than `reach` jobs, nor much longer than half a second; say where to go on.
 
     Finished jobs of other states than those asked for do not count, for they are not looked at.
 
-    A larger reach finds what is older, and takes longer. Raises InvalidOption for a limit or a reach out of range.
+    `order`: ``id`` (what was enqueued last comes first) or ``finished`` (what finished last; for finished jobs only). Default:
+    ``finished`` where only finished jobs fit and the succeeded ones among them are not too many to be sorted, else ``id``.
+    `before` (the `before` of the page before) continues a list in its order; `before_id` is the same by id.
+
+    A larger reach finds what is older, and takes longer. Raises InvalidOption for a limit or a reach out of range, and for an
+    order that cannot be.
     """
     jobs = jobs or JobFilter()
+    if before is None and before_id is not None:
+        before = Cursor(before_id)
     if not 1 <= limit <= _MAX_LIMIT:
         raise InvalidOption(f"limit={limit!r}: give a number between 1 and {_MAX_LIMIT}")
     if reach < 1:
         raise InvalidOption(f"reach={reach!r}: give a number of at least 1")
+    if order_of(conn, schema, jobs, order, before) == "finished":
+        return _by_finish(conn, schema, jobs, limit=limit, before=before, reach=reach)
+    before_id = None if before is None else before.id
     search = Search(conn, schema, jobs)
     rows: list[JobRow] = []
     searched, floor = 0, None
@@ -105,6 +120,28 @@ def search_jobs(
         searched, floor = searched + window.number, window.floor or None
     complete = floor is None or len(rows) >= limit
     return JobPage(rows=rows, before_id=floor, complete=complete, searched=searched, floor_id=floor)
+
+
+def _by_finish(
+    conn: Connection[Any], schema: str, jobs: JobFilter, *, limit: int, before: Cursor | None, reach: int
+) -> JobPage:
+    search = FinishedSearch(conn, schema, jobs)
+    rows: list[JobRow] = []
+    searched, floor = 0, None
+    for span in search.spans(before, reach=reach, patience=_PATIENCE):
+        rows += search.rows(span, limit - len(rows) + 1)
+        if len(rows) > limit:
+            last = rows[limit - 1]
+            return JobPage(
+                rows=rows[:limit], before_id=last.id, before_at=last.finished_at, complete=True, searched=searched,
+                floor_id=last.id, order="finished",
+            )  # fmt: skip
+        searched, floor = searched + span.number, span.floor
+    complete = floor is None or len(rows) >= limit
+    id, at = (None, None) if floor is None else (floor.id, floor.at)
+    return JobPage(
+        rows=rows, before_id=id, before_at=at, complete=complete, searched=searched, floor_id=id, order="finished"
+    )
 
 
 class Search:

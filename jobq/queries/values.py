@@ -8,6 +8,7 @@ from typing import Any
 from uuid import UUID
 
 from jobq.flow import QueueSettings
+from jobq.queries.cursor import Cursor
 
 # Counts stop here: a page must not take longer because a table is larger.
 COUNT_LIMIT = 10_000
@@ -78,6 +79,9 @@ class JobPage:
     `complete` is False when the search gave up, having looked at many jobs, before the page was full: `searched` says at
     how many, those of the states asked for, and `floor_id` what the lowest of their ids is. Where an index leads to what
     is wanted, no more than the rows were looked at.
+
+    `order` is ``id`` or ``finished``; in the latter the page ends with the job that finished at `before_at`, and `before` has
+    both.
     """
 
     rows: list[JobRow]
@@ -85,6 +89,13 @@ class JobPage:
     complete: bool
     searched: int = 0
     floor_id: int | None = None
+    before_at: datetime | None = None
+    order: str = "id"
+
+    @property
+    def before(self) -> Cursor | None:
+        """What continues it, in its own order."""
+        return None if self.before_id is None else Cursor(self.before_id, self.before_at)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -63,9 +63,14 @@ class FailureGroup:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Failures:
-    """Groups among the newest dead letters, largest first. `complete`: these are all there are."""
+    """Groups among the newest `searched` dead letters, largest first. `complete`: these are all there are.
+
+    `number` is how many groups there are of those asked for, of which `groups` may be a part, and `total` how many of all.
+    """
 
     groups: list[FailureGroup]
+    number: int
+    total: int
     searched: int
     complete: bool
     read_at: datetime

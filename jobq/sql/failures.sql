@@ -1,7 +1,7 @@
--- The newest dead letters, with as much of their errors as tells them apart (jobq/failures.py).
--- Plan: the newest entries of the failed partitions' job_history_id_idx, merged.
-SELECT id, task, queue, "left"(error, 300) AS error, finished_at
+-- The dead letters that failed last: which, and when, in microseconds since 1970.
+-- Plan: the newest entries of the failed partitions' job_history_finished_idx, merged.
+SELECT id, (extract(epoch FROM finished_at) * 1000000)::bigint AS micros
 FROM {schema}.job_history
 WHERE state = 'failed'
-ORDER BY id DESC
+ORDER BY finished_at DESC, id DESC
 LIMIT %(reach)s

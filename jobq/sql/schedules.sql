@@ -6,8 +6,9 @@ SELECT name, task, args::text AS args, queue, priority, max_attempts, timeout, h
        tick_argument, source, app, made_by, created_at, changed_at,
        CASE WHEN next_at > 'epoch' AND next_at < '9999-01-01' THEN next_at END AS next_at,
        last_tick, last_job_id, paused_at, paused_by, pause_reason, withdrawn_at, last_error,
-       EXISTS (SELECT FROM {schema}.worker WHERE schedule.name = ANY (worker.schedules)
-               AND worker.heartbeat_at > clock_timestamp() - interval '1 minute') AS declared,
+       -- One look at the workers for all rows.
+       name IN (SELECT unnest(worker.schedules) FROM {schema}.worker
+                WHERE worker.heartbeat_at > clock_timestamp() - interval '1 minute') AS declared,
        clock_timestamp() AS now
 FROM {schema}.schedule
 WHERE name > coalesce(%(after)s::text, '') AND (%(name)s::text IS NULL OR name = %(name)s)

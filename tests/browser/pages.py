@@ -45,8 +45,8 @@ def addresses(seeded: Seeded) -> dict[str, str]:
     """Return where the pages of a data set are, by name."""
     found = dict(ALWAYS)
     if seeded.jobs:
-        found["queue"] = f"/queues/{quote(seeded.queue, safe='')}"
-        found["schedule"] = f"/schedules/{quote(seeded.schedule, safe='')}"
+        found["queue"] = f"/queue?name={quote(seeded.queue, safe='')}"
+        found["schedule"] = f"/schedule?name={quote(seeded.schedule, safe='')}"
         found |= {f"job-{name}": f"/jobs/{id}" for name, id in seeded.jobs.items()}
         found["operation"] = f"/operations/{seeded.operation}"
         found["preview"] = f"/operations/{seeded.preview}"

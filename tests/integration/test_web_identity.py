@@ -184,7 +184,7 @@ def test_nothing_of_a_request_is_left_for_the_next(database_url: str, db: Conn) 
             refuse = True
             assert client.get("/queues").status_code == 418
             assert "the admin" not in other.get("/queues", headers={"X-Role": "admin"}).text
-            assert client.get("/static/page.js").status_code == 418
+            assert client.get("/jobq-static/page.js").status_code == 418
             assert list(g) == []
     finally:
         close(host)

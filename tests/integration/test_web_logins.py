@@ -78,7 +78,7 @@ def test_who_has_not_logged_in_is_told_in_their_own_way(app: Flask) -> None:
     assert client.get("/", headers={"HX-Request": "true"}).status_code == 401
     assert client.get("/", headers={"Sec-Fetch-Mode": "cors"}).status_code == 401
     assert client.post("/jobs/1/retry").status_code == 401
-    assert client.get("/static/page.css", buffered=True).status_code == 200
+    assert client.get("/jobq-static/page.css", buffered=True).status_code == 200
     assert client.get("/livez").status_code == 200
 
 

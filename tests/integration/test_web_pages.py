@@ -84,7 +84,7 @@ def test_one_queue(client: FlaskClient, db: Conn) -> None:
     assert "mail.send" in text
     assert "box-1" in text
     assert "q=queue%3A%22a/b+c%22+state%3Aready" in text or "state:ready" in unescape(text)
-    assert "/queues/pause" in forms(text)
+    assert "/queues/pause?queue=a/b+c" in forms(text)
     assert client.get("/queues/nosuch").status_code == 404
     assert client.get("/queues/a/b%20c?hours=2").status_code == 400
 

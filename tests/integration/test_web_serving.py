@@ -14,12 +14,13 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
+from pathlib import Path
 from typing import Any, ClassVar
 
 import psycopg
 import psycopg.conninfo
 import pytest
-from flask import Flask
+from flask import Flask, abort, request
 from flask.testing import FlaskClient
 from itsdangerous import URLSafeSerializer
 from jinja2 import StrictUndefined
@@ -38,7 +39,7 @@ from tests.support.web import PAGES, Conn, audit
 # --- Headers, password, errors ---
 
 
-@pytest.mark.parametrize("path", [*PAGES, "/nothing", "/api/stats", "/static/page.js", "/favicon.ico", "/livez"])
+@pytest.mark.parametrize("path", [*PAGES, "/nothing", "/api/stats", "/jobq-static/page.js", "/favicon.ico", "/livez"])
 def test_headers(client: FlaskClient, path: str) -> None:
     response = client.get(path, buffered=True)
     policy = response.headers["Content-Security-Policy"]
@@ -47,7 +48,7 @@ def test_headers(client: FlaskClient, path: str) -> None:
     assert "frame-ancestors 'none'" in policy
     assert response.headers["X-Content-Type-Options"] == "nosniff"
     assert response.headers["X-Frame-Options"] == "DENY"
-    stored = path.startswith("/static")
+    stored = path.startswith("/jobq-static")
     assert (response.headers["Cache-Control"] == "no-store") is not stored
 
 
@@ -82,7 +83,7 @@ def test_a_password_guards_all_but_livez(
 
 
 def test_unknown_addresses_and_methods(client: FlaskClient) -> None:
-    for path in ("/nothing", "/jobs/x", "/jobs/404", "/jobs/99999999999999999999999", "/static/no.css"):
+    for path in ("/nothing", "/jobs/x", "/jobs/404", "/jobs/99999999999999999999999", "/jobq-static/no.css"):
         response = client.get(path)
         assert response.status_code == 404
         assert "<h1>Not found</h1>" in response.text
@@ -212,7 +213,7 @@ def test_mounted_in_another_application(database_url: str, db: Conn) -> None:
         assert "Content-Security-Policy" not in client.get("/").headers
         text = client.get("/ops/jobs/").text
         assert 'href="/ops/jobs/queues"' in text
-        assert 'src="/ops/jobs/static/page.js"' in text
+        assert 'src="/ops/jobs/jobq-static/page.js"' in text
         page = client.get(f"/ops/jobs/jobs/{id}")
         assert "Path=/ops/jobs/" in page.headers["Set-Cookie"]
         found = re.search(r'name="csrf" value="([^"]+)"', page.text)
@@ -224,6 +225,51 @@ def test_mounted_in_another_application(database_url: str, db: Conn) -> None:
         assert missing.status_code == 404
         assert "To the overview" in missing.text
         assert "To the overview" not in client.get("/nothing").text
+    finally:
+        close(host)
+
+
+def test_mounted_at_the_root_of_an_application_with_files_of_its_own(database_url: str, tmp_path: Path) -> None:
+    (tmp_path / "page.css").write_text("the host's")
+    host = Flask("host", static_folder=str(tmp_path), static_url_path="/static")
+    host.register_blueprint(blueprint(database_url=database_url))
+    client = host.test_client()
+    try:
+        files = re.findall(r'(?:href|src)="([^"]+\.(?:css|js|svg))"', client.get("/").text)
+        assert len(files) > 8
+        for file in files:
+            with client.get(file) as response:
+                assert response.status_code == 200, file
+        with client.get("/static/page.css") as response:
+            assert response.data == b"the host's"
+    finally:
+        close(host)
+
+
+def test_the_pages_forms_where_the_host_checks_tokens_of_its_own(database_url: str, db: Conn) -> None:
+    """As Flask-WTF's CSRFProtect does it: before the request, but for the views and blueprints that were exempted."""
+    host = Flask("host")
+    host.secret_key = "s"
+    exempt: set[str] = set()
+
+    @host.before_request
+    def protect() -> None:
+        if request.method == "POST" and request.blueprint not in exempt and "csrf_token" not in request.form:
+            abort(400, "The CSRF token is missing.")
+
+    mounted = blueprint(database_url=database_url)
+    host.register_blueprint(mounted, url_prefix="/jobs")
+    client = host.test_client()
+    try:
+        add_job(db, queue="mail")
+        found = re.search(r'name="csrf" value="([^"]+)"', client.get("/jobs/queues").text)
+        assert found is not None
+        form = {"csrf": found[1], "queue": "mail"}
+        assert client.post("/jobs/queues/pause", data=form).status_code == 400
+        exempt.add(mounted.name)
+        assert client.post("/jobs/queues/pause", data=form).status_code == 303
+        # The page's own check stays.
+        assert client.post("/jobs/queues/resume", data=form | {"csrf": "x"}).status_code == 403
     finally:
         close(host)
 

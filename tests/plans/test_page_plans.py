@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from importlib import import_module, resources
@@ -137,6 +138,7 @@ STATEMENTS: list[tuple[str, dict[str, Any], int]] = [
     ("series", SERIES | {"span": 60, "task": "task3"}, 400),
     ("sparklines", {"since": str(datetime.now(UTC) - timedelta(hours=1))}, 400),
     ("failures", {"reach": 10_000}, 20_000),
+    ("failure_texts", {"since": int(time.time() - 60) * 1_000_000, "until": 2**50, "limit": 10_000}, 20_000),
     ("failure_jobs", {"ids": list(range(100_001, 101_001, 20))}, 4_000),
     ("queue_info", {"queue": "queue3", "bound": 10_001}, 40_000),
     ("queue_next", {"queue": "queue3", "bound": 2_000}, 8_000),
@@ -167,9 +169,17 @@ def test_no_large_table_is_read_whole(full: Conn, name: str, params: dict[str, A
 def test_every_statement_of_queries_and_operations_is_held_to_its_plan() -> None:
     exempt = {"workers", "chores", "history_tails", "audit_write", "pause_queue", "resume_queue", "ask_worker", "clock"}
     # Of these a part depends on the filter: test_search_plans.py holds them to their plans.
-    exempt |= {"search_window", "search_page", "search_ids"}
+    exempt |= {"search_window", "search_page", "search_ids", "finished_window", "finished_page"}
     # Catalogues and the server's memory; a column's name.
-    exempt |= {"progress", "finished_estimates", "system_server", "system_holders", "system_tables", "system_index"}
+    exempt |= {
+        "progress",
+        "finished_estimates",
+        "system_server",
+        "system_holders",
+        "system_tables",
+        "system_index",
+        "succeeded_pages",
+    }
     # What the chore writes is small; how it reads history, and that it reads its end, is below.
     exempt |= {"rollup_parts", "rollup_marks", "rollup_prune", "rollup_depths", "rollup_write", "rollup_fold"}
     # Where one of them is refused, the same is read once more.

@@ -58,7 +58,11 @@ def test_every_command_has_help_and_every_option_a_text(path: str, command: clic
     for parameter in command.params:
         if isinstance(parameter, click.Option):
             assert parameter.help, f"{path} {parameter.opts}"
-            assert parameter.show_envvar or "env var" in parameter.help or parameter.name in ("version", "database_url")
+            assert (
+                parameter.show_envvar
+                or "env var" in parameter.help
+                or parameter.name in ("version", "database_url", "database_url_file")
+            )
 
 
 def test_help_imports_no_command_and_no_database_driver() -> None:

@@ -33,5 +33,5 @@ def test_the_reference_has_every_option() -> None:
     names |= {option.opts[0] for option in worker.params if option.opts[0].startswith("--")}
     names |= {field.name for field in fields(Options)}
     names |= {option.opts[0] for option in web.params if option.name in ("host", "port")}
-    shared = {"--database-url", "--schema", "--log-format", "--log-level"}
+    shared = {"--database-url", "--database-url-file", "--schema", "--log-format", "--log-level"}
     assert {name for name in names - shared if f"`{name}`" not in reference} == set()

@@ -49,6 +49,9 @@ WORKER = UUID("1b4e28ba-2fa1-11d2-883f-0016d3cca427")
         ("args.X:1 args.y:2 args.X:1", {"args": (ArgTerm(("X",), "1"), ArgTerm(("y",), "2"))}),
         ("812", {"ids": (812,)}),
         ("9 id:3,812 9", {"ids": (3, 9, 812)}),
+        ('queue:"a\\u000ab"', {"queue": "a\nb"}),
+        ('queue:"\\\\u000a \\u12 \\u00e9"', {"queue": "\\u000a u12 é"}),
+        ("queue:\\u000a", {"queue": "\\u000a"}),
         ("mail", {"task": Prefix("mail")}),
         ("mail.*", {"task": Prefix("mail.")}),
         ('"12"x', {"task": Prefix("12x")}),
@@ -63,10 +66,17 @@ def test_reading(text: str, wanted: dict[str, Any]) -> None:
     assert JobFilter.parse(str(found)) == found
 
 
+@pytest.mark.parametrize("name", ["a\nb", "a\r\nb", "\x1b[31m", "\u2028", "\x85", "\\u000a", '"\\n"'])
+def test_a_filter_is_one_visible_line(name: str) -> None:
+    said = str(JobFilter(queue=name, args=((ArgTerm((name,), name)),)))
+    assert said.isprintable()
+    assert JobFilter.parse(said) == JobFilter(queue=name, args=(ArgTerm((name,), name),))
+
+
 def test_canonical_text() -> None:
     text = 'task:mail.* 7 3 age:>7200s  state:failed,ready args.a."b c":"x y" attempt:3 error:"a\tb"'
     assert str(JobFilter.parse(text)) == (
-        'state:ready,failed task:mail.* error:"a\tb" attempt:=3 age:>2h args.a."b c":"x y" id:3,7'
+        'state:ready,failed task:mail.* error:"a\\u0009b" attempt:=3 age:>2h args.a."b c":"x y" id:3,7'
     )
 
 

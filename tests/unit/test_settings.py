@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from sqlalchemy import create_engine, make_url
 
 from jobq import ConfigurationError, JobQ, jsontext
 from jobq.config import Settings, url_of
-from jobq.web import blueprint, create_app
+from jobq.web import Options, blueprint, create_app
 from jobq.worker import WorkerOptions
 
 
@@ -119,6 +120,46 @@ def test_a_url_says_the_same_as_the_conninfo(given: str) -> None:
 def test_unusable_worker_options(options: dict[str, Any], sentence: str) -> None:
     with pytest.raises(ConfigurationError, match="^" + sentence):
         WorkerOptions(app="shop:q", settings=Settings(), **options)
+
+
+def test_a_url_from_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "url"
+    file.write_text("\n postgresql://ann:secret@db/shop \n")
+    env = {"JOBQ_DATABASE_URL_FILE": str(file), "JOBQ_DIRECT_URL_FILE": str(file)}
+    found = Settings.load(env)
+    assert (found.database_url, found.direct_url) == ("postgresql://ann:secret@db/shop",) * 2
+    assert Settings.origins(env)["database_url"][1] == "JOBQ_DATABASE_URL_FILE"
+    # What says it outright comes first.
+    assert Settings.load(env | {"JOBQ_DATABASE_URL": "postgresql://other/"}).database_url == "postgresql://other/"
+    assert Settings.load(env, database_url="postgresql://given/").database_url == "postgresql://given/"
+
+
+@pytest.mark.parametrize(
+    "content", ["", " \n", "postgresql://secret\nanother line", "postgresql://secret" + "x" * 10_000]
+)
+def test_a_file_that_holds_no_url(tmp_path: Path, content: str) -> None:
+    file = tmp_path / "url"
+    file.write_text(content)
+    with pytest.raises(ConfigurationError, match=r"^JOBQ_DATABASE_URL_FILE=.*has to hold one line") as caught:
+        Settings.load({"JOBQ_DATABASE_URL_FILE": str(file)})
+    assert "secret" not in str(caught.value)
+
+
+def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="cannot be read: No such file"):
+        Settings.load({"JOBQ_DATABASE_URL_FILE": str(tmp_path / "none")})
+    (tmp_path / "binary").write_bytes(b"\xff\xfe")
+    with pytest.raises(ConfigurationError, match="cannot be read: it is not UTF-8 text"):
+        Settings.load({"JOBQ_DATABASE_URL_FILE": str(tmp_path / "binary")})
+
+
+def test_the_pages_secrets_from_files(tmp_path: Path) -> None:
+    for name in ("password", "secret_key"):
+        (tmp_path / name).write_text(f"the {name}\n")
+    env = {f"JOBQ_WEB_{name.upper()}_FILE": str(tmp_path / name) for name in ("password", "secret_key")}
+    found = Options.load(env)
+    assert (found.password, found.secret_key) == ("the password", "the secret_key")
+    assert Options.load(env | {"JOBQ_WEB_PASSWORD": "said"}).password == "said"
 
 
 def nested(depth: int) -> list[Any]:

@@ -8,26 +8,37 @@ from jobq import queries
 from jobq.filters import JobFilter
 from jobq.web import charts
 from jobq.web.context import current_page
+from jobq.web.listing import PAGE, Listing, wanted
 from jobq.web.pages.jobs import BULK_ACTIONS
 from jobq.web.routes import Route
 
 
 def failures() -> str:
-    """Groups of failed jobs, the largest first."""
+    """Groups of failed jobs, the largest first or as asked for."""
     page = current_page()
+    asked = wanted("failures", queries.FAILURE_SORTS, "-jobs")
     with page.database.read() as reader:
-        found = reader(queries.failures)
+        found = reader(
+            queries.failures,
+            known=page.failures,
+            text=asked.text,
+            sort=asked.sort,
+            descending=asked.descending,
+            offset=asked.offset,
+            limit=PAGE,
+        )
         now = reader.now()
     if found is None:
         return page.render("partial.html", title="Failures", now=now)
-    return page.render("failures.html", found=found, now=now, line=charts.spark)
+    it = Listing(wanted=asked, rows=found.groups, number=found.number, total=found.total)
+    return page.render("failures.html", found=found, it=it, now=now, line=charts.spark)
 
 
 def failure(fingerprint: str) -> str:
     """One group, its newest jobs, and the way to run them again."""
     page = current_page()
     with page.database.read() as reader:
-        found = reader(queries.failure, fingerprint, name="failure")
+        found = reader(queries.failure, fingerprint, known=page.failures, name="failure")
         newest = reader(queries.get_job, found.group.last_id, name="traceback") if found is not None else None
         now = reader.now()
     if found is None:

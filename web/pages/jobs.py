@@ -7,14 +7,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-from flask import Response, abort, request
+from flask import Response, abort, redirect, request, url_for
 from werkzeug.exceptions import BadRequest
+from werkzeug.wrappers import Response as BaseResponse
 
 from jobq import queries
 from jobq.failures import fingerprint
 from jobq.filters import MAX_LENGTH, STATES, JobFilter
 from jobq.web import diffs, show, timeline
-from jobq.web.context import current_page, filters, job_filter, number
+from jobq.web.context import current_page, filters, job_filter, number, ordering
 from jobq.web.routes import Route
 
 _PAGE = 50
@@ -43,18 +44,21 @@ class Payload:
     size: str
 
 
-def jobs() -> str | tuple[str, int]:
-    """Jobs that fit a filter, newest first."""
+def jobs() -> str | tuple[str, int] | BaseResponse:
+    """Jobs that fit a filter, newest first; or the job itself where only its id was typed."""
     page = current_page()
     try:
         selected = job_filter(filters())
     except BadRequest as error:
         # What was typed stays in the field, beside what is wrong with it.
         return page.render("jobs_bad.html", q=request.args.get("q", "")[:MAX_LENGTH], text=error.description or ""), 400
-    before = number("before", None)
+    order, before = ordering()
+    typed = request.args.get("q", "").strip()
     with page.database.read() as reader:
-        found = reader(queries.search_jobs, selected, limit=_PAGE, before_id=before, name="jobs")
+        found = reader(queries.search_jobs, selected, limit=_PAGE, before=before, order=order, name="jobs")
         now = reader.now()
+    if found is not None and typed.isascii() and typed.isdigit() and [str(row.id) for row in found.rows] == [typed]:
+        return redirect(url_for(".job", id=found.rows[0].id), 303)
     q = str(selected)
     if found is None:
         return page.render("partial.html", title="Jobs", now=now)
@@ -63,6 +67,10 @@ def jobs() -> str | tuple[str, int]:
         found=found,
         q=q,
         before=before,
+        order=order,
+        by_finish=found.order == "finished",
+        finished_only=not selected.reads(live=True) and not selected.ids,
+        sortable=found.order == "finished" or order == "id",
         now=now,
         tabs=_tabs(selected),
         may_change=page.may("bulk"),

@@ -13,8 +13,7 @@ from jobq.web.page import Page
 from jobq.web.pages import plots
 from jobq.web.routes import Route
 
-# Dead letters looked at; the page of failures looks further.
-_REACH = 2_000
+_GROUPS = 6
 
 
 def overview() -> str:
@@ -40,8 +39,8 @@ def _overview(page: Page, hours: int, found: list[Finding]) -> str:
         )
         series = reader(queries.series, hours=hours, name="charts")
         sparks = reader(queries.sparklines, default={})
-        # Six groups are shown; thousands of errors take longer to compare than all the rest of the page.
-        failures = reader(queries.failures, reach=_REACH)
+        # The same reading as the page of failures has: a group's number must not differ between the two.
+        failures = reader(queries.failures, known=page.failures, limit=_GROUPS)
         now = reader.now()
     if seen is None:
         return page.render("partial.html", title="Overview", now=now, problems=problems(found))

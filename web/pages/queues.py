@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 from flask import abort
 
@@ -10,15 +11,30 @@ from jobq import diagnostics, queries
 from jobq.diagnostics.overview import problems
 from jobq.filters import JobFilter
 from jobq.flow import QueueSettings
+from jobq.queries import QueueInfo
 from jobq.web import charts
-from jobq.web.context import current_page
+from jobq.web.context import current_page, subject
+from jobq.web.listing import listing, wanted
 from jobq.web.pages import plots
 from jobq.web.routes import Route
+
+_SORTS: dict[str, Callable[[QueueInfo], Any]] = {
+    "queue": lambda queue: queue.name.casefold(),
+    "ready": lambda queue: queue.ready,
+    "scheduled": lambda queue: queue.scheduled,
+    "waiting": lambda queue: queue.waiting,
+    "parked": lambda queue: queue.parked,
+    "running": lambda queue: queue.running,
+    "failed": lambda queue: queue.failed,
+    "oldest": lambda queue: queue.oldest_ready_seconds,
+    "status": lambda queue: queue.paused_at is not None,
+}
 
 
 def queues() -> str:
     """Every queue, with pause and resume."""
     page = current_page()
+    asked = wanted("queues", _SORTS, "queue")
     with page.database.read() as reader:
         found = reader(queries.queues, default=[])
         finished = reader(queries.sparklines, default={})
@@ -27,13 +43,18 @@ def queues() -> str:
             queue.name for queue in found if queue.due and queue.paused_at is None and not fleet.claiming(queue.name)
         }
         now = reader.now()
-    sparks = {name: charts.spark(values) for name, values in finished.items()}
+
+    def status(queue: QueueInfo) -> str:
+        return "paused" if queue.paused_at else "unserved" if queue.name in unserved else "open"
+
+    it = listing(asked, found, lambda queue: (queue.name, status(queue)), _SORTS | {"status": status})
+    sparks = {queue.name: charts.spark(finished[queue.name]) for queue in it.rows if queue.name in finished}
     return page.render(
         "queues.html",
-        queues=found,
+        it=it,
+        status=status,
         now=now,
         sparks=sparks,
-        unserved=unserved,
         queue_q=queue_q,
         any_waiting=any(queue.waiting for queue in found),
         any_parked=any(queue.parked for queue in found),
@@ -41,11 +62,18 @@ def queues() -> str:
     )
 
 
-def queue(name: str) -> str:
+def queue() -> str:
     """One queue: what is next in line, who serves it, how long jobs wait and run."""
+    return _queue(subject())
+
+
+def queue_at(name: str) -> str:
+    """The same at an address that a person would type; links use the other, which takes every name as it is."""
+    return _queue(name)
+
+
+def _queue(name: str) -> str:
     page = current_page()
-    if "\x00" in name:
-        abort(404)
     hours = plots.hours()
     with page.database.read() as reader:
         found = reader(queries.queue, name)
@@ -102,6 +130,7 @@ def _usual(settings: QueueSettings) -> int | None:
 
 ROUTES = [
     Route("/queues", "GET", queues, needs="view"),
-    # A queue's name may have slashes in it.
-    Route("/queues/<path:name>", "GET", queue, needs="view"),
+    # Browsers make another path of a name such as `..`; in a query it stays as it is.
+    Route("/queue", "GET", queue, needs="view"),
+    Route("/queues/<path:name>", "GET", queue_at, needs="view"),
 ]

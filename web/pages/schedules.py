@@ -2,42 +2,67 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import datetime
+from typing import Any
 
-from flask import abort, request
+from flask import abort
 
 from jobq import queries
 from jobq.errors import InvalidOption
 from jobq.filters import JobFilter
 from jobq.queries import ScheduleInfo
 from jobq.ticks import zone
-from jobq.web.context import current_page
+from jobq.web.context import current_page, subject
+from jobq.web.listing import listing, wanted
 from jobq.web.routes import Route
 
-# Each with its next ticks, which are computed anew for every look.
-_PAGE = 100
+# Schedules that a list looks through.
+_MOST = 5_000
+_SORTS: dict[str, Callable[[ScheduleInfo], Any]] = {
+    "schedule": lambda info: info.name.casefold(),
+    "next": lambda info: info.next_at if info.status == "ticking" else None,
+    "last": lambda info: info.last_tick,
+    "status": lambda info: info.status,
+}
 
 
 def schedules() -> str:
     """The schedules by name: what ticks when, and what does not."""
     page = current_page()
-    after = request.args.get("after") or None
-    if after is not None and ("\x00" in after or len(after) > 200):
-        abort(400, "after: give at most 200 characters, none of them NUL.")
+    asked = wanted("schedules", _SORTS, "schedule")
     with page.database.read() as reader:
-        found = reader(queries.schedules, after=after, limit=_PAGE + 1, preview=2, default=[])
+        found = reader(queries.schedules, limit=_MOST, preview=0, default=[])
         now = reader.now()
-    more = found[_PAGE - 1].name if len(found) > _PAGE else None
+    it = listing(asked, found, _texts, _SORTS)
     return page.render(
-        "schedules.html", schedules=found[:_PAGE], more=more, after=after, now=now, clock=clock, says=says
+        "schedules.html",
+        it=it,
+        # Computed for the rows that are shown only.
+        following={info.name: queries.next_ticks(info, now, 1) for info in it.rows},
+        bound=_MOST if len(found) == _MOST else None,
+        now=now,
+        clock=clock,
+        says=says,
     )
 
 
-def schedule(name: str) -> str:
+def _texts(info: ScheduleInfo) -> tuple[str, ...]:
+    return info.name, info.task, info.queue, info.status, info.words, info.cron or "", info.app or ""
+
+
+def schedule() -> str:
     """One schedule: its next ticks, and what became of the last ones."""
+    return _schedule(subject())
+
+
+def schedule_at(name: str) -> str:
+    """The same at an address that a person would type; links use the other, which takes every name as it is."""
+    return _schedule(name)
+
+
+def _schedule(name: str) -> str:
     page = current_page()
-    if "\x00" in name:
-        abort(404)
     with page.database.read() as reader:
         found = reader(queries.schedule, name)
         ticks = reader(queries.schedule_ticks, name, default=[])
@@ -80,6 +105,7 @@ def says(info: ScheduleInfo) -> str:
 
 ROUTES = [
     Route("/schedules", "GET", schedules, needs="view"),
-    # A schedule's name may have slashes in it.
-    Route("/schedules/<path:name>", "GET", schedule, needs="view"),
+    # Browsers make another path of a name such as `..`; in a query it stays as it is.
+    Route("/schedule", "GET", schedule, needs="view"),
+    Route("/schedules/<path:name>", "GET", schedule_at, needs="view"),
 ]

@@ -1,0 +1,9 @@
+-- Dead letters that failed in a stretch of time, with as much of their errors as tells them apart (jobq/failures.py).
+-- Plan: that range of the failed partitions' job_history_finished_idx, or all of a partition that lies in it.
+SELECT id, (extract(epoch FROM finished_at) * 1000000)::bigint AS micros, task, queue, "left"(error, 300) AS error
+FROM {schema}.job_history
+WHERE state = 'failed'
+  AND finished_at >= timestamptz 'epoch' + %(since)s::bigint * interval '1 microsecond'
+  AND finished_at <= timestamptz 'epoch' + %(until)s::bigint * interval '1 microsecond'
+ORDER BY finished_at DESC, id DESC
+LIMIT %(limit)s
