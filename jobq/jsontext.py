@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from typing import Any
 
 _ENCODER = json.JSONEncoder(allow_nan=False, ensure_ascii=False, separators=(",", ":"))
+_NOT_ASCII = re.compile(r"[^\x00-\x7f]")
 
 
 def encode(value: Any, what: str, limit: int | None = None) -> str:
@@ -28,6 +30,11 @@ def encode(value: Any, what: str, limit: int | None = None) -> str:
             "store the data in a table of yours and pass its id"
         )
     return text
+
+
+def ascii_only(text: str) -> str:
+    """Return JSON text with escapes for all that is not ASCII: the same value in every encoding."""
+    return text if text.isascii() else _NOT_ASCII.sub(lambda found: json.dumps(found[0])[1:-1], text)
 
 
 def _fault(value: Any, where: str) -> str | None:  # noqa: PLR0912  # one a kind of value

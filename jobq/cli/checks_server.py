@@ -201,8 +201,21 @@ def schema_fits(connection: psycopg.Connection[Any], schema: str) -> Iterator[Fi
     )
 
 
+def _encoding(connection: psycopg.Connection[Any], _schema: str) -> Iterator[Finding]:
+    [(value,)] = rows(connection, "SELECT current_setting('server_encoding')")
+    if value != "UTF8":
+        yield Finding(
+            check="encoding",
+            status=Status.FAIL,
+            message=f"the database has the encoding {value}, in which not every text can be stored",
+            mend="create one with CREATE DATABASE … ENCODING 'UTF8' TEMPLATE template0, and name that",
+            exit_code=Exit.CONFIGURATION,
+        )
+
+
 SERVER_CHECKS: dict[str, tuple[Check, str]] = {
     "server": (_server, "fine"),
+    "encoding": (_encoding, "UTF8"),
     "connection": (_connection, "direct, no pooler in between"),
     "clock": (_clock, "fine"),
     "durability": (_durability, "commits are flushed to disk"),
