@@ -42,13 +42,13 @@ class JobqTester:
     """What the fixture `jobq` gives: the test's database, and an application whose jobs are run in this process."""
 
     def __init__(self, app: JobQ, database_url: str) -> None:
-        import psycopg
+        from jobq import sessions
 
         self.app = app
         """The application, its settings turned to this test's database."""
         self.database_url = database_url
         """URL of this test's database: make your own engine or connection with it."""
-        self.connection: psycopg.Connection[Any] = psycopg.connect(database_url, autocommit=True)
+        self.connection: psycopg.Connection[Any] = sessions.connect(database_url, autocommit=True)
         """A connection in autocommit mode, for looks and for enqueueing."""
 
     def close(self) -> None:
@@ -216,9 +216,10 @@ def _at(url: str, name: str) -> str:
 
 
 def _administer(url: str, query: str, *names: str) -> None:
-    import psycopg
     from psycopg import sql
 
-    with psycopg.connect(url, autocommit=True) as connection:
+    from jobq import sessions
+
+    with sessions.connect(url, autocommit=True) as connection:
         identifiers = [sql.Identifier(name) for name in names]
         connection.execute(sql.SQL(query).format(*identifiers))
