@@ -253,17 +253,21 @@ class JobQ(Scheduling, Lookups):
 
     # --- What tasks and references need of their application -------------------------------------------------------------
 
-    def insert(self, connection: AnyConnection | None, jobs: Sequence[NewJob]) -> list[Inserted]:
-        """Insert `jobs` on `connection`, or in a transaction of its own (None)."""
-        if connection is not None:
-            return enqueue.insert(connection, self.settings.schema, jobs)
+    def insert(self, connection: AnyConnection, jobs: Sequence[NewJob]) -> list[Inserted]:
+        """Insert `jobs` on `connection`."""
+        return enqueue.insert(connection, self.settings.schema, jobs)
+
+    async def insert_async(self, connection: AnyAsyncConnection, jobs: Sequence[NewJob]) -> list[Inserted]:
+        """Insert `jobs` like `insert`."""
+        return await enqueue.insert_async(connection, self.settings.schema, jobs)
+
+    def insert_own(self, jobs: Sequence[NewJob]) -> list[Inserted]:
+        """Insert `jobs` in a transaction of its own."""
         with self._pools.connection() as own:
             return enqueue.insert(own, self.settings.schema, jobs)
 
-    async def insert_async(self, connection: AnyAsyncConnection | None, jobs: Sequence[NewJob]) -> list[Inserted]:
-        """Insert `jobs` like `insert`."""
-        if connection is not None:
-            return await enqueue.insert_async(connection, self.settings.schema, jobs)
+    async def insert_own_async(self, jobs: Sequence[NewJob]) -> list[Inserted]:
+        """Insert `jobs` like `insert_own`."""
         async with self._pools.connection_async() as own:
             return await enqueue.insert_async(own, self.settings.schema, jobs)
 

@@ -7,16 +7,17 @@ cursor class or server-side cursors.
 from __future__ import annotations
 
 import sys
-from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, ExitStack, asynccontextmanager, contextmanager
+from enum import Enum
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import psycopg
-from psycopg import errors as postgres
 from psycopg.pq import ConnStatus, TransactionStatus
 from psycopg.rows import tuple_row
 
-from jobq.errors import ConnectionNotUsable, SchemaError, UnsupportedConnection
+from jobq.errors import ConnectionNotUsable, UnsupportedConnection
+from jobq.refusals import ROLL_BACK, is_a, name, translated
 
 if TYPE_CHECKING:
     import sqlalchemy
@@ -33,15 +34,39 @@ if TYPE_CHECKING:
         | sqlalchemy_asyncio.async_scoped_session[Any]
     )
 
+
+class Own(Enum):
+    """The type of OWN."""
+
+    OWN = "OWN"
+
+    def __repr__(self) -> str:
+        return self.value
+
+
+OWN = Own.OWN
+"""In place of a connection: one of jobq's own. Not None, which a forgotten or lazy connection is."""
+
 Rows: TypeAlias = list[tuple[Any, ...]]
 
 _ACCEPTED = "give a Connection of psycopg, or of SQLAlchemy with psycopg, a Session or scoped_session"
 _ACCEPTED_ASYNC = (
     "give an AsyncConnection of psycopg, or of SQLAlchemy with psycopg, an AsyncSession or async_scoped_session"
 )
-_ROLL_BACK = "its transaction has failed: roll it back, then enqueue again"
-# stream_results would wrap the statement in DECLARE … CURSOR.
-_PLAIN = {"stream_results": False}
+# What the caller has set for statements of its own, set back for ours: yield_per and stream_results would wrap them in
+# DECLARE … CURSOR. tests/integration/test_alchemy_options.py goes through all options that SQLAlchemy has.
+PLAIN_OPTIONS: Mapping[str, Any] = {
+    "stream_results": False,
+    "yield_per": None,
+    "max_row_buffer": 1000,
+    "no_parameters": False,
+    "preserve_rowcount": False,
+    "driver_column_names": False,
+}
+
+
+# A transaction that has sent a NOTIFY cannot be prepared (migrations/functions/notify_insert.sql).
+_SILENT = "SELECT set_config('jobq.notify', 'off', true)"
 
 
 class Query(Protocol):
@@ -81,16 +106,12 @@ def sync_executor(connection: object) -> Executor:
     if isinstance(connection, psycopg.Connection):
         _check(connection)
         return _Psycopg(connection)
-    if _is_a(connection, "sqlalchemy.orm", "Session", "scoped_session"):
-        with _translated():
+    if is_a(connection, "sqlalchemy.orm", "Session", "scoped_session"):
+        with translated():
             connection = connection.connection()  # type: ignore[attr-defined]  # a session, by its class
-    if _is_a(connection, "sqlalchemy", "Connection"):
+    if is_a(connection, "sqlalchemy", "Connection"):
         return _SQLAlchemy(connection)
-    if _is_async(connection):
-        raise UnsupportedConnection(
-            f"{_kind(connection)} is asynchronous: await the method of the same name that ends in _async"
-        )
-    raise UnsupportedConnection(f"{_kind(connection)} is no connection that jobq knows: {_hint(connection, _ACCEPTED)}")
+    raise _unsupported(connection)
 
 
 async def async_executor(connection: object) -> AsyncExecutor:
@@ -98,16 +119,42 @@ async def async_executor(connection: object) -> AsyncExecutor:
     if isinstance(connection, psycopg.AsyncConnection):
         _check(connection)
         return _AsyncPsycopg(connection)
-    if _is_a(connection, "sqlalchemy.ext.asyncio", "AsyncSession", "async_scoped_session"):
-        with _translated():
+    if is_a(connection, "sqlalchemy.ext.asyncio", "AsyncSession", "async_scoped_session"):
+        with translated():
             connection = await connection.connection()  # type: ignore[attr-defined]  # a session, by its class
-    if _is_a(connection, "sqlalchemy.ext.asyncio", "AsyncConnection"):
+    if is_a(connection, "sqlalchemy.ext.asyncio", "AsyncConnection"):
         return _AsyncSQLAlchemy(connection)
+    raise _unsupported_async(connection)
+
+
+def check_kind(connection: object) -> None:
+    """Raise UnsupportedConnection where `sync_executor` would. Begins no transaction."""
+    if not _is_sync(connection) or is_a(connection, "sqlalchemy", "Engine"):
+        raise _unsupported(connection)
+
+
+def check_kind_async(connection: object) -> None:
+    """Raise UnsupportedConnection where `async_executor` would. Begins no transaction."""
+    if not _is_async(connection) or is_a(connection, "sqlalchemy.ext.asyncio", "AsyncEngine"):
+        raise _unsupported_async(connection)
+
+
+def _unsupported(connection: object) -> UnsupportedConnection:
+    if _is_async(connection):
+        return UnsupportedConnection(
+            f"{_kind(connection)} is asynchronous: await the method of the same name that ends in _async"
+        )
+    return UnsupportedConnection(
+        f"{_kind(connection)} is no connection that jobq knows: {_hint(connection, _ACCEPTED)}"
+    )
+
+
+def _unsupported_async(connection: object) -> UnsupportedConnection:
     if _is_sync(connection):
-        raise UnsupportedConnection(
+        return UnsupportedConnection(
             f"{_kind(connection)} is synchronous: call the method of the same name without _async"
         )
-    raise UnsupportedConnection(
+    return UnsupportedConnection(
         f"{_kind(connection)} is no connection that jobq knows: {_hint(connection, _ACCEPTED_ASYNC)}"
     )
 
@@ -119,7 +166,7 @@ def driver_of(connection: object) -> tuple[psycopg.Connection[Any], sqlalchemy.C
     sync_executor(connection)
     if isinstance(connection, psycopg.Connection):
         return connection, None
-    if _is_a(connection, "sqlalchemy.orm", "Session", "scoped_session"):
+    if is_a(connection, "sqlalchemy.orm", "Session", "scoped_session"):
         connection = connection.connection()  # type: ignore[attr-defined]  # a session, by its class
     driver = connection.connection.driver_connection  # type: ignore[attr-defined]  # SQLAlchemy's, by its class
     if not isinstance(driver, psycopg.Connection):
@@ -135,12 +182,14 @@ class _Psycopg:
 
     def execute(self, statement: Query, parameters: Mapping[str, Any]) -> Rows:
         try:
+            if self._connection._tpc:
+                psycopg.Cursor(self._connection).execute(_SILENT)
             # Not closed: that would only drop a result which goes with the cursor.
             return (
                 psycopg.Cursor(self._connection, row_factory=tuple_row).execute(statement.query, parameters).fetchall()
             )
         except Exception as error:
-            _name(error)
+            name(error)
             raise
 
     @contextmanager
@@ -158,10 +207,12 @@ class _AsyncPsycopg:
     async def execute(self, statement: Query, parameters: Mapping[str, Any]) -> Rows:
         cursor = psycopg.AsyncCursor(self._connection, row_factory=tuple_row)
         try:
+            if self._connection._tpc:
+                await cursor.execute(_SILENT)
             await cursor.execute(statement.query, parameters)
             return await cursor.fetchall()
         except Exception as error:
-            _name(error)
+            name(error)
             raise
 
     @asynccontextmanager
@@ -179,19 +230,25 @@ class _SQLAlchemy:
 
     def execute(self, statement: Query, parameters: Mapping[str, Any]) -> Rows:
         try:
-            result = self._connection.exec_driver_sql(statement.text, dict(parameters), execution_options=_PLAIN)
+            if _is_two_phase(self._connection):
+                self._connection.exec_driver_sql(_SILENT, execution_options=PLAIN_OPTIONS)
+            result = self._connection.exec_driver_sql(statement.text, dict(parameters), execution_options=PLAIN_OPTIONS)
             return [tuple(row) for row in result]
         except Exception as error:
-            _name(error)
+            name(error)
             raise
 
     @contextmanager
     def together(self) -> Iterator[None]:
         driver = self._connection.connection.driver_connection
         with ExitStack() as stack:
-            # An asynchronous driver below a synchronous facade (AsyncSession.run_sync) has no transaction() to call here.
-            if isinstance(driver, psycopg.Connection) and _commits_each(driver):
-                stack.enter_context(driver.transaction())
+            if _commits_each(driver):
+                if isinstance(driver, psycopg.AsyncConnection):
+                    # Below AsyncSession.run_sync, whose greenlet SQLAlchemy knows how to wait in.
+                    wait = sys.modules["sqlalchemy"].util.await_only
+                    stack.enter_context(_awaited(driver.transaction(), wait))
+                else:
+                    stack.enter_context(driver.transaction())
             yield
 
 
@@ -202,10 +259,14 @@ class _AsyncSQLAlchemy:
 
     async def execute(self, statement: Query, parameters: Mapping[str, Any]) -> Rows:
         try:
-            result = await self._connection.exec_driver_sql(statement.text, dict(parameters), execution_options=_PLAIN)
+            if _is_two_phase(self._connection.sync_connection):
+                await self._connection.exec_driver_sql(_SILENT, execution_options=PLAIN_OPTIONS)
+            result = await self._connection.exec_driver_sql(
+                statement.text, dict(parameters), execution_options=PLAIN_OPTIONS
+            )
             return [tuple(row) for row in result]
         except Exception as error:
-            _name(error)
+            name(error)
             raise
 
     @asynccontextmanager
@@ -223,7 +284,7 @@ def _check(connection: psycopg.Connection[Any] | psycopg.AsyncConnection[Any]) -
     if pgconn.status == ConnStatus.BAD:
         raise ConnectionNotUsable("the connection is closed: open one, then enqueue")
     if pgconn.transaction_status == TransactionStatus.INERROR:
-        raise ConnectionNotUsable(_ROLL_BACK)
+        raise ConnectionNotUsable(ROLL_BACK)
 
 
 def _check_alchemy(connection: Any, dialect: Any) -> None:
@@ -235,59 +296,29 @@ def _check_alchemy(connection: Any, dialect: Any) -> None:
         raise ConnectionNotUsable("the connection is closed: open one, then enqueue")
 
 
+@contextmanager
+def _awaited(transaction: AbstractAsyncContextManager[Any], wait: Callable[[Awaitable[Any]], Any]) -> Iterator[None]:
+    wait(transaction.__aenter__())
+    try:
+        yield
+    except BaseException as error:
+        if not wait(transaction.__aexit__(type(error), error, error.__traceback__)):
+            raise
+    else:
+        wait(transaction.__aexit__(None, None, None))
+
+
+def _is_two_phase(connection: Any) -> bool:
+    """Tell whether the transaction of a SQLAlchemy Connection is to be prepared."""
+    return is_a(connection.get_transaction(), "sqlalchemy", "TwoPhaseTransaction")
+
+
 def _commits_each(connection: psycopg.Connection[Any] | psycopg.AsyncConnection[Any]) -> bool:
     return connection.autocommit and connection.info.transaction_status is TransactionStatus.IDLE
 
 
-@contextmanager
-def _translated() -> Iterator[None]:
-    """Give the errors of a block the names of ours."""
-    try:
-        yield
-    except Exception as error:
-        _name(error)
-        raise
-
-
-def _name(error: Exception) -> None:
-    """Raise the errors that have a mend of ours by the name of ours; return for the others, to be raised as they are."""
-    if isinstance(error, psycopg.Error):
-        _translate(error, error)
-    elif _is_a(error, "sqlalchemy.exc", "PendingRollbackError"):
-        raise ConnectionNotUsable(_ROLL_BACK) from error
-    elif _is_a(error, "sqlalchemy.exc", "ResourceClosedError"):
-        raise ConnectionNotUsable(f"the connection is closed: {error}") from error
-    elif _is_a(error, "sqlalchemy.exc", "DBAPIError"):
-        _translate(error.orig, error)  # type: ignore[attr-defined]  # a DBAPIError, by its class
-
-
-def _translate(error: object, cause: Exception) -> None:
-    match error:
-        case postgres.InFailedSqlTransaction():
-            raise ConnectionNotUsable(_ROLL_BACK) from cause
-        case psycopg.errors.PipelineAborted():
-            raise ConnectionNotUsable(
-                "an earlier command of this pipeline has failed: sync it, and roll back"
-            ) from cause
-        case (
-            postgres.InvalidSchemaName()
-            | postgres.UndefinedTable()
-            | postgres.UndefinedFunction()
-            | postgres.UndefinedColumn()
-        ):
-            raise SchemaError(
-                f"jobq's tables are missing or of another version: run `jobq migrate` ({error})"
-            ) from cause
-
-
-def _is_a(value: object, module: str, *classes: str) -> bool:
-    """Tell whether `value` is of one of `classes`, without importing what nobody else has imported."""
-    loaded = sys.modules.get(module)
-    return loaded is not None and isinstance(value, tuple(getattr(loaded, name) for name in classes))
-
-
 def _is_async(value: object) -> bool:
-    return isinstance(value, psycopg.AsyncConnection) or _is_a(
+    return isinstance(value, psycopg.AsyncConnection) or is_a(
         value, "sqlalchemy.ext.asyncio", "AsyncConnection", "AsyncSession", "async_scoped_session", "AsyncEngine"
     )
 
@@ -295,13 +326,13 @@ def _is_async(value: object) -> bool:
 def _is_sync(value: object) -> bool:
     return (
         isinstance(value, psycopg.Connection)
-        or _is_a(value, "sqlalchemy", "Connection", "Engine")
-        or _is_a(value, "sqlalchemy.orm", "Session", "scoped_session")
+        or is_a(value, "sqlalchemy", "Connection", "Engine")
+        or is_a(value, "sqlalchemy.orm", "Session", "scoped_session")
     )
 
 
 def _hint(value: object, accepted: str) -> str:
-    if _is_a(value, "sqlalchemy", "Engine") or _is_a(value, "sqlalchemy.ext.asyncio", "AsyncEngine"):
+    if is_a(value, "sqlalchemy", "Engine") or is_a(value, "sqlalchemy.ext.asyncio", "AsyncEngine"):
         return "open a connection from the engine: `with engine.begin() as connection`"
     return accepted
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Protocol
 
+from jobq.bounds import whole
 from jobq.errors import NoCurrentJob, NotTransactional
-from jobq.jobs import whole
 
 if TYPE_CHECKING:
     import psycopg

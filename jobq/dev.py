@@ -24,8 +24,7 @@ from types import TracebackType
 from typing import Any, Self
 from urllib.parse import quote
 
-import psycopg
-
+from jobq import sessions
 from jobq.errors import EmbeddedPostgresError
 from jobq.postmaster import (
     bindir,
@@ -189,7 +188,7 @@ class DevPostgres:
             give(self._sockets, run_as)
         self._write_lock()
         self._launch(programs, data, common, time.monotonic() + timeout)
-        with psycopg.connect(self.url("postgres"), autocommit=True) as connection:
+        with sessions.connect(self.url("postgres"), autocommit=True) as connection:
             if not connection.execute("SELECT FROM pg_database WHERE datname = 'jobq'").rowcount:
                 connection.execute("CREATE DATABASE jobq")
 

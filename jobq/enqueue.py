@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TypeAlias
 
 from jobq import sql
-from jobq.connections import Rows, async_executor, sync_executor
+from jobq.connections import (
+    AsyncExecutor,
+    Executor,
+    Rows,
+    async_executor,
+    check_kind,
+    check_kind_async,
+    sync_executor,
+)
 from jobq.errors import InvalidOption, KeyConflict
 from jobq.jobs import JobOptions, NewJob
+from jobq.jsontext import ascii_only
+from jobq.refusals import not_encodable
 from jobq.tasks import Inserted
 
 Parameters: TypeAlias = dict[str, "str | None"]
+Make: TypeAlias = Callable[[Sequence[NewJob]], Parameters]
 
 # Bounds the memory of one statement, here and in the server; with more, both were measured to take longer for each
 # job of 1 kB. A keyed batch is one statement whatever its size: its locks are taken in the order of
@@ -20,53 +31,89 @@ Parameters: TypeAlias = dict[str, "str | None"]
 _ROWS = 5_000
 _CHARACTERS = 2 * 1024 * 1024
 
+# What stands for a missing value in the array of its column: see sql/enqueue_keyed.sql.
+_MISSING = {"run_at": "-infinity", "delay": "NaN", "timeout": "NaN", "expires_in": "NaN", "key": "", "group_key": ""}
+
 
 def insert(connection: object, schema: str, jobs: Sequence[NewJob]) -> list[Inserted]:
     """Insert `jobs` on `connection`, in its transaction, and tell what became of each, in the order given.
 
     Raises KeyConflict (and nothing of this call stays inserted), InvalidOption, UnsupportedConnection,
-    ConnectionNotUsable and SchemaError.
+    ConnectionNotUsable, PermissionDenied and SchemaError.
     """
     if not jobs:
+        check_kind(connection)
         return []
     executor = sync_executor(connection)
-    if len(jobs) == 1:
-        name, parameters = _one(jobs[0])
-        return _outcome(jobs, executor.execute(sql.statement(name, schema), parameters))
-    options = _distinct(jobs)
-    if _keyed(options):
-        return _outcome(jobs, executor.execute(sql.statement("enqueue_keyed", schema), _keyed_columns(jobs)))
-    statement, shared = sql.statement("enqueue", schema), _shared(options)
-    first, *rest = _chunks(jobs)
+    name, parameters, chunks = _plan(jobs)
+    statement = sql.statement(name, schema)
+    first, *rest = chunks
     if not rest:
-        return _outcome(first, executor.execute(statement, _columns(first, shared)))
+        return _run(executor, statement, parameters, first)
     done: list[Inserted] = []
     with executor.together():
         for chunk in (first, *rest):
-            done += _outcome(chunk, executor.execute(statement, _columns(chunk, shared)))
+            done += _run(executor, statement, parameters, chunk)
     return done
 
 
 async def insert_async(connection: object, schema: str, jobs: Sequence[NewJob]) -> list[Inserted]:
     """Insert `jobs` on an asynchronous connection, like `insert`."""
     if not jobs:
+        check_kind_async(connection)
         return []
     executor = await async_executor(connection)
-    if len(jobs) == 1:
-        name, parameters = _one(jobs[0])
-        return _outcome(jobs, await executor.execute(sql.statement(name, schema), parameters))
-    options = _distinct(jobs)
-    if _keyed(options):
-        return _outcome(jobs, await executor.execute(sql.statement("enqueue_keyed", schema), _keyed_columns(jobs)))
-    statement, shared = sql.statement("enqueue", schema), _shared(options)
-    first, *rest = _chunks(jobs)
+    name, parameters, chunks = _plan(jobs)
+    statement = sql.statement(name, schema)
+    first, *rest = chunks
     if not rest:
-        return _outcome(first, await executor.execute(statement, _columns(first, shared)))
+        return await _run_async(executor, statement, parameters, first)
     done: list[Inserted] = []
     async with executor.together():
         for chunk in (first, *rest):
-            done += _outcome(chunk, await executor.execute(statement, _columns(chunk, shared)))
+            done += await _run_async(executor, statement, parameters, chunk)
     return done
+
+
+def _plan(jobs: Sequence[NewJob]) -> tuple[str, Make, Iterable[Sequence[NewJob]]]:
+    """Return the statement that inserts `jobs`, what makes its parameters, and the parts of `jobs` to run it with."""
+    if len(jobs) == 1:
+        return ("enqueue_one" if jobs[0].options.key is None else "enqueue_one_keyed"), _one, (jobs,)
+    options = _distinct(jobs)
+    if _keyed(options):
+        return "enqueue_keyed", _keyed_columns, (jobs,)
+    shared = _shared(options)
+    return "enqueue", lambda chunk: _columns(chunk, shared), _chunks(jobs)
+
+
+def _run(executor: Executor, statement: sql.Statement, make: Make, jobs: Sequence[NewJob]) -> list[Inserted]:
+    try:
+        rows = executor.execute(statement, make(jobs))
+    except UnicodeEncodeError:
+        # Nothing has been sent.
+        try:
+            rows = executor.execute(statement, make(_in_ascii(jobs)))
+        except UnicodeEncodeError as error:
+            raise not_encodable(error) from None
+    return _outcome(jobs, rows)
+
+
+async def _run_async(
+    executor: AsyncExecutor, statement: sql.Statement, make: Make, jobs: Sequence[NewJob]
+) -> list[Inserted]:
+    try:
+        rows = await executor.execute(statement, make(jobs))
+    except UnicodeEncodeError:
+        try:
+            rows = await executor.execute(statement, make(_in_ascii(jobs)))
+        except UnicodeEncodeError as error:
+            raise not_encodable(error) from None
+    return _outcome(jobs, rows)
+
+
+def _in_ascii(jobs: Sequence[NewJob]) -> list[NewJob]:
+    """Return `jobs` with escapes in their JSON for what the encoding of the caller's session may lack."""
+    return [NewJob.checked(job.options, ascii_only(job.args_json)) for job in jobs]
 
 
 def _distinct(jobs: Sequence[NewJob]) -> list[JobOptions]:
@@ -94,13 +141,11 @@ def _chunks(jobs: Sequence[NewJob]) -> Iterator[Sequence[NewJob]]:
     yield jobs[start:]
 
 
-def _one(job: NewJob) -> tuple[str, Parameters]:
-    """Return the statement that inserts a single job, and its parameters."""
+def _one(jobs: Sequence[NewJob]) -> Parameters:
+    [job] = jobs
     options = job.options
     parameters = {**options.columns, "args": job.args_json}
-    if options.key is None:
-        return "enqueue_one", parameters
-    return "enqueue_one_keyed", parameters | _key(options)
+    return parameters if options.key is None else parameters | _key(options)
 
 
 def _key(options: JobOptions) -> Parameters:
@@ -109,6 +154,7 @@ def _key(options: JobOptions) -> Parameters:
         "holds": options.key_holds,
         "period": str(options.key_period),
         "on_conflict": options.on_conflict,
+        "scope": options.key_scope,
     }
 
 
@@ -135,21 +181,27 @@ def _keyed_columns(jobs: Sequence[NewJob]) -> Parameters:
     rows: list[Mapping[str, str | None]] = [
         {**job.options.columns, **_key(job.options), "args": job.args_json} for job in jobs
     ]
-    return {name: _array([row[name] for row in rows]) for name in rows[0]}
+    return {name: _array([row[name] for row in rows], _MISSING.get(name, "")) for name in rows[0]}
 
 
-def _array(values: Iterable[str | None]) -> str:
+def _array(values: Iterable[str | None], missing: str) -> str:
     """Return an array as PostgreSQL reads it. A driver finds out the type of each element first, which takes it longer."""
-    quoted = ["NULL" if v is None else '"' + v.replace("\\", "\\\\").replace('"', '\\"') + '"' for v in values]
-    return f"{{{','.join(quoted)}}}"
+    texts = [missing if value is None else value for value in values]
+    return "{" + ",".join(['"' + v.replace("\\", "\\\\").replace('"', '\\"') + '"' for v in texts]) + "}"
 
 
 def _outcome(jobs: Sequence[NewJob], rows: Rows) -> list[Inserted]:
     """Return what `rows` tell: an id each of jobs without keys; else the id, and what became of which."""
     if len(rows[0]) == 1:
         return [Inserted(job_id, True, False) for (job_id,) in rows]
-    for job_id, created, _, ord_ in rows:
+    for job_id, created, _, ord_, other in rows:
         options = jobs[ord_ - 1].options
-        if options.on_conflict == "raise" and options.key is not None and not created:
-            raise KeyConflict(options.key, job_id)
-    return [Inserted(job_id, created, replaced) for job_id, created, replaced, _ in rows]
+        if options.key is None or created:
+            continue
+        if other is not None:
+            # Not text in a session whose client encoding is SQL_ASCII.
+            task = other.decode() if isinstance(other, bytes) else other
+            raise KeyConflict(options.key, job_id, task or None, shared=True)
+        if options.on_conflict == "raise":
+            raise KeyConflict(options.key, job_id, options.task)
+    return [Inserted(job_id, created, replaced) for job_id, created, replaced, _, _ in rows]

@@ -135,17 +135,28 @@ class OperationRefused(JobqError):
 
 
 class KeyConflict(JobqError):
-    """``on_conflict="raise"``: the idempotency key is held by another job. The caller's transaction is still usable."""
+    """The idempotency key is held by another job: nothing of the call was inserted, and the transaction is still usable.
 
-    def __init__(self, key: str, job_id: int | None) -> None:
+    Raised with ``on_conflict="raise"``; and, whatever `on_conflict`, for a key with ``key_scope="global"`` that a job of
+    another task holds: its arguments are never replaced by this task's, and its result is not this task's to read.
+    """
+
+    def __init__(self, key: str, job_id: int | None, task: str | None = None, *, shared: bool = False) -> None:
+        """`task`: the holder's, None if it is not known. `shared`: the holder's task is another one."""
         held = (
             f"job {job_id}"
             if job_id is not None
             else "another job of this call, or one that this transaction's snapshot cannot see"
         )
-        super().__init__(f"key {key!r} is held by {held}; use on_conflict='return' to get that job instead")
+        if shared:
+            held += f", of task {task!r}" if task is not None else ", of a task that is not known"
+            advice = "key_scope='global' makes it one key for all tasks: use another key, or key_scope='task'"
+        else:
+            advice = "use on_conflict='return' to get that job instead"
+        super().__init__(f"key {key!r} is held by {held}; {advice}")
         self.key = key
         self.job_id = job_id
+        self.task = task
 
 
 class NoCurrentJob(JobqError, LookupError):
@@ -201,6 +212,13 @@ class UnsupportedConnection(JobqError, TypeError):
 
 class ConnectionNotUsable(JobqError):
     """The connection is closed, or its transaction has failed: roll it back before enqueueing."""
+
+
+class PermissionDenied(JobqError):
+    """The database role lacks a right that the call needs; deploy/roles.sql has the roles (exit code 78).
+
+    It is a ``psycopg.errors.InsufficientPrivilege`` as well. On your own connection the transaction has failed: roll it back.
+    """
 
 
 class DatabaseUnavailable(JobqError):

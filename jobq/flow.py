@@ -243,9 +243,19 @@ def settings_of(row: Any) -> QueueSettings:
         rate=_stored_rate(row, "rate"),
         groups=None if mode is None else _stored(Groups, mode=mode, limit=row["group_limit"], retry=row["group_retry"]),
         group_rate=_stored_rate(row, "group_rate"),
-        paused_at=row["paused_at"],
-        changed_at=row["changed_at"],
+        paused_at=stored_time(row["paused_at"]),
+        changed_at=stored_time(row["changed_at"]),
     )
+
+
+def stored_time(value: str | datetime | None) -> datetime | None:
+    """Return a time that a statement may have given as text (ISO 8601). One that Python lacks, such as infinity, is None."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return datetime.fromisoformat(value)
+    except ValueError:
+        return None
 
 
 def whole(name: str, value: object, *, hint: str = "") -> None:

@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, get_args
 
-from jobq import jsontext
+from jobq import bounds, jsontext
 from jobq.errors import InvalidArguments, InvalidOption
 
 KeyHolds = Literal["period", "until_finished", "until_started"]
+KeyScope = Literal["task", "global"]
 OnConflict = Literal["return", "replace", "raise"]
 JobState = Literal["ready", "running", "parked", "waiting", "succeeded", "failed", "cancelled", "expired"]
 
 DEFAULT_KEY_PERIOD = timedelta(days=7)
+_DEFAULT_KEY_SECONDS = DEFAULT_KEY_PERIOD.total_seconds()
 _KEY_HOLDS = get_args(KeyHolds)
+_KEY_SCOPES = get_args(KeyScope)
 _ON_CONFLICT = get_args(OnConflict)
-_LONGEST = 100 * 365.25 * 86400
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,13 +47,15 @@ class JobOptions:
     headers: Mapping[str, Any] = field(default_factory=dict)
     """A JSON object that travels with the job beside its arguments: trace context, tags."""
     key: str | None = None
-    """Idempotency key: while it is held, no other job is inserted with it. 1 to 500 characters."""
+    """Idempotency key: while it is held, no other job of its scope is inserted with it. 1 to 500 characters."""
+    key_scope: KeyScope = "task"
+    """Among which jobs the key is one: those of this task, or all with ``key_scope="global"``."""
     key_holds: KeyHolds = "period"
     """How long the key is held: for `key_period`, until the job has finished, or until it has started."""
-    key_period: float = DEFAULT_KEY_PERIOD.total_seconds()
+    key_period: float = _DEFAULT_KEY_SECONDS
     """Seconds for which a key with ``key_holds="period"`` is held, counted from the insert."""
     on_conflict: OnConflict = "return"
-    """When the key is held: return its job, give its job these arguments, or raise KeyConflict."""
+    """When the key is held: return its job; give its job these arguments, headers, time and expiry; or raise KeyConflict."""
     group: str | None = None
     """Group within the queue: 1 to 200 characters. How groups run is the queue's matter: in order, with a limit, in turns."""
     expires_in: float | None = None
@@ -61,51 +64,57 @@ class JobOptions:
     """The options of every job as the parameters of a statement: text, so that a driver has no types to choose."""
 
     def __post_init__(self) -> None:
-        _text("queue", self.queue, 100)
-        _text("task", self.task, 200)
-        whole("priority", self.priority, 0, 9)
-        whole("max_attempts", self.max_attempts, 1, 2**31 - 1)
-        if self.run_at is not None:
-            _moment("run_at", self.run_at)
-            if self.delay is not None:
-                raise InvalidOption("run_at and delay are both given: give one of them")
-        if self.delay is not None and not 0 <= self.delay <= _LONGEST:
-            raise InvalidOption(f"delay={self.delay!r}: give a number of seconds between 0 and 100 years")
-        if self.timeout is not None and not 0 < self.timeout <= _LONGEST:
-            raise InvalidOption(f"timeout={self.timeout!r}: give a number of seconds above 0, or None for no limit")
+        queue, task = bounds.text("queue", self.queue, 100), bounds.text("task", self.task, 200)
+        bounds.whole("priority", self.priority, 0, 9)
+        bounds.whole("max_attempts", self.max_attempts, 1, 2**31 - 1)
+        run_at = None if self.run_at is None else bounds.moment("run_at", self.run_at)
+        if run_at is not None and self.delay is not None:
+            raise InvalidOption("run_at and delay are both given: give one of them")
+        if self.delay is not None:
+            bounds.duration("delay", self.delay, "give a number of seconds between 0 and 100 years", zero=True)
+        if self.timeout is not None:
+            bounds.duration(
+                "timeout", self.timeout, "give a number of seconds above 0, at most 100 years, or None for no limit"
+            )
+        if self.key_scope not in _KEY_SCOPES:
+            raise InvalidOption(f"key_scope={bounds.brief(self.key_scope)}: give one of {', '.join(_KEY_SCOPES)}")
         if self.key is not None:
-            _text("key", self.key, 500)
+            bounds.key(self.key, task if self.key_scope == "task" else "")
         if self.key_holds not in _KEY_HOLDS:
-            raise InvalidOption(f"key_holds={self.key_holds!r}: give one of {', '.join(_KEY_HOLDS)}")
-        if not 0 < self.key_period <= _LONGEST:
-            raise InvalidOption(f"key_period={self.key_period!r}: give a number of seconds above 0")
+            raise InvalidOption(f"key_holds={bounds.brief(self.key_holds)}: give one of {', '.join(_KEY_HOLDS)}")
+        if self.key_period != _DEFAULT_KEY_SECONDS:
+            bounds.duration("key_period", self.key_period, "give a number of seconds above 0, at most 100 years")
         if self.on_conflict not in _ON_CONFLICT:
-            raise InvalidOption(f"on_conflict={self.on_conflict!r}: give one of {', '.join(_ON_CONFLICT)}")
-        if self.group is not None:
-            _text("group", self.group, 200)
+            raise InvalidOption(f"on_conflict={bounds.brief(self.on_conflict)}: give one of {', '.join(_ON_CONFLICT)}")
+        group = None if self.group is None else bounds.text("group", self.group, 200)
         if self.expires_in is not None:
-            if not 0 < self.expires_in <= _LONGEST:
-                raise InvalidOption(
-                    f"expires_in={self.expires_in!r}: give a number of seconds above 0, or None for never"
-                )
-            if self.delay is not None and self.delay >= self.expires_in:
-                raise InvalidOption(
-                    f"expires_in={self.expires_in!r} is no longer than delay={self.delay!r}: "
-                    "the job would expire before it is due"
-                )
+            self._check_expiry(self.expires_in, run_at)
         columns = {
-            "task": self.task,
-            "queue": self.queue,
-            "priority": str(self.priority),
-            "run_at": None if self.run_at is None else self.run_at.isoformat(),
-            "delay": None if self.delay is None else str(self.delay),
-            "max_attempts": str(self.max_attempts),
-            "timeout": None if self.timeout is None else str(self.timeout),
-            "headers": headers_json(self.headers) if self.headers else "{}",
-            "group_key": self.group,
-            "expires_in": None if self.expires_in is None else str(self.expires_in),
+            "task": task,
+            "queue": queue,
+            "priority": str(int(self.priority)),
+            "run_at": None if run_at is None else run_at.isoformat(),
+            "delay": None if self.delay is None else str(float(self.delay)),
+            "max_attempts": str(int(self.max_attempts)),
+            "timeout": None if self.timeout is None else str(float(self.timeout)),
+            "headers": jsontext.ascii_only(headers_json(self.headers)) if self.headers else "{}",
+            "group_key": group,
+            "expires_in": None if self.expires_in is None else str(float(self.expires_in)),
         }
         object.__setattr__(self, "columns", columns)
+
+    def _check_expiry(self, expires_in: float, run_at: datetime | None) -> None:
+        bounds.duration(
+            "expires_in", expires_in, "give a number of seconds above 0, at most 100 years, or None for no expiry"
+        )
+        if self.delay is not None and self.delay >= expires_in:
+            raise InvalidOption(
+                f"expires_in={expires_in!r} is no longer than delay={self.delay!r}: the job would expire before it is due"
+            )
+        if run_at is not None and run_at >= datetime.now(UTC) + timedelta(seconds=expires_in):
+            raise InvalidOption(
+                f"expires_in={expires_in!r} ends before run_at={self.run_at!r}: the job would expire before it is due"
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +137,10 @@ class NewJob:
             raise InvalidArguments(f"args_json={self.args_json!r} is no JSON: {error}") from None
         if not isinstance(found, dict):
             raise InvalidArguments(f"args_json={self.args_json!r}: give a JSON object by parameter name")
+        try:
+            jsontext.encode(found, "args_json")
+        except ValueError as error:
+            raise InvalidArguments(str(error)) from None
 
     @classmethod
     def checked(cls, options: JobOptions, args_json: str) -> NewJob:
@@ -157,39 +170,3 @@ def headers_json(headers: Mapping[str, Any]) -> str:
             f"headers[{name!r}]={headers[name]!r} would be read as {read[name]!r}: pass lists, and dicts with text as keys"
         )
     return text
-
-
-def seconds(name: str, value: float | timedelta) -> float:
-    """Return `value` in seconds. Raises InvalidOption, naming the option, unless it is a finite number."""
-    if isinstance(value, timedelta):
-        return value.total_seconds()
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-        raise InvalidOption(f"{name}={value!r}: give a number of seconds or a timedelta")
-    return float(value)
-
-
-def _text(name: str, value: object, longest: int) -> None:
-    if not isinstance(value, str) or not 1 <= len(value) <= longest:
-        shown = f"of {len(value)} characters" if isinstance(value, str) and value else f"{value!r}"
-        raise InvalidOption(f"{name} {shown}: give text of 1 to {longest} characters")
-    if "\0" in value:
-        raise InvalidOption(f"{name}={value!r} contains a NUL character, which PostgreSQL cannot store: remove it")
-    if not value.isascii():
-        try:
-            value.encode()
-        except UnicodeEncodeError:
-            raise InvalidOption(f"{name}={value!r} contains a lone surrogate: give Unicode text") from None
-
-
-def whole(name: str, value: object, least: int, most: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
-        raise InvalidOption(f"{name}={value!r}: give a whole number between {least} and {most}")
-
-
-def _moment(name: str, value: object) -> None:
-    if not isinstance(value, datetime):
-        raise InvalidOption(f"{name}={value!r}: give a datetime with a time zone")
-    if value.utcoffset() is None:
-        raise InvalidOption(
-            f"{name}={value!r} has no time zone: give an aware datetime, such as datetime.now(timezone.utc)"
-        )

@@ -11,6 +11,7 @@ _ENCODER = json.JSONEncoder(allow_nan=False, ensure_ascii=False, separators=(","
 # Numbers that PostgreSQL would store as others: it has no negative zero, and writes 1e+22 as a whole number. Text is matched,
 # to be passed over.
 _NUMBERS = re.compile(r'"(?:[^"\\]|\\.)*"|-0\.0(?![0-9])|-?[0-9.]+e\+[0-9]+')
+_NOT_ASCII = re.compile(r"[^\x00-\x7f]")
 
 
 def encode(value: Any, what: str, limit: int | None = None) -> str:
@@ -48,6 +49,11 @@ def _stored_number(match: re.Match[str]) -> str:
         return text
     # Below what a float can be, and not 0 to PostgreSQL: it is read as -0.0.
     return "-1e-400" if text == "-0.0" else f"{float(text):.1f}"
+
+
+def ascii_only(text: str) -> str:
+    """Return JSON text with escapes for all that is not ASCII: the same value in every encoding."""
+    return text if text.isascii() else _NOT_ASCII.sub(lambda found: json.dumps(found[0])[1:-1], text)
 
 
 def _fault(value: Any, where: str) -> str | None:  # noqa: PLR0912  # one a kind of value

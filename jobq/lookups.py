@@ -8,10 +8,10 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from jobq.bounds import whole
 from jobq.config import Settings
 from jobq.connections import async_executor, sync_executor
 from jobq.errors import JobBusy
-from jobq.jobs import whole
 from jobq.pools import Pools
 from jobq.refs import Found, JobProgress, JobRef, JobReport
 from jobq.sql import statement

@@ -64,12 +64,20 @@ def current(database_url: str, schema: str = "jobq") -> str | None:
 
 
 def pending(database_url: str, schema: str = "jobq") -> list[Revision]:
-    """Return what `upgrade` would do, in order. Raises SchemaError when the database is newer than this jobq."""
-    return _after(current(database_url, schema), schema)
+    """Return what `upgrade` would do, in order.
+
+    Raises SchemaError when the database is newer than this jobq, and ConfigurationError when its encoding is not UTF8.
+    """
+    with _connect(database_url) as connection:
+        _check_encoding(connection)
+        found = _current(connection, schema)
+    return _after(found, schema)
 
 
 def upgrade(database_url: str, schema: str = "jobq", *, session_mode: bool = False) -> list[str]:
     """Bring the schema to `head` and return the revisions applied; nothing to do is no error.
+
+    The database's encoding must be UTF8: ConfigurationError otherwise.
 
     Two at once are safe: an advisory lock makes the second wait, and then find nothing to do. The lock needs one session,
     so a pooler is refused with ConfigurationError, unless `session_mode` says that it is one in session mode.
@@ -80,6 +88,7 @@ def upgrade(database_url: str, schema: str = "jobq", *, session_mode: bool = Fal
                 "a pooler such as PgBouncer stands before the database, and migrations need one session: set JOBQ_DIRECT_URL "
                 "to the server itself, or JOBQ_POOLER=none where the pooler is in session mode"
             )
+        _check_encoding(connection)
         name = f"jobq migrate {schema}"
         connection.exec_driver_sql("SELECT pg_advisory_lock(hashtextextended(%s, 0))", (name,))
         connection.commit()
@@ -169,6 +178,16 @@ def _pooled(connection: Connection) -> bool:
     pid = connection.exec_driver_sql("SELECT pg_backend_pid()").scalar()
     connection.rollback()
     return bool(pid != driver.info.backend_pid)
+
+
+def _check_encoding(connection: Connection) -> None:
+    encoding = connection.exec_driver_sql("SELECT current_setting('server_encoding')").scalar()
+    connection.rollback()
+    if encoding != "UTF8":
+        raise ConfigurationError(
+            f"the database has the encoding {encoding}, in which not every text can be stored: create one with "
+            "CREATE DATABASE … ENCODING 'UTF8' TEMPLATE template0, and name that"
+        )
 
 
 def _current(connection: Connection, schema: str) -> str | None:

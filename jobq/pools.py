@@ -247,7 +247,7 @@ class Pools:
         """Return why no connection can be made, or None when one can: then the pool is what lacks them."""
         url = self._settings.require_database_url()
         try:
-            psycopg.connect(url, **{**self._connect_options(), "connect_timeout": 2}).close()
+            sessions.connect(url, **{**self._connect_options(), "connect_timeout": 2}).close()
         except psycopg.Error as error:
             return str(error).strip()
         return None

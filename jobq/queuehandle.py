@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import psycopg
 
-from jobq.connections import AsyncExecutor, Executor, async_executor, sync_executor
+from jobq.connections import OWN, AsyncExecutor, Executor, Own, async_executor, sync_executor
 from jobq.errors import InvalidOption
 from jobq.flow import Groups, QueueSettings, Rate
 from jobq.operations.actors import Actor, Note, checked_name, whoever
@@ -32,29 +32,29 @@ class Way:
     lend_async: Callable[[], AbstractAsyncContextManager[psycopg.AsyncConnection[Any]]]
 
     @contextmanager
-    def executor(self, connection: AnyConnection | None) -> Iterator[Executor]:
-        """Yield what runs statements on `connection`, or on one of its own (None)."""
-        if connection is not None:
+    def executor(self, connection: AnyConnection | Own) -> Iterator[Executor]:
+        """Yield what runs statements on `connection`, or on one of jobq's own (OWN)."""
+        if connection is not OWN:
             yield sync_executor(connection)
         else:
             with self.lend() as own:
                 yield sync_executor(own)
 
     @asynccontextmanager
-    async def executor_async(self, connection: AnyAsyncConnection | None) -> AsyncIterator[AsyncExecutor]:
+    async def executor_async(self, connection: AnyAsyncConnection | Own) -> AsyncIterator[AsyncExecutor]:
         """Yield what runs statements like `executor`."""
-        if connection is not None:
+        if connection is not OWN:
             yield await async_executor(connection)
         else:
             async with self.lend_async() as own:
                 yield await async_executor(own)
 
-    def play(self, connection: AnyConnection | None, script: Script[T]) -> T:
+    def play(self, connection: AnyConnection | Own, script: Script[T]) -> T:
         """Run a script."""
         with self.executor(connection) as executor:
             return play(executor, self.schema(), script)
 
-    async def play_async(self, connection: AnyAsyncConnection | None, script: Script[T]) -> T:
+    async def play_async(self, connection: AnyAsyncConnection | Own, script: Script[T]) -> T:
         """Run a script."""
         async with self.executor_async(connection) as executor:
             return await play_async(executor, self.schema(), script)
@@ -63,9 +63,10 @@ class Way:
 class QueueHandle:
     """One queue of an application, to see and change what is set for it. Made by ``q.queue(name)``; it need not exist yet.
 
-    Each method works in a transaction of its own, on jobq's connections, or on the caller's `connection` and in its
-    transaction: other workers see the change at the commit, and until then claims of this queue wait. `actor` is who the audit
-    says it was (default: JOBQ_ACTOR, else the user and the host); `reason` stands there too. The methods that end in
+    Each method works in a transaction of its own, on jobq's connections (OWN, the default), or on the caller's `connection` and
+    in its transaction. None is refused: it may be a connection that was forgotten, and the change would be committed past
+    your transaction. Other workers see the change at the commit, and until then claims of this queue wait. `actor` is who the
+    audit says it was (default: JOBQ_ACTOR, else the user and the host); `reason` stands there too. The methods that end in
     ``_async`` are the same for event loops.
 
     Raises InvalidOption for a name that no queue can have.
@@ -86,7 +87,7 @@ class QueueHandle:
         groups: Groups | str | Keep | None = UNCHANGED,
         group_rate: Rate | str | Keep | None = UNCHANGED,
         group_burst: int | Keep = UNCHANGED,
-        connection: AnyConnection | None = None,
+        connection: AnyConnection | Own = OWN,
         reason: str | None = None,
         actor: str | Actor | None = None,
     ) -> QueueChange:
@@ -115,7 +116,7 @@ class QueueHandle:
         groups: Groups | str | Keep | None = UNCHANGED,
         group_rate: Rate | str | Keep | None = UNCHANGED,
         group_burst: int | Keep = UNCHANGED,
-        connection: AnyAsyncConnection | None = None,
+        connection: AnyAsyncConnection | Own = OWN,
         reason: str | None = None,
         actor: str | Actor | None = None,
     ) -> QueueChange:
@@ -128,7 +129,7 @@ class QueueHandle:
     def pause(
         self,
         *,
-        connection: AnyConnection | None = None,
+        connection: AnyConnection | Own = OWN,
         reason: str | None = None,
         actor: str | Actor | None = None,
     ) -> bool:
@@ -138,7 +139,7 @@ class QueueHandle:
     async def pause_async(
         self,
         *,
-        connection: AnyAsyncConnection | None = None,
+        connection: AnyAsyncConnection | Own = OWN,
         reason: str | None = None,
         actor: str | Actor | None = None,
     ) -> bool:
@@ -149,7 +150,7 @@ class QueueHandle:
     def resume(
         self,
         *,
-        connection: AnyConnection | None = None,
+        connection: AnyConnection | Own = OWN,
         reason: str | None = None,
         actor: str | Actor | None = None,
     ) -> bool:
@@ -159,7 +160,7 @@ class QueueHandle:
     async def resume_async(
         self,
         *,
-        connection: AnyAsyncConnection | None = None,
+        connection: AnyAsyncConnection | Own = OWN,
         reason: str | None = None,
         actor: str | Actor | None = None,
     ) -> bool:
@@ -167,11 +168,11 @@ class QueueHandle:
         script = resuming(self._way.schema(), self.name, _note("resume", actor, reason))
         return await self._way.play_async(connection, script)
 
-    def settings(self, *, connection: AnyConnection | None = None) -> QueueSettings:
+    def settings(self, *, connection: AnyConnection | Own = OWN) -> QueueSettings:
         """Return what is set; ``.describe()`` says it in words."""
         return self._way.play(connection, reading(self.name))
 
-    async def settings_async(self, *, connection: AnyAsyncConnection | None = None) -> QueueSettings:
+    async def settings_async(self, *, connection: AnyAsyncConnection | Own = OWN) -> QueueSettings:
         """Return what is set, like `settings`."""
         return await self._way.play_async(connection, reading(self.name))
 
@@ -200,7 +201,7 @@ class GroupHandle:
         self,
         *,
         limit: int | None,
-        connection: AnyConnection | None = None,
+        connection: AnyConnection | Own = OWN,
         reason: str | None = None,
         actor: str | Actor | None = None,
     ) -> bool:
@@ -214,7 +215,7 @@ class GroupHandle:
         self,
         *,
         limit: int | None,
-        connection: AnyAsyncConnection | None = None,
+        connection: AnyAsyncConnection | Own = OWN,
         reason: str | None = None,
         actor: str | Actor | None = None,
     ) -> bool:

@@ -8,8 +8,9 @@ from datetime import datetime, timedelta
 from typing import Any, Literal, get_args
 
 from jobq import jsontext
+from jobq.bounds import whole
 from jobq.errors import InvalidArguments, InvalidOption
-from jobq.jobs import JobOptions, headers_json, whole
+from jobq.jobs import JobOptions, headers_json
 from jobq.ticks import Cron, Every, When, latest
 
 Missed = Literal["skip", "last", "all"]

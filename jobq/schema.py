@@ -132,11 +132,14 @@ def _job(meta: MetaData) -> None:
         Column("parked_reason", Text),
         Column("parked_signature", Text),
         Column("parked_claims", Integer),
+        # `global`: its key is one for all tasks. NULL: the key, if it has one, is its task's own.
+        Column("key_scope", Text),
         PrimaryKeyConstraint("id"),
         CheckConstraint(_one_of("state", JOB_STATES), name="state_check"),
         CheckConstraint("priority BETWEEN 0 AND 9", name="priority_check"),
         CheckConstraint("max_attempts >= 1", name="max_attempts_check"),
-        CheckConstraint("timeout > 0", name="timeout_check"),
+        # Within what every client can read: no infinity, no NaN.
+        CheckConstraint("timeout > 0 AND timeout <= 3155760000", name="timeout_check"),
         CheckConstraint("length(queue) BETWEEN 1 AND 100", name="queue_check"),
         CheckConstraint("length(task) BETWEEN 1 AND 200", name="task_check"),
         # Within what every client can read: no infinity, no year 10,000.
@@ -194,8 +197,9 @@ def _job_history(meta: MetaData) -> None:
         Column("args", JSONB, nullable=False),
         Column("headers", JSONB, nullable=False),
         Column("result", JSONB),
-        # How its key held: see `job`.
+        # How its key held, and for which tasks: see `job`.
         Column("key_holds", Text),
+        Column("key_scope", Text),
         Index("job_history_id_idx", "id"),
         postgresql_partition_by="LIST (state)",
     )
@@ -224,7 +228,11 @@ def _job_attempt(meta: MetaData) -> None:
 
 
 def _job_key(meta: MetaData) -> None:
-    """Idempotency keys. A row outlives its job when it holds for a period; no foreign key."""
+    """Idempotency keys. A row outlives its job when it holds for a period; no foreign key.
+
+    The key is the first column of the primary key: whatever lets keys go (claims, acknowledgements, rescues) finds a job's row
+    by `key` and `job_id`, whatever its scope, so these statements know nothing of scopes and cost what they did.
+    """
     Table(
         "job_key",
         meta,
@@ -233,7 +241,11 @@ def _job_key(meta: MetaData) -> None:
         _timestamp("until", nullable=True),
         Column("key", Text, nullable=False),
         Column("holds", Text, nullable=False),
-        PrimaryKeyConstraint("key"),
+        # Among which jobs the key is one: those of the task of this name, or all ('').
+        Column("scope", Text, nullable=False, server_default=text("''")),
+        # The holder's task, where the scope does not say it. NULL as well: not known (a key from before revision 0006).
+        Column("task", Text),
+        PrimaryKeyConstraint("key", "scope"),
         CheckConstraint(_one_of("holds", KEY_HOLDS), name="holds_check"),
         CheckConstraint("(holds = 'period') = (until IS NOT NULL)", name="until_check"),
         CheckConstraint("length(key) BETWEEN 1 AND 500", name="key_check"),
@@ -274,6 +286,7 @@ def _queue(meta: MetaData) -> None:
             "AND rate_jobs >= 1 AND rate_seconds > 0 AND rate_burst >= 1)",
             name="rate_check",
         ),
+        CheckConstraint("rate_seconds <= 3155760000 AND group_rate_seconds <= 3155760000", name="rate_seconds_check"),
         CheckConstraint(_one_of("group_mode", GROUP_MODES), name="group_mode_check"),
         CheckConstraint(
             "group_limit >= 1 AND group_mode IS NOT NULL AND group_mode <> 'ordered' OR group_limit IS NULL",

@@ -8,13 +8,18 @@ lends; of the others it knows nothing, so they are not set without need. Callers
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 import psycopg
 from psycopg import sql
+from psycopg.abc import Buffer
+from psycopg.types.datetime import TimestamptzLoader
 
 C = TypeVar("C", bound="psycopg.Connection[Any]")
 A = TypeVar("A", bound="psycopg.AsyncConnection[Any]")
+
+_FIRST, _LAST = datetime(1, 1, 2, tzinfo=UTC), datetime(9999, 12, 30, tzinfo=UTC)
 
 ENCODING = {"client_encoding": "UTF8"}
 """To be given to each connection: a part of the handshake."""
@@ -68,6 +73,24 @@ async def adjust_async(connection: psycopg.AsyncConnection[Any]) -> None:
         await connection.execute(statement)
         if not connection.autocommit:
             await psycopg.AsyncConnection.commit(connection)
+
+
+def read_every_time(connection: psycopg.Connection[Any]) -> None:
+    """Make `connection` read times that Python lacks, such as infinity, as the first or the last one that people write.
+
+    For the page and the command line, which show what is stored, and must not fail for one value that was written past the
+    constraints. A reader in Python: workers and producers, which read no times, go without.
+    """
+    connection.adapters.register_loader("timestamptz", _EveryTime)
+
+
+class _EveryTime(TimestamptzLoader):
+    def load(self, data: Buffer) -> datetime:
+        try:
+            return super().load(data)
+        except psycopg.DataError:
+            text = bytes(data)
+            return _FIRST if text.startswith(b"-") or text.endswith(b"BC") else _LAST
 
 
 def connect(conninfo: str, **options: Any) -> psycopg.Connection[Any]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple, ParamSpec, 
 from jobq import callables
 from jobq.arguments import Arguments
 from jobq.backoff import Backoff, Delays
+from jobq.bounds import seconds, whole
 from jobq.config import Settings
 from jobq.errors import InvalidOption, TaskDefinitionError
 from jobq.flow import Groups
@@ -18,11 +19,10 @@ from jobq.jobs import (
     DEFAULT_KEY_PERIOD,
     JobOptions,
     KeyHolds,
+    KeyScope,
     NewJob,
     OnConflict,
     headers_json,
-    seconds,
-    whole,
 )
 from jobq.refs import Found, JobRef, JobReport, JobSource
 
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 R = TypeVar("R")
 Isolation = Literal["thread", "process"]
+
+_KEY_DEFAULTS = ("period", DEFAULT_KEY_PERIOD, "task", "return")
 
 
 class Inserted(NamedTuple):
@@ -48,9 +50,13 @@ class Inserter(JobSource, Protocol):
     @property
     def settings(self) -> Settings: ...
 
-    def insert(self, connection: AnyConnection | None, jobs: Sequence[NewJob]) -> list[Inserted]: ...
+    def insert(self, connection: AnyConnection, jobs: Sequence[NewJob]) -> list[Inserted]: ...
 
-    async def insert_async(self, connection: AnyAsyncConnection | None, jobs: Sequence[NewJob]) -> list[Inserted]: ...
+    async def insert_async(self, connection: AnyAsyncConnection, jobs: Sequence[NewJob]) -> list[Inserted]: ...
+
+    def insert_own(self, jobs: Sequence[NewJob]) -> list[Inserted]: ...
+
+    async def insert_own_async(self, jobs: Sequence[NewJob]) -> list[Inserted]: ...
 
 
 class _Enqueues(ABC, Generic[P, R]):
@@ -74,7 +80,9 @@ class _Enqueues(ABC, Generic[P, R]):
 
         `connection` is a psycopg Connection, or a SQLAlchemy Connection, Session or scoped_session that uses psycopg. An
         autocommit connection commits at once. One statement; no commit, no savepoint. Raises KeyConflict for a held key
-        with ``on_conflict="raise"``, ConnectionNotUsable, UnsupportedConnection.
+        with ``on_conflict="raise"``, and for a key of ``key_scope="global"`` that another task's job holds;
+        ConnectionNotUsable; and UnsupportedConnection for anything else, None included: only `submit` uses a connection of
+        jobq's own.
         """
         task, _ = self._bound
         job = self.job(*args, **kwargs)
@@ -93,13 +101,13 @@ class _Enqueues(ABC, Generic[P, R]):
         """Insert a job in a transaction of its own, on a connection of jobq's pool. Raises DatabaseUnavailable."""
         task, _ = self._bound
         job = self.job(*args, **kwargs)
-        return task.reference(job, task.app.insert(None, [job])[0])
+        return task.reference(job, task.app.insert_own([job])[0])
 
     async def submit_async(self, /, *args: P.args, **kwargs: P.kwargs) -> JobRef[R]:
         """Insert a job in a transaction of its own, like `submit`."""
         task, _ = self._bound
         job = self.job(*args, **kwargs)
-        return task.reference(job, (await task.app.insert_async(None, [job]))[0])
+        return task.reference(job, (await task.app.insert_own_async([job]))[0])
 
 
 class TaskOptions(_Enqueues[P, R]):
@@ -219,6 +227,7 @@ class BaseTask(_Enqueues[P, R]):
         key: str | None = None,
         key_holds: KeyHolds = "period",
         key_period: float | timedelta = DEFAULT_KEY_PERIOD,
+        key_scope: KeyScope = "task",
         on_conflict: OnConflict = "return",
         delay: float | timedelta | None = None,
         run_at: datetime | None = None,
@@ -232,11 +241,14 @@ class BaseTask(_Enqueues[P, R]):
 
         :param queue: where to wait, 1 to 100 characters.
         :param priority: 0 to 9; 9 runs first.
-        :param key: idempotency key, 1 to 500 characters: one job while it is held, under any concurrency.
+        :param key: idempotency key, 1 to 500 characters: one job of this task while it is held, under any concurrency.
         :param key_holds: ``period`` (for `key_period` from the insert), ``until_finished`` or ``until_started``.
         :param key_period: seconds or timedelta; 7 days by default. Longer costs a row in a table that long.
-        :param on_conflict: when the key is held: ``return`` its job; ``replace`` that job's arguments, headers and
-            time if it has not started; or ``raise`` KeyConflict.
+        :param key_scope: ``task`` (default): other tasks may hold the same key. ``global``: it is one key for all tasks that
+            say so, and every enqueue, whatever `on_conflict`, raises KeyConflict while a job of another task holds it. A
+            key that is held in one scope is free in the other.
+        :param on_conflict: when the key is held: ``return`` its job; ``replace`` that job's arguments, headers, time and
+            expiry if it has not started; or ``raise`` KeyConflict.
         :param delay: seconds or timedelta until the start, by the database's clock.
         :param run_at: earliest start, an aware datetime; a past one means at once.
         :param max_attempts: how often to try, the first time included.
@@ -248,8 +260,10 @@ class BaseTask(_Enqueues[P, R]):
 
         Raises InvalidOption.
         """
-        if key is None and (key_holds != "period" or on_conflict != "return" or key_period != DEFAULT_KEY_PERIOD):
-            raise InvalidOption("key_holds, key_period and on_conflict say how a key is held: give key=… as well")
+        if key is None and (key_holds, key_period, key_scope, on_conflict) != _KEY_DEFAULTS:
+            raise InvalidOption(
+                "key_holds, key_period, key_scope and on_conflict say how a key is held: give key=… as well"
+            )
         if key_holds != "period" and key_period != DEFAULT_KEY_PERIOD:
             raise InvalidOption(f"key_period is for key_holds='period', not for {key_holds!r}: give one of them")
         if headers is not None:
@@ -264,6 +278,7 @@ class BaseTask(_Enqueues[P, R]):
                 key=key,
                 key_holds=key_holds,
                 key_period=seconds("key_period", key_period),
+                key_scope=key_scope,
                 on_conflict=on_conflict,
                 delay=None if delay is None else seconds("delay", delay),
                 run_at=run_at,

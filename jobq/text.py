@@ -26,10 +26,16 @@ def name(text: str, limit: int = 60) -> str:
     return shown if len(shown) <= limit else shown[: limit - 1] + "…"
 
 
+# Infinity, NaN, 1e300: of a value that was written past the tables' constraints.
+_EVER = 1e12
+
+
 def duration(seconds: float | None) -> str:
     """Return `seconds` for people: ``850 ms``, ``12 s``, ``3 m 20 s``, ``5 h 2 m``; '' for None."""
     if seconds is None:
         return ""
+    if not abs(seconds) < _EVER:
+        return "-∞" if seconds < 0 else "∞"
     if seconds < 0:
         return f"-{duration(-seconds)}"
     if seconds < 1:

@@ -76,9 +76,14 @@ def listed(conn: Connection[Any], schema: str) -> list[User]:
 
 def check_name(name: str) -> None:
     """Raise InvalidOption unless `name` can be a user's."""
-    if not (1 <= len(name) <= LONGEST_NAME) or name != name.strip() or not name.isprintable():
+    if (
+        not isinstance(name, str)
+        or not 1 <= len(name) <= LONGEST_NAME
+        or name != name.strip()
+        or not name.isprintable()
+    ):
         raise InvalidOption(
-            f"name={name[:50]!r}: give 1 to {LONGEST_NAME} printable characters, without spaces at either end"
+            f"name={str(name)[:50]!r}: give 1 to {LONGEST_NAME} printable characters, without spaces at either end"
         )
 
 

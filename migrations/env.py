@@ -10,6 +10,7 @@ from typing import Any
 from alembic import context
 from sqlalchemy import Connection, create_engine, pool, text
 
+from jobq import sessions
 from jobq.config import Settings, libpq_url
 from jobq.schema import metadata
 
@@ -74,6 +75,6 @@ elif (given := config.attributes.get("connection")) is not None:
     run_online(given)
 else:
     url = libpq_url(config.get_main_option("sqlalchemy.url") or Settings.load().require_database_url())
-    engine = create_engine(url.replace("postgresql://", "postgresql+psycopg://", 1), poolclass=pool.NullPool)
+    engine = create_engine("postgresql+psycopg://", creator=lambda: sessions.connect(url), poolclass=pool.NullPool)
     with engine.connect() as own:
         run_online(own)

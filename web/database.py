@@ -81,6 +81,11 @@ class Reader:
         return row[0]
 
 
+def _configure(connection: Connection[Any]) -> None:
+    sessions.adjust(connection)
+    sessions.read_every_time(connection)
+
+
 class Database:
     """A small pool, opened at the first request of each process: a server may fork before it, or after."""
 
@@ -156,7 +161,7 @@ class Database:
                     max_idle=30.0,
                     # Give up soon: the next request tries afresh, and finds a database that is back at once.
                     reconnect_timeout=1.0,
-                    configure=sessions.adjust,
+                    configure=_configure,
                     check=ConnectionPool.check_connection,
                     kwargs={
                         "autocommit": True,

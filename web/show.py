@@ -82,10 +82,16 @@ def rounded(number: int) -> str:
     return f"{number / 1e6:.1f}M" if number < 99_950_000 else f"{number / 1e6:,.0f}M"
 
 
+# Infinity, NaN, 1e300: of a value that was written past the tables' constraints.
+_EVER = 6e10
+
+
 def duration(seconds: float | None, *, rough: bool = False) -> str:
     """Return a duration in its largest one or two units; `rough`: minutes without seconds."""
     if seconds is None:
         return "–"
+    if not seconds < _EVER:
+        return "∞"
     seconds = max(seconds, 0.0)
     if seconds < 0.9995:
         return f"{seconds * 1000:.0f} ms"
@@ -116,6 +122,8 @@ def ago(then: datetime | None, now: datetime) -> str:
 
 def back(now: datetime, seconds: float) -> datetime:
     """Return when that was, to the second: each answer says the same then, while it grows older by itself."""
+    if not seconds < _EVER:
+        seconds = (now - datetime(1, 1, 2, tzinfo=now.tzinfo)).total_seconds()
     return (now - timedelta(seconds=seconds) + timedelta(milliseconds=500)).replace(microsecond=0)
 
 

@@ -52,6 +52,14 @@ def _run_at(_context: click.Context, _parameter: click.Parameter, value: str | N
     "--key", metavar="TEXT", show_envvar=True, help="Idempotency key: while it is held, no second job is inserted."
 )
 @click.option(
+    "--key-scope",
+    type=click.Choice(["task", "global"]),
+    default="task",
+    show_default=True,
+    show_envvar=True,
+    help="Whether other tasks may hold the same key, or it is one for all tasks.",
+)
+@click.option(
     "--on-conflict",
     type=click.Choice(["return", "replace", "raise"]),
     default="return",
@@ -96,6 +104,7 @@ def enqueue(
     given = {name: value for name, value in options.items() if value is not None}
     if "key" not in given:
         given.pop("on_conflict")
+        given.pop("key_scope")
     arguments = parse_arguments(pairs, document)
     session = current()
     if app is not None:

@@ -42,6 +42,7 @@ _BY_CLASS: tuple[tuple[type[BaseException], Exit], ...] = (
     (errors.DatabaseUnavailable, Exit.UNAVAILABLE),
     (errors.EmbeddedPostgresError, Exit.UNAVAILABLE),
     (errors.SchemaError, Exit.CONFIGURATION),
+    (errors.PermissionDenied, Exit.CONFIGURATION),
     (errors.ConfigurationError, Exit.CONFIGURATION),
     (errors.TaskDefinitionError, Exit.CONFIGURATION),
     (errors.ResultTimeout, Exit.TEMPORARY),

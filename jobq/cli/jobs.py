@@ -170,7 +170,7 @@ def _print_job(job: JobDetail, why: str | None) -> None:
         "state": job.state + (", asked to cancel" if job.cancel_requested_at else ""),
         "priority": job.priority,
         "attempt": f"{job.attempt} of {job.max_attempts}" + (f", {job.crashes} crashed" if job.crashes else ""),
-        "key": job.key,
+        "key": job.key and job.key + (" (one for all tasks)" if job.key_scope == "global" else ""),
         "group": job.group_key,
         "now": why,
         "timeout": output.duration(job.timeout),

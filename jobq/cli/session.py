@@ -89,6 +89,7 @@ class Session:
                 connection = attempt(given)  # a pooler, which knows no options
         except psycopg.OperationalError as error:
             raise DatabaseUnavailable(unreachable(url, error)) from error
+        sessions.read_every_time(connection)
         with connection:
             yield connection
 

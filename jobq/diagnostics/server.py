@@ -228,8 +228,22 @@ def schema_fits(snapshot: Snapshot) -> Iterator[Finding]:
     )
 
 
+def _encoding(snapshot: Snapshot) -> Iterator[Finding]:
+    [(value,)] = rows(snapshot.connection, "SELECT current_setting('server_encoding')")
+    if value != "UTF8":
+        yield Finding(
+            check="encoding",
+            status=Status.FAIL,
+            message=f"the database has the encoding {value}, in which not every text can be stored",
+            fix="create one with CREATE DATABASE … ENCODING 'UTF8' TEMPLATE template0, and name that",
+            fault=Fault.CONFIGURATION,
+            page="system",
+        )
+
+
 SERVER_CHECKS: dict[str, tuple[Check, str]] = {
     "server": (_server, "fine"),
+    "encoding": (_encoding, "UTF8"),
     "connection": (_connection, "direct, no pooler in between"),
     "clock": (_clock, "fine"),
     "durability": (_durability, "commits are flushed to disk"),

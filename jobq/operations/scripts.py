@@ -6,6 +6,7 @@ from collections.abc import Generator, Mapping
 from typing import Any, TypeAlias, TypeVar
 
 from jobq.connections import AsyncExecutor, Executor, Rows
+from jobq.refusals import not_encodable
 from jobq.sql import statement
 
 T = TypeVar("T")
@@ -20,10 +21,12 @@ def play(executor: Executor, schema: str, script: Script[T]) -> T:
         try:
             name, params = next(script)
             while True:
-                name, params = script.send(executor.execute(statement(name, schema), params))
+                name, params = script.send(_decoded(executor.execute(statement(name, schema), params)))
         except StopIteration as end:
             found: T = end.value
             return found
+        except UnicodeEncodeError as error:
+            raise not_encodable(error) from None
 
 
 async def play_async(executor: AsyncExecutor, schema: str, script: Script[T]) -> T:
@@ -32,7 +35,14 @@ async def play_async(executor: AsyncExecutor, schema: str, script: Script[T]) ->
         try:
             name, params = next(script)
             while True:
-                name, params = script.send(await executor.execute(statement(name, schema), params))
+                name, params = script.send(_decoded(await executor.execute(statement(name, schema), params)))
         except StopIteration as end:
             found: T = end.value
             return found
+        except UnicodeEncodeError as error:
+            raise not_encodable(error) from None
+
+
+def _decoded(rows: Rows) -> Rows:
+    """Return `rows` with text where a session whose client_encoding is SQL_ASCII gives bytes."""
+    return [tuple(value.decode() if isinstance(value, bytes) else value for value in row) for row in rows]

@@ -16,7 +16,7 @@ from psycopg import Connection
 
 from jobq.connections import sync_executor
 from jobq.errors import InvalidOption
-from jobq.flow import Groups, QueueSettings, Rate, settings_of, whole
+from jobq.flow import Groups, QueueSettings, Rate, settings_of, stored_time, whole
 from jobq.operations.actors import Actor, Note, checked_name
 from jobq.operations.scripts import Script, play
 
@@ -143,7 +143,7 @@ def configuring(schema: str, queue: str, wanted: Wanted, note: Note) -> Script[Q
     if after == before:
         return QueueChange(queue=queue, before=before, after=before, changed=False)
     found = yield "queue_configure", {"queue": queue, **_columns(after)}
-    after = replace(after, changed_at=found[0][0])
+    after = replace(after, changed_at=stored_time(found[0][0]))
     said = after.fields()
     if after.groups is not None and after.groups.mode == "ordered":
         # claim_managed would heed them, and let several of a group run.

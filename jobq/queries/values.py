@@ -147,6 +147,8 @@ class JobDetail:
     """Since when workers' code has refused it; None when it was not refused, or has run since."""
     parked_reason: str | None = None
     parked_signature: str | None = None
+    key_scope: str | None = None
+    """Of a job with a key: ``task``, or ``global`` for one key for all tasks."""
     attempts: list[Attempt] = field(default_factory=list)
 
 

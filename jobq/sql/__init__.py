@@ -18,7 +18,7 @@ from psycopg import sql
 
 _PLACEHOLDER = re.compile(r"%\((\w+)\)s")
 
-REVISION = "0005"
+REVISION = "0007"
 """The revision of the schema that these statements are written for: the migrations' last."""
 
 

@@ -25,9 +25,9 @@ WITH finished AS (
 ), kept AS (
     INSERT INTO {schema}.job_history (
         id, claims, attempt, max_attempts, priority, crashes, queue, task, state, run_at, created_at, started_at,
-        finished_at, worker_id, timeout, key, key_holds, group_key, args, headers, result)
+        finished_at, worker_id, timeout, key, key_holds, key_scope, group_key, args, headers, result)
     SELECT id, claims, attempt, max_attempts, priority, crashes, queue, task, 'succeeded', run_at, created_at,
-           now() - seconds * interval '1 second', now(), worker_id, timeout, key, key_holds, group_key, args, headers,
+           now() - seconds * interval '1 second', now(), worker_id, timeout, key, key_holds, key_scope, group_key, args, headers,
            result::jsonb
     FROM finished
 ), bound AS MATERIALIZED (

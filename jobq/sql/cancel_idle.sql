@@ -11,7 +11,7 @@ WITH chosen AS MATERIALIZED (
     DELETE FROM {schema}.job
     WHERE id = ANY(ARRAY(SELECT id FROM chosen))
     RETURNING id, claims, attempt, max_attempts, priority, crashes, queue, task, run_at, created_at, started_at, timeout,
-              key, key_holds, group_key, args, headers, state
+              key, key_holds, key_scope, group_key, args, headers, state
 ), turned AS (
     INSERT INTO {schema}.job_turn (queue, group_key)
     SELECT queue, group_key FROM gone WHERE state = 'waiting' AND group_key IS NOT NULL
@@ -24,9 +24,9 @@ WITH chosen AS MATERIALIZED (
     WHERE taken.key = gone.key AND taken.job_id = gone.id AND taken.holds <> 'period'
 ), kept AS (
     INSERT INTO {schema}.job_history (id, claims, attempt, max_attempts, priority, crashes, queue, task, state, run_at,
-                                      created_at, started_at, finished_at, timeout, key, key_holds, group_key, error, args, headers)
+                                      created_at, started_at, finished_at, timeout, key, key_holds, key_scope, group_key, error, args, headers)
     SELECT id, claims, attempt, max_attempts, priority, crashes, queue, task, 'cancelled', run_at, created_at, started_at,
-           clock_timestamp(), timeout, key, key_holds, group_key, %(error)s, args, headers
+           clock_timestamp(), timeout, key, key_holds, key_scope, group_key, %(error)s, args, headers
     FROM gone
     ORDER BY id
     RETURNING id, state

@@ -1,4 +1,4 @@
--- Deletes finished jobs, the records of their attempts, and keys that were held for them, but for those that hold for a period.
+-- Deletes finished jobs, the records of their attempts, and the keys that they hold.
 -- Plan: job_history_id_idx of each partition, twice; job_key_pkey; job_attempt_job_id_idx of each partition.
 WITH chosen AS MATERIALIZED (
     SELECT id FROM {schema}.job_history
@@ -10,7 +10,7 @@ WITH chosen AS MATERIALIZED (
 ), released AS (
     DELETE FROM {schema}.job_key AS taken
     USING gone
-    WHERE taken.key = gone.key AND taken.job_id = gone.id AND taken.holds <> 'period'
+    WHERE taken.key = gone.key AND taken.job_id = gone.id
 ), attempts AS (
     DELETE FROM {schema}.job_attempt WHERE job_id = ANY(ARRAY(SELECT id FROM gone))
 )

@@ -1,4 +1,4 @@
--- Deletes live jobs that do not run, the records of their attempts, and their keys, but for those that hold for a period.
+-- Deletes live jobs that do not run, the records of their attempts, and their keys.
 -- Plan: job_pkey, twice; job_key_pkey for each job with a key; job_attempt_job_id_idx of each partition.
 WITH chosen AS MATERIALIZED (
     SELECT id, CASE WHEN state = 'ready' AND run_at > clock_timestamp() THEN 'scheduled' ELSE state END AS state
@@ -17,7 +17,7 @@ WITH chosen AS MATERIALIZED (
 ), released AS (
     DELETE FROM {schema}.job_key AS taken
     USING gone
-    WHERE taken.key = gone.key AND taken.job_id = gone.id AND taken.holds <> 'period'
+    WHERE taken.key = gone.key AND taken.job_id = gone.id
 ), attempts AS (
     DELETE FROM {schema}.job_attempt WHERE job_id = ANY(ARRAY(SELECT id FROM gone))
 )

@@ -1,10 +1,14 @@
 -- Inserts jobs of which some have idempotency keys, by the function of the same name: see its comment in migrations/sql.
 -- Returns one row a job; with a conflict under on_conflict 'raise', only the conflicts, and nothing is inserted.
+-- In the arrays of values that may be missing a value that no job has stands for the missing one: NULL as a word in the text of an
+-- array is one where the session's array_nulls is on, and a caller's session may have it off.
 -- Plan: one function scan.
-SELECT job_id, created, replaced, ord
+SELECT job_id, created, replaced, ord, other_task
 FROM {schema}.enqueue_keyed(
-    %(task)s::text[], %(args)s::text[], %(queue)s::text[], %(priority)s::integer[], %(run_at)s::timestamptz[],
-    %(delay)s::double precision[], %(max_attempts)s::integer[], %(timeout)s::double precision[], %(headers)s::text[],
-    %(key)s::text[], %(holds)s::text[], %(period)s::double precision[], %(on_conflict)s::text[], %(group_key)s::text[],
-    %(expires_in)s::double precision[]
+    %(task)s::text[], %(args)s::text[], %(queue)s::text[], %(priority)s::integer[],
+    array_replace(%(run_at)s::timestamptz[], '-infinity', NULL), array_replace(%(delay)s::double precision[], 'NaN', NULL),
+    %(max_attempts)s::integer[], array_replace(%(timeout)s::double precision[], 'NaN', NULL), %(headers)s::text[],
+    array_replace(%(key)s::text[], '', NULL), %(holds)s::text[], %(period)s::double precision[], %(on_conflict)s::text[],
+    array_replace(%(group_key)s::text[], '', NULL), array_replace(%(expires_in)s::double precision[], 'NaN', NULL),
+    %(scope)s::text[]
 )

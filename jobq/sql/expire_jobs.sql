@@ -5,7 +5,7 @@ WITH gone AS (
     DELETE FROM {schema}.job
     WHERE id = ANY (%(ids)s)
     RETURNING id, claims, attempt, max_attempts, priority, crashes, queue, task, run_at, created_at, started_at, timeout,
-              key, key_holds, group_key, args, headers, state
+              key, key_holds, key_scope, group_key, args, headers, state
 ), turned AS (
     INSERT INTO {schema}.job_turn (queue, group_key)
     SELECT queue, group_key FROM gone WHERE state = 'waiting' AND group_key IS NOT NULL
@@ -19,9 +19,9 @@ WITH gone AS (
       AND holds <> 'period'
 ), kept AS (
     INSERT INTO {schema}.job_history (id, claims, attempt, max_attempts, priority, crashes, queue, task, state, run_at,
-                                      created_at, started_at, finished_at, timeout, key, key_holds, group_key, error, args, headers)
+                                      created_at, started_at, finished_at, timeout, key, key_holds, key_scope, group_key, error, args, headers)
     SELECT id, claims, attempt, max_attempts, priority, crashes, queue, task, 'expired', run_at, created_at, started_at,
-           clock_timestamp(), timeout, key, key_holds, group_key, 'expired', args, headers
+           clock_timestamp(), timeout, key, key_holds, key_scope, group_key, 'expired', args, headers
     FROM gone
 )
 SELECT (SELECT count(*) FROM gone), (SELECT count(*) FROM woken)

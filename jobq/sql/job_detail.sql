@@ -5,13 +5,14 @@ SELECT id, task, queue, CASE WHEN state = 'ready' AND run_at > statement_timesta
        NULL::timestamptz AS finished_at, expires_at, cancel_requested_at, worker_id, timeout, key, group_key,
        NULL::text AS error, args::text AS args, headers::text AS headers, progress::text AS progress,
        NULL::text AS result, now() AS read_at,
-       CASE WHEN parked_claims = claims OR state = 'parked' THEN parked_at END AS parked_at, parked_reason, parked_signature
+       CASE WHEN parked_claims = claims OR state = 'parked' THEN parked_at END AS parked_at, parked_reason, parked_signature,
+       CASE WHEN key IS NOT NULL THEN coalesce(key_scope, 'task') END AS key_scope
 FROM {schema}.job
 WHERE id = %(id)s
 UNION ALL
 SELECT id, task, queue, state, priority, attempt, max_attempts, claims, crashes, run_at, created_at, started_at,
        finished_at, NULL, NULL, worker_id, timeout, key, group_key, error, args::text, headers::text, NULL::text,
-       result::text, now(), NULL, NULL, NULL
+       result::text, now(), NULL, NULL, NULL, CASE WHEN key IS NOT NULL THEN coalesce(key_scope, 'task') END
 FROM {schema}.job_history
 WHERE id = %(id)s
 LIMIT 1

@@ -62,10 +62,10 @@ WITH refused AS (
         parked_signature = nullif(judged.signatures, '')
     FROM judged
     WHERE job.id = judged.id AND NOT judged.fails AND NOT judged.cancelled
-    RETURNING job.id, job.task, job.queue, job.state, job.managed, job.group_key, job.run_at, job.key, job.key_until_started
+    RETURNING job.id, job.task, job.queue, job.state, job.managed, job.group_key, job.run_at, job.key, job.key_scope, job.key_until_started
 ), retaken AS MATERIALIZED (
     -- Its key was released for a start that did not come: it is taken again, unless another job has it by now.
-    SELECT {schema}.take_key(key, id, 'until_started') FROM parked WHERE key_until_started
+    SELECT {schema}.take_key(key, id, 'until_started', task, key_scope) FROM parked WHERE key_until_started
 ), turned AS (
     INSERT INTO {schema}.job_turn (queue, group_key, due_at)
     SELECT queue, group_key, run_at FROM parked WHERE state = 'waiting'

@@ -3,7 +3,7 @@
 WITH gone AS (
     DELETE FROM {schema}.job
     WHERE id = ANY (%(ids)s)
-    RETURNING id, claims, attempt, max_attempts, priority, crashes, queue, task, run_at, created_at, timeout, key, key_holds, group_key,
+    RETURNING id, claims, attempt, max_attempts, priority, crashes, queue, task, run_at, created_at, timeout, key, key_holds, key_scope, group_key,
               args, headers, parked_reason, parked_at
 ), released AS (
     DELETE FROM {schema}.job_key
@@ -15,9 +15,9 @@ WITH gone AS (
     SELECT id, claims, attempt + 1, 'failed', parked_at, 'jobq.errors.InvalidArguments', parked_reason FROM gone
 ), kept AS (
     INSERT INTO {schema}.job_history (id, claims, attempt, max_attempts, priority, crashes, queue, task, state, run_at,
-                                      created_at, finished_at, timeout, key, key_holds, group_key, error, args, headers)
+                                      created_at, finished_at, timeout, key, key_holds, key_scope, group_key, error, args, headers)
     SELECT id, claims, attempt + 1, max_attempts, priority, crashes, queue, task, 'failed', run_at, created_at,
-           clock_timestamp(), timeout, key, key_holds, group_key, parked_reason, args, headers
+           clock_timestamp(), timeout, key, key_holds, key_scope, group_key, parked_reason, args, headers
     FROM gone
 )
 SELECT count(*) FROM gone

@@ -15,4 +15,4 @@ SET max_running = excluded.max_running, rate_jobs = excluded.rate_jobs, rate_sec
     group_retry = excluded.group_retry, group_rate_jobs = excluded.group_rate_jobs,
     group_rate_seconds = excluded.group_rate_seconds, group_rate_burst = excluded.group_rate_burst,
     changed_at = excluded.changed_at
-RETURNING entry.changed_at
+RETURNING to_char(entry.changed_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"+00:00"')

@@ -26,9 +26,9 @@ WITH free AS MATERIALIZED (
 ), kept AS (
     INSERT INTO {schema}.job_history (
         id, claims, attempt, max_attempts, priority, crashes, queue, task, state, run_at, created_at, started_at,
-        finished_at, worker_id, timeout, key, key_holds, group_key, error, args, headers)
+        finished_at, worker_id, timeout, key, key_holds, key_scope, group_key, error, args, headers)
     SELECT id, claims, attempt, max_attempts, priority, crashes, queue, task, 'cancelled', run_at, created_at, started_at,
-           now(), worker_id, timeout, key, key_holds, group_key, 'cancelled by an operator; its worker died', args, headers
+           now(), worker_id, timeout, key, key_holds, key_scope, group_key, 'cancelled by an operator; its worker died', args, headers
     FROM finished
 ), freed AS (
     DELETE FROM {schema}.job_key

@@ -36,10 +36,10 @@ WITH dead AS MATERIALIZED (
 ), kept AS (
     INSERT INTO {schema}.job_history (
         id, claims, attempt, max_attempts, priority, crashes, queue, task, state, run_at, created_at, started_at,
-        finished_at, worker_id, timeout, key, key_holds, group_key, error, args, headers)
+        finished_at, worker_id, timeout, key, key_holds, key_scope, group_key, error, args, headers)
     SELECT id, claims, attempt, max_attempts, priority, least(crashes + 1, 32767), queue, task,
            CASE WHEN cancel_requested_at IS NOT NULL THEN 'cancelled' ELSE 'failed' END,
-           run_at, created_at, started_at, now(), worker_id, timeout, key, key_holds, group_key,
+           run_at, created_at, started_at, now(), worker_id, timeout, key, key_holds, key_scope, group_key,
            CASE WHEN cancel_requested_at IS NOT NULL THEN 'cancelled by an operator; its worker died'
                 ELSE 'lost with its worker ' || (losses + 1) || ' times' END,
            args, headers

@@ -53,16 +53,16 @@ WITH ended AS (
     WHERE job.id = due.id AND due.final_state = 'ready'
     RETURNING job.id, job.claims, job.queue, job.attempt + due.given_back AS attempt, job.run_at, due.place, due.seconds,
               due.recorded, due.error_type, due.message, due.traceback, job.managed, job.group_key,
-              due.delay IS NULL AS keeps_place, job.key, job.key_until_started
+              due.delay IS NULL AS keeps_place, job.key, job.key_until_started, job.task, job.key_scope
 ), retaken AS MATERIALIZED (
     -- Its key was released for a start that did not come: it is taken again, unless another job has it by now.
-    SELECT {schema}.take_key(key, id, 'until_started') FROM requeued WHERE key_until_started
+    SELECT {schema}.take_key(key, id, 'until_started', task, key_scope) FROM requeued WHERE key_until_started
 ), kept AS (
     INSERT INTO {schema}.job_history (
         id, claims, attempt, max_attempts, priority, crashes, queue, task, state, run_at, created_at, started_at,
-        finished_at, worker_id, timeout, key, key_holds, group_key, error, args, headers)
+        finished_at, worker_id, timeout, key, key_holds, key_scope, group_key, error, args, headers)
     SELECT id, claims, attempt, max_attempts, priority, least(crashes + crashed, 32767), queue, task, final_state, run_at, created_at,
-           coalesce(now() - seconds * interval '1 second', started_at), now(), worker_id, timeout, key, key_holds, group_key,
+           coalesce(now() - seconds * interval '1 second', started_at), now(), worker_id, timeout, key, key_holds, key_scope, group_key,
            coalesce(message, 'cancelled by an operator'), args, headers
     FROM finished
 ), freed AS (

@@ -16,10 +16,10 @@ WITH finished AS (
 ), kept AS (
     INSERT INTO {schema}.job_history (
         id, claims, attempt, max_attempts, priority, crashes, queue, task, state, run_at, created_at, started_at,
-        finished_at, worker_id, timeout, key, key_holds, group_key, args, headers, result, error)
+        finished_at, worker_id, timeout, key, key_holds, key_scope, group_key, args, headers, result, error)
     SELECT id, claims, attempt, max_attempts, priority, crashes, queue, task, 'succeeded', run_at, created_at,
            statement_timestamp() - %(seconds)s::double precision * interval '1 second', statement_timestamp(), worker_id,
-           timeout, key, key_holds, group_key, args, headers, %(result)s::text::jsonb, %(error)s::text
+           timeout, key, key_holds, key_scope, group_key, args, headers, %(result)s::text::jsonb, %(error)s::text
     FROM finished
 ), freed AS (
     DELETE FROM {schema}.job_key

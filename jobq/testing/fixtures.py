@@ -97,9 +97,10 @@ def jobq_eager(jobq_app: JobQ) -> Iterator[EagerJobs]:
 
 
 def _administer(url: str, query: str, *names: str) -> None:
-    import psycopg
     from psycopg import sql
 
-    with psycopg.connect(url, autocommit=True) as connection:
+    from jobq import sessions
+
+    with sessions.connect(url, autocommit=True) as connection:
         identifiers = [sql.Identifier(name) for name in names]
         connection.execute(sql.SQL(query).format(*identifiers))

@@ -36,14 +36,14 @@ class JobqTester:
         connection: psycopg.Connection[Any] | None = None,
         within: Within | None = None,
     ) -> None:
-        import psycopg
+        from jobq import sessions
 
         self.app = app
         """The application, its settings turned to this test's database."""
         self.database_url = database_url
         """URL of this test's database, ``postgresql://…``, for psycopg."""
         self.connection: psycopg.Connection[Any] = (
-            psycopg.connect(database_url, autocommit=True) if connection is None else connection
+            sessions.connect(database_url, autocommit=True) if connection is None else connection
         )
         """A connection in autocommit mode, for looks and for enqueueing; of `on`, the connection that was given."""
         self._within = within

@@ -78,7 +78,7 @@ class Chores:
         self._unfinished: set[str] = set()
         self._share = SHARE
         self._until = math.inf
-        self._keys = SetAside[str]()
+        self._keys = SetAside[int]()
         self._expired = SetAside[int]()
         self._parked = SetAside[int]()
         self._rest = Rest(self._schema)
@@ -306,23 +306,27 @@ class Chores:
         """Delete keys whose period is over, a batch at a time."""
         since = "-infinity"
 
-        async def delete(keys: list[str]) -> int:
-            [(deleted,)] = await fetch(connection, self._schema, "keys_expire", keys=keys)
+        keys: dict[int, str] = {}
+
+        async def delete(job_ids: list[int]) -> int:
+            part = [keys[job_id] for job_id in job_ids]
+            [(deleted,)] = await fetch(connection, self._schema, "keys_expire", keys=part, job_ids=job_ids)
             return int(deleted)
 
         async def batch() -> tuple[int, int]:
-            nonlocal since
+            nonlocal since, keys
             aside = self._keys.keys()
             async with connection.transaction():
-                [(keys, last)] = await fetch(
+                [(job_ids, locked, last)] = await fetch(
                     connection, self._schema, "keys_expired", batch=KEY_BATCH, since=since, aside=aside
                 )
-                deleted = await self._keys.change(connection, keys, delete)
+                keys = dict(zip(job_ids, locked, strict=True))
+                deleted = await self._keys.change(connection, job_ids, delete)
             since = last or since
-            return len(keys), sum(deleted)
+            return len(job_ids), sum(deleted)
 
         total, more = await self._in_batches(KEY_BATCH, batch)
-        return self._report(f"{total} keys expired", more, self._keys, "key")
+        return self._report(f"{total} keys expired", more, self._keys, "key of job")
 
     async def expire_jobs(self, connection: AsyncConnection[Any]) -> str:
         """Finish jobs that no worker has claimed in time, a batch at a time; a claim finishes those that it meets itself."""

@@ -17,6 +17,7 @@ import msgspec
 import psycopg
 from psycopg import AsyncConnection
 
+from jobq.bounds import LONGEST
 from jobq.worker import parking
 from jobq.worker.cursor import BEGINNING, NOWHERE, Scan, Sight, next_transaction
 from jobq.worker.database import Connection, fetch, fetch_both, fetch_within
@@ -101,7 +102,8 @@ class Claimed:
                 attempt,
                 most,
                 crashes,
-                timeout,
+                # Infinity, NaN, 1e300: of a row that was written past the constraints. No clock counts so far.
+                timeout if timeout is None or timeout <= LONGEST else None,
                 headers.encode(),
                 started or at,
                 alone,

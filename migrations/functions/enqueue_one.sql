@@ -4,8 +4,8 @@
 CREATE OR REPLACE FUNCTION {schema}.enqueue_one(
     task text, args jsonb, queue text, priority integer, run_at timestamptz, delay double precision, max_attempts integer,
     timeout double precision, headers jsonb, key text, holds text, period double precision, on_conflict text,
-    group_key text DEFAULT NULL, expires_in double precision DEFAULT NULL,
-    OUT job_id bigint, OUT created boolean, OUT replaced boolean
+    group_key text DEFAULT NULL, expires_in double precision DEFAULT NULL, scope text DEFAULT 'task',
+    OUT job_id bigint, OUT created boolean, OUT replaced boolean, OUT other_task text
 )
 LANGUAGE plpgsql
 SECURITY DEFINER
@@ -16,25 +16,27 @@ BEGIN
     created := key IS NULL;
     replaced := false;
     IF NOT created AND current_setting('transaction_isolation') IN ('read committed', 'read uncommitted') THEN
-        INSERT INTO {schema}.job_key (key, job_id, holds, until)
-        VALUES (key, job_id, holds, CASE WHEN holds = 'period' THEN clock_timestamp() + period * interval '1 second' END)
+        INSERT INTO {schema}.job_key (key, scope, task, job_id, holds, until)
+        VALUES (key, CASE WHEN scope = 'global' THEN '' ELSE task END, CASE WHEN scope = 'global' THEN task END, job_id, holds,
+                CASE WHEN holds = 'period' THEN clock_timestamp() + period * interval '1 second' END)
         ON CONFLICT DO NOTHING;
         created := FOUND;
     END IF;
     IF NOT created THEN
-        SELECT entry.job_id, entry.created, entry.replaced INTO job_id, created, replaced
+        SELECT entry.job_id, entry.created, entry.replaced, entry.other_task INTO job_id, created, replaced, other_task
         FROM {schema}.enqueue_keyed(
             ARRAY[task], ARRAY[args::text], ARRAY[queue], ARRAY[priority], ARRAY[run_at], ARRAY[delay],
             ARRAY[max_attempts], ARRAY[timeout], ARRAY[headers::text], ARRAY[key], ARRAY[holds], ARRAY[period],
-            ARRAY[on_conflict], ARRAY[group_key], ARRAY[expires_in]) AS entry;
+            ARRAY[on_conflict], ARRAY[group_key], ARRAY[expires_in], ARRAY[scope]) AS entry;
         RETURN;
     END IF;
     INSERT INTO {schema}.job (id, task, args, queue, priority, run_at, max_attempts, timeout, headers, key, key_holds,
-                              key_until_started, group_key, expires_at)
+                              key_until_started, key_scope, group_key, expires_at)
     VALUES (job_id, task, args, queue, priority,
             -- Never before this moment: a worker need not look for new jobs in a past that it has read (worker/cursor.py).
             greatest(coalesce(run_at, clock_timestamp() + delay * interval '1 second'), clock_timestamp()),
             max_attempts, timeout, headers, key, CASE WHEN key IS NOT NULL THEN holds END,
-            key IS NOT NULL AND holds = 'until_started', group_key, clock_timestamp() + expires_in * interval '1 second');
+            key IS NOT NULL AND holds = 'until_started', CASE WHEN key IS NOT NULL THEN nullif(scope, 'task') END, group_key,
+            clock_timestamp() + expires_in * interval '1 second');
 END
 $body$;

@@ -1,7 +1,7 @@
 """Finished jobs in the order in which they finished: indexes on the history of those that did not succeed.
 
 Revision: 0007
-Follows: 0005
+Follows: 0006
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from alembic import context, op
 
 revision = "0007"
-down_revision = "0005"
+down_revision = "0006"
 branch_labels = None
 depends_on = None
 

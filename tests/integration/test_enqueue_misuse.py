@@ -157,3 +157,53 @@ def test_no_schema(q: JobQ, empty_database_url: str) -> None:
                 pytest.raises(SchemaError, match="run `jobq migrate`"),
             ):
                 call(connection, 1)
+
+
+class Request:
+    """An object whose connection has not been made yet, as those of frameworks that connect at the first query."""
+
+    connection: Any = None
+
+
+@pytest.mark.parametrize("missing", [Request.connection, 0, "", object(), Request])
+def test_what_is_no_connection_is_refused(q: JobQ, conn: psycopg.Connection[Any], missing: Any) -> None:
+    """And nothing is inserted by another way: only `submit` uses a connection of jobq's own."""
+    send = q.tasks["send"]
+    for call in (
+        lambda: send.enqueue(missing, 7),
+        lambda: send.options(key="k").enqueue(missing, 7),
+        lambda: q.enqueue_many(missing, [send.job(7)]),
+        lambda: q.enqueue_many(missing, []),
+    ):
+        with pytest.raises(UnsupportedConnection, match="give a Connection of psycopg"):
+            call()
+    assert conn.execute("SELECT count(*) FROM jobq.job").fetchone() == (0,)
+    assert send.submit(7).created
+
+
+@pytest.mark.parametrize("missing", [Request.connection, 0, "", object()])
+async def test_what_is_no_asynchronous_connection_is_refused(
+    q: JobQ, conn: psycopg.Connection[Any], missing: Any
+) -> None:
+    send = q.tasks["send"]
+    for call in (
+        lambda: send.enqueue_async(missing, 7),
+        lambda: send.options(key="k").enqueue_async(missing, 7),
+        lambda: q.enqueue_many_async(missing, [send.job(7)]),
+        lambda: q.enqueue_many_async(missing, []),
+    ):
+        with pytest.raises(UnsupportedConnection, match="give an AsyncConnection of psycopg"):
+            await call()
+    assert conn.execute("SELECT count(*) FROM jobq.job").fetchone() == (0,)
+
+
+@pytest.mark.parametrize("missing", [None, 0, "", object(), False])
+def test_what_is_no_connection_is_refused_for_a_queue(q: JobQ, missing: Any) -> None:
+    for call in (
+        lambda: q.queue("mail").set(limit=3, connection=missing),
+        lambda: q.queue("mail").settings(connection=missing),
+        lambda: q.queue("mail").pause(connection=missing),
+        lambda: q.queue("mail").group("g").set(limit=1, connection=missing),
+    ):
+        with pytest.raises(UnsupportedConnection):
+            call()

@@ -61,7 +61,7 @@ async def test_whatever_is_not_running_and_too_late_expires(
         queue(db, PAST, queue="paused"),
         queue(db, PAST, state="parked"),
         queue(db, PAST, state="waiting", group_key="g"),
-        queue(db, "'-infinity'"),
+        queue(db, "'1970-01-01 00:00+00'"),
         # Waits for its retry: a claim would not run it either.
         queue(db, PAST, attempt=3, claims=3, crashes=1, args=Jsonb({"x": 1})),
     }
@@ -69,7 +69,7 @@ async def test_whatever_is_not_running_and_too_late_expires(
     kept = {
         queue(db, None),
         queue(db, FUTURE),
-        queue(db, "'infinity'"),
+        queue(db, "'9998-12-31 00:00+00'"),
         queue(db, PAST, state="running", worker_id="00000000-0000-0000-0000-000000000001", claims=1, attempt=1),
     }
     before = {row["id"]: row for row in jobs.all("SELECT " + ", ".join(CARRIED) + ", id FROM jobq.job")}

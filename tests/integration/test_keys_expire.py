@@ -139,3 +139,14 @@ async def test_no_two_workers_do_it_at_a_time(db: Conn, chores: Chores, database
 
 def chores_options(url: str) -> WorkerOptions:
     return WorkerOptions(app="-", settings=Settings(database_url=url))
+
+
+async def test_a_key_that_is_over_goes_and_the_same_of_another_task_stays(
+    db: Conn, chores: Chores, database_url: str
+) -> None:
+    db.execute(
+        "INSERT INTO jobq.job_key (key, scope, job_id, holds, until) VALUES ('k', 'a', 1, 'period', now() - interval '1 s'),"
+        " ('k', 'b', 2, 'period', now() + interval '1 day'), ('k', '', 3, 'period', now() - interval '1 s')"
+    )
+    await run(chores, database_url)
+    assert db.execute("SELECT scope, job_id FROM jobq.job_key").fetchall() == [("b", 2)]

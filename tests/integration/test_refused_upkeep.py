@@ -118,7 +118,11 @@ async def test_rows_that_a_chore_may_not_change_hold_up_no_others(database_url: 
         else:
             refuse(db, table, "DELETE", condition, state)
     async with await Database(Settings(database_url=database_url)).connect("test") as connection:
-        for work, name in ((chores.expire_keys, "key"), (chores.expire_jobs, "job"), (chores.fail_parked, "job")):
+        for work, name in (
+            (chores.expire_keys, "key of job"),
+            (chores.expire_jobs, "job"),
+            (chores.fail_parked, "job"),
+        ):
             if state[:2] in ("40", "53", "55", "57"):
                 # It may have been the lock of another, or the moment: all of them again, twice.
                 for _ in range(2):

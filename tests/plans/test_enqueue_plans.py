@@ -19,7 +19,8 @@ def filled(conn: psycopg.Connection[Any]) -> psycopg.Connection[Any]:
     """A bulk load that nobody has analysed."""
     conn.execute("INSERT INTO jobq.job (task) SELECT 't' FROM generate_series(1, 20000)")
     conn.execute(
-        "INSERT INTO jobq.job_key (key, job_id, holds) SELECT n::text, n, 'until_finished' FROM generate_series(1, 20000) AS n"
+        "INSERT INTO jobq.job_key (key, scope, job_id, holds)"
+        " SELECT n::text, 'noop', n, 'until_finished' FROM generate_series(1, 20000) AS n"
     )
     conn.commit()
     return conn
@@ -59,9 +60,7 @@ def planned(connection: psycopg.Connection[Any], mode: str, name: str, parameter
 
 @pytest.mark.parametrize("mode", MODES)
 def test_one(filled: psycopg.Connection[Any], jobs: list[NewJob], mode: str) -> None:
-    name, parameters = enqueue._one(jobs[0])
-    assert name == "enqueue_one"
-    assert planned(filled, mode, name, parameters) == {"ModifyTable on job", "Result"}
+    assert planned(filled, mode, "enqueue_one", enqueue._one(jobs[:1])) == {"ModifyTable on job", "Result"}
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -85,8 +84,8 @@ def test_one_keyed(filled: psycopg.Connection[Any], mode: str) -> None:
     @app.task
     def noop(i: int) -> None: ...
 
-    name, parameters = enqueue._one(noop.options(key="new").job(1))
-    assert planned(filled, mode, name, parameters) == {"Function Scan"}
-    _, held = enqueue._one(noop.options(key="7").job(1))
-    nodes = explain(filled, mode, name, held)
+    new = enqueue._one([noop.options(key="new").job(1)])
+    assert planned(filled, mode, "enqueue_one_keyed", new) == {"Function Scan"}
+    held = enqueue._one([noop.options(key="7").job(1)])
+    nodes = explain(filled, mode, "enqueue_one_keyed", held)
     assert nodes[0]["Fetched"]["job_key"] <= 3

@@ -78,12 +78,13 @@ def test_starts(full: psycopg.Connection[Any], mode: str, name: str) -> None:
 
 @pytest.mark.parametrize("mode", MODES)
 def test_keys_expire(full: psycopg.Connection[Any], mode: str) -> None:
-    nodes = explain(full, mode, "keys_expired", {"since": "-infinity", "batch": 1000, "aside": ["p7"]}, before=PLANNER)
+    nodes = explain(full, mode, "keys_expired", {"since": "-infinity", "batch": 1000, "aside": [7]}, before=PLANNER)
     assert not {"Seq Scan on job_key"} & scans(nodes)
     assert "Sort" not in {node["Node Type"] for node in nodes}
     assert indexes(nodes) == {"job_key_until_idx"}
     assert read(nodes, "job_key") <= 1001
-    nodes = explain(full, mode, "keys_expire", {"keys": [f"p{n}" for n in range(1, 1001)]}, before=PLANNER)
+    due = {"keys": [f"p{n}" for n in range(1, 1001)], "job_ids": list(range(1, 1001))}
+    nodes = explain(full, mode, "keys_expire", due, before=PLANNER)
     assert not {"Seq Scan on job_key"} & scans(nodes)
     assert indexes(nodes) == {"job_key_pkey"}
     assert read(nodes, "job_key") <= 1000

@@ -25,7 +25,10 @@ from jobq.dev import drop_privileges, reachable_bindir
 
 _INITDB = "-U postgres -A trust -E UTF8 --locale=C --no-sync"
 # A machine crash would lose these servers; killed processes do not.
-_FAST = "-h 127.0.0.1 -F -c full_page_writes=off -c max_connections=200 -c autovacuum_naptime=10min"
+_FAST = (
+    "-h 127.0.0.1 -F -c full_page_writes=off -c max_connections=200 -c autovacuum_naptime=10min "
+    "-c max_prepared_transactions=10"
+)
 
 
 @cache
