@@ -54,11 +54,11 @@ def _settings() -> frozenset[str]:
     """Return what most environments have, and is known without the import of a command."""
     from dataclasses import fields
 
-    from jobq.config import Settings
+    from jobq.config import IN_FILES, Settings
 
-    return (
-        _OTHERS | {f"JOBQ_{field.name.upper()}" for field in fields(Settings)} | {"JOBQ_APP", "JOBQ_JSON", "JOBQ_DEBUG"}
-    )
+    settings = {f"JOBQ_{field.name.upper()}" for field in fields(Settings)}
+    in_files = {f"JOBQ_{name.upper()}_FILE" for name in IN_FILES} | {"JOBQ_WEB_PASSWORD_FILE", "JOBQ_WEB_SECRET_KEY_FILE"}
+    return _OTHERS | settings | in_files | {"JOBQ_APP", "JOBQ_JSON", "JOBQ_DEBUG"}
 
 
 def _known() -> frozenset[str]:
