@@ -112,7 +112,7 @@ def test_a_url_says_the_same_as_the_conninfo(given: str) -> None:
         ({"poll_interval": 0.0}, "poll_interval=0.0: give a number above 0"),
         ({"keep_failed_days": -1.0}, "keep_failed_days=-1.0: give a number above 0"),
         ({"shutdown_timeout": -1.0}, "shutdown_timeout=-1.0: give a number of seconds, 0 or more"),
-        ({"heartbeat_interval": 5.0}, "heartbeat_interval=5.0, suspicion=4.0, lease=30.0: each must be longer"),
+        ({"heartbeat_interval": 5.0}, "heartbeat_interval=5.0, suspicion=3.5, lease=30.0: each must be longer"),
         ({"suspicion": 60.0}, "heartbeat_interval=2.0, suspicion=60.0, lease=30.0: each must be longer"),
         ({"queues": ("mail", "")}, "queues='mail,': give names of 1 to 100 characters"),
     ],
