@@ -150,6 +150,14 @@ class EagerJobs:
                 await self._execute_async(job)
         return done
 
+    def insert_own(self, jobs: Sequence[NewJob]) -> list[Inserted]:
+        """Take in what `submit` gives."""
+        return self.insert(None, jobs)
+
+    async def insert_own_async(self, jobs: Sequence[NewJob]) -> list[Inserted]:
+        """Take in what `submit_async` gives."""
+        return await self.insert_async(None, jobs)
+
     def enqueue_many(self, connection: object, jobs: Iterable[NewJob]) -> list[JobRef[Any]]:
         listed = list(jobs)
         return self._references(listed, self.insert(connection, listed))
@@ -330,6 +338,8 @@ class _NoTransactions:
 _REPLACED = (
     "insert",
     "insert_async",
+    "insert_own",
+    "insert_own_async",
     "enqueue_many",
     "enqueue_many_async",
     "look_up",

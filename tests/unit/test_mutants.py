@@ -51,7 +51,7 @@ SAMPLE = Mutant(
         pytest.param({}, CAUGHT, "assert", id="its test fails"),
         pytest.param({"old": "# The exponent", "new": "# It"}, SURVIVED, "passes", id="its test passes"),
         pytest.param({"new": "return ("}, INVALID, "no Python", id="it is no Python"),
-        pytest.param({"old": "import"}, INVALID, "occurs 4 times", id="it is not clear where"),
+        pytest.param({"old": "import"}, INVALID, "occurs ", id="it is not clear where"),
         pytest.param({"new": f"nowhere(); {SAMPLE.old}"}, INVALID, "broken", id="it breaks more than that"),
         pytest.param({"test": "tests/unit/test_tasks.py::test_none"}, INVALID, "get to the test", id="no such test"),
     ],
