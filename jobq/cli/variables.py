@@ -57,7 +57,10 @@ def _settings() -> frozenset[str]:
     from jobq.config import IN_FILES, Settings
 
     settings = {f"JOBQ_{field.name.upper()}" for field in fields(Settings)}
-    in_files = {f"JOBQ_{name.upper()}_FILE" for name in IN_FILES} | {"JOBQ_WEB_PASSWORD_FILE", "JOBQ_WEB_SECRET_KEY_FILE"}
+    in_files = {f"JOBQ_{name.upper()}_FILE" for name in IN_FILES} | {
+        "JOBQ_WEB_PASSWORD_FILE",
+        "JOBQ_WEB_SECRET_KEY_FILE",
+    }
     return _OTHERS | settings | in_files | {"JOBQ_APP", "JOBQ_JSON", "JOBQ_DEBUG"}
 
 
