@@ -447,7 +447,9 @@ class Advance:
                 self._delivery.hand_out(await self._refused.retry(connection, worker, self._lanes.serves), worker)
                 want = min(want, self._want())
             if want > 0 and self._aging is not None and self._aging.due:
-                look = self._aging.look(connection, self._schema, self._cursor.plan(*self._lanes.arrays()))
+                look = self._aging.look(
+                    connection, self._schema, self._cursor.plan(*self._lanes.arrays(), remember=False)
+                )
                 await self._attempt("look at the heads", look, connection)
             successes = self.ended.batch()
             if successes and self.ended.wary:

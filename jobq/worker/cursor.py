@@ -214,8 +214,11 @@ class Cursor:
             del self._lanes[lane]
         self._base = floor
 
-    def plan(self, queues: list[str], priorities: list[int]) -> Scan:
-        """Return from where the next claim should read these lanes."""
+    def plan(self, queues: list[str], priorities: list[int], *, remember: bool = True) -> Scan:
+        """Return from where the next claim should read these lanes.
+
+        Without `remember`, for a look whose finds are not told to `read`: lanes that are not known stay so.
+        """
         now = self._clock()
         # After the database's clock was set back, nothing is known of those either.
         base = min(self._base, self.floor)
@@ -225,7 +228,9 @@ class Cursor:
         for name in zip(queues, priorities, strict=True):
             lane = self._lanes.get(name)
             if lane is None:
-                lane = self._lanes[name] = _Lane(low=base, at=base)
+                lane = _Lane(low=base, at=base)
+                if remember:
+                    self._lanes[name] = lane
             low = lane.dead <= NEAR_ENTRIES or now >= lane.near_due or lane.low >= lane.at
             since.append(min(lane.low, lane.at) if low else lane.at)
             near.append(low)
@@ -258,15 +263,12 @@ class Cursor:
             self._forget_ended(scan, len(scan.lanes) if sight.cut is None else sight.cut)
 
     def _forget_ended(self, scan: Scan, ended: int) -> None:
-        """Forget the first `ended` lanes of a scan, in which nothing is left: queues that came and went."""
-        base = min(self._base, self.floor)
+        """Forget the first `ended` lanes of a scan, in which nothing is left: queues that came and went.
+
+        What they get later begins at `_base`: nothing surfaces below that but what `lower` tells of.
+        """
         for name, lane in zip(zip(scan.queues, scan.priorities, strict=True), scan.lanes[:ended], strict=False):
-            if (
-                self._lanes.get(name) is lane
-                and lane.dead <= _FEW
-                and lane.low >= base
-                and name[0] not in self._lowered
-            ):
+            if self._lanes.get(name) is lane and lane.dead <= _FEW and name[0] not in self._lowered:
                 del self._lanes[name]
 
     def looked(self, scan: Scan, sight: Sight, heads: Mapping[int, Position], *, gone: int) -> None:

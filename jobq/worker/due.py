@@ -81,7 +81,8 @@ class Due:
         self._look_at = time.monotonic() + BUSY_EVERY
         lanes = self._lanes.to_look_up()
         if lanes:
-            scan = self._cursor.plan([queue for queue, _ in lanes], [priority for _, priority in lanes])
+            queues, priorities = [queue for queue, _ in lanes], [priority for _, priority in lanes]
+            scan = self._cursor.plan(queues, priorities, remember=False)
             rows = await fetch(connection, self._schema, "next_due", **scan_parameters(scan))
             seconds = {lanes[place]: due for place, due in rows}
             for lane in lanes:

@@ -299,6 +299,9 @@ def test_queues_that_came_and_went_take_no_memory() -> None:
         counts = tuple((place, 1) for place in range(500))
         cursor.read(scan, Sight(at=now, xmin=100, following=100, counts=counts))
     assert len(cursor) <= MOST_LANES
+    # A look at when they have something next is no reason to remember them.
+    cursor.plan([f"0-{n}" for n in range(500)], [5] * 500, remember=False)
+    assert len(cursor) <= MOST_LANES
     # One that has jobs left is known, and one that was lowered.
     scan = cursor.plan(["full", "other"], [5, 5])
     cursor.read(scan, Sight(at=now, xmin=100, following=100, cut=0, last=(now - SECOND, 7), counts=((0, 100),)))
