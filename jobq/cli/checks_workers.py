@@ -24,8 +24,7 @@ def problems(connection: psycopg.Connection[Any], schema: str) -> Iterator[Findi
                 check="problems",
                 status=Status.FAIL,
                 message=f"{worker.host}:{worker.pid} {one_line(describe(problem), 300)}",
-                mend="remove what refuses it (a trigger, a constraint, a missing right, a lock): it is tried again by itself, "
-                "at least every five minutes",
+                mend=_mend(problem),
             )
         if (rest := len(worker.problems) - _NAMED) > 0:
             yield Finding(
@@ -34,6 +33,20 @@ def problems(connection: psycopg.Connection[Any], schema: str) -> Iterator[Findi
                 message=f"{worker.host}:{worker.pid} has {plural(rest, 'other problem')}",
                 mend="see the page of workers, or `jobq workers list --json`",
             )
+
+
+def _mend(problem: dict[str, Any]) -> str:
+    from jobq.worker import quarantine
+
+    if problem.get("what") == quarantine.PROBLEM:
+        return (
+            "look at the attempts of its failed jobs (`jobq jobs list --state failed`, `jobq jobs show`); when it has ended no "
+            "runner for a minute, the task runs beside others again"
+        )
+    return (
+        "remove what refuses it (a trigger, a constraint, a missing right, a lock): it is tried again by itself, at least "
+        "every five minutes"
+    )
 
 
 def describe(problem: dict[str, Any]) -> str:

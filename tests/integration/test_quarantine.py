@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from jobq.cli.checks_workers import problems as findings
 from tests.support import apps
 from tests.support.jobs import Jobs
 from tests.support.waiting import wait_until
@@ -27,6 +28,9 @@ def test_a_stream_of_crashing_jobs_leaves_the_others_alone(jobs: Jobs, worker: S
         assert [row["outcome"] for row in jobs.attempts(job)] == ["crashed"] * 3
     problems = "SELECT problems FROM jobq.worker"
     assert [(p["what"], p["task"]) for p in jobs.one(problems)] == [("run beside others", apps.crash.name)]
+    (finding,) = findings(jobs.connection, "jobq")
+    assert apps.crash.name in finding.message
+    assert "runs beside others again" in (finding.mend or "")
 
 
 def test_many_jobs_that_wait_to_run_alone_keep_no_other_from_its_place(jobs: Jobs, worker: StartWorker) -> None:
