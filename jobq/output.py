@@ -143,6 +143,10 @@ class Output(io.TextIOBase):
             self._size += len(data)
         if self._thread is None:
             self._begin()
+        if self._thread is None and self._has_lock:
+            # There is no thread to write the rest: better a mixed line than others that wait for it.
+            self._has_lock = False
+            self._write_lock.release()
         self._bell.put(None)
 
     def _drop(self) -> None:

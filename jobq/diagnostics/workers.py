@@ -154,10 +154,23 @@ def _problems(snapshot: Snapshot) -> Iterator[Finding]:
             check="problems",
             status=Status.FAIL,
             message=f"worker {at(worker)} {one_line(describe(first), 300)}{more}",
-            fix="remove what refuses it (a trigger, a constraint, a missing right, a lock, a full disk): it is tried again by "
-            "itself, at least every five minutes",
+            fix=_fix(first),
             page="workers",
         )
+
+
+def _fix(problem: dict[str, Any]) -> str:
+    from jobq.worker import quarantine
+
+    if problem.get("what") == quarantine.PROBLEM:
+        return (
+            "look at the attempts of its failed jobs (`jobq jobs list --state failed`, `jobq jobs show`); when it has ended no "
+            "runner for a minute, the task runs beside others again"
+        )
+    return (
+        "remove what refuses it (a trigger, a constraint, a missing right, a lock, a full disk): it is tried again by itself, "
+        "at least every five minutes"
+    )
 
 
 def describe(problem: dict[str, Any]) -> str:

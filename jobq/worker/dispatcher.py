@@ -20,7 +20,7 @@ from typing import Any
 import psycopg
 
 from jobq import output
-from jobq.worker import stacks
+from jobq.worker import quarantine, stacks
 from jobq.worker.advance import Advance
 from jobq.worker.brisk import Mode
 from jobq.worker.chores import Chores
@@ -45,8 +45,6 @@ from jobq.worker.wake import Listener
 logger = logging.getLogger("jobq.worker")
 
 SUPERVISE_INTERVAL = 0.1
-# What a worker cannot do with a task whose jobs end its runners.
-ALONE = "run beside others"
 # How often a worker looks which chores are due, and how often while there are jobs that expire.
 CHORES_INTERVAL = 60.0
 CHORES_OFTEN = 15.0
@@ -326,9 +324,11 @@ class Dispatcher:
 
     def _quarantined(self, task: str, deaths: int) -> None:
         if deaths:
-            self._lease.problems.note(ALONE, f"its jobs ended {deaths} runners, so they run alone", task=task)
+            self._lease.problems.note(
+                quarantine.PROBLEM, f"its jobs ended {deaths} runners, so they run alone", task=task
+            )
         else:
-            self._lease.problems.clear(ALONE, task=task)
+            self._lease.problems.clear(quarantine.PROBLEM, task=task)
 
     async def _supervise(self) -> None:
         while True:

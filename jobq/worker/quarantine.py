@@ -14,6 +14,8 @@ from dataclasses import dataclass
 
 logger = logging.getLogger("jobq.worker")
 
+# What a worker cannot do with such a task, in its row.
+PROBLEM = "run beside others"
 # Runners that a task must have ended, each at most `LASTS` seconds after the one before.
 DEATHS = 3
 # Of the task's jobs that have ended meanwhile, this share must have ended a runner.

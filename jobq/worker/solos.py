@@ -148,10 +148,8 @@ class Solos:
 class Isolation:
     """Who runs alone: `declared` by their tasks or sheltered from others, and `suspects`, each up to `limit` at a time."""
 
-    def __init__(
-        self, limit: int, most: int | None, hire: Callable[[], Child], quarantine: Quarantine | None = None
-    ) -> None:
-        self._quarantine = Quarantine() if quarantine is None else quarantine
+    def __init__(self, limit: int, most: int | None, hire: Callable[[], Child], quarantine: Quarantine) -> None:
+        self._quarantine = quarantine
         self._declared = Solos(limit, most, hire)
         self._suspects = Solos(limit, most, hire)
         self._kinds = (self._declared, self._suspects)

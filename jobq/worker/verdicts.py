@@ -76,6 +76,9 @@ def judge(child: Child, how: str, now: float, facts: Mapping[str, TaskFacts], op
             suspected.add(job.task)
             alone = child.to_blame and len(running) == 1
             setbacks.append(crashed(job, now - slot.since, how, options.max_crashes, alone=alone))
+    if child.of_worker:
+        # Ended for the worker's own sake, whatever ran in it.
+        return Verdict(setbacks, [], set())
     return Verdict(setbacks, guilty, set() if guilty else suspected)
 
 
@@ -87,10 +90,9 @@ def unstarted(job: Job) -> Setback:
 def unserved(job: Job, *, suspect: bool) -> Setback:
     """No process of its own was free for it in time: it goes back. Not at once, or it would be claimed again at once.
 
-    The more often that was so, the longer: by claims that were no attempts. A `suspect` one waits up to a minute.
+    A `suspect` one waits twice as long each time, up to a minute: by its claims that were no attempts.
     """
-    growth, most = (2.0, 20.0) if suspect else (1.5, 3.0)
-    longer = min(growth ** min(max(0, job.claims - job.attempt - 1), 10), most)
+    longer = min(2.0 ** min(max(0, job.claims - job.attempt - 1), 10), 20.0) if suspect else 1.0
     return Setback(job.id, job.claims, job.started, Ending.RELEASE, delay=random.uniform(1, 3) * longer)
 
 

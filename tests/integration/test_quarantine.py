@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from jobq.diagnostics.snapshot import Snapshot
+from jobq.diagnostics.workers import WORKER_CHECKS
 from tests.support import apps
 from tests.support.jobs import Jobs
 from tests.support.waiting import wait_until
@@ -27,6 +29,9 @@ def test_a_stream_of_crashing_jobs_leaves_the_others_alone(jobs: Jobs, worker: S
         assert [row["outcome"] for row in jobs.attempts(job)] == ["crashed"] * 3
     problems = "SELECT problems FROM jobq.worker"
     assert [(p["what"], p["task"]) for p in jobs.one(problems)] == [("run beside others", apps.crash.name)]
+    (finding,) = WORKER_CHECKS["problems"][0](Snapshot(jobs.connection, "jobq"))
+    assert apps.crash.name in finding.message
+    assert "runs beside others again" in (finding.fix or "")
 
 
 def test_many_jobs_that_wait_to_run_alone_keep_no_other_from_its_place(jobs: Jobs, worker: StartWorker) -> None:

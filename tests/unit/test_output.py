@@ -12,6 +12,7 @@ import tty
 
 import pytest
 
+from jobq.output import Output
 from tests.support.workers import ROOT
 
 LINES = 40
@@ -61,3 +62,15 @@ def test_lines_are_not_mixed(kind: str) -> None:
     assert sorted(lines) == sorted(
         f"<{name}{n:04d} " + name * 9_000 + ">" for name in "abc" for n in range(LINES) for _ in range(2)
     )
+
+
+def test_without_a_thread_no_other_waits_for_the_rest_of_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Output, "_begin", lambda self: None)
+    ours, theirs = os.pipe()
+    output = Output(theirs)
+    output.write("x" * 200_000 + "\n")
+    assert output._waiting, "a part of it was written"
+    assert output._write_lock.acquire(wait=False)
+    output._write_lock.release()
+    os.close(ours)
+    os.close(theirs)

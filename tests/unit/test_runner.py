@@ -16,11 +16,10 @@ from uuid import uuid4
 import msgspec
 import pytest
 
-from jobq.config import Settings
 from jobq.worker import frames
 from jobq.worker.frames import CancelJobs, Ending, FromRunner, Hello, Job, Outcomes, Progress, Run, Setback, Success
 from jobq.worker.slots import SlotTable
-from jobq.worker.spec import Spec
+from tests.support.specs import spec
 
 # Far more than anything here takes, also on a busy machine.
 PATIENCE = 30.0
@@ -37,21 +36,13 @@ class Driven:
         self.table = SlotTable.create(concurrency)
         self.connection, theirs = socket.socketpair()
         self.connection.settimeout(PATIENCE)
-        spec = Spec(
-            app="tests.support.rush:q",
-            socket_fd=theirs.fileno(),
-            slots_fd=self.table.fd,
-            concurrency=concurrency,
-            max_result_bytes=1000,
-            max_error_bytes=1000,
-            settings=Settings(),
-            log_format="text",
-            log_level="INFO",
+        given = msgspec.structs.replace(
+            spec(concurrency), app="tests.support.rush:q", socket_fd=theirs.fileno(), slots_fd=self.table.fd
         )
         self.process = subprocess.Popen(
             [sys.executable, "-m", "jobq.worker.runner"],
             pass_fds=(theirs.fileno(), self.table.fd),
-            env={**os.environ, "JOBQ_RUNNER": msgspec.json.encode(spec).decode()},
+            env={**os.environ, "JOBQ_RUNNER": msgspec.json.encode(given).decode()},
         )
         theirs.close()
         self._stream = self.connection.makefile("rb")
