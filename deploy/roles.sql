@@ -54,7 +54,7 @@ GRANT SELECT (id, state, result, error, attempt, max_attempts, claims) ON :"sche
 GRANT SELECT (job_id, claims, outcome, finished_at, error_type, message) ON :"schema".job_attempt TO :"producer";
 SELECT format('GRANT EXECUTE ON FUNCTION %s TO %I, %I', oid::regprocedure, :'producer', :'worker')
 FROM pg_proc WHERE pronamespace = to_regnamespace(format('%I', :'schema'))
-    AND proname IN ('enqueue', 'enqueue_one', 'enqueue_keyed') \gexec
+    AND proname ~ '^enqueue(_one|_keyed)?(_[0-9]+)?$' \gexec
 
 -- Worker. History and attempts only grow under it; their end is drop_partitions, which knows the tables it may touch.
 GRANT SELECT, INSERT, UPDATE, DELETE ON :"schema".job, :"schema".worker TO :"worker";
@@ -81,7 +81,7 @@ GRANT SELECT ON SEQUENCE :"schema".job_id_seq TO :"worker";
 SELECT format('GRANT EXECUTE ON FUNCTION %s TO %I', oid::regprocedure, :'worker')
 FROM pg_proc WHERE pronamespace = to_regnamespace(format('%I', :'schema'))
     AND proname IN ('make_partitions', 'make_partition', 'drop_partitions', 'prune_rest', 'rest_due', 'take_key', 'claim_managed',
-                    'managed_running', 'admits', 'admits_from', 'entry_state') \gexec
+                    'managed_running', 'admits', 'admits_from', 'entry_state', 'oldest_program') \gexec
 
 -- Viewer, and the operator with it. The partitions that the chore is yet to make are read one by one as well.
 GRANT SELECT ON ALL TABLES IN SCHEMA :"schema" TO :"viewer", :"operator";

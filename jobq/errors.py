@@ -229,6 +229,20 @@ class SchemaError(JobqError):
     """The database's schema is missing, too old or too new for this version of jobq (exit code 78)."""
 
 
+class MigrationRefused(SchemaError):
+    """The server refuses a change of the schema, as where objects of the user's depend on it (exit code 78).
+
+    The message has the server's detail and what to do. The schema is as before.
+    """
+
+
+class MigrationTimeout(JobqError):
+    """The tables' locks were not free in time; the message names the sessions that held them (exit code 75).
+
+    The schema is as before. The same command may succeed later.
+    """
+
+
 # --- Configuration and environment --------------------
 
 

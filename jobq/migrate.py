@@ -1,15 +1,21 @@
 """Bringing a database's schema to this version of jobq, and telling whether it is there.
 
 Raises DatabaseUnavailable when the database cannot be reached and SchemaError when its schema is newer than this jobq.
+
+A migration takes the locks that it needs before it changes anything, and waits for each for less than the server waits before
+it looks for deadlocks. So it delays workers and applications for a moment only, and is itself what gives way: it starts again
+until it has them. What revisions change is committed together, so that no program meets a state between two of them.
 """
 
 from __future__ import annotations
 
 import io
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import psycopg
 from alembic import command
@@ -22,10 +28,16 @@ from sqlalchemy import Connection, create_engine, pool
 from sqlalchemy.exc import DBAPIError, OperationalError
 
 from jobq import sessions
+from jobq.blockers import Blocker, not_free, raise_refused
+from jobq.blockers import find as find_blockers
 from jobq.config import libpq_url, unreachable
-from jobq.errors import ConfigurationError, DatabaseUnavailable, SchemaError
+from jobq.errors import ConfigurationError, DatabaseUnavailable, MigrationTimeout, SchemaError
 
 VERSION_TABLE = "schema_version"
+LOCK_TIMEOUT = 0.4
+"""For how many seconds a migration waits for one table's lock, at most, while all who want that table wait behind it."""
+PATIENCE = 60.0
+"""For how many seconds it tries to get all of them."""
 
 # What stands in a schema, without what goes with a table.
 _LEFT = """
@@ -48,6 +60,8 @@ class Revision:
 
     id: str
     title: str
+    separate: bool = False
+    """Whether it is applied by itself, after those before it: it takes long, and needs none of their locks."""
 
 
 def head() -> str:
@@ -74,10 +88,24 @@ def pending(database_url: str, schema: str = "jobq") -> list[Revision]:
     return _after(found, schema)
 
 
-def upgrade(database_url: str, schema: str = "jobq", *, session_mode: bool = False) -> list[str]:
+def upgrade(
+    database_url: str,
+    schema: str = "jobq",
+    *,
+    session_mode: bool = False,
+    patience: float = PATIENCE,
+    on_wait: Callable[[list[Blocker]], object] = lambda blockers: None,
+) -> list[str]:
     """Bring the schema to `head` and return the revisions applied; nothing to do is no error.
 
     The database's encoding must be UTF8: ConfigurationError otherwise.
+
+    Applications and workers may be at work. `patience`: for how many seconds (default 60) to try to get the tables' locks. More
+    lets it outlast longer transactions; each try holds up the others for at most 0.4 seconds a table. `on_wait` is called after
+    each try in which they were not free, with those that hold them.
+
+    Raises MigrationTimeout, which names them, when the time is over, and MigrationRefused when the server refuses a change. The
+    revisions that were to be applied together are not applied then.
 
     Two at once are safe: an advisory lock makes the second wait, and then find nothing to do. The lock needs one session,
     so a pooler is refused with ConfigurationError, unless `session_mode` says that it is one in session mode.
@@ -94,20 +122,69 @@ def upgrade(database_url: str, schema: str = "jobq", *, session_mode: bool = Fal
         connection.commit()
         steps = _after(_current(connection, schema), schema)
         connection.rollback()
-        if steps:
-            with _alembic:
-                command.upgrade(_config(schema, connection), "head")
+        for to, separate in _parts(steps):
+            change = partial(command.upgrade, revision=to)
+            _patiently(connection, schema, change, patience, on_wait, lock_tables=not separate)
         return [step.id for step in steps]
 
 
-def downgrade(database_url: str, revision: str, schema: str = "jobq") -> list[str]:
+def _parts(steps: Iterable[Revision]) -> list[tuple[str, bool]]:
+    """Return up to which revisions to go in one transaction each, and whether it is a separate one."""
+    ends: list[tuple[str, bool]] = []
+    for step in steps:
+        if ends and not step.separate and not ends[-1][1]:
+            ends.pop()
+        ends.append((step.id, step.separate))
+    return ends
+
+
+def _patiently(
+    connection: Connection,
+    schema: str,
+    change: Callable[[Config], None],
+    patience: float,
+    on_wait: Callable[[list[Blocker]], object] = lambda blockers: None,
+    *,
+    lock_tables: bool = True,
+) -> None:
+    """Make one change, again and again while its locks are not free."""
+    deadlock_timeout = connection.exec_driver_sql(
+        "SELECT setting::float8 / 1000 FROM pg_settings WHERE name = 'deadlock_timeout'"
+    ).scalar_one()
+    connection.rollback()
+    config = _config(schema, connection)
+    config.attributes["lock_tables"] = lock_tables
+    config.attributes["lock_timeout"] = lock_timeout = min(LOCK_TIMEOUT, deadlock_timeout / 2)
+    end, pause = time.monotonic() + patience, 0.1
+    while True:
+        try:
+            with _alembic:
+                change(config)
+            return
+        except DBAPIError as error:
+            connection.rollback()
+            refusal = error.orig
+            if not isinstance(refusal, psycopg.errors.LockNotAvailable | psycopg.errors.DeadlockDetected):
+                raise_refused(error, schema, _current(connection, schema))
+                raise
+        blockers = find_blockers(connection, schema, older_than=lock_timeout)
+        if time.monotonic() >= end:
+            raise MigrationTimeout(not_free(schema, patience, blockers))
+        on_wait(blockers)
+        time.sleep(pause)
+        pause = min(2 * pause, 2.0)
+
+
+def downgrade(database_url: str, revision: str, schema: str = "jobq", *, patience: float = PATIENCE) -> list[str]:
     """Take the schema back to `revision` (``base``: remove it, with every job). Return what of the schema is left then.
+
+    `patience`, and what it raises: as of `upgrade`. Stop the workers first: their code does not fit an older schema.
 
     The schema itself goes when nothing of others' stands in it. It stays where it is ``public``, or where the role may not drop
     it.
     """
-    with _connect(database_url) as connection, _alembic:
-        command.downgrade(_config(schema, connection), revision)
+    with _connect(database_url) as connection:
+        _patiently(connection, schema, partial(command.downgrade, revision=revision), patience)
         if _current(connection, schema) is not None:
             return []
         connection.rollback()
@@ -151,7 +228,7 @@ def sql(schema: str = "jobq", start: str = "base") -> str:
 
 
 def check(database_url: str, schema: str = "jobq") -> None:
-    """Raise SchemaError, with the mend, unless the schema is exactly what this jobq needs."""
+    """Raise SchemaError, with what to do, unless the schema is exactly what this jobq needs."""
     found = current(database_url, schema)
     if found is None:
         raise SchemaError(f"schema {schema!r} has no jobq tables: run `jobq migrate`")
@@ -168,7 +245,11 @@ def _after(found: str | None, schema: str) -> list[Revision]:
             f"schema {schema!r} is at revision {found}, which this jobq does not know (it knows up to {head()}): "
             "it was made by a newer jobq; upgrade this one"
         ) from None
-    return [Revision(step.revision, (step.doc or "").split("\n")[0]) for step in reversed(steps)]
+    return [_described(step) for step in reversed(steps)]
+
+
+def _described(step: Script) -> Revision:
+    return Revision(step.revision, (step.doc or "").split("\n")[0], separate=getattr(step.module, "separate", False))
 
 
 def _pooled(connection: Connection) -> bool:

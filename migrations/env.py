@@ -35,7 +35,8 @@ def configure(**kwargs: Any) -> None:
         version_table_schema=schema,
         include_schemas=True,
         include_name=include_name,
-        transaction_per_migration=True,
+        # Together: no program is to meet a state between two revisions.
+        transaction_per_migration=False,
         **kwargs,
     )
 
@@ -55,16 +56,38 @@ def run_offline() -> None:
         context.run_migrations()
 
 
+def _locks(connection: Connection) -> str | None:
+    """Return the statement that locks all tables there are; None for a new schema.
+
+    All before anything is changed: a migration that holds one table and waits for another would keep many waiting for long.
+    """
+    if not config.attributes.get("lock_tables", True):
+        return None
+    query = text(
+        "SELECT string_agg(format('%I.%I', nspname, relname), ', ' ORDER BY relname) FROM pg_class "
+        "JOIN pg_namespace ON pg_namespace.oid = relnamespace "
+        "WHERE nspname = :schema AND relname = ANY (:names) AND relkind IN ('r', 'p')"
+    )
+    names = [table.name for table in metadata(schema).tables.values()]
+    found = connection.scalar(query, {"schema": schema, "names": names})
+    return f"LOCK TABLE {found} IN ACCESS EXCLUSIVE MODE" if found else None
+
+
 def run_online(connection: Connection) -> None:
     quoted = connection.dialect.identifier_preparer.quote_identifier(schema)
     if not connection.scalar(text("SELECT to_regnamespace(:name) IS NOT NULL"), {"name": quoted}):
         connection.execute(text(f"CREATE SCHEMA {quoted}"))
     connection.commit()
-    # A migration that cannot get its lock soon gives up, rather than making every worker and producer queue behind it.
-    connection.execute(text("SET lock_timeout = '5s'"))
+    # A migration that cannot get its lock soon gives up, rather than making every worker and producer queue behind it. It does
+    # so before the server looks for deadlocks, of which an application's transaction might be the victim; jobq.migrate tries
+    # again.
+    milliseconds = round(1000 * config.attributes.get("lock_timeout", 5.0))
+    connection.execute(text(f"SET lock_timeout = {milliseconds:d}"))
     connection.commit()
     configure(connection=connection)
     with context.begin_transaction():
+        if lock := _locks(connection):
+            connection.exec_driver_sql(lock)
         context.run_migrations()
     connection.commit()
 

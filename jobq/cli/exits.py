@@ -46,6 +46,7 @@ _BY_CLASS: tuple[tuple[type[BaseException], Exit], ...] = (
     (errors.ConfigurationError, Exit.CONFIGURATION),
     (errors.TaskDefinitionError, Exit.CONFIGURATION),
     (errors.ResultTimeout, Exit.TEMPORARY),
+    (errors.MigrationTimeout, Exit.TEMPORARY),
     (errors.JobqError, Exit.USAGE),  # unknown task, queue or job, bad arguments, bad options, a held key
 )
 

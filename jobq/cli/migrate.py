@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
 from jobq.cli import output
 from jobq.cli.exits import Exit
 from jobq.cli.options import database_options, json_option, yes_option
 from jobq.cli.session import current
+
+if TYPE_CHECKING:
+    from jobq.blockers import Blocker
 
 
 @click.command(short_help="Bring the database's schema to this version of jobq.")
@@ -29,12 +34,27 @@ from jobq.cli.session import current
     show_envvar=True,
     help="Go back to this revision; `base` removes the schema, with jobq's tables and every job.",
 )
+@click.option(
+    "--wait",
+    metavar="SECONDS",
+    type=click.FloatRange(0, 86_400),
+    default=60.0,
+    show_default=True,
+    show_envvar=True,
+    help="How long to try to get the tables' locks. More outlasts longer transactions of others; each try holds applications "
+    "and workers up for less than half a second a table.",
+)
 @yes_option
 @json_option
-def migrate(*, check: bool, as_sql: bool, start: str, downgrade: str | None, yes: bool, as_json: bool) -> None:
+def migrate(
+    *, check: bool, as_sql: bool, start: str, downgrade: str | None, wait: float, yes: bool, as_json: bool
+) -> None:
     """Bring the database's schema to this version of jobq.
 
-    Shows what it will do and asks, unless --yes. Nothing to do is no error.
+    Shows what it will do and asks, unless --yes. Nothing to do is no error. Applications and workers may be at work.
+
+    When others hold the tables' locks, it names them and tries again; when the time is over, it exits with 75 and nothing is
+    changed. When objects of yours stand in its way, it names them and exits with 78.
     """
     if check + as_sql + (downgrade is not None) > 1:
         raise click.UsageError("--check, --sql and --downgrade exclude each other")
@@ -45,12 +65,12 @@ def migrate(*, check: bool, as_sql: bool, start: str, downgrade: str | None, yes
     elif check:
         _check(as_json)
     elif downgrade is not None:
-        _downgrade(downgrade, yes, as_json)
+        _downgrade(downgrade, wait, yes, as_json)
     else:
-        _upgrade(yes, as_json)
+        _upgrade(wait, yes, as_json)
 
 
-def _upgrade(yes: bool, as_json: bool) -> None:
+def _upgrade(wait: float, yes: bool, as_json: bool) -> None:
     from jobq import migrate as migrations
 
     session = current()
@@ -65,11 +85,26 @@ def _upgrade(yes: bool, as_json: bool) -> None:
         for step in steps:
             output.note(f"  {step.id}  {step.title}")
         output.confirm("Apply?", yes=yes)
-        applied = migrations.upgrade(url, schema, session_mode=session.settings.pooler == "none")
+        applied = migrations.upgrade(
+            url, schema, session_mode=session.settings.pooler == "none", patience=wait, on_wait=_Waits()
+        )
         output.note(f"schema {schema!r} is at revision {migrations.current(url, schema)}")
     if as_json:
         after = migrations.current(url, schema)
         output.print_json({"schema": schema, "before": before, "after": after, "applied": applied})
+
+
+class _Waits:
+    """Tells once of each session that holds a lock which the migration needs."""
+
+    def __init__(self) -> None:
+        self._told: set[tuple[int | None, str | None]] = set()
+
+    def __call__(self, blockers: list[Blocker]) -> None:
+        for blocker in blockers:
+            if (subject := (blocker.pid, blocker.gid)) not in self._told:
+                self._told.add(subject)
+                output.note(f"waiting: {blocker}")
 
 
 def _check(as_json: bool) -> None:
@@ -105,7 +140,7 @@ def _print_sql(start: str, as_json: bool) -> None:
         click.echo(text, nl=False)
 
 
-def _downgrade(revision: str, yes: bool, as_json: bool) -> None:
+def _downgrade(revision: str, wait: float, yes: bool, as_json: bool) -> None:
     from alembic.util import CommandError
 
     from jobq import migrate as migrations
@@ -119,7 +154,7 @@ def _downgrade(revision: str, yes: bool, as_json: bool) -> None:
         output.note(f"schema {session.schema!r} goes from revision {before} back to {revision}{loss}")
         output.confirm("Do it?", yes=yes)
         try:
-            left = migrations.downgrade(session.unpooled_url, revision, session.schema)
+            left = migrations.downgrade(session.unpooled_url, revision, session.schema, patience=wait)
         except CommandError as error:
             raise click.BadParameter(f"{revision!r}: {error}", param_hint="--downgrade") from error
         if migrations.current(session.unpooled_url, session.schema) is None:

@@ -60,7 +60,9 @@ _TRIGGERS = (
 _FUNCTIONS = (
     "SELECT code.proname, oidvectortypes(code.proargtypes), language.lanname, code.prosrc FROM pg_proc AS code"
     " JOIN pg_language AS language ON language.oid = code.prolang"
-    " WHERE code.pronamespace = to_regnamespace(quote_ident(%s)) ORDER BY code.proname, 2"
+    " WHERE code.pronamespace = to_regnamespace(quote_ident(%s))"
+    # Not those of former revisions (migrations/steps.py, retire): only what users have built needs them.
+    " AND code.proname !~ '_[0-9]{4}$' ORDER BY code.proname, 2"
 )
 _SEQUENCES = (
     "SELECT relname FROM pg_class WHERE relnamespace = to_regnamespace(quote_ident(%s)) AND relkind = 'S'"

@@ -217,6 +217,17 @@ def schema_fits(snapshot: Snapshot) -> Iterator[Finding]:
         yield Finding(check="schema", status=Status.OK, message=f"{schema!r} is at revision {found}")
         return
     known = found is None or found < REVISION  # revisions are numbered
+    if found is not None and not known:
+        oldest = queries.oldest_program(snapshot.connection, snapshot.schema, found)
+        if oldest is not None and oldest <= REVISION:
+            yield Finding(
+                check="schema",
+                status=Status.WARN,
+                message=f"schema {schema!r} is at revision {found}, newer than this jobq ({REVISION}), and works with it",
+                fix="nothing while a deployment is under way; else upgrade this one",
+                page="system",
+            )
+            return
     yield Finding(
         check="schema",
         status=Status.FAIL,

@@ -19,7 +19,7 @@ from jobq.queries.health import DueTask, Failing, Stranded, due_tasks, failing, 
 from jobq.queries.jobs import get_job
 from jobq.queries.onequeue import queue
 from jobq.queries.parked import ParkedTask, parked_tasks
-from jobq.queries.rest import audit_log, chores, schema_revision, workers
+from jobq.queries.rest import audit_log, chores, oldest_program, schema_revision, workers
 from jobq.queries.rollups import series, sparklines
 from jobq.queries.schedules import ScheduleInfo, TickInfo, next_ticks, schedule, schedule_ticks, schedules
 from jobq.queries.search import list_jobs, search_jobs
@@ -112,6 +112,7 @@ __all__ = [
     "groups",
     "list_jobs",
     "next_ticks",
+    "oldest_program",
     "operation",
     "operation_batches",
     "operations",

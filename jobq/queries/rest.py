@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from psycopg import Connection, sql
+from psycopg.errors import InsufficientPrivilege, UndefinedFunction
 
 from jobq.filters import MAX_ID
 from jobq.queries.rows import fetch
@@ -47,3 +48,16 @@ def schema_revision(conn: Connection[Any], schema: str) -> str | None:
         return None
     row = rows[0]
     return str(row["version_num"] if isinstance(row, dict) else row[0])
+
+
+def oldest_program(conn: Connection[Any], schema: str, revision: str) -> str | None:
+    """Return the oldest revision of which programs work with the schema at `revision`; None when the schema does not say."""
+    query = sql.SQL("SELECT {}.oldest_program(%s) AS oldest").format(sql.Identifier(schema))
+    try:
+        with conn.transaction(), conn.cursor() as cursor:
+            rows: list[Any] = cursor.execute(query, (revision,)).fetchall()
+    except (UndefinedFunction, InsufficientPrivilege):
+        return None
+    row = rows[0]
+    found = row["oldest"] if isinstance(row, dict) else row[0]
+    return None if found is None else str(found)

@@ -13,7 +13,7 @@ def run(options: WorkerOptions) -> int:
     Must be called from the main thread, which receives the signals. Raises ConfigurationError or SchemaError (78) when it
     cannot work as it is set up (a health address that is taken, for one), AppImportError (78) for the application,
     DatabaseUnavailable (69) when the database cannot be reached at the start; once started, a worker rides out the
-    database's absence.
+    database's absence. When the schema is newer than this code and does not say that it works with it, the worker waits.
     """
     # Here, so that a runner, which is a module of this package, need not load what only the dispatcher uses.
     import asyncio
@@ -25,6 +25,7 @@ def run(options: WorkerOptions) -> int:
     from jobq import output
     from jobq.config import unreachable
     from jobq.errors import DatabaseUnavailable
+    from jobq.worker.compatibility import await_schema
     from jobq.worker.dispatcher import Dispatcher
     from jobq.worker.errors import PartFailed
     from jobq.worker.notify import Notifier
@@ -36,11 +37,8 @@ def run(options: WorkerOptions) -> int:
     signal.signal(signal.SIGQUIT, lambda *_: None)
     settings = options.settings
     url = settings.require_database_url()
-    if not _fits(url, settings.schema):
-        # Costs a quarter of a second to import, which a start should not wait for that takes a dead worker's place.
-        from jobq import migrate
-
-        migrate.check(url, settings.schema)
+    if not await_schema(url, settings.schema, notifier, wait=not options.drain):
+        return 0
     try:
         asyncio.run(Dispatcher(options, version("jobq"), notifier).run())
     except psycopg.OperationalError as error:
@@ -49,17 +47,3 @@ def run(options: WorkerOptions) -> int:
         # What is in the database, not the command line.
         raise PartFailed(f"the start: {error}") from error
     return 0
-
-
-def _fits(url: str, schema: str) -> bool:
-    """Tell whether the schema is surely the one that this jobq needs; False also when it cannot be looked at."""
-    import psycopg
-
-    from jobq import queries, sessions
-    from jobq.sql import REVISION
-
-    try:
-        with sessions.connect(url, connect_timeout=5) as connection:
-            return queries.schema_revision(connection, schema) == REVISION
-    except psycopg.Error:
-        return False

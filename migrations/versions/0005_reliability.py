@@ -9,7 +9,9 @@ from __future__ import annotations
 import re
 from importlib.resources import files
 
-from alembic import context, op
+from alembic import op
+
+from jobq.migrations.steps import execute, filled, literal, quoted
 
 revision = "0005"
 down_revision = "0004"
@@ -18,7 +20,7 @@ depends_on = None
 
 # Functions whose row or parameters change, so that CREATE OR REPLACE cannot take their place.
 REPLACED = ("claim_managed(uuid, text, integer)", "drop_partitions(text, interval)")
-# What brings back the functions of revision 0004.
+# What brings back the functions and triggers of revision 0004; the sequences have stayed.
 FORMER = ("0001_partitions.sql", "0001_notify_insert.sql", "0003_groups.sql", "0003_enqueue.sql")
 COLUMNS = {
     "job": (
@@ -41,31 +43,6 @@ INDEXES = ("job_parked_idx", "job_key_until_idx", "job_permit_idx", "gate_limit_
 SEQUENCES = ("permit",)
 
 
-def schema() -> str:
-    name: str = context.get_context().version_table_schema or "jobq"
-    return name
-
-
-def quoted() -> str:
-    return '"' + schema().replace('"', '""') + '"'
-
-
-def filled(folder: str, file: str) -> str:
-    """Return the text of `file` with the schema's name filled in."""
-    literal = "'" + schema().replace("'", "''") + "'"
-    text = files("jobq.migrations").joinpath(folder, file).read_text(encoding="utf-8")
-    text = text.replace("{schema}", quoted()).replace("{schema_literal}", literal)
-    return text.replace("{job_id_sequence}", "'" + f"{quoted()}.job_id_seq".replace("'", "''") + "'")
-
-
-def execute(text: str) -> None:
-    """Execute the statements of `text`: each begins with a word in capitals at the start of a line."""
-    for statement in re.split(r";\n+(?=--|CREATE |ALTER |UPDATE |DROP |\Z)", text):
-        # Of the former files the functions and triggers only: the sequence has stayed.
-        if statement.strip() and "CREATE SEQUENCE" not in statement:
-            op.execute(statement.strip())
-
-
 def functions() -> list[str]:
     """Return the names of the stored functions, each with a file of its own."""
     folder = files("jobq.migrations").joinpath("functions")
@@ -83,17 +60,23 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    names = ", ".join(f"'{name}'" for name in functions())
-    # CASCADE: the triggers that call them; their files bring them back.
+    # Not the functions that users build upon: those are replaced. Without CASCADE, which would take along what is theirs.
+    names = ", ".join(literal(name) for name in functions() if not name.startswith("enqueue"))
     op.execute(
         f"""
         DO $do$
         DECLARE
+            part record;
             one regprocedure;
         BEGIN
+            FOR part IN SELECT tgname, tgrelid::regclass AS of FROM pg_trigger JOIN pg_class ON pg_class.oid = tgrelid
+                        WHERE relnamespace = {literal(quoted())}::regnamespace AND NOT tgisinternal AND tgparentid = 0
+                          AND tgname IN ('job_notify_insert', 'job_enter_group') LOOP
+                EXECUTE format('DROP TRIGGER %I ON %s', part.tgname, part.of);
+            END LOOP;
             FOR one IN SELECT oid FROM pg_proc
-                       WHERE pronamespace = '{quoted().replace("'", "''")}'::regnamespace AND proname IN ({names}) LOOP
-                EXECUTE format('DROP FUNCTION %s CASCADE', one);
+                       WHERE pronamespace = {literal(quoted())}::regnamespace AND proname IN ({names}) LOOP
+                EXECUTE format('DROP FUNCTION %s', one);
             END LOOP;
         END
         $do$
@@ -123,4 +106,7 @@ def downgrade() -> None:
         "CHECK (outcome IN ('error', 'timeout', 'crashed', 'cancelled', 'failed'))"
     )
     for file in FORMER:
-        execute(filled("sql", file))
+        text = filled("sql", file)
+        if file == "0003_enqueue.sql":
+            text = text.replace("CREATE FUNCTION", "CREATE OR REPLACE FUNCTION")
+        execute(re.sub(r"^CREATE SEQUENCE[^;]*;\n", "", text, flags=re.MULTILINE))

@@ -6,18 +6,17 @@ Follows: 0005
 
 from __future__ import annotations
 
-import re
-from importlib.resources import files
+from alembic import op
 
-from alembic import context, op
+from jobq.migrations.steps import execute, filled, quoted, reinstate, retire, succeed
 
 revision = "0006"
 down_revision = "0005"
 branch_labels = None
 depends_on = None
 
-# Functions that have grown by parameters: CREATE OR REPLACE cannot take the place of the former ones, and beside those a call
-# would be ambiguous. On a new database revision 0005 has made the newest ones.
+# Functions that have grown by parameters, with those of before and those that are new. On a new database revision 0005 has made
+# the newest ones.
 GROWN = {
     "enqueue": (
         "text, jsonb, text, integer, timestamptz, interval, text, text, interval, text, integer, interval, jsonb, text, "
@@ -34,46 +33,28 @@ GROWN = {
         "text[], text[], double precision[], text[], text[], double precision[]",
         ", text[]",
     ),
-    "take_key": ("text, bigint, text", ", text, text"),
 }
-FUNCTIONS = ("enqueue_keyed", "enqueue_one", "enqueue", "take_key", "notify_insert")
-
-
-def schema() -> str:
-    name: str = context.get_context().version_table_schema or "jobq"
-    return name
-
-
-def quoted() -> str:
-    return '"' + schema().replace('"', '""') + '"'
-
-
-def filled(folder: str, file: str) -> str:
-    """Return the text of `file` with the schema's name filled in."""
-    literal = "'" + schema().replace("'", "''") + "'"
-    text = files("jobq.migrations").joinpath(folder, file).read_text(encoding="utf-8")
-    text = text.replace("{schema}", quoted()).replace("{schema_literal}", literal)
-    return text.replace("{job_id_sequence}", "'" + f"{quoted()}.job_id_seq".replace("'", "''") + "'")
-
-
-def execute(text: str) -> None:
-    """Execute the statements of `text`: each begins with a word in capitals at the start of a line."""
-    for statement in re.split(r";\n+(?=--|CREATE |ALTER |UPDATE |\Z)", text):
-        if statement.strip():
-            op.execute(statement.strip())
+# Only workers call it, and they try again: the former one is dropped.
+TAKE_KEY = ("text, bigint, text", ", text, text")
+FUNCTIONS = ("enqueue_keyed", "enqueue_one", "enqueue", "take_key", "notify_insert", "oldest_program")
 
 
 def upgrade() -> None:
     execute(filled("sql", "0006_tables.sql"))
-    for name, (former, _) in GROWN.items():
-        op.execute(f"DROP FUNCTION IF EXISTS {quoted()}.{name}({former})")
+    for name, (before, _) in GROWN.items():
+        retire(name, before, "0005")
+    op.execute(f"DROP FUNCTION IF EXISTS {quoted()}.take_key({TAKE_KEY[0]})")
     for name in FUNCTIONS:
         execute(filled("functions", f"{name}.sql"))
+    for name, (before, more) in GROWN.items():
+        succeed(name, before, more, "0005")
+    execute(filled("sql", "0006_former.sql"))
 
 
 def downgrade() -> None:
-    for name, (former, more) in GROWN.items():
-        op.execute(f"DROP FUNCTION {quoted()}.{name}({former}{more})")
+    for name, (before, more) in GROWN.items():
+        reinstate(name, before, more, "0005")
+    op.execute(f"DROP FUNCTION {quoted()}.take_key({''.join(TAKE_KEY)})")
     # One key again whatever the task: of several holders the oldest job keeps it.
     op.execute(
         f"DELETE FROM {quoted()}.job_key AS held USING {quoted()}.job_key AS older "  # noqa: S608

@@ -334,7 +334,9 @@ def test_a_claim_steps_over_the_turns_that_are_gone(db: Conn, database_url: str)
     with psycopg.connect(database_url) as holder:
         holder.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
         holder.execute("SELECT count(*) FROM jobq.job")
-        db.execute("INSERT INTO jobq.job_turn (queue, group_key) SELECT 'mail', 'g' || n FROM generate_series(1, 8000) AS n")
+        db.execute(
+            "INSERT INTO jobq.job_turn (queue, group_key) SELECT 'mail', 'g' || n FROM generate_series(1, 8000) AS n"
+        )
         while turns(db):
             assert knowing.claim(40) == []
         put(db, *[f"late {n}" for n in range(10)])

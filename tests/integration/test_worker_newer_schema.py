@@ -1,0 +1,80 @@
+"""A worker that starts on a schema newer than its code: it goes on where the schema says so, and else waits for its replacement."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import psycopg
+import pytest
+
+from jobq import queries
+from jobq.diagnostics.finding import Status
+from jobq.diagnostics.server import schema_fits
+from jobq.diagnostics.snapshot import Snapshot
+from jobq.sql import REVISION
+from tests.support import apps
+from tests.support.jobs import Jobs
+from tests.support.waiting import wait_until
+from tests.support.workers import WorkerProcess
+
+StartWorker = Callable[..., WorkerProcess]
+
+
+@pytest.fixture
+def newer(db: psycopg.Connection[Any]) -> Callable[[str | None], None]:
+    """Make the schema one of revision 9999, which works with programs from a revision on, or does not say."""
+
+    def make(oldest: str | None) -> None:
+        db.execute("UPDATE jobq.schema_version SET version_num = '9999'")
+        says = "NULL" if oldest is None else f"CASE at_revision WHEN '9999' THEN '{oldest}' END"
+        db.execute(
+            "CREATE OR REPLACE FUNCTION jobq.oldest_program(at_revision text) RETURNS text LANGUAGE sql IMMUTABLE "
+            f"SET search_path = pg_catalog, pg_temp AS $$ SELECT {says} $$".encode()
+        )
+
+    return make
+
+
+def test_it_goes_on_where_the_schema_says_so(
+    jobs: Jobs, worker: StartWorker, newer: Callable[[str | None], None]
+) -> None:
+    newer(REVISION)
+    running = worker()
+    assert jobs.wait(apps.record.enqueue(jobs.connection, "one").id)["state"] == "succeeded"
+    assert "is newer than this worker, and works with it" in running.log
+    (finding,) = schema_fits(Snapshot(jobs.connection, "jobq"))
+    assert (finding.status, finding.check) == (Status.WARN, "schema")
+
+
+@pytest.mark.parametrize("oldest", [None, "9998"])
+def test_else_it_waits_for_its_replacement(
+    jobs: Jobs, worker: StartWorker, newer: Callable[[str | None], None], oldest: str | None
+) -> None:
+    newer(oldest)
+    waiting = worker()
+    job = apps.record.enqueue(jobs.connection, "one").id
+    wait_until(lambda: "waits for its replacement" in waiting.log, what="the word of the one that waits")
+    assert "is at revision 9999" in waiting.log
+    assert "Traceback" not in waiting.log
+    assert queries.workers(jobs.connection, "jobq") == []
+    (finding,) = schema_fits(Snapshot(jobs.connection, "jobq"))
+    assert finding.status is Status.FAIL
+    # The migration is taken back, or a schema comes that fits.
+    jobs.connection.execute("UPDATE jobq.schema_version SET version_num = %s", (REVISION,))
+    assert jobs.wait(job)["state"] == "succeeded"
+
+
+def test_the_one_that_waits_stops_when_it_is_told_to(worker: StartWorker, newer: Callable[[str | None], None]) -> None:
+    newer(None)
+    waiting = worker()
+    wait_until(lambda: "waits for its replacement" in waiting.log, what="the word of the one that waits")
+    waiting.terminate()
+    assert waiting.wait() == 0
+
+
+def test_a_worker_that_only_drains_does_not_wait(worker: StartWorker, newer: Callable[[str | None], None]) -> None:
+    newer(None)
+    draining = worker("--drain")
+    assert draining.wait() == 78
+    assert "it was made by a newer jobq" in draining.log
