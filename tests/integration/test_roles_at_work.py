@@ -60,8 +60,9 @@ def test_every_end_of_a_job(jobs: Jobs, granted: Login, worker: StartWorker) -> 
             apps.record_async.enqueue(enqueue, "seen"),
             apps.fail_until.enqueue(enqueue, 2),
             apps.steer.enqueue(enqueue, "snooze"),
+            apps.nul.enqueue(enqueue),
         ],
-        "failed": [apps.always_fail.enqueue(enqueue), apps.crash.enqueue(enqueue, "exit"), apps.nul.enqueue(enqueue)],
+        "failed": [apps.always_fail.enqueue(enqueue), apps.crash.enqueue(enqueue, "exit")],
         "cancelled": [apps.steer.enqueue(enqueue, "cancel")],
         "expired": [apps.noop.enqueue(enqueue)],
     }

@@ -1,4 +1,4 @@
-"""A worker that starts on a schema newer than its code: it goes on where the schema says so, and else waits for its replacement."""
+"""A worker that starts on a schema newer than its code goes on where the schema says so; else it waits for its replacement."""
 
 from __future__ import annotations
 
