@@ -225,7 +225,7 @@ def redact_url(url: str) -> str:
 
 
 # What a server or libpq says when nobody can connect, and what to do about it.
-_MENDS = (
+_FIXES = (
     (
         "password authentication failed",
         "correct the user and the password in JOBQ_DATABASE_URL (or PGPASSWORD, ~/.pgpass)",
@@ -244,12 +244,12 @@ _MENDS = (
 
 
 def unreachable(url: str, error: BaseException | str) -> str:
-    """Return the sentence for a database that cannot be reached: where, why, and the mend."""
+    """Return the sentence for a database that cannot be reached: where, why, and what to do."""
     text = str(error).strip()
-    mend = next((mend for sign, mend in _MENDS if sign in text), "is it running, and is JOBQ_DATABASE_URL right?")
+    fix = next((fix for sign, fix in _FIXES if sign in text), "is it running, and is JOBQ_DATABASE_URL right?")
     # libpq adds what could be the matter, a line for each; SQLAlchemy where to read of it.
     reason = text.partition("\n")[0].removeprefix("connection failed: ").rstrip("?. ")
-    return f"cannot reach the database {redact_url(url)}: {reason}; {mend}"
+    return f"cannot reach the database {redact_url(url)}: {reason}; {fix}"
 
 
 def _parse(variable: str, text: str, default: Any) -> Any:

@@ -67,8 +67,8 @@ def fitting(task: BaseTask[..., Any], args: Mapping[str, Any], tick_argument: st
     try:
         encoded: dict[str, Any] = json.loads(task.encode_arguments((), given))
     except InvalidArguments as error:
-        mend = f" (tick_argument={tick_argument!r} passes a datetime)" if tick_argument is not None else ""
-        raise InvalidArguments(f"{error}{mend}") from None
+        fix = f" (tick_argument={tick_argument!r} passes a datetime)" if tick_argument is not None else ""
+        raise InvalidArguments(f"{error}{fix}") from None
     if tick_argument is not None:
         encoded.pop(tick_argument)
     return encoded

@@ -2,7 +2,7 @@
 
 All derive from :class:`JobqError`. Where a mistake has a natural built-in class (a wrong argument is a ``TypeError``), the
 exception derives from that too, so that ordinary ``except`` clauses keep working. Each message names the field, the value
-and the mend.
+and what to do.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ class InvalidOption(JobqError, ValueError):
 
 
 class InvalidFilter(InvalidOption):
-    """A filter's text (``state:failed age:>1h``) is not understood; the message names the term, what is wrong, and the mend."""
+    """A filter's text (``state:failed age:>1h``) is not understood; the message names the term, the fault and what to do."""
 
 
 class UnknownTask(JobqError, LookupError):
@@ -164,7 +164,7 @@ class NoCurrentJob(JobqError, LookupError):
 
 
 class NotTransactional(JobqError, LookupError):
-    """``current_job().connection`` or a twin of it in a task that has none of that kind; the message names the mend."""
+    """``current_job().connection`` or a twin of it in a task that has none of that kind; the message says what to do."""
 
 
 class TransactionEnded(JobqError):

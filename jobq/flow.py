@@ -72,7 +72,7 @@ class Rate:
     def parse(cls, text: str, *, burst: int = 1, name: str = "rate") -> Rate:
         """Return the rate that `text` says: ``50/s``, ``5/10s``, ``100/min``, ``1000/h``, ``3/day``.
 
-        Raises InvalidOption with `name`, the text and the mend.
+        Raises InvalidOption with `name`, the text and what to do.
         """
         found = _RATE.fullmatch(text.strip().lower()) if isinstance(text, str) else None
         if found is None or found[3] not in _PERIODS:
@@ -142,7 +142,7 @@ class Groups:
     def parse(cls, text: str) -> Groups:
         """Return the rule that `text` says: ``ordered``, ``ordered:pass``, ``limited:3``, ``fair``, ``fair:5``.
 
-        ``=`` does for the colon, and ``limit`` for ``limited``. Raises InvalidOption with the text and the mend.
+        ``=`` does for the colon, and ``limit`` for ``limited``. Raises InvalidOption with the text and what to do.
         """
         found = _RULE.fullmatch(text.strip().lower()) if isinstance(text, str) else None
         if found is None:

@@ -100,7 +100,7 @@ class QueueHandle:
         :param group_rate: most starts of each group in a time.
         :param group_burst: as `burst`, of each group.
 
-        Raises InvalidOption with the field, its value and the mend.
+        Raises InvalidOption with the field, its value and what to do.
         """
         wanted = Wanted(
             limit=limit, rate=rate, burst=burst, groups=groups, group_rate=group_rate, group_burst=group_burst

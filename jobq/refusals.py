@@ -25,7 +25,7 @@ def translated() -> Iterator[None]:
 
 
 def name(error: Exception) -> None:
-    """Raise the errors that have a mend of ours by the name of ours; return for the others, to be raised as they are."""
+    """Raise the errors that have a name of ours by it; return for the others, to be raised as they are."""
     if isinstance(error, psycopg.Error):
         _translate(error, error)
     elif is_a(error, "sqlalchemy.exc", "PendingRollbackError"):

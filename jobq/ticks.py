@@ -300,7 +300,7 @@ def _checked(expression: str) -> str:
 
 _EXAMPLE = "give minute, hour, day of month, month and day of week, as in '0 7 * * mon-fri'"
 _DAYS = "give a day that its months have (1 to 31), L for the last one, or * for each"
-_MENDS = {
+_FIXES = {
     "second": "give 0 to 59",
     "minute": "give 0 to 59, as in 0, */15 or 10-20",
     "hour": "give 0 to 23, as in 7, */2 or 9-17",
@@ -313,10 +313,10 @@ _MENDS = {
 def _fault(said: str, text: str) -> str:
     name = said.removeprefix("Bad ")
     parts = text.split()
-    if name not in _MENDS:
+    if name not in _FIXES:
         return f"it has {len(parts)} fields instead of 5, or 6 with seconds first; {_EXAMPLE}"
-    place = list(_MENDS).index(name) - (6 - len(parts))
-    return f"its {name.replace('-', ' ')} {parts[place]!r} cannot be; {_MENDS[name]}"
+    place = list(_FIXES).index(name) - (6 - len(parts))
+    return f"its {name.replace('-', ' ')} {parts[place]!r} cannot be; {_FIXES[name]}"
 
 
 @lru_cache(maxsize=1024)

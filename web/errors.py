@@ -1,4 +1,4 @@
-"""From exceptions to pages, or to JSON below ``/api``: one sentence that says what is wrong and what mends
+"""From exceptions to pages, or to JSON below ``/api``: one sentence that says what is wrong and what repairs
 it.
 """
 

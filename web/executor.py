@@ -73,7 +73,7 @@ class Executor:
                 pause = min(pause * 2, _AGAIN[1])
                 continue
             except psycopg.Error as error:
-                # Such as tables that are not there: trying again mends nothing, and the next `wake` will.
+                # Such as tables that are not there: trying again changes nothing, and the next `wake` will.
                 logger.warning("bulk operations cannot be carried out: %s", error)
             except Exception:
                 # A fault of ours must be in the log, not on a stream that nobody reads, and must not end the next `wake` too.

@@ -1,4 +1,4 @@
-"""Reading the fields of a form that changes something: each error names the field, its value and the mend."""
+"""Reading the fields of a form that changes something: each error names the field, its value and what to do."""
 
 from __future__ import annotations
 

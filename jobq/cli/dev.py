@@ -183,9 +183,9 @@ def _chosen_database(session: Session, home: Path) -> Iterator[None]:
     try:
         yield
     except DatabaseUnavailable as error:
-        mend = "leave it out" if origin == "argument" else f"`unset {name}`"
+        fix = "leave it out" if origin == "argument" else f"`unset {name}`"
         raise DatabaseUnavailable(
-            f"{error}. Since {name} is set, `jobq dev` does not start the Postgres in {home}: {mend} to have that one"
+            f"{error}. Since {name} is set, `jobq dev` does not start the Postgres in {home}: {fix} to have that one"
         ) from error
 
 

@@ -134,8 +134,8 @@ def _explain_database(error: psycopg.Error) -> tuple[Exit, str]:
             return Exit.CONFIGURATION, f"the database's URL cannot be used: {text}; see JOBQ_DATABASE_URL"
         return Exit.INTERNAL, f"internal error: {text}. {_REPORT}"
     if found := _BY_SQLSTATE.get(state) or _BY_SQLSTATE.get(state[:2]):
-        code, mend = found
-        return code, f"the database says: {text}; {mend}"
+        code, fix = found
+        return code, f"the database says: {text}; {fix}"
     return (
         Exit.INTERNAL,
         f"the database says: {text} ({state}). {_REPORT}",

@@ -99,7 +99,7 @@ class JobFilter:
         """Return the filter that `text` says; a text without a word is the empty one.
 
         A word without a qualifier is a job's id when it is a number, else what the task's name begins with. Raises
-        InvalidFilter: it names the term, what is wrong with it, and the mend.
+        InvalidFilter: it names the term, what is wrong with it, and what to do.
         """
         if len(text) > MAX_LENGTH:
             raise InvalidFilter(f"the filter has {len(text):,} characters: write at most {MAX_LENGTH:,}")

@@ -110,7 +110,7 @@ class Change(ABC):
 
         A job that the database refuses to change (a trigger, a constraint) is found by halving, and refused with the database's
         reason. What is deferred to the commit is asked at once in a transaction of jobq's own; in another, which may be about
-        to mend what it has broken, it is left to its commit.
+        to repair what it has broken, it is left to its commit.
 
         Where a lock, time or a resource is lacking, all are tried once more, then halved as well. Raises psycopg.Error when
         the connection is lost, when 20 in a row are refused, when one is lacking for all of the jobs, or still

@@ -57,7 +57,7 @@ class Wanted:
     group_burst: int | Keep = UNCHANGED
 
     def over(self, now: QueueSettings) -> QueueSettings:
-        """Return the settings that come of it. Raises InvalidOption with the field, its value and the mend."""
+        """Return the settings that come of it. Raises InvalidOption with the field, its value and what to do."""
         groups = now.groups
         if self.groups is not UNCHANGED:
             groups = Groups.parse(self.groups) if isinstance(self.groups, str) else self.groups

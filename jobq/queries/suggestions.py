@@ -20,7 +20,7 @@ def suggest(conn: Connection[Any], schema: str, text: str, cursor: int | None = 
     end of the text).
 
     Qualifiers, states, and queues, tasks, groups, workers and names of arguments that were seen lately: a few milliseconds,
-    whatever is in the tables. Nothing is raised for a text that is no filter: there is nothing to suggest, or what mends it.
+    whatever is in the tables. Nothing is raised for a text that is no filter: there is nothing to suggest, or what repairs it.
     """
     cursor = len(text) if cursor is None else min(max(cursor, 0), len(text))
     if len(text) > MAX_LENGTH:

@@ -13,7 +13,7 @@ class XminHolder:
     """Who keeps vacuum from removing dead rows. `kind`: session, prepared transaction, or replication slot.
 
     `age` is how many transactions back; `seconds` since its transaction began, where there is one; `query` at most 200
-    characters; `mend` the statement that ends it, for a person to judge.
+    characters; `fix` the statement that ends it, for a person to judge.
     """
 
     kind: str
@@ -22,7 +22,7 @@ class XminHolder:
     seconds: float | None
     state: str | None
     query: str | None
-    mend: str
+    fix: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,7 +7,7 @@ FROM (
            greatest(age(backend_xmin), age(backend_xid)) AS age,
            greatest(extract(epoch FROM clock_timestamp() - xact_start), 0)::double precision AS seconds,
            coalesce(state, backend_type) AS state, "left"(query, 200) AS query,
-           format('SELECT pg_terminate_backend(%%s)', pid) AS mend
+           format('SELECT pg_terminate_backend(%%s)', pid) AS fix
     FROM pg_stat_activity
     WHERE (backend_xmin IS NOT NULL OR backend_xid IS NOT NULL) AND pid <> pg_backend_pid()
     UNION ALL

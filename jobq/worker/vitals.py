@@ -62,7 +62,7 @@ class Vitals:
         self.claims = Pulse("advance")
         self.heartbeats = Pulse("lease")
         self.stuck: str | None = None
-        """Why the worker is past mending itself; None when it is not. See watch.py."""
+        """Why the worker is beyond its own repair; None when it is not. See watch.py."""
         self.listener_errors = 0
         self.listener_connected = False
         self.polling = False

@@ -1,7 +1,7 @@
-"""Whether the worker is past mending itself, so that a restart is right: the one verdict that systemd's watchdog and
+"""Whether the worker is beyond its own repair, so that a restart is right: the one verdict that systemd's watchdog and
 Kubernetes' liveness probe act on.
 
-A restart mends a loop of ours that hangs. It does not mend a database that is away, and if it were tried, every worker
+A restart repairs a loop of ours that hangs. It does not repair a database that is away, and if it were tried, every worker
 would be restarted at the same moment, for nothing, and come back to the same outage. So:
 
 - A loop that comes round is sound, whether the database answers it or refuses it: it goes on trying, and that is all that

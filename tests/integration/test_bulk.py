@@ -31,7 +31,7 @@ def draft(db: Conn, action: str, text: str, **options: Any) -> Operation:
 
 def begin(db: Conn, action: str, text: str, *, rate: float | None = None, **options: Any) -> int:
     made = draft(db, action, text, **options)
-    return operations.start(db, "jobq", made.id, reason="mended", typed=made.typed, rate=rate, actor="ann").id
+    return operations.start(db, "jobq", made.id, reason="fixed", typed=made.typed, rate=rate, actor="ann").id
 
 
 def run(db: Conn, id: int) -> Operation:
@@ -64,9 +64,9 @@ def test_from_the_preview_to_the_end(db: Conn, small: None) -> None:
     assert not operations.step(db, "jobq", made.id)
     assert ids(db, "SELECT id FROM jobq.job") == []
     started = operations.start(
-        db, "jobq", made.id, reason="mended", actor=operations.Actor("bob", "admin", "192.0.2.7")
+        db, "jobq", made.id, reason="fixed", actor=operations.Actor("bob", "admin", "192.0.2.7")
     )
-    assert (started.state, started.actor, started.reason) == ("running", "bob", "mended")
+    assert (started.state, started.actor, started.reason) == ("running", "bob", "fixed")
     assert operations.step(db, "jobq", made.id)
     half = queries.operation(db, "jobq", made.id)
     assert (half.seen, half.done, half.after_id) == (5, 5, wanted[4])
@@ -82,8 +82,8 @@ def test_from_the_preview_to_the_end(db: Conn, small: None) -> None:
     what = {"operation": made.id, "action": "retry", "filter": "state:failed task:mail.send"}
     who = ("bob", "admin", "192.0.2.7")
     assert told == [
-        (*who, "operation_start", "mended", what | {"expected": 12, "counted": 12}),
-        (*who, "operation_done", "mended", what | {"done": 12, "refused": 0}),
+        (*who, "operation_start", "fixed", what | {"expected": 12, "counted": 12}),
+        (*who, "operation_done", "fixed", what | {"done": 12, "refused": 0}),
     ]
     assert not operations.step(db, "jobq", made.id)
     assert [found.id for found in queries.operations(db, "jobq")] == [made.id]

@@ -260,7 +260,7 @@ def test_operations_are_listed_steered_and_carried_out(run: Run, db: Conn) -> No
         add_finished(db, "failed")
     made = operations.draft(db, "jobq", action="retry", filter=JobFilter(states=("failed",)), actor="bob")
     assert "is draft; only a running one" in run("operations", "run", str(made.id), code=64).stderr
-    operations.start(db, "jobq", made.id, reason="mended", actor="bob")
+    operations.start(db, "jobq", made.id, reason="fixed", actor="bob")
     id = str(made.id)
     assert "is paused" in run("operations", "pause", id, "--reason", "wait").stdout
     assert "it is paused" in run("operations", "pause", id, code=64).stderr

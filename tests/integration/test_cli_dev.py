@@ -1,4 +1,4 @@
-"""``jobq dev`` as a process: it sets everything up, follows changes, mends what dies, and leaves nothing behind."""
+"""``jobq dev`` as a process: it sets everything up, follows changes, replaces what dies, and leaves nothing behind."""
 
 from __future__ import annotations
 

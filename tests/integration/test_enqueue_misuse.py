@@ -1,4 +1,4 @@
-"""Connections and calls that cannot be: each a named error with the mend, and nothing inserted."""
+"""Connections and calls that cannot be: each a named error with what to do, and nothing inserted."""
 
 from __future__ import annotations
 

@@ -158,7 +158,7 @@ def test_every_page_has_a_strict_policy_and_no_inline_script(client: FlaskClient
         ({"album": "77"}, "no such album"),
     ],
 )
-def test_a_bad_form_is_refused_with_the_mend(
+def test_a_bad_form_is_refused_with_what_to_do(
     client: FlaskClient, rows: Any, change: dict[str, str], words: str
 ) -> None:
     answer = send(client, ("one.png", GOOD), fields=fields_of(client) | change)
@@ -292,7 +292,7 @@ def test_a_broken_picture_is_one_failed_job_beside_the_others(
         assert f"- {one.name}: " in message.get_content()
 
 
-def test_a_refused_picture_can_be_retried_after_the_mend(gallery: GallerySettings, rows: Any, work: Any) -> None:
+def test_a_refused_picture_can_be_retried_after_what_to_do(gallery: GallerySettings, rows: Any, work: Any) -> None:
     from jobq import operations
 
     take(gallery, ("one.png", BROKEN))

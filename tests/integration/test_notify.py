@@ -120,7 +120,7 @@ def test_an_outage_is_told_and_is_no_reason_for_a_restart(
 def test_a_server_that_hangs_is_an_outage_too(
     manager: NotifySocket, own_server: postgres.OwnServer, tmp_path: Path
 ) -> None:
-    """It keeps its connections and says nothing: the loops do not come round, and still a restart would mend nothing."""
+    """It keeps its connections and says nothing: the loops do not come round, and still a restart would change nothing."""
     migrate.upgrade(own_server.url)
     running = impatient(own_server.url, manager, tmp_path)
     try:

@@ -47,7 +47,7 @@ def test_redrive_puts_a_dead_job_back_under_its_id(db: Conn, state: str) -> None
     )  # fmt: skip
     before = finished(db, id)
 
-    changed = operations.retry(db, "jobq", [id], actor="ann", reason="mended")
+    changed = operations.retry(db, "jobq", [id], actor="ann", reason="fixed")
 
     assert changed == operations.Changed(done=[id])
     job = live(db, id)
@@ -66,7 +66,7 @@ def test_redrive_puts_a_dead_job_back_under_its_id(db: Conn, state: str) -> None
         "holds": "until_finished",
     }
     assert [(a["actor"], a["action"], a["target"], a["reason"]) for a in audit(db)] == [
-        ("ann", "retry", {"ids": [id]}, "mended")
+        ("ann", "retry", {"ids": [id]}, "fixed")
     ]
 
 

@@ -113,7 +113,7 @@ def test_in_a_bulk_operation(q: JobQ, db: Conn) -> None:
     drain(q, db)
     holder = q.tasks["sync"].options(key="sync:8", key_holds="until_finished").enqueue(db, 8)
     drafted = operations.draft(db, "jobq", action="retry", filter=JobFilter.parse("state:failed"), actor="ann")
-    operations.start(db, "jobq", drafted.id, actor="ann", reason="mended")
+    operations.start(db, "jobq", drafted.id, actor="ann", reason="fixed")
     ended = operations.run_operation(db, "jobq", drafted.id)
     assert (ended.state, ended.done, ended.refused) == ("done", 1, 2)
     # Counted together, however many keys there are; each by itself in the batch.

@@ -185,7 +185,7 @@ def test_what_cannot_be_understood_stops_nothing_else(worker: StartWorker, jobs:
     # Mended, and told: it goes on.
     jobs.all("UPDATE jobq.schedule SET cron = '* * * * * *' WHERE name = 'a' RETURNING name")
     jobs.all("SELECT pg_notify('jobq', 'schedules')")
-    wait_until(lambda: ticks(jobs, "a"), what="a tick of the mended one")
+    wait_until(lambda: ticks(jobs, "a"), what="a tick of the fixed one")
     assert row(jobs, "a")["last_error"] is None
 
 

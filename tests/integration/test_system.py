@@ -76,7 +76,7 @@ def test_who_holds_dead_rows(db: Conn, database_url: str) -> None:
         assert found.oldest_xmin_age >= holder.age
         assert holder.seconds is not None
         assert holder.query == "SELECT txid_current()"
-        assert holder.mend == f"SELECT pg_terminate_backend({other.info.backend_pid})"
+        assert holder.fix == f"SELECT pg_terminate_backend({other.info.backend_pid})"
     assert not any("forgotten" in holder.name for holder in before.holders)
 
 

@@ -446,7 +446,7 @@ async def test_drain_is_transactional_where_a_loop_runs(tester: JobqTester) -> N
 
 
 @pytest.mark.parametrize(
-    ("task", "of", "mend"),
+    ("task", "of", "fix"),
     [
         (wrong_kind, "async_connection", r"a `def` task: use current_job\(\)\.connection"),
         (wrong_kind, "async_session", r"a `def` task: use current_job\(\)\.session"),
@@ -454,9 +454,9 @@ async def test_drain_is_transactional_where_a_loop_runs(tester: JobqTester) -> N
         (wrong_kind_async, "session", r"an async task: use current_job\(\)\.async_session"),
     ],
 )
-def test_the_wrong_kind_is_named(tester: JobqTester, task: BaseTask[..., Any], of: str, mend: str) -> None:
+def test_the_wrong_kind_is_named(tester: JobqTester, task: BaseTask[..., Any], of: str, fix: str) -> None:
     job = task.submit(of)
     tester.drain()
     row = tester.connection.execute("SELECT message FROM jobq.job_attempt WHERE job_id = %s", (job.id,)).fetchone()
     assert row is not None
-    assert re.search(mend, row[0])
+    assert re.search(fix, row[0])

@@ -141,7 +141,7 @@ def test_workers_and_chores_and_audit(client: FlaskClient, db: Conn) -> None:
     for part in ("box-1", "late", "mail", "shop:q", "3 of 16", "retention", "lock timeout"):
         assert part in text
     ids = [add_finished(db, "failed") for _ in range(8)]
-    operations.retry_where(db, "jobq", actor="ann", reason="mended")
+    operations.retry_where(db, "jobq", actor="ann", reason="fixed")
     db.execute(
         "INSERT INTO jobq.audit (actor, action, target) VALUES ('x', 'y', '[1]'), ('x', 'y', '{\"ids\": \"no\"}')"
     )
@@ -152,7 +152,7 @@ def test_workers_and_chores_and_audit(client: FlaskClient, db: Conn) -> None:
     older = re.search(r'href="([^"]+)" rel="next"', first)
     assert older is not None
     text = client.get(older[1]).text
-    for part in ("ann", "retry", "mended", f"/jobs/{ids[0]}", "and 3 more"):
+    for part in ("ann", "retry", "fixed", f"/jobs/{ids[0]}", "and 3 more"):
         assert part in text
 
 
@@ -278,7 +278,7 @@ def test_what_somebody_has_searched_by_is_hidden_from_others(
     add_finished(db, "failed", args={"password": "hunter2", "city": "seen"})
     jobs = JobFilter.parse("state:failed args.password:hunter2 args.city:seen")
     made = operations.draft(db, "jobq", action="retry", filter=jobs, actor="ann")
-    operations.start(db, "jobq", made.id, reason="mended", actor="ann")
+    operations.start(db, "jobq", made.id, reason="fixed", actor="ann")
     texts = {}
     for role in ("viewer", "admin"):
         client = make_app(database_url, default_role=role, reveal_to="admin", read_only=True).test_client()

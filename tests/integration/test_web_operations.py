@@ -161,17 +161,17 @@ def test_from_the_preview_to_the_end(forms: Forms, db: Conn) -> None:
     assert (made.state, made.expected, made.actor) == ("draft", 620, "web")
     start = f"/operations/{id}/start"
     assert "say why" in forms.refused(start, typed="620")
-    assert "type the number 620" in forms.refused(start, reason="mended", typed="619")
-    assert "typed=&#39;all&#39;: give a whole number" in forms.refused(start, reason="mended", typed="all")
-    assert "rate=&#39;fast&#39;: give a number" in forms.refused(start, reason="mended", typed="620", rate="fast")
+    assert "type the number 620" in forms.refused(start, reason="fixed", typed="619")
+    assert "typed=&#39;all&#39;: give a whole number" in forms.refused(start, reason="fixed", typed="all")
+    assert "rate=&#39;fast&#39;: give a number" in forms.refused(start, reason="fixed", typed="620", rate="fast")
     assert db.execute("SELECT count(*) FROM jobq.job_history").fetchone() == (620,)
-    forms.send(start, reason="mended", typed="620")
+    forms.send(start, reason="fixed", typed="620")
     wait_until(lambda: queries.operation(db, "jobq", id).state == "done", what="the end of the operation")
     done = queries.operation(db, "jobq", id)
-    assert (done.done, done.refused, done.reason) == (620, 0, "mended")
+    assert (done.done, done.refused, done.reason) == (620, 0, "fixed")
     assert db.execute("SELECT count(*) FROM jobq.job WHERE id >= %s", (wanted[0],)).fetchone() == (620,)
     # As a reload sends it.
-    forms.send(start, reason="mended", typed="620")
+    forms.send(start, reason="fixed", typed="620")
     assert operation_of(forms.location) == id
     assert audit(db) == [("web", "operation_start"), ("web", "operation_done")]
 

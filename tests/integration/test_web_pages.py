@@ -220,7 +220,7 @@ def test_the_audit_offers_the_actions_that_are_written_there(client: FlaskClient
         for _ in range(2)
     ]
     operations.cancel_operation(db, "jobq", ids[0], actor="ann")
-    operations.start(db, "jobq", ids[1], reason="mended", actor="ann")
+    operations.start(db, "jobq", ids[1], reason="fixed", actor="ann")
     operations.pause_operation(db, "jobq", ids[1], actor="ann")
     operations.resume_operation(db, "jobq", ids[1], actor="ann")
     operations.run_operation(db, "jobq", ids[1])

@@ -1,4 +1,4 @@
-"""What a worker is given wrongly: each gets a sentence that says what and how to mend it, and nothing is lost."""
+"""What a worker is given wrongly: each gets a sentence that says what and how to fix it, and nothing is lost."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_a_task_that_nobody_knows(jobs: Jobs, worker: StartWorker) -> None:
 
 
 def test_arguments_that_no_longer_fit(jobs: Jobs, worker: StartWorker) -> None:
-    """They fit when the job was made; the application has changed since. A dead letter, and a redrive when it is mended."""
+    """They fit when the job was made; the application has changed since. A dead letter, and a redrive when it is fixed."""
     insert = "INSERT INTO jobq.job (task, args) VALUES (%s, %s) RETURNING id"
     job = jobs.one(insert, "record", Jsonb({"text": "renamed"}))
     running = worker("--drain", "--park-patience", "0")

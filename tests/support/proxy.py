@@ -80,12 +80,12 @@ class Proxy:
     def heal(self) -> None:
         """Do nothing wrong any more, and pass on what `swallow` has kept."""
 
-        def mend() -> None:
+        def fix() -> None:
             self._refuse = self._silent = False
             self._delay = 0.0
             self._open.set()
 
-        self._later(mend)
+        self._later(fix)
 
     def close(self) -> None:
         """Reset everything and listen no more."""

@@ -131,7 +131,7 @@ def test_canonical_text() -> None:
         ('"' + " " * 1998 + '"', "when written in full"),
     ],
 )
-def test_bad_input_is_named_with_the_mend(text: str, says: str) -> None:
+def test_bad_input_is_named_with_what_to_do(text: str, says: str) -> None:
     with pytest.raises(InvalidFilter) as caught:
         JobFilter.parse(text)
     assert says in str(caught.value)

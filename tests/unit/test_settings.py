@@ -1,4 +1,4 @@
-"""Settings and worker options that cannot be used are refused by name, with the value and the mend."""
+"""Settings and worker options that cannot be used are refused by name, with the value and what to do."""
 
 from __future__ import annotations
 

@@ -297,7 +297,7 @@ def test_durations() -> None:
         (["0 7 * * *"], "give an expression"),
     ],
 )
-def test_a_bad_expression_is_refused_with_the_field_and_the_mend(expression: str, said: str) -> None:
+def test_a_bad_expression_is_refused_with_the_field_and_what_to_do(expression: str, said: str) -> None:
     with pytest.raises(InvalidOption, match=said):
         Cron(expression)
 
