@@ -63,9 +63,7 @@ def test_from_the_preview_to_the_end(db: Conn, small: None) -> None:
 
     assert not operations.step(db, "jobq", made.id)
     assert ids(db, "SELECT id FROM jobq.job") == []
-    started = operations.start(
-        db, "jobq", made.id, reason="fixed", actor=operations.Actor("bob", "admin", "192.0.2.7")
-    )
+    started = operations.start(db, "jobq", made.id, reason="fixed", actor=operations.Actor("bob", "admin", "192.0.2.7"))
     assert (started.state, started.actor, started.reason) == ("running", "bob", "fixed")
     assert operations.step(db, "jobq", made.id)
     half = queries.operation(db, "jobq", made.id)
