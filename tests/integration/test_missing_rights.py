@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import timedelta
+from typing import Any
 
 import psycopg
 import pytest
@@ -23,6 +24,17 @@ DENIED = psycopg.errors.InsufficientPrivilege
 def login(database_url: str) -> Iterator[Login]:
     with logins(database_url) as made:
         yield made
+
+
+async def test_who_may_not_cancel_is_told_so(login: Login, conn: psycopg.Connection[Any]) -> None:
+    conn.execute("INSERT INTO jobq.job (task) VALUES ('t')")
+    conn.commit()
+    ref = JobQ(login("producer")).ref(1)
+    assert ref.status() == "ready"
+    with pytest.raises(PermissionDenied, match=r"may not do this: permission denied .*deploy/roles\.sql"):
+        ref.cancel()
+    with pytest.raises(PermissionDenied):
+        await ref.cancel_async()
 
 
 async def test_a_missing_right_is_an_error_of_ours(login: Login) -> None:
