@@ -50,7 +50,11 @@ class Forms:
         """Return the token for the forms of this response, good for `user` (None: before the login)."""
         if "jobq_csrf" not in g:
             g.jobq_csrf = request.cookies.get(COOKIE) or secrets.token_urlsafe(32)
-        return self._signer("form").dumps([g.jobq_csrf, user])
+        # One for all forms of a page: a list of a hundred rows has hundreds of them.
+        made = g.get("jobq_token")
+        if made is None or made[:2] != (g.jobq_csrf, user):
+            made = g.jobq_token = g.jobq_csrf, user, self._signer("form").dumps([g.jobq_csrf, user])
+        return str(made[2])
 
     def renew(self) -> None:
         """Forget the forms that are open in this browser: somebody else uses it now."""

@@ -34,6 +34,8 @@ def with_json(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def _value(text: str) -> Any:
+    if text == "{}":  # most often
+        return {}
     # Hostile JSON may nest deeper than Python's parser goes; Postgres accepts it.
     try:
         return json.loads(text)
