@@ -12,11 +12,14 @@ from sqlalchemy.exc import DBAPIError
 from jobq.errors import MigrationRefused
 from jobq.text import duration, listed, name, one_line
 
-# Also prepared transactions: they have no process.
+LOCK_TIMEOUT = 0.4
+"""For how many seconds a migration waits for its locks, at most, while all who want those tables wait behind it."""
+
+# Also prepared transactions: they have no process. Of other roles' sessions a role without pg_read_all_stats sees no times.
 _BLOCKERS = """
 SELECT locks.pid, coalesce(activity.usename::text, prepared.owner::text) AS role, activity.application_name, activity.state,
        CASE WHEN activity.backend_type <> 'client backend' THEN activity.backend_type END AS backend, prepared.gid,
-       extract(epoch FROM clock_timestamp() - coalesce(activity.xact_start, prepared.prepared))::float8 AS seconds,
+       extract(epoch FROM statement_timestamp() - coalesce(activity.xact_start, prepared.prepared))::float8 AS seconds,
        activity.query, array_agg(DISTINCT tables.relname ORDER BY tables.relname) AS tables
 FROM pg_locks AS locks
 JOIN pg_class AS tables ON tables.oid = locks.relation
@@ -27,11 +30,17 @@ LEFT JOIN pg_prepared_xacts AS prepared ON prepared.transaction = own.transactio
 WHERE locks.locktype = 'relation' AND locks.granted AND locks.pid IS DISTINCT FROM pg_backend_pid()
   AND locks.database = (SELECT oid FROM pg_database WHERE datname = current_database())
   AND tables.relnamespace = to_regnamespace(quote_ident(%(schema)s)) AND tables.relkind IN ('r', 'p')
-  AND coalesce(activity.xact_start, prepared.prepared) < clock_timestamp() - %(seconds)s * interval '1 second'
+  AND (%(all)s OR locks.mode NOT IN ('AccessShareLock', 'RowShareLock'))
+  AND coalesce(activity.xact_start < statement_timestamp() - %(seconds)s * interval '1 second',
+               prepared.prepared < statement_timestamp() - %(seconds)s * interval '1 second', true)
 GROUP BY locks.pid, role, activity.application_name, activity.state, backend, prepared.gid, seconds, activity.query
-ORDER BY seconds DESC
+ORDER BY seconds DESC NULLS LAST
 LIMIT 5
 """
+
+
+class NotFree(Exception):
+    """The locks were not free in time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,19 +54,21 @@ class Blocker:
     backend: str | None
     """Its kind where it is no client's: ``autovacuum worker``."""
     gid: str | None
-    seconds: float
-    """The age of its transaction."""
+    seconds: float | None
+    """The age of its transaction; None where this role may not see it."""
     query: str | None
     tables: tuple[str, ...]
 
     def __str__(self) -> str:
-        held = f"has held {listed(list(self.tables), 3)} for {duration(self.seconds)}"
+        held = f"has held {listed(list(self.tables), 3)}"
+        if self.seconds is not None:
+            held += f" for {duration(self.seconds)}"
         if self.pid is None:
             return f"the prepared transaction {self.gid!r} of {name(self.role or '?')} {held}"
         if self.backend is not None:
             return f"process {self.pid} ({self.backend}) {held}"
-        who = f"{name(self.role or '?')}" + (f", {name(self.application)}" if self.application else "")
-        return f"process {self.pid} ({who}; {self.state}) {held}: {one_line(self.query or '', 80)}"
+        who = ", ".join(name(text) for text in (self.role or "?", self.application, self.state) if text)
+        return f"process {self.pid} ({who}) {held}" + (f": {one_line(self.query, 80)}" if self.query else "")
 
     @property
     def fix(self) -> str:
@@ -67,9 +78,13 @@ class Blocker:
         return f"SELECT pg_terminate_backend({self.pid})"
 
 
-def find(connection: Connection, schema: str, *, older_than: float) -> list[Blocker]:
-    """Return up to five with transactions older than `older_than` seconds, oldest first. Ends the connection's transaction."""
-    rows = connection.exec_driver_sql(_BLOCKERS, {"schema": schema, "seconds": older_than}).all()
+def find(connection: Connection, schema: str, *, older_than: float, exclusive: bool = True) -> list[Blocker]:
+    """Return up to five with transactions older than `older_than` seconds, oldest first. Ends the connection's transaction.
+
+    `exclusive`: also those that only read.
+    """
+    parameters = {"schema": schema, "seconds": older_than, "all": exclusive}
+    rows = connection.exec_driver_sql(_BLOCKERS, parameters).all()
     connection.rollback()
     return [
         Blocker(
@@ -87,9 +102,28 @@ def find(connection: Connection, schema: str, *, older_than: float) -> list[Bloc
     ]
 
 
-def not_free(schema: str, seconds: float, blockers: Sequence[Blocker]) -> str:
+def cancel_autovacuum(connection: Connection, schema: str, blockers: Sequence[Blocker], *, wait: float) -> None:
+    """Let the server end the autovacuum workers among `blockers`, as it does for locks that wait longer than a migration's.
+
+    A lock that no reader and no writer is kept from by: only vacuum, and other changes of the schema. `wait`: seconds.
+    """
+    tables = {table for blocker in blockers if blocker.backend == "autovacuum worker" for table in blocker.tables}
+    quote = connection.dialect.identifier_preparer.quote_identifier
+    for table in sorted(tables):
+        try:
+            connection.exec_driver_sql(f"SET LOCAL lock_timeout = {round(1000 * wait):d}")
+            connection.exec_driver_sql(f"LOCK TABLE {quote(schema)}.{quote(table)} IN SHARE UPDATE EXCLUSIVE MODE")
+        except DBAPIError:
+            pass
+        connection.rollback()
+
+
+def not_free(schema: str, seconds: float, blockers: Sequence[Blocker], revision: str | None) -> str:
     """Return the sentence for tables that were not free within `seconds`."""
-    told = f"the tables of schema {schema!r} were not free within {duration(seconds)}, so nothing was changed"
+    told = (
+        f"the tables of schema {schema!r} were not free within {duration(seconds)}, so it stays at revision "
+        f"{revision or '(no tables)'}"
+    )
     if not blockers:
         return f"{told}: run it again when the database is less busy"
     fixes = "; ".join(dict.fromkeys(one.fix for one in blockers))
@@ -99,7 +133,7 @@ def not_free(schema: str, seconds: float, blockers: Sequence[Blocker]) -> str:
 # What the server refuses because of what stands in the database, by the class of its SQLSTATE, or by the whole.
 _FIXES = {
     "2BP01": "drop these objects, or create them again without it, and run it again",
-    "42501": "run it as the owner of the schema and its tables",
+    "42501": "run it as a role that owns the schema and its tables, or may create the schema in the database",
     "42P07": "an object of this name stands in the schema and is not jobq's: rename it, and run it again",
     "42710": "an object of this name stands in the schema and is not jobq's: rename it, and run it again",
     "42723": "a function of this name stands in the schema and is not jobq's: rename it, and run it again",
@@ -107,7 +141,8 @@ _FIXES = {
     "42": "the schema's objects are not those of its revision: put right what `jobq doctor` shows, and run it again",
     "2B": "drop what depends on it, and run it again",
     "0A": "change what it names, and run it again",
-    "55": "wait for what it names, or end it, and run it again",
+    "54": "make it smaller, and run it again",
+    "55": "end what it names, or disable a deferred trigger of yours, and run it again",
     "P0": "an event trigger or a function of yours refuses it: change or disable that, and run it again",
 }
 

@@ -28,14 +28,12 @@ from sqlalchemy import Connection, create_engine, pool
 from sqlalchemy.exc import DBAPIError, OperationalError
 
 from jobq import sessions
-from jobq.blockers import Blocker, not_free, raise_refused
+from jobq.blockers import LOCK_TIMEOUT, Blocker, NotFree, cancel_autovacuum, not_free, raise_refused
 from jobq.blockers import find as find_blockers
 from jobq.config import libpq_url, unreachable
 from jobq.errors import ConfigurationError, DatabaseUnavailable, MigrationTimeout, SchemaError
 
 VERSION_TABLE = "schema_version"
-LOCK_TIMEOUT = 0.4
-"""For how many seconds a migration waits for one table's lock, at most, while all who want that table wait behind it."""
 PATIENCE = 60.0
 """For how many seconds it tries to get all of them."""
 
@@ -50,6 +48,8 @@ _LEFT = """
     WHERE typnamespace = to_regnamespace(quote_ident(%(schema)s)) AND typrelid = 0 AND typelem = 0
     ORDER BY 1
 """
+Locks = tuple[tuple[str, ...], str]
+"""Tables, and the mode in which to lock them."""
 # Alembic keeps its context in module globals: one migration at a time in a process.
 _alembic = threading.Lock()
 
@@ -61,7 +61,9 @@ class Revision:
     id: str
     title: str
     separate: bool = False
-    """Whether it is applied by itself, after those before it: it takes long, and needs none of their locks."""
+    """Whether it is applied by itself, after those before it."""
+    locks: Locks | None = None
+    """What it needs; None: all tables for itself."""
 
 
 def head() -> str:
@@ -101,8 +103,8 @@ def upgrade(
     The database's encoding must be UTF8: ConfigurationError otherwise.
 
     Applications and workers may be at work. `patience`: for how many seconds (default 60) to try to get the tables' locks. More
-    lets it outlast longer transactions; each try holds up the others for at most 0.4 seconds a table. `on_wait` is called after
-    each try in which they were not free, with those that hold them.
+    lets it outlast longer transactions; each try holds up the others for at most 0.4 seconds. `on_wait` is called after each
+    try in which they were not free, with those that hold them.
 
     Raises MigrationTimeout, which names them, when the time is over, and MigrationRefused when the server refuses a change. The
     revisions that were to be applied together are not applied then.
@@ -117,24 +119,28 @@ def upgrade(
                 "to the server itself, or JOBQ_POOLER=none where the pooler is in session mode"
             )
         _check_encoding(connection)
-        name = f"jobq migrate {schema}"
-        connection.exec_driver_sql("SELECT pg_advisory_lock(hashtextextended(%s, 0))", (name,))
-        connection.commit()
+        _alone(connection, schema)
         steps = _after(_current(connection, schema), schema)
         connection.rollback()
-        for to, separate in _parts(steps):
-            change = partial(command.upgrade, revision=to)
-            _patiently(connection, schema, change, patience, on_wait, lock_tables=not separate)
+        for part in _parts(steps):
+            change = partial(command.upgrade, revision=part.id)
+            _patiently(connection, schema, change, patience, on_wait, locks=part.locks)
         return [step.id for step in steps]
 
 
-def _parts(steps: Iterable[Revision]) -> list[tuple[str, bool]]:
-    """Return up to which revisions to go in one transaction each, and whether it is a separate one."""
-    ends: list[tuple[str, bool]] = []
+def _alone(connection: Connection, schema: str) -> None:
+    """Wait until no other migrates this schema; until the connection is closed."""
+    connection.exec_driver_sql("SELECT pg_advisory_lock(hashtextextended(%s, 0))", (f"jobq migrate {schema}",))
+    connection.commit()
+
+
+def _parts(steps: Iterable[Revision]) -> list[Revision]:
+    """Return up to which revisions to go in one transaction each."""
+    ends: list[Revision] = []
     for step in steps:
-        if ends and not step.separate and not ends[-1][1]:
+        if ends and not step.separate and not ends[-1].separate:
             ends.pop()
-        ends.append((step.id, step.separate))
+        ends.append(step)
     return ends
 
 
@@ -143,9 +149,9 @@ def _patiently(
     schema: str,
     change: Callable[[Config], None],
     patience: float,
-    on_wait: Callable[[list[Blocker]], object] = lambda blockers: None,
+    on_wait: Callable[[list[Blocker]], object],
     *,
-    lock_tables: bool = True,
+    locks: Locks | None = None,
 ) -> None:
     """Make one change, again and again while its locks are not free."""
     deadlock_timeout = connection.exec_driver_sql(
@@ -153,38 +159,57 @@ def _patiently(
     ).scalar_one()
     connection.rollback()
     config = _config(schema, connection)
-    config.attributes["lock_tables"] = lock_tables
+    config.attributes["locks"] = locks
     config.attributes["lock_timeout"] = lock_timeout = min(LOCK_TIMEOUT, deadlock_timeout / 2)
+    exclusive = locks is None or locks[1] == "ACCESS EXCLUSIVE"
     end, pause = time.monotonic() + patience, 0.1
     while True:
         try:
             with _alembic:
                 change(config)
             return
+        except NotFree:
+            connection.rollback()
         except DBAPIError as error:
             connection.rollback()
-            refusal = error.orig
-            if not isinstance(refusal, psycopg.errors.LockNotAvailable | psycopg.errors.DeadlockDetected):
+            if not _passes(error.orig):
                 raise_refused(error, schema, _current(connection, schema))
                 raise
-        blockers = find_blockers(connection, schema, older_than=lock_timeout)
+        blockers = find_blockers(connection, schema, older_than=lock_timeout, exclusive=exclusive)
         if time.monotonic() >= end:
-            raise MigrationTimeout(not_free(schema, patience, blockers))
+            raise MigrationTimeout(not_free(schema, patience, blockers, _current(connection, schema)))
         on_wait(blockers)
+        cancel_autovacuum(connection, schema, blockers, wait=deadlock_timeout + 1)
         time.sleep(pause)
         pause = min(2 * pause, 2.0)
 
 
-def downgrade(database_url: str, revision: str, schema: str = "jobq", *, patience: float = PATIENCE) -> list[str]:
+def _passes(error: object) -> bool:
+    """Tell whether the same change may succeed a moment later."""
+    if isinstance(error, psycopg.errors.InternalError_):
+        # GRANT and REVOKE change the same rows of the catalogue.
+        return "tuple concurrently" in str(error)
+    return isinstance(error, psycopg.errors.LockNotAvailable | psycopg.errors.DeadlockDetected)
+
+
+def downgrade(
+    database_url: str,
+    revision: str,
+    schema: str = "jobq",
+    *,
+    patience: float = PATIENCE,
+    on_wait: Callable[[list[Blocker]], object] = lambda blockers: None,
+) -> list[str]:
     """Take the schema back to `revision` (``base``: remove it, with every job). Return what of the schema is left then.
 
-    `patience`, and what it raises: as of `upgrade`. Stop the workers first: their code does not fit an older schema.
+    `patience`, `on_wait`, and what it raises: as of `upgrade`. Stop the workers first: their code does not fit an older schema.
 
     The schema itself goes when nothing of others' stands in it. It stays where it is ``public``, or where the role may not drop
     it.
     """
     with _connect(database_url) as connection:
-        _patiently(connection, schema, partial(command.downgrade, revision=revision), patience)
+        _alone(connection, schema)
+        _patiently(connection, schema, partial(command.downgrade, revision=revision), patience, on_wait)
         if _current(connection, schema) is not None:
             return []
         connection.rollback()
@@ -193,6 +218,8 @@ def downgrade(database_url: str, revision: str, schema: str = "jobq", *, patienc
 
 def _remove_schema(connection: Connection, schema: str) -> list[str]:
     quoted = connection.dialect.identifier_preparer.quote_identifier(schema)
+    # The jobs are gone: what is left may take as long as a reader of the version.
+    connection.exec_driver_sql("SET lock_timeout = 0")
     connection.exec_driver_sql(f"DROP TABLE IF EXISTS {quoted}.{VERSION_TABLE}")
     connection.commit()
     left = connection.exec_driver_sql(_LEFT, {"schema": schema}).scalars().all()
@@ -223,6 +250,7 @@ def sql(schema: str = "jobq", start: str = "base") -> str:
     buffer = io.StringIO()
     config = _config(schema)
     config.attributes["output_buffer"] = buffer
+    config.attributes["start"] = None if start == "base" else start
     command.upgrade(config, f"{start}:head" if start != "base" else "head", sql=True)
     return buffer.getvalue()
 
@@ -249,7 +277,12 @@ def _after(found: str | None, schema: str) -> list[Revision]:
 
 
 def _described(step: Script) -> Revision:
-    return Revision(step.revision, (step.doc or "").split("\n")[0], separate=getattr(step.module, "separate", False))
+    return Revision(
+        step.revision,
+        (step.doc or "").split("\n")[0],
+        separate=getattr(step.module, "separate", False),
+        locks=getattr(step.module, "locks", None),
+    )
 
 
 def _pooled(connection: Connection) -> bool:

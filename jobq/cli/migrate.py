@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     show_default=True,
     show_envvar=True,
     help="How long to try to get the tables' locks. More outlasts longer transactions of others; each try holds applications "
-    "and workers up for less than half a second a table.",
+    "and workers up for less than half a second.",
 )
 @yes_option
 @json_option
@@ -154,7 +154,7 @@ def _downgrade(revision: str, wait: float, yes: bool, as_json: bool) -> None:
         output.note(f"schema {session.schema!r} goes from revision {before} back to {revision}{loss}")
         output.confirm("Do it?", yes=yes)
         try:
-            left = migrations.downgrade(session.unpooled_url, revision, session.schema, patience=wait)
+            left = migrations.downgrade(session.unpooled_url, revision, session.schema, patience=wait, on_wait=_Waits())
         except CommandError as error:
             raise click.BadParameter(f"{revision!r}: {error}", param_hint="--downgrade") from error
         if migrations.current(session.unpooled_url, session.schema) is None:

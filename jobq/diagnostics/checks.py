@@ -61,13 +61,17 @@ def examine_snapshot(snapshot: Snapshot) -> Iterator[Finding]:
     """
     until = None if snapshot.thorough else time.monotonic() + _PAGE_SECONDS
     yield from _run({**SERVER_CHECKS, **LOAD_CHECKS}, snapshot, until)
-    usable = True
+    found = set()
     for finding in _guarded("schema", schema_fits, "fine", snapshot):
-        usable = usable and finding.status is Status.OK
+        found.add(finding.status)
         yield finding
-    if usable:
+    if Status.FAIL not in found:
         checks = {**ROLE_CHECKS, **_TABLE_CHECKS, **HEARTBEAT_CHECKS} if snapshot.thorough else _TABLE_CHECKS
-        yield from _run(checks, snapshot, until)
+        # What a newer schema has, this program does not know.
+        known = (
+            checks if Status.WARN not in found else {name: checks[name] for name in checks if name not in OBJECT_CHECKS}
+        )
+        yield from _run(known, snapshot, until)
 
 
 def examine_queue(connection: psycopg.Connection[Any], schema: str, queue: QueueInfo) -> list[Finding]:

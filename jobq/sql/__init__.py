@@ -18,7 +18,7 @@ from psycopg import sql
 
 _PLACEHOLDER = re.compile(r"%\((\w+)\)s")
 
-REVISION = "0007"
+REVISION = "0008"
 """The revision of the schema that these statements are written for: the migrations' last."""
 
 

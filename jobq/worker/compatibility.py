@@ -7,16 +7,18 @@ replacement, since an exit would only be followed by the next start.
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import os
+import select
 import signal
-import threading
 import time
 from types import FrameType
 
 import psycopg
 
 from jobq import queries, sessions
-from jobq.errors import SchemaError
+from jobq.errors import DatabaseUnavailable, SchemaError
 from jobq.sql import REVISION
 from jobq.worker.notify import Notifier
 
@@ -24,42 +26,70 @@ logger = logging.getLogger("jobq.worker")
 
 LOOK_EVERY = 2.0
 SAY_EVERY = 60.0
-_STOP = (signal.SIGTERM, signal.SIGINT)
+
+
+def stopping_signals() -> list[signal.Signals]:
+    """Return the signals that stop a worker in good order; not SIGHUP where it is ignored, as `nohup` has it."""
+    signals = [signal.SIGTERM, signal.SIGINT, signal.SIGHUP]
+    return [
+        number for number in signals if signal.getsignal(number) is not signal.SIG_IGN or number is not signal.SIGHUP
+    ]
 
 
 def await_schema(url: str, schema: str, notifier: Notifier, *, wait: bool) -> bool:
     """Return True when the schema fits; False when this process was told to stop before it did.
 
     `wait`: whether to wait while the schema is newer and does not say that it works with this program; else SchemaError is
-    raised. Raises SchemaError for a schema that is missing or older, too, and DatabaseUnavailable.
+    raised. Raises SchemaError for a schema that is missing or older, too, and DatabaseUnavailable at the first look.
     """
     newer = _newer(url, schema)
     if newer is None:
         return True
     if not wait:
         raise SchemaError(_told(schema, newer))
-    stop = threading.Event()
-
-    def told_to_stop(signum: int, frame: FrameType | None) -> None:
-        stop.set()
-
-    before = {number: signal.signal(number, told_to_stop) for number in _STOP}
-    try:
+    with _Stop() as stop:
         said = -SAY_EVERY
         pause = min(LOOK_EVERY, notifier.watchdog / 3) if notifier.watchdog else LOOK_EVERY
-        while newer is not None:
+        while newer is not None and not stop.told:
             sentence = f"waits for its replacement, or for a schema that fits: {_told(schema, newer)}"
             notifier.tell(READY=1, STATUS=sentence, **({"WATCHDOG": 1} if notifier.watchdog else {}))
             if time.monotonic() - said >= SAY_EVERY:
                 said = time.monotonic()
                 logger.warning(sentence, extra={"schema": schema, "revision": newer, "revision_known": REVISION})
-            if stop.wait(pause):
-                return False
-            newer = _newer(url, schema)
-    finally:
-        for number, handler in before.items():
+            stop.wait(pause)
+            # It has been there: where it is away, look again.
+            with contextlib.suppress(DatabaseUnavailable):
+                newer = _newer(url, schema)
+        if stop.told:
+            notifier.tell(STOPPING=1, STATUS="stopped")
+        return not stop.told
+
+
+class _Stop:
+    """Whether one of the stopping signals has come. Its handler takes no lock, as that of an Event does."""
+
+    def __init__(self) -> None:
+        self.told = False
+        self._bell, self._ring = os.pipe()
+        os.set_blocking(self._ring, False)
+        self._before = {number: signal.signal(number, self._tell) for number in stopping_signals()}
+
+    def _tell(self, signum: int, frame: FrameType | None) -> None:
+        self.told = True
+        os.write(self._ring, b".")
+
+    def wait(self, seconds: float) -> None:
+        """Wait for a signal, for `seconds` at most."""
+        select.select([self._bell], [], [], seconds)
+
+    def __enter__(self) -> _Stop:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
             signal.signal(number, handler)
-    return True
+        os.close(self._bell)
+        os.close(self._ring)
 
 
 def _told(schema: str, revision: str) -> str:
@@ -74,16 +104,9 @@ def _newer(url: str, schema: str) -> str | None:
     try:
         with sessions.connect(url, connect_timeout=5) as connection:
             revision = queries.schema_revision(connection, schema)
-            if revision == REVISION:
-                return None
             if revision is not None and revision > REVISION:
-                oldest = queries.oldest_program(connection, schema, revision)
-                if oldest is None or oldest > REVISION:
-                    return revision
-                logger.info(
-                    "the schema is newer than this worker, and works with it: upgrade it at your convenience",
-                    extra={"schema": schema, "revision": revision, "revision_known": REVISION},
-                )
+                return None if _says_that_it_works(connection, schema, revision) else revision
+            if revision == REVISION:
                 return None
     except psycopg.Error:
         pass
@@ -92,3 +115,17 @@ def _newer(url: str, schema: str) -> str | None:
 
     migrate.check(url, schema)
     return None
+
+
+def _says_that_it_works(connection: psycopg.Connection[tuple[object, ...]], schema: str, revision: str) -> bool:
+    try:
+        oldest = queries.oldest_program(connection, schema, revision)
+    except psycopg.Error:
+        return False
+    if oldest is None or oldest > REVISION:
+        return False
+    logger.info(
+        "the schema is newer than this worker, and works with it: upgrade it at your convenience",
+        extra={"schema": schema, "revision": revision, "revision_known": REVISION},
+    )
+    return True

@@ -24,6 +24,7 @@ from jobq.worker import quarantine, stacks
 from jobq.worker.advance import Advance
 from jobq.worker.brisk import Mode
 from jobq.worker.chores import Chores
+from jobq.worker.compatibility import stopping_signals
 from jobq.worker.database import CHORES, Database
 from jobq.worker.errors import ErrorKind, PartFailed, classify
 from jobq.worker.keeper import Keeper
@@ -119,7 +120,7 @@ class Dispatcher:
             on_asked=self._asked,
         )
         loop = asyncio.get_running_loop()
-        signals = _stopping_signals()
+        signals = stopping_signals()
         for number in signals:
             loop.add_signal_handler(number, self._signalled, number)
         stacks.install_in_loop(loop, self._pool.dump_stacks)
@@ -438,11 +439,3 @@ class Dispatcher:
         await self._keeper.leave()
         await self._advance.close()
         logger.info("stopped", extra={"finished": self._advance.ended.finished})
-
-
-def _stopping_signals() -> list[signal.Signals]:
-    """Return the signals that stop a worker in good order; not SIGHUP where it is ignored, as `nohup` has it."""
-    signals = [signal.SIGTERM, signal.SIGINT, signal.SIGHUP]
-    return [
-        number for number in signals if signal.getsignal(number) is not signal.SIG_IGN or number is not signal.SIGHUP
-    ]

@@ -6,5 +6,5 @@ LANGUAGE sql
 IMMUTABLE
 SET search_path = pg_catalog, pg_temp
 AS $body$
-    SELECT CASE WHEN at_revision BETWEEN '0005' AND '0007' THEN '0004' END
+    SELECT CASE WHEN at_revision BETWEEN '0005' AND '0008' THEN '0004' END
 $body$;

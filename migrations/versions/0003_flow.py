@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from alembic import op
 
-from jobq.migrations.steps import execute, filled, quoted, reinstate, retire, succeed
+from jobq.migrations.steps import discard, execute, filled, inherit, quoted, reinstate, retire
 
 revision = "0003"
 down_revision = "0002"
@@ -46,7 +46,7 @@ def upgrade() -> None:
         retire(name, before, "0002")
     execute(filled("sql", "0003_enqueue.sql"))
     for name, (before, more) in ENQUEUE.items():
-        succeed(name, before, more, "0002")
+        inherit(f"{name}_0002({before})", f"{name}({before}{more})")
     execute(filled("sql", "0003_former.sql"))
 
 
@@ -57,11 +57,15 @@ def downgrade() -> None:
     op.execute(
         f"UPDATE {name}.job SET state = 'ready', run_at = greatest(run_at, clock_timestamp()) WHERE state = 'waiting'"  # noqa: S608
     )
-    for function, (arguments, more) in ENQUEUE.items():
-        reinstate(function, arguments, more, "0002")
+    for function, (before, more) in ENQUEUE.items():
+        retire(function, before + more, "grown")
+        reinstate(function, before, "0002")
     execute(filled("sql", "0001_enqueue.sql").replace("CREATE FUNCTION", "CREATE OR REPLACE FUNCTION"))
-    before = filled("sql", "0001_notify_insert.sql")
-    notify = before[before.index("CREATE FUNCTION") : before.index("CREATE TRIGGER")]
+    for function, (before, more) in ENQUEUE.items():
+        inherit(f"{function}_grown({before}{more})", f"{function}({before})")
+        discard(f"{function}_grown({before}{more})")
+    text = filled("sql", "0001_notify_insert.sql")
+    notify = text[text.index("CREATE FUNCTION") : text.index("CREATE TRIGGER")]
     op.execute(notify.replace("CREATE FUNCTION", "CREATE OR REPLACE FUNCTION").strip().rstrip(";"))
     op.execute(f"DROP FUNCTION {name}.claim_managed(uuid, text, integer)")
     op.execute(f"DROP FUNCTION {name}.entry_state(text, text)")
@@ -74,4 +78,4 @@ def downgrade() -> None:
         op.execute(f"DROP INDEX {name}.{index}")
     op.execute(f"ALTER TABLE {name}.job DROP COLUMN managed")
     for column in COLUMNS:
-        op.execute(f"ALTER TABLE {name}.queue DROP COLUMN {column} CASCADE")
+        op.execute(f"ALTER TABLE {name}.queue DROP COLUMN {column}")

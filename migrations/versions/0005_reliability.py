@@ -11,15 +11,22 @@ from importlib.resources import files
 
 from alembic import op
 
-from jobq.migrations.steps import execute, filled, literal, quoted
+from jobq.migrations.steps import discard, execute, filled, inherit, literal, quoted, retire
 
 revision = "0005"
 down_revision = "0004"
 branch_labels = None
 depends_on = None
 
-# Functions whose row or parameters change, so that CREATE OR REPLACE cannot take their place.
-REPLACED = ("claim_managed(uuid, text, integer)", "drop_partitions(text, interval)")
+# Functions whose row or parameters change, so that CREATE OR REPLACE cannot take their place: with their former parameters, and
+# the new ones. Only workers call them, and they try again: the former ones do not stay.
+REPLACED = {
+    "claim_managed": (
+        "uuid, text, integer",
+        ", bigint, bigint[], bigint[], text, bigint[], bigint[], text[], boolean",
+    ),
+    "drop_partitions": ("text, interval", ", integer"),
+}
 # What brings back the functions and triggers of revision 0004; the sequences have stayed.
 FORMER = ("0001_partitions.sql", "0001_notify_insert.sql", "0003_groups.sql", "0003_enqueue.sql")
 COLUMNS = {
@@ -53,10 +60,13 @@ def upgrade() -> None:
     for sequence in SEQUENCES:
         op.execute(f"CREATE SEQUENCE {quoted()}.{sequence}")
     execute(filled("sql", "0005_tables.sql"))
-    for signature in REPLACED:
-        op.execute(f"DROP FUNCTION {quoted()}.{signature}")
+    for name, (before, _) in REPLACED.items():
+        retire(name, before, "former")
     for name in functions():
         execute(filled("functions", f"{name}.sql"))
+    for name, (before, more) in REPLACED.items():
+        inherit(f"{name}_former({before})", f"{name}({before}{more})")
+        discard(f"{name}_former({before})")
 
 
 def downgrade() -> None:

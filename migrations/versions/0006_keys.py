@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from alembic import op
 
-from jobq.migrations.steps import execute, filled, quoted, reinstate, retire, succeed
+from jobq.migrations.steps import discard, execute, filled, inherit, quoted, reinstate, retire
 
 revision = "0006"
 down_revision = "0005"
@@ -34,27 +34,31 @@ GROWN = {
         ", text[]",
     ),
 }
-# Only workers call it, and they try again: the former one is dropped.
+# Only workers and operators call it, and those may try again: the former one does not stay.
 TAKE_KEY = ("text, bigint, text", ", text, text")
 FUNCTIONS = ("enqueue_keyed", "enqueue_one", "enqueue", "take_key", "notify_insert", "oldest_program")
 
 
 def upgrade() -> None:
     execute(filled("sql", "0006_tables.sql"))
+    execute(filled("sql", "0006_meanwhile.sql"))
     for name, (before, _) in GROWN.items():
         retire(name, before, "0005")
-    op.execute(f"DROP FUNCTION IF EXISTS {quoted()}.take_key({TAKE_KEY[0]})")
+    retire("take_key", TAKE_KEY[0], "former")
     for name in FUNCTIONS:
         execute(filled("functions", f"{name}.sql"))
     for name, (before, more) in GROWN.items():
-        succeed(name, before, more, "0005")
+        inherit(f"{name}_0005({before})", f"{name}({before}{more})")
+    inherit(f"take_key_former({TAKE_KEY[0]})", f"take_key({''.join(TAKE_KEY)})")
+    discard(f"take_key_former({TAKE_KEY[0]})")
     execute(filled("sql", "0006_former.sql"))
 
 
 def downgrade() -> None:
     for name, (before, more) in GROWN.items():
-        reinstate(name, before, more, "0005")
-    op.execute(f"DROP FUNCTION {quoted()}.take_key({''.join(TAKE_KEY)})")
+        retire(name, before + more, "grown")
+        reinstate(name, before, "0005")
+    retire("take_key", "".join(TAKE_KEY), "grown")
     # One key again whatever the task: of several holders the oldest job keeps it.
     op.execute(
         f"DELETE FROM {quoted()}.job_key AS held USING {quoted()}.job_key AS older "  # noqa: S608
@@ -71,3 +75,6 @@ def downgrade() -> None:
         "ADD CONSTRAINT job_timeout_check CHECK (timeout > 0)"
     )
     execute(filled("sql", "0006_enqueue_back.sql"))
+    for name, (before, more) in (GROWN | {"take_key": TAKE_KEY}).items():
+        inherit(f"{name}_grown({before}{more})", f"{name}({before})")
+        discard(f"{name}_grown({before}{more})")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from alembic import op
 
-from jobq.migrations.steps import quoted, schema
+from jobq.migrations.steps import schema
 
 revision = "0007"
 down_revision = "0006"
@@ -16,6 +16,7 @@ branch_labels = None
 depends_on = None
 # It needs none of the locks that the revisions before it need, and takes longer: it is applied by itself, after them.
 separate = True
+locks = ("job_history_failed", "job_history_cancelled", "job_history_expired"), "SHARE"
 
 # Succeeded jobs have none: each acknowledgement would pay for it.
 STATES = ("failed", "cancelled", "expired")
@@ -26,12 +27,6 @@ def upgrade() -> None:
     for state in STATES:
         table = f"job_history_{state}"
         op.create_index(f"{table}_finished_idx", table, ["finished_at", "id"], schema=schema())
-    # A call of enqueue that was under way while 0006 was applied has taken its key as before.
-    op.execute(
-        f"UPDATE {quoted()}.job_key SET scope = job.task FROM {quoted()}.job "  # noqa: S608
-        "WHERE job.id = job_key.job_id AND job.key_scope IS NULL AND job_key.scope = '' AND job_key.task IS NULL "
-        "AND octet_length(job_key.key) + octet_length(job.task) <= 2600"
-    )
 
 
 def downgrade() -> None:

@@ -42,7 +42,7 @@ def test_keys_are_held_by_their_tasks_after_the_upgrade(q: JobQ, db: Conn, datab
         ([ended, dead],),
     )
     db.execute("DELETE FROM jobq.job_key WHERE key = 'dead'")
-    assert migrate.upgrade(database_url) == ["0006", "0007"]
+    assert migrate.upgrade(database_url) == ["0006", "0007", "0008"]
 
     assert db.execute("SELECT key, scope, job_id FROM jobq.job_key ORDER BY key").fetchall() == [
         ("debounced", "charge", debounced),
@@ -79,7 +79,7 @@ def test_a_key_is_one_again_after_the_downgrade(q: JobQ, db: Conn, database_url:
     ]
     held = db.execute("SELECT jobq.enqueue('charge', '{}', key => 'k'), jobq.enqueue('charge', '{}', key => 'other')")
     assert held.fetchall() == [(first.id, other.id)]
-    assert migrate.upgrade(database_url) == ["0006", "0007"]
+    assert migrate.upgrade(database_url) == ["0006", "0007", "0008"]
     assert db.execute("SELECT key, scope, job_id FROM jobq.job_key ORDER BY key").fetchall() == [
         ("k", "charge", first.id),
         ("other", "refund", other.id),
@@ -92,7 +92,7 @@ def test_values_that_the_constraints_refuse_do_not_stop_the_upgrade(q: JobQ, db:
         db.execute("INSERT INTO jobq.job (task, timeout, expires_at) VALUES ('charge', %s, %s)", (timeout, expires_at))
     db.execute("INSERT INTO jobq.job (task, key) VALUES ('charge', %s), ('charge', '')", ("x" * 501,))
     db.execute("INSERT INTO jobq.queue (name, rate_jobs, rate_seconds, rate_burst) VALUES ('odd', 1, 'NaN', 1)")
-    assert migrate.upgrade(database_url) == ["0006", "0007"]
+    assert migrate.upgrade(database_url) == ["0006", "0007", "0008"]
     assert db.execute("SELECT timeout, expires_at IS NOT NULL, length(key) FROM jobq.job ORDER BY id").fetchall() == [
         (None, False, None),
         (None, False, None),

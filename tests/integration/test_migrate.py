@@ -25,7 +25,7 @@ from jobq.errors import ConfigurationError, DatabaseUnavailable, SchemaError
 from jobq.sql import REVISION
 from tests.support.postgres import Server
 
-EVERY = ["0001", "0002", "0003", "0004", "0005", "0006", "0007"]
+EVERY = ["0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008"]
 SCHEMAS = ["jobq", "other_jobs", "Select", "x" * 48]
 
 

@@ -87,6 +87,6 @@ def test_the_page_and_the_command_line_show_them(jobs: Jobs, database_url: str, 
                 assert json.loads(found.stdout, parse_constant=pytest.fail)["id"] == job
     for command in (("jobs", "list"), ("jobs", "list", "--json"), ("stats",), ("queues", "list"), ("doctor",)):
         found = CliRunner().invoke(main, [*command], env={"JOBQ_DATABASE_URL": database_url})
-        assert found.exit_code in (0, 1), found.output
+        assert found.exit_code in (0, 1, 78), found.output
     read_every_time(jobs.connection)
     assert queries.get_job(jobs.connection, "jobq", shown[0]).timeout is None

@@ -130,6 +130,82 @@ def test_who_could_call_enqueue_still_can_and_no_others(empty_database_url: str)
             connection.execute(f"DROP OWNED BY {role}; DROP ROLE {role}".encode())
 
 
+@pytest.mark.parametrize("revision", ["0002", "0005"])
+def test_a_key_has_one_job_while_the_schema_is_migrated(empty_database_url: str, revision: str) -> None:
+    """Calls that wait for the tables go on with the former function; and transactions that commit after it all."""
+    calls = [
+        "SELECT jobq.enqueue('mail', key => 'one', key_holds => 'until_finished')",
+        CALLS[3].replace("gen_random_uuid()::text", "'one'").replace("'period'", "'until_finished'"),
+    ]
+    stop = threading.Event()
+    errors: list[str] = []
+    made = [0] * 4
+
+    def produce(n: int) -> None:
+        with psycopg.connect(empty_database_url, autocommit=True) as connection:
+            while not stop.is_set():
+                try:
+                    connection.execute(calls[n % 2].encode())
+                    made[n] += 1
+                except psycopg.Error as error:
+                    errors.append(f"{error.sqlstate} {error}")
+
+    with at_revision(empty_database_url, revision) as connection:
+        for _ in range(3):
+            stop.clear()
+            threads = [threading.Thread(target=produce, args=(n,)) for n in range(len(made))]
+            for thread in threads:
+                thread.start()
+            try:
+                before = sum(made)
+                wait_until(lambda before=before: sum(made) > before + 20, what="calls")  # type: ignore[misc]
+                connection.execute("DELETE FROM jobq.job; DELETE FROM jobq.job_key")
+                migrate.upgrade(empty_database_url)
+            finally:
+                stop.set()
+                for thread in threads:
+                    thread.join()
+            assert errors == []
+            # The two deletes above are two statements: a call between them finds its key held by a job that is gone.
+            assert connection.execute("SELECT count(*) <= 1 FROM jobq.job").fetchone() == (True,)
+            held = connection.execute("SELECT key, scope FROM jobq.job_key").fetchall()
+            assert held == [("one", "mail")] or connection.execute("SELECT FROM jobq.job").fetchall() == []
+            assert connection.execute("SELECT FROM pg_trigger WHERE tgname = 'job_key_keep'").fetchall() == []
+            connection.execute("DELETE FROM jobq.job; DELETE FROM jobq.job_key")
+            migrate.downgrade(empty_database_url, revision)
+
+
+def test_owner_rights_and_comments_go_to_the_function_that_takes_the_name(
+    empty_database_url: str,
+) -> None:
+    name = empty_database_url.rsplit("_", 1)[1]
+    owner, may = f"owner_{name}", f"may_{name}"
+    with at_revision(empty_database_url, FIRST) as connection:
+        connection.execute(f"CREATE ROLE {owner}; CREATE ROLE {may}".encode())
+        try:
+            connection.execute(
+                f"GRANT USAGE, CREATE ON SCHEMA jobq TO {owner}; GRANT USAGE ON SCHEMA jobq TO {may}".encode()
+            )
+            connection.execute(f"GRANT ALL ON ALL TABLES IN SCHEMA jobq TO {owner}".encode())
+            connection.execute(f"GRANT ALL ON ALL SEQUENCES IN SCHEMA jobq TO {owner}".encode())
+            connection.execute("ALTER DEFAULT PRIVILEGES IN SCHEMA jobq REVOKE EXECUTE ON FUNCTIONS FROM PUBLIC")
+            connection.execute(f"ALTER FUNCTION jobq.enqueue OWNER TO {owner}".encode())
+            connection.execute(f"GRANT EXECUTE ON FUNCTION jobq.enqueue TO {may} WITH GRANT OPTION".encode())
+            connection.execute("COMMENT ON FUNCTION jobq.enqueue IS 'ours'")
+            query = (
+                "SELECT proowner::regrole::text, obj_description(oid, 'pg_proc'), proacl::text FROM pg_proc "
+                "WHERE pronamespace = 'jobq'::regnamespace AND proname = 'enqueue'"
+            )
+            before = connection.execute(query).fetchall()
+            migrate.upgrade(empty_database_url)
+            assert connection.execute(query).fetchall() == before
+            migrate.downgrade(empty_database_url, FIRST)
+            assert connection.execute(query).fetchall() == before
+        finally:
+            connection.execute(f"REASSIGN OWNED BY {owner} TO CURRENT_USER".encode())
+            connection.execute(f"DROP OWNED BY {owner}, {may}; DROP ROLE {owner}, {may}".encode())
+
+
 def test_what_depends_on_what_must_go_is_named(empty_database_url: str) -> None:
     with at_revision(empty_database_url, "0005") as connection:
         connection.execute("CREATE TABLE seen (key text REFERENCES jobq.job_key)")
@@ -140,7 +216,7 @@ def test_what_depends_on_what_must_go_is_named(empty_database_url: str) -> None:
         assert "traceback" not in str(refused.value)
         assert migrate.current(empty_database_url) == "0005"
         connection.execute("DROP TABLE seen")
-        assert migrate.upgrade(empty_database_url) == ["0006", "0007"]
+        assert migrate.upgrade(empty_database_url) == ["0006", "0007", "0008"]
 
 
 def _hold(connection: Conn) -> None:
@@ -165,6 +241,7 @@ def test_who_holds_a_lock_is_named_and_nothing_is_changed(
         try:
             with pytest.raises(MigrationTimeout, match=f"{named}.*has held.*queue.*End what holds them") as refused:
                 migrate.upgrade(empty_database_url, patience=1.5, on_wait=waits.append)
+            assert len({(one.pid, one.gid) for one in waits[-1]}) == len(waits[-1]) == 1
             if named == "process":
                 assert "nightly report" in str(refused.value)
                 assert f"pg_terminate_backend({holder.info.backend_pid})" in str(refused.value)
@@ -174,7 +251,7 @@ def test_who_holds_a_lock_is_named_and_nothing_is_changed(
             connection.execute("SELECT jobq.enqueue('mail')")
         finally:
             holder.execute("ROLLBACK PREPARED 'theirs'" if named != "process" else "COMMIT")
-        assert migrate.upgrade(empty_database_url) == ["0006", "0007"]
+        assert migrate.upgrade(empty_database_url) == ["0006", "0007", "0008"]
 
 
 def test_it_is_the_migration_that_gives_way_to_a_transaction_that_wants_more_locks(empty_database_url: str) -> None:
@@ -196,5 +273,5 @@ def test_it_is_the_migration_that_gives_way_to_a_transaction_that_wants_more_loc
         application.execute("SELECT jobq.enqueue('mail')")
         application.commit()
         migration.join()
-        assert done == [["0006", "0007"]]
+        assert done == [["0006", "0007", "0008"]]
         assert connection.execute("SELECT count(*) FROM jobq.job").fetchone() == (1,)

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import signal
+import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
 
-from jobq import queries
+from jobq import migrate, queries
 from jobq.diagnostics.finding import Status
 from jobq.diagnostics.server import schema_fits
 from jobq.diagnostics.snapshot import Snapshot
 from jobq.sql import REVISION
+from jobq.worker import compatibility
 from tests.support import apps
 from tests.support.jobs import Jobs
+from tests.support.postgres import OwnServer
 from tests.support.waiting import wait_until
 from tests.support.workers import WorkerProcess
 
@@ -65,11 +70,34 @@ def test_else_it_waits_for_its_replacement(
     assert jobs.wait(job)["state"] == "succeeded"
 
 
-def test_the_one_that_waits_stops_when_it_is_told_to(worker: StartWorker, newer: Callable[[str | None], None]) -> None:
+def test_the_one_that_waits_rides_out_the_database(own_server: OwnServer, tmp_path: Path) -> None:
+    migrate.upgrade(own_server.url)
+    with psycopg.connect(own_server.url, autocommit=True) as connection:
+        connection.execute("UPDATE jobq.schema_version SET version_num = '9999'")
+    waiting = WorkerProcess(own_server.url, tmp_path / "log")
+    try:
+        wait_until(lambda: "waits for its replacement" in waiting.log, what="the word of the one that waits")
+        own_server.kill()
+        # Two looks at least: each fails.
+        end = time.monotonic() + 2 * compatibility.LOOK_EVERY
+        wait_until(lambda: time.monotonic() > end or not waiting.is_running(), what="some looks")
+        assert waiting.is_running(), waiting.log
+        own_server.restart()
+        with psycopg.connect(own_server.url, autocommit=True) as connection:
+            connection.execute("UPDATE jobq.schema_version SET version_num = %s", (REVISION,))
+        wait_until(lambda: "working" in waiting.log, what="the worker")
+    finally:
+        waiting.close()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_the_one_that_waits_stops_when_it_is_told_to(
+    worker: StartWorker, newer: Callable[[str | None], None], number: signal.Signals
+) -> None:
     newer(None)
     waiting = worker()
     wait_until(lambda: "waits for its replacement" in waiting.log, what="the word of the one that waits")
-    waiting.terminate()
+    waiting.process.send_signal(number)
     assert waiting.wait() == 0
 
 
