@@ -55,10 +55,10 @@ class Options:
     # Signs forms, notes and sessions (default: the application's, else one that this process makes up). Several processes
     # need a common one; with one that is made up, logins and open forms end with the process.
     secret_key: str | bytes | None = None
-    # Whom the audit names where nobody logs in, or a function that returns it (default: the server's REMOTE_USER, else "web").
+    # The audit's name where there is no login, or a function that returns it (default: the server's REMOTE_USER, else "web").
     actor: str | Callable[[], str | None] | None = None
     # The role of those whom no login gives one (default: admin where there is no login at all, viewer behind a proxy's).
-    # More lets everybody whom the proxy admits change things.
+    # More lets every user that the proxy admits change things.
     default_role: str | None = None
     # Refuses every change, and reads in read-only transactions (default: off).
     read_only: bool = False
@@ -79,7 +79,7 @@ class Options:
     # From those groups to roles (default: none: the header has the roles' own names). The highest counts.
     proxy_roles: Mapping[str, str] = ()  # type: ignore[assignment]
     # Addresses and networks of the proxies (default: none). From anywhere else the headers above are refused, and
-    # X-Forwarded-For, X-Forwarded-Proto and X-Forwarded-Prefix are ignored. One too wide lets whoever is in it be anybody.
+    # X-Forwarded-For, X-Forwarded-Proto and X-Forwarded-Prefix are ignored. One too wide lets any host in it act as any user.
     trusted_proxies: Collection[str] = ()
     # The path below which browsers find the page, as /ops/jobq, for `jobq web` and `create_app` behind a proxy (default: none,
     # or what a trusted proxy says in X-Forwarded-Prefix). Requests are answered with and without it. Not for a blueprint: its
@@ -99,7 +99,7 @@ class Options:
     # How long a rendered page answers the same question of the same user (default: 2; 0: not at all); up to four times as long
     # where it takes long to make. Longer spares the database more, and shows later what other processes changed.
     cache_seconds: float = 2.0
-    # The most that rendered pages take of this process (default: 16 MiB). Less renders some of them anew.
+    # The most that rendered pages take of this process (default: 16 MiB). Less renders some of them again.
     cache_bytes: int = 16 * 1024 * 1024
 
     def __post_init__(self) -> None:
