@@ -74,7 +74,7 @@ class Options:
     password_role: str = "admin"  # noqa: S105 - a role
     # The header in which a proxy that does the login names the user, as X-Forwarded-User (default: none).
     proxy_header: str | None = None
-    # The header with the user's role or groups, separated by commas (default: none: everybody has `default_role`).
+    # The header with the user's role or groups, separated by commas (default: none: every user has `default_role`).
     proxy_role_header: str | None = None
     # From those groups to roles (default: none: the header has the roles' own names). The highest counts.
     proxy_roles: Mapping[str, str] = ()  # type: ignore[assignment]
@@ -112,7 +112,7 @@ class Options:
         for role in self.redact_for:
             self._role("redact_for", role)
         if self.password is not None and not self.password:
-            # It would be no login at all, and everybody an admin.
+            # It would be no login at all, and every visitor an admin.
             raise ConfigurationError("password='': give one of at least one character, or None for none")
         self._check_numbers()
         for proxy in self.trusted_proxies:
@@ -143,7 +143,7 @@ class Options:
 
     @property
     def has_login(self) -> bool:
-        """Whether anybody has to say who they are."""
+        """Whether users have to identify themselves."""
         return bool(self.users or self.password or self.proxy_header or self.identify)
 
     @classmethod

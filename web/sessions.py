@@ -153,5 +153,5 @@ def _by_hand() -> bool:
 
 @cache
 def _dummy_hash() -> str:
-    # Of the same method and cost as everybody's.
+    # Of the same method and cost as every user's.
     return users.hashed("no one knows this one")

@@ -1,6 +1,6 @@
 """What is done to one batch of jobs: each kind of change, which states it refuses and why.
 
-No change waits for anybody: jobs are locked in the order of their ids, and those that a worker or another operator has
+No change waits for a lock: jobs are locked in the order of their ids, and those that a worker or another operator has
 locked are left as they are. So two operators cannot deadlock, and no worker waits for longer than a batch takes.
 
 Nothing here sets a `run_at` to the past, and whatever may be claimed earlier than before, or in another lane, is notified
