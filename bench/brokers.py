@@ -92,7 +92,7 @@ def _install(kind: str) -> None:
             done = subprocess.run(command, env=environ, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise BrokerMissing(f"apt-get could not install {package}: {done.stderr.strip()[-500:]}")
-    # Nobody asked for a service: it starts neither with the next boot, nor runs on where a policy of the machine's own let it.
+    # No service is wanted: it does not start with the next boot, nor run on where a policy of the machine's own let it.
     for command in (["systemctl", "disable", "--now", *_SERVICES[kind]], ["service", package, "stop"]):
         if shutil.which(command[0]):
             subprocess.run(command, capture_output=True, check=False)

@@ -71,7 +71,7 @@ class Server:
         return self._postgres.url(name), made
 
     def drop(self, name: str) -> None:
-        """Drop a database, whoever is still connected."""
+        """Drop a database, even with clients connected."""
         self.own.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
 
     def wal_bytes(self) -> int:

@@ -29,7 +29,7 @@ WORKERS = (1, 3)
 def insert(bench: Bench, given: argparse.Namespace) -> None:
     bench.clear()
     trigger = "ALTER TABLE jobq.job {} TRIGGER job_notify_insert"
-    # What notifies is heard by somebody, as it would be by a worker.
+    # What notifies has a listener, as it would have in a worker.
     with psycopg.connect(bench.url, autocommit=True) as listener, tempfile.TemporaryDirectory() as directory:
         listener.execute("LISTEN jobq")
         script = Path(directory) / "insert.sql"

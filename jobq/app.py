@@ -139,7 +139,7 @@ class JobQ(Scheduling, Lookups):
         :param no_retry_on: exceptions after which not to, though `retry_on` names their base.
         :param headers: JSON object that every job of this task carries.
         :param isolation: ``thread``: beside other jobs in a runner; ``process``: alone in a process, so that its memory,
-            its crash and its end by force are nobody else's. A process for each that runs at the same time costs the
+            its crash and its forced end affect no other job. A process for each that runs at the same time costs the
             application's memory, and its import when none is idle: for tasks of seconds, not of milliseconds.
         :param transactional: give the task a connection (``current_job().connection``, ``.session`` or their async twins)
             on which its effects and its success commit together, so that they happen exactly once. Costs three round
@@ -244,7 +244,7 @@ class JobQ(Scheduling, Lookups):
             yield connection
 
     def close(self) -> None:
-        """Close jobq's connections. They are opened anew when needed again."""
+        """Close jobq's connections. They are opened again when they are needed."""
         self._pools.close()
 
     async def aclose(self) -> None:

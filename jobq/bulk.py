@@ -1,4 +1,4 @@
-"""A bulk operation as a value: what was asked, how far it has come, what became of the jobs.
+"""A bulk operation as a value: what was asked, how far it has come, and the outcomes of the jobs.
 
 `jobq.operations` makes and changes them, `jobq.queries` reads them.
 """
@@ -84,7 +84,7 @@ class Operation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OperationBatch:
-    """What became of each job of one batch: those changed, and why each other was left as it is. `n` counts from 1."""
+    """The outcome of each job of one batch: those changed, and why each other was left as it is. `n` counts from 1."""
 
     n: int
     at: datetime

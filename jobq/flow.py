@@ -273,7 +273,7 @@ def _stored_rate(row: Any, name: str) -> Rate | None:
 
 
 def _stored(kind: type[T], **values: Any) -> T:
-    # Whoever writes rows in SQL is held to the table's constraints alone: what shows the settings must not fail for it.
+    # Rows that were written in SQL are held to the table's constraints alone: what shows the settings must not fail on them.
     made = object.__new__(kind)
     for name, value in values.items():
         object.__setattr__(made, name, value)

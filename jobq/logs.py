@@ -59,7 +59,7 @@ def configure(
     root.addHandler(handler)
     # It tells of its plugins whenever it is imported.
     logging.getLogger("alembic").setLevel(logging.WARNING)
-    # Which of its plugins it sets up at every connection is nobody's concern.
+    # The list of plugins that it sets up at every connection is of no use in the log.
     logging.getLogger("alembic").setLevel(max(logging.WARNING, root.level))
 
 

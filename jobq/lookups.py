@@ -67,10 +67,10 @@ class Lookups:
     def cancel_job(self, job_id: int, reason: str | None) -> bool | None:
         """Cancel a job as ``JobRef.cancel`` says; None when the database knows none of this id. Raises JobBusy."""
         # Not at the top: workers and producers need none of it.
-        from jobq.operations.actors import Note, whoever
+        from jobq.operations.actors import Note, current_actor
         from jobq.operations.scripts import play
 
-        note = Note("cancel", whoever("python"), reason)
+        note = Note("cancel", current_actor("python"), reason)
         for attempt in range(_TRIES):
             if attempt:
                 time.sleep(_PAUSE)
@@ -82,10 +82,10 @@ class Lookups:
 
     async def cancel_job_async(self, job_id: int, reason: str | None) -> bool | None:
         """Cancel a job, like `cancel_job`."""
-        from jobq.operations.actors import Note, whoever
+        from jobq.operations.actors import Note, current_actor
         from jobq.operations.scripts import play_async
 
-        note = Note("cancel", whoever("python"), reason)
+        note = Note("cancel", current_actor("python"), reason)
         for attempt in range(_TRIES):
             if attempt:
                 await asyncio.sleep(_PAUSE)

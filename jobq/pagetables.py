@@ -31,7 +31,7 @@ def rollups(meta: MetaData) -> None:
 
     `waits` and `runs` are histograms (`jobq.histograms` has their bounds), so that percentiles of any longer time come by
     adding up. Two narrow tables: by queue *and* task they would be as long as history. The queue '' is all queues together; it
-    has a row for every span, also when nothing finished: without one, nobody has counted.
+    has a row for every span, also when nothing finished: without a row, no worker has counted.
     """
     for of in ("queue", "task"):
         depth = (Column("ready", Integer), Column("oldest_ready_seconds", Float(53))) if of == "queue" else ()
@@ -97,7 +97,7 @@ def operations(meta: MetaData) -> None:
         CheckConstraint("length(filter) BETWEEN 1 AND 2000", name="filter_check"),
         CheckConstraint("rate > 0", name="rate_check"),
     )
-    # What became of each job, a batch a row.
+    # The outcome of each job; one row for each batch.
     Table(
         "operation_batch",
         meta,
@@ -112,7 +112,7 @@ def operations(meta: MetaData) -> None:
 
 
 def users(meta: MetaData) -> None:
-    """Who may log in to the page, where it has users of its own. Read by the page and by nobody else (deploy/roles.sql)."""
+    """The users that may log in to the page, where it has users of its own. Only the page reads them (deploy/roles.sql)."""
     Table(
         "web_user",
         meta,

@@ -40,7 +40,7 @@ class Connection(psycopg.Connection[Any]):
 
 
 class AsyncConnection(psycopg.AsyncConnection[Any]):
-    """Says nothing when it is dropped open: nobody can close it once its event loop has ended."""
+    """Gives no warning when it is dropped open: it cannot be closed once its event loop has ended."""
 
     used_at = -math.inf
     """When it was last used, by the monotonic clock."""
@@ -103,7 +103,7 @@ class AsyncPool:
             await connection.close()
 
     async def close(self) -> None:
-        """Close the connections that nobody uses."""
+        """Close the connections that are not in use."""
         while self._idle:
             await self._idle.pop().close()
 
@@ -182,7 +182,7 @@ class Pools:
             await pool.putconn(connection)
 
     def close(self) -> None:
-        """Close the synchronous pool; the next use opens one anew."""
+        """Close the synchronous pool; the next use opens another."""
         with self._lock:
             pool, self._sync = self._sync, None
         if pool is not None:

@@ -147,7 +147,7 @@ def owner_of(data: Path) -> RunAs:
 
 
 def give(path: Path, run_as: RunAs) -> None:
-    """Make `path`, a directory of ours, `run_as`' own and nobody else's."""
+    """Make `run_as` the owner of `path`, a directory of ours, and the only user with access to it."""
     path.chmod(0o700)
     if run_as:
         os.chown(path, run_as["user"], run_as["group"], follow_symlinks=False)
@@ -160,7 +160,7 @@ def find_place(wish: Path, run_as: RunAs) -> Path:
     `run_as` may not enter `wish`'s parent, as in root's closed home.
     """
     if wish.is_symlink() and not wish.exists():
-        logger.warning("%s is gone, and the embedded Postgres' data with it: beginning anew", wish.resolve())
+        logger.warning("%s is gone, and the embedded Postgres' data with it: starting over", wish.resolve())
         wish.unlink()
     if not wish.exists():
         if _may_enter(wish.parent, run_as):

@@ -12,7 +12,7 @@ import psycopg
 from jobq.connections import OWN, AsyncExecutor, Executor, Own, async_executor, sync_executor
 from jobq.errors import InvalidOption
 from jobq.flow import Groups, QueueSettings, Rate
-from jobq.operations.actors import Actor, Note, checked_name, whoever
+from jobq.operations.actors import Actor, Note, checked_name, current_actor
 from jobq.operations.queues import pausing, resuming
 from jobq.operations.scripts import Script, play, play_async
 from jobq.operations.settings import UNCHANGED, Keep, QueueChange, Wanted, configuring, configuring_group, reading
@@ -234,4 +234,4 @@ def _note(action: str, actor: str | Actor | None, reason: str | None) -> Note:
     for name, value in (("actor", actor), ("reason", reason)):
         if value is not None and not isinstance(value, (str, Actor)):
             raise InvalidOption(f"{name}={value!r}: give text")
-    return Note(action, whoever("python") if actor is None else actor, reason)
+    return Note(action, current_actor("python") if actor is None else actor, reason)

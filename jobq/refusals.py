@@ -104,6 +104,6 @@ def not_encodable(error: UnicodeEncodeError) -> InvalidOption:
 
 
 def is_a(value: object, module: str, *classes: str) -> bool:
-    """Tell whether `value` is of one of `classes`, without importing what nobody else has imported."""
+    """Tell whether `value` is of one of `classes`, without importing what has not been imported yet."""
     loaded = sys.modules.get(module)
     return loaded is not None and isinstance(value, tuple(getattr(loaded, name) for name in classes))

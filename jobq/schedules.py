@@ -40,7 +40,7 @@ class Schedule:
     timeout: float | None = None
     headers: Mapping[str, Any] = field(default_factory=dict)
     missed: Missed = "last"
-    """What becomes of ticks at which no worker was alive: none older than GRACE, the latest one, or all of them."""
+    """Which ticks at which no worker was alive are made up for: none older than GRACE, the latest one, or all of them."""
     max_missed: int = DEFAULT_MAX_MISSED
     """How many ticks are made up for at most, the latest ones; each is a job, and all at once."""
     tick_argument: str | None = None
@@ -113,7 +113,7 @@ class Due:
 
 
 def due(when: When, since: datetime, now: datetime, *, missed: str, max_missed: int = DEFAULT_MAX_MISSED) -> Due:
-    """Return what is due at `now` of the ticks from `since` on: the first one that nobody has looked at.
+    """Return what is due at `now` of the ticks from `since` on: the first one that no worker has looked at.
 
     Raises NeverAgain when there is no tick after `now`.
     """

@@ -28,7 +28,7 @@ def schedules(meta: MetaData) -> None:
     Table(
         "schedule",
         meta,
-        # The first tick that nobody has looked at. The epoch: not known yet, as in a row that was written by hand.
+        # The first tick that no worker has looked at. The epoch: not known yet, as in a row that was written by hand.
         Column("next_at", DateTime(timezone=True), nullable=False, server_default=text("'epoch'")),
         Column("last_tick", DateTime(timezone=True)),
         # Of the last tick.

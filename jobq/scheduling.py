@@ -63,7 +63,7 @@ class Scheduling(ABC):
         :param timezone: IANA name of the zone whose clock `cron` means (default: UTC). In one with daylight saving a fixed
             time that the clock skips comes right after the gap, and one that it shows twice counts the first time; times that
             recur (``*`` in minute or hour) come as the clock shows them.
-        :param missed: what becomes of ticks at which no worker was alive. ``last`` (default): the latest one is made up
+        :param missed: what to do about ticks at which no worker was alive. ``last`` (default): the latest one is made up
             for, so that a nightly run happens late rather than never. ``skip``: none older than a minute. ``all``: each,
             up to `max_missed`, all at once.
         :param max_missed: how many ticks are made up for at most, the latest ones (default: 100).

@@ -161,7 +161,7 @@ def _job(meta: MetaData) -> None:
         Index("job_grouped_idx", "queue", "id", postgresql_where=text("state = 'ready' AND group_key IS NOT NULL")),
         # Claimed by workers that know the task, and by no other.
         Index("job_parked_idx", "task", "priority", "run_at", "id", postgresql_where=text("parked_at IS NOT NULL")),
-        # What a chore looks for: jobs that nobody has claimed in time.
+        # What a chore looks for: jobs that no worker has claimed in time.
         Index(
             "job_expires_idx",
             "expires_at",

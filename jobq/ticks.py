@@ -323,6 +323,6 @@ def _fault(said: str, text: str) -> str:
 def _explained(fields: str) -> str:
     try:
         words = CronSim(fields, datetime(2000, 1, 1)).explain()
-    except Exception:  # words are a courtesy: an expression that ticks must not fail for want of them
+    except Exception:  # words are a courtesy: an expression that ticks must not fail without them
         return fields
     return words[:1].lower() + words[1:]

@@ -1,6 +1,6 @@
 """The status page's own users: made and changed by the command line, read by the page. Passwords are kept as scrypt hashes.
 
-Every change is a row of the audit, in the same statement. None of it is for whoever reaches the page: the page's database role
+Every change is a row of the audit, in the same statement. No visitor of the page can do this: the page's database role
 may not write here (deploy/roles.sql).
 """
 

@@ -44,7 +44,7 @@ def server() -> Iterator[postgres.Server]:
 
 @pytest.fixture(scope="session")
 def template(server: postgres.Server) -> str:
-    """The name of a migrated database to which nobody is connected."""
+    """The name of a migrated database without connections."""
     name = "jobq_template"
     with server.admin() as admin:
         admin.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
@@ -101,7 +101,7 @@ def worker(database_url: str, tmp_path: Path) -> Iterator[Callable[..., WorkerPr
 
 @pytest.fixture
 def jobs(database_url: str) -> Iterator[Jobs]:
-    """What becomes of the jobs in `database_url`, where the tasks of tests.support.apps leave their traces."""
+    """The states of the jobs in `database_url`, where the tasks of tests.support.apps leave their traces."""
     found = Jobs(database_url)
     apps.create_traces(found.connection)
     yield found

@@ -1,4 +1,4 @@
-"""Who may do what: three roles over named permissions. One table, which routes, templates and tests read."""
+"""Three roles over named permissions. There is one table, which routes, templates and tests read."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from jobq.pagetables import WEB_ROLES
 
 ROLES = WEB_ROLES
 
-# What a route needs that must work for whoever has not logged in yet: the login itself.
+# The permission of a route that must work before a login: the login itself.
 ANYONE = "anyone"
 
 # Each permission and the least role that has it; viewer < operator < admin.
@@ -26,7 +26,7 @@ LEAST_ROLE = {
     "schedule": "operator",
     "worker_quiet": "operator",
     "worker_stop": "admin",
-    # Whoever may choose a task and its arguments may have anything done that the application can do.
+    # A user who may choose a task and its arguments can have anything done that the application can do.
     "schedule_add": "admin",
     "delete": "admin",
 }
@@ -47,7 +47,7 @@ class Identity:
 
 
 def may(role: str | None, permission: str) -> bool:
-    """Whether `role` (None: nobody is logged in) has `permission`. Raises KeyError for a permission not in the table: a
+    """Whether `role` (None: no one is logged in) has `permission`. Raises KeyError for a permission not in the table: a
     misspelt one must not read as "no" in one place and go unseen.
     """
     if permission == ANYONE:

@@ -67,7 +67,7 @@ def _turn(id: int, change: Callable[..., operations.Operation], said: str, **val
             page.require(queries.operation(conn, page.settings.schema, id).action)
             changed = change(conn, page.settings.schema, id, actor=page.actor(), **values)
     except OperationRefused as refused:
-        # As after a reload: what was asked for is done already, or was ended by somebody else.
+        # As after a reload: the change is done already, or another user has ended the operation.
         return back("operation", f"Nothing changed: {refused}.", id=id)
     if changed.state == "running":
         page.executor.wake()

@@ -90,7 +90,7 @@ def _arguments() -> dict[str, Any]:
 
 
 def _asked() -> tuple[str, dict[str, Any]]:
-    # As it is in the address of a form of ours, and without white space around it where somebody typed it.
+    # The name is as it is in the address of a form of ours; if a user typed it, white space around it is removed.
     name = request.args.get("schedule") or fields.text("schedule") or ""
     return name, {"actor": current_page().actor(), "reason": fields.text("reason")}
 

@@ -73,7 +73,7 @@ def _response(page: Page, found: Answer) -> Response:
 
 
 def _key(page: Page) -> tuple[Any, ...]:
-    # The user and the role stand in it, so that nobody is answered with somebody else's page.
+    # The user and the role stand in it, so that no user is answered with another user's page.
     query = urlencode([(name, value) for name, value in request.args.items(multi=True) if name != "note"])
     htmx = request.headers.get("HX-Request")
     return (

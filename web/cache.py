@@ -1,6 +1,6 @@
 """Rendered pages, kept for a moment: fifty tabs that ask the same cost the database one answer.
 
-An answer is for one user with one role at one address (its query included), and for nobody else. Forms have a placeholder where
+An answer is only for one user with one role at one address (its query included). Forms have a placeholder where
 each request's own token goes. Any POST empties the cache, and what was begun before it is not kept.
 """
 
@@ -17,7 +17,7 @@ from threading import Event, Lock
 # How long one request waits for another that makes the same answer, before it makes it itself.
 _PATIENCE = 5.0
 # A page that takes long to make is kept for longer: its readers together take a hundredth of one processor, however many
-# they are. But nobody sees what is older than this many times `seconds`.
+# they are. But no reader sees an answer older than this many times `seconds`.
 _SHARE = 100.0
 _LONGER = 4.0
 # What an entry takes besides its body.

@@ -29,7 +29,7 @@ def for_programs() -> bool:
 
 
 def forget(*_: Any, **__: Any) -> None:
-    """Drop all that `g` has of a request: who it came from, above all.
+    """Drop all that `g` has of a request: its user, above all.
 
     Where the host application has pushed an application context and left it there, as many do in the module that the server
     imports, Flask uses that one for every request, and `g` outlives them all.

@@ -18,7 +18,7 @@ _MOST_ATTEMPTS = 10
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DiffLine:
-    """A line and what became of it: ``add``, ``del``, ``at`` (where it is) or ``same``."""
+    """A line and its change: ``add``, ``del``, ``at`` (where it is) or ``same``."""
 
     kind: str
     text: str

@@ -76,10 +76,10 @@ class Executor:
                 # Such as tables that are not there: trying again changes nothing, and the next `wake` will.
                 logger.warning("bulk operations cannot be carried out: %s", error)
             except Exception:
-                # A fault of ours must be in the log, not on a stream that nobody reads, and must not end the next `wake` too.
+                # A fault of ours must be in the log, not on a stream that no one reads, and must not end the next `wake` too.
                 logger.exception("bulk operations cannot be carried out")
             with self._lock:
-                # Whoever wakes us after this finds no thread and begins another.
+                # A caller of `wake` after this finds no thread and begins another.
                 if not self._woken:
                     self._thread = None
                     return

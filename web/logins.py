@@ -1,4 +1,4 @@
-"""Who a request comes from: each way of saying so is asked in turn, and the first that knows is believed."""
+"""The user that a request comes from: each kind of login is asked in turn, and the first that knows is believed."""
 
 from __future__ import annotations
 

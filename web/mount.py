@@ -53,8 +53,8 @@ def blueprint(
     `options` are those of :class:`jobq.web.Options`, and are not read from variables here. Raises
     ConfigurationError for a missing database or an option that cannot be used.
 
-    Without one of the logins (``identify=``, ``users=True``, ``proxy_header=``, ``password=``) whoever reaches the page is an
-    admin, or what ``default_role=`` says: then guard it with ``blueprint.before_request`` or in front of the application.
+    Without one of the logins (``identify=``, ``users=True``, ``proxy_header=``, ``password=``) any visitor of the page is an
+    admin, or has the role of ``default_role=``: then guard it with ``blueprint.before_request`` or in front of the application.
     """
     return mount(chosen(settings, database_url, schema), Options(**options), name)
 
@@ -112,7 +112,7 @@ def mount(settings: Settings, options: Options, name: str = "jobq") -> Blueprint
 
 
 def livez() -> Response:
-    """Answer that the process is up; the database is not asked, so that its outage restarts nobody."""
+    """Answer that the process is up; the database is not asked, so that its outage restarts no process."""
     return Response("ok\n", mimetype="text/plain")
 
 

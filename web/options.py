@@ -55,10 +55,10 @@ class Options:
     # Signs forms, notes and sessions (default: the application's, else one that this process makes up). Several processes
     # need a common one; with one that is made up, logins and open forms end with the process.
     secret_key: str | bytes | None = None
-    # Whom the audit names where nobody logs in, or a function that returns it (default: the server's REMOTE_USER, else "web").
+    # The audit's name where there is no login, or a function that returns it (default: the server's REMOTE_USER, else "web").
     actor: str | Callable[[], str | None] | None = None
     # The role of those whom no login gives one (default: admin where there is no login at all, viewer behind a proxy's).
-    # More lets everybody whom the proxy admits change things.
+    # More lets every user that the proxy admits change things.
     default_role: str | None = None
     # Refuses every change, and reads in read-only transactions (default: off).
     read_only: bool = False
@@ -74,12 +74,12 @@ class Options:
     password_role: str = "admin"  # noqa: S105 - a role
     # The header in which a proxy that does the login names the user, as X-Forwarded-User (default: none).
     proxy_header: str | None = None
-    # The header with the user's role or groups, separated by commas (default: none: everybody has `default_role`).
+    # The header with the user's role or groups, separated by commas (default: none: every user has `default_role`).
     proxy_role_header: str | None = None
     # From those groups to roles (default: none: the header has the roles' own names). The highest counts.
     proxy_roles: Mapping[str, str] = ()  # type: ignore[assignment]
     # Addresses and networks of the proxies (default: none). From anywhere else the headers above are refused, and
-    # X-Forwarded-For, X-Forwarded-Proto and X-Forwarded-Prefix are ignored. One too wide lets whoever is in it be anybody.
+    # X-Forwarded-For, X-Forwarded-Proto and X-Forwarded-Prefix are ignored. One too wide lets any host in it act as any user.
     trusted_proxies: Collection[str] = ()
     # The path below which browsers find the page, as /ops/jobq, for `jobq web` and `create_app` behind a proxy (default: none,
     # or what a trusted proxy says in X-Forwarded-Prefix). Requests are answered with and without it. Not for a blueprint: its
@@ -99,7 +99,7 @@ class Options:
     # How long a rendered page answers the same question of the same user (default: 2; 0: not at all); up to four times as long
     # where it takes long to make. Longer spares the database more, and shows later what other processes changed.
     cache_seconds: float = 2.0
-    # The most that rendered pages take of this process (default: 16 MiB). Less renders some of them anew.
+    # The most that rendered pages take of this process (default: 16 MiB). Less renders some of them again.
     cache_bytes: int = 16 * 1024 * 1024
 
     def __post_init__(self) -> None:
@@ -112,7 +112,7 @@ class Options:
         for role in self.redact_for:
             self._role("redact_for", role)
         if self.password is not None and not self.password:
-            # It would be no login at all, and everybody an admin.
+            # It would be no login at all, and every visitor an admin.
             raise ConfigurationError("password='': give one of at least one character, or None for none")
         self._check_numbers()
         for proxy in self.trusted_proxies:
@@ -143,7 +143,7 @@ class Options:
 
     @property
     def has_login(self) -> bool:
-        """Whether anybody has to say who they are."""
+        """Whether users have to identify themselves."""
         return bool(self.users or self.password or self.proxy_header or self.identify)
 
     @classmethod

@@ -44,7 +44,7 @@ class Page:
 
     @property
     def read_only(self) -> bool:
-        """Whether this page changes nothing for anybody."""
+        """Whether no user can change anything on this page."""
         return self.options.read_only
 
     @property
@@ -54,9 +54,9 @@ class Page:
 
     @property
     def identity(self) -> Identity | None:
-        """Who this request comes from; None: somebody who has not said so yet."""
+        """The user that this request comes from; None: not logged in yet."""
         if "jobq_identity" not in g:
-            # Until it is known, and for the error page when that fails: nobody.
+            # There is no user until it is known, nor for the error page when that fails.
             g.jobq_identity = None
             g.jobq_identity = self.logins.identify()
         found: Identity | None = g.jobq_identity
@@ -97,7 +97,7 @@ class Page:
         if self.identity is None:
             self.logins.challenge()
         if self.read_only and access.may(self.role, permission):
-            abort(403, "This page is read-only: it changes nothing for anybody.")
+            abort(403, "This page is read-only: no one can change anything here.")
         abort(403, f"Your role is {self.role}, and that needs {access.LEAST_ROLE[permission]}. Nothing was changed.")
 
     def actor(self) -> Actor:

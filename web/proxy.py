@@ -59,10 +59,10 @@ class Proxies:
         return request.is_secure or (said == "https" and self.trusted(request.remote_addr))
 
     def identify(self) -> Identity | None:
-        """Return whom the proxy names; None when it names nobody.
+        """Return the user that the proxy names; None when it names none.
 
-        Aborts with 403 when a stranger sends its headers: that is a proxy forgotten in `trusted_proxies`, or somebody who
-        tries to be somebody.
+        Aborts with 403 when an untrusted sender sends its headers: either a proxy is missing in `trusted_proxies`, or a client
+        tries to pass for a user.
         """
         if self._user_header is None:
             return None

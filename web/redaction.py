@@ -49,14 +49,14 @@ class Redactor:
             return True
         steps = [(root.casefold(), False)]
         for name in names:
-            # Where a list is, a number is an item and no level; where an object is, it is a name. Nobody knows which: hidden is
-            # what either hides.
+            # In a list a number is an item and no level; in an object it is a name. Which of the two it is, is not known here.
+            # So a value is hidden if either reading hides it.
             item = _ITEM.fullmatch(name) is not None
             steps += [(step, item) for step in name.casefold().split(".")]
         return any(_begins(pattern, steps) for pattern in self._paths)
 
     def filter(self, text: str) -> str:
-        """Return the text of a job filter without the values by which somebody who may see them has searched."""
+        """Return the text of a job filter without the hidden values that a user who may see them has searched by."""
         try:
             jobs = JobFilter.parse(text)
             args = tuple(replace(it, value=HIDDEN) if self.hides("args", it.path) else it for it in jobs.args)
@@ -98,7 +98,7 @@ class Redactor:
 def by_role(
     fields: Collection[str], more: Mapping[str, Collection[str]], reveal_to: str | None
 ) -> dict[str | None, Redactor]:
-    """Return each role's redactor (None: nobody's): of `fields` and what `more` adds; from `reveal_to` on, of nothing."""
+    """Return each role's redactor (None: without a role): of `fields` and what `more` adds; from `reveal_to` on, of nothing."""
     found: dict[str | None, Redactor] = {
         None: Redactor([*fields, *(field for added in more.values() for field in added)])
     }

@@ -72,7 +72,7 @@ def _guarded(route: Route) -> Callable[..., Any]:
         try:
             return route.view(**values)
         finally:
-            # After the commit, and before the answer sends anybody to look at what has changed.
+            # After the commit, and before the answer sends the user to look at what has changed.
             page.cache.clear()
 
     return answer

@@ -57,7 +57,7 @@ class Forms:
         return str(made[2])
 
     def renew(self) -> None:
-        """Forget the forms that are open in this browser: somebody else uses it now."""
+        """Forget the forms that are open in this browser: another user uses it now."""
         g.jobq_csrf = secrets.token_urlsafe(32)
 
     def check(self, user: str | None) -> None:
@@ -70,7 +70,7 @@ class Forms:
             signed, signed_for = self._signer("form").loads(request.form.get("csrf", ""), max_age=FORM_LIFETIME)
         except (BadSignature, ValueError, TypeError):
             signed, signed_for = "", None
-        # For one user: a token that somebody else got here, with a cookie planted by a neighbour's site, is none.
+        # A token is for one user: another user's token, with a cookie planted by a neighbour's site, is not valid.
         if not cookie or not hmac.compare_digest(str(signed).encode(), cookie.encode()) or signed_for != user:
             abort(403, "This form is too old or was not made here. Nothing was changed: reload the page and try again.")
 
@@ -83,15 +83,15 @@ class Forms:
                 value,
                 httponly=True,
                 secure=secure,
-                # Not Strict: who comes by a link from elsewhere would seem to have none, get another, and find the forms
-                # in their other tabs refused.
+                # Not Strict: a browser that follows a link from elsewhere would seem to have none, get another, and find the
+                # forms in its other tabs refused.
                 samesite="Lax",
                 path=path,
             )
         return response
 
     def note(self, text: str) -> str:
-        """Return `text` signed, to be carried to the next page in its address: nobody else can put words
+        """Return `text` signed, to be carried to the next page in its address: no one else can put words
         there.
         """
         return self._signer("note").dumps(text)

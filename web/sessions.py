@@ -20,10 +20,10 @@ from jobq.web.access import Identity
 from jobq.web.database import Database
 
 COOKIE = "jobq_session"
-# For how long reads believe what the database last said of a user; a change asks anew.
+# For how long reads believe what the database last said of a user; a change asks again.
 _FRESH = 5.0
 _MOST_KNOWN = 1_000
-# A cookie is written anew, to say that its owner is still there, at most this often.
+# A cookie is written again, to say that its owner is still there, at most this often.
 _TOUCH = 60.0
 # So far the clocks of several machines that serve one page may be apart.
 _SKEW = 60.0
@@ -58,7 +58,7 @@ class Sessions:
         self._clock = clock
         self._lock = Lock()
         self._known: OrderedDict[str, tuple[User | None, float]] = OrderedDict()
-        # A hash takes 32 MiB and some 50 ms of a CPU: two at a time, whoever asks.
+        # A hash takes 32 MiB and some 50 ms of a CPU: two at a time, for all requests together.
         self._hashing = BoundedSemaphore(2)
 
     def identify(self) -> Identity | None:
@@ -72,18 +72,18 @@ class Sessions:
         user = self._user(session.name, fresh=request.method == "POST")
         if user is None or _as_of(user) != session.changed:
             return None
-        # What a page asks by itself, while nobody sits there, says nothing of its owner.
+        # A request that a page makes by itself, without a user at it, says nothing about its owner.
         if _by_hand() and now - session.seen > min(_TOUCH, self._idle / 2):
             g.jobq_session = Session(name=session.name, changed=session.changed, began=session.began, seen=now)
         return Identity(user.name, user.role)
 
     def check(self, name: str, password: str) -> User | None:
-        """Return the user if `password` is theirs. A name that is nobody's takes as long."""
+        """Return the user if `password` is theirs. A name that no user has takes as long."""
         with self._database.read() as reader:
             user = reader.need(users.find, name) if len(name) <= users.LONGEST_NAME else None
         with self._hashing:
-            nobodys = _nobodys()
-            good = check_password_hash(user.password_hash if user else nobodys, password[: users.LONGEST_PASSWORD + 1])
+            dummy = _dummy_hash()
+            good = check_password_hash(user.password_hash if user else dummy, password[: users.LONGEST_PASSWORD + 1])
         return user if user is not None and good else None
 
     def begin(self, user: User) -> None:
@@ -96,7 +96,7 @@ class Sessions:
         g.jobq_session = None
 
     def keep_cookie(self, response: Response, *, path: str, secure: bool) -> Response:
-        """Write into `response` what became of the session."""
+        """Write the session's new state into `response`."""
         if "jobq_session" not in g:
             return response
         session: Session | None = g.jobq_session
@@ -152,6 +152,6 @@ def _by_hand() -> bool:
 
 
 @cache
-def _nobodys() -> str:
-    # Of the same method and cost as everybody's.
-    return users.hashed("nobody knows this one")
+def _dummy_hash() -> str:
+    # Of the same method and cost as every user's.
+    return users.hashed("no one knows this one")

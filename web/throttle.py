@@ -67,13 +67,13 @@ class Throttle:
 def _buckets(address: str | None, name: str | None) -> list[tuple[tuple[str, str], float, float]]:
     found = [(("address", _network(address)), 10.0, 10.0)]
     if name is not None:
-        # Nobody's name is that long, and what is kept must stay small.
+        # No user's name is that long, and what is kept must stay small.
         found.append((("name", name[:LONGEST_NAME]), 20.0, 3.0))
     return found
 
 
 def _network(address: str | None) -> str:
-    # Whoever has one IPv6 address has the 2**64 of its network.
+    # A client with one IPv6 address has the 2**64 of its network.
     try:
         parsed = ipaddress.ip_address(address or "")
     except ValueError:

@@ -1,4 +1,4 @@
-"""Order: every ordered group in its order, never two of it at once, whoever fails and whoever is killed."""
+"""Order: every ordered group in its order, never two of it at once, whatever fails and whatever is killed."""
 
 from __future__ import annotations
 

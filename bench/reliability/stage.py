@@ -109,7 +109,7 @@ class Stage:
         return [worker for worker in self.workers if worker.poll() is None]
 
     def stop(self, patience: float = 60) -> list[int]:
-        """Tell all workers to stop, wait, and return how they ended; who does not is killed."""
+        """Tell all workers to stop, wait, and return how they ended; one that does not stop is killed."""
         for worker in self.working:
             worker.terminate()
         deadline = time.monotonic() + patience

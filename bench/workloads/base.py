@@ -54,7 +54,7 @@ def on_postgres(peer: Peer) -> bool:
 
 
 def only_jobq(peer: Peer) -> bool:
-    """Nobody but jobq."""
+    """Only jobq."""
     return peer.name == "jobq"
 
 

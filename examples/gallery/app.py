@@ -60,7 +60,7 @@ def make_contact_sheet(album_id: int) -> str:
 
 @q.task(queue="mail", timeout=30, max_attempts=8, backoff=Backoff(base=1, cap=300))
 def mail_receipt(token: str) -> str:
-    """Mail the sender of an upload what became of the pictures; return the mail's Message-ID.
+    """Mail the outcome of an upload to its sender; return the mail's Message-ID.
 
     A server's 4xx answer is an ordinary error, so jobq tries again; a 5xx answer is final.
     """

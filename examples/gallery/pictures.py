@@ -91,7 +91,7 @@ def _scale(source: Path, target: Path, size: tuple[int, int], *, quality: int) -
         small.thumbnail(size, Image.Resampling.LANCZOS, reducing_gap=3.0)
     if turn is not None:
         small = small.transpose(turn)
-    # Pillow writes comment and XMP out of `info` by itself. The colour profile stays: it names nobody.
+    # Pillow writes comment and XMP out of `info` by itself. The colour profile stays: it identifies no one.
     small.info = {}
     with written_whole(target) as temporary:
         small.save(temporary, "JPEG", quality=quality, progressive=True, icc_profile=profile)

@@ -69,7 +69,7 @@ def truncated_jpeg() -> bytes:
 
 def bomb(side: int = 50_000) -> bytes:
     """Return a small, valid PNG of `side` x `side` black pixels: gigabytes once decoded as RGB."""
-    # One row, packed so that it ends at a byte, and repeated: nobody has to pack 312 MB of zeros.
+    # One row, packed so that it ends at a byte, and repeated: so 312 MB of zeros need not be packed.
     row = bytes(1 + (side + 7) // 8)
     packer = zlib.compressobj(9, wbits=-15)
     packed = packer.compress(row) + packer.flush(zlib.Z_FULL_FLUSH)

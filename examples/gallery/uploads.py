@@ -38,7 +38,7 @@ class Incoming:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Taken:
-    """What became of an upload. `repeated`: the token was known already, so nothing was stored again."""
+    """The outcome of an upload. `repeated`: the token was known already, so nothing was stored again."""
 
     album_id: int
     repeated: bool

@@ -21,7 +21,7 @@ from jobq.schema import metadata
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sent:
-    """One upload as it was sent. `refused`: the names that must be refused; None when nobody knows beforehand."""
+    """One upload as it was sent. `refused`: the names that must be refused; None when they are not known beforehand."""
 
     token: str
     album_id: int

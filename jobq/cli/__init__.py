@@ -42,7 +42,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
 
 
 class _ReaderLeft(Exception):
-    """Whoever read our output went away, as ``| head`` does; nobody is left to tell."""
+    """The process that read our output has gone, as ``| head`` does: there is no one left to tell."""
 
 
 class LazyGroup(click.Group):

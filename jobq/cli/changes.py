@@ -86,7 +86,7 @@ def _change(
 @click.command()
 @_selects(_RETRYABLE, "failed")
 def retry(**given: Any) -> None:
-    """Run finished jobs again (same id, attempts counted anew), and waiting ones at once.
+    """Run finished jobs again (same id, attempts counted from zero), and waiting ones at once.
 
     Give ids, or select by --state, --queue, --task and --where: then it tells what it would touch, and asks.
     """

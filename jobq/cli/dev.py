@@ -101,7 +101,7 @@ def dev(
             return
         with nullcontext() if postgres is not None else _chosen_database(session, home):
             _migrate(session, ask=postgres is None and not yes)
-        # Where it is set by whoever started this, a second terminal has it from there, and a password is not shown.
+        # If the user has set the address, a second terminal gets it from the same place, and a password is not shown.
         output.note(
             f"database: {_shown(session)}"
             if postgres is None
@@ -166,7 +166,7 @@ def _postgres(session: Session, home: Path, port: int | None) -> Iterator[DevPos
     output.note(f"starting Postgres, with its data in {home}")
     with DevPostgres(home, port=port) as postgres:
         session.database_url = postgres.url()
-        session.__dict__.pop("settings", None)  # made anew, with this address
+        session.__dict__.pop("settings", None)  # made again, with this address
         yield postgres
         output.note("stopping Postgres")
 

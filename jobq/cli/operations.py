@@ -104,7 +104,7 @@ def cancel(*, id: int, reason: str | None, as_json: bool) -> None:
 @database_options
 @json_option
 def run(*, id: int, as_json: bool) -> None:
-    """Carry a running operation out here, until it has ended or somebody pauses it. Others may do so at the same time."""
+    """Carry out a running operation here until it has ended or is paused. Other processes may do so at the same time."""
     from jobq import operations as api
     from jobq import queries
 

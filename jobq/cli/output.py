@@ -63,7 +63,7 @@ def note(text: str) -> None:
 def confirm(question: str, *, yes: bool) -> None:
     """Ask on standard error; return when the answer (or `yes`) is yes.
 
-    Raises NotConfirmed when it is anything else, and a usage error when nobody is there to answer.
+    Raises NotConfirmed when it is anything else, and a usage error when there is no answer.
     """
     if yes:
         return

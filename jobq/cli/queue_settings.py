@@ -131,7 +131,7 @@ def _print(found: QueueDetail) -> None:
     paused = None
     if info.paused_at is not None:
         why = f": {output.one_line(info.pause_reason, 60)}" if info.pause_reason else ""
-        paused = f"since {output.safe(info.paused_at)} by {info.paused_by or 'somebody'}{why}"
+        paused = f"since {output.safe(info.paused_at)} by {info.paused_by or 'an unknown actor'}{why}"
     running = output.count(info.running)
     if settings.limit is not None:
         running += f" of {settings.limit:,}"

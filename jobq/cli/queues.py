@@ -77,7 +77,7 @@ def _groups(settings: QueueSettings) -> str:
 
 
 def _by(by: str | None, reason: str | None) -> str:
-    return f"by {by or 'somebody'}" + (f": {output.one_line(reason, 40)}" if reason else "")
+    return f"by {by or 'an unknown actor'}" + (f": {output.one_line(reason, 40)}" if reason else "")
 
 
 @queues.command()

@@ -172,7 +172,7 @@ def _known(info: ScheduleInfo | None, name: str) -> ScheduleInfo:
 def _status(info: ScheduleInfo) -> str:
     match info.status:
         case "paused":
-            said = f"paused by {info.paused_by or 'somebody'}"
+            said = f"paused by {info.paused_by or 'an unknown actor'}"
             return said + (f": {output.one_line(info.pause_reason, 40)}" if info.pause_reason else "")
         case "withdrawn":
             return "withdrawn: its application no longer declares it"

@@ -105,7 +105,7 @@ def current() -> Session:
 
 
 def actor() -> str:
-    """Return who acts, for the audit: JOBQ_ACTOR, or the user and host with "(cli)"."""
-    from jobq.operations.actors import whoever
+    """Return the actor for the audit: JOBQ_ACTOR, or the user and host with "(cli)"."""
+    from jobq.operations.actors import current_actor
 
-    return whoever("cli")
+    return current_actor("cli")

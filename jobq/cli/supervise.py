@@ -68,7 +68,7 @@ class Program:
         self._start_at = self._kill_at = None
 
     def restart(self) -> None:
-        """End the process in order and start it anew; at once when it waits for its next try."""
+        """End the process in order and start it again; if it waits for its next try, start it at once."""
         self._deaths = 0
         self._start_at = self._clock()
         if self._process is not None:

@@ -1,4 +1,4 @@
-"""``jobq users add|list|set-role|set-password|remove``: who may log in to the status page."""
+"""``jobq users add|list|set-role|set-password|remove``: the users that may log in to the status page."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def users() -> None:
 @database_options
 @json_option
 def list_(*, as_json: bool) -> None:
-    """List the users; their passwords are known to nobody."""
+    """List the users; their passwords cannot be shown."""
     from jobq import users as known
 
     session = current()
@@ -112,11 +112,11 @@ def remove(*, name: str, as_json: bool) -> None:
 
 
 def _password(from_stdin: bool) -> str:
-    # Never an argument: those are in the shell's history, and everybody on the machine can read them.
+    # Never an argument: those are in the shell's history, and every user of the machine can read them.
     if from_stdin:
         return sys.stdin.readline().rstrip("\r\n")
     if not sys.stdin.isatty():
-        raise click.UsageError("nobody can be asked for the password here: give --password-stdin")
+        raise click.UsageError("without a terminal the password cannot be asked for: give --password-stdin")
     answer: str = click.prompt("Password", hide_input=True, confirmation_prompt=True, err=True)
     return answer
 

@@ -92,6 +92,6 @@ def _web() -> frozenset[str]:
 
     try:
         from jobq.web.options import Options
-    except ModuleNotFoundError:  # without the extra `web` nobody can tell which of them there are
+    except ModuleNotFoundError:  # without the extra `web` the valid names are not known
         return frozenset(name for name in os.environ if name.startswith("JOBQ_WEB_"))
     return frozenset(f"JOBQ_WEB_{field.name.upper()}" for field in fields(Options))

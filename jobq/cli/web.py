@@ -23,12 +23,10 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 _ROLE = click.Choice(WEB_ROLES)
 # Defaults stand in `jobq.web.Options`, which also reads the variables; what is not given here is None. The secret key and the
-# password have no option: everybody on a machine can read its command lines.
+# password have no option: every user of a machine can read its command lines.
 _PAGE_OPTIONS = (
     click.option("--users", is_flag=True, default=None, show_envvar=True, help="Have people log in; see `jobq users`."),
-    click.option(
-        "--read-only", is_flag=True, default=None, show_envvar=True, help="Refuse every change, to everybody."
-    ),
+    click.option("--read-only", is_flag=True, default=None, show_envvar=True, help="Refuse every change, by any user."),
     click.option("--default-role", type=_ROLE, show_envvar=True, help="Role of those whom no login gives one."),
     click.option("--password-role", type=_ROLE, show_envvar=True, help="Role of those who know JOBQ_WEB_PASSWORD."),
     click.option(

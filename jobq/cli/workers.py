@@ -95,7 +95,7 @@ def quiet(**given: Any) -> None:
     """Have workers claim no more jobs; those that run go on to their ends.
 
     WORKER is an id, or how one begins. What a worker has fetched in advance goes back at once. It stays, and stays healthy,
-    until it is resumed or stopped; one that is started anew works.
+    until it is resumed or stopped; a worker that is restarted claims jobs.
     """
     _ask("quiet", "Make {} quiet?", "asked to be quiet", **given)
 
@@ -194,7 +194,9 @@ def _on(host: str | None, found: Sequence[WorkerInfo]) -> list[WorkerInfo]:
         raise click.UsageError(output.safe(f"host={host!r}: no worker is there; there are: {hosts}"))
     meant = [worker for worker in there if worker.health != "silent"]
     if silent := len(there) - len(meant):
-        output.note(f"leaving out {output.plural(silent, 'worker')} without a heartbeat for 30 s: nobody would hear")
+        output.note(
+            f"leaving out {output.plural(silent, 'worker')} without a heartbeat for 30 s: the request would go unheard"
+        )
     return meant
 
 

@@ -139,7 +139,7 @@ def _groups(snapshot: Snapshot) -> Iterator[Finding]:
             check="groups",
             status=Status.WARN,
             message=f"{which}: {plural(number, 'group')} of those looked at {wait(number)} without a turn, such as "
-            f"{name(hit[first][0])}; this should not happen unless somebody deletes rows: report it",
+            f"{name(hit[first][0])}; this should not happen unless rows are deleted by hand: report it",
             fix="a worker gives them turns within a minute, by the chore `turns`: see that one is alive; or "
             f"{give.as_string(snapshot.connection)}",
             page="queues",
@@ -153,7 +153,7 @@ _GIVE = sql.SQL(
 _TABLES = {"turn": "job_turn", "job": "job", "gate": "gate"}
 
 FLOW_CHECKS: dict[str, tuple[Check, str]] = {
-    "limits": (_limits, "no limit is used up by jobs that nobody runs"),
+    "limits": (_limits, "no limit is used up by jobs that no worker runs"),
     "turns": (_turns, "no group is next in line for long"),
     "groups": (_groups, "every group with waiting jobs has a turn or a running job"),
 }

@@ -1,6 +1,6 @@
 """Whether the schema still has what its revision says: tables, columns, indexes, constraints, triggers, functions.
 
-The revision in the database is a word; somebody may have dropped an index or disabled triggers since.
+The revision in the database is only a label: an index may have been dropped since, or triggers disabled.
 """
 
 from __future__ import annotations

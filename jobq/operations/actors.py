@@ -1,4 +1,4 @@
-"""Who acts, why, and the row in `audit` that says so."""
+"""The actor of a change, the reason, and the row in `audit` with both."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from jobq.operations.rows import execute
 
 @dataclass(frozen=True, slots=True)
 class Actor:
-    """Who acts: a name, and over the status page the role and the address that it came from.
+    """The actor: a name, and over the status page the role and the address that it came from.
 
     The command line and Python give a name only, which a plain string says as well.
     """
@@ -73,8 +73,8 @@ class Note:
         }
 
 
-def whoever(by: str) -> str:
-    """Return who acts, where nobody says so: JOBQ_ACTOR, or the user and host with `by` in parentheses."""
+def current_actor(by: str) -> str:
+    """Return the actor where the caller names none: JOBQ_ACTOR, or the user and host with `by` in parentheses."""
     if given := os.environ.get("JOBQ_ACTOR"):
         return given
     try:

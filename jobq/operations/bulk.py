@@ -22,7 +22,7 @@ from jobq.operations.matching import Snapshot, count, newest_id
 from jobq.operations.rows import rows
 
 COUNT_BOUND = 100_000
-# Seconds: whoever asks waits for it.
+# Seconds: the caller waits for the count.
 COUNT_SECONDS = 3.0
 MAX_RATE = 1_000_000.0
 _DEFAULT_STATES: dict[str, tuple[str, ...]] = {"retry": ("failed",)}

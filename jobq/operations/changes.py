@@ -1,6 +1,6 @@
 """What is done to one batch of jobs: each kind of change, which states it refuses and why.
 
-No change waits for anybody: jobs are locked in the order of their ids, and those that a worker or another operator has
+No change waits for a lock: jobs are locked in the order of their ids, and those that a worker or another operator has
 locked are left as they are. So two operators cannot deadlock, and no worker waits for longer than a batch takes.
 
 Nothing here sets a `run_at` to the past, and whatever may be claimed earlier than before, or in another lane, is notified
@@ -61,7 +61,7 @@ _GOES_ON = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Batch:
-    """What became of a batch: the values before and after of each job that was changed (after:
+    """The outcome of a batch: the values before and after of each job that was changed (after:
     none of one that was deleted), and why each other was not."""
 
     before: dict[int, dict[str, Any]] = field(default_factory=dict)
@@ -76,7 +76,7 @@ class Batch:
         return sorted(self.before)
 
     def add(self, other: Batch) -> None:
-        """Take over what became of other jobs."""
+        """Take over the outcomes of other jobs."""
         self.before.update(other.before)
         self.after.update(other.after)
         self.refused.update(other.refused)

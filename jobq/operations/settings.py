@@ -24,7 +24,7 @@ COLUMNS = (
     "max_running", "rate_jobs", "rate_seconds", "rate_burst", "group_mode", "group_limit", "group_retry",
     "group_rate_jobs", "group_rate_seconds", "group_rate_burst", "paused_at", "changed_at",
 )  # fmt: skip
-# How often running jobs are looked for whose rows somebody holds.
+# How often running jobs with locked rows are tried.
 _TRIES = 10
 
 
@@ -96,7 +96,7 @@ def configure(
     group_rate: Rate | str | Keep | None = UNCHANGED,
     group_burst: int | Keep = UNCHANGED,
 ) -> QueueChange:
-    """Set what is given for `queue`, which nobody need know yet: see :class:`Wanted`. The rest stays.
+    """Set what is given for `queue`, which need not exist yet: see :class:`Wanted`. The rest stays.
 
     Running jobs count at once; a limit below what runs lets them finish and admits none meanwhile. A rule of ``ordered`` takes
     limits of single groups away. In a caller's transaction the queue's claims wait for its end: keep that short. Raises
@@ -202,7 +202,7 @@ def configuring_group(schema: str, queue: str, group: str, limit: int | None, no
 
 
 def _count_running(queue: str) -> Script[None]:
-    """Let running jobs count. A row that somebody holds is mostly about to go; one that is not is tried again."""
+    """Let running jobs count. A locked row is usually about to go; one that stays is tried again."""
     for left in reversed(range(_TRIES)):
         missed = (yield "manage_running", {"queue": queue})[0][0]
         if not missed or not left:

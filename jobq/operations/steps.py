@@ -1,7 +1,7 @@
 """Carrying out bulk operations: one batch, one transaction, with the progress in it.
 
-So whoever is killed in the middle has done nothing, and whoever comes next goes on where the last batch ended. The row of the
-operation is locked for the batch: of two who step the same one, one does nothing.
+So a process that is killed in the middle has done nothing, and the next one goes on where the last batch ended. The row of the
+operation is locked for the batch: when two processes step the same operation, one of them does nothing.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _LONGEST = 1.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
-    """What became of one step. `wait`: seconds until another may do something; 0: at once."""
+    """The outcome of one step. `wait`: seconds until another may do something; 0: at once."""
 
     more: bool
     wait: float = 0.0
@@ -80,7 +80,7 @@ def run_operation(
     progress: Callable[[Operation], None] | None = None,
     sleep: Callable[[float], None] = time.sleep,
 ) -> Operation:
-    """Step an operation here until it has ended, or somebody pauses it; return what became of it.
+    """Step an operation here until it has ended or is paused; return its state afterwards.
 
     `conn` must be in autocommit mode. Raises OperationNotFound.
     """
@@ -99,7 +99,7 @@ def run_operation(
 
 
 def running_operations(conn: Connection[Any], schema: str) -> list[int]:
-    """Return the ids of the operations that somebody should step, oldest first."""
+    """Return the ids of the operations that have to be stepped, oldest first."""
     return [row["id"] for row in rows(conn, schema, "operations_running", {})]
 
 
@@ -139,7 +139,7 @@ def _batch(conn: Connection[Any], schema: str, operation: Operation, limit: int,
 def _allowed(operation: Operation) -> tuple[int, float]:
     """Return how many jobs the rate allows now, and the seconds until it allows some: those of a second, or a batch.
 
-    What has built up counts for a second at most: an operation that nobody stepped for a while does not make up for it.
+    What has built up counts for a second at most: an operation that was not stepped for a while does not make up for it.
     """
     if operation.rate is None or operation.progressed_at is None:
         return BATCH, 0.0

@@ -1,4 +1,4 @@
-"""Bulk operations: the list, the one, and what became of each of its jobs."""
+"""Bulk operations: the list, a single one, and the outcome of each of its jobs."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def operation(conn: Connection[Any], schema: str, id: int) -> Operation:
 def operation_batches(
     conn: Connection[Any], schema: str, id: int, *, limit: int = 20, after: int = 0
 ) -> list[OperationBatch]:
-    """Return what became of each job, a batch of up to 500 jobs each, oldest first; `after` (the last one's `n`) continues.
+    """Return the outcome of each job, a batch of up to 500 jobs each, oldest first; `after` (the last one's `n`) continues.
 
     Raises InvalidOption for a limit out of 1 to 1,000.
     """

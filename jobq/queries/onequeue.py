@@ -1,4 +1,4 @@
-"""One queue: what is in it, who serves it, how long its jobs wait and run."""
+"""One queue: what is in it, which workers serve it, how long its jobs wait and run."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ def series(
     if hours not in _SPANS:
         raise InvalidOption(f"hours={hours!r}: give one of {', '.join(str(known) for known in _SPANS)}")
     if queue is not None and task is not None:
-        raise InvalidOption(f"queue={queue!r} and task={task!r}: give one of them; nobody counts by both")
+        raise InvalidOption(f"queue={queue!r} and task={task!r}: give one of them; there are no counts by both")
     span = _SPANS[hours]
     now = _now(conn).timestamp()
     last = int(now // span) * span

@@ -13,7 +13,7 @@ from jobq.errors import InvalidOption
 from jobq.queries.rows import fetch, with_json
 from jobq.ticks import When, following, when
 
-# A tick this late has been missed by somebody.
+# A tick that is this late has been missed.
 LATE = 60.0
 
 

@@ -10,7 +10,7 @@ from jobq.queries.values import JobRow, QueueInfo, WorkerInfo
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Series:
-    """What a chart draws: parallel lists, oldest first. None: nobody counted then (no worker ran), or nothing was measured.
+    """What a chart draws: parallel lists, oldest first. None: nothing was counted then (no worker ran), or nothing measured.
 
     `at` is when each span begins, in seconds since 1970; durations are seconds; `ready` is as found at the end of the span, and
     None throughout for a task. Counts of a busy system (some 4,000 jobs a second) are estimates from a sample.

@@ -10,7 +10,7 @@ from jobq.queries.values import ChoreInfo
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class XminHolder:
-    """Who keeps vacuum from removing dead rows. `kind`: session, prepared transaction, or replication slot.
+    """What keeps vacuum from removing dead rows. `kind`: session, prepared transaction, or replication slot.
 
     `age` is how many transactions back; `seconds` since its transaction began, where there is one; `query` at most 200
     characters; `fix` the statement that ends it, for a person to judge.

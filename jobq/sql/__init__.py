@@ -27,8 +27,8 @@ class Statement:
     """A statement for one schema: `text` for SQLAlchemy's ``exec_driver_sql``, `query` for psycopg.
 
     `raw` is the same for psycopg's raw cursors: its placeholders are ``$1``, ``$2``, …, and their names are `names`. psycopg
-    reads a query with named placeholders anew at each call when it is longer than 4,096 characters, for longer than the
-    server takes to claim a job.
+    parses a query with named placeholders again at each call when it is longer than 4,096 characters, and that takes longer
+    than the server takes to claim a job.
     """
 
     name: str

@@ -39,7 +39,7 @@ SELECT NOT EXISTS (
         SELECT FROM {schema}.job_turn AS turn
         WHERE turn.queue = settings.name
           AND (turn.due_at <= now()
-               -- Due, and kept waiting by its group's rate, or since somebody has it locked.
+               -- Due, and kept waiting by its group's rate, or because its row is locked.
                OR (settings.group_rate_jobs IS NOT NULL OR turn.due_at <= now() + interval '1 second')
                   AND CASE WHEN settings.group_mode = 'ordered' AND settings.group_retry IS DISTINCT FROM 'pass'
                            THEN (SELECT head.run_at FROM {schema}.job AS head

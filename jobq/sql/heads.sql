@@ -1,9 +1,9 @@
 -- What the sentinel polls for: the head of every lane, so the first job that is due or will be. Each lane is read from where
 -- cursor.py says: that spares the dead index entries that a pinned horizon keeps.
--- The first row returned has the last id given out, by which arrivals are counted; the time; the snapshot's xmin, so whoever is
--- older has ended, and what he committed is seen here; its xmax; and how many transaction ids after 3 have been given out. The
--- others are the heads: place of the lane (from 0), id, run_at in microseconds since 1970, and the seconds until it is due (0
--- or less: now).
+-- The first row returned has the last id given out, by which arrivals are counted; the time; the snapshot's xmin: every
+-- older transaction has ended, and what it committed is seen here; its xmax; and how many transaction ids after 3 have been
+-- given out. The others are the heads: place of the lane (from 0), id, run_at in microseconds since 1970, and the seconds
+-- until it is due (0 or less: now).
 -- Plan: for each lane one row of job_claim_idx; no Sort, no Seq Scan on job.
 SELECT NULL AS place, (SELECT last_value FROM {schema}.job_id_seq) AS id,
        (extract(epoch FROM now()) * 1000000)::bigint AS run_at, NULL::double precision AS seconds,

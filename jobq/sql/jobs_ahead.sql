@@ -1,4 +1,4 @@
--- Who paused the queue, and how many due jobs of it are claimed before this one, counted up to `bound`: those of higher
+-- The actor that paused the queue, and how many due jobs of it are claimed before this one, counted up to `bound`: those of higher
 -- priority, then those due earlier.
 -- Plan: the beginnings of the lanes' ranges of job_claim_idx.
 SELECT coalesce(sum(lane.number), 0)::bigint AS ahead,

@@ -1,6 +1,6 @@
 -- Lets the jobs that this worker runs of these queues count against their limits: those that it claimed before it knew that the
 -- queues have some. One that was counted at an earlier claim still has that claim's number, which a caller of claim_managed may
--- know as past: it loses it. What somebody has locked is left; it is about to end.
+-- know as past: it loses it. A job with a locked row is left; it is about to end.
 -- Plan: job_running_idx, as many rows as the worker has slots; then job_pkey. Sort: of these rows.
 WITH mine AS MATERIALIZED (
     SELECT id FROM {schema}.job

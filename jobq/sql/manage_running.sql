@@ -1,5 +1,5 @@
--- Lets the running jobs of a queue count against its limits from now on, and returns how many it could not have, since
--- somebody holds their rows: mostly whoever ends them. It waits for nobody (docs/architecture.md, "Nobody waits for a job's row").
+-- Lets the running jobs of a queue count against its limits from now on, and returns how many it could not get, because
+-- their rows are locked, mostly by what ends them. It does not wait (docs/architecture.md, "Nothing waits for a job's row").
 -- Plan: job_running_idx, as many rows as workers have slots; then job_pkey. Sort: of these rows.
 WITH running AS MATERIALIZED (
     SELECT id FROM {schema}.job

@@ -1,4 +1,4 @@
--- Every queue with its depth: what is due, what is for later, what runs, what failed, who paused it.
+-- Every queue with its depth: what is due, what is for later, what runs, what failed, and the actor that paused it.
 -- `due` counts due jobs whatever their state: ready, waiting for their group's turn, parked (those that were put back into a queue
 -- with rules included, which are tried again in seconds). `oldest` is the oldest of them; of the waiting ones it looks at the first
 -- `entries`, and if there are more at the heads of a fiftieth as many groups.

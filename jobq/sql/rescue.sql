@@ -1,7 +1,7 @@
 -- Take a dead worker's jobs back, if its count of beats is still what the rescuer watched stand still: all of them, or those
 -- of %(only)s. One statement, which locks the dead worker's row: two rescuers cannot both. It deletes the row, unless `only`
--- names jobs: then worker_gone.sql does, when none is left. The attempt is given back and a crash counted, as a loss: nobody
--- knows whether the job had anything to do with it. One that has seen %(max_losses)s of its workers die is failed. A row that
+-- names jobs: then worker_gone.sql does, when none is left. The attempt is given back and a crash counted, as a loss: whether
+-- the job had anything to do with it is not known. One that has seen %(max_losses)s of its workers die is failed. A row that
 -- someone has locked is not waited for, or a dead worker's transaction that hangs in its commit would hang its rescuers: it
 -- is left to release_orphans.sql.
 -- As in settle.sql `free` locks the rows, and every decision is made by the values of the versions that it locked; and jobs

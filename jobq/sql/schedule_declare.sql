@@ -1,5 +1,5 @@
 -- A schedule as an application declares it: made, or changed where that says something else. An operator's pause stays. Times
--- that say something else begin anew, and so does a schedule that was withdrawn: no tick is made up for. Returns what was done;
+-- that say something else start over, and so does a schedule that was withdrawn: no tick is made up for. Returns what was done;
 -- no row: nothing was to be done, or the name is that of a schedule made at run time.
 INSERT INTO {schema}.schedule AS old (
     name, task, args, queue, priority, max_attempts, timeout, headers, cron, every, timezone, missed, max_missed,

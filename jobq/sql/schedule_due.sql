@@ -1,7 +1,7 @@
--- The schedule that has been due for longest and that nobody else is looking at, locked for the transaction.
+-- The schedule that has been due for longest and that no other worker is looking at, locked for the transaction.
 -- Plan: schedule_next_idx from its beginning up to now. One that no live worker declares is passed over there: a handful.
 SELECT schedule.name, schedule.cron,
-       -- Of what Python can hold: nothing that somebody writes may keep the rows behind it from being read.
+       -- Of what Python can hold: nothing that is written by hand may keep the rows behind it from being read.
        CASE WHEN schedule.every IS NOT NULL THEN least(greatest(schedule.every, '-1 day'), '40000 days') END,
        schedule.timezone, schedule.missed, schedule.max_missed,
        CASE WHEN schedule.next_at > 'epoch' THEN schedule.next_at END, coalesce(%(now)s::timestamptz, clock_timestamp())

@@ -1,5 +1,5 @@
 -- Inserts the jobs of these ticks, unless they have been, with their rows in schedule_tick, and moves the schedule on.
--- The caller holds the schedule's lock, so nobody else inserts its ticks; if somebody did, the key of schedule_tick would
+-- The caller holds the schedule's lock, so no one else inserts its ticks; if another did, the key of schedule_tick would
 -- end the transaction, and no job were inserted twice. Returns how many jobs were inserted.
 -- Plan: the keys of schedule and schedule_tick; one lookup a tick.
 WITH due AS (

@@ -7,6 +7,6 @@ WHERE source = 'code' AND withdrawn_at IS NULL
         SELECT FROM {schema}.worker
         WHERE worker.app = schedule.app AND worker.heartbeat_at > clock_timestamp() - interval '1 minute')
     -- Any row: after an outage of the database the one that declares it may be the last to heartbeat again. A dead one's is
-    -- taken away by whoever rescues its jobs.
+    -- taken away by the worker that rescues its jobs.
     AND NOT EXISTS (SELECT FROM {schema}.worker WHERE schedule.name = ANY (worker.schedules))
 RETURNING name

@@ -1,4 +1,4 @@
--- Who holds the horizon of vacuum back, oldest first. Of other users' sessions a role without pg_read_all_stats sees nothing.
+-- What holds the vacuum horizon back, oldest first. Of other users' sessions a role without pg_read_all_stats sees nothing.
 -- Plan: shared memory only.
 SELECT *
 FROM (

@@ -2,7 +2,7 @@
 -- worker reads with it comes from another statement (hear.sql).
 -- Returns the server's process, and what an operator wants of the worker. No row: another worker has taken this one for dead,
 -- and its jobs with it.
--- A lock that could not be taken anew leaves `lock_server_start` as it is: the lost connection may still hold it.
+-- A lock that could not be taken again leaves `lock_server_start` as it is: the lost connection may still hold it.
 -- Plan: Index Scan using worker_pkey; the update is HOT.
 UPDATE {schema}.worker
 SET lock_server_start = CASE WHEN %(pooled)s THEN NULL WHEN %(locked)s THEN pg_postmaster_start_time() ELSE lock_server_start END,

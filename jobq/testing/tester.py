@@ -164,7 +164,7 @@ class JobqTester:
                 return total
 
     def run(self, job: JobRef[Any] | int, /) -> JobDetail:
-        """Run this one job now, whenever it is due, and return what became of it. Raises JobNotFound, and
+        """Run this one job now, whenever it is due, and return its state afterwards. Raises JobNotFound, and
         InvalidOption for a job that has finished or is running.
         """
         from jobq import queries

@@ -30,7 +30,7 @@ def run(options: WorkerOptions) -> int:
     from jobq.worker.errors import PartFailed
     from jobq.worker.notify import Notifier
 
-    # The handlers may be an application's, and wait for whoever reads them.
+    # The handlers may be an application's, and wait for their reader.
     output.defer_logging("jobq", "jobq.worker", "asyncio", "psycopg", "psycopg.pool", "py.warnings")
     notifier = Notifier.from_environment()
     # Until the event loop is there; see stacks.py.

@@ -158,10 +158,10 @@ class Account:
         )
 
     async def strays(self, connection: Connection, ended: Callable[[], set[Name]]) -> list[Setback]:
-        """Return releases of the jobs that the database holds in our name and that nobody here has.
+        """Return releases of the jobs that the database holds in our name and that no part of this worker has.
 
-        Asked on the connection that claims, between two claims, so that no claim of ours is on its way: what nobody has was
-        lost with a statement whose answer we never saw. `ended`: the names of what has ended here and is not written down.
+        Asked on the connection that claims, between two claims, so that no claim of ours is on its way: a job that is not here
+        was lost with a statement whose answer we never saw. `ended`: the names of what has ended here and is not written down.
         An idle worker looks, too, though not as often.
         """
         now = time.monotonic()

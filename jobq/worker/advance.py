@@ -416,7 +416,7 @@ class Advance:
         return max(0, min(MAX_BATCH, self._pool.room(self._pace.prefetch()) - len(self._delivery)))
 
     async def _gather(self) -> None:
-        """Let outcomes collect for a moment, unless a slot idles for want of the next claim."""
+        """Let outcomes collect for a moment, unless a slot idles because the next claim is missing."""
         if len(self._delivery):
             return
         if self._pool.load >= self._pool.slots and len(self.ended.successes) < MAX_BATCH // 2:
@@ -498,7 +498,7 @@ class Advance:
             async with self._lock:
                 connection = await self._connected()
                 part = self._managed_part(queue, self._want()) * share
-                # Of one free slot, with that probability: who comes after gets what is left.
+                # Of one free slot, with that probability: the queues that come after get what is left.
                 if (room := math.floor(part + random.random()) if share < 1 else math.ceil(part)) <= 0:
                     continue
                 worker = self._lease.worker
@@ -638,7 +638,7 @@ class Advance:
         self._cursor.read(scan, sight)
         self._lanes.claimed(scan, sight)
         if told and not jobs:
-            # Somebody else may have it, or it lies below what we read.
+            # Another worker may have it, or it lies below what we read.
             self._survey.hasten()
 
     async def _ask(
@@ -813,7 +813,7 @@ class Advance:
         self._managed.refresh(managed)
 
     async def _drained(self) -> bool:
-        """Tell whether no served queue has a job that is due, and nobody is running one."""
+        """Tell whether no served queue has a job that is due, and no worker is running one."""
         deferred = self.ended.deferred
         if len(self.ended) > len(deferred) or not deferred.tried or self._pool.held:
             return False

@@ -41,7 +41,7 @@ class Mode(IntEnum):
     BRISK = 2
     """The insert is silent, and the sentinel polls."""
     SETTLING = 3
-    """The insert notifies again; the sentinel polls until nobody is left who may have read BRISK."""
+    """The insert notifies again; the sentinel polls until no transaction is left that may have read BRISK."""
 
 
 class Arrivals:
@@ -146,7 +146,7 @@ class Calls:
         """Whether the last look found due heads that the one before had not."""
 
     def __len__(self) -> int:
-        """How many lanes wait for somebody."""
+        """How many lanes wait for a worker."""
         return len(self._lanes)
 
     def look(
@@ -155,8 +155,8 @@ class Calls:
         """Call the own loop by `take` to the lanes that have due jobs; return the queues whose other workers are to be called.
 
         `heads` are all that `lanes` have; other lanes were not looked at. `take` returns whether the own loop will take all
-        there is. `arrived`: ids were given out since the last look. A lane whose head stays the same is one that nobody has
-        room for, or somebody has locked: it is called ever more seldom, less so when there may be something new behind it.
+        there is. `arrived`: ids were given out since the last look. A lane whose head stays the same is one that no worker
+        has room for, or its head is locked: it is called ever more seldom, less so when there may be something new behind it.
         """
         now = time.monotonic()
         found = {head.lane: head.id for head in heads if head.seconds <= 0}

@@ -134,8 +134,8 @@ class Child:
         try:
             line = await self._start()
         except Exception as error:
-            # Not only OSError: a machine without room for another thread raises RuntimeError. A runner whose end nobody
-            # hears of would keep its jobs and its place for ever. One that has started has ended with its socket.
+            # Not only OSError: a machine without room for another thread raises RuntimeError. A runner whose end stays
+            # unnoticed would keep its jobs and its place for ever. One that has started has ended with its socket.
             logger.error("no runner can be started", extra={"error": str(error) or type(error).__name__})
             self.kill("it could not be started")
             await asyncio.sleep(1)

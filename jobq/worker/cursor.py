@@ -5,9 +5,9 @@ them: a claim that reads its lane from the beginning walks over all of them, eac
 last claim ended (`at`). What could still surface below that is bounded, too: a job's run_at is never earlier than the
 moment of its insert, so when all transactions that had begun to write before that moment have ended, nothing can surface
 below it any more (`low`). As long as few dead entries lie between the two, every claim begins at `low`; else only one in
-`NEAR_EVERY`. A job that is given back keeps its run_at: who gives it back tells all workers to read from there (`lower`).
+`NEAR_EVERY`. A job that is given back keeps its run_at: the worker that gives it back tells all to read from there (`lower`).
 
-Neither is a truth. A plain INSERT may give a run_at in the past, a row may have been locked by somebody whose transaction
+Neither is a truth. A plain INSERT may give a run_at in the past, a row may have been locked by a transaction that
 was undone: from time to time everything is read from the beginning (`survey.py`). Ids and run_at are not in the order of
 commits; tests/unit/test_cursor.py plays that out.
 
@@ -53,8 +53,8 @@ class Sight:
     xmin: int
     """Every transaction below this one had ended."""
     following: int
-    """The next transaction id: whoever had begun to write has one below. Not the snapshot's xmax, which is only the first id
-    after the last one that has *ended*: any number above it may be writing."""
+    """The next transaction id: every transaction that had begun to write has one below. Not the snapshot's xmax, which is only
+    the first id after the last one that has *ended*: any number above it may be writing."""
     cut: int | None = None
     """The lane, by its place from 0, in which it had found as many jobs as it wanted; None: it read all lanes to their ends."""
     last: Position = BEGINNING
@@ -89,7 +89,7 @@ class Horizon:
             self.floor = 0
         self._last = at
         if following <= xmin:
-            # Nobody was writing.
+            # No transaction was writing.
             samples.clear()
             self.floor = max(self.floor, at - _MARGIN)
             return

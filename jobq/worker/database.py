@@ -70,7 +70,7 @@ class Terms:
         }
 
 
-# A running job's row that somebody has locked is set aside (`Ended.set_aside`): it must not keep all others back for long.
+# A running job whose row is locked is set aside (`Ended.set_aside`): it must not keep all others back for long.
 HOT = Terms(lock=1.0)
 CHORES = Terms(statement=120.0, lock=5.0, patience=125.0)
 
@@ -79,7 +79,7 @@ def lease_terms(heartbeat_interval: float) -> Terms:
     """Return the terms of the connection that heartbeats and rescues.
 
     Nothing on it may keep a heartbeat back for long: a few locks in the way of what is read with each, one after the other, or
-    a dead worker's row that somebody has locked.
+    a dead worker's row that is locked.
     """
     return Terms(
         statement=heartbeat_interval * 1.8, lock=min(0.5, heartbeat_interval / 4), patience=heartbeat_interval * 2
@@ -387,7 +387,7 @@ def _local_settings(terms: Terms) -> sql.Composed:
 
 
 def is_refusal(error: BaseException) -> bool:
-    """Tell whether the server itself said that it is not there: then it is there for nobody, rescuers included."""
+    """Tell whether the server itself said that it is not there: then it is there for no client, rescuers included."""
     if isinstance(error, Unreachable):
         return error.refused
     text = str(error).lower()

@@ -1,6 +1,6 @@
 """Outcomes that could not be written with the others: tried again beside the claim loop, over a connection of their own.
 
-They cost the claim loop nothing: neither a row that takes a minute (a trigger that sleeps), nor one that somebody keeps
+They cost the claim loop nothing: neither a row that takes a minute (a trigger that sleeps), nor one that is kept
 locked, nor one that a rule refuses for days (a foreign key on jobq.job, a trigger on history). A batch is halved until what
 is at fault stands alone, and that is tried ever more rarely. The fence (id, claims, worker) makes each try harmless.
 """
@@ -33,7 +33,7 @@ TERMS = Terms(statement=60.0, lock=1.0, patience=65.0)
 FIRST_PAUSE = 1.0
 LONGEST_PAUSE = 300.0
 LONGEST_TRANSIENT = 5.0
-# A batch that has failed so many times for want of a lock or resources is halved: one row may be the reason.
+# A batch that has failed so many times because a lock or resources were missing is halved: one row may be the reason.
 PATIENCE = 3
 # After so many outcomes in a row none of which could be written, or so many in all, no more jobs are claimed.
 MOST_IN_A_ROW = 200
@@ -285,7 +285,7 @@ class Deferred:
         self._repeats.warn("an outcome cannot be written: it is kept, and tried again ever more rarely", error, job=job)
 
     def _recovered(self) -> None:
-        """Something was written. What failed for want of locks or resources, or with all others, may go through now."""
+        """Something was written. What failed because of locks or resources, or with all others, may go through now."""
         again = self._in_a_row >= MOST_IN_A_ROW
         self._in_a_row = 0
         for batch in self._batches:

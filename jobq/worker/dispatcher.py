@@ -148,7 +148,7 @@ class Dispatcher:
                 loop.remove_signal_handler(number)
 
     def observe(self, vitals: Vitals) -> None:
-        """Write down what the parts count, for whoever looks."""
+        """Write down what the parts count, for readers of `vitals`."""
         pool, advance = self._pool, self._advance
         vitals.slots, vitals.running = pool.slots, pool.held
         vitals.runners_ready, vitals.runners_wanted = pool.runners_ready, self._options.processes
@@ -172,7 +172,7 @@ class Dispatcher:
 
     def _notified(self, payload: str) -> None:
         if payload in ("cancel", "workers"):
-            # Who is meant, and what of, stands in the rows, which the next heartbeat reads.
+            # Which worker is meant, and what it is to do, stands in the rows, which the next heartbeat reads.
             self._keeper.beat_at_once()
             return
         if payload == "schedules":

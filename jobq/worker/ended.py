@@ -167,7 +167,7 @@ class Ended:
         if not locked:
             return False
         self._wary_until = time.monotonic() + WARY
-        self._repeats.note("finished jobs are locked by somebody's transaction", "", job=min(locked), jobs=len(locked))
+        self._repeats.note("finished jobs are locked by another transaction", "", job=min(locked), jobs=len(locked))
         self.successes[: len(successes)] = [success for success in successes if success.id not in locked]
         self._aside += [success for success in successes if success.id in locked]
         asyncio.get_running_loop().call_later(BUSY_RETRY, self._look)
@@ -280,7 +280,7 @@ class Ended:
         logger.warning("outcomes were refused: those jobs were no longer ours", extra={"refused": number, "job": job})
 
     def _postpone(self, setback: Setback) -> None:
-        """Try `setback` again in a moment: until its job's row is free, nobody knows whether it is still due."""
+        """Try `setback` again in a moment: until its job's row is free, it is not known whether it is still due."""
         name = (setback.id, setback.claims, setback.started)
 
         def again() -> None:
@@ -300,7 +300,7 @@ class Ended:
                 reason=setback.message,
             )
         if setback.ending is Ending.RELEASE and setback.message is not None and setback.recorded is None:
-            # A thousand jobs of a task that nobody here knows come back every few seconds.
+            # A thousand jobs of a task that is unknown here may come back every few seconds.
             self._repeats.note("a job was put back", setback.message, job=setback.id, reason=setback.message)
         if setback.ending is Ending.SUCCEED:
             self._tell_unstored(setback.id, setback.message or "")

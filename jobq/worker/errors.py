@@ -42,7 +42,7 @@ class PartFailed(Exception):
 
 
 class Unreachable(psycopg.OperationalError):
-    """No address took a connection. `refused`: every one of them said so itself, so it is there for nobody."""
+    """No address took a connection. `refused`: each address itself refused it, so the server is there for no client."""
 
     def __init__(self, message: str, *, refused: bool, state: str | None = None) -> None:
         super().__init__(message)

@@ -25,7 +25,7 @@ logger = logging.getLogger("jobq.worker")
 MAX_HEAD_BYTES = 4096
 # From its accept to its end, whatever it does.
 DEADLINE = 5.0
-# When one more comes, the oldest is cut off: connections that are held open in vain cannot keep a probe out.
+# When one more comes, the oldest is cut off: connections that are held open without use cannot keep a probe out.
 MAX_CONNECTIONS = 16
 
 _MEND = "give HOST:PORT, as 127.0.0.1:9642 or [::1]:9642, or unix:PATH"

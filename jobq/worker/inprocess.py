@@ -180,7 +180,7 @@ def _put_back(cursor: Cursor[tuple[Any, ...]], schema: str, worker: UUID, jobs: 
 
 
 def _managed(cursor: Cursor[tuple[Any, ...]], schema: str, worker: UUID, lanes: Lanes) -> Claimed:
-    """Claim one job of a managed queue: no limit is in the way of somebody who runs one at a time, but a rate may be."""
+    """Claim one job of a managed queue: no limit is in the way of a process that runs one at a time, but a rate may be."""
     query = statement("claim_managed", schema).query
     managed = Managed(schema, 0.0)
     managed.refresh(lanes.managed)

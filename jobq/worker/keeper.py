@@ -161,7 +161,7 @@ class Keeper:
         self._pulse.well()
         self._on_asked(asked)
         if self.state != said:
-            # Whoever asked waits to see it done.
+            # The operator who asked waits to see it done.
             self._at_once.set()
         heard = await self._lease.hear(connection)
         if heard.cancelled:

@@ -67,7 +67,7 @@ class Lanes:
         self._line: list[_Place] = []
         """A heap of the places of those that may have due jobs."""
         self._in_line: dict[Lane, int] = {}
-        """Who stands in the line, or was taken from it by the last claim, and with which number; oldest first."""
+        """The lanes that stand in the line, or were taken from it by the last claim, with their numbers; oldest first."""
         self._taken: list[_Place] = []
         """The places that the last `arrays` took."""
         self._served: set[Lane] = set()
@@ -338,7 +338,7 @@ class Lanes:
         return weight / (weight + (sum(self._weights.get(other, 1) for other in busy) or 1))
 
     def first(self, want: int) -> int:
-        """Return how many of `want` jobs to ask for in the lanes of the last `arrays`: the share of whoever comes first.
+        """Return how many of `want` jobs to ask for in the lanes of the last `arrays`: the share of the queue that comes first.
 
         For jobs that take long: one claim that one queue fills would leave the others without a slot for as long.
         """
@@ -373,7 +373,7 @@ class Lanes:
 
 
 async def warn_of_unknown_queues(connection: Connection, options: WorkerOptions, of_tasks: Iterable[str]) -> None:
-    """Say which of the worker's queues nobody else has named: they may be misspelt, or their first job still to come."""
+    """Say which of the worker's queues are named nowhere else: they may be misspelt, or their first job still to come."""
     if options.queues is None:
         return
     schema = options.settings.schema

@@ -120,7 +120,7 @@ class Lease:
         self.locked = False
         """Whether the advisory lock is held by a connection that is not known to be lost."""
         self.lockless = False
-        """Whether our row says that we hold no lock, so that nobody suspects us for a free one."""
+        """Whether our row says that we hold no lock, so that no worker suspects us because it is free."""
         self.suspicious = False
         """Whether some worker's lock is free, so that it pays to look again soon."""
         self.next_due: float | None = None
@@ -137,7 +137,7 @@ class Lease:
     def fence_after(self) -> float:
         """Seconds after `last_beat` at which the runners must be dead.
 
-        While our lock is held, or we never took one, or the server refuses everyone so that nobody can watch, the whole
+        While our lock is held, or we never took one, or the server refuses everyone so that no one can watch, the whole
         lease counts; once our connection is lost, the lock may be free: the suspicion counts. The margin pays for killing
         and for one late look at the clock.
         """

@@ -2,7 +2,7 @@
 
 As in `cursor.py`: hints in memory, by which a claim steps over the dead index entries that a pinned xmin horizon keeps; never
 truths. Here each claim tells the first entry that it leaves, so a line that one claim does not come to, or an entry that
-somebody has locked, moves nothing.
+is locked, moves nothing.
 """
 
 from __future__ import annotations

@@ -40,7 +40,7 @@ _PREPARE_THRESHOLD = 5
 
 Undone = Literal["failed", "ended"]
 
-# Both ends notice within seconds that the other is gone: a transaction that nobody will end holds locks. Planner settings
+# Both ends notice within seconds that the other is gone: a transaction that no one will end holds locks. Planner settings
 # and the isolation level are the database's own: what runs here is the application.
 _OPTIONS = (
     "-c tcp_keepalives_idle=5 -c tcp_keepalives_interval=2 -c tcp_keepalives_count=3 -c tcp_user_timeout=10000 "

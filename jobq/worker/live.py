@@ -23,7 +23,7 @@ WARM_FOR = 60.0
 WARM_LEAST = 256
 # Most lanes that one step wakes, looks up or drops.
 STEP = 256
-# Seconds until a lane is looked at again whose first job is due and was not claimed: somebody has it locked. Doubled each
+# Seconds until a lane is looked at again whose first job is due and was not claimed: its row is locked. Doubled each
 # time, up to the second.
 _BLOCKED = 0.005
 _BLOCKED_MOST = 1.0

@@ -1,15 +1,15 @@
 """Claims from managed queues: those with a limit, a rate, a rule for their groups, or a cap for this worker.
 
 Each is claimed by itself, by the function claim_managed, under a lock of its own; plain queues are claimed all together
-(`advance.py`) and pay for none of this. When to claim next, the function says, or whoever makes room: a job that ends, a
-notification. Behind these stands a poll: one statement for all queues (`managed_due.sql`), and a claim of those that have
-something. So a queue without a job costs nothing, and nothing here goes through all queues for each of them.
+(`advance.py`) and pay for none of this. The time of the next claim comes from the function, or from what makes room: a job that
+ends, a notification. Behind these stands a poll: one statement for all queues (`managed_due.sql`), and a claim of those that
+have something. So a queue without a job costs nothing, and nothing here goes through all queues for each of them.
 
 A claim that the database refuses, or takes too long over, is made again for single jobs, and those that are at fault are left
 out (`suspects.py`): then a variant of the statement is used.
 
 A lock that another holds is not waited for. It is mostly another claim, of milliseconds, and tried again soon; the longer it
-is held, as by somebody who configures the queue and does not commit, the less often.
+is held, as by an operator who configures the queue and does not commit, the less often.
 """
 
 from __future__ import annotations

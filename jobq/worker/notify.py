@@ -20,10 +20,10 @@ _LONGEST_VALUE = 1_000
 
 
 class Notifier:
-    """Tells the service manager, if there is one. Never blocks and never raises: a service must not fail for want of it."""
+    """Tells the service manager, if there is one. Never blocks and never raises: a service must not fail because of it."""
 
     def __init__(self, address: str | None, *, watchdog: float | None = None) -> None:
-        """`address`: a path, or '@' and an abstract name; None: nobody listens. `watchdog`: seconds, None: none asked."""
+        """`address`: a path, or '@' and an abstract name; None: there is no listener. `watchdog`: seconds, None: none asked."""
         self._unsent: dict[str, str] = {}
         self._socket: socket.socket | None = None
         self._address = address

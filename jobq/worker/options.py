@@ -135,8 +135,8 @@ class WorkerOptions:
     """Days that failed, cancelled and expired jobs and the attempts stay in history (default: 90)."""
 
     health_address: str | None = None
-    """Where /livez, /readyz and /metrics are served: HOST:PORT or unix:PATH (default: None, nowhere). Whoever reaches the
-    address can read the state and the names of tasks and queues, without a password: bind it to loopback or to a network
+    """Where /livez, /readyz and /metrics are served: HOST:PORT or unix:PATH (default: None, nowhere). Any client that reaches
+    the address can read the state and the names of tasks and queues, without a password: bind it to loopback or to a network
     of your own."""
 
     log_format: LogFormat = "text"

@@ -1,6 +1,6 @@
 """What a runner has to tell its dispatcher, as many outcomes a frame as there are.
 
-Whoever ends a job sends what there is, unless the next one follows at once: then outcomes collect for at most a millisecond.
+What ends a job sends what there is, unless the next one follows at once: then outcomes collect for at most a millisecond.
 So that they never wait for what the next job waits for, someone else is always on the way to send them: a slot's thread that
 was called (`Stock.called`), or else the writer, a thread that has nothing else to do. It also sends what the socket does
 not take at once: no slot and no event loop waits for the dispatcher.
@@ -38,7 +38,7 @@ class Outbox:
         """The last word of each job, not sent yet: said faster than it is sent, it is replaced."""
         self._progress_lock = threading.Lock()
         self._lock = threading.Lock()
-        """Held by who sends."""
+        """Held by the sender."""
         self._rest = b""
         """The end of what was sent before and not taken by the socket."""
         self._calls: SimpleQueue[None] = SimpleQueue()
@@ -67,7 +67,7 @@ class Outbox:
 
     def progress(self, job: Job, done: int, total: int | None) -> None:
         """Say how far a job is; its last word counts."""
-        # One step with the sender's taking: else a word put in just after it would call nobody, nor any word after it.
+        # One step with the sender's taking: else a word put in just after it would call no one, nor would any word after it.
         with self._progress_lock:
             first = not self._progress
             self._progress[job.id] = Progress(job.id, job.claims, job.started, done, total)
@@ -79,7 +79,7 @@ class Outbox:
         if not self._outcomes and not self._progress:
             return
         if not self._lock.acquire(blocking=False):
-            # Who holds it may have looked before our outcome was there.
+            # The holder may have looked before our outcome was there.
             self.call()
             return
         try:

@@ -238,7 +238,7 @@ class Ledger:
         return claimed(first, rows, scan), managed
 
     async def locked(self, connection: AsyncConnection[Any], ids: list[int]) -> frozenset[int]:
-        """Return which of these jobs someone has locked. Waits for nobody."""
+        """Return which of these jobs are locked. Does not wait."""
         return frozenset(row[0] for row in await fetch(connection, self._schema, "locked_jobs", ids=ids))
 
     async def _advance(

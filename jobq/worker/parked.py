@@ -1,8 +1,8 @@
 """Parked jobs: those that one worker's code cannot run, until another's can.
 
-Who refuses a job parks it (`parking.py`), which tells the others. A worker claims parked jobs of tasks that its code has, when
-it hears of some, at its start, and when it looks every few seconds. Without parked jobs that is one cheap question each time,
-and nothing on the way of other jobs.
+A worker that refuses a job parks it (`parking.py`), which tells the others. A worker claims parked jobs of tasks that its code
+has when it hears of some, at its start, and when it looks every few seconds. Without parked jobs that is one cheap question
+each time, and nothing in the way of other jobs.
 
 After a failure they are claimed one by one, and what is refused, or takes too long, is left out for a while (`suspects.py`).
 """

@@ -1,4 +1,4 @@
-"""The runners of a worker: giving them jobs, hearing what became of those, starting and replacing the runners."""
+"""The runners of a worker: giving them jobs, receiving the outcomes, starting and replacing the runners."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ STATUS_EVERY = 2.0
 # Each extension asks for this much more, and is renewed long before it is over: a worker that freezes while it starts or
 # stops is still killed soon.
 EXTENSION = 15.0
-# What a start gets beyond two imports (one that does not end, noticed and begun anew): the database's answers around them.
+# What a start gets beyond two imports (one that does not end, noticed and begun again): the database's answers around them.
 START_BEYOND = 30.0
 # What a stop needs beyond `shutdown_timeout`: cancelled jobs, last outcomes, the runners' ends, and a busy machine.
 STOP_BEYOND = 30.0

@@ -127,7 +127,7 @@ class Rescuer:
             if classify(error, connection) is ErrorKind.CONNECTION:
                 raise
             if isinstance(error, psycopg.errors.LockNotAvailable):
-                # Somebody's transaction holds its row, or a row of one of its jobs.
+                # Another transaction holds its row, or a row of one of its jobs.
                 self._repeats.note("a dead worker is locked", str(dead), dead=str(dead), error=str(error))
                 case.locked += 1
                 case.in_parts = case.locked >= _LOCKED_TRIES

@@ -36,7 +36,7 @@ from jobq.worker.setaside import SetAside, attempted
 Result = TypeVar("Result")
 
 MINUTE = timedelta(minutes=1)
-# Minutes are counted anew for this long after they have ended.
+# Minutes are counted again for this long after they have ended.
 SETTLE = timedelta(minutes=3)
 # Of the time without a run so much is made up for: as long as minutes are kept.
 CATCH_UP = timedelta(hours=26)

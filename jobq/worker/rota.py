@@ -23,7 +23,7 @@ class Rota:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._seen: dict[Lane, float] = {}
-        """When the lane was last seen with a job, or its queue named; who was looked at last is at the end."""
+        """When the lane was last seen with a job, or its queue named; the one looked at last is at the end."""
 
     def __len__(self) -> int:
         """How many lanes there are."""

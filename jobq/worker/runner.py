@@ -368,7 +368,7 @@ class Runner:
 def main() -> None:
     """Entry point of the process."""
     spec = msgspec.json.decode(os.environ.pop("JOBQ_RUNNER"), type=Spec)
-    # Threads of ours must not wait for whoever reads the log: the pulse would stop, and what has ended would not be told.
+    # Threads of ours must not wait for the reader of the log: the pulse would stop, and what has ended would not be told.
     logs.configure(format=spec.log_format, level=spec.log_level, waits=False)
     output.defer_logging("jobq", "jobq.runner", "jobq.worker", "asyncio")
     disarm()

@@ -1,5 +1,5 @@
 """Schedules: what the application declares is written down, and each tick that is due becomes a job. There is no leader:
-every worker looks, and whoever locks a schedule's row first inserts its ticks.
+every worker looks, and the one that locks a schedule's row first inserts its ticks.
 
 The connection comes and goes: it stays while the next tick is near. Nothing of the worker waits for this loop.
 """
@@ -44,7 +44,7 @@ STAY = 60.0
 # A schedule that cannot tick is looked at again after so many seconds; one that only lacked a lock or resources sooner, first.
 AGAIN = 60.0
 AGAIN_SOON = 2.0
-# Somebody else has what is due locked: looked at again after so many seconds, doubled up to a second.
+# Another session has locked what is due: it is looked at again after so many seconds, doubled up to a second.
 _LOCKED = 0.02
 PROBLEM = "tick"
 TERMS = Terms(statement=5.0, lock=2.0, patience=23.0)
@@ -139,7 +139,7 @@ def _due(timing: list[Any], since: datetime | None, now: datetime, *, missed: st
 
 
 class Scheduler:
-    """One worker's loop. `worker` tells its present id: after a lost lease it is another, and is made known anew."""
+    """One worker's loop. `worker` tells its present id: after a lost lease it is another, and is made known again."""
 
     def __init__(self, options: WorkerOptions, database: Database, worker: Callable[[], UUID]) -> None:
         self._schema = options.settings.schema
@@ -177,7 +177,7 @@ class Scheduler:
         return None if self._error is None else Trouble(*self._error)
 
     async def run(self) -> None:
-        """Tick until cancelled, connecting anew as often as needed."""
+        """Tick until cancelled, connecting again as often as needed."""
         try:
             while True:
                 try:
@@ -272,7 +272,7 @@ class Scheduler:
     async def _begin(self, connection: Connection, worker: UUID) -> bool:
         """Say what the application declares; False when the worker has no row at present.
 
-        The worker's row first: nobody then takes a schedule for withdrawn that is about to be written.
+        The worker's row comes first: then no worker withdraws a schedule that is about to be written.
         """
         names = [facts.name for facts in self.declared]
         if not await fetch(connection, self._schema, "schedule_workers", names=names, worker=worker):
@@ -308,7 +308,7 @@ class Scheduler:
                 logger.info(f"a schedule is {what}", extra={"schedule": facts.name})
 
     async def _withdraw(self, connection: Connection) -> None:
-        """Withdraw what nobody declares any more. Raises Incomplete with what cannot be withdrawn."""
+        """Withdraw what no worker declares any more. Raises Incomplete with what cannot be withdrawn."""
 
         async def withdraw(names: list[str] | None) -> list[str]:
             return [name for (name,) in await fetch(connection, self._schema, "schedule_withdraw", only=names)]

@@ -10,11 +10,11 @@ mode (migrations/sql/0001_notify_insert.sql). So one that read BRISK is older th
 says so, and that very poll has seen its jobs. The snapshot's xmax would not do for the mark: it is the id after the last
 one that has ended, and running ones may be above it. tests/unit/test_wake_protocol.py goes through all interleavings.
 
-*Dying*: the mode stays as it is and the lock is free, which every heartbeat shows to everybody: who sees it takes the
-place. So SETTLING is a mode of its own: under QUIET nobody would know that the wait was not over. While the mode is not
-QUIET all others poll every second, whatever becomes of the sentinel.
+*Dying*: the mode stays as it is and the lock is free, which every heartbeat shows to all workers: one that sees it takes
+the place. So SETTLING is a mode of its own: under QUIET no worker would know that the wait was not over. While the mode is
+not QUIET all others poll every second, whatever happens to the sentinel.
 
-The mode is only ever set over the session that holds the lock: who has lost the place cannot set it any more.
+The mode is only ever set over the session that holds the lock: a worker that has lost the place cannot set it any more.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ class Sentinel:
         self._reason = asyncio.Event()
         """There may be reason to do something else than now: to take the place, to go brisk again, to leave."""
         self._vacant = False
-        """Whether the mode is not QUIET and nobody holds the lock, as far as is known."""
+        """Whether the mode is not QUIET and no session holds the lock, as far as is known."""
         self._unable = False
         self._leave = asyncio.Event()
         self._left = asyncio.Event()
@@ -121,14 +121,14 @@ class Sentinel:
     def told(self, what: str) -> None:
         """A sentinel says what it has done: set a mode, or left its place (`nobody`)."""
         mode = self.mode if what == "nobody" else Mode.__members__.get(what.upper())
-        # Whoever may connect may notify, anything.
+        # Every role that may connect may send any notification.
         if mode is not None and not self.active:
             self._learn(mode, watched=what != "nobody")
-            # Of jobs for later that came silently, nobody has told this worker.
+            # This worker has not been told of jobs for later that came silently.
             self._advance.notified("")
 
     def heard(self, mode: int, *, watched: bool) -> None:
-        """The heartbeat brought back the mode, and whether somebody holds the sentinel's lock."""
+        """The heartbeat brought back the mode, and whether a session holds the sentinel's lock."""
         if not self.active:
             before = self.hearing
             self._learn(Mode(mode), watched=watched)
@@ -189,7 +189,7 @@ class Sentinel:
                 logger.info("the sentinel's place was free: taken", extra={"mode": Mode(mode).name.lower()})
             await self._serve(connection, Mode(mode))
         except psycopg.Error as error:
-            # Of whatever kind: the place is given up, and taken again by whoever needs it first.
+            # Whatever its kind, the place is given up, and taken again by the first worker that needs it.
             self._repeats.warn("the sentinel cannot look for jobs; polling goes on", error)
         finally:
             await close(connection)
@@ -252,7 +252,7 @@ class Sentinel:
         return at
 
     async def _settle(self, connection: Connection) -> bool:
-        """Poll until nobody is left who may have read BRISK. False: something else is wanted before that."""
+        """Poll until no transaction is left that may have read BRISK. False: something else is wanted before that."""
         await self._set(connection, Mode.SETTLING)
         [(mark,)] = await fetch(connection, self._schema, "wake_mark")
         since, told = time.monotonic(), False
@@ -278,7 +278,7 @@ class Sentinel:
                 return False
 
     async def _look(self, connection: Connection) -> tuple[float, int]:
-        """Look at some heads once, all of them where they are not too many, and wake whoever should know. Return the seconds
+        """Look at some heads once, all of them where they are not too many, and wake the workers concerned. Return the seconds
         until the next job for later is due, and the oldest running transaction.
         """
         now, before = time.monotonic(), self._looked
@@ -311,14 +311,14 @@ class Sentinel:
         return due if len(self._rota) <= LOOK else min(due, LATEST), oldest
 
     async def _call(self, connection: Connection, lanes: list[Lane], heads: list[Head], *, arrived: bool) -> None:
-        """Wake whoever should know of these heads, which are all that the lanes have."""
+        """Wake the workers concerned by these heads, which are all that the lanes have."""
         for head in heads:
             self._rota.seen(head.lane)
         if others := self._calls.look(lanes, heads, arrived=arrived, take=self._take_all):
             await fetch(connection, self._schema, "wake_tell", channel=self._schema, queues=others)
 
     async def _discover(self, connection: Connection) -> None:
-        """Read every lane that has jobs, in slices, and which queues are paused; and wake whoever should know."""
+        """Read every lane that has jobs, in slices, and which queues are paused; and wake the workers concerned."""
         begun, floor, epoch, words = time.monotonic(), self._cursor.floor, self._cursor.epoch, self._cursor.words
         rules = await fetch(connection, self._schema, "queue_rules")
         self._paused = frozenset(queue for queue, paused, _ in rules if paused)

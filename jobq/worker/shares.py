@@ -19,7 +19,7 @@ class Shares:
         self._weights = weights
         self._advanced: dict[str, float] = {}
         self._start = 0.0
-        """Where a queue starts that has had no jobs: nobody with jobs is less advanced."""
+        """Where a queue starts that has had no jobs: no queue with jobs is less advanced."""
         self._waiting: set[str] = set()
         """The queues that have due jobs, as far as is known."""
         self._prune_at = 100
@@ -49,7 +49,7 @@ class Shares:
     def first(self, order: Sequence[str], want: int) -> int:
         """Return how many of `want` jobs to ask for, so that the queue that comes first gets no more than its share.
 
-        `order`: the queues that the claim looks at, the least advanced first. The next claim then begins with whoever is
+        `order`: the queues that the claim looks at, the least advanced first. The next claim then begins with the queue that is
         behind. Only queues that are known to have jobs have a share: where one alone has some, it is everything.
         """
         waiting = [queue for queue in order if queue in self._waiting]

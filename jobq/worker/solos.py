@@ -146,7 +146,7 @@ class Solos:
 
 
 class Isolation:
-    """Who runs alone: `declared` by their tasks or sheltered from others, and `suspects`, each up to `limit` at a time."""
+    """Jobs that run alone: `declared` by their tasks or sheltered from others, and `suspects`, each up to `limit` at a time."""
 
     def __init__(self, limit: int, most: int | None, hire: Callable[[], Child], quarantine: Quarantine) -> None:
         self._quarantine = quarantine

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 logger = logging.getLogger("jobq.worker")
 
-# A wait that is over by then is nobody's business.
+# A wait that is over by then is not reported.
 AFTER = 5.0
 # Seconds between two looks.
 EVERY = 0.5
@@ -129,7 +129,7 @@ class Looker:
         if self._beat is not None:
             self._beat.cancel()
         if self._thread is not None:
-            # It may be waiting for whoever reads the log.
+            # It may be waiting for the reader of the log.
             self._thread.join(self._every)
 
 

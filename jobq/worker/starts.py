@@ -1,6 +1,6 @@
 """Claimed jobs whose keys hold until they start, until a runner has a free slot for them.
 
-A claim is not a start: who enqueues under such a key before the job runs is to reach this very job. So these are given to no
+A claim is not a start: an enqueue under such a key before the job runs is to reach this very job. So these are given to no
 runner that would keep them waiting. When a slot is free, one statement (start_jobs.sql) releases their keys and returns their
 arguments as they are then, and only after that commit a runner gets them.
 """
@@ -210,7 +210,7 @@ class Starts:
             self._asked.clear()
             raise
         now = time.monotonic()
-        # Of those withdrawn meanwhile nothing is known any more here; who withdrew them has said what is to happen.
+        # Those withdrawn meanwhile are not known here any more; their withdrawal has said what is to happen.
         found = judged(jobs, [row for row in rows if row[0] in self._asked])
         for job in found.locked:
             one = self._asked[job.id]

@@ -1,11 +1,11 @@
-"""The jobs that a runner has and has not started, and who comes for them.
+"""The jobs that a runner has and has not started, and the threads that come for them.
 
-A slot belongs to whoever took it off the list of idle ones: to its own thread, or to the event loop, which executes the jobs
+A slot belongs to the one that took it off the list of idle ones: its own thread, or the event loop, which executes the jobs
 of async tasks itself while the slot's thread sleeps.
 
-Waking a thread costs as much as many a short job. So only one thread at a time is called, and whoever takes a job while others
-wait calls the next: what is called gets the interpreter when the one before it waits for something (or after 5 ms), takes a
-job and calls in its turn. While one slot keeps up, nobody else runs; when jobs wait for something, all slots are soon at work.
+Waking a thread costs as much as many a short job. So only one thread at a time is called, and the one that takes a job while
+others wait calls the next: a called thread gets the interpreter when the one before it waits for something (or after 5 ms),
+takes a job and calls in its turn. While one slot keeps up, no other runs; when jobs wait for something, all slots soon work.
 
 No lock: `deque` and `list` operations are single steps. A slot that becomes idle says so first and then looks for jobs again;
 a job is put first and then idle slots are looked for. So one of the two notices.
@@ -54,7 +54,7 @@ class Stock:
             bell.acquire()
         self.called = False
         """Whether a thread is on its way that will flush, and look for jobs. Each one who sets it rings for a thread that
-        unsets it later, so it cannot stay set with nobody on the way."""
+        unsets it later, so it cannot stay set with no thread on the way."""
 
     def __len__(self) -> int:
         """How many jobs wait to be started."""
@@ -141,7 +141,7 @@ class Stock:
         self._bells[slot].release()
 
     def _idles(self, slot: int) -> bool:
-        """Put `slot` on the list of idle ones; tell whether it was left there, or is somebody else's already."""
+        """Put `slot` on the list of idle ones; tell whether it was left there, or was taken off already."""
         self._idle.append(slot)
         if not self._jobs:
             return True

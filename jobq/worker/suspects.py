@@ -26,7 +26,7 @@ BRIEF = 1.0
 LONGEST_TRY = 8.0
 # Between two tries of what takes too long there are so many times the seconds that the first one took.
 SHARE = 10
-# A statement that has failed so many times in a row for want of locks or resources, or has lost its session so many times, is
+# A statement that has failed so many times in a row because of locks or resources, or has lost its session so many times, is
 # taken to be refused: one row may be the reason.
 PATIENCE = 3
 # So many in a row, with no success between them: it is no matter of single ones.

@@ -58,7 +58,7 @@ class Transactions:
         self._slot = threading.local()
 
     def begin(self, execution: Execution, *, is_async: bool) -> Transaction:
-        """Begin a transaction on this slot's connection, made anew when it is broken. Raises psycopg.Error."""
+        """Begin a transaction on this slot's connection, made again when it is broken. Raises psycopg.Error."""
         link, fresh = self._link(is_async), False
         if isinstance(link, AsyncLink):
             # An execution of its own: to cancel the task's must not interrupt what is done around it.

@@ -169,7 +169,7 @@ def _crash(job: Job, seconds: float, what: str, max_crashes: int, *, alone: bool
         job.claims,
         job.started,
         Ending.FAIL if last else Ending.CRASH,
-        # At once the first time: most often somebody else's crash, or a machine short of memory, is to blame.
+        # At once the first time: most often another job's crash, or a machine short of memory, is to blame.
         delay=0.0 if last or not job.crashes else _CRASH.delay(job.crashes),
         seconds=seconds,
         recorded="crashed",

@@ -30,7 +30,7 @@ class Pulse:
         """Why its rounds fail at present; None when they do not."""
         self.failing_since: float | None = None
         self.errors = 0
-        """Rounds that have failed for want of the database, ever."""
+        """Rounds that have ever failed because the database was away."""
         self.round_trip: float | None = None
         """Seconds that its last statement of work took; None: none yet."""
 

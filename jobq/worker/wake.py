@@ -46,7 +46,7 @@ class Listener:
         return Trouble(self._error + (f"; waiting for a connection to {where}" if where else ""), self._away_since)
 
     async def run(self) -> None:
-        """Listen until cancelled, connecting anew as often as needed; through a pooler, only wait."""
+        """Listen until cancelled, connecting again as often as needed; through a pooler, only wait."""
         delay = 0.1
         while True:
             try:

@@ -9,7 +9,7 @@ would be restarted at the same moment, for nothing, and come back to the same ou
 - A loop that has not come round for STUCK_AFTER is doubted. It may wait for a server that neither answers nor closes the
   connection. So the database is asked over a new connection: when that answers, the loop is stuck and the verdict falls;
   when it does not, the database is away, and nothing is held against us.
-- The event loop itself needs no clause: while it stands still nobody feeds the watchdog or answers a probe.
+- The event loop itself needs no clause: while it stands still nothing feeds the watchdog or answers a probe.
 """
 
 from __future__ import annotations

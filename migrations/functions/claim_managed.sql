@@ -1,7 +1,7 @@
 -- Claims up to `want` jobs of one queue that has a limit, a rate, or a rule for its groups. Exact under any concurrency: the
 -- queue's claims follow one another, by an advisory lock that is held through the commit, and each statement below, in READ
--- COMMITTED, sees all that was committed before the lock was had. Whoever picks rows in one statement and locks them in
--- another checks again what it picked them for: moves, snoozes and cancellations take no queue's lock.
+-- COMMITTED, sees all that was committed before the lock was had. A step that picks rows in one statement and locks
+-- them in another checks again what it picked them for: moves, snoozes and cancellations take no queue's lock.
 --
 -- Running jobs are themselves the permits: nothing has to be given back, so nothing can be lost. Each claim has a number, given
 -- out under the lock, so the jobs of a later claim have a higher one in `permit`. Therefore a caller that knows which jobs ran

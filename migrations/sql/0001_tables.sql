@@ -149,7 +149,7 @@ CREATE TABLE {schema}.audit (
 );
 
 -- History is partitioned by state, then by UTC day. The default partitions catch a row for which no day was made, so that
--- an acknowledgement never fails for want of one; the partition chore keeps them empty by working a week ahead.
+-- an acknowledgement never fails because a day is missing; the partition chore keeps them empty by working a week ahead.
 CREATE TABLE {schema}.job_history_succeeded PARTITION OF {schema}.job_history FOR VALUES IN ('succeeded')
     PARTITION BY RANGE (finished_at);
 

@@ -1,4 +1,4 @@
-"""The page: who asked for what, bulk operations, rollups for its charts, its own users.
+"""The page: the audit of changes, bulk operations, rollups for its charts, its own users.
 
 Revision: 0002
 Follows: 0001

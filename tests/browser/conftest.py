@@ -127,7 +127,7 @@ class Site:
         wait_until(lambda: self.jobs.one("SELECT beats FROM jobq.worker") > beats + 1, what="two heartbeats")
 
     def audit(self) -> list[tuple[str, str, str | None]]:
-        """Who did what, and why, in order."""
+        """Each actor, action and reason, in order."""
         rows = self.jobs.all("SELECT actor, action, reason FROM jobq.audit ORDER BY id")
         return [(row["actor"], row["action"], row["reason"]) for row in rows]
 
@@ -141,7 +141,7 @@ def plain(database_url: str) -> Iterator[Conn]:
 
 @pytest.fixture
 def site(plain: Conn, jobs: Jobs, serve: Callable[..., PageProcess], worker: Callable[..., WorkerProcess]) -> Site:
-    """A page that reads itself anew each second, and a worker."""
+    """A page that refreshes itself each second, and a worker."""
     running = worker("--heartbeat-interval", "0.5")
     served = serve(refresh_seconds=1, actor="ann")
     wait_until(lambda: jobs.one("SELECT count(*) FROM jobq.worker WHERE state = 'running'"), what="the worker")

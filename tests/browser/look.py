@@ -1,4 +1,4 @@
-"""Pictures of the page, for whoever works on its looks: ``python -m tests.browser.look --data lot --page /jobs``.
+"""Pictures of the page, for work on its looks: ``python -m tests.browser.look --data lot --page /jobs``.
 
 Without options: every page with every data set, light and dark, at 1440 and 390 pixels. They land in
 tests/browser/screenshots, named data-page-width-theme.png.

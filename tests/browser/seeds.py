@@ -274,7 +274,7 @@ def operation(conn: Conn, **columns: Any) -> int:
 
 
 def batch(conn: Conn, operation: int, n: int, *, done: list[int], refused: dict[str, str]) -> None:
-    """Insert what became of one batch of an operation."""
+    """Insert the outcome of one batch of an operation."""
     conn.execute(
         "INSERT INTO jobq.operation_batch (operation_id, n, done, refused) VALUES (%s, %s, %s, %s)",
         (operation, n, done, Jsonb(refused)),

@@ -68,7 +68,7 @@ ERRORS = (
 
 
 def _grouped(conn: Conn, seeded: Seeded) -> None:
-    """Thousands of groups, some with names that nobody would wish for, under every rule that can be set."""
+    """Thousands of groups, some with names that no one would wish for, under every rule that can be set."""
     with conn.transaction():
         operations.configure(
             conn, "jobq", seeded.queue, actor=HOSTILE[:200], limit=2_000_000_000, rate="9999/366day", burst=9999,

@@ -1,4 +1,4 @@
-"""Bulk operations from a filter: preview, the number typed, progress, pause, cancel, and what became of each job."""
+"""Bulk operations from a filter: preview, the number typed, progress, pause, cancel, and the outcome of each job."""
 
 from __future__ import annotations
 

@@ -109,7 +109,7 @@ def test_an_open_form_is_not_taken_away(site: Site, visit: Visit) -> None:
 
 
 def test_settings_that_are_being_written_are_not_taken_away(site: Site, visit: Visit) -> None:
-    """Though nothing of the form has the focus: what was typed is not there to be drawn anew."""
+    """Though nothing of the form has the focus: what was typed is not there to be drawn again."""
     window = visit(site.url)
     page = window.page
     site.conn.execute("INSERT INTO jobq.queue (name, paused_at) VALUES ('held', now())")

@@ -1,4 +1,4 @@
-"""Who may do what: logging in and out, guessing passwords, and what a viewer is shown."""
+"""Users and their rights: logging in and out, guessing passwords, and what a viewer is shown."""
 
 from __future__ import annotations
 

@@ -78,7 +78,7 @@ class Arena:
         environ = {ledger.VARIABLE: str(self.directory), **(env or {})}
         if unread:
             os.mkfifo(log)
-            # Open in both directions: neither does the opening wait, nor does a write fail for want of a reader.
+            # Open in both directions: neither does the opening wait, nor does a write fail because there is no reader.
             self.unread.append(os.open(log, os.O_RDWR))
             worker = WorkerProcess(url or self.url, log, *times, *args, app=APP, env=environ)
             self.workers.append(worker)

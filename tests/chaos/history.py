@@ -61,8 +61,8 @@ class Limits:
     """Of a runner."""
     asleep: frozenset[int] = frozenset()
     """Pids of runners that slept through the end of their lease, as with their machine. What such a one was executing
-    nobody can end before it is awake, and it can have fallen asleep with the lock and without a start line; what it begins
-    thereafter is nobody's fault but its own."""
+    no one can end before it is awake, and it can have fallen asleep with the lock and without a start line; what it begins
+    thereafter is its own fault alone."""
     ahead: int = 0
     """How many jobs the workers can have claimed before a job came back: so many may start before it does."""
     blameless: bool = False

@@ -126,7 +126,7 @@ def parse(text: str) -> list[Record]:
 def birth(pid: int) -> int | None:
     """Return when the process started, in clock ticks since boot: with the pid it names one process for good.
 
-    None when it has ended, even if nobody has asked how yet.
+    None when it has ended, even if its exit code has not been read yet.
     """
     try:
         text = Path(f"/proc/{pid}/stat").read_text()

@@ -1,4 +1,4 @@
-"""A producer: enqueues inside transactions of its own, some rolled back, and writes down what became of each.
+"""A producer: enqueues inside transactions of its own, some rolled back, and writes down the outcome of each.
 
     python -m tests.chaos.producer '{"url": …, "name": "p0", "seed": 1, "jobs": 100, "seconds": 5, "mix": "calm"}'
 
@@ -119,7 +119,7 @@ MIXES = {"calm": CALM, "mixed": MIXED, "versions": VERSIONS}
 
 
 class Producer:
-    """Places `jobs` jobs within about `seconds`, on a connection that it makes anew whenever it is lost."""
+    """Places `jobs` jobs within about `seconds`, on a connection that it makes again whenever it is lost."""
 
     def __init__(self, *, url: str, name: str, seed: int, jobs: int, seconds: float, mix: str) -> None:
         self._url = url

@@ -160,7 +160,7 @@ BROKEN: dict[str, tuple[str, list[Record], Final]] = {
     "a job that was rolled back is there": ("ghost", LEDGER, with_row(row(2, "undone"), data=("undone",))),
     "a job whose producer never came to commit ran": ("ghost", [*LEDGER, start(11, "silent", "11-9", 10)], FINAL),
     "a job ran whose unanswered commit was not done": ("ghost", [*LEDGER, start(4, "never", "11-9", 10)], FINAL),
-    "a job ran that nobody meant": ("ghost", [*LEDGER, start(12, "stray", "11-9", 10)], FINAL),
+    "a job ran that was not enqueued": ("ghost", [*LEDGER, start(12, "stray", "11-9", 10)], FINAL),
     "a duplicate was inserted after all": ("ghost", LEDGER, with_row(row(13, "second"), data=("second",))),
     "a job without its data": ("torn", LEDGER, replace(FINAL, data=FINAL.data - {"plain"})),
     "data without its job": ("torn", LEDGER, replace(FINAL, data=FINAL.data | {"never"})),
@@ -194,7 +194,7 @@ BROKEN: dict[str, tuple[str, list[Record], Final]] = {
     "a failure by too few crashes": (
         "unfounded", LEDGER, replace(with_row(row(9, "deadly", "failed", crashes=2)), crashed=Counter({1: 1, 9: 2})),
     ),
-    "cancelled and nobody had asked": ("unfounded", cut({"event": "cancel", "job": 10}), FINAL),
+    "cancelled without a request": ("unfounded", cut({"event": "cancel", "job": 10}), FINAL),
     "a state that no job here can have": ("unfounded", LEDGER, with_row(row(10, "unwanted", "expired"))),
     "a job runs in the name of a worker that holds none": ("abandoned", [
         *LEDGER, *[held(at, [(10, 1)], w1=0) for at in range(50, 81, 10)],

@@ -82,7 +82,7 @@ def clock(arena: Arena) -> Clock:
 
 
 def test_the_clock_jumps_to_and_fro(arena: Arena, clock: Clock) -> None:
-    """By an hour, again and again, on one of two hosts: nobody is taken for dead, nothing comes early, late or twice."""
+    """By an hour, again and again, on one of two hosts: no worker is taken for dead, nothing comes early, late or twice."""
     jumping = arena.start_worker(env=clock.env)
     arena.start_worker()
     arena.produce(arena.size(150), 30 if arena.long else 5)
@@ -100,7 +100,7 @@ def test_the_clock_jumps_to_and_fro(arena: Arena, clock: Clock) -> None:
 
 @pytest.fixture
 def server_clock(arena: Arena, monkeypatch: pytest.MonkeyPatch) -> Iterator[Clock]:
-    """The clock of the arena's server, which is started anew for it. In a directory that its user can read."""
+    """The clock of the arena's server, which is started again for it. In a directory that its user can read."""
     directory = Path(tempfile.mkdtemp(prefix="jobq-test-"))
     directory.chmod(0o755)
     made = Clock(directory)

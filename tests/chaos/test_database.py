@@ -22,7 +22,7 @@ from tests.support.waiting import wait_until
     ids=["kill_9", "immediate_stop"],
 )
 def test_postgres_goes_and_comes_back(arena: Arena, end: Callable[[postgres.OwnServer], None], away: float) -> None:
-    """Everyone is cut off at once, so nobody may be taken for dead: not one crash is counted."""
+    """Everyone is cut off at once, so no worker may be taken for dead: not one crash is counted."""
     for _ in range(2):
         # An outage that outlasts the lease costs the running jobs their runners, as it must: here none is to.
         arena.start_worker(times=("--heartbeat-interval", "0.5", "--suspicion", "2", "--lease", "15"))
@@ -52,7 +52,7 @@ def pair() -> Iterator[Pair]:
             ),
             what="a synchronous standby",
         )
-    # The standby's copy was made before: once promoted, it has nobody to wait for.
+    # The standby's copy was made before: once promoted, it has no standby to wait for.
     yield made
     made.close()
 

@@ -126,7 +126,7 @@ def test_serialization_failures_move_no_money_twice(jobs: Jobs, start: StartWork
     assert_exactly_once(jobs)
 
 
-# --- nobody waits for a commit --------------------
+# --- nothing waits for a commit -------------------
 
 
 def test_a_locked_job_holds_up_no_other(database_url: str, jobs: Jobs, start: StartWorker) -> None:
@@ -161,7 +161,7 @@ def test_a_worker_that_stops_waits_for_a_locked_job(database_url: str, jobs: Job
         wait_until(lambda: "stopping jobs that have not ended" in running.log, what="the killing")
         wait_until(lambda: "a runner was killed" in running.log, what="the runner's end")
         tried = "application_name = 'jobq worker advance' AND query LIKE 'WITH ended AS%%' AND state = 'idle'"
-        wait_until(lambda: jobs.one(f"SELECT count(*) FROM pg_stat_activity WHERE {tried}"), what="a try in vain")
+        wait_until(lambda: jobs.one(f"SELECT count(*) FROM pg_stat_activity WHERE {tried}"), what="a failed try")
         holder.rollback()
     assert running.wait() == 0
     row = jobs.live(job)
@@ -278,7 +278,7 @@ def test_a_frozen_worker_commits_nothing(jobs: Jobs, start: StartWorker) -> None
             assert jobs.wait(job, timeout=40)["state"] == "succeeded"
         assert_exactly_once(jobs)
     finally:
-        # The runner first: it wakes where it was, with nobody to stop it but the fence.
+        # The runner first: it wakes where it was, with nothing to stop it but the fence.
         for pid in stopped:
             os.kill(pid, signal.SIGCONT)
     wait_until(lambda: not os.path.exists(f"/proc/{stopped[0]}"), what="the runner's end")

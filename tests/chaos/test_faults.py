@@ -64,7 +64,7 @@ def test_a_killed_worker_is_rescued_from_by_another(jobs: Jobs, worker: StartWor
 
 
 def test_jobs_whose_workers_died_are_no_suspects(jobs: Jobs, worker: StartWorker) -> None:
-    """After two deaths they run side by side as before: nobody knows that they had anything to do with it."""
+    """After two deaths they run side by side as before: it is not known whether they had anything to do with it."""
     times = ("--suspicion", "1.5", "--heartbeat-interval", "0.4", "--lease", "4")
     held = [apps.wait.enqueue(jobs.connection, 600.0, str(n)).id for n in range(6)]
     for round_ in range(3):
@@ -116,7 +116,7 @@ def test_a_frozen_worker_neither_overlaps_nor_writes(jobs: Jobs, worker: StartWo
 
 
 def test_a_runner_that_ends_with_its_lease_blames_nobody(jobs: Jobs, worker: StartWorker) -> None:
-    """The dispatcher was held up for long, and nobody took it for dead: its job runs again, and no crash is counted."""
+    """The dispatcher was held up for long, and no worker took it for dead: its job runs again, and no crash is counted."""
     job = apps.wait.enqueue(jobs.connection, 600.0, "x").id
     frozen = worker("--lease", "3", "--suspicion", "2", "--heartbeat-interval", "0.5", "--processes", "1")
     wait_until(lambda: jobs.traces(job), what="the first start")

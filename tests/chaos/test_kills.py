@@ -61,7 +61,7 @@ def test_frozen_for_longer_than_its_lease(arena: Arena, what: str) -> None:
 
     arena.torment(freeze, every=(0.5, 1.5), most=1)
     arena.finish(limits=Limits(asleep=frozenset(asleep)))
-    assert any("the lease is lost" in worker.log for worker in working), "nobody was frozen for long enough"
+    assert any("the lease is lost" in worker.log for worker in working), "no worker was frozen for long enough"
 
 
 def test_a_suspended_machine_with_jobs_in_stock(arena: Arena) -> None:
@@ -97,7 +97,7 @@ def test_rolling_restarts(arena: Arena) -> None:
 
     arena.torment(restart, every=(0.5, 1.5))
     assert {worker.wait() for worker in ended} == {0}
-    # A task that is told to stop raises Cancel, as it should when an operator asks: here nobody has.
+    # A task that is told to stop raises Cancel, as it should when an operator asks: here none has.
     assert set(arena.finish(limits=Limits(blameless=True))) == {"succeeded"}
 
 

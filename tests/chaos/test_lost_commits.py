@@ -10,7 +10,7 @@ def test_failover_with_lost_commits(arena: Arena) -> None:
     """Jobs that run were inserted, and claimed, in commits that are lost; their ids are given to other jobs.
 
     Simulated on one server: what the new primary lacks is taken away, and every connection is cut. Each job that the new
-    primary has must run and end with its own outcome, whoever is killed; what is executed of the lost ones changes nothing.
+    primary has must run and end with its own outcome, whatever is killed; what is executed of the lost ones changes nothing.
     """
     options = ("--concurrency", "12", "--processes", "1")
     # Alone at first: it must claim the ids again that it holds already.

@@ -22,7 +22,7 @@ def claims(arena: Arena, jobs: list[int]) -> list[int]:
 
 
 def test_tables_are_locked(arena: Arena) -> None:
-    """By LOCK TABLE, and by an ALTER TABLE that waits behind a reader: jobs that run go on, nobody is taken for dead."""
+    """By LOCK TABLE, and by an ALTER TABLE that waits behind a reader: jobs that run go on, no worker is taken for dead."""
     for _ in range(2):
         arena.start_worker(times=PATIENT)
     running = arena.place("running", [["sleep:9"]] * 4)

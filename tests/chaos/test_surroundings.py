@@ -1,4 +1,4 @@
-"""What is around a worker: who reads its log, who else gets its signals, and who was killed while there is a backlog."""
+"""A worker's surroundings: the reader of its log, others that get its signals, and a killed worker beside a backlog."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Somebody who does what a document says: writes its files, types its commands, and compares what comes."""
+"""A reader that does what a document says: writes its files, types its commands, and compares the output."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ class Reader:
             self.execute(block.text)
         else:
             raise AssertionError(
-                f"{block}: nobody knows how to run {block.language or 'a block without a language'}: mark it"
+                f"{block}: there is no way to run {block.language or 'a block without a language'}: mark it"
             )
 
     def _write(self, name: str, text: str) -> None:

@@ -1,4 +1,4 @@
-"""Bulk operations: what was previewed is what runs, once, whoever is killed or comes between."""
+"""Bulk operations: what was previewed is what runs, once, whatever is killed or comes between."""
 
 from __future__ import annotations
 
@@ -341,7 +341,7 @@ def test_what_is_lacking_once_is_tried_again(db: Conn) -> None:
 def test_a_lock_on_each_of_many_jobs_is_not_waited_for_without_end(
     db: Conn, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A trigger that waits for a lock which somebody keeps: after some seconds the operation fails, and can be resumed."""
+    """A trigger that waits for a lock that another session has: after some seconds the operation fails, and can be resumed."""
     monkeypatch.setattr("jobq.operations.changes._LACKING_SECONDS", 1.0)
     wanted = [add_job(db, run_in=3600) for _ in range(100)]
     db.execute("CREATE TABLE kept (n integer)")
@@ -541,7 +541,7 @@ with psycopg.connect(sys.argv[1], autocommit=True) as connection:
 
 
 def test_killed_in_the_middle_of_a_batch(db: Conn, database_url: str, small: None) -> None:
-    """The batch under way is undone with its progress, and whoever comes next does all, and nothing twice."""
+    """The batch under way is undone with its progress, and the next process does all, and nothing twice."""
     wanted = [add_finished(db, "failed") for _ in range(60)]
     # The batch with the 23rd job waits here, with half of its statements done.
     db.execute(

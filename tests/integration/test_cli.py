@@ -466,7 +466,7 @@ def test_doctor_sees_groups_that_stand_still(run: Run, db: Conn) -> None:
     for key in ("a", "a", "b"):
         add_job(db, queue="mail", group_key=key)
     assert (told("limits"), told("groups")) == (
-        "ok no limit is used up by jobs that nobody runs", "ok every group with waiting jobs has a turn or a running job",
+        "ok no limit is used up by jobs that no worker runs", "ok every group with waiting jobs has a turn or a running job",
     )  # fmt: skip
     assert told("turns") == "ok no group is next in line for long"
 
@@ -561,7 +561,7 @@ def test_doctor_sees_jobs_that_wait_while_slots_stand_idle(run: Run, db: Conn) -
     assert told["status"] == "fail"
     assert "due for 1 m" in told["message"]
     assert "16 slots of its workers stand idle" in told["message"]
-    # With every slot busy it is a backlog, and nobody's fault.
+    # With every slot busy it is a backlog, and no fault.
     db.execute("UPDATE jobq.worker SET running = slots")
     assert findings(run("doctor", "--json"))["idle"][0]["status"] == "ok"
 

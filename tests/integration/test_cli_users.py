@@ -1,4 +1,4 @@
-"""``jobq users`` on a real database: what it keeps, what it tells, and what nobody gets to see."""
+"""``jobq users`` on a real database: what it keeps, what it tells, and what no one gets to see."""
 
 from __future__ import annotations
 

@@ -258,7 +258,7 @@ def test_a_path_too_long_for_a_socket(home: Path, owner: Callable[[Path], Owner]
 
 
 def test_the_address_outlives_a_restart(home: Path) -> None:
-    """Also where the socket stands in a directory of its own: who was told the address keeps it."""
+    """Also where the socket stands in a directory of its own: a client that was told the address keeps it."""
     server = DevPostgres(home.parent / ("d" * 60) / ("e" * 60)).start()
     try:
         url = server.url()
@@ -313,7 +313,7 @@ def test_root_with_a_closed_home_and_closed_binaries(home: Path, monkeypatch: py
         assert closed.stat().st_mode & 0o777 == 0o700
         copies = list((inner / "server" / "postgresql").iterdir())
         assert len(copies) == 1
-        # Emptied by the system: it begins anew.
+        # Emptied by the system: it starts over.
         shutil.rmtree((inner / "server").resolve())
         with DevPostgres(inner) as server:
             assert ask(server.url(), "SELECT 1") == 1

@@ -1,4 +1,4 @@
-"""Jobs that nobody claims in time end as expired, whatever keeps them from being claimed."""
+"""Jobs that no worker claims in time end as expired, whatever keeps them from being claimed."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ async def expire(chores: Chores, database_url: str) -> str:
 
 
 def is_often(chores: Chores) -> bool:
-    """Ask anew: a type checker takes an attribute for what it was."""
+    """Ask again: a type checker takes an attribute for what it was."""
     return chores.often
 
 
@@ -102,14 +102,14 @@ async def test_the_keys_of_an_expired_job_are_let_go(jobs: Jobs, chores: Chores,
 
 async def test_who_holds_a_job_is_not_waited_for(jobs: Jobs, db: Conn, chores: Chores, database_url: str) -> None:
     held, free = queue(db, PAST), queue(db, PAST)
-    with psycopg.connect(database_url) as somebody:
-        somebody.execute("SELECT id FROM jobq.job WHERE id = %s FOR UPDATE", (held,))
+    with psycopg.connect(database_url) as holder:
+        holder.execute("SELECT id FROM jobq.job WHERE id = %s FOR UPDATE", (held,))
         assert await expire(chores, database_url) == "1 jobs expired"
         assert jobs.finished(free)
         assert jobs.live(held)
         # He has made it run for longer.
-        somebody.execute(f"UPDATE jobq.job SET expires_at = {FUTURE} WHERE id = %s".encode(), (held,))
-        somebody.commit()
+        holder.execute(f"UPDATE jobq.job SET expires_at = {FUTURE} WHERE id = %s".encode(), (held,))
+        holder.commit()
     assert await expire(chores, database_url) == "0 jobs expired"
     assert jobs.live(held)
 
@@ -123,8 +123,8 @@ async def test_many_go_in_batches(
     jobs.connection.execute(
         "INSERT INTO jobq.job (task, expires_at) SELECT 't', now() - (n / 15) * interval '1 s' FROM generate_series(1, 50) AS n"
     )
-    with psycopg.connect(database_url) as somebody:
-        somebody.execute("SELECT id FROM jobq.job WHERE id = (SELECT min(id) + 20 FROM jobq.job) FOR UPDATE")
+    with psycopg.connect(database_url) as holder:
+        holder.execute("SELECT id FROM jobq.job WHERE id = (SELECT min(id) + 20 FROM jobq.job) FOR UPDATE")
         found = [await expire(chores, database_url) for _ in range(3)]
     assert found == ["30 jobs expired", "19 jobs expired", "0 jobs expired"]
     assert await expire(chores, database_url) == "1 jobs expired"
@@ -132,7 +132,7 @@ async def test_many_go_in_batches(
 
 
 def test_a_worker_does_it_by_itself(jobs: Jobs, db: Conn, worker: Callable[..., WorkerProcess]) -> None:
-    """Of a queue that nobody serves."""
+    """Of a queue that no worker serves."""
     job = queue(db, "clock_timestamp() + interval '10 s'", task="noop")
     running = worker("--queues", "other")
     wait_until(lambda: "working" in running.log, what="the worker")

@@ -574,7 +574,7 @@ def test_a_job_that_somebody_has_locked_is_not_asked_for_again_and_again(
 
 
 def test_a_cap_of_one_worker_makes_no_group_of_a_name(db: Conn) -> None:
-    """Nobody else would come to a turn: to others the queue is a plain one."""
+    """No other worker would come to a turn: to others the queue is a plain one."""
     ids = put(db, "a", "a")
     assert claim(db) == ids
     set_back(db, ids[0], Ending.RETRY)

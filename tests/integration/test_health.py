@@ -186,7 +186,7 @@ def test_the_listener_alone(probe: Probe, server: postgres.Server, jobs: Jobs, w
     probe.wait_ready()
     name = psycopg.conninfo.conninfo_to_dict(jobs.connection.info.dsn)["dbname"]
     with server.admin() as admin:
-        # Nobody new gets in, and the connections that there are stay.
+        # No new connection gets in, and the connections that there are stay.
         admin.execute(f'ALTER DATABASE "{name}" ALLOW_CONNECTIONS false'.encode())
         cut(jobs, "listen")
         wait_until(lambda: probe.failing() == {"listener"}, what="a deaf worker")

@@ -87,7 +87,7 @@ async def release(url: str, worker: uuid.UUID, job: Job, ending: Ending = Ending
 def test_a_replace_that_waits_for_the_end_of_its_holder_begins_again(
     q: JobQ, db: Conn, other: Conn, database_url: str, level: Any
 ) -> None:
-    """One statement updates the job's row and deletes its key: whoever waited for the row must look at the key again."""
+    """One statement updates the job's row and deletes its key: a session that waited for the row must look at the key again."""
     debounced(q).enqueue(db, 1)
     other.execute("UPDATE jobq.job SET state = 'running', attempt = 1, claims = 1, worker_id = %s", [uuid.uuid4()])
     refs: list[Any] = []

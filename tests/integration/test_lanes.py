@@ -106,7 +106,7 @@ async def test_large_claims_are_shared_by_weight(jobs: Jobs, options: WorkerOpti
 
 
 async def test_large_claims_of_the_one_and_small_of_the_other(jobs: Jobs, options: WorkerOptions) -> None:
-    """It is jobs that count, not claims: who fills the large ones is passed over for longer."""
+    """It is jobs that count, not claims: a queue that fills the large ones is passed over for longer."""
     backlog(jobs, a=20_000, b=20_000)
     async with claiming(replace(options, queues=("a", "b"), queue_weights={"a": 1})) as claims:
         for n in range(200):
@@ -233,7 +233,7 @@ async def until(holds: Callable[[], bool], within: float = 20) -> None:
 
 
 async def test_a_worker_that_starts_shares_its_slots_by_weight(jobs: Jobs, options: WorkerOptions) -> None:
-    """With jobs that take for ever: whoever comes first must not get all slots."""
+    """With jobs that take for ever: the queue that comes first must not get all slots."""
     backlog(jobs, a=100, b=100, c=100)
     async with working(replace(options, queue_weights=WEIGHTS), slots=48) as pool:
         await until(lambda: len(pool.given) >= 48)

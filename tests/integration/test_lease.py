@@ -1,4 +1,4 @@
-"""Who is suspected, and what a rescue may cost the rescuer."""
+"""Which workers are suspected, and what a rescue may cost the rescuer."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ TERMS = lease_terms(2.0)
 
 @pytest.fixture
 async def watcher(database_url: str) -> AsyncIterator[Connection]:
-    """The connection of somebody who watches."""
+    """The connection of a worker that watches."""
     connection = await Database(Settings(database_url=database_url)).connect("watch")
     yield connection
     await connection.close()
@@ -104,7 +104,7 @@ async def test_a_free_lock_counts_only_in_the_server_where_it_was_taken(
     await connection.close()
     while await unsuspected(watcher, lease):
         pass  # until the server has noticed
-    # After a failover nobody holds a lock yet, and everybody may be alive.
+    # After a failover no worker holds a lock yet, and all may be alive.
     conn.execute("UPDATE jobq.worker SET lock_server_start = lock_server_start - interval '1 day'")
     conn.commit()
     assert await unsuspected(watcher, lease)
@@ -142,7 +142,7 @@ async def test_with_a_lock_that_may_be_lost_the_suspicion_counts(database_url: s
 def test_a_dead_worker_that_is_locked_costs_the_rescuer_nothing(
     database_url: str, jobs: Jobs, worker: StartWorker
 ) -> None:
-    """Somebody's open transaction holds the dead worker's row: the rescue waits for it, the rescuer's own heartbeats do not."""
+    """An open transaction holds the dead worker's row: the rescue waits for it, the rescuer's own heartbeats do not."""
     times = ("--heartbeat-interval", "0.5", "--suspicion", "2")
     lost = apps.wait.enqueue(jobs.connection, 600.0, "lost").id
     victim = worker(*times)

@@ -18,7 +18,7 @@ from tests.support.waiting import wait_until
 from tests.support.workers import WorkerProcess
 
 StartWorker = Callable[..., WorkerProcess]
-# With these, whoever took an error for a lost connection would kill its jobs after a second and a half.
+# With these, a worker that took an error for a lost connection would kill its jobs after a second and a half.
 TIMES = ("--heartbeat-interval", "0.5", "--suspicion", "2", "--lease", "30")
 LEASE = "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'jobq worker lease'"
 

@@ -102,7 +102,7 @@ def test_a_limit_set_while_workers_run_is_followed(jobs: Jobs, worker: StartWork
 
 
 def test_what_one_worker_makes_room_for_another_takes(jobs: Jobs, worker: StartWorker) -> None:
-    """Nobody polls: a worker that has no slot for what it could claim calls the others."""
+    """No worker polls: one that has no slot for what it could claim calls the others."""
     rule(jobs, "mail", max_running=2)
     busy = worker("--processes", "1", "--concurrency", "1", *NO_POLL)
     wait_until(lambda: "working" in busy.log, what="the first worker")
@@ -205,7 +205,7 @@ def test_a_worker_that_leaves_calls_the_others(jobs: Jobs, worker: StartWorker) 
 
 
 def test_a_rule_that_the_application_declares(jobs: Jobs, worker: StartWorker) -> None:
-    """Set by the worker that starts, before it claims; left alone once somebody has configured the queue."""
+    """Set by the worker that starts, before it claims; left alone once an operator has configured the queue."""
     early = [apps.in_order.options(group="a").enqueue(jobs.connection, str(n)).id for n in range(6)]
     first = worker("--processes", "1", "--concurrency", "4")
     found = [jobs.wait(one) for one in early]
@@ -220,7 +220,7 @@ def test_a_rule_that_the_application_declares(jobs: Jobs, worker: StartWorker) -
 
 
 def test_what_runs_when_a_limit_is_set_counts_against_it(jobs: Jobs, worker: StartWorker) -> None:
-    """By the worker's own doing: whoever sets it need not find the jobs that are claimed just then."""
+    """By the worker itself: the session that sets it need not find the jobs that are claimed just then."""
     running = worker("--processes", "1", *NO_POLL)
     first = [apps.wait.options(queue="mail").enqueue(jobs.connection, 1.5).id for _ in range(3)]
     wait_until(lambda: all(jobs.traces(one) for one in first), what="three jobs")
@@ -233,7 +233,7 @@ def test_what_runs_when_a_limit_is_set_counts_against_it(jobs: Jobs, worker: Sta
 
 
 def test_a_lock_that_somebody_holds_keeps_other_queues_from_nothing(jobs: Jobs, worker: StartWorker) -> None:
-    """As somebody does who configures a queue and does not commit."""
+    """As an operator does who configures a queue and does not commit."""
     rule(jobs, "mail", max_running=5)
     running = worker("--processes", "1", *NO_POLL)
     before = apps.noop.options(queue="mail").enqueue(jobs.connection).id

@@ -1,4 +1,4 @@
-"""Whoever reads a worker's output stops reading: the worker goes on, and says afterwards what it did not say."""
+"""The reader of a worker's output stops reading: the worker goes on, and says afterwards what it did not say."""
 
 from __future__ import annotations
 

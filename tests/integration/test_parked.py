@@ -44,7 +44,7 @@ def delays(jobs: Jobs, ids: list[int]) -> list[float]:
 
 
 def test_a_new_task_in_a_rolling_deployment(jobs: Jobs, worker: StartWorker) -> None:
-    """Two versions beside each other: each job of the new task begins within a second, whoever claims it first."""
+    """Two versions beside each other: each job of the new task begins within a second, whichever worker claims it first."""
     start(worker, "old")
     start(worker, "new")
     started(jobs, 2)
@@ -147,7 +147,7 @@ def test_two_versions_that_both_refuse_do_not_pass_it_to_and_fro(jobs: Jobs, wor
 
 
 def test_patience_ends(jobs: Jobs, worker: StartWorker) -> None:
-    """What no live worker's parameters fit fails in the end; a task that nobody has is waited for."""
+    """What no live worker's parameters fit fails in the end; a task that no worker has is waited for."""
     start(worker, "old", "--park-patience", "0.5")
     job = rolling.send_new.enqueue(jobs.connection, 1, copy_to="a@b").id
     unknown = rolling.fresh.enqueue(jobs.connection).id
@@ -190,12 +190,12 @@ def test_a_refused_head_holds_its_group_and_no_permit(db: Conn) -> None:
     assert second is not None
     assert drain(rolling.OLD, db).retried >= 1
     rows = db.execute("SELECT task, state, run_at > now(), attempt FROM jobq.job ORDER BY id").fetchall()
-    assert rows == [("fresh", "waiting", True, 0), ("always", "waiting", False, 0)], "nobody passes it"
+    assert rows == [("fresh", "waiting", True, 0), ("always", "waiting", False, 0)], "no job passes it"
     assert db.execute("SELECT count(*) FROM jobq.job WHERE state = 'running'").fetchone() == (0,)
 
 
 def test_a_queue_with_a_rule_remembers_who_has_refused(db: Conn) -> None:
-    """Whoever refuses again and again: since when, and the signatures, stay until the job runs."""
+    """Workers refuse it again and again: since when, and the signatures, stay until the job runs."""
     db.execute("INSERT INTO jobq.queue (name, max_running, changed_at) VALUES ('ruled', 1, now())")
     rolling.send_new.options(queue="ruled").enqueue(db, 1, copy_to="a@b")
     old, other = rolling.send_old.arguments.fingerprint, rolling.send_other.arguments.fingerprint

@@ -57,7 +57,7 @@ def test_a_worker_killed_is_rescued_from_after_its_lease(jobs: Jobs, pooler: PgB
     wait_until(lambda: jobs.traces(job), what="the first start")
     rescuer = worker(*TIMES, database_url=pooler.url)
     wait_until(lambda: jobs.one("SELECT count(*) FROM jobq.worker") == 2, what="the second worker")
-    # Nobody holds a lock, so none has leaked to other clients of the pooler, and no free lock counts against anyone.
+    # No worker holds a lock, so none has leaked to other clients of the pooler, and no free lock counts against anyone.
     assert advisory_locks(jobs) == 0
     assert jobs.one("SELECT count(*) FROM jobq.worker WHERE lock_server_start IS NOT NULL") == 0
     jobs.connection.execute("CREATE TABLE killed AS SELECT clock_timestamp() AS at")

@@ -39,7 +39,7 @@ def claim(db: Conn, queue: str = "mail", want: int = 10) -> list[int]:
 
 
 def blocked(db: Conn) -> bool:
-    """Whether somebody waits for an advisory lock of this database."""
+    """Whether a session waits for an advisory lock of this database."""
     return bool(
         all_of(db, "SELECT FROM pg_locks WHERE locktype = 'advisory' AND NOT granted AND database = "
                    "(SELECT oid FROM pg_database WHERE datname = current_database())")
@@ -196,7 +196,7 @@ def test_a_claim_in_progress_and_a_change_follow_one_another(db: Conn, other: Co
     with psycopg.connect(database_url, autocommit=True) as third:
         with db.transaction():
             configure(db, "jobq", "mail", actor="ann", limit=5)
-            # A claim waits for nobody: it is made again in a moment.
+            # A claim does not wait: it is made again in a moment.
             locked = third.execute(
                 "SELECT id, task FROM jobq.claim_managed(%s, 'mail', 10)", (uuid.uuid4(),)
             ).fetchall()

@@ -60,7 +60,7 @@ def test_a_job_that_cannot_be_taken_back_is_set_aside_and_the_others_run(
     for job in (*ids[:3], *ids[4:], *more):
         assert jobs.wait(job, timeout=60)["state"] == "succeeded"
     assert (jobs.live(bad) or {})["worker_id"] == stubborn
-    # It is told where somebody looks, and the worker goes on.
+    # It is told where an operator looks, and the worker goes on.
     problems = "SELECT problems FROM jobq.worker WHERE id NOT IN (%s, %s)"
     [told] = wait_until(lambda: jobs.one(problems, stubborn, other), what="the word of it")
     assert (told["what"], told["job"], told["worker"]) == ("rescue", bad, str(stubborn))
@@ -196,7 +196,7 @@ def test_a_killed_workers_jobs_run_again_first(jobs: Jobs, worker: StartWorker) 
     apps.q.enqueue_many(jobs.connection, [apps.wait.job(0.5, str(n)) for n in range(400)])
     held = "SELECT id, run_at FROM jobq.job WHERE state = 'running' AND worker_id = (SELECT id FROM jobq.worker WHERE pid = %s)"
     wait_until(lambda: len(jobs.all(held, victim.pid)) >= 4, what="jobs of the victim")
-    # Nonsense from somebody who may connect changes nothing.
+    # Nonsense from a client that may connect changes nothing.
     for payload in (
         "below",
         "below x",

@@ -204,7 +204,7 @@ def test_a_broken_connection_is_replaced(q: JobQ, conn: psycopg.Connection[Any])
     bill = q.tasks["bill"]
     bill.submit(1)
     conn.autocommit = True
-    # Gone, not only asked to go: who submits in the moment between loses the connection, as who had begun before it.
+    # Gone, not only asked to go: a call that submits in the moment between loses the connection, as one that began before.
     conn.execute("SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE application_name = 'jobq'")
     assert bill.submit(2).id
 

@@ -29,7 +29,7 @@ def login(database_url: str) -> Iterator[Login]:
 
 
 def refused(url: str, statements: list[str]) -> None:
-    """Every one of `statements` is refused for want of a privilege."""
+    """Every one of `statements` is refused because a privilege is missing."""
     with psycopg.connect(url, autocommit=True) as connection:
         for statement in statements:
             with pytest.raises(DENIED):
@@ -197,7 +197,7 @@ def test_partitions_and_sequences(conn: psycopg.Connection[Any], login: Login, r
         "AND (has_sequence_privilege(%(role)s, oid, 'USAGE') OR has_sequence_privilege(%(role)s, oid, 'UPDATE'))",
         {"role": f"jobq_{role}"},
     ).fetchall()
-    # The worker sets the mode of waking and gives out the numbers of managed claims, and nobody else does.
+    # The worker sets the mode of waking and gives out the numbers of managed claims, and no other role does.
     assert sorted(sequences) == ([("permit",), ("wake",)] if role == "worker" else [])
 
 
@@ -213,7 +213,7 @@ def test_nobody_makes_or_drops_anything(login: Login, role: str) -> None:
             "ALTER TABLE jobq.job DISABLE TRIGGER ALL",
             "TRUNCATE jobq.audit",
             "DELETE FROM jobq.audit",
-            "UPDATE jobq.audit SET actor = 'somebody else'",
+            "UPDATE jobq.audit SET actor = 'another user'",
             "UPDATE jobq.schema_version SET version_num = '0'",
         ],
     )
@@ -487,7 +487,7 @@ def test_an_operator_does_no_more(login: Login) -> None:
             "UPDATE jobq.job_history SET state = 'succeeded'",
             "UPDATE jobq.job_attempt SET message = ''",
             "DELETE FROM jobq.audit",
-            "UPDATE jobq.audit SET actor = 'somebody'",
+            "UPDATE jobq.audit SET actor = 'another'",
             "DELETE FROM jobq.job_turn",
             "UPDATE jobq.job_turn SET due_at = now()",
             "DELETE FROM jobq.operation",

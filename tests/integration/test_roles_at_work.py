@@ -99,7 +99,7 @@ def test_schedules(jobs: Jobs, granted: Login, worker: StartWorker) -> None:
 
 
 def test_the_chores(jobs: Jobs, granted: Login, worker: StartWorker) -> None:
-    """Partitions made and dropped, an expired key and a job of nobody's."""
+    """Partitions made and dropped, an expired key and an orphaned job."""
     jobs.connection.execute(
         "CREATE TABLE jobq.job_history_failed_20200101 PARTITION OF jobq.job_history_failed"
         " FOR VALUES FROM ('2020-01-01 00:00Z') TO ('2020-01-02 00:00Z')"
@@ -178,7 +178,7 @@ def test_through_a_pooler(jobs: Jobs, database_url: str, granted: Login, worker:
 
 @pytest.mark.parametrize("role", ["worker", "viewer", "operator"])
 def test_the_doctor(jobs: Jobs, granted: Login, worker: StartWorker, role: str) -> None:
-    """Finds nothing wrong with a healthy system, nor with the role; who views may look at everything."""
+    """Finds nothing wrong with a healthy system, nor with the role; a viewer may look at everything."""
     worker(database_url=granted("worker"))
     wait_until(
         lambda: jobs.one("SELECT count(*) FROM jobq.worker") == 1 and tidied(jobs), timeout=60, what="the chores"

@@ -141,7 +141,7 @@ async def test_a_worker_killed_in_the_transaction_has_done_nothing(db: Conn, dat
 
 
 async def test_a_tick_that_is_there_already_is_not_inserted_again(db: Conn, database_url: str) -> None:
-    """As when somebody has set next_at back by hand."""
+    """As when an operator has set next_at back by hand."""
     add(db, missed="all")
     await turn(database_url, START + HOUR)
     db.execute("UPDATE jobq.schedule SET next_at = %s", (START,))
@@ -247,7 +247,7 @@ def test_when_a_schedule_is_withdrawn(db: Conn) -> None:
     add(db)
     add(db, "run time")
     db.execute("UPDATE jobq.schedule SET source = 'code', app = 'shop:q' WHERE name = 's'")
-    # Its application has no worker at all: nobody knows.
+    # Its application has no worker at all: no one knows.
     declaring(db, [], app="blog:q")
     assert withdrawn() == []
     # An outage is over, and the worker that declares it has not had its heartbeat yet.

@@ -1,4 +1,4 @@
-"""Schedules with real workers: each second one job, whoever is killed; declared in code, withdrawn, paused, and changed."""
+"""Schedules with real workers: each second one job, whatever is killed; declared in code, withdrawn, paused, and changed."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def test_a_schedule_in_code_is_declared_changed_and_withdrawn(worker: StartWorke
     wait_until(lambda: row(jobs, "nightly")["withdrawn_at"], what="the withdrawal")
     assert "a schedule is withdrawn" in third.log
 
-    # Declared again, it begins anew.
+    # Declared again, it starts over.
     jobs.all("UPDATE jobq.schedule SET next_at = now() - interval '3 days' RETURNING name")
     start(worker, "nightly", NIGHTLY="0 4 * * *")
     wait_until(lambda: row(jobs, "nightly")["withdrawn_at"] is None, what="the return")

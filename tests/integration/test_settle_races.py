@@ -1,4 +1,4 @@
-"""Statements that put jobs back while somebody asks for their cancellation: each job fits exactly one branch.
+"""Statements that put jobs back while an operator asks for their cancellation: each job fits exactly one branch.
 
 A cancellation that commits between a statement's snapshot and its locks is seen by the locked row alone.
 """

@@ -81,7 +81,7 @@ async def test_a_wait_that_is_cancelled_ends_at_once(proxy: Proxy) -> None:
 
 
 async def test_the_server_is_the_first_to_end_a_statement(database_url: str, conn: psycopg.Connection[Any]) -> None:
-    """So that what is slow is named by who knows why; and a lock that somebody holds does not hold the rescuer."""
+    """So that what is slow is named by the side that knows why; and a lock of another session does not hold the rescuer."""
     conn.execute("LOCK TABLE jobq.worker")
     connection = await Database(Settings(database_url=database_url)).connect("test", TERMS)
     try:

@@ -1,4 +1,4 @@
-"""Locks that others hold, and rows that take long: they cost a try, and nobody else's time."""
+"""Locks that others hold, and rows that take long: they cost a try, and no other job's time."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def working(running: WorkerProcess) -> None:
 def test_jobs_that_are_put_back_under_a_lock_start_soon_after_it(
     jobs: Jobs, db: Conn, worker: StartWorker, database_url: str, seconds: float
 ) -> None:
-    """Their queue has no ready job when the lock ends, so it is in no lane: whoever puts them back has to remember it."""
+    """Their queue has no ready job when the lock ends, so it is in no lane: what puts them back has to remember it."""
     running = worker("--processes", "1")
     working(running)
     held = [apps.wait.enqueue(jobs.connection, 60.0).id for _ in range(3)]
@@ -125,7 +125,7 @@ def test_a_locked_key_keeps_back_its_own_job_only(jobs: Jobs, db: Conn, worker: 
     keyed = apps.wait.options(key="one", key_holds="until_finished").enqueue(jobs.connection, 0.5).id
     with psycopg.connect(database_url) as holder:
         holder.execute("SELECT FROM jobq.job_key FOR UPDATE")
-        wait_until(lambda: "locked by somebody" in running.log, what="the worker to meet the lock")
+        wait_until(lambda: "locked by another transaction" in running.log, what="the worker to meet the lock")
         for _ in range(3):
             job = apps.noop.enqueue(jobs.connection).id
             assert jobs.wait(job, timeout=3)["state"] == "succeeded"

@@ -44,7 +44,7 @@ def test_a_series_of_nothing(conn: Conn) -> None:
         assert found.at == sorted(found.at)
         assert {found.at[n + 1] - found.at[n] for n in range(points - 1)} == {found.span}
         for name in ("succeeded", "failed", "cancelled", "expired", "ready", "oldest_ready", "wait_p50", "run_p99"):
-            # The last hour can be read from history itself, where nobody keeps rollups.
+            # The last hour can be read from history itself, where no worker keeps rollups.
             known = hours == 1 and name in ("succeeded", "failed", "cancelled", "expired")
             assert getattr(found, name) == [0 if known else None] * points
     assert queries.sparklines(conn, "jobq") == {}

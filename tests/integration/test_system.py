@@ -144,6 +144,6 @@ def test_the_last_hour_is_as_the_chore_counted_it(db: Conn) -> None:
     assert {minute.total for minute in found.minutes[:-2]} == {11}
     assert found.minutes[-1].succeeded + found.minutes[-2].succeeded in (1, 11)
     assert found.since is None
-    # Nobody has counted for a while: all from history again.
+    # No worker has counted for a while: all from history again.
     db.execute("DELETE FROM jobq.rollup_queue WHERE at > now() - interval '6 min'")
     assert queries.throughput(db, "jobq").total == 2

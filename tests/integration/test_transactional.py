@@ -350,7 +350,7 @@ def test_finished_are_counted(jobs: Jobs, start: StartWorker) -> None:
 def test_what_ends_while_the_account_is_compared_is_not_given_back(
     database_url: str, jobs: Jobs, start: StartWorker
 ) -> None:
-    """Between its commit and its report a job is held by nobody in the database, and after it by nobody at all."""
+    """Between its commit and its report no worker holds a job in the database; after its report nothing holds it at all."""
     transfers.q.enqueue_many(jobs.connection, [transfers.act.job(str(n)) for n in range(1500)])
     running = start()
     with psycopg.connect(database_url, autocommit=True) as operator:

@@ -1,4 +1,4 @@
-"""Brisk and quiet waking against a real server: no job waits for want of a wake-up, whoever dies and whatever stays open."""
+"""Brisk and quiet waking against a real server: no job waits because a wake-up is missing, whatever dies or stays open."""
 
 from __future__ import annotations
 
@@ -182,7 +182,7 @@ def test_a_load_makes_it_brisk_and_its_end_quiet_again(jobs: Jobs, database_url:
 def test_a_transaction_that_stays_open_over_the_switch_is_not_missed(
     jobs: Jobs, database_url: str, worker: StartWorker
 ) -> None:
-    """It has read BRISK, commits long after, and nobody notifies: the sentinel waits for it."""
+    """It has read BRISK, commits long after, and nothing notifies: the sentinel waits for it."""
     running = working(worker(*PATIENT))
     with psycopg.connect(database_url) as slow:
         with load(database_url) as ids:
@@ -247,7 +247,7 @@ def test_a_sentinel_that_is_frozen_loses_its_place(jobs: Jobs, database_url: str
 def test_a_brisk_mode_without_workers_is_found_by_the_next(jobs: Jobs, worker: StartWorker) -> None:
     running = working(worker(*PATIENT))
     jobs.connection.execute("SELECT setval('jobq.wake', %s)", (Mode.BRISK,))
-    # Nobody can see it any other way than by a heartbeat.
+    # No worker can see it in any other way than by a heartbeat.
     job = apps.record.enqueue(jobs.connection, "x").id
     jobs.wait(job, timeout=15)
     wait_for(jobs, Mode.QUIET)
@@ -298,7 +298,7 @@ def test_jobs_that_the_sentinel_does_not_serve_are_called_to(
 
 
 def test_a_silent_job_for_later_starts_at_its_time(jobs: Jobs, database_url: str, worker: StartWorker) -> None:
-    """Whether that comes while it is still brisk, or when it is quiet again and nobody was told of it."""
+    """Whether that comes while it is still brisk, or when it is quiet again and no worker was told of it."""
     working(worker(*PATIENT))
     with load(database_url):
         wait_for(jobs, Mode.BRISK)

@@ -22,7 +22,7 @@ from tests.support.rows import add_finished, add_job, add_worker
 from tests.support.web import Conn
 
 ROLES = (*access.ROLES, None)
-# The host's way to say who somebody is: the tests' own header.
+# The host's way to identify a user: the tests' own header.
 WHO = "X-Test-Role"
 
 
@@ -129,7 +129,7 @@ def needs(app: Flask) -> dict[str, str]:
 
 
 def refused(response: TestResponse, role: str | None) -> bool:
-    """Whether this is the answer for who may not: to the login or 401 for nobody, 403 for a role."""
+    """Whether this is the answer to a user without the right: the login or 401 without a user, 403 for a role."""
     if role is None:
         return response.status_code == 401 or (response.status_code == 303 and response.location.startswith("/login"))
     return response.status_code == 403

@@ -81,13 +81,13 @@ def test_ones_own_change_is_seen_at_once(app: Flask, db: Conn) -> None:
     for one in (ann, ben):
         assert 'class="state ready"' in one.get(f"/jobs/{id}").text
         assert str(id) not in re.findall(r'href="/jobs/(\d+)"', one.get("/jobs?state=failed").text)
-    # A note is shown once, and to nobody else.
+    # A note is shown once, and to no one else.
     assert "The job is due now." not in ben.get(f"/jobs/{id}").text
     assert "The job is due now." not in ann.get(f"/jobs/{id}").text
 
 
 def test_another_processs_change_is_seen_after_ones_own_action(app: Flask, db: Conn) -> None:
-    """With a note, which every action leads to, a page is read anew: the action may have been another process's."""
+    """With a note, which every action leads to, a page is read again: the action may have been another process's."""
     client = client_of(app, "ann")
     id = add_finished(db, "failed")
     location = client.post(f"/jobs/{id}/retry", data={"csrf": token(client)}).location
@@ -112,7 +112,7 @@ def test_known_pages_are_304(app: Flask, db: Conn) -> None:
         assert "Cookie" in response.headers["Vary"]
         assert "Content-Security-Policy" in response.headers
         assert client.get(path, headers={"If-None-Match": 'W/"other"'}).status_code == 200
-        # Somebody else who knows the tag is not told that nothing has changed.
+        # Another user who knows the tag is not told that nothing has changed.
         assert client_of(app, "ben").get(path, headers={"If-None-Match": tagged}).status_code == 200
     assert client.get("/nothing").status_code == 404
     assert "ETag" not in client.get("/nothing").headers
@@ -197,8 +197,8 @@ def test_memory_is_bounded() -> None:
         cache.get(n, lambda n=n: answer(str(n), 10_000))  # type: ignore[misc]
         assert cache.size <= 100_000
         cache.get(0, lambda: answer("0", 10_000))  # in use, and so it stays
-    assert cache.get(0, lambda: answer("made anew")).tag == "0"  # type: ignore[union-attr]
-    assert cache.get(1, lambda: answer("made anew")).tag == "made anew"  # type: ignore[union-attr]
+    assert cache.get(0, lambda: answer("made again")).tag == "0"  # type: ignore[union-attr]
+    assert cache.get(1, lambda: answer("made again")).tag == "made again"  # type: ignore[union-attr]
     assert cache.get("big", lambda: answer("big", 200_000)).tag == "big"  # type: ignore[union-attr]
     assert cache.get("big", lambda: answer("not kept")).tag == "not kept"  # type: ignore[union-attr]
     cache.clear()
@@ -209,7 +209,7 @@ def test_a_change_while_a_page_is_made_is_not_missed() -> None:
     cache = Cache(seconds=600, limit=1_000_000)
 
     def make() -> Answer:
-        cache.clear()  # somebody's POST commits after this page has read, and before it is kept
+        cache.clear()  # another POST commits after this page has read, and before it is kept
         return answer("old")
 
     assert cache.get("key", make).tag == "old"  # type: ignore[union-attr]

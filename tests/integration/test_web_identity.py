@@ -1,4 +1,4 @@
-"""Who is believed to be who: a proxy's header, the host's callable, one password, nobody's login; and the options for it."""
+"""Which identity is believed: a proxy's header, the host's callable, one password, no login; and the options for it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from tests.support.web import Conn, token
 
 
 def who(client: FlaskClient, **options: Any) -> str:
-    """Whom the page takes this client for."""
+    """The user that the page takes this client for."""
     with client:
         assert client.get("/workers", **options).status_code == 200
         return f"{current_page().user} ({current_page().role})"
@@ -65,7 +65,7 @@ def test_a_strangers_header_is_refused(
     id = add_finished(db, "failed")
     assert client.get("/").status_code == 403
     assert client.post(f"/jobs/{id}/retry").status_code == 403
-    # Without it they are nobody.
+    # Without it there is no user.
     del client.environ_base["HTTP_X_FORWARDED_USER"]
     assert client.get("/").status_code == 401
 

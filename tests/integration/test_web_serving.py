@@ -174,7 +174,7 @@ def test_the_database_goes_and_comes_back(make_app: Callable[..., Flask], own_se
     assert response.headers["Retry-After"] == "5"
     assert client.get("/api/stats").status_code == 503
     assert client.get("/livez").status_code == 200
-    # Nobody can log in, and a session cannot be looked at: the page says so, and lets nobody in.
+    # No one can log in, and a session cannot be looked at: the page says so, and lets no one in.
     behind = make_app(own_server.url, users=True, secret_key="s").test_client()
     found = re.search(r'name="csrf" value="([^"]+)"', behind.get("/login").text)
     assert found is not None

@@ -1,4 +1,4 @@
-"""A real worker on a real database: what becomes of jobs."""
+"""A real worker on a real database: the outcomes of jobs."""
 
 from __future__ import annotations
 

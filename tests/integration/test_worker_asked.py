@@ -116,7 +116,7 @@ def test_a_stop_is_as_graceful_as_sigterm(jobs: Jobs, worker: StartWorker) -> No
     left = apps.record.enqueue(jobs.connection, "for others").id
     ask(jobs, running, "stop")
     wait_until(lambda: "as an operator has asked" in running.log, what="the word")
-    # A service manager's word beside it hurries nobody.
+    # A service manager's word beside it hurries no one.
     running.terminate()
     assert running.wait() == 0
     assert jobs.wait(job)["state"] == "succeeded"
@@ -201,7 +201,7 @@ def test_a_quiet_sentinel_wakes_the_others(jobs: Jobs, database_url: str, worker
         before = len(ids)
         wait_until(lambda: len(ids) > before + 400, what="a second of jobs")
         assert sentinels(jobs) == [first.pid]
-        # While it is still brisk: by the other, which nobody but the sentinel calls.
+        # While it is still brisk: by the other, which only the sentinel calls.
         all_ended(jobs, ids[: before + 400], timeout=10)
         assert jobs.one("SELECT last_value FROM jobq.wake") == Mode.BRISK
 

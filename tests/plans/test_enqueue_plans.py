@@ -16,7 +16,7 @@ TABLES = ("job", "job_key", "job_history", "queue")
 
 @pytest.fixture
 def filled(conn: psycopg.Connection[Any]) -> psycopg.Connection[Any]:
-    """A bulk load that nobody has analysed."""
+    """A bulk load that has not been analysed."""
     conn.execute("INSERT INTO jobq.job (task) SELECT 't' FROM generate_series(1, 20000)")
     conn.execute(
         "INSERT INTO jobq.job_key (key, scope, job_id, holds)"

@@ -20,7 +20,7 @@ KNOWN: dict[str, Any] = {"tasks": [f"task{n}" for n in range(20)], "signatures":
 
 @pytest.fixture(scope="module")
 def database(server: postgres.Server) -> Iterator[str]:
-    """100,000 ready jobs, 50,000 parked ones of a task that nobody has, and 1,000 of one that this worker has."""
+    """100,000 ready jobs, 50,000 parked ones of a task that no worker has, and 1,000 of one that this worker has."""
     with postgres.database(server) as url:
         migrate.upgrade(url)
         with psycopg.connect(url, autocommit=True) as connection:

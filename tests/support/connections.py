@@ -19,7 +19,7 @@ ASYNC = ["psycopg", "core", "session", "scoped session"]
 
 @contextmanager
 def opened(kind: str, url: str, level: str = "READ COMMITTED") -> Iterator[Any]:
-    """Open a connection of `kind` in a transaction that nobody has begun by hand; close it without commit."""
+    """Open a connection of `kind` in a transaction that was not begun by hand; close it without commit."""
     if kind == "psycopg":
         plain = psycopg.connect(url, autocommit=level == "AUTOCOMMIT")
         if level != "AUTOCOMMIT":

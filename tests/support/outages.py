@@ -472,7 +472,7 @@ OUTAGES = [
         metric={finding("chores"): 1},
     ),
     Outage(
-        name="chores that nobody does",
+        name="chores that no worker does",
         make=_chores_late,
         level="bad",
         says="Chore retention is overdue by 3 h.",

@@ -90,7 +90,7 @@ def start(args: str = f"{_FAST} -c synchronous_commit=off", **settings: Any) -> 
 
 @contextmanager
 def database(server: Server, template: str = "template1") -> Iterator[str]:
-    """Create a database from `template`, to which nobody may be connected; yield its URL; drop it."""
+    """Create a database from `template`, which must have no connections; yield its URL; drop it."""
     name = f"t_{uuid.uuid4().hex[:12]}"
     with server.admin() as admin:
         # Copying files takes half the time of copying through the log.

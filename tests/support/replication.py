@@ -19,7 +19,7 @@ from tests.support.waiting import wait_until
 
 
 def free_port() -> int:
-    """Return a port of the loopback that nobody uses at present."""
+    """Return a port of the loopback that is not in use at present."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
@@ -101,7 +101,7 @@ class Pair:
 
     @property
     def url(self) -> str:
-        """Both hosts, for whoever wants the one that can be written to."""
+        """Both hosts, for clients that want the one that can be written to."""
         hosts = f"127.0.0.1:{self.primary.port},127.0.0.1:{self.standby.port}"
         return f"postgresql://postgres:secret@{hosts}/postgres?target_session_attrs=read-write"
 

@@ -298,7 +298,7 @@ async def leave_a_task() -> None:
     """The same with a task of the event loop."""
     connection = current_job().async_connection
     _left.append(asyncio.create_task(connection.execute("SELECT pg_sleep(60)")))
-    while connection.info.transaction_status != psycopg.pq.TransactionStatus.ACTIVE:  # noqa: ASYNC110  # tells nobody
+    while connection.info.transaction_status != psycopg.pq.TransactionStatus.ACTIVE:  # noqa: ASYNC110  # there is no event
         await asyncio.sleep(0)
 
 

@@ -26,5 +26,5 @@ def words(html: str) -> str:
 
 
 def audit(db: Conn) -> list[tuple[str, str]]:
-    """Who did what, in order."""
+    """Each actor and action, in order."""
     return db.execute("SELECT actor, action FROM jobq.audit ORDER BY id").fetchall()

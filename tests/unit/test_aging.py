@@ -49,7 +49,7 @@ def look(aging: Aging, monkeypatch: pytest.MonkeyPatch, ages: Ages, queues: list
 
 
 def is_due(aging: Aging) -> bool:
-    """Ask anew: a type checker takes a property for what it was."""
+    """Ask again: a type checker takes a property for what it was."""
     return aging.due
 
 

@@ -1,7 +1,7 @@
 """The claim loop's wake-ups, as a small model of which every interleaving is gone through.
 
 One job of one queue, one worker. What makes the loop look is `more` (a claim may find jobs) and that its queue is in a lane
-(`known`): lanes are read now and then, and a queue without a ready job is in none. A statement may fail, as under somebody's
+(`known`): lanes are read now and then, and a queue without a ready job is in none. A statement may fail, as under another's
 lock on the table, and changes nothing then. A lost wake-up is a state in which the job is ready and the loop would sleep until
 the lanes are read again, which may be half a minute later. tests/integration/test_somebodys_locks.py has the same with a real
 worker.
@@ -87,7 +87,7 @@ def test_no_wake_up_is_lost() -> None:
 @pytest.mark.parametrize(
     "variant",
     [Variant(remembers_queue=False), Variant(more_after_failure=False), Variant(more_after_settling=False)],
-    ids=["the queue is forgotten", "a failure is taken for an empty answer", "putting back wakes nobody"],
+    ids=["the queue is forgotten", "a failure is taken for an empty answer", "putting back wakes no worker"],
 )
 def test_the_model_finds_what_is_left_out(variant: Variant) -> None:
     assert lost(variant)

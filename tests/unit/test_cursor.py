@@ -133,7 +133,7 @@ def test_every_committed_job_is_found_by_the_next_near_reading(
             case "claim":
                 model.claim(want)
             case "drop":
-                # The lane has no job, as far as is seen, and is forgotten; or it has one, and is read anew from there.
+                # The lane has no job, as far as is seen, and is forgotten; or it has one, and is read again from there.
                 model.read(known=number > 3)
     for xid in open_:
         model.commit(xid)
@@ -165,7 +165,7 @@ def test_an_insert_held_open_is_found_though_others_were_claimed_after_it() -> N
 
 
 def test_an_insert_held_open_is_found_though_nobody_else_writes() -> None:
-    """The snapshots of that time do not know of it: nobody who came later has ended."""
+    """The snapshots of that time do not know of it: no transaction that came later has ended."""
     model = Model()
     slow = model.begin()
     job = model.insert(slow)
@@ -345,7 +345,7 @@ def test_a_held_writer_does_not_make_the_cursor_grow() -> None:
 
 
 def _claimed(cursor: Cursor, at: int) -> None:
-    """A claim that found nothing, while nobody was writing."""
+    """A claim that found nothing, while no transaction was writing."""
     scan = cursor.plan(["q"], [5])
     cursor.read(scan, Sight(at=at, xmin=100, following=100))
 

@@ -1,4 +1,4 @@
-"""The health address against clients that mean ill: it answers, or lets go, and holds up nobody."""
+"""The health address against clients that mean ill: it answers, or lets go, and holds up no one."""
 
 from __future__ import annotations
 

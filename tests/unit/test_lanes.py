@@ -218,7 +218,7 @@ def shares_of(weights: Mapping[str, int], total: int) -> dict[str, float]:
 @given(WEIGHTS, BY_SHARES, st.integers(200, 2_000))
 @settings(deadline=None)
 def test_single_slots_are_shared_by_weight(weights: dict[str, int], order: QueueOrder, claims: int) -> None:
-    """At every moment, not only in the end: nobody is ahead or behind by more than its next few jobs."""
+    """At every moment, not only in the end: no queue is ahead or behind by more than its next few jobs."""
     lanes, total = Lanes(tuple(weights), order=order, weights=weights), Counter[str]()
     backlog = {(queue, 5): 10_000 for queue in weights}
     for done in range(1, claims + 1):
@@ -265,7 +265,7 @@ def test_one_queue_with_jobs_among_many_soon_gets_all_that_is_free() -> None:
     got = [claim(lanes, backlog, 32, limited=True).total() for _ in range(3)]
     # The first claim ends where the jobs are, the second has gone through all the others.
     assert got == [1, 1, 32]
-    # One that nobody knew of is told of, and then has a share.
+    # An unknown one is told of, and then has a share.
     lanes.hear("q20")
     backlog["q20", 5] = 1_000
     assert claim(lanes, backlog, 32, limited=True) == {"q20": 32}

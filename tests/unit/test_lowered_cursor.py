@@ -10,7 +10,7 @@ LATER = PLACE + 60_000_000
 
 
 def sight(at: int) -> Sight:
-    """A claim that read all lanes to their ends at this time, while nobody was writing."""
+    """A claim that read all lanes to their ends at this time, while no transaction was writing."""
     return Sight(at=at, xmin=100, following=100)
 
 

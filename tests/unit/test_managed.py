@@ -1,4 +1,4 @@
-"""When a worker claims from its managed queues: what is heard, what has ended, and a lock that somebody holds."""
+"""When a worker claims from its managed queues: what is heard, what has ended, and a lock that another session holds."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ def test_what_is_told_is_heard(manager: NotifySocket) -> None:
 
 
 def test_the_variables_are_taken_out_of_the_environment(manager: NotifySocket) -> None:
-    """A program that a task starts must not speak for the worker, whoever it is that asks."""
+    """A program that a task starts must not speak for the worker, whichever program asks."""
     env = {"NOTIFY_SOCKET": manager.address, "WATCHDOG_USEC": "500000", "WATCHDOG_PID": str(os.getpid()), "A": "b"}
     notifier = Notifier.from_environment(env)
     assert env == {"A": "b"}

@@ -68,7 +68,7 @@ def test_a_socket_that_takes_nothing_holds_up_nobody(ends: tuple[Outbox, socket.
     threading.Thread(target=outbox.serve, daemon=True).start()
     sent = [outcome(number, 100_000) for number in range(100)]
     for number, each in enumerate(sent):
-        # Nobody reads; should this wait, the test hangs.
+        # No one reads; should this wait, the test hangs.
         outbox.put(each, number, number + 1, last=True)
     stream = theirs.makefile("rb")
     heard: list[Success] = []

@@ -39,7 +39,7 @@ def sentinel(loop: Loop) -> Sentinel:
 
 
 def test_what_no_sentinel_says_is_not_heeded(sentinel: Sentinel, loop: Loop) -> None:
-    """Whoever may connect to the database may notify: that must end no worker."""
+    """Every role that may connect to the database may notify: that must end no worker."""
     sentinel.told("brisk")
     for said in ("", "up", "brisk quiet", "__class__"):
         sentinel.told(said)

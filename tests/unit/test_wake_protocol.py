@@ -2,7 +2,7 @@
 
 The model's transaction ids and snapshots are PostgreSQL's: a snapshot's xmax is the id after the last that has *ended*, and
 its xmin the oldest that runs below that. tests/integration/test_wake.py holds both, and the protocol, against a real server.
-A lost wake-up is a state in which nothing is left to happen, and a committed job that nobody will look for.
+A lost wake-up is a state in which nothing is left to happen, and a committed job that no worker will look for.
 """
 
 from __future__ import annotations
@@ -149,7 +149,7 @@ def work(state: State, n: int, worker: Worker, variant: Variant) -> Iterator[Sta
                 # Every heartbeat shows it.
                 yield now("brisk")
             if not locked and state.mode == "quiet" and state.bursts:
-                # Nobody is missed by a mode that is set to BRISK, so that one step is enough.
+                # No transaction is missed by a mode that is set to BRISK, so that one step is enough.
                 yield replace(now("brisk"), mode="brisk", bursts=state.bursts - 1)
         case "brisk":
             yield state.polled()
@@ -208,5 +208,5 @@ def test_the_model_finds_what_each_part_is_for(variant: Variant) -> None:
     lost = [producer for producer in end.producers if producer.step != "taken"]
     assert all(producer == Producer("committed", silent=True) for producer in lost)
     assert end.mode == "quiet"
-    # Whichever of the states with a loss was found first: of those alive nobody will look.
+    # Whichever of the states with a loss was found first: no live worker will look.
     assert all(worker.doing == "dead" or worker == Worker("asleep") for worker in end.workers)

@@ -132,7 +132,7 @@ def test_hidden_fields_by_role() -> None:
         return set(re.findall(r"\d", str(found[role](value, "args"))))
 
     assert (seen("viewer"), seen("operator"), seen("admin")) == ({"4", "5"}, {"3", "5"}, {"1", "2", "3", "4", "5"})
-    # Who is not known sees least.
+    # An unknown user sees least.
     assert seen(None) == {"5"}
     assert by_role(["secret"], {}, None)["admin"]({"secret": 1})["secret"] == "(hidden)"
 

@@ -80,7 +80,7 @@ def jobs() -> str | tuple[str, int] | BaseResponse:
 
 
 def job(id: int) -> str:
-    """One job: what it is, what became of it, and its attempts."""
+    """One job: what it is, its outcome, and its attempts."""
     page = current_page()
     with page.database.read() as reader:
         found = reader(queries.get_job, id, name="job")

@@ -63,7 +63,7 @@ def queues() -> str:
 
 
 def queue() -> str:
-    """One queue: what is next in line, who serves it, how long jobs wait and run."""
+    """One queue: what is next in line, which workers serve it, how long jobs wait and run."""
     return _queue(subject())
 
 

@@ -52,7 +52,7 @@ def _texts(info: ScheduleInfo) -> tuple[str, ...]:
 
 
 def schedule() -> str:
-    """One schedule: its next ticks, and what became of the last ones."""
+    """One schedule: its next ticks, and the outcomes of the last ones."""
     return _schedule(subject())
 
 

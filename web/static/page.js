@@ -1,4 +1,4 @@
-// Reads the page anew every few seconds and lets htmx put in what has changed; without this file the page works all
+// Reads the page again every few seconds and lets htmx put in what has changed; without this file the page works all
 // the same. It stands still while a form is in use, text is selected, the tab is hidden, or the reader asked it to.
 "use strict";
 (() => {
@@ -24,7 +24,7 @@
   const status = document.createElement("span");
   status.setAttribute("role", "status");
   const select = document.createElement("select");
-  select.setAttribute("aria-label", "Read the page anew");
+  select.setAttribute("aria-label", "Refresh the page");
   for (const value of [0, ...CHOICES]) {
     select.append(new Option(value === 0 ? "off" : `every ${value} s`, String(value), false, value === seconds));
   }
@@ -37,7 +37,7 @@
     // A status that says the same again is not said again.
     if (status.textContent !== words) status.textContent = words;
     button.textContent = paused ? "Resume" : "Pause";
-    button.title = paused ? "Let the page be read anew again (p)" : "Let the page stand still (p)";
+    button.title = paused ? "Resume refreshing the page (p)" : "Stop refreshing the page (p)";
     select.value = String(paused ? 0 : seconds);
   }
 
