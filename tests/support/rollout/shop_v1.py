@@ -51,8 +51,8 @@ def place(connection: psycopg.Connection[Any], name: str, n: int) -> list[tuple[
         case 4:
             refs = [ship.options(group=f"g{n % 48}").enqueue(connection, n)]
         case _:
-            [(job,)] = connection.execute(
-                "SELECT jobq.enqueue('send', jsonb_build_object('order', %s::int), delay => '0.2 s')", (n,)
-            ).fetchall()
+            # As programs in other languages say it: parsed at each call.
+            query = "SELECT jobq.enqueue('send', jsonb_build_object('order', %s::int), delay => '0.2 s')"
+            [(job,)] = connection.execute(query, (n,), prepare=False).fetchall()
             return [(job, 0.2)]
     return [(ref.id, 0.0) for ref in refs if ref.id is not None]

@@ -66,9 +66,8 @@ def place(connection: psycopg.Connection[Any], name: str, n: int) -> list[tuple[
         case 4:
             refs = [ship.options(group=line).enqueue(connection, n, gift=True)]
         case _:
-            [(job,)] = connection.execute(
-                f"SELECT jobq.enqueue('invoice', jsonb_build_object('order', %s::int), delay => '0.2 s'{_NOTE})".encode(),
-                (n,),
-            ).fetchall()
+            # As programs in other languages say it: parsed at each call.
+            query = f"SELECT jobq.enqueue('invoice', jsonb_build_object('order', %s::int), delay => '0.2 s'{_NOTE})"
+            [(job,)] = connection.execute(query.encode(), (n,), prepare=False).fetchall()
             return [(job, 0.2)]
     return [(ref.id, 0.0) for ref in refs if ref.id is not None]
