@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import logging
+import signal
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -204,4 +205,7 @@ def worker(
             **options,
         )
     )
+    # What is left to do takes a moment, and its exit code says how the worker ended.
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
     click.get_current_context().exit(code)

@@ -147,7 +147,8 @@ class Change(ABC):
                     raise
                 if isinstance(error, psycopg.OperationalError):
                     lacking.append(error)
-                why = str(error).strip().partition("\n")[0].replace("\x00", "")[:1000]
+                # The server's words: its trigger's, say, not advice on rights.
+                why = (error.diag.message_primary or str(error)).strip().partition("\n")[0].replace("\x00", "")[:1000]
                 changed = Batch(refused={part[0]: f"{_DATABASE}: {why}"}, kinds={part[0]: _DATABASE})
             else:
                 in_a_row = 0
@@ -335,10 +336,8 @@ def _is_not_of_a_job(error: psycopg.Error, conn: Connection[Any], *, own: bool) 
         return True
     if error.sqlstate is None:
         return isinstance(error, psycopg.OperationalError)
-    if isinstance(error, psycopg.errors.ReadOnlySqlTransaction):
-        return True
-    # A right that this role lacks, or a table that is not there; what is raised in a trigger has a context.
-    if error.sqlstate[:2] == "42" and not error.diag.context:
+    # A right that this role lacks, a table that is not there, or a standby; what is raised in a trigger has a context.
+    if (error.sqlstate[:2] == "42" or error.sqlstate == "25006") and not error.diag.context:
         return True
     return error.sqlstate[:2] == "40" and not own
 

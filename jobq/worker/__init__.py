@@ -25,7 +25,7 @@ def run(options: WorkerOptions) -> int:
     from jobq import output
     from jobq.config import unreachable
     from jobq.errors import DatabaseUnavailable
-    from jobq.worker.compatibility import await_schema
+    from jobq.worker.compatibility import await_schema, stopping_signals
     from jobq.worker.dispatcher import Dispatcher
     from jobq.worker.errors import PartFailed
     from jobq.worker.notify import Notifier
@@ -39,11 +39,24 @@ def run(options: WorkerOptions) -> int:
     url = settings.require_database_url()
     if not await_schema(url, settings.schema, notifier, wait=not options.drain):
         return 0
+    before = {number: signal.getsignal(number) for number in stopping_signals()}
+
+    async def work() -> None:
+        try:
+            await Dispatcher(options, version("jobq"), notifier).run()
+        finally:
+            # It has stopped: a signal that comes now is not to make a failure of that.
+            for number in before:
+                signal.signal(number, signal.SIG_IGN)
+
     try:
-        asyncio.run(Dispatcher(options, version("jobq"), notifier).run())
+        asyncio.run(work())
     except psycopg.OperationalError as error:
         raise DatabaseUnavailable(unreachable(url, error)) from error
     except (psycopg.DataError, psycopg.IntegrityError) as error:
         # What is in the database, not the command line.
         raise PartFailed(f"the start: {error}") from error
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
     return 0

@@ -66,7 +66,8 @@ def says(html: str) -> list[tuple[str, str]]:
 def test_the_overview(outage: Outage, make: Callable[[Outage], None], client: FlaskClient) -> None:
     make(outage)
     answer = client.get("/")
-    assert answer.status_code == 200
+    # Without its tables the page is not whole, and says so to what only looks at the status.
+    assert answer.status_code == (503 if "older" in outage.name else 200)
     told = says(answer.text)
     assert [level for level, text in told if outage.says in text] == [outage.level], told
     assert "All is well" not in answer.text

@@ -278,7 +278,9 @@ def test_the_rollup_reads_the_end_of_a_days_partition_only(full: Conn) -> None:
         plan = explain(full, query.replace(b"%", b"%%"), {})
     history = [node for node in plan if node.get("Relation Name", "").startswith("job_history")]
     assert len(history) == len(stretches)
-    assert {node["Node Type"] for node in history} == {"Tid Range Scan"}
+    # Of those that did not succeed, of which there may be few, the order of finishing has an index, too.
+    assert {node["Node Type"] for node in history} <= {"Tid Range Scan", "Bitmap Heap Scan"}
+    assert {node["Node Type"] for node in history if "succeeded" in node["Relation Name"]} == {"Tid Range Scan"}
     assert {node["Relation Name"] for node in history} <= {
         f"job_history_{state}_{since:%Y%m%d}" for state in ("succeeded", "failed")
     }

@@ -89,7 +89,7 @@ CASES: list[tuple[str, dict[str, Any], set[str], int]] = [
     ("failure:1f0c9ab23d45", {"order": "id"}, {HISTORY}, 25_100),
     ("failure:1f0c9ab23d45", {}, {FINISHED}, 25_100),
     (f"worker:{WORKER}", {}, {"job_pkey", HISTORY, "job_running_idx"}, 25_100),
-    ("age:>1h queue:nosuch", {}, {"job_pkey", HISTORY}, 25_100),
+    ("age:>1h queue:nosuch", {}, {"job_pkey", HISTORY, FINISHED}, 25_100),
     ("age:<1h state:failed task:nosuch", {"order": "id"}, {HISTORY}, 25_100),
     ("age:<1h state:failed task:nosuch", {}, {FINISHED}, 25_100),
     ("7 150000 99999999", {}, {"job_pkey", HISTORY}, 10),

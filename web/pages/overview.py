@@ -16,7 +16,7 @@ from jobq.web.routes import Route
 _GROUPS = 6
 
 
-def overview() -> str:
+def overview() -> str | tuple[str, int]:
     """How things are in a sentence, in numbers and over time; what fails, and where to look."""
     page = current_page()
     hours = plots.hours()
@@ -27,7 +27,7 @@ def overview() -> str:
         # A table, a column or a function is missing: the page tells of it by what was found, if it got so far.
         if not any(finding.status is Status.FAIL for finding in found):
             raise
-        return page.render("partial.html", title="Overview", problems=problems(found))
+        return page.render("partial.html", title="Overview", problems=problems(found)), 503
 
 
 def _overview(page: Page, hours: int, found: list[Finding]) -> str:
