@@ -48,7 +48,9 @@ def judge(child: Child, how: str, now: float, facts: Mapping[str, TaskFacts], op
     # One of those that have ended is to blame if the runner could not send, or if nothing else was running.
     cut_off = bool(unheard) and (child.ended_cut_off or child.mute)
     to_blame = cut_off or (child.killed_for is None and not running)
-    spared = cut_off or (child.killed_for is not None and not child.to_blame)
+    # It may have seen that it is cut off while the job that did so was still on its way to its end: which of them is not known.
+    in_time = child.ended_cut_off and len(running) > 1
+    spared = cut_off or in_time or (child.killed_for is not None and not child.to_blame)
     setbacks: list[Setback] = []
     guilty: list[str] = []
     suspected: set[str] = set()

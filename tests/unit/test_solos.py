@@ -106,3 +106,12 @@ def test_a_job_that_passed_its_timeout_by_force_is_guilty_unless_the_worker_ende
     found = verdicts.judge(cast(Child, child), "was killed", time.monotonic(), {}, OPTIONS)
     assert found.guilty == ([] if of_worker else ["bad"])
     assert len(found.setbacks) == 1
+
+
+@pytest.mark.parametrize(("jobs", "recorded"), [(2, "released"), (1, "crashed")])
+def test_a_runner_that_is_cut_off_before_the_job_that_did_so_has_ended(jobs: int, recorded: str) -> None:
+    """Beside others it is not known which job that was: they are released, and run alone the next time. Alone it is known."""
+    child = Fake().runs(*(job(n) for n in range(jobs)))
+    child.ended_cut_off = True
+    found = verdicts.judge(cast(Child, child), "ended", time.monotonic(), {}, OPTIONS)
+    assert {setback.recorded for setback in found.setbacks} == {recorded}
