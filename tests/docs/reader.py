@@ -78,12 +78,16 @@ class Reader:
 
     def _write(self, name: str, text: str) -> None:
         path = self.place / name
-        changed = path.exists() and path.read_text() != text
-        before = self.log.count("working")
+        # A new file as well: two changes within a moment are told as one, by the name of the first.
+        changed = path.suffix == ".py" and (not path.exists() or path.read_text() != text)
+        told, before = self._restarts(name), self.log.count("working")
         path.write_text(text)
         if changed and self._dev is not None:
-            self._says(f"{name} changed: restarting the worker")
+            wait_until(lambda: self._restarts(name) > told, timeout=60, what=f"the restart for {name}")
             wait_until(lambda: self.log.count("working") > before, timeout=60, what="the worker with the new code")
+
+    def _restarts(self, name: str) -> int:
+        return self.log.count(f"{name} changed: restarting the worker")
 
     def _type(self, block: Block) -> None:
         command: str | None = None
