@@ -83,7 +83,9 @@ def succeed(db: Conn, *ids: int, worker: UUID = WORKER) -> None:
 def set_back(db: Conn, id_: int, ending: Ending, delay: float = 0.0, *, worker: UUID = WORKER) -> None:
     [(_, claims, started)] = db.execute(NAMES, ([id_],)).fetchall()
     back = Setback(id_, claims, started, ending, delay=delay, recorded="error", error_type="E", message="e")
-    [row] = db.execute(statement("settle", "jobq").query, settle_parameters(worker, [back])).fetchall()
+    settle, parameters = statement("settle", "jobq").query, settle_parameters(worker, [back])
+    # A row that another transaction has locked is passed over, as by a worker, which tries again.
+    [row] = wait_until(lambda: db.execute(settle, parameters).fetchall(), what="the job's row")
     assert tuple(row)[:2] == (1, True)
 
 

@@ -24,7 +24,7 @@ def lines(worker: WorkerProcess, message: str) -> list[dict[str, Any]]:
 def test_a_failed_attempt_has_task_queue_attempts_and_error(jobs: Jobs, worker: StartWorker) -> None:
     failed = apps.always_fail.options(queue="mail").enqueue(jobs.connection)
     done = apps.noop.enqueue(jobs.connection)
-    running = worker("--processes", "1", "--drain", "--log-format", "json")
+    running = worker("--processes", "1", "--log-format", "json")
     jobs.wait(failed.id)
     jobs.wait(done.id)
     running.terminate()
