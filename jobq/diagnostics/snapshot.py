@@ -55,15 +55,24 @@ class Snapshot:
         return [worker for worker in self.workers if worker.health != "silent"]
 
     @cached_property
-    def _served(self) -> list[tuple[WorkerInfo, frozenset[str] | None]]:
-        return [(worker, None if worker.queues is None else frozenset(worker.queues)) for worker in self.alive]
+    def _of_all_queues(self) -> list[int]:
+        return [n for n, worker in enumerate(self.alive) if worker.queues is None]
+
+    @cached_property
+    def _by_queue(self) -> dict[str, list[int]]:
+        # Hundreds of workers and thousands of queues: no worker is asked about each queue.
+        found: dict[str, list[int]] = {}
+        for n, worker in enumerate(self.alive):
+            for queue in dict.fromkeys(worker.queues or ()):
+                found.setdefault(queue, []).append(n)
+        return found
 
     def serving(self, queue: str) -> list[WorkerInfo]:
         """Return the live workers that serve `queue`, whether they claim at present or not."""
         found = self._serving.get(queue)
         if found is None:
-            found = [worker for worker, names in self._served if names is None or queue in names]
-            self._serving[queue] = found
+            places = sorted([*self._of_all_queues, *self._by_queue.get(queue, ())])
+            found = self._serving[queue] = [self.alive[n] for n in places]
         return found
 
     def claiming(self, queue: str) -> list[WorkerInfo]:
