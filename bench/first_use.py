@@ -47,7 +47,12 @@ class Application:
 APPLICATIONS = (
     Application("script_orders", ()),
     Application("flask_orders", (), ("flask", "--app", "flask_orders", "run", "--port"), "/orders/jobs/{}"),
-    Application("fastapi_orders", ("fastapi", "uvicorn"), ("uvicorn", "fastapi_orders:app", "--port"), "/jobs/{}"),
+    Application(
+        "fastapi_orders",
+        ("fastapi", "uvicorn", "sqlalchemy[asyncio]"),
+        ("uvicorn", "fastapi_orders:app", "--port"),
+        "/jobs/{}",
+    ),
 )
 
 

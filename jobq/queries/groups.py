@@ -56,7 +56,12 @@ def groups(conn: Connection[Any], schema: str, name: str) -> Groups:
     )
 
 
+_UNSET = QueueSettings()
+
+
 def take_settings(row: dict[str, Any]) -> QueueSettings:
     """Take the columns of a queue's settings out of `row`, which keeps when it was paused, and return what they say."""
     columns = {name: row.pop(name) for name in (*_COLUMNS, "changed_at")}
+    if row["paused_at"] is None and not any(columns.values()):
+        return _UNSET  # as most of thousands of queues are
     return settings_of(columns | {"paused_at": row["paused_at"]})
