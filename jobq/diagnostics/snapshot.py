@@ -18,15 +18,23 @@ class Snapshot:
     """What one examination reads of the database at `connection`; nothing is read before a check needs it.
 
     `thorough` (default): also what takes longer than a page may. `queue`: one queue, known already, that alone is looked at.
+    `tasks`: whether the workers' tasks are read, too, which takes time in a large fleet.
     """
 
     def __init__(
-        self, connection: Connection[Any], schema: str, *, thorough: bool = True, queue: QueueInfo | None = None
+        self,
+        connection: Connection[Any],
+        schema: str,
+        *,
+        thorough: bool = True,
+        queue: QueueInfo | None = None,
+        tasks: bool = True,
     ) -> None:
         self.connection = connection
         self.schema = schema
         self.thorough = thorough
         self._queue = queue
+        self._tasks = tasks
         self._serving: dict[str, list[WorkerInfo]] = {}
 
     @property
@@ -47,7 +55,7 @@ class Snapshot:
     @cached_property
     def workers(self) -> list[WorkerInfo]:
         """All workers that have a row."""
-        return queries.workers(self.connection, self.schema)
+        return queries.workers(self.connection, self.schema, tasks=self._tasks)
 
     @cached_property
     def alive(self) -> list[WorkerInfo]:

@@ -104,7 +104,7 @@ def _tasks(conn: Connection[Any], schema: str) -> list[str]:
 
 
 def _workers(conn: Connection[Any], schema: str) -> list[str]:
-    return [str(row["id"]) for row in fetch(conn, schema, "workers", {})]
+    return [str(row["id"]) for row in fetch(conn, schema, "workers", {"tasks": False})]
 
 
 def _groups(conn: Connection[Any], schema: str) -> list[str]:

@@ -38,7 +38,7 @@ def queues() -> str:
     with page.database.read() as reader:
         found = reader(queries.queues, default=[])
         finished = reader(queries.sparklines, default={})
-        fleet = diagnostics.Snapshot(reader.connection, reader.schema)
+        fleet = diagnostics.Snapshot(reader.connection, reader.schema, tasks=False)
         unserved = {
             queue.name for queue in found if queue.due and queue.paused_at is None and not fleet.claiming(queue.name)
         }
