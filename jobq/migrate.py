@@ -2,9 +2,10 @@
 
 Raises DatabaseUnavailable when the database cannot be reached and SchemaError when its schema is newer than this jobq.
 
-A migration takes the locks that it needs before it changes anything, and waits for each for less than the server waits before
-it looks for deadlocks. So it delays workers and applications for a moment only, and is itself what gives way: it starts again
-until it has them. What revisions change is committed together, so that no program meets a state between two of them.
+A migration takes all the locks that it needs before it changes anything, and waits for them for less time than the server waits
+before it looks for deadlocks. So the migration is what gives way: it starts again until it has the locks. From then on workers
+and applications wait for the change itself. Changes are committed together, so that no program meets a state between two
+revisions.
 """
 
 from __future__ import annotations

@@ -7,7 +7,6 @@ replacement, since an exit would only be followed by the next start.
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
 import select
@@ -57,9 +56,7 @@ def await_schema(url: str, schema: str, notifier: Notifier, *, wait: bool) -> bo
                 said = time.monotonic()
                 logger.warning(sentence, extra={"schema": schema, "revision": newer, "revision_known": REVISION})
             stop.wait(pause)
-            # It has been there: where it is away, look again.
-            with contextlib.suppress(DatabaseUnavailable):
-                newer = _newer(url, schema)
+            newer = _newer(url, schema, known=newer)
         if stop.told:
             notifier.tell(STOPPING=1, STATUS="stopped")
         return not stop.told
@@ -99,8 +96,11 @@ def _told(schema: str, revision: str) -> str:
     )
 
 
-def _newer(url: str, schema: str) -> str | None:
-    """Return the schema's revision when it is newer and does not say that it works with this program; None when it fits."""
+def _newer(url: str, schema: str, *, known: str | None = None) -> str | None:
+    """Return the schema's revision when it is newer and does not say that it works with this program; None when it fits.
+
+    `known`: what an earlier look has found, which is returned when this look fails: the database may be away for a while.
+    """
     try:
         with sessions.connect(url, connect_timeout=5) as connection:
             revision = queries.schema_revision(connection, schema)
@@ -108,8 +108,9 @@ def _newer(url: str, schema: str) -> str | None:
                 return None if _says_that_it_works(connection, schema, revision) else revision
             if revision == REVISION:
                 return None
-    except psycopg.Error:
-        pass
+    except (psycopg.Error, DatabaseUnavailable):
+        if known is not None:
+            return known
     # Costs a quarter of a second to import, which a start should not wait for that takes a dead worker's place.
     from jobq import migrate
 

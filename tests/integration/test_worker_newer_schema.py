@@ -106,3 +106,16 @@ def test_a_worker_that_only_drains_does_not_wait(worker: StartWorker, newer: Cal
     draining = worker("--drain")
     assert draining.wait() == 78
     assert "it was made by a newer jobq" in draining.log
+
+
+def test_a_look_that_fails_changes_nothing_for_the_one_that_waits(
+    database_url: str, newer: Callable[[str | None], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The session is ended in the midst of a look: the exit code 78 would keep the supervisor from starting it again."""
+    newer(None)
+
+    def end(*_: object) -> None:
+        raise psycopg.errors.AdminShutdown("terminating connection due to administrator command")
+
+    monkeypatch.setattr("jobq.queries.schema_revision", end)
+    assert compatibility._newer(database_url, "jobq", known="9999") == "9999"
