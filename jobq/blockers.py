@@ -105,7 +105,7 @@ def find(connection: Connection, schema: str, *, older_than: float, exclusive: b
 def cancel_autovacuum(connection: Connection, schema: str, blockers: Sequence[Blocker], *, wait: float) -> None:
     """Let the server end the autovacuum workers among `blockers`, as it does for locks that wait longer than a migration's.
 
-    A lock that no reader and no writer is kept from by: only vacuum, and other changes of the schema. `wait`: seconds.
+    The lock keeps no reader and no writer waiting, only vacuum and other changes of the schema. `wait`: seconds.
     """
     tables = {table for blocker in blockers if blocker.backend == "autovacuum worker" for table in blocker.tables}
     quote = connection.dialect.identifier_preparer.quote_identifier
@@ -114,7 +114,7 @@ def cancel_autovacuum(connection: Connection, schema: str, blockers: Sequence[Bl
             connection.exec_driver_sql(f"SET LOCAL lock_timeout = {round(1000 * wait):d}")
             connection.exec_driver_sql(f"LOCK TABLE {quote(schema)}.{quote(table)} IN SHARE UPDATE EXCLUSIVE MODE")
         except DBAPIError:
-            pass
+            pass  # The next try of the migration tells whether it has helped.
         connection.rollback()
 
 
