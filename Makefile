@@ -1,6 +1,7 @@
 # Two commands to begin with: `make demo`, `make test`. Each sets itself up (in .venv) the first time.
 #   make demo ARGS="--once --json"     a real application's jobs, on a Postgres that comes along
-#   make test ARGS="tests/unit -x"     the tests; without ARGS all of them
+#   make test                          the quick tests, 8 minutes on two processors; ARGS="tests/plans -x" runs what it names
+#   make test-all                      all tests, also with whole workers, a browser and faults; installs what they need
 #   make coverage                      all tests, and which lines and branches of jobq they reach, in all its processes
 #   make chaos                         faults by the minute, at random: SEED=7 repeats a run, ARGS="tests/chaos -k proxy" narrows it
 #   make mutants                       known faults put back, one at a time: each must be noticed; ARGS="C3" narrows
@@ -28,7 +29,7 @@ CPUS := $(shell nproc 2>/dev/null || echo 2)
 JOBS ?= $(shell echo $$((($(CPUS) * 3 + 1) / 2)))
 ARGS ?=
 
-.PHONY: help demo test coverage chaos mutants check lint format types imports bench bench-page bench-flow reliability recovery test-matrix pins clean distclean
+.PHONY: help demo test test-all coverage chaos mutants check lint format types imports bench bench-page bench-flow reliability recovery test-matrix pins clean distclean
 
 help:
 	@sed -n 's/^# \{0,1\}//p;/^$$/q' Makefile
@@ -37,10 +38,15 @@ demo: $(VENV)/.ready-demo
 	@$(BIN)/jobq demo $(ARGS)
 
 test: $(VENV)/.ready-dev
-	@$(BIN)/python -m pytest -n $(JOBS) $(ARGS)
+	@$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup --suite=quick $(ARGS)
+
+test-all: $(VENV)/.ready-dev
+	@requirements/programs >&2
+	@$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup --require-programs $(ARGS)
 
 coverage: $(VENV)/.ready-dev
-	@$(BIN)/python -m pytest -n $(JOBS) --cov --cov-report=term:skip-covered $(ARGS)
+	@requirements/programs >&2
+	@$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup --cov --cov-report=term:skip-covered $(ARGS)
 
 chaos: $(VENV)/.ready-dev
 	@$(BIN)/python -m pytest -n $(CPUS) --dist worksteal -rA --chaos-long \
@@ -98,7 +104,6 @@ $(VENV)/.ready-demo: pyproject.toml $(PINS)
 
 $(VENV)/.ready-dev: pyproject.toml $(PINS)
 	@requirements/setup $(VENV) $(PINS) '.[dev]' >&2
-	@requirements/browser >&2
 	@touch $(VENV)/.ready-demo $@
 
 $(VENV)/.ready-bench: $(VENV)/.ready-dev

@@ -45,9 +45,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("workloads", nargs="*", help="default: all but soak, and of the long ones the short settings")
     parser.add_argument("--peers", help="names, or how they begin, by commas; none: jobq alone (default: all)")
     parser.add_argument("--configs", help="default, tuned or both (default: both in drain, else the best of each)")
-    parser.add_argument(
-        "--rounds", type=int, default=None, help="runs of each, of which the median counts (default: 3)"
-    )
+    parser.add_argument("--rounds", type=int, default=None, help="runs of each; the median counts (default: 3)")
     parser.add_argument("--quick", action="store_true", help="small numbers, one round: shows that it works, no more")
     parser.add_argument("--all", action="store_true", help="everything of everybody: hours")
     parser.add_argument("--results", type=Path, help="directory for results (default: .bench/results)")

@@ -9,12 +9,12 @@ from uuid import uuid4
 
 import psycopg
 
-from jobq.sql import statement
+from jobq._postgres.sql import statement
 
 
 def floor_script(schema: str, batch: int) -> str:
-    """Return a pgbench script that acknowledges the last claim and makes the next, as advance.sql does."""
-    text = statement("advance", schema).text
+    """Return a pgbench script that acknowledges the last claim and makes the next, as ack_and_claim.sql does."""
+    text = statement("ack_and_claim", schema).text
     values = {
         "ids": ":ids",
         "claims": ":claims",

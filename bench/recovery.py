@@ -161,7 +161,7 @@ def killed_worker(bench: Bench, given: argparse.Namespace) -> None:
         victim = bench.worker()
         bench.ready()
         jobs = {ref.id for ref in q.enqueue_many(bench.connection, [hold.job(600.0) for _ in range(20)])}
-        until(lambda jobs=jobs: len(bench.lines("start")) == len(jobs), "20 starts")  # type: ignore[misc]
+        until(lambda jobs=jobs: len(bench.lines("start")) == len(jobs), "20 starts")  # type: ignore[misc]  # no lambda has annotations
         moment = time.monotonic()
         victim.kill()
         bench.worker()
@@ -202,7 +202,7 @@ def stopped_postgres(bench: Bench, given: argparse.Namespace) -> None:
         answers = time.monotonic()
         bench.connection = psycopg.connect(bench.url, autocommit=True)
         seen = {job for job, _, _ in bench.lines("start")}
-        until(lambda seen=seen: {job for job, _, _ in bench.lines("start")} - seen, "a new start")  # type: ignore[misc]
+        until(lambda seen=seen: {job for job, _, _ in bench.lines("start")} - seen, "a new start")  # type: ignore[misc]  # no lambda has annotations
         new = [at for job, _, at in bench.lines("start") if job not in seen]
         figures.append(min(new) - answers)
         until(lambda: bench.count("SELECT count(*) FROM jobq.job") == 0, "every end", 120)

@@ -1,4 +1,4 @@
-"""The file of results: what was found by run, on which machine, of which versions. Tables and plots are made from it alone."""
+"""The file of results: the figures of each run, with its machine and versions. Tables and plots are made from it alone."""
 
 from __future__ import annotations
 

@@ -15,8 +15,8 @@ from datetime import UTC, datetime, timedelta
 from bench.recovery import Bench, opened, until
 from bench.wake import report
 from jobq import operations
-from jobq.schedules import Schedule
-from jobq.ticks import Cron, Every, When
+from jobq.cron import Cron, Every, When
+from jobq.schedule import Schedule
 
 WORKERS = (1, 5)
 CROWDS = (100, 1000)
@@ -67,7 +67,7 @@ def crowd(bench: Bench, given: argparse.Namespace) -> None:
             bench.connection.execute("SELECT pg_notify('jobq', 'schedules')")
             until(
                 lambda number=number: bench.count("SELECT count(*) FROM jobq.schedule_tick") == number,
-                "all ticks",  # type: ignore[misc]
+                "all ticks",  # type: ignore[misc]  # no lambda has annotations
             )
             last = bench.count(
                 "SELECT 1000 * extract(epoch FROM max(inserted_at - tick))::float8 FROM jobq.schedule_tick"

@@ -23,7 +23,7 @@ import psycopg
 
 from jobq import JobQ, current_job, migrate
 from jobq.dev import DevPostgres
-from jobq.tasks import Task
+from jobq.task import Task
 
 q = JobQ()
 

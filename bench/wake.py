@@ -19,8 +19,8 @@ from pathlib import Path
 import psycopg
 
 from bench.recovery import Bench, opened, quick, until
+from jobq._worker.wakeup.policy import NotifyMode
 from jobq.dev import bindir
-from jobq.worker.brisk import Mode
 
 RATES = (20, 50, 200, 500, 1000)
 WORKERS = (1, 3)
@@ -40,8 +40,8 @@ def insert(bench: Bench, given: argparse.Namespace) -> None:
                 for kind, found in rates.items():
                     bench.connection.execute("TRUNCATE jobq.job")
                     bench.connection.execute(trigger.format("DISABLE" if kind == "no trigger" else "ENABLE").encode())
-                    mode = Mode.BRISK if kind == "silent" else Mode.QUIET
-                    bench.connection.execute("SELECT setval('jobq.wake', %s)", (mode,))
+                    mode = NotifyMode.POLL if kind == "silent" else NotifyMode.NOTIFY
+                    bench.connection.execute("SELECT setval('jobq.notify_mode', %s)", (mode,))
                     found.append(pgbench(script, bench.url, clients, given.seconds))
                     list(listener.notifies(timeout=0.01))
             told = {kind: statistics.median(found) for kind, found in rates.items()}
@@ -51,7 +51,7 @@ def insert(bench: Bench, given: argparse.Namespace) -> None:
                 flush=True,
             )
     bench.connection.execute(trigger.format("ENABLE").encode())
-    bench.connection.execute("SELECT setval('jobq.wake', %s)", (Mode.QUIET,))
+    bench.connection.execute("SELECT setval('jobq.notify_mode', %s)", (NotifyMode.NOTIFY,))
 
 
 def pgbench(script: Path, url: str, clients: int, seconds: float) -> float:
@@ -70,9 +70,9 @@ def start(bench: Bench, given: argparse.Namespace) -> None:
         until(
             lambda workers=workers: bench.count("SELECT count(*) FROM jobq.worker WHERE beats > 0") == workers, "them"
         )  # type: ignore[misc]  # no lambda has annotations
-        bench.connection.execute("SELECT setval('jobq.wake', 1)")
+        bench.connection.execute("SELECT setval('jobq.notify_mode', 1)")
         for rate in RATES:
-            until(lambda: bench.count("SELECT last_value FROM jobq.wake") == Mode.QUIET, "the quiet mode")
+            until(lambda: bench.count("SELECT last_value FROM jobq.notify_mode") == NotifyMode.NOTIFY, "the quiet mode")
             bench.ledger.write_bytes(b"")
             committed: dict[int, float] = {}
             begun = time.monotonic()
@@ -81,8 +81,8 @@ def start(bench: Bench, given: argparse.Namespace) -> None:
                 at = time.monotonic()
                 committed[quick.enqueue(bench.connection).id] = at
             reached = len(committed) / (time.monotonic() - begun)
-            mode = Mode(bench.count("SELECT last_value FROM jobq.wake")).name.lower()
-            until(lambda committed=committed: {j for j, _, _ in bench.lines("quick")} >= set(committed), "every start")  # type: ignore[misc]
+            mode = NotifyMode(bench.count("SELECT last_value FROM jobq.notify_mode")).name.lower()
+            until(lambda committed=committed: {j for j, _, _ in bench.lines("quick")} >= set(committed), "every start")  # type: ignore[misc]  # no lambda has annotations
             started = {job: at for job, _, at in bench.lines("quick")}
             report(
                 f"{workers} workers, {reached:.0f} jobs/s, {mode} at the end: begin of the call to start",
@@ -106,8 +106,8 @@ def delay(bench: Bench, given: argparse.Namespace) -> None:
                 quick.enqueue(bench.connection)
             n += 1
             time.sleep(1 / (load or 200))
-        mode = Mode(bench.count("SELECT last_value FROM jobq.wake")).name.lower()
-        until(lambda due=due: {j for j, _, _ in bench.lines("quick")} >= set(due), "every start")  # type: ignore[misc]
+        mode = NotifyMode(bench.count("SELECT last_value FROM jobq.notify_mode")).name.lower()
+        until(lambda due=due: {j for j, _, _ in bench.lines("quick")} >= set(due), "every start")  # type: ignore[misc]  # no lambda has annotations
         started = {job: at for job, _, at in bench.lines("quick")}
         late = [1000 * (started[job] - at) for job, at in due.items()]
         report(f"{load} other jobs/s, {mode}: start after the time of a job with delay=0.5", late)

@@ -19,12 +19,17 @@ if TYPE_CHECKING:
     from jobq import operations as operations
     from jobq import queries as queries
     from jobq import web as web
+    from jobq._core.injection import Resource, injected
     from jobq.app import JobQ
-    from jobq.backoff import Backoff
-    from jobq.current import CurrentJob, current_job
+    from jobq.batch import CurrentBatch, current_batch
+    from jobq.batch_middleware import AsyncBatchRunNext, BatchRunNext
+    from jobq.batch_task import AsyncBatchTask, BatchTask
+    from jobq.context import CurrentJob, current_job
     from jobq.errors import (
         AppImportError,
+        BatchResultError,
         Cancel,
+        ChildFailed,
         ConfigurationError,
         ConnectionNotUsable,
         DatabaseUnavailable,
@@ -37,39 +42,65 @@ if TYPE_CHECKING:
         JobNotFound,
         JobqError,
         KeyConflict,
+        MiddlewareError,
         NoCurrentJob,
+        NotDurable,
         NotTransactional,
         PermissionDenied,
+        ResourceNotInjected,
         ResultError,
         ResultTimeout,
         Retry,
         SchemaError,
+        SignalNotSent,
         Snooze,
+        StepChanged,
+        StepFailed,
         TaskDefinitionError,
         TimedOut,
         TransactionEnded,
+        UndoFailed,
         UnknownQueue,
         UnknownSchedule,
         UnknownTask,
         UnsupportedConnection,
+        WorkflowError,
+        WorkflowFailed,
+        WorkflowNotFound,
     )
-    from jobq.flow import Groups, QueueSettings, Rate
-    from jobq.jobs import NewJob
-    from jobq.queuehandle import QueueHandle
-    from jobq.refs import JobProgress, JobRef
-    from jobq.tasks import AsyncTask, Task
+    from jobq.job import NewJob
+    from jobq.jobref import JobProgress, JobRef
+    from jobq.limits import Groups, QueueSettings, Rate
+    from jobq.middleware import AsyncEnqueueNext, AsyncRunNext, EnqueueNext, RunNext
+    from jobq.queue import QueueHandle
+    from jobq.retry import Backoff
+    from jobq.steps import step
+    from jobq.task import AsyncTask, Task
+    from jobq.workflow import Workflow
+    from jobq.workflow.node import Many, Node, NodeOutcome
+    from jobq.workflow.run import WorkflowRun
 
     __version__: str
 
 __all__ = [
     "AppImportError",
+    "AsyncBatchRunNext",
+    "AsyncBatchTask",
+    "AsyncEnqueueNext",
+    "AsyncRunNext",
     "AsyncTask",
     "Backoff",
+    "BatchResultError",
+    "BatchRunNext",
+    "BatchTask",
     "Cancel",
+    "ChildFailed",
     "ConfigurationError",
     "ConnectionNotUsable",
+    "CurrentBatch",
     "CurrentJob",
     "DatabaseUnavailable",
+    "EnqueueNext",
     "Fail",
     "Groups",
     "InvalidArguments",
@@ -83,47 +114,86 @@ __all__ = [
     "JobRef",
     "JobqError",
     "KeyConflict",
+    "Many",
+    "MiddlewareError",
     "NewJob",
     "NoCurrentJob",
+    "Node",
+    "NodeOutcome",
     "NotAwaited",
+    "NotDurable",
     "NotTransactional",
     "PermissionDenied",
     "QueueHandle",
     "QueueSettings",
     "Rate",
+    "Resource",
+    "ResourceNotInjected",
     "ResultError",
     "ResultTimeout",
     "Retry",
+    "RunNext",
     "SchemaError",
+    "SignalNotSent",
     "Snooze",
+    "StepChanged",
+    "StepFailed",
     "Task",
     "TaskDefinitionError",
     "TimedOut",
     "TransactionEnded",
+    "UndoFailed",
     "UnknownQueue",
     "UnknownSchedule",
     "UnknownTask",
     "UnsupportedConnection",
+    "Workflow",
+    "WorkflowError",
+    "WorkflowFailed",
+    "WorkflowNotFound",
+    "WorkflowRun",
     "__version__",
+    "current_batch",
     "current_job",
+    "injected",
+    "step",
 ]
 
 if not TYPE_CHECKING:
-    # Imported at the first use: `jobq --help` should not wait for pydantic and the database driver.
+    # Imported at the first use, so that `jobq --help` does not wait for pydantic and the
+    # driver.
     _ELSEWHERE = {
-        "AsyncTask": "tasks",
-        "Backoff": "backoff",
-        "CurrentJob": "current",
-        "Groups": "flow",
+        "AsyncBatchRunNext": "batch_middleware",
+        "AsyncBatchTask": "batch_task",
+        "AsyncEnqueueNext": "middleware",
+        "AsyncRunNext": "middleware",
+        "AsyncTask": "task",
+        "Backoff": "retry",
+        "BatchRunNext": "batch_middleware",
+        "BatchTask": "batch_task",
+        "CurrentBatch": "batch",
+        "CurrentJob": "context",
+        "EnqueueNext": "middleware",
+        "Groups": "limits",
         "JobQ": "app",
-        "JobProgress": "refs",
-        "JobRef": "refs",
-        "NewJob": "jobs",
-        "QueueHandle": "queuehandle",
-        "QueueSettings": "flow",
-        "Rate": "flow",
-        "Task": "tasks",
-        "current_job": "current",
+        "JobProgress": "jobref",
+        "JobRef": "jobref",
+        "Many": "workflow.node",
+        "NewJob": "job",
+        "Node": "workflow.node",
+        "NodeOutcome": "workflow.node",
+        "QueueHandle": "queue",
+        "QueueSettings": "limits",
+        "Rate": "limits",
+        "Resource": "_core.injection",
+        "RunNext": "middleware",
+        "Task": "task",
+        "Workflow": "workflow",
+        "WorkflowRun": "workflow.run",
+        "current_batch": "batch",
+        "current_job": "context",
+        "injected": "_core.injection",
+        "step": "steps",
     }
 
     _SUBMODULES = ("operations", "queries", "web")

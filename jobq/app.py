@@ -1,41 +1,43 @@
-"""JobQ: an application's tasks and its way to the database."""
+"""JobQ: the tasks of an application, and its access to the database."""
 
 from __future__ import annotations
 
 import importlib
 import os
 import sys
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Callable, Coroutine, Mapping
 from datetime import timedelta
 from types import FrameType, MappingProxyType
-from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar, overload
 
-import psycopg
-
-from jobq import callables, enqueue
-from jobq.backoff import Backoff, Delays
-from jobq.config import Settings
-from jobq.declarations import Declarations
+from jobq._app.declarations import Declarations
+from jobq._app.extensions import Extensions
+from jobq._app.inserts import Inserts
+from jobq._app.lifecycle import Hooks
+from jobq._app.lookups import Lookups
+from jobq._app.resources import Resources
+from jobq._app.scheduling import Scheduling
+from jobq._app.signals import Signals
+from jobq._app.workflows import Workflows
+from jobq._core import callables
+from jobq._postgres.pool import Pools
+from jobq.batch_task import BatchDecorator, batch_task_class
 from jobq.errors import AppImportError, TaskDefinitionError, UnknownTask
-from jobq.flow import Groups
-from jobq.jobs import NewJob
-from jobq.lookups import Lookups
-from jobq.pools import Pools
-from jobq.refs import JobRef
-from jobq.scheduling import Scheduling
-from jobq.tasks import AsyncTask, BaseTask, Inserted, Isolation, Task, task_class
+from jobq.limits import Groups
+from jobq.middleware import Middlewares
+from jobq.retry import Backoff, Delays
+from jobq.settings import Settings
+from jobq.task import AsyncTask, BaseTask, Isolation, Task, task_class
 
 if TYPE_CHECKING:
-    from jobq.connections import AnyAsyncConnection, AnyConnection
-    from jobq.queuehandle import QueueHandle
+    from jobq.queue import QueueHandle
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 
 class TaskDecorator(Protocol):
-    """Makes a task of a function, with its parameters and its result known to type checkers."""
+    """Turns a function into a task whose parameters and result type checkers know."""
 
     @overload
     def __call__(  # type: ignore[overload-overlap]  # the first that fits is meant
@@ -46,23 +48,35 @@ class TaskDecorator(Protocol):
     def __call__(self, function: Callable[P, R], /) -> Task[P, R]: ...
 
 
-class JobQ(Scheduling, Lookups):
-    """An application's tasks. Make one, at the top of a module, and name it to the worker as ``module:attribute``.
+class JobQ(Inserts, Scheduling, Lookups, Workflows, Signals, Extensions):
+    """The tasks of an application.
 
-    Settings are read from the arguments, then from ``JOBQ_*`` variables, then from defaults; nothing is connected before
-    it is needed. `settings` may hold any field of `jobq.config.Settings`. Raises ConfigurationError.
+    Create one at the top of a module. Workers name it as ``module:attribute``. Settings are read
+    from the arguments, then from ``JOBQ_*`` variables, then from defaults. The constructor does
+    not connect: a connection is opened when it is first needed.
+
+    Args:
+        database_url: the database, as a ``postgresql://`` URL or a libpq conninfo.
+        schema: the schema of jobq's tables (default: ``jobq``).
+        **settings: any other field of `jobq.settings.Settings`.
+
+    Raises:
+        ConfigurationError: a setting has an unusable value.
     """
 
     def __init__(self, database_url: str | None = None, *, schema: str | None = None, **settings: Any) -> None:
         self._tasks: dict[str, BaseTask[..., Any]] = {}
         self._declarations = Declarations(self.get_task)
+        self._middlewares = Middlewares(self._tasks.values)
+        self._hooks = Hooks()
+        self._resources = Resources()
         self._given: dict[str, Any] = {"database_url": database_url, "schema": schema, **settings}
         self._settings = Settings.load(**self._given)
         self._pools = Pools(self._settings)
 
     @property
     def settings(self) -> Settings:
-        """The settings in force."""
+        """The settings in use."""
         return self._settings
 
     @property
@@ -71,9 +85,13 @@ class JobQ(Scheduling, Lookups):
         return MappingProxyType(self._tasks)
 
     def configure(self, **settings: Any) -> None:
-        """Change settings after the making: for tests, and for programs that read their configuration late.
+        """Change settings after construction.
 
-        The environment is read again. Connections of the former settings are closed. Raises ConfigurationError.
+        For tests, and for programs that read their configuration late. The environment is read
+        again. Connections that used the old settings are closed.
+
+        Raises:
+            ConfigurationError: a setting has an unusable value.
         """
         self._given |= settings
         changed = Settings.load(**self._given)
@@ -103,8 +121,27 @@ class JobQ(Scheduling, Lookups):
         headers: Mapping[str, Any] | None = None,
         isolation: Isolation = "thread",
         transactional: bool = False,
+        durable: bool = False,
         groups: Groups | str | None = None,
     ) -> TaskDecorator: ...
+
+    @overload
+    def task(
+        self,
+        *,
+        batch: int,
+        linger: float | timedelta = ...,
+        name: str | None = None,
+        queue: str = "default",
+        priority: int = 5,
+        max_attempts: int = 10,
+        backoff: Backoff | Delays = ...,
+        timeout: float | timedelta | None = None,
+        retry_on: tuple[type[BaseException], ...] = ...,
+        no_retry_on: tuple[type[BaseException], ...] = (),
+        headers: Mapping[str, Any] | None = None,
+        groups: Groups | str | None = None,
+    ) -> BatchDecorator: ...
 
     def task(
         self,
@@ -121,40 +158,74 @@ class JobQ(Scheduling, Lookups):
         headers: Mapping[str, Any] | None = None,
         isolation: Isolation = "thread",
         transactional: bool = False,
+        durable: bool = False,
         groups: Groups | str | None = None,
+        batch: int | None = None,
+        linger: float | timedelta | None = None,
     ) -> Any:
-        """Register a function as a task: ``@q.task`` or ``@q.task(queue="mail")``. It stays callable as before.
+        """Register a function as a task: ``@q.task`` or ``@q.task(queue="mail")``.
 
-        Arguments are checked against the annotations, here and again before the run, and stored as JSON by name.
+        The function stays callable as before. The arguments of a call are checked against the
+        annotations, when it is enqueued and again before the run, and stored as JSON by name. If a
+        notebook cell or a reload defines a function again under its own name, it replaces its task.
 
-        :param name: what jobs call it, 1 to 200 characters (default: the function's name). Jobs that wait know their task
-            by this name: keep it when you rename the function.
-        :param queue: where its jobs wait. Queues can be paused, and given to workers of their own.
-        :param priority: 0 to 9; 9 runs first. Higher ones can keep lower ones waiting for ever.
-        :param max_attempts: how often a job is tried before it is a dead letter.
-        :param backoff: how long it waits in between: a `Backoff`, a list of delays, or a function of the attempt's number. By
-            default the nine waits of ten attempts add up to at most 1,022 s, and to half of that on average.
-        :param timeout: seconds or timedelta that one attempt may take; None: no limit, and a hung job holds its slot.
-        :param retry_on: exceptions after which to try again.
-        :param no_retry_on: exceptions after which not to, though `retry_on` names their base.
-        :param headers: JSON object that every job of this task carries.
-        :param isolation: ``thread``: beside other jobs in a runner; ``process``: alone in a process, so that its memory,
-            its crash and its forced end affect no other job. A process for each that runs at the same time costs the
-            application's memory, and its import when none is idle: for tasks of seconds, not of milliseconds.
-        :param transactional: give the task a connection (``current_job().connection``, ``.session`` or their async twins)
-            on which its effects and its success commit together, so that they happen exactly once. Costs three round
-            trips a job instead of a share in a batch's, a connection for each slot that has run such a task, and an open
-            transaction for as long as the task runs.
-        :param groups: how the groups of its queue run: ``ordered``, ``ordered:pass``, ``limited:3``, ``fair``, ``fair:5``. A
-            worker that starts sets it for the queue, unless an operator has configured that; jobs that were enqueued before
-            the first worker knew of it join their groups then. It is the queue's: give such tasks a queue of their own.
+        Args:
+            function: the function, if the decorator is used without options.
+            name: name of the task in its jobs, 1 to 200 characters (default: the function's name).
+                Waiting jobs find their task by this name: keep it when you rename the function.
+            queue: the queue of its jobs. Queues can be paused, and can have workers of their own.
+            priority: 0 to 9; 9 runs first. Jobs of a higher priority can delay lower ones forever.
+            max_attempts: how often a job is tried before it becomes a dead letter.
+            backoff: how long a job waits between attempts: a `Backoff`, a list of delays, or a
+                function of the attempt's number. By default, the nine waits of ten attempts add up
+                to at most 1,022 s, and to half of that on average.
+            timeout: seconds or timedelta that one attempt may take. None: no limit, and a job that
+                hangs keeps its slot.
+            retry_on: exceptions after which a job is tried again.
+            no_retry_on: exceptions after which a job is not tried again, even if `retry_on` names
+                a base class.
+            headers: JSON object that every job of this task carries.
+            isolation: ``thread``: the job runs beside other jobs in a runner. ``process``: it runs
+                alone in a process, so its memory, a crash and a kill affect no other job. Each such
+                process costs the memory of the application, and its import time if no process is
+                idle. Use it for tasks of seconds, not of milliseconds.
+            transactional: the task gets a connection (``current_job().connection``, ``.session`` or
+                their async twins). Its effects and its success commit together there, so they
+                happen exactly once. This costs three round trips a job instead of a share of a
+                batch, a connection for each slot that has run such a task, and an open transaction
+                while the task runs.
+            durable: the task works in steps (`jobq.step`), whose results are stored. After a crash, an
+                error or a wait, its function is called again from the top, and stored steps return at
+                once. A sleep, a wait for a signal or for another job takes no slot. A step costs a
+                share of a commit. Code outside of steps runs again each time, and must do the same.
+            groups: how the groups of its queue run: ``ordered``, ``ordered:pass``, ``limited:3``,
+                ``fair``, ``fair:5``. A worker that starts sets this for the queue, unless an
+                operator has configured it. Jobs that were enqueued before the first worker knew the
+                rule join their groups then. The rule applies to the whole queue: use a separate
+                queue for such tasks.
+            batch: 1 to 10,000: the function runs up to so many jobs in one call. It has one
+                parameter annotated ``list[T]``, besides resources, and each job is enqueued with
+                one item of type T. It returns None, or a list with one result for each job, where
+                an exception is that job's failure; see also ``current_batch()``. If the call itself
+                fails, all of its jobs fail, and run in smaller batches next time. Not together with
+                ``transactional``, ``durable`` or ``isolation="process"``.
+            linger: for `batch`: most seconds or timedelta (up to 10 s; default 0.05 s) that a job
+                waits in a runner for others to fill its batch. A longer time fills batches better
+                under light load, and delays a job that comes alone by as much.
 
-        A function that is defined again under its own name, by a notebook's cell or a reload, replaces its task. Raises
-        TaskDefinitionError for an unusable signature or option, and for a name that is taken.
+        Returns:
+            The task, or a decorator that makes one.
+
+        Raises:
+            TaskDefinitionError: the signature or an option is unusable, or the name is taken.
         """
 
         def register(function: Callable[..., Any], frame: FrameType | None) -> BaseTask[..., Any]:
-            made = task_class(function)(
+            if batch is None and linger is not None:
+                raise TaskDefinitionError(f"linger={linger!r} is for batch tasks: pass batch=… as well")
+            batching: dict[str, Any] = {} if batch is None else {"batch": batch, "linger": linger}
+            kind: Callable[..., BaseTask[..., Any]] = (task_class if batch is None else batch_task_class)(function)
+            made = kind(
                 self,
                 function,
                 name=name,
@@ -168,14 +239,16 @@ class JobQ(Scheduling, Lookups):
                 headers=headers,
                 isolation=isolation,
                 transactional=transactional,
+                durable=durable,
                 groups=groups,
-                local_names=_local_names(function, frame),
+                local_names=callables.local_names(function, frame),
+                **batching,
             )
             if (taken := self._tasks.get(made.name)) is not None and not callables.is_redefined(
                 taken.function, function
             ):
                 raise TaskDefinitionError(
-                    f"task {made.name!r} is taken by {taken.__module__}.{taken.__qualname__}: give one of them name=…"
+                    f"task {made.name!r} is taken by {taken.__module__}.{taken.__qualname__}: pass name=… to one of them"
                 )
             for other in self._tasks.values():
                 if (
@@ -186,9 +259,10 @@ class JobQ(Scheduling, Lookups):
                     and made.groups != other.groups
                 ):
                     raise TaskDefinitionError(
-                        f"task {made.name!r} wants groups={str(made.groups)!r} for queue {made.queue!r}, and task "
-                        f"{other.name!r} {str(other.groups)!r}: a queue has one rule; give one of them another queue"
+                        f"task {made.name!r} has groups={str(made.groups)!r} for queue {made.queue!r}, and task "
+                        f"{other.name!r} {str(other.groups)!r}: a queue has one rule; move one of them to another queue"
                     )
+            self._middlewares.check_task(made)
             if taken is not None:
                 self._declarations.forget(taken)
             self._tasks[made.name] = made
@@ -208,90 +282,36 @@ class JobQ(Scheduling, Lookups):
             raise UnknownTask(f"there is no task {name!r}; known are: {known}") from None
 
     def queue(self, name: str) -> QueueHandle:
-        """Return the queue called `name`, to see and change its limit, rate, rule for groups and pause.
+        """Return the queue called `name`, to read and change its limit, rate, group rule and pause.
 
-        It need not exist yet: nothing is read or written here. Raises InvalidOption for a name that no queue can have.
+        The queue need not exist yet: this call reads and writes nothing. Raises InvalidOption if no
+        queue can have this name.
         """
-        # Not at the top: workers and producers need none of it.
-        from jobq.queuehandle import QueueHandle, Way
+        # Imported here because workers and producers do not need it.
+        from jobq.queue import ConnectionSource, QueueHandle
 
-        return QueueHandle(Way(lambda: self.settings.schema, self.connection, self.connection_async), name)
-
-    def enqueue_many(self, connection: AnyConnection, jobs: Iterable[NewJob]) -> list[JobRef[Any]]:
-        """Insert many jobs (``task.job(…)``) on `connection`, inside its transaction; return references in the same order.
-
-        100,000 in one call are fine. Raises as ``task.enqueue`` does; UnknownTask for a job of another application; and
-        InvalidOption when some keys are to be replaced and others to raise.
-        """
-        listed = self._listed(jobs)
-        return self._references(listed, enqueue.insert(connection, self.settings.schema, listed))
-
-    async def enqueue_many_async(self, connection: AnyAsyncConnection, jobs: Iterable[NewJob]) -> list[JobRef[Any]]:
-        """Insert many jobs on an asynchronous connection, like `enqueue_many`."""
-        listed = self._listed(jobs)
-        return self._references(listed, await enqueue.insert_async(connection, self.settings.schema, listed))
-
-    @contextmanager
-    def connection(self) -> Iterator[psycopg.Connection[Any]]:
-        """Lend a psycopg connection of jobq's pool, in a transaction that commits at the end. Raises DatabaseUnavailable."""
-        with self._pools.connection() as connection, connection.transaction():
-            yield connection
-
-    @asynccontextmanager
-    async def connection_async(self) -> AsyncIterator[psycopg.AsyncConnection[Any]]:
-        """Lend an asynchronous psycopg connection of jobq's pool, like `connection`."""
-        async with self._pools.connection_async() as connection, connection.transaction():
-            yield connection
+        return QueueHandle(ConnectionSource(lambda: self.settings.schema, self.connection, self.connection_async), name)
 
     def close(self) -> None:
-        """Close jobq's connections. They are opened again when they are needed."""
+        """Close jobq's connections. jobq opens new ones when it needs them."""
         self._pools.close()
 
     async def aclose(self) -> None:
-        """Close jobq's connections, those of the running event loop included."""
+        """Close jobq's connections, including the connections of the running event loop."""
         await self._pools.aclose()
-
-    # --- What tasks and references need of their application -------------------------------------------------------------
-
-    def insert(self, connection: AnyConnection, jobs: Sequence[NewJob]) -> list[Inserted]:
-        """Insert `jobs` on `connection`."""
-        return enqueue.insert(connection, self.settings.schema, jobs)
-
-    async def insert_async(self, connection: AnyAsyncConnection, jobs: Sequence[NewJob]) -> list[Inserted]:
-        """Insert `jobs` like `insert`."""
-        return await enqueue.insert_async(connection, self.settings.schema, jobs)
-
-    def insert_own(self, jobs: Sequence[NewJob]) -> list[Inserted]:
-        """Insert `jobs` in a transaction of its own."""
-        with self._pools.connection() as own:
-            return enqueue.insert(own, self.settings.schema, jobs)
-
-    async def insert_own_async(self, jobs: Sequence[NewJob]) -> list[Inserted]:
-        """Insert `jobs` like `insert_own`."""
-        async with self._pools.connection_async() as own:
-            return await enqueue.insert_async(own, self.settings.schema, jobs)
-
-    def _listed(self, jobs: Iterable[NewJob]) -> list[NewJob]:
-        listed = list(jobs)
-        for name in {job.options.task for job in listed}:
-            self.get_task(name)
-        return listed
-
-    def _references(self, jobs: Sequence[NewJob], inserted: Sequence[Inserted]) -> list[JobRef[Any]]:
-        return [self._tasks[job.options.task].reference(job, done) for job, done in zip(jobs, inserted, strict=True)]
 
     def __repr__(self) -> str:
         return f"<JobQ of {len(self._tasks)} tasks, schema {self.settings.schema!r}>"
 
 
 def load(spec: str) -> JobQ:
-    """Import the JobQ that ``module:attribute`` names; the working directory is searched first.
+    """Import the JobQ that ``module:attribute`` names. The working directory is searched first.
 
-    Raises AppImportError, with what went wrong and what could be meant.
+    Raises AppImportError, which says what went wrong and what may have been meant.
     """
     module_name, colon, attribute = spec.partition(":")
     if not (module_name and colon and attribute):
-        raise AppImportError(f"{spec!r}: give module:attribute, such as myproject.jobs:q")
+        raise AppImportError(f"{spec!r}: expected module:attribute, such as myproject.jobs:q")
     if (here := os.getcwd()) not in sys.path:
         sys.path.insert(0, here)
     try:
@@ -307,10 +327,3 @@ def load(spec: str) -> JobQ:
         there = ", ".join(f"{module_name}:{name}" for name, value in vars(module).items() if isinstance(value, JobQ))
         raise AppImportError(f"{spec!r} is no JobQ; " + (f"did you mean {there}?" if there else "the module has none"))
     return found
-
-
-def _local_names(function: Callable[..., Any], frame: FrameType | None) -> Mapping[str, Any] | None:
-    """Return the names around a function that was defined inside another or in a class: its annotations may mean them."""
-    if frame is None or "." not in getattr(function, "__qualname__", ""):
-        return None
-    return cast("Mapping[str, Any]", dict(frame.f_locals))

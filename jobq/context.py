@@ -1,4 +1,4 @@
-"""A job while it runs: what its task may ask of it."""
+"""The running job, as its task sees it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Protocol
 
-from jobq.bounds import whole
+from jobq._core.logs import context as log_context
+from jobq._core.logs.attempt import AttemptLog
+from jobq._core.validation import check_int
 from jobq.errors import NoCurrentJob, NotTransactional
 
 if TYPE_CHECKING:
@@ -20,7 +22,10 @@ if TYPE_CHECKING:
 
 
 class JobTransaction(Protocol):
-    """The transaction of a transactional task. What the task's kind does not have raises NotTransactional."""
+    """The transaction of a transactional task.
+
+    A property that the task's kind lacks raises NotTransactional.
+    """
 
     @property
     def connection(self) -> psycopg.Connection[TupleRow]: ...
@@ -37,25 +42,38 @@ class JobTransaction(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CurrentJob:
-    """The job that the calling task is running."""
+    """The job that the calling task runs."""
 
     id: int
     task: str
     queue: str
     attempt: int
-    """Which attempt this is; the first is 1."""
+    """Number of this attempt; the first is 1."""
     max_attempts: int
     headers: Mapping[str, Any] = field(default_factory=dict)
+    args: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    """The arguments by parameter name, converted as the task's annotations say.
+
+    Parameters that keep their defaults are not included.
+    """
     deadline: datetime | None = None
-    """When the task's timeout strikes; None without a timeout."""
+    """When the task's timeout expires; None without a timeout."""
     is_cancelled: Callable[[], bool] = field(default=lambda: False, repr=False)
     report_progress: Callable[[int, int | None], None] = field(default=lambda done, total: None, repr=False)
+    begin_additions: Callable[[], Any] | None = field(default=None, repr=False)
+    """Returns the workflow that collects the nodes which this job adds to its run: see ``JobQ.add_nodes``."""
     transaction: JobTransaction | None = field(default=None, repr=False)
-    """What `connection`, `session` and their asynchronous twins come from; None unless the task is transactional."""
+    """The source of `connection`, `session` and their async twins; None if not transactional."""
+
+    steps: object | None = field(default=None, repr=False)
+    """The steps of a durable task, for `jobq.step`; None if it is not durable."""
 
     @property
     def cancelled(self) -> bool:
-        """True once an operator has asked to cancel this job: clean up and raise Cancel."""
+        """True once an operator has asked to cancel this job.
+
+        The task should clean up and raise Cancel.
+        """
         return self.is_cancelled()
 
     @property
@@ -68,7 +86,7 @@ class CurrentJob:
     def tick(self) -> datetime | None:
         """The time of the schedule for which this job was inserted, in UTC; None for any other job.
 
-        When it started is another matter: a tick may be made up for, and a job retried.
+        The job may start later: a missed tick may be made up for, and a job may be retried.
         """
         try:
             return datetime.fromisoformat(self.headers["jobq.tick"])
@@ -76,32 +94,44 @@ class CurrentJob:
             return None
 
     def progress(self, done: int, total: int | None = None) -> None:
-        """Tell operators how far this attempt is: `done` steps, of `total` if that is known.
+        """Report the progress of this attempt to operators.
 
-        Written down about once a second, the last word only: calling it in a tight loop is fine. Raises InvalidOption for
-        anything but whole numbers of 0 to 2**63 - 1.
+        It is written about once a second, and only the last report counts. A tight loop may call
+        it.
+
+        Args:
+            done: number of steps done.
+            total: number of steps in all; None if it is not known.
+
+        Raises:
+            InvalidOption: a value is not a whole number from 0 to 2**63 - 1.
         """
-        whole("progress done", done, 0, 2**63 - 1)
+        check_int("progress done", done, 0, 2**63 - 1)
         if total is not None:
-            whole("progress total", total, 0, 2**63 - 1)
-        # Plain numbers: a subclass of int need not travel, nor what its methods say of it.
+            check_int("progress total", total, 0, 2**63 - 1)
+        # Plain integers: an instance of a subclass may not be sent, and its methods may be
+        # overridden.
         done, total = int.__add__(done, 0), None if total is None else int.__add__(total, 0)
         self.report_progress(min(max(done, 0), 2**63 - 1), None if total is None else min(max(total, 0), 2**63 - 1))
 
     @property
     def connection(self) -> psycopg.Connection[TupleRow]:
-        """The connection of a transactional ``def`` task, in the transaction that commits with the job's success.
+        """The connection of a transactional ``def`` task.
 
-        What is done on it, further jobs enqueued on it included, counts if and only if the job succeeds. Nest with
-        ``connection.transaction()``; to undo everything, raise. Raises NotTransactional.
+        Its transaction commits with the success of the job. Everything done on it, including
+        enqueuing further jobs, takes effect if and only if the job succeeds. For a nested
+        transaction, use ``connection.transaction()``. To undo everything, raise an exception.
+        Raises NotTransactional.
         """
         return self._transaction("connection").connection
 
     @property
     def session(self) -> Session:
-        """A SQLAlchemy Session on that same transaction, made at the first use and flushed at the end.
+        """A SQLAlchemy Session on the same transaction.
 
-        Nest with ``session.begin_nested()``; ``commit()`` raises TransactionEnded. Raises NotTransactional.
+        It is created at the first use and flushed at the end. For a nested transaction, use
+        ``session.begin_nested()``; ``commit()`` raises
+        TransactionEnded. Raises NotTransactional.
         """
         return self._transaction("session").session
 
@@ -112,10 +142,18 @@ class CurrentJob:
 
     @property
     def async_session(self) -> AsyncSession:
-        """A SQLAlchemy AsyncSession on that same transaction, like `session`. Needs SQLAlchemy's extra ``asyncio``."""
+        """A SQLAlchemy AsyncSession on the same transaction, like `session`.
+
+        It needs SQLAlchemy's extra ``asyncio``.
+        """
         return self._transaction("async_session").async_session
 
     def _transaction(self, wanted: str) -> JobTransaction:
+        if self.transaction is None and self.steps is not None:
+            raise NotTransactional(
+                f"current_job().{wanted}: task {self.task!r} is durable and has no transaction of its own; use it in the "
+                "function of a transactional step: step.options(transactional=True).run(…)"
+            )
         if self.transaction is None:
             raise NotTransactional(
                 f"current_job().{wanted}: task {self.task!r} has no transaction; define it with "
@@ -125,7 +163,7 @@ class CurrentJob:
 
 
 class _Lazy:
-    """A current job that is made when it is first asked for: most tasks never do."""
+    """A current job that is created when it is first requested: most tasks never request it."""
 
     __slots__ = ("job", "make")
 
@@ -138,7 +176,7 @@ _current: ContextVar[_Lazy] = ContextVar("jobq_current_job")
 
 
 def current_job() -> CurrentJob:
-    """Return the job that is being run. Raises NoCurrentJob outside of a task that a worker runs."""
+    """Return the running job. Raises NoCurrentJob unless a worker runs the calling task."""
     try:
         lazy = _current.get()
     except LookupError:
@@ -149,20 +187,33 @@ def current_job() -> CurrentJob:
 
 
 def set_current_job(make: Callable[[], CurrentJob]) -> Token[_Lazy]:
-    """Let `current_job` return what `make` makes, in this thread or asyncio task, until `reset_current_job`."""
+    """Let `current_job` return the result of `make`, in this thread or asyncio task.
+
+    This lasts until `reset_current_job`.
+    """
     return _current.set(_Lazy(make))
 
 
 def reset_current_job(token: Token[_Lazy]) -> None:
-    """Let `current_job` return what it did before `set_current_job` returned `token`."""
+    """Let `current_job` return again what it returned before the call that returned `token`."""
     _current.reset(token)
 
 
 @contextmanager
 def use_current_job(job: CurrentJob) -> Iterator[None]:
-    """Let `current_job` return `job` inside the with block, in this thread or asyncio task."""
+    """Let `current_job` return `job` inside the with block, in this thread or asyncio task.
+
+    Log records carry it, too.
+    """
     token = set_current_job(lambda: job)
     try:
-        yield
+        with log_context.within(_Logged(job)):
+            yield
     finally:
         reset_current_job(token)
+
+
+@dataclass(slots=True)
+class _Logged:
+    job: CurrentJob
+    log: AttemptLog | None = None

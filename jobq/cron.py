@@ -1,16 +1,21 @@
-"""When a schedule ticks: cron expressions in a zone, and intervals. Pure: no clock is read here, no database.
+"""When a schedule ticks: cron expressions in a time zone, and intervals.
 
-A tick is an aware datetime in UTC. One rule for daylight saving, whatever the expression and the zone:
+This module is pure: it reads no clock and no database.
 
-- An expression of *fixed times* (neither its minutes nor its hours begin with ``*``) ticks once for each time of the wall clock
-  that it names. One that the clock skips comes at the moment after the gap; of one that the clock shows twice the first
-  counts. Two that fall on one moment are one tick.
-- Any other is an expression of *recurring times*: it ticks at every moment at which the wall clock shows a time that fits. A
-  time that is skipped is no tick, and one that is shown twice is two.
-- An interval knows no wall clock: its ticks are multiples of itself since 1970-01-01 00:00 UTC, so that all workers agree.
+A tick is an aware datetime in UTC. One rule covers daylight saving in every zone:
 
-cronsim (the expressions of Debian's cron, with seconds) is asked for times of the wall clock only; what they are in UTC is
-found here, since its own arithmetic loses ticks where a zone shifts by half an hour.
+- If neither the minutes nor the hours of an expression begin with ``*``, it has *fixed times*.
+  It ticks once for each wall-clock time that it names. If the clock skips such a time, the tick
+  comes at the moment after the gap. If the clock shows it twice, the first one counts. Two times
+  that fall on one moment are one tick.
+- Any other expression has *recurring times*. It ticks at every moment at which the wall clock
+  shows a matching time. A skipped time is no tick, and a time that is shown twice is two ticks.
+- An interval does not depend on a wall clock: its ticks are multiples of the interval since
+  1970-01-01 00:00 UTC. All workers therefore agree on them.
+
+cronsim (the expressions of Debian's cron, with seconds) computes wall-clock times only. This
+module converts them to UTC, because cronsim's own conversion loses ticks where a zone shifts by
+half an hour.
 """
 
 from __future__ import annotations
@@ -25,6 +30,7 @@ from functools import lru_cache
 
 from cronsim import CronSim, CronSimError
 
+from jobq._core.durations import in_words
 from jobq.errors import InvalidOption
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -33,9 +39,9 @@ LONGEST_INTERVAL = timedelta(days=36525)
 LONGEST_EXPRESSION = 200
 
 _SECOND = timedelta(seconds=1)
-# No zone's clock was ever put forward or back by more (Samoa left out a day).
+# No zone's clock was ever moved by more than this (Samoa left out a day).
 _LARGEST_SHIFT = timedelta(hours=25)
-# Two changes of a zone's offset within this time that undo each other would go unseen.
+# Two offset changes within this time that cancel each other are not detected.
 _STEP = timedelta(hours=12)
 _ALIASES = {
     "@yearly": "0 0 1 1 *",
@@ -48,17 +54,20 @@ _ALIASES = {
 }
 
 
-class NeverAgain(Exception):
-    """An expression does not tick within the next 50 years."""
+class NoNextRun(Exception):
+    """An expression has no tick within the next 50 years."""
 
 
 @dataclass(frozen=True, slots=True)
 class Cron:
-    """A cron expression in a zone. Raises InvalidOption for either, and for an expression that never ticks.
+    """A cron expression in a time zone.
 
-    Five fields (minute, hour, day of month, month, day of week), or six with seconds before them; or ``@yearly``,
-    ``@monthly``, ``@weekly``, ``@daily``, ``@hourly``. ``L`` is a month's last day, ``LW`` its last weekday, ``MON#1`` its
-    first Monday, ``5L`` its last Friday.
+    It has five fields (minute, hour, day of month, month, day of week), or six with seconds
+    first; or it is ``@yearly``, ``@monthly``, ``@weekly``, ``@daily`` or ``@hourly``. ``L`` is the
+    last day of a month, ``LW`` its last weekday, ``MON#1`` its first Monday, ``5L`` its last
+    Friday.
+
+    Raises InvalidOption if the expression or the zone is invalid, or the expression never ticks.
     """
 
     expression: str
@@ -75,20 +84,20 @@ class Cron:
         object.__setattr__(self, "_fixed", not minutes.startswith("*") and not hours.startswith("*"))
 
     def next(self, after: datetime) -> datetime:
-        """Return the first tick after `after`, an aware datetime. Raises NeverAgain."""
+        """Return the first tick after `after`, an aware datetime. Raises NoNextRun."""
         return self._next_fixed(after) if self._fixed else self._next_recurring(after)
 
-    def words(self) -> str:
-        """Return what the expression says, in words, with its zone."""
+    def describe(self) -> str:
+        """Return a description of the expression in words, with its zone."""
         return f"{_explained(self._fields)}, {self.timezone}"
 
     @property
     def zone(self) -> zoneinfo.ZoneInfo:
-        """The zone."""
+        """The time zone."""
         return self._zone
 
     def _wall(self, after: datetime) -> Iterator[datetime]:
-        """Yield the times of the wall clock that fit, after the naive `after`."""
+        """Yield the matching wall-clock times after the naive `after`."""
         try:
             yield from CronSim(self._fields, after)
         except (OverflowError, ValueError):  # the end of the calendar
@@ -98,19 +107,24 @@ class Cron:
         here = after.astimezone(self._zone)
         since = here.replace(tzinfo=None)
         if (after - _LARGEST_SHIFT).astimezone(self._zone).utcoffset() != here.utcoffset():
-            # What the clock skipped or repeated a moment ago may name moments that are still to come.
+            # Times that the clock skipped or repeated shortly before `after` may map to later
+            # moments.
             since -= _LARGEST_SHIFT
         for wall in self._wall(since):
             if (moment := self._moment(wall)) > after:
                 return moment
-        raise NeverAgain(self.expression)
+        raise NoNextRun(self.expression)
 
     def _moment(self, wall: datetime) -> datetime:
-        """Return the moment at which the clock first shows `wall`, or, if it skips that, the one after the gap."""
+        """Return the first moment at which the clock shows `wall`.
+
+        If the clock skips `wall`, return the moment after the gap.
+        """
         moment = wall.replace(tzinfo=self._zone, fold=0).astimezone(UTC)
         if moment.astimezone(self._zone).replace(tzinfo=None) == wall:
             return moment
-        # By the offset before the gap (fold=0) it lies behind the change, by the offset after it before.
+        # With the offset before the gap (fold=0) it is after the change, with the offset after it
+        # before.
         before = wall.replace(tzinfo=self._zone, fold=1).astimezone(UTC)
         return self._change(before, moment) or moment
 
@@ -122,16 +136,16 @@ class Cron:
             moment = wall.replace(tzinfo=UTC) - offset
             if (change := self._change(begin, moment)) is None:
                 return moment
-            # From the change on the clock shows other times; what it shows at that very moment counts.
+            # From the change on, the clock shows other times. The time at the change itself counts.
             begin, offset = change, self._offset(change)
             since = change - _SECOND + offset
-        raise NeverAgain(self.expression)
+        raise NoNextRun(self.expression)
 
     def _offset(self, moment: datetime) -> timedelta:
         return moment.astimezone(self._zone).utcoffset() or timedelta(0)
 
     def _change(self, after: datetime, until: datetime) -> datetime | None:
-        """Return the first moment after `after`, and up to `until`, from which on the zone's offset is another."""
+        """Return the first change of the offset after `after`, up to `until`, or None."""
         low, offset = after, self._offset(after)
         while low < until:
             high = min(low + _STEP, until)
@@ -156,28 +170,31 @@ class Every:
 
     def __post_init__(self) -> None:
         if not isinstance(self.interval, timedelta):
-            raise InvalidOption(f"every={self.interval!r}: give a timedelta, such as timedelta(minutes=5)")
+            raise InvalidOption(f"every={self.interval!r}: expected a timedelta, such as timedelta(minutes=5)")
         if not LEAST_INTERVAL <= self.interval <= LONGEST_INTERVAL:
             raise InvalidOption(
-                f"every={duration(self.interval)}: give a timedelta between one second and 100 years: each tick is a job"
+                f"every={in_words(self.interval)}: expected a timedelta between one second and 100 years: each tick is a job"
             )
 
     def next(self, after: datetime) -> datetime:
-        """Return the first tick after `after`, an aware datetime. Raises NeverAgain at the end of the calendar."""
+        """Return the first tick after `after`, an aware datetime.
+
+        Raises NoNextRun at the end of the calendar.
+        """
         try:
             return EPOCH + ((after - EPOCH) // self.interval + 1) * self.interval
         except OverflowError:
-            raise NeverAgain(f"every {self.interval}") from None
+            raise NoNextRun(f"every {self.interval}") from None
 
-    def words(self) -> str:
+    def describe(self) -> str:
         """Return the interval in words."""
-        words = duration(self.interval)
+        words = in_words(self.interval)
         one = words.removeprefix("1 ")
         return f"every {words if ' ' in one else one}"
 
     @property
     def zone(self) -> zoneinfo.ZoneInfo:
-        """UTC, by which its ticks are counted."""
+        """UTC, which the ticks are counted in."""
         return zone("UTC")
 
 
@@ -185,34 +202,38 @@ When = Cron | Every
 
 
 def when(cron: str | None, every: timedelta | None, timezone: str | None = None) -> When:
-    """Return what is given of an expression (in `timezone`, UTC by default) and an interval. Raises InvalidOption."""
+    """Return the rule for a cron expression (in `timezone`, default UTC) or an interval.
+
+    Raises InvalidOption.
+    """
     if (cron is None) == (every is None):
-        raise InvalidOption("give either a cron expression, such as '0 7 * * mon-fri', or every=timedelta(…)")
+        raise InvalidOption("expected either a cron expression, such as '0 7 * * mon-fri', or every=timedelta(…)")
     if cron is not None:
         return Cron(cron, "UTC" if timezone is None else timezone)
     if timezone not in (None, "UTC"):
         raise InvalidOption(
-            f"timezone={timezone!r}: an interval is counted in UTC and knows no zone; give a cron expression, or no timezone"
+            f"timezone={timezone!r}: an interval is counted in UTC and has no time zone; use a cron expression, or no timezone"
         )
     assert every is not None
     return Every(every)
 
 
 def following(rule: When, after: datetime, number: int) -> list[datetime]:
-    """Return the next ticks after `after`, `number` of them, or fewer where the expression ends."""
+    """Return the next `number` ticks after `after`, or fewer if the expression ends."""
     found: list[datetime] = []
     try:
         while len(found) < number:
             found.append(rule.next(found[-1] if found else after))
-    except NeverAgain:
+    except NoNextRun:
         pass
     return found
 
 
 def latest(rule: When, since: datetime, until: datetime, number: int) -> list[datetime]:
-    """Return the last ticks from `since` to `until`, both included, at most `number` of them, in order.
+    """Return the last `number` ticks from `since` to `until`, both included, in order.
 
-    Takes no longer for a long time than for a short one: an ever longer end of it is looked at until it holds enough.
+    There may be fewer ticks. A long period takes no more time than a short one: the search looks
+    at a growing part of its end until that holds enough ticks.
     """
     span = timedelta(minutes=1)
     while True:
@@ -232,27 +253,14 @@ def latest(rule: When, since: datetime, until: datetime, number: int) -> list[da
 def _next(rule: When, after: datetime) -> datetime | None:
     try:
         return rule.next(after)
-    except NeverAgain:
+    except NoNextRun:
         return None
 
 
-def duration(interval: timedelta) -> str:
-    """Return an interval in words: ``90 seconds``, ``5 minutes``, ``1 hour``, ``1 day 12 hours``."""
-    microseconds = interval // timedelta(microseconds=1)
-    if microseconds <= 0 or microseconds % 1_000_000:
-        return f"{microseconds / 1e6:g} seconds"
-    left, parts = microseconds // 1_000_000, []
-    for size, unit in ((86_400, "day"), (3_600, "hour"), (60, "minute"), (1, "second")):
-        number, left = divmod(left, size)
-        if number:
-            parts.append(f"{number} {unit}" + ("" if number == 1 else "s"))
-    return " ".join(parts)
-
-
 def zone(name: str) -> zoneinfo.ZoneInfo:
-    """Return the zone of an IANA name. Raises InvalidOption with names that are near."""
+    """Return the zone with an IANA name. Raises InvalidOption, which suggests similar names."""
     if not isinstance(name, str) or not 1 <= len(name) <= 100:
-        raise InvalidOption(f"timezone={name!r}: give an IANA name, such as 'Europe/Berlin'")
+        raise InvalidOption(f"timezone={name!r}: expected an IANA name, such as 'Europe/Berlin'")
     known = _zones()
     if name in known:
         return zoneinfo.ZoneInfo(name)
@@ -262,7 +270,11 @@ def zone(name: str) -> zoneinfo.ZoneInfo:
     near = [by_case[wanted]] if wanted in by_case else []
     near += [cities[city] for city in difflib.get_close_matches(wanted.rpartition("/")[2], cities, n=2, cutoff=0.75)]
     near += [by_case[other] for other in difflib.get_close_matches(wanted, by_case, n=2, cutoff=0.75)]
-    hint = f"did you mean {' or '.join(dict.fromkeys(near))}?" if near else "give an IANA name, such as 'Europe/Berlin'"
+    hint = (
+        f"did you mean {' or '.join(dict.fromkeys(near))}?"
+        if near
+        else "expected an IANA name, such as 'Europe/Berlin'"
+    )
     raise InvalidOption(f"timezone={name!r} is no zone that is known here; {hint}")
 
 
@@ -272,10 +284,10 @@ def _zones() -> frozenset[str]:
 
 
 def _fields(expression: str) -> str:
-    """Return the fields of a cron expression that ticks. Raises InvalidOption."""
+    """Return the fields of a cron expression. Raises InvalidOption if it never ticks."""
     if not isinstance(expression, str) or not 1 <= len(expression) <= LONGEST_EXPRESSION:
         raise InvalidOption(
-            f"cron={expression!r}: give an expression of at most {LONGEST_EXPRESSION} characters, such as '0 7 * * mon-fri'"
+            f"cron={expression!r}: expected an expression of at most {LONGEST_EXPRESSION} characters, such as '0 7 * * mon-fri'"
         )
     return _checked(expression)
 
@@ -293,20 +305,20 @@ def _checked(expression: str) -> str:
         raise InvalidOption(f"cron={expression!r}: {_fault(str(error), text)}") from None
     except StopIteration:
         raise InvalidOption(f"cron={expression!r} never ticks: no day fits; {_DAYS}") from None
-    except (ValueError, AssertionError, TypeError):  # of input that cronsim's parser does not expect
+    except (ValueError, AssertionError, TypeError):  # cronsim's parser raises these, too
         raise InvalidOption(f"cron={expression!r} cannot be read; {_EXAMPLE}") from None
     return text
 
 
-_EXAMPLE = "give minute, hour, day of month, month and day of week, as in '0 7 * * mon-fri'"
-_DAYS = "give a day that its months have (1 to 31), L for the last one, or * for each"
+_EXAMPLE = "expected minute, hour, day of month, month and day of week, as in '0 7 * * mon-fri'"
+_DAYS = "expected a day that its months have (1 to 31), L for the last one, or * for each"
 _FIXES = {
-    "second": "give 0 to 59",
-    "minute": "give 0 to 59, as in 0, */15 or 10-20",
-    "hour": "give 0 to 23, as in 7, */2 or 9-17",
+    "second": "expected 0 to 59",
+    "minute": "expected 0 to 59, as in 0, */15 or 10-20",
+    "hour": "expected 0 to 23, as in 7, */2 or 9-17",
     "day-of-month": _DAYS,
-    "month": "give 1 to 12 or jan to dec",
-    "day-of-week": "give 0 to 7 (0 and 7 are Sunday) or sun to sat, as in mon-fri",
+    "month": "expected 1 to 12 or jan to dec",
+    "day-of-week": "expected 0 to 7 (0 and 7 are Sunday) or sun to sat, as in mon-fri",
 }
 
 
@@ -316,13 +328,13 @@ def _fault(said: str, text: str) -> str:
     if name not in _FIXES:
         return f"it has {len(parts)} fields instead of 5, or 6 with seconds first; {_EXAMPLE}"
     place = list(_FIXES).index(name) - (6 - len(parts))
-    return f"its {name.replace('-', ' ')} {parts[place]!r} cannot be; {_FIXES[name]}"
+    return f"its {name.replace('-', ' ')} {parts[place]!r} is invalid; {_FIXES[name]}"
 
 
 @lru_cache(maxsize=1024)
 def _explained(fields: str) -> str:
     try:
         words = CronSim(fields, datetime(2000, 1, 1)).explain()
-    except Exception:  # words are a courtesy: an expression that ticks must not fail without them
+    except Exception:  # the description is optional: a valid expression must not fail without it
         return fields
     return words[:1].lower() + words[1:]

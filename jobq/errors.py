@@ -1,27 +1,32 @@
-"""Every exception that a user of jobq can meet.
+"""Every exception that jobq raises to its users.
 
-All derive from :class:`JobqError`. Where a mistake has a natural built-in class (a wrong argument is a ``TypeError``), the
-exception derives from that too, so that ordinary ``except`` clauses keep working. Each message names the field, the value
-and what to do.
+All derive from :class:`JobqError`. Where a built-in class describes the mistake (a wrong argument
+is a ``TypeError``), the exception derives from that class too, and ordinary ``except`` clauses
+keep working. Each message names the field, the value and what to do.
 """
 
 from __future__ import annotations
 
 from datetime import timedelta
 
+from jobq._core.durations import YEAR, to_seconds
+
 READ_ONLY = "the server is read-only, perhaps a standby: name the primary in JOBQ_DATABASE_URL"
-"""What the command line and the status page say where PostgreSQL refuses every change (SQLSTATE 25006)."""
+"""Message of the command line and the page if PostgreSQL refuses every change (SQLSTATE 25006)."""
 
 
 class JobqError(Exception):
     """Base of every exception that jobq raises."""
 
 
-# --- What a task raises to steer its own job --------------------
+# --- Raised by a task to control its own job --------------------
 
 
 class JobControl(JobqError):
-    """Base of the exceptions by which a task decides its job's fate. They are not errors and carry no traceback."""
+    """Base of the exceptions with which a task decides how its job ends.
+
+    They are not errors and carry no traceback.
+    """
 
 
 class Snooze(JobControl):
@@ -33,13 +38,18 @@ class Snooze(JobControl):
 
 
 class Retry(JobControl):
-    """Raised by a task: this attempt failed; try again in `after` seconds, whatever `retry_on` and `backoff` say.
+    """Raised by a task: this attempt failed; try again in `after` seconds.
 
-    The attempt counts, as with any error: after the last one (``max_attempts``) the job is a dead letter. `after` is a number
-    of seconds or a timedelta, from 0 to one year; None (default): as the task's backoff says. `reason` stands in the record
-    of the attempt (default: the text of the exception that ``raise Retry(…) from error`` names).
+    This overrides `retry_on` and `backoff`. The attempt counts like any failed attempt: after the
+    last one (``max_attempts``) the job is a dead letter.
 
-    Raises ValueError for any other `after`.
+    Args:
+        after: seconds or timedelta, from 0 to one year. None (default): the task's backoff.
+        reason: text for the record of the attempt. Default: the text of the exception that
+            ``raise Retry(…) from error`` names.
+
+    Raises:
+        ValueError: `after` has any other value.
     """
 
     def __init__(self, after: float | timedelta | None = None, reason: str | None = None) -> None:
@@ -49,19 +59,14 @@ class Retry(JobControl):
 
 
 def _seconds(what: str, value: object) -> float:
-    try:
-        if isinstance(value, (bool, str, bytes)):
-            raise TypeError
-        seconds = value.total_seconds() if isinstance(value, timedelta) else float(value)  # type: ignore[arg-type]
-    except (TypeError, ValueError, OverflowError):
-        seconds = -1.0
-    if not 0 <= seconds <= 365 * 86400:
-        raise ValueError(f"{what}{value!r}): give a number of seconds between 0 and one year, or a timedelta")
+    seconds = to_seconds(value)
+    if seconds is None or not 0 <= seconds <= YEAR:
+        raise ValueError(f"{what}{value!r}): expected a number of seconds between 0 and one year, or a timedelta")
     return seconds
 
 
 class Cancel(JobControl):
-    """Raised by a task: finish this job as ``cancelled``; it will not be retried and is not a dead letter."""
+    """Raised by a task: end this job as ``cancelled``. It is not retried and is no dead letter."""
 
     def __init__(self, reason: str = "cancelled by the task") -> None:
         super().__init__(reason)
@@ -69,7 +74,7 @@ class Cancel(JobControl):
 
 
 class Fail(JobControl):
-    """Raised by a task: finish this job as ``failed`` at once, whatever attempts are left."""
+    """Raised by a task: end this job as ``failed`` at once, even if attempts are left."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
@@ -77,10 +82,11 @@ class Fail(JobControl):
 
 
 class TimedOut(JobqError, TimeoutError):
-    """Raised in a task whose timeout has passed: clean up and end soon, for after a grace its runner is killed.
+    """Raised in a task whose timeout has passed.
 
-    In a coroutine it is a cancellation (asyncio.CancelledError); in a thread it comes between two Python instructions, thus
-    not during a call into C.
+    The task should clean up and end soon: after a grace period its runner is killed. In a
+    coroutine the timeout is a cancellation (asyncio.CancelledError). In a thread the exception
+    comes between two Python instructions, and therefore not during a call into C.
     """
 
 
@@ -88,22 +94,49 @@ class TimedOut(JobqError, TimeoutError):
 
 
 class TaskDefinitionError(JobqError, TypeError):
-    """A task cannot be registered: its signature or one of its options is unusable."""
+    """A task, a middleware, a hook or a resource cannot be registered.
+
+    Its signature or one of its options is unusable.
+    """
+
+
+class MiddlewareError(JobqError, TypeError):
+    """A middleware has broken a rule of `call_next`; the message names the middleware and the rule."""
+
+
+class ResourceNotInjected(JobqError, AttributeError):
+    """A function was called without a worker, and a resource parameter has no value.
+
+    Pass a value in the call.
+    """
 
 
 class InvalidArguments(JobqError, TypeError):
     """The arguments of a call do not fit the task's signature; nothing was inserted."""
 
     stored: str | None = None
-    """Of a job's stored arguments: whether its ``parameters`` are not the task's, or only its ``values`` do not fit them."""
+    """For a job's stored arguments: which part does not fit the task.
+
+    ``parameters``: their names are not those of the task. ``values``: only their values do not fit.
+    """
 
 
 class InvalidOption(JobqError, ValueError):
-    """An option (delay, run_at, key, priority, …) has a value that jobq cannot accept; nothing was inserted."""
+    """An option (delay, run_at, key, priority, …) has an unusable value; nothing was inserted."""
+
+
+class WorkflowError(JobqError, ValueError):
+    """A workflow cannot be built: a cycle, a node of another workflow, no nodes, an unusable reference.
+
+    Nothing was inserted.
+    """
 
 
 class InvalidFilter(InvalidOption):
-    """A filter's text (``state:failed age:>1h``) is not understood; the message names the term, the fault and what to do."""
+    """A filter text (``state:failed age:>1h``) is invalid.
+
+    The message names the term, the fault and what to do.
+    """
 
 
 class UnknownTask(JobqError, LookupError):
@@ -111,7 +144,7 @@ class UnknownTask(JobqError, LookupError):
 
 
 class UnknownQueue(JobqError, LookupError):
-    """No queue of this name is known to this database."""
+    """This database has no queue with this name."""
 
 
 class UnknownSchedule(JobqError, LookupError):
@@ -123,7 +156,10 @@ class JobNotFound(JobqError, LookupError):
 
 
 class JobBusy(JobqError):
-    """``JobRef.cancel()``: a worker or an operator had the job locked for seconds; nothing was changed. Try again."""
+    """``JobRef.cancel()``: a worker or an operator had the job locked for seconds.
+
+    Nothing was changed. Try again.
+    """
 
 
 class OperationNotFound(JobqError, LookupError):
@@ -131,18 +167,23 @@ class OperationNotFound(JobqError, LookupError):
 
 
 class OperationRefused(JobqError):
-    """A bulk operation is not in a state in which that can be done with it, or its preview is too old; nothing was changed."""
+    """The state of a bulk operation or of a workflow's run does not allow the request, or a preview is too old.
+
+    Nothing was changed.
+    """
 
 
 class KeyConflict(JobqError):
-    """The idempotency key is held by another job: nothing of the call was inserted, and the transaction is still usable.
+    """Another job holds the idempotency key.
 
-    Raised with ``on_conflict="raise"``; and, whatever `on_conflict`, for a key with ``key_scope="global"`` that a job of
-    another task holds: its arguments are never replaced by this task's, and its result is not this task's to read.
+    The call inserted nothing, and the transaction is still usable. This is raised with
+    ``on_conflict="raise"``. It is also raised, whatever `on_conflict` says, if a key with
+    ``key_scope="global"`` is held by a job of another task: this task may neither replace that
+    job's arguments nor read its result.
     """
 
     def __init__(self, key: str, job_id: int | None, task: str | None = None, *, shared: bool = False) -> None:
-        """`task`: the holder's, None if it is not known. `shared`: the holder's task is another one."""
+        """Make the error. `task`: task of the holder, if known. `shared`: it is another task."""
         held = (
             f"job {job_id}"
             if job_id is not None
@@ -160,41 +201,61 @@ class KeyConflict(JobqError):
 
 
 class NoCurrentJob(JobqError, LookupError):
-    """``current_job()`` was called where no worker runs a job."""
+    """``current_job()`` was called outside a job that a worker runs."""
 
 
 class NotTransactional(JobqError, LookupError):
-    """``current_job().connection`` or a twin of it in a task that has none of that kind; the message says what to do."""
+    """The task has no connection or session of the requested kind; the message says what to do."""
 
 
 class TransactionEnded(JobqError):
-    """A transactional task committed its transaction, or rolled it back, itself. Its job fails: jobq does that, at its end."""
+    """A transactional task committed or rolled back its transaction itself.
+
+    Its job fails: jobq ends the transaction when the task ends.
+    """
 
 
 class JobIdUnknown(JobqError, LookupError):
-    """The key is held by a job that this REPEATABLE READ or SERIALIZABLE snapshot cannot see; ask again after commit."""
+    """This REPEATABLE READ or SERIALIZABLE snapshot cannot see the job that holds the key.
+
+    Ask again after commit.
+    """
 
 
 class NotAwaited(JobqError, TypeError):
-    """A task returned a coroutine or a generator that nothing runs, so its work was not done. The job fails at once."""
+    """A task returned a coroutine or a generator that is never run, so its work was not done.
+
+    The job fails at once.
+    """
+
+
+class BatchResultError(JobqError, TypeError):
+    """A batch task returned neither None nor a list with one entry for each of its jobs.
+
+    It is not known which of them succeeded, so all of its jobs fail at once.
+    """
 
 
 # --- Results --------------------
 
 
 class ResultTimeout(JobqError, TimeoutError):
-    """``JobRef.result(timeout=…)``: the job had not finished in time. It goes on."""
+    """``JobRef.result(timeout=…)``: the job did not finish in time. It continues."""
 
 
 class ResultError(JobqError, TypeError):
-    """A result cannot be stored or read: it does not fit the return annotation, would come back changed, or is too large.
+    """A result cannot be stored or read.
 
-    The job succeeded all the same: ``JobRef.result()`` raises this, with the reason.
+    It does not fit the return annotation, would come back changed, or is too large. The job has
+    succeeded nevertheless: ``JobRef.result()`` raises this error with the reason.
     """
 
 
 class JobFailed(JobqError):
-    """``JobRef.result()``: the job ended as ``failed``, ``cancelled`` or ``expired``; the message carries its last error."""
+    """``JobRef.result()``: the job ended as ``failed``, ``cancelled`` or ``expired``.
+
+    The message contains its last error.
+    """
 
     def __init__(self, job_id: int, state: str, error: str | None) -> None:
         super().__init__(f"job {job_id} {state}: {error or 'no error was recorded'}")
@@ -207,7 +268,7 @@ class JobFailed(JobqError):
 
 
 class UnsupportedConnection(JobqError, TypeError):
-    """The object given as a connection is none that jobq knows, or is of the wrong kind (sync for async, or the reverse)."""
+    """The object is no supported connection, or is sync where async is needed, or the reverse."""
 
 
 class ConnectionNotUsable(JobqError):
@@ -215,9 +276,10 @@ class ConnectionNotUsable(JobqError):
 
 
 class PermissionDenied(JobqError):
-    """The database role lacks a right that the call needs; deploy/roles.sql has the roles (exit code 78).
+    """The database role lacks a right that the call needs (exit code 78).
 
-    It is a ``psycopg.errors.InsufficientPrivilege`` as well. On your own connection the transaction has failed: roll it back.
+    deploy/roles.sql has the roles. It is also a ``psycopg.errors.InsufficientPrivilege``. If this
+    happened on your own connection, its transaction has failed: roll it back.
     """
 
 
@@ -230,17 +292,116 @@ class SchemaError(JobqError):
 
 
 class MigrationRefused(SchemaError):
-    """The server refuses a change of the schema, as where objects of the user's depend on it (exit code 78).
+    """The server refuses a schema change (exit code 78).
 
-    The message has the server's detail and what to do. The schema is as before.
+    One reason is that user objects depend on the schema. The message contains the detail and what
+    to do. The schema is unchanged.
     """
 
 
 class MigrationTimeout(JobqError):
-    """The tables' locks were not free in time; the message names the sessions that held them (exit code 75).
+    """The locks on the tables were not free in time (exit code 75).
 
-    The schema is as before. The same command may succeed later.
+    The message names the sessions that held them. The schema is unchanged. The same command may
+    succeed later.
     """
+
+
+# --- Workflows --------------------
+
+
+class WorkflowNotFound(JobqError, LookupError):
+    """There is no run with this id."""
+
+
+class WorkflowFailed(JobqError):
+    """The run ended in another state than ``succeeded``, or is blocked by a failed node."""
+
+    def __init__(self, run_id: int, state: str, reason: str | None) -> None:
+        self.run_id = run_id
+        self.state = state
+        """``failed``, ``cancelled`` or ``blocked``."""
+        self.reason = reason
+        """Which node failed, with its error; or why the run was cancelled."""
+        super().__init__(f"workflow run {run_id} is {state}" + (f": {reason}" if reason else ""))
+
+    def __reduce__(self) -> tuple[type[WorkflowFailed], tuple[int, str, str | None]]:
+        return type(self), (self.run_id, self.state, self.reason)
+
+
+# --- Durable tasks --------------------
+
+
+class NotDurable(JobqError, LookupError):
+    """``step`` was used outside a durable task, or in the form for the other kind of task.
+
+    The message says what to do.
+    """
+
+
+class StepChanged(JobqError):
+    """The code of a durable task does not fit the steps that its job has stored.
+
+    The job fails at once: no step runs twice with other arguments by accident. Deploy code that
+    fits, and retry the job; it goes on where it was.
+    """
+
+    def __init__(self, name: str, stored: str, given: str, message: str) -> None:
+        super().__init__(message)
+        self.name = name
+        """The step's name."""
+        self.stored = stored
+        """The stored arguments, as JSON text."""
+        self.given = given
+        """The arguments of the present call, as JSON text."""
+
+    def __reduce__(self) -> tuple[type[StepChanged], tuple[str, str, str, str]]:
+        return type(self), (self.name, self.stored, self.given, str(self))
+
+
+class StepFailed(JobqError):
+    """A stored failure of a step, whose own exception cannot be made again here."""
+
+    def __init__(self, step: str, error_type: str, error: str) -> None:
+        super().__init__(f"step {step!r} failed: {error_type}: {error}")
+        self.step = step
+        """The step's name."""
+        self.error_type = error_type
+        """The name of the exception's class."""
+        self.error = error
+        """The exception's text."""
+
+    def __reduce__(self) -> tuple[type[StepFailed], tuple[str, str, str]]:
+        return type(self), (self.step, self.error_type, self.error)
+
+
+class ChildFailed(StepFailed):
+    """``step.invoke``: the job of the other task did not succeed. `error_type` is its state."""
+
+    def __init__(self, step: str, state: str, error: str) -> None:
+        super().__init__(step, state, error)
+        self.args = (f"the job of task {step!r} ended as {state}" + (f": {error}" if error else ""),)
+        self.state = state
+        """``failed``, ``cancelled``, ``expired`` or ``deleted``."""
+
+
+class UndoFailed(StepFailed):
+    """The function that undoes a step has failed as often as the task's jobs are tried.
+
+    The job is failed, and a retry of it goes on undoing.
+    """
+
+
+class SignalNotSent(JobqError, LookupError):
+    """The target of a signal has finished, or does not exist. Nothing was changed."""
+
+    def __init__(self, message: str, outcome: str) -> None:
+        super().__init__(message)
+        self.outcome = outcome
+        """``finished`` or ``unknown``."""
+
+    def __reduce__(self) -> tuple[type[SignalNotSent], tuple[str, str]]:
+        return type(self), (str(self), self.outcome)
 
 
 # --- Configuration and environment --------------------

@@ -1,14 +1,27 @@
-"""A job before it is inserted: `JobOptions`, `NewJob`. `jobq.refs` is about it afterwards, `jobq.current` while it runs."""
+"""The states of a job, and a job before it is inserted: `JobOptions`, `NewJob`.
+
+`jobq.jobref` describes a job after its insert, `jobq.context` while it runs.
+"""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
-from typing import Any, Literal, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
-from jobq import bounds, jsontext
+from jobq._core import json_text
+from jobq._core.text import brief
+from jobq._core.validation import (
+    check_aware,
+    check_choice,
+    check_duration,
+    check_int,
+    check_key,
+    check_text,
+    is_by_name,
+)
 from jobq.errors import InvalidArguments, InvalidOption
 
 KeyHolds = Literal["period", "until_finished", "until_started"]
@@ -16,77 +29,111 @@ KeyScope = Literal["task", "global"]
 OnConflict = Literal["return", "replace", "raise"]
 JobState = Literal["ready", "running", "parked", "waiting", "succeeded", "failed", "cancelled", "expired"]
 
+STORED_STATES = ("ready", "running", "parked", "waiting")
+"""The values of `state` in the table of live jobs."""
+LIVE_STATES = ("ready", "scheduled", "running", "parked", "waiting")
+"""The states of a live job as they are shown.
+
+A job whose stored state is ready is shown as scheduled until its `run_at`, then as ready.
+"""
+IDLE_STATES = ("ready", "scheduled", "parked", "waiting")
+"""The states of a live job that is not running."""
+FINISHED_STATES = ("succeeded", "failed", "cancelled", "expired")
+"""The final states. A job in one of them is in the history."""
+STATES = LIVE_STATES + FINISHED_STATES
+"""Every state that is shown to users, in the order of lists and choices."""
+QUEUE_STATES = ("ready", "scheduled", "waiting", "parked", "running", "failed")
+"""The states whose jobs are counted for each queue."""
+
+REDRIVABLE_STATES = ("failed", "cancelled", "expired")
+"""The states of finished jobs that can be run again."""
+RUN_NOW_STATES = ("scheduled", "parked")
+"""The states of live jobs that can be made due at once."""
+RETRYABLE_STATES = REDRIVABLE_STATES + RUN_NOW_STATES
+CANCELLABLE_STATES = (*IDLE_STATES, "running")
+SNOOZABLE_STATES = IDLE_STATES
+MOVABLE_STATES = IDLE_STATES
+DELETABLE_STATES = FINISHED_STATES + IDLE_STATES
+
 DEFAULT_KEY_PERIOD = timedelta(days=7)
 _DEFAULT_KEY_SECONDS = DEFAULT_KEY_PERIOD.total_seconds()
-_KEY_HOLDS = get_args(KeyHolds)
-_KEY_SCOPES = get_args(KeyScope)
-_ON_CONFLICT = get_args(OnConflict)
+KEY_HOLDS = get_args(KeyHolds)
+KEY_SCOPES = get_args(KeyScope)
+ON_CONFLICT = get_args(OnConflict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobOptions:
-    """All of a job that has not been inserted yet, but for its arguments. Jobs that were made alike share one.
+    """Options of a job to be inserted: everything except its arguments.
 
-    Raises InvalidOption for a value that cannot be stored.
+    Jobs that were made alike share one instance. Raises InvalidOption for a value that cannot be
+    stored.
     """
 
     task: str
     """Name of the task."""
     queue: str = "default"
-    """Queue to wait in: 1 to 100 characters."""
+    """Name of its queue: 1 to 100 characters."""
     priority: int = 5
     """0 to 9; 9 runs first."""
     run_at: datetime | None = None
-    """Earliest start, with a time zone. None: as soon as the transaction commits."""
+    """Earliest start, an aware datetime. None: as soon as the transaction commits."""
     delay: float | None = None
-    """Seconds to wait before the start, by the database's clock, counted from the insert. Excludes `run_at`."""
+    """Seconds from the insert to the start, by the database's clock. It excludes `run_at`."""
     max_attempts: int = 10
-    """How often to try, the first time included."""
+    """Number of attempts, including the first."""
     timeout: float | None = None
-    """Seconds that one attempt may take. None: as long as it likes."""
+    """Most seconds that one attempt may take. None: no limit."""
     headers: Mapping[str, Any] = field(default_factory=dict)
-    """A JSON object that travels with the job beside its arguments: trace context, tags."""
+    """A JSON object stored with the job beside its arguments: trace context, tags."""
     key: str | None = None
-    """Idempotency key: while it is held, no other job of its scope is inserted with it. 1 to 500 characters."""
+    """Idempotency key, 1 to 500 characters.
+
+    While it is held, no job of its scope is inserted with it.
+    """
     key_scope: KeyScope = "task"
-    """Among which jobs the key is one: those of this task, or all with ``key_scope="global"``."""
+    """Where the key is unique.
+
+    It is unique among the jobs of this task, or (``"global"``) among all jobs with this scope.
+    """
     key_holds: KeyHolds = "period"
-    """How long the key is held: for `key_period`, until the job has finished, or until it has started."""
+    """How long the key is held.
+
+    It is held for `key_period`, until the job has finished, or until it starts.
+    """
     key_period: float = _DEFAULT_KEY_SECONDS
-    """Seconds for which a key with ``key_holds="period"`` is held, counted from the insert."""
+    """Seconds from the insert for which a key with ``key_holds="period"`` is held."""
     on_conflict: OnConflict = "return"
-    """When the key is held: return its job; give its job these arguments, headers, time and expiry; or raise KeyConflict."""
+    """What to do if the key is held: return its job, replace that job's data, or raise KeyConflict.
+
+    ``replace`` changes the arguments, headers, time and expiry.
+    """
     group: str | None = None
-    """Group within the queue: 1 to 200 characters. How groups run is the queue's matter: in order, with a limit, in turns."""
+    """Group within the queue: 1 to 200 characters. The queue's rule says how groups run."""
     expires_in: float | None = None
-    """Seconds from the insert after which the job, if it has not started, ends as expired. None: it waits."""
+    """Seconds from the insert after which a job that has not started expires. None: never."""
     columns: Mapping[str, str | None] = field(init=False, repr=False, compare=False)
-    """The options of every job as the parameters of a statement: text, so that a driver has no types to choose."""
+    """The options as parameters of an insert. All are text, so a driver has no types to choose."""
 
     def __post_init__(self) -> None:
-        queue, task = bounds.text("queue", self.queue, 100), bounds.text("task", self.task, 200)
-        bounds.whole("priority", self.priority, 0, 9)
-        bounds.whole("max_attempts", self.max_attempts, 1, 2**31 - 1)
-        run_at = None if self.run_at is None else bounds.moment("run_at", self.run_at)
+        queue, task = check_text("queue", self.queue, 100), check_text("task", self.task, 200)
+        check_int("priority", self.priority, 0, 9)
+        check_int("max_attempts", self.max_attempts, 1, 2**31 - 1)
+        run_at = None if self.run_at is None else check_aware("run_at", self.run_at, none="run at once")
         if run_at is not None and self.delay is not None:
-            raise InvalidOption("run_at and delay are both given: give one of them")
+            raise InvalidOption("run_at and delay are both given: pass only one of them")
         if self.delay is not None:
-            bounds.duration("delay", self.delay, "give a number of seconds between 0 and 100 years", zero=True)
+            check_duration("delay", self.delay, zero=True)
         if self.timeout is not None:
-            bounds.duration(
-                "timeout", self.timeout, "give a number of seconds above 0, at most 100 years, or None for no limit"
-            )
-        if self.key_scope not in _KEY_SCOPES:
-            raise InvalidOption(f"key_scope={bounds.brief(self.key_scope)}: give one of {', '.join(_KEY_SCOPES)}")
+            check_duration("timeout", self.timeout, none="no limit")
+        check_choice("key_scope", self.key_scope, KEY_SCOPES)
         if self.key is not None:
-            bounds.key(self.key, task if self.key_scope == "task" else "")
-        if self.key_holds not in _KEY_HOLDS:
-            raise InvalidOption(f"key_holds={bounds.brief(self.key_holds)}: give one of {', '.join(_KEY_HOLDS)}")
+            check_key(self.key, task if self.key_scope == "task" else "")
+        check_choice("key_holds", self.key_holds, KEY_HOLDS)
         if self.key_period != _DEFAULT_KEY_SECONDS:
-            bounds.duration("key_period", self.key_period, "give a number of seconds above 0, at most 100 years")
-        if self.on_conflict not in _ON_CONFLICT:
-            raise InvalidOption(f"on_conflict={bounds.brief(self.on_conflict)}: give one of {', '.join(_ON_CONFLICT)}")
-        group = None if self.group is None else bounds.text("group", self.group, 200)
+            check_duration("key_period", self.key_period)
+        check_choice("on_conflict", self.on_conflict, ON_CONFLICT)
+        group = None if self.group is None else check_text("group", self.group, 200)
         if self.expires_in is not None:
             self._check_expiry(self.expires_in, run_at)
         columns = {
@@ -97,16 +144,14 @@ class JobOptions:
             "delay": None if self.delay is None else str(float(self.delay)),
             "max_attempts": str(int(self.max_attempts)),
             "timeout": None if self.timeout is None else str(float(self.timeout)),
-            "headers": jsontext.ascii_only(headers_json(self.headers)) if self.headers else "{}",
+            "headers": json_text.ascii_only(headers_json(self.headers)) if self.headers else "{}",
             "group_key": group,
             "expires_in": None if self.expires_in is None else str(float(self.expires_in)),
         }
         object.__setattr__(self, "columns", columns)
 
     def _check_expiry(self, expires_in: float, run_at: datetime | None) -> None:
-        bounds.duration(
-            "expires_in", expires_in, "give a number of seconds above 0, at most 100 years, or None for no expiry"
-        )
+        check_duration("expires_in", expires_in, none="no expiry")
         if self.delay is not None and self.delay >= expires_in:
             raise InvalidOption(
                 f"expires_in={expires_in!r} is no longer than delay={self.delay!r}: the job would expire before it is due"
@@ -125,43 +170,76 @@ class NewJob:
     """
 
     options: JobOptions
-    """What the job is, but for its arguments."""
+    """Everything except the arguments."""
     args_json: str = "{}"
     """The arguments by parameter name, as the text of a JSON object."""
 
     def __post_init__(self) -> None:
-        # Texts are joined to one on their way to the server: one that is no JSON would change what its neighbours are.
+        # Texts are joined on their way to the server: invalid JSON would corrupt its neighbours.
         try:
             found = json.loads(self.args_json)
         except (TypeError, ValueError, RecursionError) as error:
             raise InvalidArguments(f"args_json={self.args_json!r} is no JSON: {error}") from None
         if not isinstance(found, dict):
-            raise InvalidArguments(f"args_json={self.args_json!r}: give a JSON object by parameter name")
+            raise InvalidArguments(f"args_json={self.args_json!r}: expected a JSON object by parameter name")
         try:
-            jsontext.encode(found, "args_json")
+            json_text.encode(found, "args_json")
         except ValueError as error:
             raise InvalidArguments(str(error)) from None
 
+    @property
+    def task(self) -> str:
+        """Name of the task."""
+        return self.options.task
+
+    def with_headers(self, headers: Mapping[str, Any]) -> NewJob:
+        """Return this job with `headers` merged over its own.
+
+        Raises InvalidOption unless they are a JSON object.
+        """
+        return self.with_options(headers={**self.options.headers, **headers})
+
+    def with_options(self, **changes: Any) -> NewJob:
+        """Return this job with other options: any fields of `JobOptions`.
+
+        Raises InvalidOption and TypeError.
+        """
+        return NewJob.checked(replace(self.options, **changes), self.args_json)
+
     @classmethod
     def checked(cls, options: JobOptions, args_json: str) -> NewJob:
-        """Return a job with arguments that have been checked and encoded, and are not looked at again."""
+        """Return a job with arguments that are already checked and encoded.
+
+        They are not checked again.
+        """
         new = object.__new__(cls)
         _set_options(new, options)
         _set_args_json(new, args_json)
         return new
 
 
-# `object.__setattr__` would look each name up again; a bulk makes 100,000 of these.
+class InsertResult(NamedTuple):
+    """What an insert did for one job.
+
+    `id` is None if the transaction's snapshot cannot see the job that holds the key.
+    """
+
+    id: int | None
+    created: bool
+    replaced: bool
+
+
+# `object.__setattr__` would look up each name again; a bulk insert makes 100,000 of these.
 _set_options = vars(NewJob)["options"].__set__
 _set_args_json = vars(NewJob)["args_json"].__set__
 
 
 def headers_json(headers: Mapping[str, Any]) -> str:
     """Return `headers` as JSON text. Raises InvalidOption unless they are a JSON object."""
-    if not isinstance(headers, Mapping) or not all(isinstance(name, str) for name in headers):
-        raise InvalidOption(f"headers={headers!r}: give a dict with text as keys and JSON as values")
+    if not is_by_name(headers):
+        raise InvalidOption(f"headers={brief(headers, 100)}: expected a dict with text as keys and JSON as values")
     try:
-        text = jsontext.encode(dict(headers), "headers", 64 * 1024)
+        text = json_text.encode(dict(headers), "headers", 64 * 1024)
     except ValueError as error:
         raise InvalidOption(str(error)) from None
     if headers and (read := json.loads(text)) != dict(headers):

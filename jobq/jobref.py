@@ -1,4 +1,4 @@
-"""A job after its insert: `JobRef` asks for its state, progress, error and result, and cancels it."""
+"""References to inserted jobs: `JobRef` reads state, progress, error and result, and cancels."""
 
 from __future__ import annotations
 
@@ -11,17 +11,15 @@ from dataclasses import dataclass
 from typing import Generic, NamedTuple, Protocol, TypeVar
 
 from jobq.errors import JobFailed, JobIdUnknown, JobNotFound, ResultError, ResultTimeout
-from jobq.jobs import JobState
+from jobq.job import FINISHED_STATES, JobState
 
 R_co = TypeVar("R_co", covariant=True)
 T = TypeVar("T")
 
-_FINISHED = ("succeeded", "failed", "cancelled", "expired")
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Found:
-    """What the database says of a job: its state, its result as JSON text, its last error."""
+class JobStatus:
+    """What the database records for a job: its state, its result as JSON text, its last error."""
 
     state: JobState
     result: str | None = None
@@ -29,39 +27,42 @@ class Found:
 
     @property
     def finished(self) -> bool:
-        return self.state in _FINISHED
+        return self.state in FINISHED_STATES
 
 
 class JobProgress(NamedTuple):
-    """What a running job has said by ``current_job().progress(done, total)``."""
+    """What a running job last reported with ``current_job().progress(done, total)``."""
 
     done: int
-    """Steps that are done."""
+    """Number of steps done."""
     total: int | None
-    """Steps in all; None: the job did not say."""
+    """Number of steps in all; None if the job did not report it."""
 
     @property
     def fraction(self) -> float | None:
-        """`done` of `total`, from 0 to 1; None when there is no total."""
+        """`done` divided by `total`, from 0 to 1; None without a total."""
         return None if not self.total else min(self.done / self.total, 1.0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobReport:
-    """More of what the database says of a job."""
+    """Further details that the database records for a job."""
 
     state: JobState
     attempt: int
-    """Attempts begun so far."""
+    """Number of attempts begun so far."""
     max_attempts: int
     due_in: float | None
-    """Seconds until it may start, by the database's clock; below 0: since when. None: it has finished."""
+    """Seconds until it may start, by the database's clock; negative if it is due.
+
+    None: finished.
+    """
     progress: JobProgress | None
     error: str | None
-    """Type and text of the last attempt's error; of a job that ended without one, why it ended."""
+    """Type and text of the last attempt's error. If the job ended without one: why it ended."""
 
     def describe(self) -> str:
-        """Return what an unfinished job is doing, in words: ``it has failed 3 of 10 times, …``."""
+        """Return what an unfinished job does, in words: ``it has failed 3 of 10 times, …``."""
         if self.state == "running":
             doing = f"it runs, attempt {self.attempt} of {self.max_attempts}"
         elif self.due_in is not None and self.due_in > 0:
@@ -79,15 +80,15 @@ class JobReport:
 
 
 class JobSource(Protocol):
-    """Where a JobRef looks its job up, on a connection of its own. None: there is no such job."""
+    """Where a JobRef looks up its job, on a connection of its own. None means: no such job."""
 
     @property
     def waiting_helps(self) -> bool:
-        """False where nothing else could finish a job meanwhile: in a test without a worker."""
+        """False if nothing else can finish a job meanwhile, as in a test without a worker."""
 
-    def look_up(self, job_id: int) -> Found | None: ...
+    def fetch_status(self, job_id: int) -> JobStatus | None: ...
 
-    async def look_up_async(self, job_id: int) -> Found | None: ...
+    async def fetch_status_async(self, job_id: int) -> JobStatus | None: ...
 
     def report(self, job_id: int) -> JobReport | None: ...
 
@@ -99,16 +100,19 @@ class JobSource(Protocol):
 
 
 class JobRef(Generic[R_co]):
-    """A job that was inserted, that holds the key under which one was to be inserted, or that ``q.ref(id)`` names."""
+    """A job that was inserted, that holds the requested key, or that ``q.ref(id)`` names."""
 
     __slots__ = ("_decode", "_id", "_source", "created", "key", "replaced")
 
     created: bool
-    """True when this call inserted the job; False when another job holds the key."""
+    """True if this call inserted the job; False if another job holds the key."""
     replaced: bool
-    """True when this call gave its arguments to the job that holds the key (``on_conflict="replace"``)."""
+    """True if this call replaced the arguments of the job that holds the key.
+
+    See ``on_conflict="replace"``.
+    """
     key: str | None
-    """The idempotency key, if one was given."""
+    """The idempotency key, or None."""
 
     def __init__(
         self,
@@ -129,7 +133,10 @@ class JobRef(Generic[R_co]):
 
     @property
     def id(self) -> int:
-        """The job's id. Raises JobIdUnknown when the transaction's snapshot cannot see the holder of the key."""
+        """The job's id.
+
+        Raises JobIdUnknown if the transaction's snapshot cannot see the key's holder.
+        """
         if self._id is None:
             raise JobIdUnknown(
                 f"key {self.key!r} is held by a job that this transaction's snapshot cannot see: "
@@ -138,32 +145,34 @@ class JobRef(Generic[R_co]):
         return self._id
 
     def status(self) -> JobState:
-        """Return the job's state. Raises JobNotFound, and DatabaseUnavailable.
+        """Return the job's state.
 
-        It is read on a connection of jobq's own, which sees the job only once your transaction has committed.
+        It is read on a connection of jobq's own, which sees the job only after your transaction has
+        committed. Raises JobNotFound and DatabaseUnavailable.
         """
-        return self._check(self._source.look_up(self.id)).state
+        return self._check(self._source.fetch_status(self.id)).state
 
     async def status_async(self) -> JobState:
         """Return the job's state, like `status`."""
-        return self._check(await self._source.look_up_async(self.id)).state
+        return self._check(await self._source.fetch_status_async(self.id)).state
 
     def progress(self) -> JobProgress | None:
-        """Return how far the running attempt is (``current_job().progress(…)``), as `done` and `total`.
+        """Return the progress of the running attempt (``current_job().progress(…)``).
 
-        None: the job has not begun, has said nothing yet, or has finished. It is written about once a second. Raises
-        JobNotFound, and DatabaseUnavailable.
+        It is written about once a second. None: the job has not begun, has reported nothing yet, or
+        has finished. Raises JobNotFound and DatabaseUnavailable.
         """
         return self._check(self._source.report(self.id)).progress
 
     async def progress_async(self) -> JobProgress | None:
-        """Return how far the running attempt is, like `progress`."""
+        """Return the progress of the running attempt, like `progress`."""
         return self._check(await self._source.report_async(self.id)).progress
 
     def error(self) -> str | None:
-        """Return the last error, ``ConnectionError: the mail server is away``, also of a job that will be tried again.
+        """Return the last error, for example ``ConnectionError: the mail server is away``.
 
-        Of a job that was cancelled or expired, why. None: no attempt has failed so far. Raises JobNotFound, and
+        A job that will be tried again has one, too. If the job was cancelled or has expired, this
+        is the reason. None: no attempt has failed so far. Raises JobNotFound and
         DatabaseUnavailable.
         """
         return self._check(self._source.report(self.id)).error
@@ -173,11 +182,23 @@ class JobRef(Generic[R_co]):
         return self._check(await self._source.report_async(self.id)).error
 
     def cancel(self, reason: str | None = None) -> bool:
-        """Cancel the job: one that does not run ends as ``cancelled`` at once, a running one is asked to stop.
+        """Cancel the job.
 
-        True: that was done; False: the job has finished already. `reason` (at most 1,000 characters) stands in the audit,
-        which says JOBQ_ACTOR, else user and host, did it. Commits on a connection of jobq's own. Needs the rights of
-        ``jobq_operator`` (deploy/roles.sql). Raises JobNotFound, JobBusy, InvalidOption and DatabaseUnavailable.
+        If the job does not run, it ends as ``cancelled`` at once. If it runs, it is asked to stop.
+        The change commits on a connection of jobq's own. It needs the rights of ``jobq_operator``
+        (deploy/roles.sql). The audit log names JOBQ_ACTOR, else the user and host, as the actor.
+
+        Args:
+            reason: text for the audit log, at most 1,000 characters.
+
+        Returns:
+            True if that was done; False if the job had finished already.
+
+        Raises:
+            JobNotFound: there is no such job.
+            JobBusy: a worker or an operator had the job locked for seconds.
+            InvalidOption: `reason` is unusable.
+            DatabaseUnavailable: the database cannot be reached.
         """
         return self._check(self._source.cancel_job(self.id, reason))
 
@@ -186,23 +207,31 @@ class JobRef(Generic[R_co]):
         return self._check(await self._source.cancel_job_async(self.id, reason))
 
     def result(self, timeout: float | None = None) -> R_co:
-        """Wait until the job has finished and return what the task returned.
+        """Wait until the job has finished, and return what the task returned.
 
-        Waits at most `timeout` seconds (None: for ever) and holds no connection meanwhile. Raises ResultTimeout
-        (the job goes on), JobFailed when it ended any other way than ``succeeded``, ResultError when it succeeded and
-        what it returned could not be stored or does not fit the return annotation, and JobNotFound when there is no such
-        job: its transaction has not committed, or retention has removed it.
+        No connection is held while waiting.
+
+        Args:
+            timeout: most seconds to wait; None (default): no limit.
+
+        Raises:
+            ResultTimeout: the job did not finish in time; it continues.
+            JobFailed: the job ended in another state than ``succeeded``.
+            ResultError: the job succeeded, but its result could not be stored or does not fit the
+                return annotation.
+            JobNotFound: there is no such job: its transaction has not committed, or retention has
+                removed it.
         """
         deadline = math.inf if timeout is None else time.monotonic() + timeout
         for pause in _pauses():
-            found = self._check(self._source.look_up(self.id))
+            found = self._check(self._source.fetch_status(self.id))
             if found.finished:
-                return self._unpack(found)
+                return self._result_or_raise(found)
             if (left := deadline - time.monotonic()) <= 0 or not self._source.waiting_helps:
                 report = None
                 with suppress(Exception):
                     report = self._source.report(self.id)
-                raise self._late(found, timeout, report)
+                raise self._timeout_error(found, timeout, report)
             time.sleep(min(pause, left))
         raise AssertionError("unreachable")
 
@@ -210,14 +239,14 @@ class JobRef(Generic[R_co]):
         """Wait for the job and return what the task returned, like `result`."""
         deadline = math.inf if timeout is None else time.monotonic() + timeout
         for pause in _pauses():
-            found = self._check(await self._source.look_up_async(self.id))
+            found = self._check(await self._source.fetch_status_async(self.id))
             if found.finished:
-                return self._unpack(found)
+                return self._result_or_raise(found)
             if (left := deadline - time.monotonic()) <= 0 or not self._source.waiting_helps:
                 report = None
                 with suppress(Exception):
                     report = await self._source.report_async(self.id)
-                raise self._late(found, timeout, report)
+                raise self._timeout_error(found, timeout, report)
             await asyncio.sleep(min(pause, left))
         raise AssertionError("unreachable")
 
@@ -233,24 +262,25 @@ class JobRef(Generic[R_co]):
             )
         return found
 
-    def _unpack(self, found: Found) -> R_co:
+    def _result_or_raise(self, found: JobStatus) -> R_co:
         if found.state != "succeeded":
             raise JobFailed(self.id, found.state, found.error)
         if found.result is None and found.error is not None:
             raise ResultError(f"job {self.id} succeeded, and its result was not stored: {found.error}")
         return self._decode("null" if found.result is None else found.result)
 
-    def _late(self, found: Found, timeout: float | None, report: JobReport | None) -> ResultTimeout:
-        # The report only adds words: what went wrong with it (a role without the rights) is left out.
+    def _timeout_error(self, found: JobStatus, timeout: float | None, report: JobReport | None) -> ResultTimeout:
+        # The report only adds details. An error while reading it (a role without rights) is
+        # ignored.
         state, told = found.state, ""
-        if report is not None and report.state not in _FINISHED:
+        if report is not None and report.state not in FINISHED_STATES:
             state, told = report.state, f": {report.describe()}"
         after = "" if timeout is None else f" after {timeout:g} s"
         return ResultTimeout(f"job {self.id} is still {state}{after}{told}; it goes on")
 
 
 def _pauses() -> Iterator[float]:
-    """Yield how long to wait between two looks: 10 ms at first, then ever longer, up to half a second."""
+    """Yield the waits between polls: 10 ms at first, then longer, up to half a second."""
     pause = 0.01
     while True:
         yield pause

@@ -1,6 +1,7 @@
-"""Limits, rates and rules for groups, as values: read from what people write, and said again in words.
+"""Limits, rates and group rules as values: parsed from text, and described in words.
 
-What they mean, and what keeps them, is in `jobq.flowtables` and the function claim_managed; here is only what may be asked for.
+This module defines which values are valid. `jobq._postgres.tables.limits` and the function
+claim_limited define what they mean and how they are enforced.
 """
 
 from __future__ import annotations
@@ -10,8 +11,12 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
+from decimal import Decimal
 from typing import Any, Literal, TypeAlias, TypeVar, get_args
 
+from jobq._core.durations import DAY, UNITS, in_largest_unit
+from jobq._core.text import brief
+from jobq._core.validation import check_int
 from jobq.errors import InvalidOption
 
 T = TypeVar("T")
@@ -19,31 +24,34 @@ GroupMode: TypeAlias = Literal["ordered", "limited", "fair"]
 GroupRetry: TypeAlias = Literal["hold", "pass"]
 
 MAX_NUMBER = 2**31 - 1
-"""The largest limit, number of jobs and burst: what a column of Postgres' type integer holds."""
-MAX_PERIOD = 366 * 86400.0
-"""The longest period of a rate, and the longest time that a burst may stand for, in seconds."""
+"""The largest limit, number of jobs and burst: the maximum of PostgreSQL's type integer."""
+MAX_PERIOD = 366.0 * DAY
+"""The longest period of a rate, and the longest time that a burst may cover, in seconds."""
 MAX_STARTS = 10_000
-"""The highest rate in starts a second: each start's share of time is kept in whole microseconds."""
+"""The highest rate in starts a second: the time for each start is kept in whole microseconds."""
 
-_MODES = get_args(GroupMode)
-_RETRIES = get_args(GroupRetry)
-_PERIODS = {
-    "s": 1.0, "sec": 1.0, "second": 1.0, "m": 60.0, "min": 60.0, "minute": 60.0,
-    "h": 3600.0, "hour": 3600.0, "d": 86400.0, "day": 86400.0,
-}  # fmt: skip
-_UNITS = ((86400.0, "day"), (3600.0, "h"), (60.0, "min"), (1.0, "s"))
+GROUP_MODES = get_args(GroupMode)
+GROUP_RETRIES = get_args(GroupRetry)
+SETTINGS_COLUMNS = (
+    "max_running", "rate_jobs", "rate_seconds", "rate_burst", "group_mode", "group_limit", "group_retry",
+    "group_rate_jobs", "group_rate_seconds", "group_rate_burst",
+)  # fmt: skip
+"""The columns of `queue` that hold its settings."""
+
 _RATE = re.compile(r"([0-9]{1,20})\s*/\s*([0-9]{1,20}(?:\.[0-9]{1,9})?)?\s*([a-z]+)", re.ASCII)
 _RULE = re.compile(r"([a-z]+)(?:\s*[:=]\s*([a-z0-9+.-]+))?", re.ASCII)
 _RATE_HINT = "write jobs/period, such as 50/s, 5/10s, 100/min, 1000/h or 3/day"
-_GROUPS_HINT = "give ordered, ordered:pass, limited:N, fair or fair:N"
+_GROUPS_HINT = "expected ordered, ordered:pass, limited:N, fair or fair:N"
 
 
 @dataclass(frozen=True, slots=True)
 class Rate:
     """At most `jobs` starts in `seconds`, spread evenly.
 
-    `burst` (default 1: never more than the rate in any window, but for one) lets that many start at once after a quiet time:
-    larger, the rate is reached more easily when jobs come in heaps, and what you call gets heaps. Raises InvalidOption.
+    After an idle time, up to `burst` jobs may start at once. With the default of 1, no window has
+    more starts than the rate allows, except for one. A larger burst makes it easier to reach the
+    rate if jobs arrive in batches, but the service that the jobs call gets batches, too. Raises
+    InvalidOption.
     """
 
     jobs: int
@@ -51,42 +59,48 @@ class Rate:
     burst: int = 1
 
     def __post_init__(self) -> None:
-        whole("rate", self.jobs, hint="a rate of 0 starts nothing: pause the queue for that")
-        whole("burst", self.burst)
+        check_int("rate", self.jobs, 1, MAX_NUMBER, zero_hint="a rate of 0 starts nothing: pause the queue for that")
+        check_int("burst", self.burst, 1, MAX_NUMBER)
         if isinstance(self.seconds, bool) or not isinstance(self.seconds, (int, float)):
-            raise InvalidOption(f"rate: the period is {self.seconds!r}: give seconds as a number")
+            raise InvalidOption(f"rate: the period is {self.seconds!r}: expected a number of seconds")
         if not (math.isfinite(self.seconds) and 0 < self.seconds <= MAX_PERIOD):
-            raise InvalidOption(f"rate: the period is {self.seconds!r} s: give one above 0 and at most 366 days")
+            raise InvalidOption(f"rate: the period is {self.seconds!r} s: expected one above 0 and at most 366 days")
         object.__setattr__(self, "seconds", float(self.seconds))
         if self.jobs / self.seconds > MAX_STARTS:
             raise InvalidOption(
-                f"rate={str(self)!r}: give at most {MAX_STARTS:,} starts a second; faster queues need no rate"
+                f"rate={str(self)!r}: expected at most {MAX_STARTS:,} starts a second; faster queues need no rate"
             )
-        # Not by `share`, which is rounded: the longest period itself would be refused for some numbers.
+        # `share` is rounded: with it, the longest period itself would be refused for some numbers.
         if self.burst * self.seconds > MAX_PERIOD * self.jobs:
             raise InvalidOption(
-                f"burst={self.burst}: at a rate of {self} that stands for more than a year; give a smaller burst"
+                f"burst={self.burst}: at a rate of {self} it takes more than a year to refill; use a smaller burst"
             )
 
     @classmethod
     def parse(cls, text: str, *, burst: int = 1, name: str = "rate") -> Rate:
-        """Return the rate that `text` says: ``50/s``, ``5/10s``, ``100/min``, ``1000/h``, ``3/day``.
+        """Return the rate for a text: ``50/s``, ``5/10s``, ``100/min``, ``1000/h``, ``3/day``.
 
-        Raises InvalidOption with `name`, the text and what to do.
+        Args:
+            text: the rate.
+            burst: how many jobs may start at once after an idle time.
+            name: name of the field for the error message.
+
+        Raises:
+            InvalidOption: with `name`, the text and what to do.
         """
         found = _RATE.fullmatch(text.strip().lower()) if isinstance(text, str) else None
-        if found is None or found[3] not in _PERIODS:
-            raise InvalidOption(f"{name}={_brief(text)}: {_RATE_HINT}")
-        seconds = _PERIODS[found[3]] * (1.0 if found[2] is None else float(found[2]))
+        if found is None or found[3] not in UNITS:
+            raise InvalidOption(f"{name}={brief(text)}: {_RATE_HINT}")
+        seconds = UNITS[found[3]] * (1.0 if found[2] is None else float(found[2]))
         try:
             return cls(int(found[1]), seconds, burst)
         except InvalidOption as error:
             said = str(error)
-            raise InvalidOption(said if said.startswith("burst") else f"{name}={_brief(text)}: {said}") from None
+            raise InvalidOption(said if said.startswith("burst") else f"{name}={brief(text)}: {said}") from None
 
     @property
     def share(self) -> float:
-        """How many seconds of the rate one start takes."""
+        """Seconds of the rate that one start uses. The function admits says how claims use this."""
         return self.seconds / self.jobs
 
     def describe(self) -> str:
@@ -101,17 +115,23 @@ class Rate:
 
     def __str__(self) -> str:
         period, unit = _period(self.seconds)
-        return f"{self.jobs}/{'' if period == 1 else _plain(period)}{unit}"
+        shown = "" if period == 1 else f"{period:f}"
+        return f"{self.jobs}/{shown}{unit}"
 
 
 @dataclass(frozen=True, slots=True)
 class Groups:
-    """How the groups of a queue's jobs run.
+    """How the groups of a queue's jobs run. Raises InvalidOption.
 
-    `mode`: ``ordered`` (in the order of enqueue, one at a time per group), ``limited`` (at most `limit` of a group at a
-    time) or ``fair`` (workers go round the groups, each in its turn; `limit` as well, if given). `retry`, for ``ordered``:
-    a job that waits for its retry holds its group back (``hold``, the default: the order is strict, and one job that cannot
-    succeed stops its group until its last attempt) or the others pass it (``pass``). Raises InvalidOption.
+    `mode` is one of:
+
+    - ``ordered``: in the order of enqueuing, one job of a group at a time;
+    - ``limited``: at most `limit` jobs of a group at a time;
+    - ``fair``: workers take the groups in turn; also at most `limit` jobs of each, if given.
+
+    `retry` applies to ``ordered``. With ``hold``, the default, a job that waits for its retry
+    holds back its group: the order is strict, and one job that cannot succeed stops its group
+    until its last attempt. With ``pass``, the other jobs of the group overtake it.
     """
 
     mode: GroupMode
@@ -119,46 +139,58 @@ class Groups:
     retry: GroupRetry | None = None
 
     def __post_init__(self) -> None:
-        if self.mode not in _MODES:
-            raise InvalidOption(f"groups={_brief(self.mode)}: {_GROUPS_HINT}")
+        if self.mode not in GROUP_MODES:
+            raise InvalidOption(f"groups={brief(self.mode)}: {_GROUPS_HINT}")
         if self.limit is not None:
-            whole("group limit", self.limit)
+            check_int("group limit", self.limit, 1, MAX_NUMBER)
             if self.mode == "ordered":
                 raise InvalidOption(
-                    f"groups={self}: an ordered group runs one job at a time; leave the limit away, or give limited:N"
+                    f"groups={self}: an ordered group runs one job at a time; omit the limit, or use limited:N"
                 )
         elif self.mode == "limited":
             raise InvalidOption("groups='limited': say how many of a group may run at a time, as in limited:3")
         if self.retry is not None:
-            if self.retry not in _RETRIES:
-                raise InvalidOption(f"groups: retry={_brief(self.retry)}: give hold or pass")
+            if self.retry not in GROUP_RETRIES:
+                raise InvalidOption(f"groups: retry={brief(self.retry)}: expected hold or pass")
             if self.mode != "ordered":
                 raise InvalidOption(f"groups={self.mode!r}: hold and pass are for ordered groups only")
             if self.retry == "hold":
-                # One rule, one value.
+                # Each rule has only one value.
                 object.__setattr__(self, "retry", None)
 
     @classmethod
     def parse(cls, text: str) -> Groups:
-        """Return the rule that `text` says: ``ordered``, ``ordered:pass``, ``limited:3``, ``fair``, ``fair:5``.
+        """Return the rule for a text.
 
-        ``=`` does for the colon, and ``limit`` for ``limited``. Raises InvalidOption with the text and what to do.
+        Rules are ``ordered``, ``ordered:pass``, ``limited:3``, ``fair``, ``fair:5``.
+
+        ``=`` may replace the colon, and ``limit`` may replace ``limited``. Raises InvalidOption
+        with the text and what to do.
         """
         found = _RULE.fullmatch(text.strip().lower()) if isinstance(text, str) else None
         if found is None:
-            raise InvalidOption(f"groups={_brief(text)}: {_GROUPS_HINT}")
+            raise InvalidOption(f"groups={brief(text)}: {_GROUPS_HINT}")
         mode = "limited" if found[1] == "limit" else found[1]
         detail = found[2]
         if detail is None:
             return cls(mode)  # type: ignore[arg-type]  # looked at by the class
-        if detail in _RETRIES:
+        if detail in GROUP_RETRIES:
             return cls(mode, retry=detail)  # type: ignore[arg-type]  # as above
         if not (detail.isascii() and detail.isdigit() and len(detail) <= 20):
-            raise InvalidOption(f"groups={_brief(text)}: {_GROUPS_HINT}, N a whole number")
+            raise InvalidOption(f"groups={brief(text)}: {_GROUPS_HINT}, N a whole number")
         try:
             return cls(mode, limit=int(detail))  # type: ignore[arg-type]  # as above
         except InvalidOption as error:
-            raise InvalidOption(f"groups={_brief(text)}: {error}") from None
+            raise InvalidOption(f"groups={brief(text)}: {error}") from None
+
+    def limit_of(self, own: int | None) -> int | None:
+        """Return how many jobs of a group claims may run at a time; None: no limit.
+
+        `own` is the limit set for this group alone. An ordered group always runs one job.
+        """
+        if self.mode == "ordered":
+            return 1
+        return self.limit if own is None else own
 
     def describe(self) -> str:
         """Return the rule in words."""
@@ -180,11 +212,12 @@ class Groups:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QueueSettings:
-    """What is set for one queue, as it is stored; all None: jobs start as workers have slots for them.
+    """The stored settings of one queue. If all are None, jobs start whenever a slot is free.
 
-    `limit`: most of its jobs that run at a time, over all workers. `rate`: starts over all workers. `groups`: how its groups
-    run; `group_rate`: starts of each group. `paused_at`: since when no job is started. `changed_at`: the last change but
-    for pauses; workers follow within a heartbeat.
+    `limit`: most jobs that run at a time, over all workers. `rate`: starts over all workers.
+    `groups`: how its groups run. `group_rate`: starts of each group. `paused_at`: when the queue
+    was paused, or None. `changed_at`: the last change that was not a pause. Workers follow a
+    change within a heartbeat.
     """
 
     limit: int | None = None
@@ -196,19 +229,28 @@ class QueueSettings:
 
     def __post_init__(self) -> None:
         if self.limit is not None:
-            whole("limit", self.limit, hint="to start nothing, pause the queue; to clear the limit, give none")
+            check_int(
+                "limit",
+                self.limit,
+                1,
+                MAX_NUMBER,
+                zero_hint="to start nothing, pause the queue; to clear the limit, use none",
+            )
         if self.group_rate is not None and self.groups is None:
             raise InvalidOption(
                 f"group_rate={str(self.group_rate)!r}: the queue has no rule for its groups; set groups as well, such as fair"
             )
 
     @property
-    def managed(self) -> bool:
-        """Whether the queue's claims follow one another, which a limit, a rate and a rule for groups need."""
+    def limited(self) -> bool:
+        """Whether claims of the queue run one at a time.
+
+        A limit, a rate and a group rule need this.
+        """
         return self.limit is not None or self.rate is not None or self.groups is not None
 
     def fields(self) -> dict[str, Any]:
-        """Return what is set as plain values, by the names and in the form in which it is written."""
+        """Return the settings as plain values, named and written as users give them."""
         return {
             "limit": self.limit,
             "rate": None if self.rate is None else str(self.rate),
@@ -219,7 +261,7 @@ class QueueSettings:
         }
 
     def sentences(self) -> Iterator[str]:
-        """Yield what is set in words, one thing at a time; nothing where nothing is set."""
+        """Yield each setting in words; nothing if no setting is given."""
         if self.limit is not None:
             yield f"at most {self.limit:,} {'job runs' if self.limit == 1 else 'jobs run'} at a time"
         if self.rate is not None:
@@ -230,13 +272,19 @@ class QueueSettings:
             yield f"of each group at most {self.group_rate.describe()}"
 
     def describe(self) -> str:
-        """Return what is set in one sentence, such as ``At most 20 jobs run at a time; at most 50 starts a second.``"""
+        """Return the settings as one sentence.
+
+        For example: ``At most 20 jobs run at a time; at most 50 starts a second.``
+        """
         said = "; ".join(self.sentences()) or "no limit, no rate and no rule for groups"
         return f"{said[0].upper()}{said[1:]}."
 
 
 def settings_of(row: Any) -> QueueSettings:
-    """Return the settings in a row of `queue`, a mapping by the columns' names. One written past jobq is read, too."""
+    """Return the settings in a row of `queue`, a mapping by column names.
+
+    A row that was not written by jobq is accepted, too.
+    """
     mode = row["group_mode"]
     return QueueSettings(
         limit=row["max_running"],
@@ -249,20 +297,16 @@ def settings_of(row: Any) -> QueueSettings:
 
 
 def stored_time(value: str | datetime | None) -> datetime | None:
-    """Return a time that a statement may have given as text (ISO 8601). One that Python lacks, such as infinity, is None."""
+    """Return a time that a statement may give as ISO 8601 text.
+
+    A time that Python cannot represent, such as infinity, becomes None.
+    """
     if not isinstance(value, str):
         return value
     try:
         return datetime.fromisoformat(value)
     except ValueError:
         return None
-
-
-def whole(name: str, value: object, *, hint: str = "") -> None:
-    """Raise InvalidOption unless `value` is a whole number from 1 to MAX_NUMBER."""
-    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= MAX_NUMBER:
-        more = f"; {hint}" if hint and value == 0 else ""
-        raise InvalidOption(f"{name}={_brief(value)}: give a whole number from 1 to {MAX_NUMBER}{more}")
 
 
 def _stored_rate(row: Any, name: str) -> Rate | None:
@@ -273,26 +317,13 @@ def _stored_rate(row: Any, name: str) -> Rate | None:
 
 
 def _stored(kind: type[T], **values: Any) -> T:
-    # Rows that were written in SQL are held to the table's constraints alone: what shows the settings must not fail on them.
+    # Rows written in SQL satisfy the table's constraints only. Displaying them must not fail.
     made = object.__new__(kind)
     for name, value in values.items():
         object.__setattr__(made, name, value)
     return made
 
 
-def _period(seconds: float) -> tuple[float, str]:
-    """Return the period in the largest unit in which it is a whole number."""
-    for size, unit in _UNITS:
-        if seconds >= size and seconds % size == 0:
-            return seconds / size, unit
-    return seconds, "s"
-
-
-def _plain(number: float) -> str:
-    # Not 1e+07, which would not be read back.
-    return str(int(number)) if number.is_integer() else f"{number:.9f}".rstrip("0")
-
-
-def _brief(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:60]}…"
+def _period(seconds: float) -> tuple[Decimal, str]:
+    """Return the period in the largest unit that gives a whole number."""
+    return in_largest_unit(seconds, ("day", "h", "min"))

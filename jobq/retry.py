@@ -1,4 +1,4 @@
-"""How long to wait before trying again."""
+"""How long a job waits before its next attempt."""
 
 from __future__ import annotations
 
@@ -9,62 +9,77 @@ from dataclasses import KW_ONLY, dataclass
 from datetime import timedelta
 from typing import TypeAlias
 
+from jobq._core.durations import YEAR, to_seconds
 from jobq.errors import InvalidOption
 
 Delays: TypeAlias = Sequence[float | timedelta] | Callable[[int], float | timedelta]
-"""Delays one after another, or a function that returns the delay after attempt number n (1 is the first)."""
+"""A list of delays, or a function that returns the delay after attempt number n (from 1)."""
 
-_LONGEST = 365 * 86400.0
+_LONGEST = float(YEAR)
 _BASE, _CAP = 2.0, 3600.0
 
 
 @dataclass(frozen=True, slots=True)
 class Backoff:
-    """How long a job waits for its next attempt. Three forms:
+    """How long a job waits for its next attempt. There are three forms:
 
     - ``Backoff(base=2, cap=3600)``, the default: exponential. After attempt n the wait is at most
-      ``min(cap, base * 2 ** (n - 1))`` seconds. With the default ``max_attempts=10`` the nine waits add up to at most
-      1,022 s (17 minutes), and to half of that on average: an outage that lasts longer makes dead letters of all jobs that
-      met it. A larger `base` or more attempts outlast it.
-    - ``Backoff([10, 60, 600])``: these delays, in seconds or as timedelta; the last one again for each further attempt.
-    - ``Backoff(lambda attempt: 30 * attempt)``: what the function returns, in seconds or as timedelta. It is called in the
-      worker. If it raises, or returns no duration, the default backoff is used for that wait.
+      ``min(cap, base * 2 ** (n - 1))`` seconds. With the default ``max_attempts=10``, the nine
+      waits add up to at most 1,022 s (17 minutes), and to half of that on average. If an outage
+      lasts longer, all jobs that ran into it become dead letters. A larger `base` or more attempts
+      outlast it.
+    - ``Backoff([10, 60, 600])``: these delays, in seconds or as timedelta. Each further attempt
+      repeats the last one.
+    - ``Backoff(lambda attempt: 30 * attempt)``: the function's result, in seconds or as timedelta.
+      The worker calls the function. If it raises an exception or returns no duration, the default
+      backoff is used for that wait.
 
-    ``@q.task(backoff=…)`` also takes the list or the function as it is. How many attempts there are is not said here, but by
-    ``max_attempts``. Raises InvalidOption.
+    ``@q.task(backoff=…)`` also takes the list or the function itself. ``max_attempts`` sets the
+    number of attempts. Raises InvalidOption.
     """
 
     delays: Delays | None = None
-    """Delays in seconds, or a function of the attempt's number. None (default): exponential, by `base` and `cap`."""
+    """Delays in seconds, or a function of the attempt number.
+
+    None (default): see `base` and `cap`.
+    """
     _: KW_ONLY
     base: float = _BASE
-    """Longest wait after the first attempt, in seconds (default: 2). Smaller retries sooner, and hits a sick service harder."""
+    """Longest wait after the first attempt, in seconds (default: 2).
+
+    A smaller value retries sooner, and loads a failing service more.
+    """
     cap: float = _CAP
-    """Longest wait after any attempt, in seconds (default: 3600). Not for `delays`."""
+    """Longest wait after any attempt, in seconds (default: 3600). Not used with `delays`."""
     jitter: bool | None = None
-    """True: draw each wait evenly from 0 to the delay, so that jobs that failed together do not come back together. False: wait
-    for exactly the delay. None (default): True for exponential delays, False for `delays`."""
+    """Whether waits are random.
+
+    True: each wait is drawn evenly from 0 to the delay, so jobs that failed together do not return
+    together. False: each wait is exactly the delay. None (default): True for exponential delays,
+    False for `delays`.
+    """
 
     def __post_init__(self) -> None:
         if self.jitter is not None and not isinstance(self.jitter, bool):
-            raise InvalidOption(f"Backoff(jitter={self.jitter!r}): give True, False or None")
+            raise InvalidOption(f"Backoff(jitter={self.jitter!r}): expected True, False or None")
         if self.delays is None:
             if not 0 < self.base <= self.cap or not self.cap <= _LONGEST:
                 raise InvalidOption(
-                    f"Backoff(base={self.base!r}, cap={self.cap!r}): give seconds, 0 < base <= cap <= one year"
+                    f"Backoff(base={self.base!r}, cap={self.cap!r}): expected seconds, 0 < base <= cap <= one year"
                 )
             return
         if (self.base, self.cap) != (_BASE, _CAP):
-            raise InvalidOption("Backoff: delays and base or cap are both given: give delays alone, or base and cap")
+            raise InvalidOption("Backoff: delays and base or cap are both given: pass delays alone, or base and cap")
         if callable(self.delays):
             _check_function(self.delays)
         else:
             object.__setattr__(self, "delays", _checked(self.delays))
 
     def longest(self, attempt: int) -> float:
-        """Return the most seconds to wait after attempt number `attempt` (1 is the first).
+        """Return the longest wait in seconds after attempt number `attempt` (the first is 1).
 
-        Raises InvalidOption when the function returns no duration, and what the function raises.
+        Raises InvalidOption if the function returns no duration. The function's own exceptions
+        pass.
         """
         number = max(attempt, 1)
         if self.delays is None:
@@ -75,14 +90,22 @@ class Backoff:
         return _seconds(self.delays[min(number, len(self.delays)) - 1])
 
     def delay(self, attempt: int) -> float:
-        """Return how many seconds to wait after attempt number `attempt` (1 is the first). Raises as `longest`."""
+        """Return the wait in seconds after attempt number `attempt`.
+
+        Raises the errors of `longest`.
+        """
         longest = self.longest(attempt)
         jitter = self.delays is None if self.jitter is None else self.jitter
         return random.uniform(0, longest) if jitter else longest
 
     @classmethod
     def of(cls, given: Backoff | Delays | None) -> Backoff:
-        """Return `given` as a Backoff: a list or a function are its `delays`, None is the default. Raises InvalidOption."""
+        """Return `given` as a Backoff.
+
+        A list or function becomes its `delays`; None is the default.
+
+        Raises InvalidOption.
+        """
         if given is None:
             return cls()
         return given if isinstance(given, Backoff) else cls(given)
@@ -91,28 +114,28 @@ class Backoff:
 def _checked(delays: object) -> tuple[float, ...]:
     if isinstance(delays, (str, bytes)) or not isinstance(delays, Sequence) or not delays:
         raise InvalidOption(
-            f"Backoff({delays!r}): give a list of delays such as [10, 60, 600], or a function of the attempt's number"
+            f"Backoff({delays!r}): expected a list of delays such as [10, 60, 600], or a function of the attempt's number"
         )
     return tuple(_seconds(delay) for delay in delays)
 
 
 def _check_function(function: Callable[..., object]) -> None:
     if inspect.iscoroutinefunction(function):
-        raise InvalidOption(f"Backoff({function!r}): the function is async; give a plain one")
+        raise InvalidOption(f"Backoff({function!r}): the function is async; expected a plain one")
     try:
         inspect.signature(function).bind(1)
     except ValueError:  # a builtin without a signature
         return
     except TypeError:
         raise InvalidOption(
-            f"Backoff({function!r}): give a function of one argument, the number of the attempt that failed"
+            f"Backoff({function!r}): expected a function of one argument, the number of the attempt that failed"
         ) from None
 
 
 def _seconds(delay: object) -> float:
-    found = delay.total_seconds() if isinstance(delay, timedelta) else delay
-    if isinstance(found, bool) or not isinstance(found, (int, float)) or not 0 <= found <= _LONGEST:
+    found = to_seconds(delay)
+    if found is None or not 0 <= found <= _LONGEST:
         raise InvalidOption(
-            f"Backoff: delay {delay!r}: give a number of seconds between 0 and one year, or a timedelta"
+            f"Backoff: delay {delay!r}: expected a number of seconds between 0 and one year, or a timedelta"
         )
-    return float(found)
+    return found

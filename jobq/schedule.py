@@ -1,4 +1,4 @@
-"""What a schedule is, and which of its ticks are due: values and arithmetic, without a clock and without a database."""
+"""Schedules, and which of their ticks are due: values and arithmetic, no clock, no database."""
 
 from __future__ import annotations
 
@@ -7,47 +7,63 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Literal, get_args
 
-from jobq import jsontext
-from jobq.bounds import whole
+from jobq._core import json_text
+from jobq._core.text import brief
+from jobq._core.validation import check_choice, check_int, check_text, is_by_name
+from jobq.cron import Cron, Every, When, latest
 from jobq.errors import InvalidArguments, InvalidOption
-from jobq.jobs import JobOptions, headers_json
-from jobq.ticks import Cron, Every, When, latest
+from jobq.job import JobOptions, headers_json
 
 Missed = Literal["skip", "last", "all"]
 MISSED: tuple[str, ...] = get_args(Missed)
 DEFAULT_MAX_MISSED = 100
-# They are one transaction.
+# All of them are inserted in one transaction.
 MOST_MISSED = 10_000
 GRACE = timedelta(seconds=60)
-"""With ``missed="skip"`` a tick that is later than this is left out: as long as a worker's restart may take."""
+"""With ``missed="skip"``, a later tick is left out. A worker's restart may take this long."""
 
 MAX_ARGS_BYTES = 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Schedule:
-    """A task, when its jobs are to be inserted, and what they are like. Raises InvalidOption, InvalidArguments."""
+    """A task, the times of its jobs, and their options. Raises InvalidOption, InvalidArguments."""
 
     name: str
-    """1 to 200 characters; there is one schedule of a name."""
+    """1 to 200 characters; names are unique."""
     task: str
     when: When
     args: Mapping[str, Any] = field(default_factory=dict)
-    """The jobs' arguments by parameter name, as JSON's own types."""
+    """The jobs' arguments by parameter name, as JSON types."""
     queue: str = "default"
     priority: int = 5
     max_attempts: int = 10
     timeout: float | None = None
     headers: Mapping[str, Any] = field(default_factory=dict)
+    group: str | None = None
+    """The jobs' group within their queue, 1 to 200 characters."""
+    key: str | None = None
+    """The jobs' idempotency key, 1 to 500 characters. Each job holds it until it has finished.
+
+    If a job of the task holds the key at a tick, the tick inserts none and is recorded as skipped.
+    """
+    expires_in: float | None = None
+    """Seconds from a job's insert after which it expires if it has not started."""
     missed: Missed = "last"
-    """Which ticks at which no worker was alive are made up for: none older than GRACE, the latest one, or all of them."""
+    """Which missed ticks are made up for: none older than GRACE, the latest one, or all.
+
+    A tick is missed if no worker was alive at its time.
+    """
     max_missed: int = DEFAULT_MAX_MISSED
-    """How many ticks are made up for at most, the latest ones; each is a job, and all at once."""
+    """Most missed ticks to make up for, counted from the latest.
+
+    Each is a job; all start at once.
+    """
     tick_argument: str | None = None
-    """The parameter that gets the tick's time, as text in ISO 8601."""
+    """The parameter that receives the tick's time, as ISO 8601 text."""
 
     def __post_init__(self) -> None:
-        text("name", self.name, 200)
+        check_text("name", self.name, 200, printable=True)
         JobOptions(
             task=self.task,
             queue=self.queue,
@@ -55,12 +71,14 @@ class Schedule:
             max_attempts=self.max_attempts,
             timeout=self.timeout,
             headers=self.headers,
+            group=self.group,
+            key=self.key,
+            expires_in=self.expires_in,
         )
-        if self.missed not in MISSED:
-            raise InvalidOption(f"missed={self.missed!r}: give one of {', '.join(MISSED)}")
-        whole("max_missed", self.max_missed, 1, MOST_MISSED)
+        check_choice("missed", self.missed, MISSED)
+        check_int("max_missed", self.max_missed, 1, MOST_MISSED)
         if self.tick_argument is not None:
-            text("tick_argument", self.tick_argument, 200)
+            check_text("tick_argument", self.tick_argument, 200, printable=True)
             if self.tick_argument in self.args:
                 raise InvalidOption(
                     f"tick_argument={self.tick_argument!r} is given by args as well: leave it out of one of them"
@@ -70,10 +88,10 @@ class Schedule:
     @property
     def args_json(self) -> str:
         """The arguments as JSON text."""
-        if not isinstance(self.args, Mapping) or not all(isinstance(name, str) for name in self.args):
-            raise InvalidArguments(f"args={self.args!r}: give a dict by parameter name")
+        if not is_by_name(self.args):
+            raise InvalidArguments(f"args={brief(self.args, 100)}: expected a dict by parameter name")
         try:
-            return jsontext.encode(dict(self.args), "args", MAX_ARGS_BYTES)
+            return json_text.encode(dict(self.args), "args", MAX_ARGS_BYTES)
         except ValueError as error:
             raise InvalidArguments(str(error)) from None
 
@@ -83,7 +101,7 @@ class Schedule:
         return headers_json(self.headers)
 
     def columns(self) -> dict[str, Any]:
-        """Return it as the parameters of the statements that store it."""
+        """Return the parameters of the statements that store it."""
         return {
             "name": self.name,
             "task": self.task,
@@ -96,6 +114,9 @@ class Schedule:
             "max_attempts": self.max_attempts,
             "timeout": self.timeout,
             "headers": self.headers_json,
+            "group_key": self.group,
+            "key": self.key,
+            "expires_in": None if self.expires_in is None else float(self.expires_in),
             "missed": self.missed,
             "max_missed": self.max_missed,
             "tick_argument": self.tick_argument,
@@ -104,18 +125,19 @@ class Schedule:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Due:
-    """What is to be done for a schedule now: the ticks whose jobs are to be inserted, and the first one that is to come."""
+    """What is due for a schedule now: ticks whose jobs are to be inserted, and the next tick."""
 
     ticks: list[datetime]
     next_at: datetime
     left_out: bool
-    """Whether the policy left out ticks that were missed."""
+    """Whether the policy left out missed ticks."""
 
 
 def due(when: When, since: datetime, now: datetime, *, missed: str, max_missed: int = DEFAULT_MAX_MISSED) -> Due:
-    """Return what is due at `now` of the ticks from `since` on: the first one that no worker has looked at.
+    """Return which ticks from `since` on are due at `now`.
 
-    Raises NeverAgain when there is no tick after `now`.
+    `since` is the first tick that no worker has looked at. Raises NoNextRun if there is no tick
+    after `now`.
     """
     next_at = when.next(now)
     if since > now:
@@ -124,12 +146,3 @@ def due(when: When, since: datetime, now: datetime, *, missed: str, max_missed: 
     ticks = latest(when, begin, now, 1 if missed == "last" else max_missed)
     first = when.next(since - timedelta(microseconds=1))
     return Due(ticks=ticks, next_at=next_at, left_out=first <= now and (not ticks or first < ticks[0]))
-
-
-def text(name: str, value: object, longest: int) -> str:
-    """Return `value`, or raise InvalidOption unless it is text of 1 to `longest` characters that can be stored."""
-    if not isinstance(value, str) or not 1 <= len(value) <= longest or not value.strip():
-        raise InvalidOption(f"{name}={str(value)[:60]!r}: give text of 1 to {longest} characters")
-    if not value.isprintable():
-        raise InvalidOption(f"{name}={value[:60]!r} contains a control character: remove it")
-    return value

@@ -1,6 +1,7 @@
-"""Settings: an argument beats a ``JOBQ_*`` variable, which beats the default.
+"""Settings. An argument overrides a ``JOBQ_*`` variable, which overrides the default.
 
-Each field says what it means, its default and what choosing otherwise costs; `jobq config` prints the same.
+The description of each field states its meaning, its default and the cost of another value;
+`jobq config` prints the same text.
 """
 
 from __future__ import annotations
@@ -11,12 +12,14 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
-from urllib.parse import quote, urlencode, urlsplit, urlunsplit
+from urllib.parse import quote, unquote, urlencode
 
+from jobq._core.logs.attempt import LARGEST, SMALLEST
 from jobq.errors import ConfigurationError
 
 POOLERS = ("auto", "transaction", "none")
-# Each may also be the content of a file that JOBQ_…_FILE names: command lines and environments can be read by others.
+# Settings that may hold a secret. Each may be read from a file named by JOBQ_…_FILE, because command
+# lines and environments are not private. `jobq config` hides the passwords in them.
 IN_FILES = ("database_url", "direct_url")
 _LONGEST_SECRET = 10_000
 _SCHEMA_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}")
@@ -28,7 +31,7 @@ def _setting(default: Any, doc: str) -> Any:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """What a JobQ needs to know of its surroundings. Build it with :meth:`load`."""
+    """What a JobQ needs to know about its environment. Create it with :meth:`load`."""
 
     database_url: str | None = _setting(
         None,
@@ -72,38 +75,51 @@ class Settings:
         "Largest JSON of one job's result, in bytes (default: 1 MiB). A larger one is not stored: the job succeeds, "
         "and its result says why it is missing.",
     )
+    attempt_log_bytes: int = _setting(
+        64 * 1024,
+        "Bytes of log records kept with each attempt that did not succeed, the newest (default: 64 KiB; 0 keeps none). "
+        "Anyone who may see a job can read them, on the page too, which redacts nothing in them. More costs disk for each "
+        "failed attempt, and memory for each running job; keeping any formats each record of a task once more.",
+    )
 
     def __post_init__(self) -> None:
         if not isinstance(self.schema, str) or not _SCHEMA_NAME.fullmatch(self.schema):
             raise ConfigurationError(
-                f"schema={self.schema!r}: give 1 to 63 letters, digits and underscores, not starting with a digit"
+                f"schema={self.schema!r}: expected 1 to 63 letters, digits and underscores, not starting with a digit"
             )
         if self.schema.lower().startswith("pg_") or self.schema.lower() == "information_schema":
             raise ConfigurationError(
-                f"schema={self.schema!r}: PostgreSQL keeps this name for itself (pg_…, information_schema); give another"
+                f"schema={self.schema!r}: PostgreSQL keeps this name for itself (pg_…, information_schema); use another name"
             )
         for name in ("database_url", "direct_url"):
             if (value := getattr(self, name)) is not None:
                 _check_url(name, value)
         for name in ("pool_size", "max_args_bytes", "max_result_bytes"):
             if getattr(self, name) < 1:
-                raise ConfigurationError(f"{name}={getattr(self, name)!r}: give a number of at least 1")
+                raise ConfigurationError(f"{name}={getattr(self, name)!r}: expected a number of at least 1")
+        if self.attempt_log_bytes and not SMALLEST <= self.attempt_log_bytes <= LARGEST:
+            raise ConfigurationError(
+                f"attempt_log_bytes={self.attempt_log_bytes!r}: expected 0, or a number from {SMALLEST} to {LARGEST}"
+            )
         if self.pooler not in POOLERS:
-            raise ConfigurationError(f"pooler={self.pooler!r}: give one of {', '.join(POOLERS)}")
+            raise ConfigurationError(f"pooler={self.pooler!r}: expected one of {', '.join(POOLERS)}")
         if not self.connect_timeout > 0:
-            raise ConfigurationError(f"connect_timeout={self.connect_timeout!r}: give a number of seconds above 0")
+            raise ConfigurationError(f"connect_timeout={self.connect_timeout!r}: expected a number of seconds above 0")
 
     @classmethod
     def load(cls, environ: Mapping[str, str] | None = None, **overrides: Any) -> Settings:
-        """Return settings from `overrides` (those that are not None), the environment and the defaults, in this order.
+        """Return settings from `overrides` that are not None, the environment and the defaults.
 
-        Raises ConfigurationError naming the variable whose value cannot be used.
+        Raises ConfigurationError, which names the variable whose value is unusable.
         """
         return cls(**{name: value for name, (value, _) in cls.origins(environ, **overrides).items()})
 
     @classmethod
     def origins(cls, environ: Mapping[str, str] | None = None, **overrides: Any) -> dict[str, tuple[Any, str]]:
-        """Return each setting's value and where it came from: ``argument``, the variable's name, or ``default``."""
+        """Return the value and the origin of each setting.
+
+        The origin is ``argument``, the name of the variable, or ``default``.
+        """
         env = os.environ if environ is None else environ
         known = {f.name: f for f in fields(cls)}
         if unknown := sorted(set(overrides) - set(known)):
@@ -122,18 +138,18 @@ class Settings:
         return found
 
     def unpooled_url(self) -> str:
-        """Return `direct_url` in libpq's form, or the database's URL when there is none."""
+        """Return `direct_url` in libpq's form, or the database URL if it is not set."""
         return libpq_url(self.direct_url) if self.direct_url else self.require_database_url()
 
     def sqlalchemy_url(self) -> str:
-        """Return the database's URL for ``create_engine`` of SQLAlchemy, with the driver that jobq needs.
+        """Return the database URL for SQLAlchemy's ``create_engine``, with jobq's driver.
 
-        Raises ConfigurationError when there is none.
+        Raises ConfigurationError if it is not set.
         """
         return url_of(self.require_database_url()).replace("postgresql://", "postgresql+psycopg://", 1)
 
     def require_database_url(self) -> str:
-        """Return the database's URL in libpq's form; raise ConfigurationError when there is none."""
+        """Return the database URL in libpq's form. Raises ConfigurationError if it is not set."""
         if not self.database_url:
             raise ConfigurationError(
                 "no database: set JOBQ_DATABASE_URL, pass database_url=…, or start `jobq dev`, which brings a Postgres"
@@ -142,10 +158,15 @@ class Settings:
 
 
 def read_secret(path: str, name: str) -> str:
-    """Return the content of the file at `path` (``-``: standard input) without the white space around it.
+    """Return the content of a file without surrounding white space.
 
-    Raises ConfigurationError, which gives `name` and never the content, for a file that cannot be read, is empty, has
-    several lines, or is longer than 10,000 characters.
+    Args:
+        path: the file (``-``: standard input).
+        name: name of the setting for the error message.
+
+    Raises:
+        ConfigurationError: the file cannot be read, is empty, has several lines, or is longer
+            than 10,000 characters. The message has `name`, never the content.
     """
     where = "standard input" if path == "-" else path
     try:
@@ -166,15 +187,16 @@ def read_secret(path: str, name: str) -> str:
 
 
 def libpq_url(url: str) -> str:
-    """Return `url` as libpq wants it: SQLAlchemy's driver suffix taken off."""
+    """Return `url` in libpq's form: without SQLAlchemy's driver suffix."""
     return re.sub(r"^postgres(ql)?\+\w+://", "postgresql://", url)
 
 
 def url_of(conninfo: str, **changes: str) -> str:
-    """Return a URL or conninfo as a ``postgresql://`` URL, with `changes` to its parameters (``dbname="test"``).
+    """Return a URL or conninfo as a ``postgresql://`` URL, with `changes` (``dbname="test"``).
 
-    psycopg takes it as it is, and SQLAlchemy with ``postgresql+psycopg://`` in front. A socket's directory, several hosts and
-    all that is neither user, password, host, port nor database stand behind the ``?``.
+    psycopg accepts the result, and SQLAlchemy accepts it with ``postgresql+psycopg://`` in front.
+    Socket directories, several hosts, and every parameter other than user, password, host, port and
+    database follow the ``?``.
     """
     from psycopg.conninfo import conninfo_to_dict
 
@@ -195,42 +217,59 @@ def url_of(conninfo: str, **changes: str) -> str:
 
 
 def _check_url(name: str, value: object) -> None:
-    """Raise ConfigurationError unless `value` is text that libpq can read, or SQLAlchemy's form of it for psycopg."""
+    """Raise ConfigurationError unless `value` is a URL for libpq or its SQLAlchemy form."""
     if not isinstance(value, str):
         raise ConfigurationError(
-            f"{name} is of type {type(value).__name__}: give text; a SQLAlchemy URL becomes that by "
+            f"{name} is of type {type(value).__name__}: expected text; a SQLAlchemy URL becomes that by "
             "url.render_as_string(hide_password=False)"
         )
     scheme = re.match(r"([A-Za-z][\w.-]*)(?:\+(\w+))?://", value)
     if scheme is None:
         return
     if scheme[1] not in ("postgresql", "postgres"):
-        raise ConfigurationError(f"{name}={redact_url(value)!r}: give a postgresql:// URL, or libpq's host=… dbname=…")
+        raise ConfigurationError(
+            f"{name}={redact_url(value)!r}: expected a postgresql:// URL, or libpq's host=… dbname=…"
+        )
     if scheme[2] not in (None, "psycopg", "psycopg_async"):
         raise ConfigurationError(
             f"{name}={redact_url(value)!r} names the driver {scheme[2]}: jobq connects with psycopg; "
-            "give postgresql://… or postgresql+psycopg://…, and enqueue on connections of psycopg"
+            "use postgresql://… or postgresql+psycopg://…, and enqueue on connections of psycopg"
         )
 
 
+# Parameters of libpq whose values are secret.
+_SECRETS = ("password", "sslpassword", "oauth_client_secret", "scram_client_key", "scram_server_key")
+_SECRET_OF_CONNINFO = re.compile(rf"\b({'|'.join(_SECRETS)})(\s*=\s*)('(?:[^'\\]|\\.)*'?|(?:[^\s\\]|\\.)+)", re.DOTALL)
+
+
 def redact_url(url: str) -> str:
-    """Return `url` with its password hidden, fit for logs and screens."""
+    """Return a URL or conninfo without its passwords, for logs and screens."""
     if "://" not in url:
-        return re.sub(r"(password\s*=\s*)('[^']*'|\S+)", r"\1***", url)
-    parts = urlsplit(url)
-    credentials, at, hosts = parts.netloc.rpartition("@")
+        return _SECRET_OF_CONNINFO.sub(r"\1\2***", url)
+    scheme, _, rest = url.partition("://")
+    # As libpq reads it, a password has no "@" or "/", but may have "?" and "#". A password that was
+    # not encoded may have any of them, and must not be shown either.
+    end = rest.find("@")
+    end = -1 if "/" in rest[: max(end, 0)] else end
+    place, mark, query = rest[end + 1 :].partition("?")
+    credentials, at, hosts = f"{rest[: end + 1]}{place}".rpartition("@")
     user, colon, _ = credentials.partition(":")
-    query = re.sub(r"((?:^|&)password=)[^&]*", r"\1***", parts.query)
-    return urlunsplit(parts._replace(netloc=f"{user}{':***' if colon else ''}{at}{hosts}", query=query))
+    shown = "&".join(map(_redacted_parameter, query.split("&")))
+    return f"{scheme}://{user}{':***' if colon else ''}{at}{hosts}{mark}{shown}"
 
 
-# What a server or libpq says when no connection is possible, and what to do about it.
+def _redacted_parameter(parameter: str) -> str:
+    name, equals, _ = parameter.partition("=")
+    return f"{name}=***" if equals and unquote(name) in _SECRETS else parameter
+
+
+# What a server or libpq says if no connection is possible, and what to do about it.
 _FIXES = (
     (
         "password authentication failed",
         "correct the user and the password in JOBQ_DATABASE_URL (or PGPASSWORD, ~/.pgpass)",
     ),
-    ("no password supplied", "give a password in JOBQ_DATABASE_URL, PGPASSWORD or ~/.pgpass"),
+    ("no password supplied", "set a password in JOBQ_DATABASE_URL, PGPASSWORD or ~/.pgpass"),
     ("resolve host", "correct the host in JOBQ_DATABASE_URL, or the name service"),
     ("translate host name", "correct the host in JOBQ_DATABASE_URL, or the name service"),
     ("no pg_hba.conf entry", "let the server's pg_hba.conf admit this role from here"),
@@ -244,10 +283,10 @@ _FIXES = (
 
 
 def unreachable(url: str, error: BaseException | str) -> str:
-    """Return the sentence for a database that cannot be reached: where, why, and what to do."""
+    """Return the message for an unreachable database: where, why, and what to do."""
     text = str(error).strip()
     fix = next((fix for sign, fix in _FIXES if sign in text), "is it running, and is JOBQ_DATABASE_URL right?")
-    # libpq adds what could be the matter, a line for each; SQLAlchemy where to read of it.
+    # libpq appends a line for each possible cause; SQLAlchemy appends a link.
     reason = text.partition("\n")[0].removeprefix("connection failed: ").rstrip("?. ")
     return f"cannot reach the database {redact_url(url)}: {reason}; {fix}"
 
@@ -257,4 +296,4 @@ def _parse(variable: str, text: str, default: Any) -> Any:
     try:
         return kind(text)
     except ValueError:
-        raise ConfigurationError(f"{variable}={text!r}: give a value of type {kind.__name__}") from None
+        raise ConfigurationError(f"{variable}={text!r}: expected a value of type {kind.__name__}") from None

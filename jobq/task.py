@@ -1,22 +1,20 @@
-"""Tasks: functions that jobs run, and the typed ways to enqueue them."""
+"""Tasks: functions that jobs run, and the typed methods to enqueue them."""
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple, ParamSpec, Protocol, TypeVar, cast, get_args
+from typing import Any, ClassVar, Literal, ParamSpec, TypeVar, cast, get_args
 
-from jobq import callables
-from jobq.arguments import Arguments
-from jobq.backoff import Backoff, Delays
-from jobq.bounds import seconds, whole
-from jobq.config import Settings
+from jobq._core import callables
+from jobq._core.arguments import Arguments
+from jobq._core.validation import check_int, check_seconds
+from jobq.enqueueing import Enqueues, JobInserter, TaskOptions
 from jobq.errors import InvalidOption, TaskDefinitionError
-from jobq.flow import Groups
-from jobq.jobs import (
+from jobq.job import (
     DEFAULT_KEY_PERIOD,
+    InsertResult,
     JobOptions,
     KeyHolds,
     KeyScope,
@@ -24,10 +22,10 @@ from jobq.jobs import (
     OnConflict,
     headers_json,
 )
-from jobq.refs import Found, JobRef, JobReport, JobSource
-
-if TYPE_CHECKING:
-    from jobq.connections import AnyAsyncConnection, AnyConnection
+from jobq.jobref import JobRef, JobReport, JobStatus
+from jobq.limits import Groups
+from jobq.retry import Backoff, Delays
+from jobq.workflow import map_results
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -36,100 +34,22 @@ Isolation = Literal["thread", "process"]
 _KEY_DEFAULTS = ("period", DEFAULT_KEY_PERIOD, "task", "return")
 
 
-class Inserted(NamedTuple):
-    """What an insert did for one job. `id` is None when the key's holder is beyond the transaction's snapshot."""
+class BaseTask(Enqueues[P, R]):
+    """A registered function. Made by ``@q.task``.
 
-    id: int | None
-    created: bool
-    replaced: bool
-
-
-class Inserter(JobSource, Protocol):
-    """What a task needs of the application that it belongs to."""
-
-    @property
-    def settings(self) -> Settings: ...
-
-    def insert(self, connection: AnyConnection, jobs: Sequence[NewJob]) -> list[Inserted]: ...
-
-    async def insert_async(self, connection: AnyAsyncConnection, jobs: Sequence[NewJob]) -> list[Inserted]: ...
-
-    def insert_own(self, jobs: Sequence[NewJob]) -> list[Inserted]: ...
-
-    async def insert_own_async(self, jobs: Sequence[NewJob]) -> list[Inserted]: ...
-
-
-class _Enqueues(ABC, Generic[P, R]):
-    """The ways to enqueue, the same on a task and on a task with options.
-
-    All of them raise InvalidArguments, at the call, when the arguments do not fit the task's signature.
+    A call runs the function, without a job or database.
     """
 
-    @property
-    @abstractmethod
-    def _bound(self) -> tuple[BaseTask[P, R], JobOptions]:
-        """The task, and the options of its jobs."""
-
-    def job(self, /, *args: P.args, **kwargs: P.kwargs) -> NewJob:
-        """Return a job to insert later, with others, by ``JobQ.enqueue_many``."""
-        task, options = self._bound
-        return NewJob.checked(options, task.encode_arguments(args, kwargs))
-
-    def enqueue(self, connection: AnyConnection, /, *args: P.args, **kwargs: P.kwargs) -> JobRef[R]:
-        """Insert a job on `connection`, inside its transaction: it runs if and when that commits.
-
-        `connection` is a psycopg Connection, or a SQLAlchemy Connection, Session or scoped_session that uses psycopg. An
-        autocommit connection commits at once. One statement; no commit, no savepoint. Raises KeyConflict for a held key
-        with ``on_conflict="raise"``, and for a key of ``key_scope="global"`` that another task's job holds;
-        ConnectionNotUsable; and UnsupportedConnection for anything else, None included: only `submit` uses a connection of
-        jobq's own.
-        """
-        task, _ = self._bound
-        job = self.job(*args, **kwargs)
-        return task.reference(job, task.app.insert(connection, [job])[0])
-
-    async def enqueue_async(self, connection: AnyAsyncConnection, /, *args: P.args, **kwargs: P.kwargs) -> JobRef[R]:
-        """Insert a job on an asynchronous connection, like `enqueue`.
-
-        `connection` is a psycopg AsyncConnection, or a SQLAlchemy AsyncConnection or AsyncSession that uses psycopg.
-        """
-        task, _ = self._bound
-        job = self.job(*args, **kwargs)
-        return task.reference(job, (await task.app.insert_async(connection, [job]))[0])
-
-    def submit(self, /, *args: P.args, **kwargs: P.kwargs) -> JobRef[R]:
-        """Insert a job in a transaction of its own, on a connection of jobq's pool. Raises DatabaseUnavailable."""
-        task, _ = self._bound
-        job = self.job(*args, **kwargs)
-        return task.reference(job, task.app.insert_own([job])[0])
-
-    async def submit_async(self, /, *args: P.args, **kwargs: P.kwargs) -> JobRef[R]:
-        """Insert a job in a transaction of its own, like `submit`."""
-        task, _ = self._bound
-        job = self.job(*args, **kwargs)
-        return task.reference(job, (await task.app.insert_own_async([job]))[0])
-
-
-class TaskOptions(_Enqueues[P, R]):
-    """A task with options for the jobs that it enqueues. Made by ``task.options(…)``; may be kept and used often."""
-
-    def __init__(self, task: BaseTask[P, R], options: JobOptions) -> None:
-        self._pair = (task, options)
-
-    @property
-    def _bound(self) -> tuple[BaseTask[P, R], JobOptions]:
-        return self._pair
-
-    def __repr__(self) -> str:
-        return f"<options of {self._pair[0]!r}>"
-
-
-class BaseTask(_Enqueues[P, R]):
-    """A registered function. Made by ``@q.task``; calling it calls the function, with no job and no database."""
+    _async: ClassVar[bool] = False
+    batch: int | None = None
+    """Most jobs in one call of a batch task; None for any other task."""
+    linger: float = 0.0
+    """Most seconds that a job waits for others to fill its batch."""
+    _arguments: ClassVar[type[Arguments]] = Arguments
 
     def __init__(
         self,
-        app: Inserter,
+        app: JobInserter,
         function: Callable[..., Any],
         *,
         name: str | None = None,
@@ -143,23 +63,36 @@ class BaseTask(_Enqueues[P, R]):
         headers: Mapping[str, Any] | None = None,
         isolation: Isolation = "thread",
         transactional: bool = False,
+        durable: bool = False,
         groups: Groups | str | None = None,
         local_names: Mapping[str, Any] | None = None,
     ) -> None:
         self.app = app
         self.function = function
         self.name = name if name is not None else _name(function)
-        self.arguments = Arguments(self.name, function, local_names)
+        self.arguments = self._arguments(self.name, function, local_names)
         self.retry_on = _exceptions(self.name, "retry_on", retry_on)
         self.no_retry_on = _exceptions(self.name, "no_retry_on", no_retry_on)
         if isolation not in get_args(Isolation):
-            raise TaskDefinitionError(f"{self.name}: isolation={isolation!r}: give 'thread' or 'process'")
+            raise TaskDefinitionError(f"{self.name}: isolation={isolation!r}: expected 'thread' or 'process'")
         self.isolation: Isolation = isolation
         if not isinstance(transactional, bool):
-            raise TaskDefinitionError(f"{self.name}: transactional={transactional!r}: give True or False")
+            raise TaskDefinitionError(f"{self.name}: transactional={transactional!r}: expected True or False")
         self.transactional = transactional
+        if not isinstance(durable, bool):
+            raise TaskDefinitionError(f"{self.name}: durable={durable!r}: expected True or False")
+        if durable and transactional:
+            raise TaskDefinitionError(
+                f"{self.name}: durable and transactional: a durable task ends and begins again, and one transaction cannot: "
+                "use transactional steps, step.options(transactional=True).run(…)"
+            )
+        self.durable = durable
+        """Whether it works in steps: see `jobq.steps`."""
         self.may_return_coroutine = callables.wraps_coroutine_function(function)
-        """Whether it is a ``def`` around an ``async def``. What it returns is awaited, if it can be."""
+        """Whether it is a ``def`` around an ``async def``.
+
+        If its result is awaitable, it is awaited.
+        """
         if transactional and self.may_return_coroutine:
             raise TaskDefinitionError(
                 f"{self.name}: a `def` around an `async def` does not tell which kind of connection its transaction needs: "
@@ -173,7 +106,7 @@ class BaseTask(_Enqueues[P, R]):
                 queue=queue,
                 priority=priority,
                 max_attempts=max_attempts,
-                timeout=None if timeout is None else seconds("timeout", timeout),
+                timeout=None if timeout is None else check_seconds("timeout", timeout),
                 headers=dict(headers or {}),
             )
         except InvalidOption as error:
@@ -188,26 +121,26 @@ class BaseTask(_Enqueues[P, R]):
     @property
     def is_async(self) -> bool:
         """Whether the function is an ``async def``."""
-        return isinstance(self, AsyncTask)
+        return self._async
 
     @property
     def queue(self) -> str:
-        """Queue of jobs enqueued without that option."""
+        """Default queue of its jobs."""
         return self._defaults.queue
 
     @property
     def priority(self) -> int:
-        """Priority of jobs enqueued without that option."""
+        """Default priority of its jobs."""
         return self._defaults.priority
 
     @property
     def max_attempts(self) -> int:
-        """How often jobs enqueued without that option are tried."""
+        """Default number of attempts of its jobs."""
         return self._defaults.max_attempts
 
     @property
     def timeout(self) -> float | None:
-        """Seconds that an attempt of a job enqueued without that option may take."""
+        """Default timeout of an attempt, in seconds; None: no limit."""
         return self._defaults.timeout
 
     @property
@@ -237,35 +170,43 @@ class BaseTask(_Enqueues[P, R]):
         group: str | None = None,
         expires_in: float | timedelta | None = None,
     ) -> TaskOptions[P, R]:
-        """Return this task with options for its jobs; what is not given is as the task was defined.
+        """Return this task with options for its jobs. An omitted option keeps the task's value.
 
-        :param queue: where to wait, 1 to 100 characters.
-        :param priority: 0 to 9; 9 runs first.
-        :param key: idempotency key, 1 to 500 characters: one job of this task while it is held, under any concurrency.
-        :param key_holds: ``period`` (for `key_period` from the insert), ``until_finished`` or ``until_started``.
-        :param key_period: seconds or timedelta; 7 days by default. Longer costs a row in a table that long.
-        :param key_scope: ``task`` (default): other tasks may hold the same key. ``global``: it is one key for all tasks that
-            say so, and every enqueue, whatever `on_conflict`, raises KeyConflict while a job of another task holds it. A
-            key that is held in one scope is free in the other.
-        :param on_conflict: when the key is held: ``return`` its job; ``replace`` that job's arguments, headers, time and
-            expiry if it has not started; or ``raise`` KeyConflict.
-        :param delay: seconds or timedelta until the start, by the database's clock.
-        :param run_at: earliest start, an aware datetime; a past one means at once.
-        :param max_attempts: how often to try, the first time included.
-        :param timeout: seconds or timedelta that one attempt may take.
-        :param headers: JSON object, laid over the task's own headers.
-        :param group: group within the queue, 1 to 200 characters: how groups run (in order, with a limit, in turns) is set
-            for the queue. Jobs with a group cost more than plain ones where the queue has such a rule, and nothing where not.
-        :param expires_in: seconds or timedelta from the insert; a job that has not started by then ends as expired.
+        Args:
+            queue: queue of the jobs, 1 to 100 characters.
+            priority: 0 to 9; 9 runs first.
+            key: idempotency key, 1 to 500 characters. While it is held, there is one job of this
+                task with it, under any concurrency.
+            key_holds: ``period`` (for `key_period` from the insert), ``until_finished`` or
+                ``until_started``.
+            key_period: seconds or timedelta (default: 7 days). A longer period keeps a row in a
+                table for that long.
+            key_scope: ``task`` (default): other tasks may hold the same key. ``global``: all tasks
+                that use this scope share the key. While a job of another task holds it, every
+                enqueue raises KeyConflict, whatever `on_conflict` says. A key that is held in one
+                scope is free in the other.
+            on_conflict: what to do if the key is held: ``return`` its job; ``replace`` that job's
+                arguments, headers, time and expiry if it has not started; or ``raise`` KeyConflict.
+            delay: seconds or timedelta until the start, by the database's clock.
+            run_at: earliest start, an aware datetime; a past time means at once.
+            max_attempts: number of attempts, including the first.
+            timeout: seconds or timedelta that one attempt may take.
+            headers: JSON object, merged over the task's own headers.
+            group: group within the queue, 1 to 200 characters. The queue sets how groups run (in
+                order, with a limit, in turns). If the queue has such a rule, a job with a group
+                costs more than a plain job; otherwise it costs the same.
+            expires_in: seconds or timedelta from the insert. If the job has not started by then,
+                it ends as expired.
 
-        Raises InvalidOption.
+        Raises:
+            InvalidOption: an option has an unusable value.
         """
         if key is None and (key_holds, key_period, key_scope, on_conflict) != _KEY_DEFAULTS:
             raise InvalidOption(
-                "key_holds, key_period, key_scope and on_conflict say how a key is held: give key=… as well"
+                "key_holds, key_period, key_scope and on_conflict say how a key is held: pass key=… as well"
             )
         if key_holds != "period" and key_period != DEFAULT_KEY_PERIOD:
-            raise InvalidOption(f"key_period is for key_holds='period', not for {key_holds!r}: give one of them")
+            raise InvalidOption(f"key_period is for key_holds='period', not for {key_holds!r}: pass only one of them")
         if headers is not None:
             headers_json(headers)
         own = self._defaults
@@ -277,28 +218,31 @@ class BaseTask(_Enqueues[P, R]):
                 priority=own.priority if priority is None else priority,
                 key=key,
                 key_holds=key_holds,
-                key_period=seconds("key_period", key_period),
+                key_period=check_seconds("key_period", key_period),
                 key_scope=key_scope,
                 on_conflict=on_conflict,
-                delay=None if delay is None else seconds("delay", delay),
+                delay=None if delay is None else check_seconds("delay", delay),
                 run_at=run_at,
                 max_attempts=own.max_attempts if max_attempts is None else max_attempts,
-                timeout=own.timeout if timeout is None else seconds("timeout", timeout),
+                timeout=own.timeout if timeout is None else check_seconds("timeout", timeout),
                 headers=own.headers if headers is None else {**own.headers, **headers},
                 group=group,
-                expires_in=None if expires_in is None else seconds("expires_in", expires_in),
+                expires_in=None if expires_in is None else check_seconds("expires_in", expires_in),
             ),
         )
 
     def ref(self, job_id: int) -> JobRef[R]:
-        """Return a reference to a job of this task by its id, to ask for its status, progress, error or result, and to cancel
-        it. Nothing is read here. Raises InvalidOption for what is no id: give ``int(…)`` of what an address or a form brings.
+        """Return a reference to a job of this task by its id.
+
+        It reads the job's status, progress, error or result, and can cancel the job. This call
+        itself reads nothing. Raises InvalidOption if `job_id` is no integer: convert text from a
+        URL or a form with ``int(…)``.
         """
-        whole("job_id", job_id, 0, 2**63 - 1)
+        check_int("job_id", job_id, 0, 2**63 - 1)
         return JobRef(job_id, created=False, replaced=False, key=None, source=self._jobs, decode=self._decode_result)
 
-    def reference(self, job: NewJob, inserted: Inserted) -> JobRef[R]:
-        """Return the reference to `job`, of which `inserted` tells what became."""
+    def reference(self, job: NewJob, inserted: InsertResult) -> JobRef[R]:
+        """Return a reference to `job`, given the result of its insert."""
         return JobRef(
             inserted.id,
             created=inserted.created,
@@ -309,33 +253,35 @@ class BaseTask(_Enqueues[P, R]):
         )
 
     def encode_arguments(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> str:
-        """Return the JSON of a call's arguments. Raises InvalidArguments."""
+        """Return the arguments of a call as JSON. Raises InvalidArguments."""
         return self.arguments.encode(args, kwargs, self.app.settings.max_args_bytes)
 
     def decode_arguments(self, raw: bytes | str) -> dict[str, Any]:
         """Return stored arguments as keyword arguments for `function`. Raises InvalidArguments."""
+        if map_results.is_in(raw):
+            return map_results.decode(self.arguments, raw, self.app)
         return self.arguments.decode(raw)
 
     def encode_result(self, value: Any, limit: int) -> bytes:
-        """Return the JSON of what `function` returned, of at most `limit` bytes. Raises ResultError."""
+        """Return the function's result as JSON, at most `limit` bytes. Raises ResultError."""
         return self.arguments.encode_result(value, limit)
 
     def retry_delay(self, error: BaseException, attempt: int) -> float | None:
-        """Return how many seconds to wait after `attempt` failed with `error`; None: do not try again.
+        """Return the wait in seconds after `attempt` failed with `error`; None: do not try again.
 
-        How many attempts a job has is the job's own matter and is not looked at here.
+        This does not consider the job's number of attempts.
         """
         return self.backoff.delay(attempt) if self.retries(error) else None
 
     def retries(self, error: BaseException) -> bool:
-        """Tell whether a job is to be tried again after `error`, as far as the task's options say."""
+        """Return whether the task's options allow another attempt after `error`."""
         return isinstance(error, self.retry_on) and not isinstance(error, self.no_retry_on)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name!r}>"
 
     def __reduce__(self) -> str:
-        """Pickle it by its module and name, as a function is."""
+        """Pickle the task by module and name, like a function."""
         return self.__qualname__
 
     def _decode_result(self, raw: str) -> R:
@@ -343,37 +289,45 @@ class BaseTask(_Enqueues[P, R]):
 
 
 class Task(BaseTask[P, R]):
-    """A task whose function is a ``def``; it runs on a thread."""
+    """A task whose function is a ``def``. It runs on a thread."""
 
     def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
-        """Call the function itself: no job, no database."""
+        """Call the function itself. There is no job and no database."""
         return cast(R, self.function(*args, **kwargs))
 
 
 class AsyncTask(BaseTask[P, R]):
-    """A task whose function is an ``async def``; it runs on an event loop. Results are what the coroutine returns."""
+    """A task whose function is an ``async def``. It runs on an event loop.
+
+    Its result is what the coroutine returns.
+    """
+
+    _async: ClassVar[bool] = True
 
     def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]:
-        """Call the function itself and return its coroutine: no job, no database."""
+        """Call the function itself and return its coroutine. There is no job and no database."""
         return cast("Coroutine[Any, Any, R]", self.function(*args, **kwargs))
 
 
 def task_class(function: Callable[..., Any]) -> type[Task[..., Any]] | type[AsyncTask[..., Any]]:
-    """Return which class of task `function` makes."""
+    """Return the class of task for `function`."""
     return AsyncTask if callables.is_coroutine_function(function) else Task
 
 
 class _JobsOf:
-    """Looks jobs up for the references of one task. It is pickled with them, as its application cannot be."""
+    """Looks up jobs for the references of one task.
+
+    It is pickled with them, because its application cannot be pickled.
+    """
 
     def __init__(self, task: BaseTask[..., Any]) -> None:
         self._task = task
 
-    def look_up(self, job_id: int) -> Found | None:
-        return self._task.app.look_up(job_id)
+    def fetch_status(self, job_id: int) -> JobStatus | None:
+        return self._task.app.fetch_status(job_id)
 
-    async def look_up_async(self, job_id: int) -> Found | None:
-        return await self._task.app.look_up_async(job_id)
+    async def fetch_status_async(self, job_id: int) -> JobStatus | None:
+        return await self._task.app.fetch_status_async(job_id)
 
     @property
     def waiting_helps(self) -> bool:
@@ -395,7 +349,7 @@ class _JobsOf:
 def _name(function: Callable[..., Any]) -> str:
     name = getattr(function, "__name__", None)
     if not name or name == "<lambda>":
-        raise TaskDefinitionError(f"{function!r} has no name: give the task one with name=…")
+        raise TaskDefinitionError(f"{function!r} has no name: name the task with name=…")
     return cast(str, name)
 
 
@@ -403,5 +357,5 @@ def _exceptions(task: str, option: str, given: object) -> tuple[type[BaseExcepti
     found = given if isinstance(given, tuple) else (given,)
     for item in found:
         if not (isinstance(item, type) and issubclass(item, BaseException)):
-            raise TaskDefinitionError(f"{task}: {option}={given!r}: give a tuple of exception classes")
+            raise TaskDefinitionError(f"{task}: {option}={given!r}: expected a tuple of exception classes")
     return cast("tuple[type[BaseException], ...]", found)

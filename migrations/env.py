@@ -1,6 +1,9 @@
-"""Alembic's environment: any schema name, the version table inside the schema, online-safe timeouts.
+"""Alembic's environment.
 
-The schema's name comes from ``config.attributes["schema"]`` (jobq.migrate sets it), else from JOBQ_SCHEMA.
+It supports any schema name, a version table inside the schema, and online-safe timeouts.
+
+The schema's name comes from ``config.attributes["schema"]`` (jobq.migrate sets it), else from
+JOBQ_SCHEMA.
 """
 
 from __future__ import annotations
@@ -9,13 +12,14 @@ from typing import Any
 
 import psycopg
 from alembic import context
-from sqlalchemy import Connection, create_engine, pool, text
+from sqlalchemy import Connection, pool, text
 from sqlalchemy.exc import DBAPIError
 
-from jobq import sessions
-from jobq.blockers import LOCK_TIMEOUT, NotFree
-from jobq.config import Settings, libpq_url
-from jobq.schema import metadata
+from jobq._postgres import connecting
+from jobq._postgres.blockers import LOCK_TIMEOUT, NotFree
+from jobq._postgres.tables import metadata
+from jobq.migrations import bridge
+from jobq.settings import Settings, libpq_url
 
 config = context.config
 schema: str = config.attributes.get("schema") or Settings.load().schema
@@ -23,7 +27,7 @@ VERSION_TABLE = "schema_version"
 
 
 def include_name(name: str | None, kind: str, parents: Any) -> bool:
-    """Look at our schema only, and not at the partitions, which a chore makes and drops."""
+    """Include only our schema, without partitions, which a maintenance task creates and drops."""
     if kind == "schema":
         return name == schema
     if kind == "table":
@@ -38,7 +42,7 @@ def configure(**kwargs: Any) -> None:
         version_table_schema=schema,
         include_schemas=True,
         include_name=include_name,
-        # Together: no program is to meet a state between two revisions.
+        # All revisions together: no program may see a state between two revisions.
         transaction_per_migration=False,
         **kwargs,
     )
@@ -47,27 +51,28 @@ def configure(**kwargs: Any) -> None:
 def run_offline() -> None:
     configure(
         dialect_name="postgresql",
-        # The default style would double every % of the functions' bodies.
+        # The default style would double every % in the functions' bodies.
         dialect_opts={"paramstyle": "named"},
         literal_binds=True,
         output_buffer=config.attributes.get("output_buffer"),
     )
     quoted = '"' + schema.replace('"', '""') + '"'
-    # Alembic writes its version table first, so the schema must stand before it.
+    # Alembic writes its version table first, so the schema must exist before.
     context.execute(f"CREATE SCHEMA IF NOT EXISTS {quoted}")
     with context.begin_transaction():
         if config.attributes.get("start"):
             context.execute(f"SET LOCAL lock_timeout = '{round(1000 * LOCK_TIMEOUT)}ms'")
             context.execute(_lock(schema, None, "ACCESS EXCLUSIVE"))
+            bridge.cross_if_needed((config.attributes["start"],))
         context.run_migrations()
 
 
 def _lock(schema: str, tables: tuple[str, ...] | None, mode: str) -> str:
-    """Return the statement that takes the locks of the tables there are, `tables` or all, before anything is changed.
+    """Return the statement that locks the existing tables of `tables`, or all, before any change.
 
-    A migration that holds one table and waits for another would keep many waiting for long.
+    If a migration held one table and waited for another, many others would wait for long.
     """
-    names = tables or tuple(table.name for table in metadata(schema).tables.values())
+    names = tables or (*(table.name for table in metadata(schema).tables.values()), *bridge.TABLES)
     listed = ", ".join("'" + name + "'" for name in names)
     literal = "'" + schema.replace("'", "''") + "'"
     return f"""
@@ -87,7 +92,7 @@ def _lock(schema: str, tables: tuple[str, ...] | None, mode: str) -> str:
 
 
 def _changes() -> bool:
-    """Tell whether the schema is to be changed; `alembic current` and its like only look."""
+    """Return whether the schema will change; `alembic current` and similar commands only read."""
     command = getattr(config.cmd_opts, "cmd", None)
     return command is None or command[0].__name__ in ("upgrade", "downgrade")
 
@@ -96,9 +101,10 @@ def run_online(connection: Connection) -> None:
     quoted = connection.dialect.identifier_preparer.quote_identifier(schema)
     if not connection.scalar(text("SELECT to_regnamespace(:name) IS NOT NULL"), {"name": quoted}):
         connection.execute(text(f"CREATE SCHEMA {quoted}"))
-    # A migration that cannot get its locks soon gives up, rather than making every worker and producer queue behind it. It does
-    # so before the server looks for deadlocks, of which an application's transaction might be the victim; jobq.migrate tries
-    # again. All locks together have that time, so not only lock_timeout, which is for each.
+    # A migration that does not get its locks soon gives up, so that workers and producers do not
+    # queue behind it. It does so before the server looks for deadlocks, whose victim might be an
+    # application's transaction; jobq.migrate tries again. The time applies to all locks together,
+    # so lock_timeout, which applies to each lock, is not enough.
     milliseconds = max(1, round(1000 * config.attributes.get("lock_timeout", LOCK_TIMEOUT)))
     connection.execute(text(f"SET lock_timeout = {milliseconds:d}"))
     connection.commit()
@@ -113,8 +119,9 @@ def run_online(connection: Connection) -> None:
                 if isinstance(error.orig, psycopg.errors.QueryCanceled):
                     raise NotFree from error
                 raise
-            # The changes take as long as they take.
+            # The changes have no time limit.
             connection.execute(text("SET LOCAL statement_timeout = 0"))
+            bridge.cross_if_needed(context.get_context().get_current_heads())
         context.run_migrations()
     connection.commit()
 
@@ -125,6 +132,6 @@ elif (given := config.attributes.get("connection")) is not None:
     run_online(given)
 else:
     url = libpq_url(config.get_main_option("sqlalchemy.url") or Settings.load().require_database_url())
-    engine = create_engine("postgresql+psycopg://", creator=lambda: sessions.connect(url), poolclass=pool.NullPool)
+    engine = connecting.engine(lambda: connecting.connect(url, "migrate"), pool.NullPool)
     with engine.connect() as own:
         run_online(own)

@@ -1,11 +1,21 @@
-"""What the revisions share: the schema's name, files of statements, and functions whose parameters grow."""
+"""Building blocks of revisions and the bridge: statement files, stored functions, new parameters.
+
+All of it works online and as printed SQL: decisions that depend on the database are made in the
+database.
+"""
 
 from __future__ import annotations
 
 import re
-from importlib.resources import files
+from pathlib import Path
 
-from alembic import context, op
+from alembic import context
+
+from jobq.migrations import stored
+from jobq.migrations.stored import literal, stored_functions
+
+# Applications call these, and users build functions and views on them.
+FOR_APPLICATIONS = ("enqueue", "enqueue_one", "enqueue_keyed", "enqueue_workflow")
 
 
 def schema() -> str:
@@ -16,36 +26,73 @@ def schema() -> str:
 
 def quoted() -> str:
     """Return the schema's name as an identifier."""
-    return '"' + schema().replace('"', '""') + '"'
+    return stored.quoted(schema())
 
 
-def literal(text: str) -> str:
-    """Return `text` as a string of SQL."""
-    return "'" + text.replace("'", "''") + "'"
+def home() -> Path:
+    """Return the folder of these migrations: the one whose `env.py` is running."""
+    return Path(context.script.dir)
 
 
 def filled(folder: str, file: str) -> str:
-    """Return the text of `file` with the schema's name filled in: see functions/README.md."""
-    text = files("jobq.migrations").joinpath(folder, file).read_text(encoding="utf-8")
-    text = text.replace("{schema}", quoted()).replace("{schema_literal}", literal(schema()))
-    return text.replace("{job_id_sequence}", literal(f"{quoted()}.job_id_seq"))
+    """Return the text of `file` with the schema's name inserted: see README.md."""
+    return stored.fill((home() / folder / file).read_text(encoding="utf-8"), schema())
 
 
 def execute(text: str) -> None:
-    """Execute the statements of `text`: each begins with a word in capitals at the start of a line."""
+    """Execute the statements of `text`.
+
+    Each begins with a word in capitals at the start of a line.
+    """
     for statement in re.split(r";\n+(?=--|CREATE |ALTER |UPDATE |DROP |\Z)", text):
         if statement.strip():
-            op.execute(statement.strip())
+            context.execute(statement.strip())
+
+
+def refresh_functions(former: str, folder: str = "functions") -> None:
+    """Create each missing stored function of `folder`, and replace each whose text has changed.
+
+    The mark that a function contains shows whether its text has changed: see stored.py. Owner,
+    rights and comments are kept.
+
+    A function with new parameters (with defaults, at the end), or with another result, takes the
+    name of the old one. If applications call it, the old one stays as ``<name>_<former>``: users'
+    objects that depend on it keep it, and a running call finds it. If only workers call it, the old
+    one is dropped: they try again.
+
+    Args:
+        former: The revision whose functions are replaced: the `down_revision` of the migration
+            that calls this.
+        folder: The folder of the functions' files, below `migrations/`. A downgrade names the
+            folder with the old texts.
+    """
+    functions = ",\n".join(
+        f"({literal(one.name)}, {literal(one.mark)}, {str(one.name in FOR_APPLICATIONS).lower()}, {literal(one.text)})"
+        for one in stored_functions(schema(), home() / folder)
+    )
+    parts = {
+        "{namespace}": literal(quoted()),
+        "{former}": literal(former),
+        "{inherit}": _inherit(),
+        "{functions}": functions,
+    }
+    text = (home() / "sql" / "refresh_functions.sql").read_text(encoding="utf-8")
+    context.execute(re.sub("|".join(map(re.escape, parts)), lambda match: parts[match[0]], text).rstrip().rstrip(";"))
+
+
+def _inherit() -> str:
+    return (home() / "sql" / "inherit.sql").read_text(encoding="utf-8")
 
 
 def retire(name: str, arguments: str, to: str) -> None:
-    """Rename a function, if it is there, before another takes its name: `name` becomes `name_to`.
+    """Rename a function, if it exists, before another takes its name: `name` becomes `name_to`.
 
-    It is not dropped. What users have built upon it (a function, a view) keeps it, and a statement that is under way finds it.
-    CREATE OR REPLACE cannot add a parameter, and beside a function with one more default a call would be ambiguous.
+    It is not dropped: users' objects that depend on it (a function, a view) keep it, and a running
+    statement finds it. CREATE OR REPLACE cannot add a parameter, and beside a function with one
+    more default a call would be ambiguous.
     """
     former, retired = f"{quoted()}.{name}({arguments})", f"{quoted()}.{name}_{to}({arguments})"
-    op.execute(
+    context.execute(
         f"""
         DO $do$
         BEGIN
@@ -63,9 +110,9 @@ def retire(name: str, arguments: str, to: str) -> None:
 
 
 def reinstate(name: str, arguments: str, former: str) -> None:
-    """Give a function that was retired as `name_former` its name back, if it is there."""
+    """Restore the name of a function that was retired as `name_former`, if it exists."""
     taken, retired = f"{quoted()}.{name}({arguments})", f"{quoted()}.{name}_{former}({arguments})"
-    op.execute(
+    context.execute(
         f"""
         DO $do$
         BEGIN
@@ -79,45 +126,24 @@ def reinstate(name: str, arguments: str, former: str) -> None:
 
 
 def inherit(of: str, by: str) -> None:
-    """Give the function `by` the owner, the rights and the comment of the function `of`, where that one is there."""
-    op.execute(
+    """Copy owner, rights and comment of the function `of`, if it exists, to `by`."""
+    context.execute(
         f"""
         DO $do$
         DECLARE
             former constant regprocedure := to_regprocedure({literal(f"{quoted()}.{of}")});
             heir constant regprocedure := {literal(f"{quoted()}.{by}")}::regprocedure;
-            owned_by regrole;
-            said text;
-            one record;
         BEGIN
             IF former IS NULL THEN
                 RETURN;
             END IF;
-            SELECT proowner, obj_description(oid, 'pg_proc') INTO owned_by, said FROM pg_proc WHERE oid = former;
-            FOR one IN SELECT acl.grantee FROM pg_proc, aclexplode(coalesce(proacl, acldefault('f', proowner))) AS acl
-                       WHERE oid = heir AND acl.grantee <> proowner LOOP
-                EXECUTE format('REVOKE ALL ON FUNCTION %s FROM %s', heir,
-                               CASE WHEN one.grantee = 0 THEN 'PUBLIC' ELSE one.grantee::regrole::text END);
-            END LOOP;
-            IF (SELECT proowner <> owned_by FROM pg_proc WHERE oid = heir) THEN
-                EXECUTE format('ALTER FUNCTION %s OWNER TO %s', heir, owned_by);
-            END IF;
-            FOR one IN SELECT acl.grantee, acl.is_grantable FROM pg_proc,
-                              aclexplode(coalesce(proacl, acldefault('f', proowner))) AS acl
-                       WHERE oid = former AND acl.privilege_type = 'EXECUTE' AND acl.grantee <> proowner LOOP
-                EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO %s%s', heir,
-                               CASE WHEN one.grantee = 0 THEN 'PUBLIC' ELSE one.grantee::regrole::text END,
-                               CASE WHEN one.is_grantable THEN ' WITH GRANT OPTION' ELSE '' END);
-            END LOOP;
-            IF said IS NOT NULL THEN
-                EXECUTE format('COMMENT ON FUNCTION %s IS %L', heir, said);
-            END IF;
+            {_inherit()}
         END
         $do$
-        """  # noqa: S608  (names of ours)
+        """
     )
 
 
 def discard(function: str) -> None:
-    """Drop a function, named with its arguments, if it is there. What depends on it refuses that, and is named."""
-    op.execute(f"DROP FUNCTION IF EXISTS {quoted()}.{function}")
+    """Drop a function, named with its arguments, if it exists. Dependent objects refuse that."""
+    context.execute(f"DROP FUNCTION IF EXISTS {quoted()}.{function}")

@@ -18,13 +18,38 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 STORE = ROOT / ".jobq" / "matrix"
 VERSIONS = {"14": "14.23.0", "15": "15.19.0", "16": "16.15.0", "17": "17.11.0", "18": "18.6.0"}
-SUITES = ["tests/integration", "tests/plans"]
+SUITES = [
+    f"tests/{name}"
+    for name in (
+        "app",
+        "cli",
+        "diagnostics",
+        "keys",
+        "operations",
+        "plans",
+        "postgres",
+        "queries",
+        "roles",
+        "testing",
+        "web",
+        "worker",
+        "workflows",
+    )
+]
 # Only on the oldest and the newest version: faults take minutes, and find in between what they find at the ends.
 ENDS = ["tests/chaos"]
 # What these are about is the same on every version, and most of it waits for time to pass.
 LEFT_OUT = [
-    f"tests/integration/test_{name}.py"
-    for name in ("cli_terminal", "dev_postgres", "health", "notify", "stacks", "systemd", "timeouts", "web_serving")
+    f"tests/{name}.py"
+    for name in (
+        "cli/test_terminal",
+        "web/test_serving",
+        "worker/health/test_notifications",
+        "worker/health/test_probes",
+        "worker/health/test_stacks",
+        "worker/health/test_systemd",
+        "worker/runner/test_timeouts",
+    )
 ]
 
 

@@ -1,4 +1,4 @@
-"""The status page as an application of its own."""
+"""The status page as a Flask application."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import os
 from flask import Flask, Response, send_from_directory
 from typing_extensions import Unpack
 
-from jobq.config import Settings
-from jobq.web import errors
-from jobq.web.mount import MAX_FORM_BYTES, chosen, livez, mount
+from jobq.settings import Settings
+from jobq.web.auth.csrf import add_headers
+from jobq.web.auth.proxy import TrustedProxies
+from jobq.web.blueprint import MAX_FORM_BYTES, build_blueprint, livez, resolve_settings
 from jobq.web.options import Options, OptionValues
-from jobq.web.prefix import Prefixed
-from jobq.web.proxy import Proxies
-from jobq.web.security import add_headers
+from jobq.web.rendering import errors
+from jobq.web.url_prefix import PrefixMiddleware
 
 
 def create_app(
@@ -25,21 +25,22 @@ def create_app(
 ) -> Flask:
     """Return the status page as a Flask application.
 
-    `settings`, or `database_url` and `schema`: which database (default: ``JOBQ_*`` variables). A text is the database's URL.
-    `options` are those of :class:`jobq.web.Options`; those not given are read from ``JOBQ_WEB_*`` variables
-    (``JOBQ_WEB_READ_ONLY=1``). Raises ConfigurationError for a missing database or an option that cannot be used.
+    `settings`, or `database_url` and `schema`: which database (default: ``JOBQ_*`` variables). A
+    text is the database's URL. `options`: those of :class:`jobq.web.Options`; an option that is not
+    passed is read from its ``JOBQ_WEB_*`` variable (``JOBQ_WEB_READ_ONLY=1``). Raises
+    ConfigurationError for a missing database or an invalid option.
     """
-    settings = chosen(settings, database_url, schema)
+    settings = resolve_settings(settings, database_url, schema)
     loaded = Options.load(**options)
     app = Flask("jobq.web", static_folder=None, template_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = MAX_FORM_BYTES
     app.config["JOBQ_OPTIONS"] = loaded
     app.add_url_rule("/livez", "livez", livez)
     app.add_url_rule("/favicon.ico", "favicon", _favicon)
-    app.register_blueprint(mount(settings, loaded))
+    app.register_blueprint(build_blueprint(settings, loaded))
     app.after_request(add_headers)
     errors.install(app)
-    app.wsgi_app = Prefixed(app.wsgi_app, loaded.url_prefix, Proxies(loaded.trusted_proxies))  # type: ignore[method-assign]
+    app.wsgi_app = PrefixMiddleware(app.wsgi_app, loaded.url_prefix, TrustedProxies(loaded.trusted_proxies))  # type: ignore[method-assign]  # as Flask documents it
     return app
 
 

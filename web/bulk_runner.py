@@ -1,4 +1,4 @@
-"""A thread that carries out bulk operations, for as long as there are any."""
+"""A thread that runs bulk operations while any are running."""
 
 from __future__ import annotations
 
@@ -8,24 +8,26 @@ from typing import Any
 
 import psycopg
 
-from jobq import operations, sessions
-from jobq.config import Settings
+from jobq import operations
+from jobq._postgres import connecting
+from jobq.settings import Settings
 
 logger = logging.getLogger("jobq.web")
 
-# Seconds between two attempts while the database is away, at first and at most.
+# Seconds between two attempts while the database is unreachable: at first, and at most.
 _AGAIN = (0.5, 30.0)
 
 
-class Executor:
-    """Steps what runs, from `wake` until nothing is left, on a connection of its own.
+class BulkRunner:
+    """Runs the batches of running operations, from `wake` until none is left, on its own
+    connection.
 
-    Begun only when it is needed, so that a server may fork before it. Several processes may do so at once: each batch locks
-    its operation's row.
+    The thread starts on demand, so that a server may fork before. Several processes may do this at
+    once: each batch locks the row of its operation.
     """
 
     def __init__(self, settings: Settings, *, enabled: bool = True) -> None:
-        """`enabled`: False on a read-only page, which steps nothing."""
+        """`enabled`: False on a read-only page, which runs no operation."""
         self._url = settings.require_database_url()
         self._schema = settings.schema
         self._enabled = enabled
@@ -36,24 +38,26 @@ class Executor:
 
     @property
     def busy(self) -> bool:
-        """Whether the thread is at work."""
+        """Whether the thread is running."""
         thread = self._thread
         return thread is not None and thread.is_alive()
 
     def wake(self) -> None:
-        """See to it that what runs now is stepped."""
+        """Make sure that the running operations are processed."""
         if not self._enabled:
             return
         with self._lock:
             self._woken = True
-            # After a fork the thread is the parent's.
+            # After a fork the thread does not exist in this process.
             if not self.busy:
                 self._stop.clear()
                 self._thread = Thread(target=self._run, name="jobq operations", daemon=True)
                 self._thread.start()
 
     def close(self) -> None:
-        """End after the batch under way; another page, or the next `wake`, goes on with the next one."""
+        """Stop after the current batch. Another process, or the next `wake`, continues with the
+        next batch.
+        """
         self._stop.set()
         thread = self._thread
         if thread is not None and thread.is_alive():
@@ -68,28 +72,30 @@ class Executor:
                     self._work(connection)
                 pause = _AGAIN[0]
             except psycopg.OperationalError as error:
-                logger.warning("bulk operations wait for the database: %s", error)
+                logger.warning("bulk operations are waiting for the database: %s", error)
                 self._stop.wait(pause)
                 pause = min(pause * 2, _AGAIN[1])
                 continue
             except psycopg.Error as error:
-                # Such as tables that are not there: trying again changes nothing, and the next `wake` will.
-                logger.warning("bulk operations cannot be carried out: %s", error)
+                # For example, missing tables. A retry would fail again; the next `wake` tries
+                # again.
+                logger.warning("bulk operations cannot run: %s", error)
             except Exception:
-                # A fault of ours must be in the log, not on a stream that no one reads, and must not end the next `wake` too.
-                logger.exception("bulk operations cannot be carried out")
+                # Log a bug instead of letting it end on an unread stream, and keep the next `wake`
+                # working.
+                logger.exception("bulk operations cannot run")
             with self._lock:
-                # A caller of `wake` after this finds no thread and begins another.
+                # A later caller of `wake` finds no thread and starts one.
                 if not self._woken:
                     self._thread = None
                     return
 
     def _connect(self) -> psycopg.Connection[Any]:
-        return sessions.connect(
+        return connecting.connect(
             self._url,
+            "operations",
+            within=3,
             autocommit=True,
-            connect_timeout=3,
-            application_name="jobq operations",
             prepare_threshold=None,
             keepalives_idle=10,
             keepalives_interval=5,
@@ -105,7 +111,7 @@ class Executor:
             for id in ids:
                 if self._stop.is_set():
                     return
-                taken = operations.take_step(connection, self._schema, id)
+                taken = operations.run_batch(connection, self._schema, id)
                 if taken.more:
                     waits.append(taken.wait)
             if waits:

@@ -1,22 +1,27 @@
-"""Reading the fields of a form that changes something: each error names the field, its value and what to do."""
+"""Reading the fields of a form, and the redirect that follows one. Errors name the field, its value
+and what is expected.
+"""
 
 from __future__ import annotations
 
 import math
 import re
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
-from flask import abort, request
+from flask import abort, redirect, request, url_for
+from werkzeug.wrappers import Response
 
-_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
-_SECONDS = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,9})?)\s*([smhdw]?)", re.ASCII)
+from jobq._core.durations import HINT, parse_duration
+from jobq._core.validation import parse_time
+from jobq.web.context import current_page
+
 _NUMBER = re.compile(r"[0-9]{1,18}(?:\.[0-9]{1,9})?", re.ASCII)
 
 
 def text(name: str) -> str | None:
-    """Return a field without the white space around it; None where it is empty."""
+    """Return a field without surrounding white space; None if it is empty."""
     return request.form.get(name, "").strip() or None
 
 
@@ -25,32 +30,33 @@ def seconds(name: str) -> float | None:
     value = text(name)
     if value is None:
         return None
-    found = _SECONDS.fullmatch(value)
-    if found is None:
-        abort(400, f"{name}={value[:50]!r}: give seconds, or a number with s, m, h, d or w, as in 15m.")
-    return float(found[1]) * _UNITS[found[2] or "s"]
+    try:
+        return parse_duration(value)
+    except ValueError:
+        abort(400, f"{name}={value[:50]!r}: {HINT}.")
 
 
 def time(name: str) -> datetime | None:
-    """Return a time; one without its zone, as browsers' fields give it, is UTC."""
+    """Return a time. A time without a zone, as browsers send it, is UTC."""
     value = text(name)
     if value is None:
         return None
     try:
-        found = datetime.fromisoformat(value)
-    except ValueError:
-        abort(400, f"{name}={value[:50]!r}: give a time such as 2030-01-31T08:00, in UTC or with its zone.")
-    return found if found.tzinfo is not None else found.replace(tzinfo=UTC)
+        return parse_time(value)
+    except ValueError as error:
+        abort(400, f"{name}={error}.")
 
 
 def whole(name: str) -> int | None:
-    """Return a whole number of 0 or more; thousands may be parted by commas, as the page writes them."""
+    """Return a whole number of 0 or more. It may have commas between thousands, as the page prints
+    them.
+    """
     value = text(name)
     if value is None:
         return None
     digits = value.replace(",", "")
     if not (digits.isascii() and digits.isdigit() and len(digits) <= 18):
-        abort(400, f"{name}={value[:50]!r}: give a whole number of 0 or more.")
+        abort(400, f"{name}={value[:50]!r}: expected a whole number of 0 or more.")
     return int(digits)
 
 
@@ -60,7 +66,7 @@ def decimal(name: str) -> float | None:
     if value is None:
         return None
     if not _NUMBER.fullmatch(value) or not math.isfinite(float(value)):
-        abort(400, f"{name}={value[:50]!r}: give a number, such as 50 or 0.5.")
+        abort(400, f"{name}={value[:50]!r}: expected a number, such as 50 or 0.5.")
     return float(value)
 
 
@@ -71,5 +77,14 @@ OPTIONS: dict[str, dict[str, Callable[[str], Any]]] = {
 
 
 def options(action: str) -> dict[str, Any]:
-    """Return what the form says of the options of `action`; fields of other actions, which share the form, say nothing."""
+    """Return the options of `action` in the form. Fields of other actions, which share the form,
+    are ignored.
+    """
     return {name: value for name, read in OPTIONS.get(action, {}).items() if (value := read(name)) is not None}
+
+
+def redirect_with_note(endpoint: str, note: str, **where: Any) -> Response:
+    """Return a redirect to the page `endpoint`, which shows `note` once."""
+    signed = current_page().form_tokens.note(note[:500])
+    # 303: the browser loads the next page with GET, so a reload does not send the form again.
+    return redirect(url_for(f".{endpoint}", **where, note=signed), 303)

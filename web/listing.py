@@ -1,4 +1,6 @@
-"""Long lists: a page of them, filtered by a text and sorted by a column, as the address says."""
+"""Long lists: filtered by a text, sorted by a column, and cut into pages, all as the address
+says.
+"""
 
 from __future__ import annotations
 
@@ -10,14 +12,16 @@ from flask import abort, request, url_for
 
 T = TypeVar("T")
 
-PAGE = 50
+PAGE_SIZE = 50
 _LONGEST = 200
 _MOST_PAGES = 100_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Wanted:
-    """What the address asks of a list: `text` to be in a row, the column to `sort` by, and which `page`, from 1."""
+class ListQuery:
+    """The query of a list in its address: a `text` that rows contain, the `sort` column, and the
+    `page` (1-based).
+    """
 
     endpoint: str
     text: str
@@ -28,11 +32,13 @@ class Wanted:
 
     @property
     def offset(self) -> int:
-        """How many rows come before the page."""
-        return (self.page - 1) * PAGE
+        """The number of rows before this page."""
+        return (self.page - 1) * PAGE_SIZE
 
     def link(self, *, page: int = 1, sort: str | None = None) -> str:
-        """Return the address of another page, or of another order (`sort`, with a minus for descending)."""
+        """Return the address of another page or order. A `sort` that begins with a minus is
+        descending.
+        """
         sort = (f"-{self.sort}" if self.descending else self.sort) if sort is None else sort
         return url_for(
             f".{self.endpoint}",
@@ -42,54 +48,62 @@ class Wanted:
         )
 
 
-def wanted(endpoint: str, sorts: Collection[str], default: str) -> Wanted:
-    """Return what the address asks for: ``text``, ``sort`` (one of `sorts`, with a minus for descending; `default`) and
-    ``page``. Aborts with 400 for what cannot be.
+def list_query(endpoint: str, sorts: Collection[str], default: str) -> ListQuery:
+    """Return the query in the address: ``text``, ``sort`` (one of `sorts`, with a minus for
+    descending) and ``page``.
+
+    Aborts with 400 for an invalid value. `default` is the order without a ``sort``.
     """
     text, sort, page = (request.args.get(name, "").strip() for name in ("text", "sort", "page"))
     sort, page = sort or default, page or "1"
     if "\x00" in text or len(text) > _LONGEST:
-        abort(400, f"text: give at most {_LONGEST} characters, none of them NUL.")
+        abort(400, f"text: expected at most {_LONGEST} characters, none of them NUL.")
     if sort.removeprefix("-") not in sorts:
-        abort(400, f"sort={sort[:50]!r}: give one of {', '.join(sorts)}, with - before it for the other way.")
+        abort(
+            400,
+            f"sort={sort[:50]!r}: expected one of {', '.join(sorts)}, optionally with a leading - for "
+            "descending order.",
+        )
     if not (page.isascii() and page.isdigit() and len(page) <= 6 and 1 <= int(page) <= _MOST_PAGES):
-        abort(400, f"page={page[:50]!r}: give a whole number from 1.")
-    return Wanted(
+        abort(400, f"page={page[:50]!r}: expected a whole number from 1.")
+    return ListQuery(
         endpoint=endpoint, text=text, sort=sort.removeprefix("-"), descending=sort.startswith("-"), page=int(page),
         default=default,
     )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Listing:
-    """One page of a list: its `rows`, of `number` that fit, of `total` in all."""
+class ListPage:
+    """One page of a list: its `rows`, out of `number` that match the query and `total` in all."""
 
-    wanted: Wanted
+    query: ListQuery
     rows: Sequence[Any]
     number: int
     total: int
 
     @property
     def pages(self) -> int:
-        """How many pages there are, at least 1."""
-        return max(1, -(-self.number // PAGE))
+        """The number of pages, at least 1."""
+        return max(1, -(-self.number // PAGE_SIZE))
 
     @property
     def first(self) -> int:
-        """The number of the page's first row, from 1."""
-        return self.wanted.offset + 1
+        """The 1-based position of the first row on this page."""
+        return self.query.offset + 1
 
     @property
     def last(self) -> int:
-        """The number of its last row."""
-        return self.wanted.offset + len(self.rows)
+        """The 1-based position of the last row on this page."""
+        return self.query.offset + len(self.rows)
 
 
-def listing(
-    asked: Wanted, rows: Sequence[T], texts: Callable[[T], Collection[str]], keys: Mapping[str, Callable[[T], Any]]
-) -> Listing:
-    """Return the page of `rows` that is `asked` for: those that have its text in one of their `texts`, in whatever case,
-    sorted by one of `keys`. Rows whose key is None come last; equal ones stay in their order.
+def list_page(
+    asked: ListQuery, rows: Sequence[T], texts: Callable[[T], Collection[str]], keys: Mapping[str, Callable[[T], Any]]
+) -> ListPage:
+    """Return the page of `rows` that `asked` selects.
+
+    A row matches if one of its `texts` contains the query's text, ignoring case. `keys` are the
+    sort keys by column. Rows whose key is None come last; rows with equal keys keep their order.
     """
     fit = list(rows)
     if text := asked.text.casefold():
@@ -98,4 +112,4 @@ def listing(
     known = [(value, row) for row in fit if (value := key(row)) is not None]
     known.sort(key=lambda pair: pair[0], reverse=asked.descending)
     fit = [row for _, row in known] + [row for row in fit if key(row) is None]
-    return Listing(wanted=asked, rows=fit[asked.offset : asked.offset + PAGE], number=len(fit), total=len(rows))
+    return ListPage(query=asked, rows=fit[asked.offset : asked.offset + PAGE_SIZE], number=len(fit), total=len(rows))

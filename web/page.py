@@ -1,4 +1,6 @@
-"""What all pages of one mounted status page share, and who asks for one."""
+"""The parts that all views of one mounted status page share, and the user of the current
+request.
+"""
 
 from __future__ import annotations
 
@@ -8,43 +10,46 @@ from typing import Any
 
 from flask import abort, g, request, url_for
 
-from jobq.config import Settings
 from jobq.errors import READ_ONLY
 from jobq.operations import Actor
 from jobq.queries import KnownFailures
-from jobq.web import access, answers, show, templating
-from jobq.web.access import Identity
-from jobq.web.cache import Cache
+from jobq.settings import Settings
+from jobq.web.auth import access
+from jobq.web.auth.access import Identity
+from jobq.web.auth.csrf import FormTokens
+from jobq.web.auth.methods import AuthMethods
+from jobq.web.bulk_runner import BulkRunner
 from jobq.web.database import Database
-from jobq.web.executor import Executor
-from jobq.web.logins import Logins
 from jobq.web.options import Options
-from jobq.web.redaction import Redactor
-from jobq.web.security import Forms
+from jobq.web.rendering import cached_response, formatting, templating
+from jobq.web.rendering.cache import PageCache
+from jobq.web.rendering.redaction import Redactor
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Page:
-    """One mounted page; each view finds it by `current_page()`. Its properties are about the request that is being answered."""
+    """One mounted page. Views find it with `current_page()`; its properties describe the current
+    request.
+    """
 
     settings: Settings
     options: Options
     database: Database
-    executor: Executor
-    forms: Forms
-    logins: Logins
-    cache: Cache
+    bulk_runner: BulkRunner
+    form_tokens: FormTokens
+    auth: AuthMethods
+    cache: PageCache
     redactors: Mapping[str | None, Redactor]
     failures: KnownFailures = field(default_factory=KnownFailures)
 
     @property
     def refresh_seconds(self) -> int:
-        """How often a browser asks whether the page has changed; 0: never."""
+        """Seconds between a browser's checks for changes; 0: never."""
         return self.options.refresh_seconds
 
     @property
     def read_only(self) -> bool:
-        """Whether no user can change anything on this page."""
+        """Whether this page refuses every change."""
         return self.options.read_only
 
     @property
@@ -54,77 +59,88 @@ class Page:
 
     @property
     def identity(self) -> Identity | None:
-        """The user that this request comes from; None: not logged in yet."""
+        """The user of this request; None: not logged in."""
         if "jobq_identity" not in g:
-            # There is no user until it is known, nor for the error page when that fails.
+            # No user while the methods run, nor on the error page if one fails.
             g.jobq_identity = None
-            g.jobq_identity = self.logins.identify()
+            g.jobq_identity = self.auth.identify()
         found: Identity | None = g.jobq_identity
         return found
 
     @property
     def user(self) -> str | None:
-        """The name of who this request comes from."""
+        """The name of the user of this request."""
         return None if self.identity is None else self.identity.name
 
     @property
     def role(self) -> str | None:
-        """The role of who this request comes from."""
+        """The role of the user of this request."""
         return None if self.identity is None else self.identity.role
 
     @property
     def redact(self) -> Redactor:
-        """What hides values from this role: ``page.redact(job.args, "args")``."""
+        """The redactor for this role: ``page.redact(job.args, "args")``."""
         return self.redactors[self.role]
 
     @property
     def can_log_out(self) -> bool:
-        """Whether this request comes from a session that a form can end."""
+        """Whether this request belongs to a session that the logout form can end."""
         return bool(g.get("jobq_by_session"))
 
     def may(self, permission: str) -> bool:
-        """Whether this request may do that: by its role, and nothing but reading on a read-only page."""
+        """Return whether this request has `permission`: by its role, and only to read on a
+        read-only page.
+        """
         if self.read_only and permission not in access.READING:
             return False
         return access.may(self.role, permission)
 
     def require(self, permission: str) -> None:
-        """Abort unless :meth:`may`: to the login, or with 401 or 403. Every route asks for what it needs before its view runs;
-        a view asks for more where a form's field or a row decides.
+        """Abort unless :meth:`may` allows it: with a redirect to the login, with 401 or with 403.
+
+        Every route checks its permission before its view runs. A view checks further permissions if
+        a form's field or a row decides about them.
         """
         if self.may(permission):
             return
         if self.identity is None:
-            self.logins.challenge()
+            self.auth.challenge()
         if self.read_only and access.may(self.role, permission):
-            abort(403, "This page is read-only: no one can change anything here.")
-        abort(403, f"Your role is {self.role}, and that needs {access.LEAST_ROLE[permission]}. Nothing was changed.")
+            abort(403, "This page is read-only. Nothing can be changed here.")
+        abort(
+            403,
+            f"This needs the role {access.REQUIRED_ROLE[permission]}, and yours is {self.role}. Nothing was changed.",
+        )
 
     def actor(self) -> Actor:
-        """Return who acts, for the audit."""
+        """Return the actor for the audit."""
         identity = self.identity
         assert identity is not None  # the route's check came first
-        return Actor(identity.name, identity.role, self.logins.address())
+        return Actor(identity.name, identity.role, self.auth.address())
 
     def csrf(self) -> str:
-        """Return the token for a form, or what stands for it in a page that is kept."""
-        return self.forms.placeholder.decode() if g.get("jobq_placeholder") else self.forms.token(self.user)
+        """Return the token for a form, or its placeholder while a page for the cache is
+        rendered.
+        """
+        return self.form_tokens.placeholder.decode() if g.get("jobq_placeholder") else self.form_tokens.token(self.user)
 
     def cached(self, view: Callable[[], Any]) -> Any:
-        """Return the answer of `view`, or the one of a moment ago; see `jobq.web.answers`."""
-        return answers.answer(self, view)
+        """Return the response of `view`, possibly from the cache; see
+        `jobq.web.rendering.cached_response`.
+        """
+        return cached_response.respond(self, view)
 
     def render(self, template: str, **values: Any) -> str:
-        """Return a template of ours, with what all of them use."""
+        """Return the rendered `template`, with `values` and the values that all templates use."""
         common = {
             "page": self,
-            "show": show,
+            "format": formatting,
             "csrf": self.csrf,
-            "note": self.forms.read_note(request.args.get("note")),
+            "note": self.form_tokens.read_note(request.args.get("note")),
             "missing": g.get("jobq_missing", []),
-            # Why the server refuses every change; None where it takes them.
+            # Why the server refuses every change; None if it accepts them.
             "refuses": READ_ONLY if g.get("jobq_read_only") else None,
-            # Said in any case: a host application may give all templates a `now` of its own.
+            # Always set: a host application may define a `now` for all templates.
             "now": None,
         }
         return templating.render(template, common | values)

@@ -1,4 +1,4 @@
-"""What a module of views has to say of each of them. A route without its permission cannot be written down."""
+"""Routes: each names the permission that it needs, and none can be registered without one."""
 
 from __future__ import annotations
 
@@ -11,16 +11,18 @@ from weakref import WeakKeyDictionary
 from flask import Blueprint, abort, current_app, request
 from werkzeug.exceptions import MethodNotAllowed
 
-from jobq.web import access
+from jobq.web.auth import access
 from jobq.web.context import current_page
 
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """One address: `view` answers `method` (GET or POST) at `rule`, for those who have the permission `needs`.
+    """One address: `view` handles `method` (GET or POST) at `rule`, for users who have the
+    permission `needs`.
 
-    A GET route reads (its permission is one of `access.READING`) and a POST route changes something; only the login and the
-    logout are for `access.ANYONE`. `Page.require` in the view asks for more than `needs`, where a form's field decides.
+    A GET route reads, so its permission is one of `access.READING`; a POST route changes something.
+    Only login and logout are open to `access.ANYONE`. If a form's field decides about a further
+    permission, the view calls `Page.require`.
     """
 
     rule: str
@@ -31,33 +33,35 @@ class Route:
     def __post_init__(self) -> None:
         where = f"route {self.method} {self.rule}"
         if self.method not in ("GET", "POST"):
-            raise ValueError(f"{where}: give GET or POST")
-        if self.needs != access.ANYONE and self.needs not in access.LEAST_ROLE:
+            raise ValueError(f"{where}: expected GET or POST")
+        if self.needs != access.ANYONE and self.needs not in access.REQUIRED_ROLE:
             raise ValueError(
-                f"{where}: needs={self.needs!r} is no permission; known are {', '.join(access.LEAST_ROLE)}"
+                f"{where}: needs={self.needs!r} is not a permission; expected one of {', '.join(access.REQUIRED_ROLE)}"
             )
         if (self.needs in access.READING) != (self.method == "GET") and self.needs != access.ANYONE:
             raise ValueError(
-                f"{where}: {self.needs} does not fit the method; what changes something is a POST, and needs more"
+                f"{where}: {self.needs} does not fit the method: a GET reads, and a POST needs a permission to change"
             )
 
 
-_NEEDED = WeakKeyDictionary[Blueprint, dict[str, str]]()
+_REQUIRED = WeakKeyDictionary[Blueprint, dict[str, str]]()
 
 
-def needed(mounted: Any) -> dict[str, str]:
-    """Return what each endpoint of `mounted` needs, as it was registered."""
-    return dict(_NEEDED.get(mounted, {}))
+def required_permissions(mounted: Any) -> dict[str, str]:
+    """Return the permission of each endpoint of the blueprint `mounted`."""
+    return dict(_REQUIRED.get(mounted, {}))
 
 
 def register(mounted: Blueprint, routes: Iterable[Route]) -> None:
-    """Add `routes` to `mounted`, each behind its check. The endpoint is the view's name."""
-    _NEEDED[mounted] = {}
+    """Add `routes` to the blueprint `mounted`, each behind its permission check. The endpoint is
+    the view's name.
+    """
+    _REQUIRED[mounted] = {}
     for route in routes:
         if not isinstance(route, Route):
-            raise TypeError(f"{route!r}: routes are Route(rule, method, view, needs)")
+            raise TypeError(f"{route!r}: expected a Route(rule, method, view, needs)")
         mounted.add_url_rule(route.rule, route.view.__name__, _guarded(route), methods=[route.method])
-        _NEEDED[mounted][route.view.__name__] = route.needs
+        _REQUIRED[mounted][route.view.__name__] = route.needs
     mounted.add_url_rule("/<path:anything>", "nothing", _nothing, methods=["GET", "POST", "PUT", "PATCH", "DELETE"])
 
 
@@ -68,22 +72,22 @@ def _guarded(route: Route) -> Callable[..., Any]:
         page.require(route.needs)
         if route.method == "GET":
             return page.cached(lambda: route.view(**values)) if route.needs == "view" else route.view(**values)
-        page.forms.check(page.user)
+        page.form_tokens.check(page.user)
         try:
             return route.view(**values)
         finally:
-            # After the commit, and before the answer sends the user to look at what has changed.
+            # After the commit, and before the response redirects the user to the changed page.
             page.cache.clear()
 
     return answer
 
 
 def _nothing(anything: str) -> Any:
-    # Every other address and method: without this rule the host application would answer, in its own words.
+    # Every other address and method. Without this rule the host application would handle them.
     current_page().require("view")
     adapter = current_app.create_url_adapter(request)
     assert adapter is not None
     there = [method for method in ("GET", "POST") if adapter.match(method=method)[0] != request.endpoint]
     if there:
-        raise MethodNotAllowed(there, f"This address takes {there[0]} only. Nothing was changed.")
+        raise MethodNotAllowed(there, f"This address accepts only {there[0]}. Nothing was changed.")
     abort(404)

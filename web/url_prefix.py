@@ -1,4 +1,4 @@
-"""Below which path browsers find the page, behind a proxy that does not give it the whole address."""
+"""The path below which browsers find the page, behind a proxy that strips it from the address."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from jobq.web.proxy import Proxies
+    from jobq.web.auth.proxy import TrustedProxies
 
 logger = logging.getLogger("jobq.web")
 
 Application = Callable[[dict[str, Any], Any], Iterable[bytes]]
 
-# No empty part (`//elsewhere` is another host), no backslash (browsers take it for a slash), nothing that is written otherwise
-# in an address, a header or a cookie's path.
+# No empty part (`//elsewhere` is another host), no backslash (browsers read it as a slash), and no
+# character that has to be escaped in an address, a header or a cookie's path.
 _PREFIX = re.compile(r"(?:/[A-Za-z0-9._~!$&'()*+=:@-]+)*")
 
 
 def clean_prefix(text: str) -> str | None:
-    """Return `text` as ``/a/b``, or ``""`` for the root; None when it is no path below which a page can stand."""
+    """Return `text` as ``/a/b``, or ``""`` for the root; None if it is not a valid path."""
     found = text.strip().rstrip("/")
     if found and not found.startswith("/"):
         found = f"/{found}"
@@ -29,12 +29,14 @@ def clean_prefix(text: str) -> str | None:
     return found
 
 
-class Prefixed:
-    """A WSGI application that is told below which path it stands: `prefix`, or what a trusted proxy says in
-    ``X-Forwarded-Prefix``, whose list is joined (each proxy adds the part that it has taken off).
+class PrefixMiddleware:
+    """WSGI middleware that sets SCRIPT_NAME from `prefix`, or from ``X-Forwarded-Prefix`` of a
+    trusted proxy.
+
+    Several proxies append to a list, each the part that it has stripped; the parts are joined.
     """
 
-    def __init__(self, application: Application, prefix: str | None, proxies: Proxies) -> None:
+    def __init__(self, application: Application, prefix: str | None, proxies: TrustedProxies) -> None:
         self._application = application
         self._prefix = prefix
         self._proxies = proxies
@@ -45,7 +47,7 @@ class Prefixed:
         if said and self._proxies.trusted(environ.get("REMOTE_ADDR")):
             parts = [clean_prefix(part) for part in said.split(",")]
             if None in parts:
-                logger.warning("ignored X-Forwarded-Prefix %.200r: it is no path", said)
+                logger.warning("ignored X-Forwarded-Prefix %.200r: not a valid path", said)
             else:
                 prefix, stripped = "".join(part or "" for part in parts), True
         if prefix:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+from bench.flow.durable import steps, waiters
 from bench.flow.fair import fair
 from bench.flow.limits import limits
 from bench.flow.order import order
@@ -15,6 +16,7 @@ from bench.flow.pinned import KINDS, pinned
 from bench.flow.rate import rate
 from bench.flow.stage import Stage
 from bench.flow.throughput import blocked, throughput
+from bench.flow.workflow import diamond, fan_in, latency, rates
 from bench.servers import Server
 
 PROOFS: dict[str, Callable[[Stage, int], dict[str, float]]] = {
@@ -27,6 +29,15 @@ PROOFS: dict[str, Callable[[Stage, int], dict[str, float]]] = {
     "ordered": throughput,
     "turns": partial(throughput, mode="fair", groups=50),
     "blocked": blocked,
+    "chains": rates,
+    "diamonds": partial(rates, shape=diamond),
+    "fan-in": fan_in,
+    "fan-in-8": partial(fan_in, workers=8),
+    "node-latency": latency,
+    "steps": steps,
+    "steps-sync": partial(steps, kind="sync"),
+    "signal-waits": waiters,
+    "sleepers": partial(waiters, kind="sleep"),
     **{f"pinned-{kind}": partial(pinned, kind=kind) for kind in KINDS},
 }
 

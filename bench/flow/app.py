@@ -6,7 +6,7 @@ import os
 import random
 import time
 
-from jobq import Backoff, JobQ, current_job
+from jobq import Backoff, JobQ, current_job, step
 
 q = JobQ()
 _ledger = os.open(os.environ.get("FLOW_LEDGER", os.devnull), os.O_WRONLY | os.O_APPEND | os.O_CREAT)
@@ -34,3 +34,40 @@ def noop(n: int) -> None: ...
 
 @q.task(queue="plain")
 def plain(n: int) -> None: ...
+
+
+@q.task(queue="plain")
+def nothing(n: int) -> None: ...
+
+
+async def _return_async(n: int) -> int:
+    return n
+
+
+def _return(n: int) -> int:
+    return n
+
+
+@q.task(queue="plain", durable=True)
+async def stepping_async(count: int) -> int:
+    """Do `count` no-ops, each a step."""
+    return sum([await step.run_async(_return_async, n) for n in range(count)])
+
+
+@q.task(queue="plain", durable=True)
+def stepping(count: int) -> int:
+    """Do `count` no-ops, each a step."""
+    return sum(step.run(_return, n) for n in range(count))
+
+
+@q.task(queue="plain", durable=True)
+async def waiting(n: int) -> float:
+    """Wait for a signal that says when it was sent; return how long ago that was."""
+    sent = await step.wait_for_async("go", float)
+    return time.time() - sent
+
+
+@q.task(queue="plain", durable=True)
+async def sleeping(seconds: float) -> None:
+    """Sleep."""
+    await step.sleep_async(seconds)

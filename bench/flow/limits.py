@@ -21,7 +21,7 @@ def limits(stage: Stage, seed: int, *, groups: int = 1000, jobs: int = 4000, kil
     chooser = random.Random(seed)
     stage.rule("flow", max_running=LIMIT, group_mode="limited", group_limit=1)
     stage.connection.execute(
-        "INSERT INTO jobq.gate (queue, group_key, max_running) SELECT 'flow', 'g' || n, 1 + n %% 5 "
+        "INSERT INTO jobq.rate_state (queue, group_key, max_running) SELECT 'flow', 'g' || n, 1 + n %% 5 "
         "FROM generate_series(0, %s) AS n",
         (groups - 1,),
     )
@@ -48,7 +48,7 @@ def limits(stage: Stage, seed: int, *, groups: int = 1000, jobs: int = 4000, kil
                 FROM (SELECT group_key, count(*) FILTER (WHERE state = 'running') AS running,
                              count(*) FILTER (WHERE state = 'waiting' AND run_at <= now()) AS due
                       FROM jobq.job GROUP BY group_key) AS one
-                JOIN jobq.gate USING (group_key)"""
+                JOIN jobq.rate_state USING (group_key)"""
             while not done.wait(0.02):
                 running, possible = own.execute(query).fetchone() or (0, 0)
                 most.append(int(running))

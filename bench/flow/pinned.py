@@ -1,4 +1,4 @@
-"""Under a pinned xmin horizon: what claims of managed queues cost as dead entries gather. One connection, no worker."""
+"""Under a pinned xmin horizon: what claims of limited queues cost as dead entries gather. One connection, no worker."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ import psycopg
 
 from bench.flow.app import noop, q
 from bench.flow.stage import Stage
-from jobq.sql import statement
-from jobq.worker.cursor import NOWHERE
-from jobq.worker.frames import Success
-from jobq.worker.managed import Managed
-from jobq.worker.outcomes import advance_parameters
+from jobq._postgres.sql import statement
+from jobq._worker.ipc.messages import Success
+from jobq._worker.lanes.cursor import NOWHERE
+from jobq._worker.limited.queues import LimitedQueues
+from jobq._worker.statements.parameters import advance_parameters
 
-# Kinds of managed queues: the rule, how many groups (0: none), how many jobs a claim may take.
+# Kinds of limited queues: the rule, how many groups (0: none), how many jobs a claim may take.
 KINDS: dict[str, tuple[dict[str, Any], int, int]] = {
     "fair": ({"group_mode": "fair", "group_limit": 2, "max_running": 200}, 20_000, 100),
     "tenants": ({"group_mode": "fair"}, 50, 100),
@@ -44,8 +44,8 @@ def pinned(
     some = (noop.options(group=f"g{n % groups}") if groups else noop for n in range(jobs))
     q.enqueue_many(stage.connection, [one.job(n) for n, one in enumerate(some)])
     stage.connection.execute("ANALYZE")
-    managed = Managed("jobq", 60.0)
-    managed.refresh(["flow"])
+    limited = LimitedQueues("jobq", 60.0)
+    limited.refresh(["flow"])
     worker = uuid4()
     with psycopg.connect(stage.url) as holder, psycopg.connect(
         stage.url, autocommit=True, options=PLANNER, prepare_threshold=0
@@ -57,16 +57,16 @@ def pinned(
         running: list[Success] = []
         while done < jobs:
             before = _cpu(own)
-            parameters = managed.begin(worker, "flow", want)
-            claim = statement("claim_managed", "jobq")
+            parameters = limited.begin(worker, "flow", want)
+            claim = statement("claim_limited", "jobq")
             rows = psycopg.RawCursor(own).execute(claim.raw, claim.values(parameters)).fetchall()
-            claimed = [Success(row[0], row[1], b"null", 0.001) for row in managed.took(parameters, rows).rows]
+            claimed = [Success(row[0], row[1], row[11], b"null", 0.001) for row in limited.took(parameters, rows).rows]
             running += claimed
             ending, running = (running[:-late], running[-late:]) if claimed and groups != 1 else (running, [])
-            ack = statement("advance", "jobq")
+            ack = statement("ack_and_claim", "jobq")
             values = ack.values(advance_parameters(worker, ending, NOWHERE, 0))
             psycopg.RawCursor(own).execute(ack.raw, values).fetchall()
-            managed.ended(ending)
+            limited.ended(ending)
             cpu += _cpu(own) - before
             done += len(ending)
             while done >= len(marks) * jobs / 5:

@@ -33,7 +33,7 @@ def blocked(
     for _ in range(rounds):
         pair = []
         for load in (0, waiting):
-            stage.connection.execute("TRUNCATE jobq.job, jobq.job_turn, jobq.job_history")
+            stage.connection.execute("TRUNCATE jobq.job, jobq.group_ready, jobq.job_history")
             if load:
                 stage.connection.execute(copy.encode(), (load,))
             q.enqueue_many(stage.connection, [plain.job(n) for n in range(jobs)])

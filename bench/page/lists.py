@@ -19,7 +19,7 @@ from bench.figures import percentile
 from bench.servers import Server, machine
 from jobq import migrate
 from jobq.web import create_app
-from jobq.web.serving import close
+from jobq.web.server import close
 
 FAILURES, QUEUES, TASKS, SCHEDULES, WORKERS = 30_000, 1_500, 500, 1_500, 200
 MOST_MS, MOST_BYTES = 150.0, 300_000

@@ -7,7 +7,6 @@ from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from importlib.resources import files
 from typing import Any
 from urllib.parse import urlencode
 
@@ -18,9 +17,9 @@ from werkzeug.routing import BuildError
 from bench.figures import percentile
 from bench.page.app import QUEUES, TASKS
 from bench.servers import Server
-from jobq.sql import statement
+from jobq._postgres.sql import statement, statement_files
 from jobq.web import create_app
-from jobq.web.serving import close
+from jobq.web.server import close
 
 TARGET_MS, SEARCH_MS = 150.0, 500.0
 # Files, and what is no page of ours.
@@ -54,7 +53,7 @@ _QUERIES: dict[str, list[tuple[str, dict[str, str], bool]]] = {
     "audit": [("by one", {"actor": "operator-3"}, False)],
 }
 _QUERIES["api_jobs"] = _QUERIES["jobs"][4:8]
-# An export goes as far as the tables do: one of a few jobs, of which nothing is promised.
+# An export goes as far as the tables do: an export of a few jobs has no target.
 _EXPORTS = {"jobs_ndjson": {"q": "state:running"}}
 
 
@@ -153,6 +152,7 @@ def ids_of(connection: psycopg.Connection[Any]) -> dict[str, list[Any]]:
     ]
     return {
         "jobs.id": jobs,
+        "workflows.id": ids("SELECT id FROM jobq.workflow ORDER BY id DESC LIMIT 2"),
         "operations.id": ids("SELECT id FROM jobq.operation ORDER BY id DESC LIMIT 2"),
         "name": [QUEUES[0], QUEUES[-1]],
         "fingerprint": _fingerprints(connection),
@@ -162,7 +162,7 @@ def ids_of(connection: psycopg.Connection[Any]) -> dict[str, list[Any]]:
 
 
 def _fingerprints(connection: psycopg.Connection[Any]) -> list[str]:
-    from jobq.failures import fingerprint
+    from jobq._core.fingerprint import fingerprint
 
     rows = connection.execute(
         "SELECT task, error FROM jobq.job_history WHERE state = 'failed' ORDER BY id DESC LIMIT 2"
@@ -247,12 +247,10 @@ _names: dict[bytes, str] = {}
 def _name(query: bytes | str) -> str:
     """Return the name of a statement of ours, or how another begins."""
     if not _names:
-        for file in files("jobq.sql").iterdir():
-            if file.name.endswith(".sql"):
-                try:
-                    name = file.name.removesuffix(".sql")
-                    _names[statement(name, "jobq").query] = name
-                except (KeyError, IndexError, ValueError):
-                    continue  # one that is put together at the call
+        for name in statement_files():
+            try:
+                _names[statement(name, "jobq").query] = name
+            except (KeyError, IndexError, ValueError):
+                continue  # one that is put together at the call
     raw = query.encode() if isinstance(query, str) else query
     return _names.get(raw) or " ".join(raw.decode().split())[:120]

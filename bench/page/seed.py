@@ -12,11 +12,12 @@ from uuid import UUID
 import psycopg
 
 from bench.page.app import QUEUES, TASKS
-from jobq import histograms, operations
+from jobq import JobQ, operations
+from jobq._core import histograms
+from jobq._worker.maintenance.rollup import rollup
 from jobq.filters import JobFilter
-from jobq.worker.rollup import rollup
 
-HISTORY, LIVE, DAYS, RUNNING = 5_000_000, 1_000_000, 8, 24
+HISTORY, LIVE, DAYS, RUNNING, RUNS = 5_000_000, 1_000_000, 8, 24, 5_000
 WORKERS = [UUID(int=n + 1) for n in range(4)]
 _PARENTS = (
     "job_history_succeeded", "job_history_failed", "job_history_cancelled", "job_history_expired", "job_attempt",
@@ -133,6 +134,24 @@ def days(connection: psycopg.Connection[Any], number: int) -> None:
             )
 
 
+def _workflows(connection: psycopg.Connection[Any], runs: int) -> None:
+    """Insert runs of ten nodes, and one of 500, whose first nodes wait for tomorrow."""
+    q = JobQ()
+
+    @q.task(queue=QUEUES[0])
+    def step(number: int) -> int:
+        return number
+
+    for nodes, count in ((10, runs), (500, 1)):
+        with q.workflow(f"of {nodes} nodes") as wf:
+            former = step.options(delay=86400).node(0)
+            for _ in range(nodes - 1):
+                former = step.node(former.result)
+        with connection.transaction():
+            for _ in range(count):
+                wf.enqueue(connection)
+
+
 def fill(connection: psycopg.Connection[Any], scale: float, say: Callable[[str], None]) -> None:
     """Fill the migrated, empty database of `connection`, which commits each statement by itself."""
     history, live = round(HISTORY * scale), round(LIVE * scale)
@@ -167,6 +186,8 @@ def fill(connection: psycopg.Connection[Any], scale: float, say: Callable[[str],
         "INSERT INTO jobq.queue (name, paused_at, paused_by, pause_reason) VALUES (%s, now(), 'ann', 'bank is away')",
         (QUEUES[-1],),
     )
+    _workflows(connection, max(round(RUNS * scale), 3))
+    told("runs of workflows")
     # Named like the queues, so that one list of names does for the pages of both.
     connection.execute(
         "INSERT INTO jobq.schedule (name, task, queue, every, next_at) "
@@ -233,7 +254,7 @@ def _rollups(connection: psycopg.Connection[Any], rate: float) -> None:
                 query.encode(),
                 {"span": span, "keep": keep, "names": names, "rate": rate, "count": math.e * len(names)},
             )
-    # What the last hours had is counted, as the chore counts it; from there it goes on.
+    # What the last hours had is counted, as the maintenance task counts it; from there it goes on.
     asyncio.run(_count(connection.info.dsn))
 
 

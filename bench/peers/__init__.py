@@ -95,7 +95,7 @@ PEERS: tuple[Peer, ...] = (
         script="jobq.py",
         configs=("default",),
         left="SELECT count(*) FROM (SELECT FROM jobq.job WHERE state IN ('ready', 'running') LIMIT 1) AS unfinished",
-        live_tables=("jobq.job", "jobq.job_key", "jobq.worker", "jobq.queue", "jobq.chore"),
+        live_tables=("jobq.job", "jobq.job_key", "jobq.worker", "jobq.queue", "jobq.maintenance_task"),
         note="at least once; fenced acknowledgement after the run, durable; history kept",
     ),
     Peer(

@@ -37,10 +37,10 @@ def by_fifths(looks: list[tuple[int, float]], jobs: int) -> list[float]:
 
 
 def run(stage: Stage, given: argparse.Namespace) -> Outcome:
-    operations.configure(stage.connection, "jobq", "managed", groups=given.mode, limit=200, actor="bench")
+    operations.configure(stage.connection, "jobq", "limited", groups=given.mode, limit=200, actor="bench")
     for begin in range(0, given.jobs, 20_000):
         stage.connection.execute(
-            "INSERT INTO jobq.job (task, queue, group_key) SELECT %s, 'managed', 'g' || n %% %s::int "
+            "INSERT INTO jobq.job (task, queue, group_key) SELECT %s, 'limited', 'g' || n %% %s::int "
             "FROM generate_series(%s::int, %s::int) AS n",
             (noop.name, given.groups, begin, min(given.jobs, begin + 20_000) - 1),
         )

@@ -1,4 +1,4 @@
-"""30,000 moves of waiting jobs between managed queues, against their claims: a limit is never exceeded.
+"""30,000 moves of waiting jobs between limited queues, against their claims: a limit is never exceeded.
 
 Queue `a` takes turns; queue `b` is ordered and runs one job at a time. Operators move and snooze jobs to and fro while
 two real workers claim. The database is looked at all the while, and the ledger says which jobs ran when.

@@ -46,6 +46,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--every", type=float, default=1.0, help="seconds between two of one kind (default: 1)")
     parser.add_argument("--kinds", help="some of the kinds, by commas (default: all)")
     parser.add_argument("--strict", action="store_true", help="a good job may not even be claimed twice")
+    parser.add_argument("--preload", action="store_true", help="workers fork their runners")
     parser.add_argument("--concurrency", type=int, help="slots of a runner (default: the worker's own)")
 
 
@@ -103,6 +104,7 @@ def run(stage: Stage, given: argparse.Namespace) -> Outcome:
     stage.connection.execute(TABLES.encode())
     operations.configure(stage.connection, "jobq", "limited", limit=2, actor="bench")
     options = ["--max-rss-mb", "400", *(["--concurrency", str(given.concurrency)] if given.concurrency else [])]
+    options += ["--preload"] if given.preload else []
     stage.start(*options)
     stage.start(*options)
     reader, writer = os.pipe()

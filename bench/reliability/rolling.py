@@ -1,6 +1,6 @@
 """A rolling deployment with two installed versions under load: lost 0, dead letters 0, extra delay p99 at most 1 s.
 
-The old version is this tree, and the new one adds revision 0009 (tests/support/installed.py). With `--old ROOT` the old version
+The old version is this tree, and the new one adds revision 0010 (tests/support/installed.py). With `--old ROOT` the old version
 is that checkout, and the new one is this tree. The application gets added parameters, a new task and a renamed task.
 
 The order is that of docs/how-to.md: migrate, then the workers one by one, then the producers. A second deployment replaces the

@@ -7,7 +7,8 @@ files are replaced whole, rows inserted on conflict, and a mail's Message-ID is 
 from __future__ import annotations
 
 import smtplib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import NoReturn
@@ -16,7 +17,7 @@ from sqlalchemy import ColumnElement, func, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session, selectinload
 
-from jobq import Backoff, Cancel, Fail, JobQ, Snooze, current_job
+from jobq import Backoff, Cancel, Fail, JobQ, NodeOutcome, current_job
 from jobq.gallery import pictures, settings
 from jobq.gallery.files import written_whole
 from jobq.gallery.models import Album, File, Photo, Upload
@@ -24,9 +25,18 @@ from jobq.gallery.receipts import compose
 from jobq.gallery.sheet import Entry
 from jobq.gallery.sheet import make_contact_sheet as draw_contact_sheet
 
-PENDING_DELAY = 0.5  # seconds between two looks at pictures that are still being made
-
 q = JobQ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ContactSheet:
+    """What the receipt tells of the contact sheet."""
+
+    path: str
+    """Below the gallery's home."""
+    pages: int
+    made: int
+    """How many pictures were made from the photos of this upload."""
 
 
 @q.task(queue="pictures", timeout=120, max_attempts=5, backoff=Backoff(base=2, cap=60))
@@ -42,24 +52,30 @@ def make_web_size(photo_id: int) -> str:
 
 
 @q.task(queue="documents", timeout=300, max_attempts=5, backoff=Backoff(base=2, cap=60))
-def make_contact_sheet(album_id: int) -> str:
-    """Make the album's contact sheet as PDF, once its pictures are there; return its path below the home."""
+def make_contact_sheet(
+    album_id: int, thumbnails: Sequence[NodeOutcome[str]], web_sizes: Sequence[NodeOutcome[str]]
+) -> ContactSheet:
+    """Make the album's contact sheet as PDF, after the pictures of one upload have been made or refused.
+
+    Photos of another upload that are still being made are left out: the sheet of that upload has them.
+    """
     with _session() as session, session.begin():
         # Two runs for one album (an upload came during the first) must not finish in the wrong order.
         session.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(f"sheet {album_id}", 0))))
         album = session.get(Album, album_id)
         if album is None:
             raise Cancel(f"album {album_id} is gone")
-        photos = _settled_or_snooze(session, Photo.album_id == album_id)
-        entries = [_entry(photo) for photo in photos]
+        photos = _photos(session, Photo.album_id == album_id)
+        entries = [_entry(photo) for photo in photos if photo.settled]
         relative = f"sheets/album-{album_id}.pdf"
-        draw_contact_sheet(album.title, entries, _path(relative), progress=current_job().progress)
+        pages = draw_contact_sheet(album.title, entries, _path(relative), progress=current_job().progress)
         album.sheet_path = relative
-    return relative
+    made = sum(each.succeeded for outcomes in (thumbnails, web_sizes) for each in outcomes)
+    return ContactSheet(path=relative, pages=pages, made=made)
 
 
 @q.task(queue="mail", timeout=30, max_attempts=8, backoff=Backoff(base=1, cap=300))
-def mail_receipt(token: str) -> str:
+def mail_receipt(token: str, sheet: ContactSheet) -> str:
     """Mail the outcome of an upload to its sender; return the mail's Message-ID.
 
     A server's 4xx answer is an ordinary error, so jobq tries again; a 5xx answer is final.
@@ -68,8 +84,8 @@ def mail_receipt(token: str) -> str:
         upload = session.get(Upload, token)
         if upload is None:
             raise Cancel(f"upload {token} is gone")
-        photos = _settled_or_snooze(session, Photo.upload_token == token)
-        message = compose(upload, photos)
+        photos = _photos(session, Photo.upload_token == token)
+        message = compose(upload, photos, made=sheet.made, pages=sheet.pages)
         mailed = upload.mailed_at is not None
     if not mailed:
         try:
@@ -149,12 +165,8 @@ def _refuse(photo_id: int, reason: str) -> NoReturn:
     raise Cancel(f"the picture was refused by its other job: {reason}")
 
 
-def _settled_or_snooze(session: Session, which: ColumnElement[bool]) -> list[Photo]:
-    """Return the photos, in order; raise Snooze while any of them is still being made."""
-    photos = list(session.scalars(select(Photo).where(which).order_by(Photo.id).options(selectinload(Photo.files))))
-    if not all(photo.settled for photo in photos):
-        raise Snooze(PENDING_DELAY)
-    return photos
+def _photos(session: Session, which: ColumnElement[bool]) -> list[Photo]:
+    return list(session.scalars(select(Photo).where(which).order_by(Photo.id).options(selectinload(Photo.files))))
 
 
 def _entry(photo: Photo) -> Entry:

@@ -82,9 +82,8 @@ def _upload_and_check(stage: Stage, photos: Path | None, screen: Console) -> Sum
     began = time.monotonic()
     problems: list[str] = []
     sent = _upload(stage, photos, problems)
-    ids = verdict.jobs_of(stage, sent)
-    problems += _wait(stage, sent, ids, screen)
-    return verdict.judge(stage, sent, ids, time.monotonic() - began, problems)
+    problems += _wait(stage, sent, screen)
+    return verdict.judge(stage, sent, time.monotonic() - began, problems)
 
 
 def _upload(stage: Stage, photos: Path | None, problems: list[str]) -> list[Sent]:
@@ -116,25 +115,22 @@ def _upload(stage: Stage, photos: Path | None, problems: list[str]) -> list[Sent
     return sent
 
 
-def _wait(stage: Stage, sent: Sequence[Sent], ids: set[int], screen: Console) -> list[str]:
-    """Show how far the jobs are until all have ended; return why not, if they do not."""
+def _wait(stage: Stage, sent: Sequence[Sent], screen: Console) -> list[str]:
+    """Show how far the jobs are until all runs have ended; return why not, if they do not."""
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
     with Progress(*columns, console=screen, transient=True, disable=not screen.is_terminal) as bar:
-        line = bar.add_task("jobs", total=len(ids))
+        line = bar.add_task("jobs", total=None)
         before: object = None
         moved = time.monotonic()
         while True:
-            jobs = verdict.read(stage, ids)
-            finished = sum(job.finished for job in jobs.values())
-            bar.update(line, total=len(ids), completed=finished)
-            if finished == len(ids):
-                later = verdict.jobs_of(stage, sent) - ids
-                if not later:
-                    return []
-                ids |= later
+            states = verdict.read(stage, sent)
+            jobs = [job for each in states for job in each.jobs]
+            bar.update(line, total=len(jobs), completed=sum(each.finished for each in states))
+            if not any(each.pending for each in states):
+                return []
             if stage.worker.exit_code is not None:
                 return [f"the worker ended with code {stage.worker.exit_code}:\n{stage.worker.last_words()}"]
-            now = sorted((job.id, job.state, job.attempts) for job in jobs.values())
+            now = [(job.id, job.state, job.attempts) for job in jobs]
             if now != before:
                 before, moved = now, time.monotonic()
             elif time.monotonic() - moved > STALL:

@@ -1,7 +1,6 @@
 """The gallery's own tables, in a schema of its own beside jobq's.
 
-Ids of jobs are kept in the rows they work for, written in the same transaction: so a page can tell how far
-they are.
+An upload keeps the id of its workflow's run, written in the same transaction: so a page can tell how far it is.
 """
 
 from __future__ import annotations
@@ -40,7 +39,6 @@ class Album(Base):
     id: Mapped[int] = mapped_column(BigInteger, primary_key=True)
     title: Mapped[str] = mapped_column(Text)
     created_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), server_default=func.now())
-    sheet_job: Mapped[int | None] = mapped_column(BigInteger)
     sheet_path: Mapped[str | None] = mapped_column(Text)
 
     uploads: Mapped[list[Upload]] = relationship(back_populates="album", order_by="Upload.created_at")
@@ -56,7 +54,7 @@ class Upload(Base):
     album_id: Mapped[int] = mapped_column(ForeignKey(Album.id), index=True)
     email: Mapped[str] = mapped_column(Text)
     created_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), server_default=func.now())
-    receipt_job: Mapped[int | None] = mapped_column(BigInteger)
+    run: Mapped[int | None] = mapped_column(BigInteger)
     mailed_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
 
     album: Mapped[Album] = relationship(back_populates="uploads")
@@ -74,8 +72,6 @@ class Photo(Base):
     name: Mapped[str] = mapped_column(Text)
     original_path: Mapped[str] = mapped_column(Text)
     original_bytes: Mapped[int] = mapped_column(BigInteger)
-    thumbnail_job: Mapped[int | None] = mapped_column(BigInteger)
-    web_size_job: Mapped[int | None] = mapped_column(BigInteger)
     refused: Mapped[str | None] = mapped_column(Text)
     # Of the two jobs of a broken picture, the one that said so: that one fails, the other is cancelled.
     refused_by: Mapped[int | None] = mapped_column(BigInteger)
@@ -119,3 +115,5 @@ def create_all(engine: Engine) -> None:
         connection.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(text("'gallery tables'"), 0))))
         connection.execute(CreateSchema(SCHEMA, if_not_exists=True))
         Base.metadata.create_all(connection)
+        # Tables of a gallery whose uploads had no runs.
+        connection.execute(text(f"ALTER TABLE {SCHEMA}.upload ADD COLUMN IF NOT EXISTS run bigint"))

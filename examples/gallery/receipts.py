@@ -15,8 +15,11 @@ def message_id(token: str) -> str:
     return f"<receipt-{token}@gallery.invalid>"
 
 
-def compose(upload: Upload, photos: Sequence[Photo]) -> EmailMessage:
-    """Return the receipt for `upload`: what was taken, what was refused and why."""
+def compose(upload: Upload, photos: Sequence[Photo], *, made: int, pages: int) -> EmailMessage:
+    """Return the receipt for `upload`: what was taken, what was refused and why.
+
+    `made`: how many pictures were made from the photos. `pages`: of the album's contact sheet.
+    """
     taken = [photo for photo in photos if photo.refused is None]
     refused = [photo for photo in photos if photo.refused is not None]
     message = EmailMessage()
@@ -29,6 +32,7 @@ def compose(upload: Upload, photos: Sequence[Photo]) -> EmailMessage:
         lines += ["In the album:", *(f"  - {_line(photo.name)}" for photo in taken), ""]
     if refused:
         lines += ["Refused:", *(f"  - {_line(photo.name)}: {photo.refused}" for photo in refused), ""]
+    lines += [f"Sizes made: {made}. Pages of the album's contact sheet: {pages}.", ""]
     lines.append("Places, names and everything else in EXIF were removed from what is published.")
     message.set_content("\n".join(lines) + "\n")
     return message

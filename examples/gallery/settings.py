@@ -11,8 +11,8 @@ from pathlib import Path
 import psycopg
 from sqlalchemy import Engine, create_engine
 
-from jobq.config import Settings
 from jobq.errors import ConfigurationError
+from jobq.settings import Settings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -25,8 +25,8 @@ from sqlalchemy.orm import Session, selectinload
 from werkzeug.exceptions import HTTPException, SecurityError
 
 from jobq.gallery import uploads
-from jobq.gallery.jobstates import JobStates, job_states
 from jobq.gallery.models import Album, Photo
+from jobq.gallery.runs import RunStates, run_states
 from jobq.gallery.settings import GallerySettings, engine
 
 MAX_REQUEST_BYTES = 512 * 1024 * 1024
@@ -136,7 +136,7 @@ def contact_sheet(album_id: int) -> Response:
     return send_from_directory(_settings().path("sheets"), f"album-{album_id}.pdf", max_age=0)
 
 
-def _album(database: Session, album_id: int) -> tuple[Album, JobStates]:
+def _album(database: Session, album_id: int) -> tuple[Album, RunStates]:
     found = database.get(
         Album,
         album_id,
@@ -144,7 +144,7 @@ def _album(database: Session, album_id: int) -> tuple[Album, JobStates]:
     )
     if found is None:
         abort(404, "There is no such album.")
-    return found, job_states(database, found, _settings().schema)
+    return found, run_states(database, found, _settings().schema)
 
 
 def _settings() -> GallerySettings:

@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from jobq import migrate
-from jobq.config import Settings, libpq_url
 from jobq.dev import DevPostgres
+from jobq.dev.programs import die_with_parent
 from jobq.gallery import models, site
 from jobq.gallery.mailserver import MailServer
 from jobq.gallery.settings import GallerySettings, engine
 from jobq.gallery.webserver import WebServer
-from jobq.postmaster import die_with_parent
+from jobq.settings import Settings, libpq_url
 
 APP = "jobq.gallery.app:q"
 QUEUES = "pictures,documents,mail"

@@ -1,4 +1,4 @@
-"""Taking an upload in: files, rows and jobs. The rows and the jobs are one transaction."""
+"""Taking an upload in: files, rows and the run of its workflow. The rows and the run are one transaction."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from jobq.gallery import app
@@ -17,8 +18,9 @@ from jobq.gallery.files import written_whole
 from jobq.gallery.models import Album, Photo, Upload
 from jobq.gallery.settings import GallerySettings, engine
 
-SHEET_DELAY = 1.0  # seconds without another upload before the contact sheet is begun
 MAX_FILES = 200
+# Nodes of the workflow. The items of a map are in the order of the photos.
+THUMBNAILS, WEB_SIZES, SHEET, RECEIPT = "thumbnails", "web sizes", "contact sheet", "receipt"
 _TOKEN = re.compile(r"[0-9a-f]{32}")
 _EMAIL = re.compile(r"[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]{1,64}@[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)*")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
@@ -60,24 +62,24 @@ def take(
 ) -> Taken:
     """Store an upload into the album `album_id`, or into a new one called `title`. Raises BadUpload.
 
-    The receipt's job comes first: its key is what a second press of the button runs into. Until the first
-    transaction has committed, the second waits there; then it finds the job, and stores nothing.
+    A second press of the button brings the same token. It waits at the insert of the upload's row until the
+    first transaction has committed; then it finds the row, and stores nothing.
     """
     _check(token, email, files)
     originals: list[Path] = []
     with Session(engine(settings.database_url)) as session:
         try:
-            receipt = app.mail_receipt.options(key=f"receipt:{token}").enqueue(session, token)
-            known = session.get(Upload, token)
-            if known is not None:
-                return Taken(album_id=known.album_id, repeated=True)
             album = _album(session, album_id, title)
-            upload = Upload(token=token, album=album, email=email, receipt_job=receipt.id)
+            session.flush()
+            row = insert(Upload).values(token=token, album_id=album.id, email=email)
+            upload = session.scalar(row.on_conflict_do_nothing().returning(Upload))
+            if upload is None:
+                session.rollback()
+                return Taken(album_id=session.get_one(Upload, token).album_id, repeated=True)
             photos = [_photo(settings, upload, file, originals) for file in files]
             session.add_all(photos)
             session.flush()
-            _enqueue_pictures(session, photos)
-            album.sheet_job = _enqueue_sheet(session, album.id)
+            upload.run = _enqueue(session, upload, photos)
             session.flush()
             taken = Taken(album_id=album.id, repeated=False)
         except BaseException:
@@ -89,19 +91,18 @@ def take(
         return taken
 
 
-def _enqueue_pictures(session: Session, photos: Sequence[Photo]) -> None:
-    jobs = [task.job(photo.id) for photo in photos for task in (app.make_thumbnail, app.make_web_size)]
-    ids = iter([job.id for job in app.q.enqueue_many(session, jobs)])
-    for photo in photos:
-        photo.thumbnail_job, photo.web_size_job = next(ids), next(ids)
+def _enqueue(session: Session, upload: Upload, photos: Sequence[Photo]) -> int:
+    """Insert the run of an upload's workflow, and return its id.
 
-
-def _enqueue_sheet(session: Session, album_id: int) -> int:
-    """One sheet for a burst of uploads: each puts the waiting job off. Once begun, another is due."""
-    sheet = app.make_contact_sheet.options(
-        key=f"sheet:{album_id}", key_holds="until_started", on_conflict="replace", delay=SHEET_DELAY
-    )
-    return sheet.enqueue(session, album_id).id
+    The sheet and the receipt run however the pictures ended: a broken one is reported, and holds up nothing.
+    """
+    ids = [photo.id for photo in photos]
+    with app.q.workflow("upload", key=upload.token) as workflow:
+        thumbnails = app.make_thumbnail.map(ids).named(THUMBNAILS)
+        web_sizes = app.make_web_size.map(ids).named(WEB_SIZES)
+        sheet = app.make_contact_sheet.node(upload.album_id, thumbnails.outcomes, web_sizes.outcomes).named(SHEET)
+        app.mail_receipt.node(upload.token, sheet.result).named(RECEIPT)
+    return workflow.enqueue(session).id
 
 
 def display_name(name: str) -> str:

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
 from PIL import Image
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session, selectinload
 
+from jobq._postgres.tables import metadata
 from jobq.gallery import pictures
-from jobq.gallery.jobstates import JobState, job_ids, read_jobs
 from jobq.gallery.models import KINDS, Album, Photo, Upload
 from jobq.gallery.receipts import message_id
+from jobq.gallery.runs import RunState, RunStates, run_states
 from jobq.gallery.settings import engine
 from jobq.gallery.stage import Stage
-from jobq.schema import metadata
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,39 +51,34 @@ class Summary:
         return not self.problems
 
 
-def jobs_of(stage: Stage, sent: Sequence[Sent]) -> set[int]:
-    """Return the ids of the jobs that work for these uploads, as far as the rows name them."""
+def read(stage: Stage, sent: Sequence[Sent]) -> list[RunStates]:
+    """Return the states of the runs of these uploads, by album."""
     with Session(engine(stage.settings.database_url)) as session:
-        return set().union(*(job_ids(album) for album in _albums(session, sent)))
+        return [run_states(session, album, stage.settings.schema) for album in _albums(session, sent)]
 
 
-def read(stage: Stage, ids: Collection[int]) -> dict[int, JobState]:
-    """Return the states of these jobs."""
-    with Session(engine(stage.settings.database_url)) as session:
-        return read_jobs(session, ids, stage.settings.schema)
-
-
-def judge(
-    stage: Stage, sent: Sequence[Sent], ids: Collection[int], seconds: float, problems: Sequence[str] = ()
-) -> Summary:
+def judge(stage: Stage, sent: Sequence[Sent], seconds: float, problems: Sequence[str] = ()) -> Summary:
     """Look at every row, file and mail of these uploads, and return what was found. `problems`: known before."""
     found = list(problems)
     with Session(engine(stage.settings.database_url)) as session:
-        jobs = read_jobs(session, ids, stage.settings.schema)
-        states = Counter(job.state for job in jobs.values())
         albums = _albums(session, sent)
+        runs = {
+            token: run
+            for album in albums
+            for token, run in run_states(session, album, stage.settings.schema).runs.items()
+        }
+        jobs = [job for run in runs.values() for job in run.jobs.values()]
+        states = Counter(job.state for job in jobs)
         photos = [photo for album in albums for photo in album.photos]
         uploads = {upload.token: upload for album in albums for upload in album.uploads}
         files = _judge_sheets(stage, albums, found)
         for photo in photos:
-            files += _judge_photo(stage, photo, jobs, found)
+            files += _judge_photo(stage, photo, runs.get(photo.upload_token), found)
         for one in sent:
-            _judge_upload(stage, one, uploads.get(one.token), found)
-        retried = _retried(session, stage.settings.schema, ids)
-    if unfinished := sorted(job.id for job in jobs.values() if not job.finished):
-        found.append(f"{len(unfinished)} jobs have not ended, job {unfinished[0]} among them")
-    if missing := len(set(ids) - set(jobs)):
-        found.append(f"{missing} jobs are neither live nor in history")
+            _judge_upload(stage, one, uploads.get(one.token), runs.get(one.token), found)
+        retried = _retried(session, stage.settings.schema, [job.id for job in jobs if job.id is not None])
+    if unfinished := sum(not job.finished for job in jobs):
+        found.append(f"{unfinished} jobs have not ended")
     failed = [photo for photo in photos if photo.refused is not None]
     if states["failed"] != len(failed):
         found.append(f"{states['failed']} jobs failed for {len(failed)} refused pictures")
@@ -110,21 +105,20 @@ def _albums(session: Session, sent: Sequence[Sent]) -> Sequence[Album]:
     return session.scalars(wanted.options(photos, selectinload(Album.uploads))).all()
 
 
-def _judge_photo(stage: Stage, photo: Photo, jobs: Mapping[int, JobState], found: list[str]) -> int:
+def _judge_photo(stage: Stage, photo: Photo, run: RunState | None, found: list[str]) -> int:
     """Return how many files the photo has."""
-    own = [jobs.get(job) for job in (photo.thumbnail_job, photo.web_size_job) if job is not None]
-    failed = [job for job in own if job is not None and job.state == "failed"]
+    own = () if run is None else run.of_photo(photo.id)
+    failed = [job for job in own if job.state == "failed"]
     if photo.refused is not None:
         if len(failed) != 1:
             found.append(f"{photo.name}: refused, but {len(failed)} jobs failed; expected one")
         elif photo.refused not in (failed[0].error or ""):
             found.append(f"{photo.name}: job {failed[0].id} does not give the reason: {failed[0].error}")
         return len(photo.files)
-    for kind in KINDS:
+    for kind, job in zip(KINDS, own, strict=False):
         file = photo.file(kind)
         if file is None:
-            job = jobs.get((photo.thumbnail_job if kind == "thumbnail" else photo.web_size_job) or 0)
-            if job is None or job.finished:  # the others are counted as not ended
+            if job.finished:  # the others are counted as not ended
                 found.append(f"{photo.name}: no {kind}")
             continue
         path = stage.settings.path(file.path)
@@ -155,10 +149,14 @@ def _judge_sheets(stage: Stage, albums: Sequence[Album], found: list[str]) -> in
     return made
 
 
-def _judge_upload(stage: Stage, one: Sent, upload: Upload | None, found: list[str]) -> None:
+def _judge_upload(stage: Stage, one: Sent, upload: Upload | None, run: RunState | None, found: list[str]) -> None:
     if upload is None:
         found.append(f"upload {one.token}: no row")
         return
+    if run is None:
+        found.append(f"upload {one.token}: no run")
+    elif run.state != "succeeded":
+        found.append(f"upload {one.token}: its run {run.id} is {run.state}: {run.reason}")
     photos = {photo.id: photo for photo in upload.photos}.values()
     if Counter(photo.name for photo in photos) != Counter(one.names):
         found.append(f"upload {one.token}: {len(one.names)} pictures were sent, {len(photos)} are stored")

@@ -6,8 +6,8 @@ import threading
 from types import TracebackType
 from typing import Any, Self
 
-import waitress  # type: ignore[import-untyped]
-from waitress.wasyncore import close_all  # type: ignore[import-untyped]
+import waitress  # type: ignore[import-untyped]  # no stubs
+from waitress.wasyncore import close_all  # type: ignore[import-untyped]  # no stubs
 
 
 class WebServer:

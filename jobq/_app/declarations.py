@@ -1,27 +1,31 @@
-"""Schedules that an application declares in its code: checked against their tasks' signatures, and kept by name."""
+"""Schedules declared in code: checked against their tasks' signatures, and kept by name."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from types import MappingProxyType
 from typing import Any
 
-from jobq import jsontext
+from jobq._core import json_text
+from jobq._core.text import brief
+from jobq._core.validation import check_seconds, is_by_name
+from jobq.cron import When
+from jobq.enqueueing import TaskOptions
 from jobq.errors import InvalidArguments, InvalidOption, TaskDefinitionError
-from jobq.schedules import Missed, Schedule
-from jobq.tasks import BaseTask, TaskOptions
-from jobq.ticks import When
+from jobq.job import headers_json
+from jobq.schedule import Missed, Schedule
+from jobq.task import BaseTask
 
-# Stands for a tick's time when arguments are checked.
+# Used as the tick's time when arguments are checked.
 _SOME_TICK = datetime(2000, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Declaration:
-    """What ``@q.schedule(…)`` says, before it meets its task. None: as the task has it."""
+    """The arguments of ``@q.schedule(…)``, before the task is known. None: use the task's value."""
 
     when: When
     name: str | None = None
@@ -31,9 +35,18 @@ class Declaration:
     max_missed: int
     queue: str | None = None
     priority: int | None = None
+    headers: Mapping[str, Any] | None = None
+    group: str | None = None
+    key: str | None = None
+    expires_in: float | timedelta | None = None
 
     def of(self, task: BaseTask[..., Any]) -> Schedule:
-        """Return the schedule of `task`. Raises InvalidArguments when the arguments do not fit it, and InvalidOption."""
+        """Return the schedule of `task`.
+
+        Raises InvalidOption, and InvalidArguments if they do not fit.
+        """
+        if self.headers is not None:
+            headers_json(self.headers)
         made = Schedule(
             name=task.name if self.name is None else self.name,
             task=task.name,
@@ -42,7 +55,10 @@ class Declaration:
             priority=task.priority if self.priority is None else self.priority,
             max_attempts=task.max_attempts,
             timeout=task.timeout,
-            headers=task.headers,
+            headers=task.headers if self.headers is None else {**task.headers, **self.headers},
+            group=self.group,
+            key=self.key,
+            expires_in=None if self.expires_in is None else check_seconds("expires_in", self.expires_in),
             missed=self.missed,
             max_missed=self.max_missed,
             tick_argument=self.tick_argument,
@@ -51,12 +67,13 @@ class Declaration:
 
 
 def fitting(task: BaseTask[..., Any], args: Mapping[str, Any], tick_argument: str | None) -> dict[str, Any]:
-    """Return constant arguments by name as JSON's own types, checked with a tick's time among them where one is passed.
+    """Return constant arguments by name as JSON types.
 
-    Raises InvalidArguments when they do not fit the task's signature; InvalidOption when one stands for the tick's time, too.
+    They are checked together with a tick's time, if one is passed. Raises InvalidArguments if they
+    do not fit the task's signature, and InvalidOption if one of them is the tick argument.
     """
-    if not isinstance(args, Mapping) or not all(isinstance(name, str) for name in args):
-        raise InvalidArguments(f"{task.name}: args={args!r}: give a dict by parameter name")
+    if not is_by_name(args):
+        raise InvalidArguments(f"{task.name}: args={brief(args, 100)}: expected a dict by parameter name")
     given = dict(args)
     if tick_argument is not None:
         if tick_argument in given:
@@ -75,7 +92,7 @@ def fitting(task: BaseTask[..., Any], args: Mapping[str, Any], tick_argument: st
 
 
 def read(task: BaseTask[..., Any], arguments: Mapping[str, Any], tick_argument: str | None) -> dict[str, Any]:
-    """Return arguments given in JSON's own types as the task's: "2030-01-31" fits a date.
+    """Return arguments given as JSON types as the task's types: "2030-01-31" fits a date.
 
     Raises InvalidArguments.
     """
@@ -83,7 +100,7 @@ def read(task: BaseTask[..., Any], arguments: Mapping[str, Any], tick_argument: 
     if tick_argument is not None and tick_argument not in given:
         given[tick_argument] = _SOME_TICK.isoformat()
     try:
-        text = jsontext.encode(given, f"{task.name}: arguments", task.app.settings.max_args_bytes)
+        text = json_text.encode(given, f"{task.name}: arguments", task.app.settings.max_args_bytes)
     except ValueError as error:
         raise InvalidArguments(str(error)) from None
     try:
@@ -103,12 +120,12 @@ class Declarations:
         self._get_task = get_task
         self._schedules: dict[str, Schedule] = {}
         self._waiting: list[tuple[Any, Declaration]] = []
-        """Declarations below ``@q.task``: their functions are not tasks yet."""
+        """Declarations below ``@q.task``, whose functions are not tasks yet."""
 
     def add(self, target: Any, declaration: Declaration) -> None:
-        """Declare a schedule of `target`: a task, or a function that is yet to become one.
+        """Declare a schedule for `target`: a task, or a function that will become one.
 
-        Raises TaskDefinitionError for anything else, and for a name that is taken.
+        Raises TaskDefinitionError for anything else, and if the name is taken.
         """
         if isinstance(target, BaseTask):
             self._keep(target, declaration)
@@ -118,18 +135,21 @@ class Declarations:
             self._waiting.append((target, declaration))
 
     def became(self, function: Any, task: BaseTask[..., Any]) -> None:
-        """Tell that `function` is the task `task` now."""
+        """Record that `function` has become `task`."""
         for target, declaration in [pair for pair in self._waiting if pair[0] is function]:
             self._waiting.remove((target, declaration))
             self._keep(task, declaration)
 
     def forget(self, task: BaseTask[..., Any]) -> None:
-        """Drop the schedules of a task that is defined again."""
+        """Remove the schedules of a task that is defined again."""
         self._schedules = {name: kept for name, kept in self._schedules.items() if kept.task != task.name}
 
     @property
     def all(self) -> Mapping[str, Schedule]:
-        """The schedules by name. Raises TaskDefinitionError when one was put on a function that is no task."""
+        """The schedules by name.
+
+        Raises TaskDefinitionError if one was declared on a function that is no task.
+        """
         for target, _ in self._waiting:
             raise TaskDefinitionError(
                 f"@q.schedule on {getattr(target, '__qualname__', target)}: that is no task; put @q.task on it as well"
@@ -147,6 +167,6 @@ class Declarations:
         schedule = declaration.of(task)
         if (taken := self._schedules.get(schedule.name)) is not None:
             raise TaskDefinitionError(
-                f"schedule {schedule.name!r} is taken, by one of task {taken.task!r}: give one of them name=…"
+                f"schedule {schedule.name!r} is taken, by one of task {taken.task!r}: pass name=… to one of them"
             )
         self._schedules[schedule.name] = schedule

@@ -1,4 +1,4 @@
-"""What a callable that is to become a task is: its layers, its signature, and whether its work is a coroutine's."""
+"""Callables that become tasks: their layers, their signature, and whether they are coroutines."""
 
 from __future__ import annotations
 
@@ -6,16 +6,19 @@ import functools
 import inspect
 import sys
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from jobq.errors import TaskDefinitionError
 
-_PLAIN_KINDS = (types.FunctionType, types.MethodType, types.BuiltinFunctionType)
+FUNCTIONS = (types.FunctionType, types.MethodType, types.BuiltinFunctionType)
 
 
 def signature(task: str, function: Callable[..., Any]) -> inspect.Signature:
-    """Return the signature of a function that can be a task. Raises TaskDefinitionError for any other."""
+    """Return the signature of a function that can be a task.
+
+    Raises TaskDefinitionError for others.
+    """
     if not callable(function) or isinstance(function, (type, staticmethod, classmethod)):
         raise TaskDefinitionError(f"{task}: {function!r} is no function: decorate a `def` or `async def`")
     if any(inspect.isgeneratorfunction(layer) or inspect.isasyncgenfunction(layer) for layer in _outer(function)):
@@ -47,7 +50,7 @@ def signature(task: str, function: Callable[..., Any]) -> inspect.Signature:
 
 
 def innermost(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Return the function that a partial, a wrapper, a method or a callable object calls in the end."""
+    """Return the function that a partial, wrapper, method or callable object finally calls."""
     found = function
     for layer in _layers(function):
         found = layer
@@ -55,7 +58,7 @@ def innermost(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def closure(function: Callable[..., Any]) -> dict[str, Any]:
-    """Return the surrounding function's names that `function` itself uses."""
+    """Return the names of the enclosing function that `function` uses."""
     names = getattr(getattr(function, "__code__", None), "co_freevars", ())
     found = {}
     for name, cell in zip(names, getattr(function, "__closure__", None) or (), strict=False):
@@ -66,20 +69,37 @@ def closure(function: Callable[..., Any]) -> dict[str, Any]:
     return found
 
 
+def local_names(function: Callable[..., Any], frame: types.FrameType | None) -> Mapping[str, Any] | None:
+    """Return the names around a function defined inside another function or a class.
+
+    Its annotations may use them. `frame`: the frame in which the function was defined.
+    """
+    if frame is None or "." not in getattr(function, "__qualname__", ""):
+        return None
+    return dict(frame.f_locals)
+
+
 def is_coroutine_function(function: Callable[..., Any]) -> bool:
-    """Whether every call returns a coroutine: an ``async def``, a partial of one, an object whose ``__call__`` is one."""
+    """Whether every call returns a coroutine.
+
+    This is true for an ``async def``, a partial of one, and an object whose ``__call__`` is one.
+    """
     return any(map(inspect.iscoroutinefunction, _outer(function)))
 
 
 def wraps_coroutine_function(function: Callable[..., Any]) -> bool:
-    """Whether it is a ``def`` around an ``async def``: its call may return the coroutine, or run it."""
+    """Whether it is a ``def`` around an ``async def``.
+
+    Its call may return the coroutine, or run it.
+    """
     return not is_coroutine_function(function) and any(map(inspect.iscoroutinefunction, _layers(function)))
 
 
 def is_redefined(old: Callable[..., Any], new: Callable[..., Any]) -> bool:
-    """Whether `new` is `old` defined again: a notebook's cell that was run again, or a module that was reloaded.
+    """Whether `new` is `old` defined again: by a notebook cell or by a module reload.
 
-    Not two functions of one name in one file, nor those that a function makes.
+    This is false for two functions with the same name in one file, and for functions made by a
+    function.
     """
     one, other = innermost(old), innermost(new)
     name, module = getattr(one, "__qualname__", None), getattr(one, "__module__", None)
@@ -103,8 +123,20 @@ def is_redefined(old: Callable[..., Any], new: Callable[..., Any]) -> bool:
     return spec is not None and not getattr(spec, "_initializing", False)
 
 
+def is_same_kind(old: Any, new: Any) -> bool:
+    """Whether two objects are of one class, or two partials or closures of one function."""
+    one, other = _kind(old), _kind(new)
+    code = getattr(one, "__code__", None)
+    return one is other or is_redefined(one, other) or (code is not None and code is getattr(other, "__code__", None))
+
+
+def _kind(value: Any) -> Any:
+    found = innermost(value)
+    return found if isinstance(found, (type, *FUNCTIONS)) else type(found)
+
+
 def _layers(function: Callable[..., Any]) -> Iterator[Any]:
-    """Yield `function`, and what is below it."""
+    """Yield `function` and the layers below it."""
     seen: set[int] = set()
     layer: Any = function
     while layer is not None and id(layer) not in seen:
@@ -114,7 +146,10 @@ def _layers(function: Callable[..., Any]) -> Iterator[Any]:
 
 
 def _outer(function: Callable[..., Any]) -> Iterator[Any]:
-    """Yield `function`, and what its call is: not what a wrapper keeps for itself."""
+    """Yield `function` and the layers that its call passes through.
+
+    Functions that a wrapper uses only internally are left out.
+    """
     layer: Any = function
     while layer is not None:
         yield layer
@@ -126,14 +161,14 @@ def _below(layer: Any) -> Any:
         return layer.func
     if isinstance(layer, types.MethodType):
         return layer.__func__
-    if isinstance(layer, (*_PLAIN_KINDS, type)):
+    if isinstance(layer, (*FUNCTIONS, type)):
         return None
     call = getattr(type(layer), "__call__", None)  # noqa: B004  # not whether it can be called: what that calls
     return call if isinstance(call, types.FunctionType) else None
 
 
 def _owner(function: Callable[..., Any], found: inspect.Signature) -> str | None:
-    """Return the class of a method that is not bound; None for any other function."""
+    """Return the class of an unbound method; None for any other function."""
     owner = str(getattr(function, "__qualname__", "")).rpartition(".")[0].rpartition(".")[2]
     if not owner or owner == "<locals>" or next(iter(found.parameters), None) not in ("self", "cls"):
         return None

@@ -1,4 +1,4 @@
-"""Values by name, each of a type: checked, written as JSON, and read again as a worker will read them."""
+"""Named and typed values: checked, written as JSON, and read again as a worker will read them."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic_core import PydanticSerializationError, SchemaSerializer
 from typing_extensions import TypedDict
 
-from jobq import jsontext
-from jobq.hints import UNIONS, concrete
-from jobq.sameness import difference, shorten
+from jobq._core import json_text
+from jobq._core.hints import UNIONS, concrete
+from jobq._core.round_trip import difference, shorten
 
 _CONFIG = ConfigDict(extra="forbid", val_json_bytes="base64", ser_json_bytes="base64")
 
-# Below what Python reads of one number: 4,300 digits.
+# Below the limit of Python for one number: 4,300 digits.
 _SHORT = 4096
-# What pydantic writes in the place of a lone surrogate, in a key.
+# What pydantic writes in a key instead of a lone surrogate.
 _REPLACEMENT = "\ufffd".encode()
 _MOMENTS: frozenset[Any] = frozenset({datetime, time})
 _PLAIN: frozenset[Any] = frozenset({bool, int, float, str, bytes, NoneType, Decimal, UUID, date, timedelta}) | _MOMENTS
@@ -32,13 +32,13 @@ _PLAIN_CONTAINERS = (list, tuple, set, frozenset, dict, *UNIONS)
 
 
 class Fields:
-    """Values by name, of which each has a type and is required or not. Raises what pydantic raises for a type."""
+    """Named values; each has a type and is required or not. Raises pydantic's errors for a type."""
 
     def __init__(self, hints: Mapping[str, tuple[Any, bool]]) -> None:
         types = [hint for hint, _ in hints.values()]
         concretes = {name: (concrete(hint), required) for name, (hint, required) in hints.items()}
         fields = {name: hint if required else NotRequired[hint] for name, (hint, required) in concretes.items()}
-        # Names that only the caller knows: nothing for a checker to see here.
+        # The names are known only at run time, so a type checker cannot check them.
         make: Any = TypedDict
         shape = make("shape", fields)
         shape.__pydantic_config__ = _CONFIG
@@ -46,50 +46,60 @@ class Fields:
         self._validator = self._adapter.validator
         self._plain = all(_is_plain(hint) for hint in types)
         self._lossless = all(_is_lossless(_without_none(hint), moments=True) for hint in types)
-        """Whether all values come back from JSON as they are, but for moments with odd time zones."""
+        """Whether JSON preserves all values, except times with unusual time zones."""
         self._moments = tuple(name for name, (hint, _) in hints.items() if _without_none(hint) in _MOMENTS)
         direct = {name: _without_none(hint) for name, (hint, _) in hints.items()}
         self._floats = tuple(name for name, hint in direct.items() if hint is float)
         self._strings = tuple(name for name, hint in direct.items() if hint is str)
         within = [hint for hint in direct.values() if hint not in (float, str)]
         self._any_floats = any(_mentions(hint, float) for hint in types)
-        """Whether whole numbers and Decimals may be taken for floats, which may be other numbers."""
+        """Whether integers and Decimals may be accepted as floats, which may have another value."""
         self._inner_floats = any(_mentions(hint, float) for hint in within)
         self._inner_strings = any(_mentions(hint, str) for hint in within)
         self._keys = any(_mentions(hint, dict) for hint in types)
-        # The adapter's own serialiser does not hand its configuration down to untyped values: it would write NaN as null.
+        # The adapter's own serialiser does not pass its configuration to untyped values: it would
+        # write NaN as null.
         self._serializer = SchemaSerializer(
             _without_made(self._adapter.core_schema), {"ser_json_inf_nan": "constants", "ser_json_bytes": "base64"}
         )
 
     @property
     def schema(self) -> str:
-        """What the types consist of, as text; '' for plain ones, whose names say it, and for those without a JSON schema."""
+        """The parts of the types, as text.
+
+        It is '' for plain types, which their names describe, and for types without a JSON schema.
+        """
         if self._plain:
             return ""
         try:
             return json.dumps(_without_texts(self._adapter.json_schema()), sort_keys=True, default=str)
-        except Exception:  # a type may make its schema itself
+        except Exception:  # a type may make its own schema
             return ""
 
     def validate(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        """Return `values` checked: nothing is converted but to base classes and floats. Raises ValidationError."""
-        # The adapter's own method looks at nine options of its own before it does the same.
+        """Return the checked `values`; they are converted only to base classes and floats.
+
+        Raises ValidationError.
+        """
+        # The adapter's own method checks nine options before it does the same.
         if self._plain:
             checked: dict[str, Any] = self._validator.validate_python(values, strict=True)
         else:
-            # A parameter's annotation may have an alias.
+            # The annotation of a parameter may have an alias.
             checked = self._validator.validate_python(values, strict=True, by_name=True)
         return checked
 
     def parse(self, raw: bytes | str) -> dict[str, Any]:
         """Return values from JSON text. Raises ValidationError."""
-        # By name, as they are written; and by alias, as others may write them.
+        # jobq writes by name; other producers may write by alias.
         parsed: dict[str, Any] = self._validator.validate_json(raw, by_name=True)
         return parsed
 
     def rounded(self, given: Mapping[str, Any], checked: Mapping[str, Any]) -> str | None:
-        """Return which number of `given` is another one as a float, and what to do; None when none is."""
+        """Return which number in `given` changes as a float, and what to do.
+
+        The result is None if no number does.
+        """
         if not self._any_floats or (self._plain and given == checked):
             return None
         for name, value in given.items():
@@ -101,11 +111,12 @@ class Fields:
         return None
 
     def dump_short(self, given: Mapping[str, Any], values: Mapping[str, Any], limit: int) -> str | None:
-        """Return `values`, which are `given` checked, as JSON text in one step, or None when that needs a closer look.
+        """Return `values` as JSON text in one step, or None if they need a closer check.
 
-        That is: for types that may not come back as they are; for numbers that may be rounded; for text so long that a number
-        in it could be too long to be read back; and for what PostgreSQL may not store. To look at a value costs less than to
-        search the text.
+        `values` are the checked `given`. A closer check is needed for types that may not come back
+        unchanged, for numbers that may be rounded, for text long enough to hold a number that is
+        too long to be read back, and for characters that PostgreSQL may not store. Checking a value
+        costs less than searching the text.
         """
         if not self._lossless:
             return None
@@ -115,7 +126,7 @@ class Fields:
                 return None
         for name in self._floats:
             number = values.get(name)
-            # Not NaN, not infinite, not -0.0, which PostgreSQL stores as 0.0; and not rounded.
+            # Not NaN, not infinite, not rounded, and not -0.0, which PostgreSQL stores as 0.0.
             if number is not None and (
                 number - number or number != given[name] or (not number and math.copysign(1.0, number) < 0)
             ):
@@ -137,29 +148,32 @@ class Fields:
         return raw.decode()
 
     def dump(self, values: Mapping[str, Any], what: str, limit: int) -> str:
-        """Return checked `values` as JSON text that is read as they are; each of at most `limit` bytes.
+        """Return checked `values` as JSON text that reads back unchanged.
 
-        Raises ValueError, its message starting with `what` and the name of the value, when there is none.
+        Each may have at most `limit` bytes.
+
+        Raises ValueError if there is none; its message starts with `what` and the value's name.
         """
         try:
             plain = self._dump_plain(values)
-        except Exception as error:  # a serializer may be the caller's
+        except Exception as error:  # a serializer may belong to the caller
             raise ValueError(self._unwritable(values, what) or f"{what}arguments: {plain_text(error)}") from None
-        parts = [f"{json.dumps(name)}:{jsontext.encode(plain[name], f'{what}{name}', limit)}" for name in plain]
+        parts = [f"{json.dumps(name)}:{json_text.encode(plain[name], f'{what}{name}', limit)}" for name in plain]
         text = f"{{{','.join(parts)}}}"
         if not self._lossless or self._moments or _REPLACEMENT in text.encode():
             self._check(values, text, what)
         return text
 
     def _dump_plain(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        # By name, or what has an alias would not be found again. A round trip: without what is computed from the rest.
+        # By name, because a value with an alias would not be found again. As a round trip, so
+        # without computed fields.
         plain: dict[str, Any] = self._serializer.to_python(
             values, mode="json", by_alias=False, round_trip=True, warnings="error"
         )
         return plain
 
     def _unwritable(self, values: Mapping[str, Any], what: str) -> str | None:
-        """Return what is wrong with the first value that has no form in JSON, or None when each has."""
+        """Return why the first value without a JSON form has none; None if each value has one."""
         for name, value in values.items():
             try:
                 self._dump_plain({name: value})
@@ -173,18 +187,18 @@ class Fields:
         return None
 
     def _check(self, values: Mapping[str, Any], text: str, what: str) -> None:
-        """Raise ValueError unless `text` is read as `values`."""
+        """Raise ValueError unless reading `text` gives `values`."""
         try:
             read = self.parse(text)
         except ValidationError as error:
             if any(fault["type"] == "json_invalid" for fault in error.errors(include_url=False, include_input=False)):
-                # It is JSON, but what reads it has a limit.
+                # It is valid JSON, but the reader has a limit.
                 raise ValueError(f"{what}{next(iter(values))} is nested too deeply: pass a flatter value") from None
             raise ValueError(
                 f"{what}{explain(error)}; the value was accepted, and its JSON is not: a serializer writes what its type does "
                 "not read, or the value was changed after it was checked"
             ) from None
-        except Exception as error:  # a validator's own
+        except Exception as error:  # raised by a validator
             raise ValueError(
                 f"{what}to read {', '.join(values)} again raises {type(error).__name__}: {error}; a validator must take what "
                 "it has made"
@@ -211,12 +225,15 @@ def explain(error: ValidationError) -> str:
 
 
 def plain_text(error: Exception) -> str:
-    """Return the error's text in one line, without pydantic's pointer to its documentation."""
+    """Return the error's text in one line, without pydantic's link to its documentation."""
     return " ".join(str(error).split("\n\nFor further information", maxsplit=1)[0].split())
 
 
 def _without_made(schema: Any) -> Any:
-    """Return a core schema that leaves out the fields of dataclasses that ``__init__`` does not take: it makes them again."""
+    """Return a core schema without the dataclass fields that ``__init__`` does not take.
+
+    ``__init__`` computes these fields again.
+    """
     if isinstance(schema, list):
         items = [_without_made(item) for item in schema]
         return items if any(item is not old for item, old in zip(items, schema, strict=True)) else schema
@@ -236,13 +253,16 @@ def _is_plain(hint: Any) -> bool:
 
 
 def _is_lossless(hint: Any, *, moments: bool = False) -> bool:
-    """Whether every value of this type is read from its JSON as it was. `moments`: leave datetime and time aside."""
+    """Whether every value of this type comes back from JSON unchanged.
+
+    `moments`: ignore datetime and time.
+    """
     origin, args = typing.get_origin(hint), typing.get_args(hint)
     if origin in UNIONS:
         parts = {part for part in args if part is not NoneType}
         if len(parts) == 1:
             return _is_lossless(*parts)
-        # Each has a form of its own, so long as there are not two kinds of numbers.
+        # Each type has its own JSON form, unless there are two kinds of numbers.
         return parts <= {bool, int, str} or parts <= {bool, float, str}
     if origin is dict:
         key, value = args
@@ -273,7 +293,10 @@ def _is_one_of(hint: Any, kinds: frozenset[Any]) -> bool:
 
 
 def _without_texts(schema: Any, *, names: bool = False) -> Any:
-    """Return `schema` without descriptions and defaults: a set's order differs between processes. `names`: keys are names."""
+    """Return `schema` without descriptions and defaults: a set's order varies between processes.
+
+    `names`: the keys are names.
+    """
     if isinstance(schema, dict):
         return {
             name: _without_texts(part, names=not names and name in ("properties", "$defs"))

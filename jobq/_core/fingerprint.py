@@ -1,7 +1,8 @@
-"""Which failures are the same fault: an error text without what differs from one job to the next.
+"""Identify failures with the same cause: an error text without the parts that vary between jobs.
 
-Pure functions, for the page's groups and for the filter ``failure:``. Only the beginning of an error is read, so a reader
-may cut it in the database: ``normalise(error) == normalise(error[:REACH])``.
+These are pure functions, for the page's groups and for the filter ``failure:``. Only the beginning
+of an error is used, so a query may cut it in the database:
+``normalise(error) == normalise(error[:REACH])``.
 """
 
 from __future__ import annotations
@@ -10,15 +11,16 @@ import re
 from functools import lru_cache
 from hashlib import blake2s
 
-# Characters of an error that are looked at, and of those only the first line.
+# Number of characters of an error that are used, and of those only the first line.
 REACH = 300
 
 _NUMBER = r"\d+(?:\.\d+)*(?:[eE][+-]?\d+\b)?"
 _NUMBERS = rf"{_NUMBER}(?:,\ ?-?{_NUMBER})*"
 
-# What a text is made of that changes. Tried in this order, at the beginning of a word or at what is none; within a word a
-# number only. Names of code and of database objects stay, although in quotes: they say which fault it is.
-# Each part is told from the next by its first character, so that the time is linear in the length of the text.
+# The variable parts of a text. They are tried in this order, at the beginning of a word or
+# outside words; inside a word, only a number matches. Names of code and database objects stay, even
+# in quotes, because they identify the cause. The first character decides which part can match, so
+# the time is linear in the length of the text.
 _VARIABLE = re.compile(
     rf"""
     (?<!\w)(?:
@@ -47,20 +49,23 @@ _CHANGING = re.compile(r"[^/\\]*\d[^/\\]*")
 
 
 def normalise(error: str | None) -> str:
-    """Return the first line of `error` with placeholders for what changes from job to job, at most some 1,000 characters.
+    """Return the first line of `error`, with placeholders for variable parts.
 
-    Numbers become ``<n>``, and likewise ``<text>`` (in quotes), ``<uuid>``, ``<time>``, ``<host>``, ``<mail>``, ``<hex>``,
-    ``<id>``. Of a path and a URL the parts with a digit change. No error gives the empty text.
+    The result has at most about 1,000 characters. Numbers become ``<n>``; other placeholders are
+    ``<text>`` (in quotes), ``<uuid>``, ``<time>``, ``<host>``, ``<mail>``, ``<hex>``, ``<id>``. In
+    a path or URL, the parts with a digit are replaced. No error gives the empty text.
     """
     return _normalised(_first_line(error))
 
 
 def fingerprint(task: str, error: str | None) -> str:
-    """Return the name of the failure group of a job of `task` that ended with `error`: 12 hexadecimal digits.
+    """Return the failure group of a job of `task` that ended with `error`: 12 hexadecimal digits.
 
-    The same for ever for the same fault, in every process: links to a group stay valid, as long as this module does not change.
+    The same cause always gives the same digits, in every process. Links to a group stay valid as
+    long as this module does not change.
     """
-    # One digit for all: most errors of a group are then one text, looked up rather than read. What begins with 0x stays so.
+    # All digits become one digit: most errors of a group are then one text, found in the cache.
+    # Text after 0x is left unchanged.
     line = _first_line(error)
     return _digest(task, line if "0x" in line or "0X" in line else line.translate(_ONE_DIGIT))
 
@@ -89,7 +94,7 @@ def _placeholder(match: re.Match[str]) -> str:
     if kind == "url":
         scheme, _, rest = found.partition("://")
         host, slash, path = rest.partition("/")
-        host = host.rpartition("@")[2]  # never a password
+        host = host.rpartition("@")[2]  # drops the password
         return f"{scheme}://{_CHANGING.sub('<host>', host)}" + (
             _steady_path(slash + path.partition("?")[0]) if slash else ""
         )

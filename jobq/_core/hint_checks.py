@@ -1,4 +1,4 @@
-"""Types whose values are known not to come back from JSON: refused where a task is defined."""
+"""Types whose values do not come back from JSON: they are refused when a task is defined."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pydantic import BaseModel, PlainSerializer, Secret, SecretBytes, SecretStr,
 from pydantic.fields import FieldInfo
 from typing_extensions import is_typeddict
 
-from jobq.hints import UNIONS
+from jobq._core.hints import UNIONS
 
 _SECRETS = (SecretStr, SecretBytes, Secret)
 _READ_ONCE = frozenset({abc.Iterator, abc.Generator})
@@ -22,7 +22,10 @@ _SERIALIZERS = (PlainSerializer, WrapSerializer)
 
 
 def refusal(hint: Any, path: str) -> str | None:
-    """Return why values of this type do not come back from JSON, and what to do; None where that is not known beforehand."""
+    """Return why values of this type do not come back from JSON, and what to do.
+
+    None: this is not known in advance.
+    """
     return next(_Walk().faults(hint, path), None)
 
 
@@ -35,15 +38,19 @@ class _Field(typing.NamedTuple):
 
 
 class _Walk:
-    """One walk through a type and the types that it consists of."""
+    """One walk through a type and its parts."""
 
     def __init__(self) -> None:
         self._seen: set[int] = set()
         self._nested = 0
-        """In how many models or the like: their values are made before the call, and nothing is turned into lists there."""
+        """Nesting depth in models and the like.
+
+        Their values are created before the call, so abstract types in them are not converted to
+        lists.
+        """
 
     def faults(self, hint: Any, path: str) -> Iterator[str]:
-        """Yield what is wrong with `hint`, the first fault first."""
+        """Yield the problems of `hint`, in order."""
         origin, args = typing.get_origin(hint) or hint, typing.get_args(hint)
         if origin is Annotated:
             inner, *metadata = args
@@ -74,7 +81,7 @@ class _Walk:
         if issubclass(kind, _SECRETS):
             yield (
                 f"{path}: {kind.__name__} is stored as asterisks, and arguments and results can be read in the "
-                "database: keep the secret elsewhere and pass its name or id, or give its field a serializer that writes it"
+                "database: keep the secret elsewhere and pass its name or id, or add to its field a serializer that writes it"
             )
         elif kind in _READ_ONCE or (self._nested and kind is abc.Iterable):
             yield f"{path}: {kind.__name__} can be read only once: annotate list"
@@ -99,7 +106,7 @@ def _excluded(path: str) -> str:
 
 
 def _alike(parts: tuple[Any, ...], path: str) -> Iterator[str]:
-    """Yield which types of a union JSON cannot tell apart, whatever the value."""
+    """Yield the types of a union that JSON cannot distinguish, whatever the value."""
     for one, other in combinations(parts, 2):
         if {one, other} == {str, bytes}:
             yield f"{path}: bytes are stored as text (base64), so {_name(one)} | {_name(other)} has one form: take one of them"
@@ -108,7 +115,7 @@ def _alike(parts: tuple[Any, ...], path: str) -> Iterator[str]:
             if form is not None and form == _form(other):
                 yield (
                     f"{path}: {_name(one)} and {_name(other)} have the same fields, so their JSON does not tell which one "
-                    "it is: give each a field of its own, such as kind: Literal[…]"
+                    "it is: add a field to each, such as kind: Literal[…]"
                 )
 
 
@@ -135,7 +142,7 @@ def _fields(kind: type) -> list[_Field]:
         return []
     try:
         hints = typing.get_type_hints(kind, include_extras=True)
-    except Exception:  # names that are not defined yet, and whatever else an annotation may do
+    except Exception:  # undefined names, and any other error that an annotation may cause
         return []
     names = [field.name for field in dataclasses.fields(kind)] if dataclasses.is_dataclass(kind) else list(hints)
     return [_Field(name, hints[name]) for name in names if name in hints]

@@ -1,4 +1,4 @@
-"""Annotations: what they name, and which type a value of an abstract one gets."""
+"""Annotations: resolve them, and choose a concrete type for an abstract one."""
 
 from __future__ import annotations
 
@@ -13,21 +13,24 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator
 
-from jobq import callables
+from jobq._core import callables
 from jobq.errors import TaskDefinitionError
 
 UNIONS = (typing.Union, UnionType)
 _AS_LIST = frozenset({abc.Sequence, abc.MutableSequence, abc.Iterable, abc.Collection, abc.Reversible, abc.Container})
 _AS_SET = frozenset({abc.Set, abc.MutableSet})
 _AS_DICT = frozenset({abc.Mapping, abc.MutableMapping})
-# What may have abstract types within. Not sets, nor the keys of a dict: a list cannot be in them.
+# Containers that may hold abstract types. Sets and dict keys cannot: a list cannot be in them.
 _REBUILT = frozenset({list, tuple, dict, collections.deque, collections.defaultdict, collections.OrderedDict})
 
 
 def resolve(
     task: str, function: Callable[..., Any], name: str, annotation: Any, local_names: Mapping[str, Any] | None
 ) -> Any:
-    """Return the type that `annotation` is, Any where there is none. Raises TaskDefinitionError, from a NameError too."""
+    """Return the type of `annotation`, or Any without one.
+
+    Raises TaskDefinitionError, also for a NameError.
+    """
     if annotation is inspect.Parameter.empty:
         return Any
 
@@ -50,9 +53,11 @@ def resolve(
 
 
 def concrete(hint: Any) -> Any:
-    """Return `hint` with the types that JSON gives back in the place of abstract ones: list, set and dict.
+    """Return `hint` with abstract types replaced by the types that JSON gives back.
 
-    Values are turned into these at the call: a range for a ``Sequence``, a generator for an ``Iterable``.
+    They are list, set and dict.
+
+    Values are converted at the call: a range for a ``Sequence``, a generator for an ``Iterable``.
     """
     origin, args = typing.get_origin(hint) or hint, typing.get_args(hint)
     if origin is Annotated:
@@ -72,20 +77,21 @@ def concrete(hint: Any) -> Any:
             keys = 1 if issubclass(origin, dict) else 0
             parts = (*args[:keys], *(part if part is ... else concrete(part) for part in args[keys:]))
             return origin[parts] if _differ(parts, args) else hint
-    except TypeError:  # not hashable, or not made of types
+    except TypeError:  # not hashable, or not composed of types
         return hint
     return hint
 
 
 @dataclasses.dataclass(frozen=True)
 class _Made:
-    """Makes a value of an abstract type one that JSON gives back."""
+    """Converts a value of an abstract type to a value that JSON gives back."""
 
     abstract: type
     kind: Callable[[Any], Any]
 
     def __call__(self, value: Any) -> Any:
-        # Text is a sequence of text, and a dict a collection of its keys, but seldom meant as one.
+        # Text is a sequence of text, and a dict is a collection of keys, but callers rarely mean
+        # that.
         others = (str, bytes, bytearray) if self.kind is dict else (str, bytes, bytearray, abc.Mapping)
         if type(value) is self.kind or isinstance(value, others) or not isinstance(value, self.abstract):
             return value

@@ -1,4 +1,4 @@
-"""JSON text that PostgreSQL's jsonb takes, or a ValueError that says where it cannot and what to do."""
+"""JSON text that PostgreSQL's jsonb accepts, or a ValueError that says where and what to do."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ import math
 import re
 from typing import Any
 
+from jobq._core.text import unstorable
+
 _ENCODER = json.JSONEncoder(allow_nan=False, ensure_ascii=False, separators=(",", ":"))
-# Numbers that PostgreSQL would store as others: it has no negative zero, and writes 1e+22 as a whole number. Text is matched,
-# to be passed over.
+# Numbers that PostgreSQL would change: it has no negative zero, and writes 1e+22 as an integer.
+# Strings are matched so that they are skipped.
 _NUMBERS = re.compile(r'"(?:[^"\\]|\\.)*"|-0\.0(?![0-9])|-?[0-9.]+e\+[0-9]+')
 _NOT_ASCII = re.compile(r"[^\x00-\x7f]")
 
@@ -17,8 +19,16 @@ _NOT_ASCII = re.compile(r"[^\x00-\x7f]")
 def encode(value: Any, what: str, limit: int | None = None) -> str:
     """Return `value` (dicts with text keys, lists, text, numbers, booleans, None) as JSON text.
 
-    Floats are written so that they are read from PostgreSQL as they are. Raises ValueError, its message starting with `what`,
-    for NaN and infinity, NUL characters, lone surrogates, other types, and text of more than `limit` bytes.
+    Floats come back from PostgreSQL unchanged.
+
+    Args:
+        value: the value.
+        what: the beginning of the error message.
+        limit: most bytes of text.
+
+    Raises:
+        ValueError: for NaN and infinity, NUL characters, lone surrogates, other types, and text
+            that is too long.
     """
     try:
         text = _ENCODER.encode(value)
@@ -35,7 +45,7 @@ def encode(value: Any, what: str, limit: int | None = None) -> str:
 
 
 def check_size(size: int, what: str, limit: int) -> None:
-    """Raise ValueError when `size` bytes are more than `limit`."""
+    """Raise ValueError if `size` bytes are more than `limit`."""
     if size > limit:
         raise ValueError(
             f"{what}: {size} bytes as JSON, and at most {limit} are allowed: "
@@ -47,17 +57,23 @@ def _stored_number(match: re.Match[str]) -> str:
     text = match[0]
     if text.startswith('"'):
         return text
-    # Below what a float can be, and not 0 to PostgreSQL: it is read as -0.0.
+    # Smaller than any float, but not 0 for PostgreSQL: it is read as -0.0.
     return "-1e-400" if text == "-0.0" else f"{float(text):.1f}"
 
 
 def ascii_only(text: str) -> str:
-    """Return JSON text with escapes for all that is not ASCII: the same value in every encoding."""
+    """Return JSON text with escapes for all non-ASCII characters.
+
+    It has the same value in every encoding.
+    """
     return text if text.isascii() else _NOT_ASCII.sub(lambda found: json.dumps(found[0])[1:-1], text)
 
 
-def _fault(value: Any, where: str) -> str | None:  # noqa: PLR0912  # one a kind of value
-    """Return what is wrong with the first unusable part of `value`, or None. Depth may be the fault: no recursion."""
+def _fault(value: Any, where: str) -> str | None:  # one a kind of value
+    """Return the fault of the first unusable part of `value`, or None.
+
+    Depth may be the fault, so this does not recurse.
+    """
     stack: list[tuple[Any, str, int]] = [(value, where, 0)]
     while stack:
         part, path, depth = stack.pop()
@@ -70,10 +86,8 @@ def _fault(value: Any, where: str) -> str | None:  # noqa: PLR0912  # one a kind
                 if not math.isfinite(part):
                     return f"{path}={part!r}: JSON has no NaN and no infinity; pass None instead"
             case str():
-                if "\0" in part:
-                    return f"{path} contains a NUL character, which PostgreSQL cannot store: remove it"
-                if not _is_unicode(part):
-                    return f"{path} contains a lone surrogate, so it is no Unicode text: decode it strictly"
+                if (fault := unstorable(part)) is not None:
+                    return f"{path} {fault}"
             case dict():
                 for name, inner in part.items():
                     if not isinstance(name, str):
@@ -85,11 +99,3 @@ def _fault(value: Any, where: str) -> str | None:  # noqa: PLR0912  # one a kind
             case _:
                 return f"{path} is of type {type(part).__name__}, which JSON does not have"
     return None
-
-
-def _is_unicode(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True

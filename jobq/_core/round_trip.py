@@ -1,4 +1,4 @@
-"""Whether a value that was stored as JSON and read again is the value that was stored: types included, not only ``==``."""
+"""Whether a value stored as JSON and read again is the same, including types, not only ``==``."""
 
 from __future__ import annotations
 
@@ -14,28 +14,31 @@ from uuid import UUID
 
 from pydantic import BaseModel
 
-# Of these, equal values of one type are the same.
+# For these types, equal values of one type are the same.
 _SCALARS = frozenset({bool, int, str, bytes, complex, UUID, timedelta, date})
 _JSON_TYPES = (dict, list, str, int, float, bool, type(None))
 _MISSING: Any = object()
 
 Path = str | tuple[Any, ...]
-"""Where a value is: a name; or the path of what it is in, and its key there, or the name of its field and ``field``."""
+"""The position of a value.
+
+It is a name, or its parent's path with a key, or with a field name and ``field``.
+"""
 
 
 def difference(given: Any, read: Any, path: str) -> str | None:
-    """Return how `read` differs from `given`, and what to do, or None when they are the same. `path` names `given`.
+    """Return how `read` differs from `given`, and what to do; None if they are the same.
 
-    An int that is read as the equal float is the same (``float`` accepts both). So is a subclass of datetime, date or time
-    that is read as its base, and an aware one that is read with the same offset. The order of a dict's entries is no
-    difference.
+    `path` names `given`. These count as the same: an int that is read as the equal float (``float``
+    accepts both); a subclass of datetime, date or time that is read as its base; an aware time that
+    is read with the same offset; a dict with another order of entries.
     """
     try:
         return _difference(given, read, path)
     except RecursionError:
         return f"{path} is nested too deeply: pass a flatter value"
     except Exception as error:
-        # An `__eq__` or a property of the caller's.
+        # Raised by an `__eq__` or a property of the caller.
         return f"{path} ({type(given).__name__}) cannot be compared with what would be read: {type(error).__name__}: {error}"
 
 
@@ -43,7 +46,7 @@ def shorten(value: object) -> str:
     """Return the value's repr, cut to 100 characters."""
     try:
         text = repr(value)
-    except Exception:  # a repr of the user's that raises must not hide the fault that we report
+    except Exception:  # a user's repr that raises must not hide the fault that is reported
         text = f"<{type(value).__name__}>"
     return text if len(text) <= 100 else text[:97] + "…"
 
@@ -87,7 +90,7 @@ def _difference(given: Any, read: Any, path: Path) -> str | None:  # noqa: PLR09
 
 
 def _at(path: Path) -> str:
-    """Return a path as text. That takes time, and is needed for a fault only."""
+    """Return a path as text. This is slow, and done only for a fault."""
     if isinstance(path, str):
         return path
     parent, key, *kind = path
@@ -131,13 +134,13 @@ def _mappings(given: dict[Any, Any], read: dict[Any, Any], path: Path) -> str | 
 
 def _lost_key(given: Mapping[Any, Any], key: Any, path: Path) -> str:
     kinds = {type(other).__name__ for other in given}
-    mixed = "; it has keys of several types, of which two have the same text" if len(kinds) > 1 else ""
+    mixed = "; it has keys of several types, and two of them have the same text" if len(kinds) > 1 else ""
     hint = "" if isinstance(key, str) else ": annotate the type of its keys, or pass text as keys"
     return f"{_at(path)} has the key {shorten(key)} ({type(key).__name__}), which would not be read again{mixed}{hint}"
 
 
 def _in_stored_order(given: Mapping[Any, Any]) -> bool:
-    """Whether the keys are in the order in which PostgreSQL stores those of an object."""
+    """Whether the keys are in the order in which PostgreSQL stores an object's keys."""
     if len(given) < 2:
         return True
     if not all(isinstance(key, str) for key in given):
@@ -197,7 +200,7 @@ def _attributes(given: Any, read: Any, path: Path, names: Iterable[str]) -> str 
 def _changed(given: Any, read: Any, path: Path) -> str:
     kind = type(given).__name__
     if read is _MISSING:
-        return f"{_at(path)}={shorten(given)} ({kind}) would not be read again: give it a type that JSON gives back"
+        return f"{_at(path)}={shorten(given)} ({kind}) would not be read again: use a type that JSON returns unchanged"
     if given is _MISSING:
         return f"{_at(path)} is not there, and would be read as {shorten(read)}"
     if type(given) is type(read):

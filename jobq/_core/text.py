@@ -1,4 +1,4 @@
-"""Text for people: durations, counts, lists of names. All of it fits on one line."""
+"""Text for people: counts, lists of names. Every result fits on one line."""
 
 from __future__ import annotations
 
@@ -20,38 +20,41 @@ def one_line(text: str | None, limit: int = 70) -> str:
     return line if len(line) <= limit else line[: limit - 1] + "…"
 
 
+def brief(value: object, limit: int = 60) -> str:
+    """Return `value` for a message, as Python would write it.
+
+    It is on one line, cut to `limit` characters. This never raises an error.
+    """
+    try:
+        # A long text is cut first: escapes beyond the limit would be computed for nothing.
+        shown = repr(f"{value[:limit]}…" if isinstance(value, str) and len(value) > limit else value)
+    except Exception:  # a number with too many digits, or a user's class
+        shown = f"<{type(value).__name__}>"
+    return shown if isinstance(value, str) or len(shown) <= limit else f"{shown[:limit]}…"
+
+
+def unstorable(text: str) -> str | None:
+    """Return why PostgreSQL cannot store `text`, and what to do; None if it can.
+
+    The result follows the text's name in a sentence.
+    """
+    if "\0" in text:
+        return "contains a NUL character, which PostgreSQL cannot store: remove it"
+    if not text.isascii():
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            return "contains a lone surrogate, so it is no Unicode text: decode it strictly, or remove it"
+    return None
+
+
 def name(text: str, limit: int = 60) -> str:
-    """Return a name whole, on one line: control characters are escaped, and what exceeds `limit` characters is cut."""
+    """Return a name on one line.
+
+    Control characters are escaped, and `limit` characters are kept.
+    """
     shown = visible(text)
     return shown if len(shown) <= limit else shown[: limit - 1] + "…"
-
-
-# Infinity, NaN, 1e300: of a value that was written past the tables' constraints.
-_EVER = 1e12
-
-
-def duration(seconds: float | None) -> str:
-    """Return `seconds` for people: ``850 ms``, ``12 s``, ``3 m 20 s``, ``5 h 2 m``; '' for None."""
-    if seconds is None:
-        return ""
-    if not abs(seconds) < _EVER:
-        return "-∞" if seconds < 0 else "∞"
-    if seconds < 0:
-        return f"-{duration(-seconds)}"
-    if seconds < 1:
-        return f"{seconds * 1000:.0f} ms"
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    for size, unit, smaller, smaller_unit in (
-        (86400, "d", 3600, "h"),
-        (3600, "h", 60, "m"),
-        (60, "m", 1, "s"),
-    ):
-        if whole >= size:
-            rest = whole % size // smaller
-            return f"{whole // size} {unit}" + (f" {rest} {smaller_unit}" if rest else "")
-    raise AssertionError(whole)
 
 
 def plural(count: int, noun: str) -> str:
@@ -70,6 +73,6 @@ def wait(count: int) -> str:
 
 
 def listed(items: Sequence[str], most: int = NAMED) -> str:
-    """Return the first `most` items with commas, and how many more there are."""
+    """Return the first `most` items, separated by commas, and the number of remaining items."""
     shown = ", ".join(items[:most])
     return shown + (f" and {len(items) - most:,} more" if len(items) > most else "")

@@ -1,7 +1,7 @@
-"""The kinds of connection that a caller may bring, told apart here and nowhere else.
+"""The kinds of connection that a caller may pass. Only this module distinguishes them.
 
-A statement runs in the caller's transaction as it stands: no commit, no savepoint, and never the caller's row factory,
-cursor class or server-side cursors.
+A statement runs in the caller's transaction as it is: no commit, no savepoint, and never the
+caller's row factory, cursor class or server-side cursors.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ import psycopg
 from psycopg.pq import ConnStatus, TransactionStatus
 from psycopg.rows import tuple_row
 
+from jobq._postgres.server_errors import ROLL_BACK, is_a, name, translated
 from jobq.errors import ConnectionNotUsable, UnsupportedConnection
-from jobq.refusals import ROLL_BACK, is_a, name, translated
 
 if TYPE_CHECKING:
     import sqlalchemy
@@ -45,16 +45,20 @@ class Own(Enum):
 
 
 OWN = Own.OWN
-"""In place of a connection: one of jobq's own. Not None, which a forgotten or lazy connection is."""
+"""Passed instead of a connection: use one of jobq's own.
+
+It is not None, because a forgotten or lazy connection is None.
+"""
 
 Rows: TypeAlias = list[tuple[Any, ...]]
 
-_ACCEPTED = "give a Connection of psycopg, or of SQLAlchemy with psycopg, a Session or scoped_session"
+_ACCEPTED = "expected a Connection of psycopg, or of SQLAlchemy with psycopg, a Session or scoped_session"
 _ACCEPTED_ASYNC = (
-    "give an AsyncConnection of psycopg, or of SQLAlchemy with psycopg, an AsyncSession or async_scoped_session"
+    "expected an AsyncConnection of psycopg, or of SQLAlchemy with psycopg, an AsyncSession or async_scoped_session"
 )
-# What the caller has set for statements of its own, set back for ours: yield_per and stream_results would wrap them in
-# DECLARE … CURSOR. tests/integration/test_alchemy_options.py goes through all options that SQLAlchemy has.
+# The caller's options for its own statements, reset for ours: yield_per and stream_results would
+# wrap them in DECLARE … CURSOR. tests/postgres/test_alchemy_options.py covers all options of
+# SQLAlchemy.
 PLAIN_OPTIONS: Mapping[str, Any] = {
     "stream_results": False,
     "yield_per": None,
@@ -70,7 +74,7 @@ _SILENT = "SELECT set_config('jobq.notify', 'off', true)"
 
 
 class Query(Protocol):
-    """A statement with its schema filled in (`jobq.sql.Statement`)."""
+    """A statement with its schema filled in (`jobq._postgres.sql.Statement`)."""
 
     @property
     def text(self) -> str: ...
@@ -80,17 +84,17 @@ class Query(Protocol):
 
 
 class Executor(Protocol):
-    """Runs statements on one connection of the caller's."""
+    """Runs statements on one connection of the caller."""
 
     def execute(self, statement: Query, parameters: Mapping[str, Any]) -> Rows:
         """Run `statement` and return its rows as tuples."""
 
     def together(self) -> Any:
-        """Return a context manager that makes several statements one transaction, if the connection is autocommit."""
+        """Return a context manager: under autocommit, it makes its statements one transaction."""
 
 
 class AsyncExecutor(Protocol):
-    """Runs statements on one asynchronous connection of the caller's."""
+    """Runs statements on one asynchronous connection of the caller."""
 
     async def execute(self, statement: Query, parameters: Mapping[str, Any]) -> Rows: ...
 
@@ -98,10 +102,10 @@ class AsyncExecutor(Protocol):
 
 
 def sync_executor(connection: object) -> Executor:
-    """Return what runs statements on `connection`.
+    """Return an executor of statements on `connection`.
 
-    Raises UnsupportedConnection for an object of another kind, ConnectionNotUsable when it is closed or its transaction
-    has failed.
+    Raises UnsupportedConnection if the object is of another kind, and ConnectionNotUsable if it is
+    closed or its transaction has failed.
     """
     if isinstance(connection, psycopg.Connection):
         _check(connection)
@@ -115,7 +119,10 @@ def sync_executor(connection: object) -> Executor:
 
 
 async def async_executor(connection: object) -> AsyncExecutor:
-    """Return what runs statements on the asynchronous `connection`. Raises as `sync_executor` does."""
+    """Return an executor of statements on the asynchronous `connection`.
+
+    Raises as `sync_executor`.
+    """
     if isinstance(connection, psycopg.AsyncConnection):
         _check(connection)
         return _AsyncPsycopg(connection)
@@ -128,13 +135,13 @@ async def async_executor(connection: object) -> AsyncExecutor:
 
 
 def check_kind(connection: object) -> None:
-    """Raise UnsupportedConnection where `sync_executor` would. Begins no transaction."""
+    """Raise UnsupportedConnection if `sync_executor` would. This begins no transaction."""
     if not _is_sync(connection) or is_a(connection, "sqlalchemy", "Engine"):
         raise _unsupported(connection)
 
 
 def check_kind_async(connection: object) -> None:
-    """Raise UnsupportedConnection where `async_executor` would. Begins no transaction."""
+    """Raise UnsupportedConnection if `async_executor` would. This begins no transaction."""
     if not _is_async(connection) or is_a(connection, "sqlalchemy.ext.asyncio", "AsyncEngine"):
         raise _unsupported_async(connection)
 
@@ -160,8 +167,9 @@ def _unsupported_async(connection: object) -> UnsupportedConnection:
 
 
 def driver_of(connection: object) -> tuple[psycopg.Connection[Any], sqlalchemy.Connection | None]:
-    """Return the psycopg connection below `connection`, and the SQLAlchemy connection on it, if it is one. Raises as
-    `sync_executor` does.
+    """Return the psycopg connection of `connection`, and its SQLAlchemy connection, if it has one.
+
+    Raises as `sync_executor`.
     """
     sync_executor(connection)
     if isinstance(connection, psycopg.Connection):
@@ -171,9 +179,9 @@ def driver_of(connection: object) -> tuple[psycopg.Connection[Any], sqlalchemy.C
     driver = connection.connection.driver_connection  # type: ignore[attr-defined]  # SQLAlchemy's, by its class
     if not isinstance(driver, psycopg.Connection):
         raise UnsupportedConnection(
-            f"{_kind(connection)} stands on an asynchronous driver: give a synchronous connection"
+            f"{_kind(connection)} uses an asynchronous driver: expected a synchronous connection"
         )
-    return driver, connection  # type: ignore[return-value]
+    return driver, connection  # type: ignore[return-value]  # checked by the driver above
 
 
 class _Psycopg:
@@ -184,7 +192,7 @@ class _Psycopg:
         try:
             if self._connection._tpc:
                 psycopg.Cursor(self._connection).execute(_SILENT)
-            # Not closed: that would only drop a result which goes with the cursor.
+            # Not closed: that would only drop the result, which is freed with the cursor.
             return (
                 psycopg.Cursor(self._connection, row_factory=tuple_row).execute(statement.query, parameters).fetchall()
             )
@@ -244,7 +252,7 @@ class _SQLAlchemy:
         with ExitStack() as stack:
             if _commits_each(driver):
                 if isinstance(driver, psycopg.AsyncConnection):
-                    # Below AsyncSession.run_sync, whose greenlet SQLAlchemy knows how to wait in.
+                    # Called inside AsyncSession.run_sync, in whose greenlet SQLAlchemy can wait.
                     wait = sys.modules["sqlalchemy"].util.await_only
                     stack.enter_context(_awaited(driver.transaction(), wait))
                 else:
@@ -279,7 +287,7 @@ class _AsyncSQLAlchemy:
 
 
 def _check(connection: psycopg.Connection[Any] | psycopg.AsyncConnection[Any]) -> None:
-    # Where `connection.closed` and `connection.info` look; this is asked before each job.
+    # The sources of `connection.closed` and `connection.info`. This check runs before each job.
     pgconn = connection.pgconn
     if pgconn.status == ConnStatus.BAD:
         raise ConnectionNotUsable("the connection is closed: open one, then enqueue")
@@ -309,7 +317,7 @@ def _awaited(transaction: AbstractAsyncContextManager[Any], wait: Callable[[Awai
 
 
 def _is_two_phase(connection: Any) -> bool:
-    """Tell whether the transaction of a SQLAlchemy Connection is to be prepared."""
+    """Return whether the transaction of a SQLAlchemy Connection will be prepared."""
     return is_a(connection.get_transaction(), "sqlalchemy", "TwoPhaseTransaction")
 
 

@@ -1,4 +1,7 @@
-"""What keeps a migration from its work, with what to do: sessions that hold locks on jobq's tables, refusals of the server."""
+"""What blocks a migration, with fixes.
+
+Blockers are sessions that lock jobq's tables, and refusals of the server.
+"""
 
 from __future__ import annotations
 
@@ -9,13 +12,15 @@ import psycopg
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
+from jobq._core.durations import format_duration
+from jobq._core.text import listed, name, one_line
 from jobq.errors import MigrationRefused
-from jobq.text import duration, listed, name, one_line
 
 LOCK_TIMEOUT = 0.4
-"""For how many seconds a migration waits for its locks, at most, while all who want those tables wait behind it."""
+"""Most seconds that a migration waits for its locks. Users of the tables wait behind it."""
 
-# Also prepared transactions: they have no process. Of other roles' sessions a role without pg_read_all_stats sees no times.
+# Includes prepared transactions, which have no process. A role without pg_read_all_stats sees no
+# times of other roles' sessions.
 _BLOCKERS = """
 SELECT locks.pid, coalesce(activity.usename::text, prepared.owner::text) AS role, activity.application_name, activity.state,
        CASE WHEN activity.backend_type <> 'client backend' THEN activity.backend_type END AS backend, prepared.gid,
@@ -45,24 +50,24 @@ class NotFree(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Blocker:
-    """One session, or one prepared transaction (`pid` None), with a transaction that holds locks on jobq's tables."""
+    """A session, or a prepared transaction (`pid` None), whose transaction locks jobq's tables."""
 
     pid: int | None
     role: str | None
     application: str | None
     state: str | None
     backend: str | None
-    """Its kind where it is no client's: ``autovacuum worker``."""
+    """The kind of a process that is no client: ``autovacuum worker``."""
     gid: str | None
     seconds: float | None
-    """The age of its transaction; None where this role may not see it."""
+    """The age of its transaction; None if this role may not see it."""
     query: str | None
     tables: tuple[str, ...]
 
     def __str__(self) -> str:
         held = f"has held {listed(list(self.tables), 3)}"
         if self.seconds is not None:
-            held += f" for {duration(self.seconds)}"
+            held += f" for {format_duration(self.seconds)}"
         if self.pid is None:
             return f"the prepared transaction {self.gid!r} of {name(self.role or '?')} {held}"
         if self.backend is not None:
@@ -72,16 +77,16 @@ class Blocker:
 
     @property
     def fix(self) -> str:
-        """What ends it."""
+        """The action that ends it."""
         if self.pid is None:
             return f"COMMIT PREPARED or ROLLBACK PREPARED '{self.gid}'"
         return f"SELECT pg_terminate_backend({self.pid})"
 
 
 def find(connection: Connection, schema: str, *, older_than: float, exclusive: bool = True) -> list[Blocker]:
-    """Return up to five with transactions older than `older_than` seconds, oldest first. Ends the connection's transaction.
+    """Return up to five blockers with transactions older than `older_than` seconds, oldest first.
 
-    `exclusive`: also those that only read.
+    This ends the connection's transaction. `exclusive`: include blockers that only read.
     """
     parameters = {"schema": schema, "seconds": older_than, "all": exclusive}
     rows = connection.exec_driver_sql(_BLOCKERS, parameters).all()
@@ -103,9 +108,10 @@ def find(connection: Connection, schema: str, *, older_than: float, exclusive: b
 
 
 def cancel_autovacuum(connection: Connection, schema: str, blockers: Sequence[Blocker], *, wait: float) -> None:
-    """Let the server end the autovacuum workers among `blockers`, as it does for locks that wait longer than a migration's.
+    """Let the server end the autovacuum workers in `blockers`.
 
-    The lock keeps no reader and no writer waiting, only vacuum and other changes of the schema. `wait`: seconds.
+    The server does this by itself for locks that wait longer than a migration's. The lock blocks no
+    reader and no writer, only vacuum and other schema changes. `wait`: seconds.
     """
     tables = {table for blocker in blockers if blocker.backend == "autovacuum worker" for table in blocker.tables}
     quote = connection.dialect.identifier_preparer.quote_identifier
@@ -114,14 +120,14 @@ def cancel_autovacuum(connection: Connection, schema: str, blockers: Sequence[Bl
             connection.exec_driver_sql(f"SET LOCAL lock_timeout = {round(1000 * wait):d}")
             connection.exec_driver_sql(f"LOCK TABLE {quote(schema)}.{quote(table)} IN SHARE UPDATE EXCLUSIVE MODE")
         except DBAPIError:
-            pass  # The next try of the migration tells whether it has helped.
+            pass  # The next try of the migration shows whether it helped.
         connection.rollback()
 
 
 def not_free(schema: str, seconds: float, blockers: Sequence[Blocker], revision: str | None) -> str:
-    """Return the sentence for tables that were not free within `seconds`."""
+    """Return the message for tables that were not free within `seconds`."""
     told = (
-        f"the tables of schema {schema!r} were not free within {duration(seconds)}, so it stays at revision "
+        f"the tables of schema {schema!r} were not free within {format_duration(seconds)}, so it stays at revision "
         f"{revision or '(no tables)'}"
     )
     if not blockers:
@@ -130,7 +136,7 @@ def not_free(schema: str, seconds: float, blockers: Sequence[Blocker], revision:
     return f"{told}: {'; '.join(map(str, blockers))}. End what holds them ({fixes}), or wait for it, and run it again"
 
 
-# What the server refuses because of what stands in the database, by the class of its SQLSTATE, or by the whole.
+# Fixes for refusals because of the database's content, by SQLSTATE class or by whole SQLSTATE.
 _FIXES = {
     "2BP01": "drop these objects, or create them again without it, and run it again",
     "42501": "run it as a role that owns the schema and its tables, or may create the schema in the database",
@@ -148,7 +154,10 @@ _FIXES = {
 
 
 def raise_refused(error: DBAPIError, schema: str, revision: str | None) -> None:
-    """Raise MigrationRefused with the server's message, its detail and what to do; return where the cause is another."""
+    """Raise MigrationRefused with the server's message, detail and a fix.
+
+    For other causes, this returns.
+    """
     refusal = error.orig
     if not isinstance(refusal, psycopg.Error) or refusal.sqlstate is None:
         return
@@ -158,7 +167,7 @@ def raise_refused(error: DBAPIError, schema: str, revision: str | None) -> None:
     said = [refusal.diag.message_primary or str(refusal)]
     if refusal.diag.message_detail:
         said.append("; ".join(refusal.diag.message_detail.splitlines()))
-    # The server's hint about dependents is CASCADE, which would drop what is the user's.
+    # The server's hint about dependent objects is CASCADE, which would drop the user's objects.
     if refusal.diag.message_hint and not refusal.sqlstate.startswith("2B"):
         said.append(refusal.diag.message_hint)
     told = ". ".join(text.rstrip(".") for text in said)

@@ -1,4 +1,4 @@
-"""NewJobs to rows: one INSERT on the caller's connection, or one call of a function when any has a key."""
+"""Insert NewJobs with one INSERT on the caller's connection, or one function call with keys."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TypeAlias
 
-from jobq import sql
-from jobq.connections import (
+from jobq._core.json_text import ascii_only
+from jobq._postgres import sql
+from jobq._postgres.adapters import (
     AsyncExecutor,
     Executor,
     Rows,
@@ -16,29 +17,28 @@ from jobq.connections import (
     check_kind_async,
     sync_executor,
 )
+from jobq._postgres.server_errors import not_encodable
 from jobq.errors import InvalidOption, KeyConflict
-from jobq.jobs import JobOptions, NewJob
-from jobq.jsontext import ascii_only
-from jobq.refusals import not_encodable
-from jobq.tasks import Inserted
+from jobq.job import InsertResult, JobOptions, NewJob
 
 Parameters: TypeAlias = dict[str, "str | None"]
 Make: TypeAlias = Callable[[Sequence[NewJob]], Parameters]
 
-# Bounds the memory of one statement, here and in the server; with more, both were measured to take longer for each
-# job of 1 kB. A keyed batch is one statement whatever its size: its locks are taken in the order of
-# the keys, and a conflict that raises must undo all of it.
+# Bounds the memory of one statement, here and in the server. Larger batches were measured to take
+# longer for each job of 1 kB. A keyed batch is one statement of any size: its locks are taken in
+# the order of the keys, and a conflict that raises must undo all of it.
 _ROWS = 5_000
 _CHARACTERS = 2 * 1024 * 1024
 
-# What stands for a missing value in the array of its column: see sql/enqueue_keyed.sql.
+# Stand-ins for missing values in the array of a column: see
+# _postgres/sql/enqueue/enqueue_keyed.sql.
 _MISSING = {"run_at": "-infinity", "delay": "NaN", "timeout": "NaN", "expires_in": "NaN", "key": "", "group_key": ""}
 
 
-def insert(connection: object, schema: str, jobs: Sequence[NewJob]) -> list[Inserted]:
-    """Insert `jobs` on `connection`, in its transaction, and return the outcome of each, in the order given.
+def insert(connection: object, schema: str, jobs: Sequence[NewJob]) -> list[InsertResult]:
+    """Insert `jobs` on `connection`, in its transaction, and return their results in order.
 
-    Raises KeyConflict (and nothing of this call stays inserted), InvalidOption, UnsupportedConnection,
+    Raises KeyConflict (the call then inserts nothing), InvalidOption, UnsupportedConnection,
     ConnectionNotUsable, PermissionDenied and SchemaError.
     """
     if not jobs:
@@ -50,14 +50,14 @@ def insert(connection: object, schema: str, jobs: Sequence[NewJob]) -> list[Inse
     first, *rest = chunks
     if not rest:
         return _run(executor, statement, parameters, first)
-    done: list[Inserted] = []
+    done: list[InsertResult] = []
     with executor.together():
         for chunk in (first, *rest):
             done += _run(executor, statement, parameters, chunk)
     return done
 
 
-async def insert_async(connection: object, schema: str, jobs: Sequence[NewJob]) -> list[Inserted]:
+async def insert_async(connection: object, schema: str, jobs: Sequence[NewJob]) -> list[InsertResult]:
     """Insert `jobs` on an asynchronous connection, like `insert`."""
     if not jobs:
         check_kind_async(connection)
@@ -68,7 +68,7 @@ async def insert_async(connection: object, schema: str, jobs: Sequence[NewJob]) 
     first, *rest = chunks
     if not rest:
         return await _run_async(executor, statement, parameters, first)
-    done: list[Inserted] = []
+    done: list[InsertResult] = []
     async with executor.together():
         for chunk in (first, *rest):
             done += await _run_async(executor, statement, parameters, chunk)
@@ -76,7 +76,7 @@ async def insert_async(connection: object, schema: str, jobs: Sequence[NewJob]) 
 
 
 def _plan(jobs: Sequence[NewJob]) -> tuple[str, Make, Iterable[Sequence[NewJob]]]:
-    """Return the statement that inserts `jobs`, what makes its parameters, and the parts of `jobs` to run it with."""
+    """Return the statement for `jobs`, the function for its parameters, and the parts of `jobs`."""
     if len(jobs) == 1:
         return ("enqueue_one" if jobs[0].options.key is None else "enqueue_one_keyed"), _one, (jobs,)
     options = _distinct(jobs)
@@ -86,11 +86,11 @@ def _plan(jobs: Sequence[NewJob]) -> tuple[str, Make, Iterable[Sequence[NewJob]]
     return "enqueue", lambda chunk: _columns(chunk, shared), _chunks(jobs)
 
 
-def _run(executor: Executor, statement: sql.Statement, make: Make, jobs: Sequence[NewJob]) -> list[Inserted]:
+def _run(executor: Executor, statement: sql.Statement, make: Make, jobs: Sequence[NewJob]) -> list[InsertResult]:
     try:
         rows = executor.execute(statement, make(jobs))
     except UnicodeEncodeError:
-        # Nothing has been sent.
+        # Nothing was sent.
         try:
             rows = executor.execute(statement, make(_in_ascii(jobs)))
         except UnicodeEncodeError as error:
@@ -100,7 +100,7 @@ def _run(executor: Executor, statement: sql.Statement, make: Make, jobs: Sequenc
 
 async def _run_async(
     executor: AsyncExecutor, statement: sql.Statement, make: Make, jobs: Sequence[NewJob]
-) -> list[Inserted]:
+) -> list[InsertResult]:
     try:
         rows = await executor.execute(statement, make(jobs))
     except UnicodeEncodeError:
@@ -112,17 +112,17 @@ async def _run_async(
 
 
 def _in_ascii(jobs: Sequence[NewJob]) -> list[NewJob]:
-    """Return `jobs` with escapes in their JSON for what the encoding of the caller's session may lack."""
+    """Return `jobs` with JSON escapes for characters that the session's encoding may lack."""
     return [NewJob.checked(job.options, ascii_only(job.args_json)) for job in jobs]
 
 
 def _distinct(jobs: Sequence[NewJob]) -> list[JobOptions]:
-    """Return the options that occur in `jobs`, each once. Jobs that were made alike share theirs."""
+    """Return the distinct options in `jobs`. Jobs that were made alike share theirs."""
     return list({id(job.options): job.options for job in jobs}.values())
 
 
 def _keyed(options: Iterable[JobOptions]) -> bool:
-    """Tell whether any job has a key. Raises InvalidOption when their conflicts cannot be settled together."""
+    """Return whether any job has a key. Raises InvalidOption if `on_conflict` is mixed."""
     policies = {each.on_conflict for each in options if each.key is not None}
     if {"raise", "replace"} <= policies:
         raise InvalidOption(
@@ -159,7 +159,7 @@ def _key(options: JobOptions) -> Parameters:
 
 
 def _shared(options: Sequence[JobOptions]) -> Parameters:
-    """Return the columns that are the same in all of `options`."""
+    """Return the columns that are equal in all `options`."""
     return {
         name: value
         for name, value in options[0].columns.items()
@@ -168,7 +168,10 @@ def _shared(options: Sequence[JobOptions]) -> Parameters:
 
 
 def _columns(jobs: Sequence[NewJob], shared: Parameters) -> Parameters:
-    """Return each column as one value when it is `shared`, else as a JSON array with one element a job."""
+    """Return each column.
+
+    It is one value if `shared`, else a JSON array with an element for each job.
+    """
     found: Parameters = {"args": f"[{','.join([job.args_json for job in jobs])}]"}
     for name in jobs[0].options.columns:
         found[name] = shared.get(name)
@@ -185,23 +188,26 @@ def _keyed_columns(jobs: Sequence[NewJob]) -> Parameters:
 
 
 def _array(values: Iterable[str | None], missing: str) -> str:
-    """Return an array as PostgreSQL reads it. A driver finds out the type of each element first, which takes it longer."""
+    """Return an array in PostgreSQL's text form.
+
+    Drivers check each element's type, which is slower.
+    """
     texts = [missing if value is None else value for value in values]
     return "{" + ",".join(['"' + v.replace("\\", "\\\\").replace('"', '\\"') + '"' for v in texts]) + "}"
 
 
-def _outcome(jobs: Sequence[NewJob], rows: Rows) -> list[Inserted]:
-    """Return what `rows` say: only an id for each of the jobs without keys; otherwise each id and its outcome."""
+def _outcome(jobs: Sequence[NewJob], rows: Rows) -> list[InsertResult]:
+    """Return the results in `rows`: only ids for jobs without keys; otherwise ids and outcomes."""
     if len(rows[0]) == 1:
-        return [Inserted(job_id, True, False) for (job_id,) in rows]
+        return [InsertResult(job_id, True, False) for (job_id,) in rows]
     for job_id, created, _, ord_, other in rows:
         options = jobs[ord_ - 1].options
         if options.key is None or created:
             continue
         if other is not None:
-            # Not text in a session whose client encoding is SQL_ASCII.
+            # It is bytes in a session whose client encoding is SQL_ASCII.
             task = other.decode() if isinstance(other, bytes) else other
             raise KeyConflict(options.key, job_id, task or None, shared=True)
         if options.on_conflict == "raise":
             raise KeyConflict(options.key, job_id, options.task)
-    return [Inserted(job_id, created, replaced) for job_id, created, replaced, _, _ in rows]
+    return [InsertResult(job_id, created, replaced) for job_id, created, replaced, _, _ in rows]

@@ -1,7 +1,8 @@
-"""Connections of jobq's own, for submit() and result(): made when first needed, one pool a process and event loop.
+"""jobq's own connections, for submit() and result(): one pool per process and event loop.
 
-Safe with threads, with fork (a child makes pools of its own and leaves its parent's sockets alone) and with several
-event loops one after another. Connections are autocommit: one statement is one transaction and one round trip.
+Connections are opened when first needed. This is safe with threads, with fork (a child makes its
+own pools and does not touch its parent's sockets), and with several event loops in sequence.
+Connections are autocommit: one statement is one transaction and one round trip.
 """
 
 from __future__ import annotations
@@ -23,40 +24,44 @@ from psycopg.conninfo import conninfo_to_dict
 from psycopg.pq import TransactionStatus
 from psycopg_pool import ConnectionPool, PoolTimeout
 
-from jobq import sessions
-from jobq.config import Settings, redact_url
+from jobq._postgres import connecting
 from jobq.errors import DatabaseUnavailable
+from jobq.settings import Settings, redact_url
 
-# Seconds after which an idle connection is asked whether it still answers. Before that it is enough that the server has not
-# hung up, which a lost machine or network does not tell: then the statement fails instead of the question.
+# After this many idle seconds a connection is tested. Before, it is enough that the server has not
+# closed it. That does not detect a lost machine or network: the statement then fails instead of the
+# test.
 _STALE = 1.0
 
 
 class Connection(psycopg.Connection[Any]):
-    """A connection of a pool."""
+    """A connection in a pool."""
 
     used_at = -math.inf
-    """When it was last used, by the monotonic clock."""
+    """When it was last used, on the monotonic clock."""
 
 
 class AsyncConnection(psycopg.AsyncConnection[Any]):
-    """Gives no warning when it is dropped open: it cannot be closed once its event loop has ended."""
+    """Gives no warning if it is dropped open.
+
+    It cannot be closed after its event loop has ended.
+    """
 
     used_at = -math.inf
-    """When it was last used, by the monotonic clock."""
+    """When it was last used, on the monotonic clock."""
 
     def __del__(self, *_: Any) -> None:
-        """Leave it to libpq, which closes the socket in the process that opened it, and in no other."""
+        """Leave it to libpq, which closes the socket only in the process that opened it."""
 
 
 SyncPool: TypeAlias = ConnectionPool[Connection]
 
 
 class AsyncPool:
-    """At most `size` connections of one event loop, each made by the coroutine that needs it.
+    """At most `size` connections of one event loop. The coroutine that needs one opens it.
 
-    Not psycopg_pool's: that one connects in tasks of its own, which ignore being cancelled while they connect, so that an
-    `asyncio.run` which ends at that moment never returns.
+    psycopg_pool is not used: it connects in its own tasks, which ignore cancellation while they
+    connect, so an `asyncio.run` that ends at that moment never returns.
     """
 
     def __init__(self, conninfo: str, options: dict[str, Any], size: int, timeout: float) -> None:
@@ -67,7 +72,10 @@ class AsyncPool:
         self._idle: list[AsyncConnection] = []
 
     async def getconn(self) -> AsyncConnection:
-        """Return a connection that answers. Raises PoolTimeout; its cause is why none could be made, if one was missing."""
+        """Return a tested connection.
+
+        Raises PoolTimeout, with the connection error as its cause, if any.
+        """
         refused: psycopg.Error | None = None
         free = False
         try:
@@ -80,8 +88,8 @@ class AsyncPool:
                 pause = 0.05
                 while True:
                     try:
-                        return await sessions.connect_async_as(
-                            AsyncConnection, self._conninfo, autocommit=True, **self._options
+                        return await connecting.connect_async_as(
+                            AsyncConnection, self._conninfo, None, autocommit=True, **self._options
                         )
                     except psycopg.OperationalError as error:
                         refused = error
@@ -95,7 +103,7 @@ class AsyncPool:
             raise
 
     async def putconn(self, connection: AsyncConnection) -> None:
-        """Take a connection back, or close it when it is no longer fit for use."""
+        """Take back a connection; close it if it is no longer usable."""
         self._free.release()
         if not connection.closed and connection.info.transaction_status is TransactionStatus.IDLE:
             self._idle.append(connection)
@@ -103,13 +111,13 @@ class AsyncPool:
             await connection.close()
 
     async def close(self) -> None:
-        """Close the connections that are not in use."""
+        """Close idle connections."""
         while self._idle:
             await self._idle.pop().close()
 
 
 def _is_fresh(connection: Connection | AsyncConnection) -> bool:
-    """Tell, without a word to the server, that it answered a moment ago and has not hung up since."""
+    """Return whether the server answered recently and has not closed it, without a round trip."""
     if time.monotonic() - connection.used_at > _STALE:
         return False
     unread = select.poll()
@@ -202,7 +210,7 @@ class Pools:
                     **self._options(),
                     open=True,
                     connection_class=Connection,
-                    configure=sessions.adjust,
+                    configure=connecting.adjust,
                     check=_check,
                 )
             return self._sync
@@ -232,22 +240,23 @@ class Pools:
 
     def _connect_options(self) -> dict[str, Any]:
         given = conninfo_to_dict(self._settings.require_database_url())
-        # libpq counts whole seconds, of which 1 means 2, for each host: a silent one must leave time for the next.
+        # libpq applies the timeout to each host: a silent host must leave time for the next one.
         hosts = str(given.get("host") or given.get("hostaddr") or "").count(",") + 1
-        seconds = max(2, round(self._settings.connect_timeout / hosts))
-        options = {"application_name": "jobq", "connect_timeout": seconds}
-        found: dict[str, Any] = {name: value for name, value in options.items() if name not in given}
-        found.update(sessions.ENCODING)
+        found = connecting.session_options(
+            None if "application_name" in given else "",
+            within=None if "connect_timeout" in given else self._settings.connect_timeout / hosts,
+        )
         if self._settings.pooler != "none":
-            # A prepared statement is the server session's, and behind a pooler the next transaction may have another.
+            # A prepared statement belongs to a session. Behind a pooler the next transaction may
+            # use another.
             found["prepare_threshold"] = None
         return found
 
     def _reason(self) -> str | None:
-        """Return why no connection can be made, or None when one can: then the pool is what lacks them."""
+        """Return why no connection can be made; None if one can: then the pool has too few."""
         url = self._settings.require_database_url()
         try:
-            sessions.connect(url, **{**self._connect_options(), "connect_timeout": 2}).close()
+            connecting.connect(url, None, **{**self._connect_options(), "connect_timeout": 2}).close()
         except psycopg.Error as error:
             return str(error).strip()
         return None
@@ -261,11 +270,14 @@ class Pools:
         return DatabaseUnavailable(f"{waited} to {_where(self._settings)}: {reason}")
 
     def _judge(self, connection: Connection | AsyncConnection, error: psycopg.Error) -> None:
-        """Raise DatabaseUnavailable when it is the connection that failed, and end it; return when it is the statement."""
+        """If the connection failed, end it and raise DatabaseUnavailable.
+
+        If the statement failed, return.
+        """
         if isinstance(error, psycopg.errors.ReadOnlySqlTransaction):
-            # Its server has become a standby: it would answer, and refuse every job, for ever.
+            # Its server has become a standby: it would answer, and refuse every job forever.
             connection.pgconn.finish()
-        # With an SQLSTATE of another class it is the statement that failed: a lock timeout, a full disk.
+        # With an SQLSTATE of another class, the statement failed: a lock timeout, a full disk.
         elif not isinstance(error, psycopg.OperationalError) or not (
             error.sqlstate is None or error.sqlstate.startswith(("08", "57P"))
         ):
@@ -275,9 +287,12 @@ class Pools:
         ) from error
 
     def _abandon(self) -> None:
-        """In a forked child: keep the parent's pools from being closed or collected here, for their sockets are shared."""
+        """Forget the parent's pools in a forked child.
+
+        They are never closed or collected here, because their sockets are shared.
+        """
         _abandoned.append((self._sync, list(self._by_loop.items())))
-        # A thread of the parent's may have held the lock: it does not exist here.
+        # A thread of the parent may have held the lock. That thread does not exist here.
         self._lock, self._sync, self._by_loop = threading.Lock(), None, WeakKeyDictionary()
 
 

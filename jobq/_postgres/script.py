@@ -1,22 +1,28 @@
-"""A change as a script: it says which statements to run, and is told the rows; one serves every kind of connection."""
+"""A change as a script.
+
+A script is a generator that yields statements and gets rows, for every connection kind.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Generator, Mapping
 from typing import Any, TypeAlias, TypeVar
 
-from jobq.connections import AsyncExecutor, Executor, Rows
-from jobq.refusals import not_encodable
-from jobq.sql import statement
+from jobq._postgres.adapters import AsyncExecutor, Executor, Rows
+from jobq._postgres.server_errors import not_encodable
+from jobq._postgres.sql import statement
 
 T = TypeVar("T")
 
 Script: TypeAlias = Generator[tuple[str, Mapping[str, Any]], Rows, T]
-"""Yields the name of a statement of `jobq.sql` that returns rows, and its parameters; is sent the rows; returns the outcome."""
+"""Yields the name of a statement of `jobq._postgres.sql` and its parameters.
+
+It is sent the rows, and returns the result.
+"""
 
 
-def play(executor: Executor, schema: str, script: Script[T]) -> T:
-    """Run `script` as one transaction: a part of the connection's own, if that has one."""
+def run_script(executor: Executor, schema: str, script: Script[T]) -> T:
+    """Run `script` as one transaction: inside the connection's open transaction, if it has one."""
     with executor.together():
         try:
             name, params = next(script)
@@ -29,8 +35,8 @@ def play(executor: Executor, schema: str, script: Script[T]) -> T:
             raise not_encodable(error) from None
 
 
-async def play_async(executor: AsyncExecutor, schema: str, script: Script[T]) -> T:
-    """Run `script` like `play`."""
+async def run_script_async(executor: AsyncExecutor, schema: str, script: Script[T]) -> T:
+    """Run `script`, like `run_script`."""
     async with executor.together():
         try:
             name, params = next(script)
@@ -44,5 +50,5 @@ async def play_async(executor: AsyncExecutor, schema: str, script: Script[T]) ->
 
 
 def _decoded(rows: Rows) -> Rows:
-    """Return `rows` with text where a session whose client_encoding is SQL_ASCII gives bytes."""
+    """Return `rows` with text instead of bytes, which client_encoding SQL_ASCII gives."""
     return [tuple(value.decode() if isinstance(value, bytes) else value for value in row) for row in rows]

@@ -1,4 +1,4 @@
-"""What the server and the drivers say, by the names of jobq's errors."""
+"""Errors of the server and the drivers, translated to jobq's errors."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ROLL_BACK = "its transaction has failed: roll it back, then enqueue again"
 
 @contextmanager
 def translated() -> Iterator[None]:
-    """Give the errors of a block, whose statements are jobq's own, the names of ours."""
+    """Translate errors in a block whose statements are jobq's own."""
     try:
         yield
     except Exception as error:
@@ -25,7 +25,10 @@ def translated() -> Iterator[None]:
 
 
 def name(error: Exception) -> None:
-    """Raise the errors that have a name of ours by it; return for the others, to be raised as they are."""
+    """Raise jobq's error for `error`.
+
+    If there is none, return, so the caller raises `error` unchanged.
+    """
     if isinstance(error, psycopg.Error):
         _translate(error, error)
     elif is_a(error, "sqlalchemy.exc", "PendingRollbackError"):
@@ -50,7 +53,7 @@ def _translate(error: object, cause: Exception) -> None:
 
 @contextmanager
 def refusals_named() -> Iterator[None]:
-    """Give what the server says of rights and tables, in a block whose statements are jobq's own, the names of ours as well."""
+    """Like `translated`, but also translate refusals about rights and tables."""
     try:
         yield
     except psycopg.Error as error:
@@ -85,7 +88,7 @@ _classes: dict[tuple[type, type], type[JobqError]] = {}
 
 
 def _both(ours: type[JobqError], error: psycopg.Error, message: str) -> JobqError:
-    """Return an error of ours that is psycopg's as well, for code that expects that one."""
+    """Return an error of jobq that is also psycopg's error, for code that expects that one."""
     kinds = (ours, type(error))
     if kinds not in _classes:
         _classes[kinds] = type(ours.__name__, kinds, {"__module__": ours.__module__, "__doc__": ours.__doc__})
@@ -95,7 +98,7 @@ def _both(ours: type[JobqError], error: psycopg.Error, message: str) -> JobqErro
 
 
 def not_encodable(error: UnicodeEncodeError) -> InvalidOption:
-    """Return the error of ours for text that the caller's session cannot send."""
+    """Return jobq's error for text that the caller's session cannot send."""
     text = str(error.object)
     return InvalidOption(
         f"{text[error.start : error.end]!r} in {text[:60]!r}: the connection's client_encoding ({error.encoding}) lacks it; "
@@ -104,6 +107,6 @@ def not_encodable(error: UnicodeEncodeError) -> InvalidOption:
 
 
 def is_a(value: object, module: str, *classes: str) -> bool:
-    """Tell whether `value` is of one of `classes`, without importing what has not been imported yet."""
+    """Return whether `value` is an instance of one of `classes`, without importing `module`."""
     loaded = sys.modules.get(module)
     return loaded is not None and isinstance(value, tuple(getattr(loaded, name) for name in classes))

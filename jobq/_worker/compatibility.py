@@ -1,8 +1,10 @@
-"""Whether the database's schema is one with which this program works.
+"""Whether this program works with the database's schema.
 
-In a rolling deployment the schema is migrated first, so workers of before meet a newer one. Those that run go on. One that
-starts asks the schema (migrations/functions/oldest_program.sql): it goes on where that says so. Else it waits for its
-replacement, since an exit would only be followed by the next start.
+In a rolling deployment the schema is migrated first, so old workers meet a newer schema. Running
+workers continue, except beside the bridge from 0008 to 0009, which renames what they use: stop them
+first. A worker that starts asks the schema (migrations/functions/oldest_program.sql), and continues
+if the schema supports it. Otherwise it waits to be replaced, because an exit would only cause
+another start.
 """
 
 from __future__ import annotations
@@ -16,10 +18,11 @@ from types import FrameType
 
 import psycopg
 
-from jobq import queries, sessions
+from jobq import queries
+from jobq._postgres import connecting
+from jobq._postgres.sql import REVISION
+from jobq._worker.health.systemd import Notifier
 from jobq.errors import DatabaseUnavailable, SchemaError
-from jobq.sql import REVISION
-from jobq.worker.notify import Notifier
 
 logger = logging.getLogger("jobq.worker")
 
@@ -28,7 +31,7 @@ SAY_EVERY = 60.0
 
 
 def stopping_signals() -> list[signal.Signals]:
-    """Return the signals that stop a worker in good order; not SIGHUP where it is ignored, as `nohup` has it."""
+    """Return the signals that stop a worker in an orderly way; not SIGHUP if `nohup` ignores it."""
     signals = [signal.SIGTERM, signal.SIGINT, signal.SIGHUP]
     return [
         number for number in signals if signal.getsignal(number) is not signal.SIG_IGN or number is not signal.SIGHUP
@@ -36,10 +39,11 @@ def stopping_signals() -> list[signal.Signals]:
 
 
 def await_schema(url: str, schema: str, notifier: Notifier, *, wait: bool) -> bool:
-    """Return True when the schema fits; False when this process was told to stop before it did.
+    """Return True if the schema fits; False if this process was asked to stop before it did.
 
-    `wait`: whether to wait while the schema is newer and does not say that it works with this program; else SchemaError is
-    raised. Raises SchemaError for a schema that is missing or older, too, and DatabaseUnavailable at the first look.
+    `wait`: whether to wait while the schema is newer and does not support this program; if False,
+    SchemaError is raised. Also raises SchemaError if the schema is missing or older, and
+    DatabaseUnavailable at the first check.
     """
     newer = _newer(url, schema)
     if newer is None:
@@ -63,7 +67,7 @@ def await_schema(url: str, schema: str, notifier: Notifier, *, wait: bool) -> bo
 
 
 class _Stop:
-    """Whether one of the stopping signals has come. Its handler takes no lock, as that of an Event does."""
+    """Whether a stop signal has come. Unlike an Event's, its handler takes no lock."""
 
     def __init__(self) -> None:
         self.told = False
@@ -76,7 +80,7 @@ class _Stop:
         os.write(self._ring, b".")
 
     def wait(self, seconds: float) -> None:
-        """Wait for a signal, for `seconds` at most."""
+        """Wait for a signal for at most `seconds`."""
         select.select([self._bell], [], [], seconds)
 
     def __enter__(self) -> _Stop:
@@ -97,12 +101,15 @@ def _told(schema: str, revision: str) -> str:
 
 
 def _newer(url: str, schema: str, *, known: str | None = None) -> str | None:
-    """Return the schema's revision when it is newer and does not say that it works with this program; None when it fits.
+    """Return the schema's revision if it is newer and does not support this program.
 
-    `known`: what an earlier look has found, which is returned when this look fails: the database may be away for a while.
+    The result is None if it fits.
+
+    `known`: the result of an earlier check. It is returned if this check fails, because the
+    database may be away for a while.
     """
     try:
-        with sessions.connect(url, connect_timeout=5) as connection:
+        with connecting.connect(url, "schema check", within=5) as connection:
             revision = queries.schema_revision(connection, schema)
             if revision is not None and revision > REVISION:
                 return None if _says_that_it_works(connection, schema, revision) else revision
@@ -111,7 +118,7 @@ def _newer(url: str, schema: str, *, known: str | None = None) -> str | None:
     except (psycopg.Error, DatabaseUnavailable):
         if known is not None:
             return known
-    # Costs a quarter of a second to import, which a start should not wait for that takes a dead worker's place.
+    # The import takes 0.25 s. A worker that starts in place of a dead one should not wait for it.
     from jobq import migrate
 
     migrate.check(url, schema)
@@ -120,10 +127,9 @@ def _newer(url: str, schema: str, *, known: str | None = None) -> str | None:
 
 def _says_that_it_works(connection: psycopg.Connection[tuple[object, ...]], schema: str, revision: str) -> bool:
     try:
-        oldest = queries.oldest_program(connection, schema, revision)
+        if not queries.supports_this_version(connection, schema, revision):
+            return False
     except psycopg.Error:
-        return False
-    if oldest is None or oldest > REVISION:
         return False
     logger.info(
         "the schema is newer than this worker, and works with it: upgrade it at your convenience",

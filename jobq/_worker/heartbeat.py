@@ -1,9 +1,10 @@
-"""Keeping the lease: one connection that heartbeats, looks after the other workers, and registers again when the lease is lost.
+"""The heartbeat keeps the lease: one connection writes it, watches other workers, and re-registers.
 
-Only a lost connection is replaced, for the advisory lock goes with it. When a statement fails (a lock, a timeout, a refusal)
-the connection stays, the whole lease counts, and the statement is tried again: no error of the database ends the loop.
+Only a lost connection is replaced, because the advisory lock is lost with it. If a statement fails
+(a lock, a timeout, a refusal), the connection stays, the whole lease counts, and the statement is
+tried again: no database error ends the loop.
 
-The fence, after which running jobs must be dead, is watched elsewhere (`Dispatcher`): a query here may hang.
+Running jobs must be dead after the fence. `FenceLoop` enforces that, because a query may hang here.
 """
 
 from __future__ import annotations
@@ -15,29 +16,37 @@ from collections.abc import Callable
 
 import psycopg
 
-from jobq.worker.advance import Advance
-from jobq.worker.database import Connection, Database, close, is_refusal, lease_terms
-from jobq.worker.errors import ErrorKind, classify
-from jobq.worker.lease import Lease, LeaseLost, wait_or
-from jobq.worker.memory import resident
-from jobq.worker.options import WorkerOptions
-from jobq.worker.pool import RunnerPool
-from jobq.worker.sentinel import Sentinel
-from jobq.worker.stalls import Repeats, Trouble
-from jobq.worker.vitals import Pulse
+from jobq._worker.claiming.loop import ClaimLoop
+from jobq._worker.database import Connection, Database, close
+from jobq._worker.database_errors import ErrorKind, classify, is_refusal
+from jobq._worker.health.memory import resident
+from jobq._worker.health.stalls import RateLimitedLog, Stall
+from jobq._worker.health.state import LoopHealth
+from jobq._worker.lease import Lease, LeaseLost, wait_or
+from jobq._worker.loops import MISSED, Topic
+from jobq._worker.options import WorkerOptions
+from jobq._worker.runners.pool import RunnerPool
+from jobq._worker.timeouts import lease_timeouts
+from jobq._worker.wakeup.poller import LeadPoller
 
 logger = logging.getLogger("jobq.worker")
 
-# Seconds from a heartbeat that failed to the next try.
+# Seconds from a failed heartbeat to the next try.
 AGAIN_AFTER = 0.25
-# Seconds that a worker which cannot register, because the table is locked, goes on trying.
+# Seconds for which a worker tries to register while the table is locked.
 REGISTER_WITHIN = 60.0
-# How often another worker is looked at that may be dead.
+# Seconds between checks of a worker that may be dead.
 LOOK_INTERVAL = 0.25
 
 
-class Keeper:
-    """One worker's. What is heard at a heartbeat goes to `advance` and `sentinel`; `pulse` feels how the heartbeats go."""
+class HeartbeatLoop:
+    """The heartbeat of one worker.
+
+    The claim loop and the lead poller get what a heartbeat reads. `pulse` records how heartbeats
+    go.
+    """
+
+    name = "heartbeats"
 
     def __init__(
         self,
@@ -46,55 +55,66 @@ class Keeper:
         database: Database,
         lease: Lease,
         pool: RunnerPool,
-        advance: Advance,
-        sentinel: Sentinel,
-        pulse: Pulse,
+        claim_loop: ClaimLoop,
+        poller: LeadPoller,
+        pulse: LoopHealth,
         on_asked: Callable[[str | None], None],
     ) -> None:
-        """`on_asked` is told at each heartbeat what an operator wants of this worker: ``quiet``, ``stop``, or None: to work."""
+        """`on_asked` gets the requested state at each heartbeat.
+
+        It is ``quiet``, ``stop``, or None, which means: work.
+        """
         self._options = options
         self._database = database
         self._lease = lease
         self._pool = pool
-        self._advance = advance
-        self._sentinel = sentinel
+        self._claim_loop = claim_loop
+        self._poller = poller
         self._pulse = pulse
         self._on_asked = on_asked
         self._connection: Connection | None = None
         self._anew = False
-        """Whether the lease was lost, so that a life under a new id has to be begun."""
+        """Whether the lease was lost, so the worker must register under a new id."""
         self._at_once = asyncio.Event()
-        self._repeats = Repeats()
+        self._repeats = RateLimitedLog()
         lease.rescuer.on_lowered = self._lowered
         self.state = "running"
-        """What the heartbeats say of this worker."""
+        """The state of this worker that heartbeats write."""
 
     async def connected(self) -> Connection:
-        """Return the connection, made if there is none. Raises psycopg.OperationalError."""
+        """Return the connection; create it if there is none. Raises psycopg.OperationalError."""
         if self._connection is None or self._connection.closed:
-            self._connection = await self._database.connect("lease", lease_terms(self._options.heartbeat_interval))
+            self._connection = await self._database.connect(
+                "heartbeats", lease_timeouts(self._options.heartbeat_interval)
+            )
         return self._connection
 
-    def beat_at_once(self) -> None:
-        """Do not wait for the next heartbeat: there is something to hear at it."""
-        self._at_once.set()
+    def wake(self, topic: Topic | None = None) -> None:
+        """Send the next heartbeat at once, because there is something to read.
+
+        The rows that the heartbeat reads say which worker is meant, and what it must do.
+        """
+        if topic is None or topic == MISSED or topic.kind in ("cancel", "workers"):
+            self._at_once.set()
 
     async def scout(self, started: asyncio.Event) -> None:
-        """Look after the other workers until the own one has started: a dead one's jobs run the sooner."""
+        """Watch other workers until this worker has started, so a dead worker's jobs run sooner."""
         try:
             while not started.is_set():
                 await self._lease.look(await self.connected())
-                await wait_or(started, LOOK_INTERVAL if self._lease.suspicious else 1.0)
+                await wait_or(started, LOOK_INTERVAL if self._lease.has_suspects else 1.0)
         except (psycopg.Error, OSError, TimeoutError):
             await self._drop()
 
     async def register(self) -> None:
-        """Begin a life under a new id; wait for locks for a while. Raises psycopg.Error."""
+        """Register under a new id; wait for locks for a while. Raises psycopg.Error."""
         slots, until = self._options.concurrency * self._options.processes, time.monotonic() + REGISTER_WITHIN
         pool = self._pool
         while True:
             try:
-                return await self._lease.register(await self.connected(), slots, pool.tasks, pool.signatures)
+                return await self._lease.register(
+                    await self.connected(), slots, pool.application.tasks, pool.application.signatures
+                )
             except psycopg.Error as error:
                 if classify(error, self._connection) is not ErrorKind.TRANSIENT or time.monotonic() > until:
                     raise
@@ -102,7 +122,7 @@ class Keeper:
                 await asyncio.sleep(AGAIN_AFTER)
 
     async def run(self) -> None:
-        """Heartbeat until cancelled, connecting again as often as needed."""
+        """Send heartbeats until cancelled; reconnect as often as needed."""
         next_beat = 0.0
         while True:
             try:
@@ -112,7 +132,7 @@ class Keeper:
                 if self._anew:
                     await self.register()
                     self._anew = False
-                    self._advance.release_hold()
+                    self._claim_loop.gate.resume()
                 elif new:
                     await self._lease.lock(connection)
                 if new or time.monotonic() >= next_beat:
@@ -122,7 +142,7 @@ class Keeper:
                     await self._lease.look(connection)
                 await wait_or(self._at_once, self._until_next_look(next_beat))
                 if self._at_once.is_set():
-                    # A moment for more of the kind.
+                    # Wait briefly for more requests of this kind.
                     await asyncio.sleep(0.02)
                     self._at_once.clear()
                     next_beat = 0.0
@@ -140,12 +160,12 @@ class Keeper:
                 await asyncio.sleep(AGAIN_AFTER)
 
     def _until_next_look(self, next_beat: float) -> float:
-        """Return the seconds to wait: a suspected worker's jobs are to be taken back as soon as that is allowed."""
+        """Return the seconds to wait until a suspected worker's jobs may be rescued."""
         now = time.monotonic()
-        if not self._lease.suspicious:
+        if not self._lease.has_suspects:
             return next_beat - now
         soon = min(LOOK_INTERVAL, self._options.heartbeat_interval / 2)
-        # A moment later than that, for the look's own time.
+        # A little later, because the check itself takes time.
         return soon if self._lease.next_due is None else min(soon, self._lease.next_due - now + 0.005)
 
     async def _beat(self, connection: Connection) -> None:
@@ -154,39 +174,42 @@ class Keeper:
             connection,
             running=self._pool.held,
             state=said,
-            tasks=self._pool.tasks,
-            signatures=self._pool.signatures,
+            tasks=self._pool.application.tasks,
+            signatures=self._pool.application.signatures,
             rss=resident() + self._pool.rss or None,
         )
         self._pulse.well()
         self._on_asked(asked)
         if self.state != said:
-            # The operator who asked waits to see it done.
+            # The operator who asked is waiting for the result.
             self._at_once.set()
         heard = await self._lease.hear(connection)
         if heard.cancelled:
             self._pool.cancel(heard.cancelled)
         if heard.queues is not None:
-            self._advance.heard(*heard.queues)
+            self._claim_loop.sync.heard(*heard.queues)
         if heard.wake is not None:
             mode, watched = heard.wake
-            self._sentinel.heard(mode, watched=watched)
+            self._poller.heard(mode, watched=watched)
         if heard.peers is not None:
             await self._lease.watch(connection, heard.peers)
 
     def _lowered(self, queue: str, run_at: int) -> None:
-        """A rescue put jobs back at their old places: no need to wait for its notification."""
-        self._sentinel.lowered(queue, run_at)
-        self._advance.lowered(queue, run_at)
+        """A rescue put jobs back at their old places. This need not wait for its notification."""
+        self._poller.lowered(queue, run_at)
+        self._claim_loop.finder.lowered(queue, run_at)
 
     async def _give_up_everything(self) -> None:
-        """End whatever runs under the identity that is lost; another is taken over a new connection."""
-        self._advance.hold("the lease is lost")
+        """End everything that runs under the lost identity.
+
+        A new identity is taken over a new connection.
+        """
+        self._claim_loop.gate.suspend("the lease is lost")
         self._pool.kill_all("the lease is lost")
         while self._pool.held:
             self._pool.changed.clear()
             await wait_or(self._pool.changed, 0.5)
-        await self._advance.forget()
+        await self._claim_loop.forget()
         await self._drop()
         self._anew = True
 
@@ -194,18 +217,18 @@ class Keeper:
         connection, self._connection = self._connection, None
         await close(connection)
 
-    def trouble(self) -> Trouble | None:
-        """Return since when and why there is no heartbeat, if one is missing."""
+    def stall(self) -> Stall | None:
+        """Return since when and why heartbeats are missing; None if they are not."""
         due = self._lease.last_beat + self._options.heartbeat_interval
         if time.monotonic() < due + 0.5:
             return None
-        where = self._database.connecting.get("lease")
+        where = self._database.connecting.get("heartbeats")
         connection = self._connection
         now = f"waiting for a connection to {where}" if where else connection and connection.waiting_for
-        return Trouble("; ".join(part for part in (self._lease.error, now) if part) or "none was sent", due)
+        return Stall("; ".join(part for part in (self._lease.error, now) if part) or "none was sent", due)
 
     async def leave(self) -> None:
-        """Take the worker's row back, if the database can be asked for it within a few seconds."""
+        """Delete the worker's row, if the database answers within a few seconds."""
         try:
             async with asyncio.timeout(5):
                 await self._lease.leave(await self.connected())

@@ -1,7 +1,7 @@
-"""Running jobs in the calling process, one at a time: for tests and for scripts that want no daemon.
+"""Run jobs in the calling process, one at a time: for tests, and for scripts without a daemon.
 
-The same statements and the same execution as the daemon's, so that what passes here is what runs there; but no lease, no
-isolation from the task's code, and no hard timeout for tasks that are not async.
+Statements and execution are the daemon's, so a job that passes here also runs there. There is no
+lease, no isolation from the task's code, and no hard timeout for tasks that are not async.
 """
 
 from __future__ import annotations
@@ -21,39 +21,56 @@ from psycopg import Connection, Cursor
 from psycopg.conninfo import make_conninfo
 from psycopg.rows import tuple_row
 
+from jobq._app.step_host import StepHost
+from jobq._core.logs import context as log_context
+from jobq._postgres.sql import statement
+from jobq._worker.inline_steps import InlineSteps
+from jobq._worker.inline_transaction import Within
+from jobq._worker.ipc.messages import AlreadyCommitted, Disposition, Failure, Job, Success
+from jobq._worker.lanes.cursor import NOWHERE, everything
+from jobq._worker.lanes.lanes import Lanes
+from jobq._worker.limited.queues import LimitedQueues
+from jobq._worker.outcomes.parking import park_parameters, park_verdicts
+from jobq._worker.outcomes.store import UNSTORED
+from jobq._worker.runner.batch_execution import BatchExecution
+from jobq._worker.runner.batch_executor import BatchExecutor
+from jobq._worker.runner.execution import Execution
+from jobq._worker.runner.executor import Outcome
+from jobq._worker.runner.inline_batches import InlineBatches
+from jobq._worker.runner.open_resources import OpenResources
+from jobq._worker.runner.task_bodies import TaskBodies
+from jobq._worker.runner.transaction import Transactions
+from jobq._worker.runners.key_starts import judged, names
+from jobq._worker.statements.parameters import advance_parameters, settle_parameters
+from jobq._worker.statements.results import Claimed, claimed
 from jobq.app import JobQ
-from jobq.config import Settings
-from jobq.sql import statement
-from jobq.worker.cursor import NOWHERE, everything
-from jobq.worker.execution import Execution
-from jobq.worker.executor import Executor
-from jobq.worker.frames import Ending, Job, Recorded, Setback, Success
-from jobq.worker.lanes import Lanes
-from jobq.worker.managed import Managed
-from jobq.worker.outcomes import UNSTORED, Claimed, advance_parameters, claimed, settle_parameters
-from jobq.worker.parking import park_parameters, park_verdicts
-from jobq.worker.starts import judged, names
-from jobq.worker.transaction import Transactions
-from jobq.worker.within import Within
+from jobq.settings import Settings
+from jobq.steps.store import StepStore
 
-# As of `WorkerOptions.park_patience`.
+# The same as in `WorkerOptions.park_patience`.
 PARK_PATIENCE = 3600.0
-# Lanes that are read by one statement.
+# Number of lanes that one statement reads.
 LANES = 500
-_COUNTED = {Ending.FAIL: "failed", Ending.CANCEL: "failed", Ending.SUCCEED: "succeeded"}
+_COUNTED = {Disposition.FAIL: "failed", Disposition.CANCEL: "failed", Disposition.SUCCEED: "succeeded"}
 
 logger = logging.getLogger("jobq.worker")
 
 
 @dataclass(frozen=True, slots=True)
 class Drained:
-    """What a drain did, in executions: a job that was retried twice and then succeeded counts in both."""
+    """Counts of executions in a drain.
+
+    A job that was retried twice and then succeeded is in both.
+    """
 
     succeeded: int
     failed: int
-    """Ended as failed or cancelled."""
+    """Executions that ended as failed or cancelled."""
     retried: int
-    """Put back: for a retry, by a snooze, or parked, since this code does not know its task or its parameters."""
+    """Executions whose job was put back: for a retry, by a snooze, or parked.
+
+    A job is parked if this code does not know its task or its parameters.
+    """
 
 
 def drain(
@@ -63,82 +80,125 @@ def drain(
     queues: tuple[str, ...] | None = None,
     max_jobs: int | None = None,
     within: Within | None = None,
+    steps: StepStore | None = None,
+    step_host: StepHost | None = None,
 ) -> Drained:
-    """Run every job that is due, and those that they insert, until none is due or `max_jobs` executions are done.
+    """Run every due job and the jobs that they insert, until none is due.
 
-    `connection` must be in autocommit mode, so that each outcome is committed by itself; ValueError when it is not.
-    Jobs of the future, retries among them, are left; so are jobs with a key until started that an open transaction has
-    replaced, or was given by `return`. Transactional tasks get connections of their own to the same database.
+    Future jobs, including retries, are left. A job with an until-started key is left, too, if an
+    open transaction has replaced it or got it by `return`. Transactional tasks get their own
+    connections to the same database.
 
-    `within`: `connection` is in a transaction of the caller's, which sees its own jobs, and which nothing here commits.
+    Middleware is applied. Resources are created when the first job needs them; an error then
+    belongs to that job. They are closed at the end. Hooks for the start and end of workers and
+    runners are not called. Jobs of a batch task run when their batch is full, or when no other job is
+    due.
+
+    Args:
+        app: the application.
+        connection: a connection in autocommit mode, so each outcome is committed by itself;
+            otherwise ValueError is raised.
+        queues: only these queues; None: all.
+        max_jobs: most executions; None: no limit.
+        within: a transaction of the caller that contains `connection`. It sees its own jobs, and
+            nothing here commits it.
+        steps: where the steps of durable jobs are stored; None: on `connection`.
+        step_host: what their steps need of the application; None: the application itself.
     """
     if within is None and not connection.autocommit:
         raise ValueError("drain(connection=…): give a connection in autocommit mode; each outcome is its own commit")
+    log_context.install()
     schema, worker, lanes = app.settings.schema, uuid4(), Lanes(queues)
     counts = {"succeeded": 0, "failed": 0, "retried": 0}
     loop = Loop()
     transactions = Transactions(_settings(app.settings, connection), loop.run) if within is None else within
-    executor = Executor(
+    resources = OpenResources(app.resources, loop.run_alone)
+    bodies = TaskBodies(app, resources, keep=False)
+    executor = BatchExecutor(
         tasks=app.tasks,
+        bodies=bodies,
+        batch_body=bodies.batch,
         run_coroutine=loop.run,
         report_progress=lambda job, done, total: None,
         max_result_bytes=app.settings.max_result_bytes,
         max_error_bytes=64 * 1024,
         transactions=transactions,
+        steps=steps or InlineSteps(connection, schema),
+        step_host=step_host or StepHost(app),
         context=contextvars.copy_context,
     )
+    batches = InlineBatches(app.tasks, worker)
     locked: list[Job] = []
-    with closing(loop), closing(transactions), connection.cursor(row_factory=tuple_row) as cursor:
-        while max_jobs is None or sum(counts.values()) < max_jobs:
-            if within is not None:
-                # Claims look at now(), which stands still in a transaction, and jobs are due by the clock.
-                within.make_due(cursor, schema)
-            if not (jobs := _next_jobs(cursor, app, worker, lanes, locked)):
+    with closing(loop), closing(resources), closing(transactions), connection.cursor(row_factory=tuple_row) as cursor:
+        while True:
+            jobs: list[Job] = []
+            if max_jobs is None or sum(counts.values()) + len(batches) < max_jobs:
+                if within is not None:
+                    # Claims use now(), which stands still in a transaction, but jobs are due by the
+                    # clock.
+                    within.make_due(cursor, schema)
+                jobs = _next_jobs(cursor, app, worker, lanes, locked)
+            # Jobs of batch tasks wait until their batch is full, or no other job is due.
+            executions = batches.add(jobs) if jobs else batches.rest()
+            if not jobs and not executions:
                 break
-            for job in jobs:
+            for execution in executions:
                 with within.guarded(connection) if within is not None else nullcontext():
-                    outcome = executor.execute(Execution(job=job, worker=worker), time.monotonic())
-                match outcome:
-                    case Recorded():
-                        counts["succeeded"] += outcome.accepted
-                        if outcome.accepted and outcome.unstored is not None:
-                            _warn_unstored(outcome.id, outcome.unstored)
-                    case Success():
-                        cursor.execute(
-                            statement("advance", schema).query, advance_parameters(worker, [outcome], NOWHERE, 0)
-                        )
-                        counts["succeeded"] += 1
-                    case Setback() if outcome.ending is Ending.PARK:
-                        counts["failed" if _park(cursor, schema, worker, outcome) else "retried"] += 1
-                    case Setback():
-                        _settle(cursor, schema, worker, outcome)
-                        counts[_COUNTED.get(outcome.ending, "retried")] += 1
-                        if outcome.ending is Ending.SUCCEED:
-                            _warn_unstored(outcome.id, outcome.message or "")
+                    outcomes = (
+                        executor.execute_batch(execution, time.monotonic())
+                        if isinstance(execution, BatchExecution)
+                        else [executor.execute(execution, time.monotonic())]
+                    )
+                for outcome in outcomes:
+                    _write(cursor, schema, worker, outcome, counts)
         if locked:
             _put_back(cursor, schema, worker, locked)
     return Drained(**counts)
 
 
+def _write(
+    cursor: Cursor[tuple[Any, ...]], schema: str, worker: UUID, outcome: Outcome, counts: dict[str, int]
+) -> None:
+    """Write an outcome, and count it."""
+    match outcome:
+        case AlreadyCommitted():
+            counts["succeeded"] += outcome.accepted
+            if outcome.accepted and outcome.unstored is not None:
+                _warn_unstored(outcome.id, outcome.unstored)
+        case Success():
+            cursor.execute(statement("ack_and_claim", schema).query, advance_parameters(worker, [outcome], NOWHERE, 0))
+            counts["succeeded"] += 1
+        case Failure() if outcome.ending is Disposition.PARK:
+            counts["failed" if _park(cursor, schema, worker, outcome) else "retried"] += 1
+        case Failure():
+            _settle(cursor, schema, worker, outcome)
+            counts[_COUNTED.get(outcome.ending, "retried")] += 1
+            if outcome.ending is Disposition.SUCCEED:
+                _warn_unstored(outcome.id, outcome.message or "")
+
+
 def _next_jobs(cursor: Cursor[tuple[Any, ...]], app: JobQ, worker: UUID, lanes: Lanes, locked: list[Job]) -> list[Job]:
-    """Claim and return the next job to run, or jobs of `locked` that are so no longer; none when nothing can be run."""
+    """Claim and return the next job to run, or jobs of `locked` that are unlocked now.
+
+    The list is empty if nothing can run.
+    """
     schema = app.settings.schema
     while True:
         _read_lanes(cursor, schema, lanes)
         scan = everything(lanes.arrays())
         first, *rows = cursor.execute(
-            statement("advance", schema).query, advance_parameters(worker, [], scan, 1)
+            statement("ack_and_claim", schema).query, advance_parameters(worker, [], scan, 1)
         ).fetchall()
         found = claimed(first, rows, scan)
         if found.sight is not None:
             lanes.claimed(scan, found.sight)
-        found = found if rows else _managed(cursor, schema, worker, lanes)
+        found = found if rows else _limited(cursor, schema, worker, lanes)
         found = found if len(found) else _parked(cursor, app, worker, lanes.only)
         jobs, expired = found.jobs()
         keyed = found.keyed
         last = not (jobs or expired or keyed)
         if last:
-            # Once more, and then others may have them.
+            # Tried once more; then others may have them.
             keyed = locked[:]
             locked.clear()
         if keyed:
@@ -146,15 +206,17 @@ def _next_jobs(cursor: Cursor[tuple[Any, ...]], app: JobQ, worker: UUID, lanes: 
             jobs, expired = verdicts.start, verdicts.expired
             locked += verdicts.locked
             for job in verdicts.back:
-                _settle(cursor, schema, worker, Setback(job.id, job.claims, job.started, Ending.RELEASE))
+                _settle(cursor, schema, worker, Failure(job.id, job.claims, job.started, Disposition.RELEASE))
         for job in expired:
-            _settle(cursor, schema, worker, Setback(job.id, job.claims, job.started, Ending.EXPIRE, message="expired"))
+            _settle(
+                cursor, schema, worker, Failure(job.id, job.claims, job.started, Disposition.EXPIRE, message="expired")
+            )
         if jobs or last:
             return jobs
 
 
 def _read_lanes(cursor: Cursor[tuple[Any, ...]], schema: str, lanes: Lanes) -> None:
-    """Learn which queues have rules, and which lanes have jobs."""
+    """Read which queues have rules, and which lanes have jobs."""
     lanes.refresh(cursor.execute(statement("queue_rules", schema).query).fetchall())
     after: tuple[str, int] | None = ("", -1)
     while after is not None:
@@ -171,26 +233,29 @@ def _start(cursor: Cursor[tuple[Any, ...]], schema: str, worker: UUID, jobs: lis
 
 
 def _put_back(cursor: Cursor[tuple[Any, ...]], schema: str, worker: UUID, jobs: list[Job]) -> None:
-    """Put jobs back that a transaction which is still open has replaced, or was given; it still has their rows locked."""
+    """Put back jobs that an open transaction has replaced or got, and whose rows it still locks."""
     parameters = {"worker": worker, **names(jobs), "delay": 0.0, "let_go": False}
     done = {job_id for (job_id,) in cursor.execute(statement("unclaim_locked", schema).query, parameters).fetchall()}
     for job in jobs:
         if job.id not in done:
-            _settle(cursor, schema, worker, Setback(job.id, job.claims, job.started, Ending.RELEASE))
+            _settle(cursor, schema, worker, Failure(job.id, job.claims, job.started, Disposition.RELEASE))
 
 
-def _managed(cursor: Cursor[tuple[Any, ...]], schema: str, worker: UUID, lanes: Lanes) -> Claimed:
-    """Claim one job of a managed queue: no limit is in the way of a process that runs one at a time, but a rate may be."""
-    query = statement("claim_managed", schema).query
-    managed = Managed(schema, 0.0)
-    managed.refresh(lanes.managed)
-    for queue in sorted(lanes.managed):
-        # Without a job and yet to be asked again at once: it has looked at many groups that have none.
+def _limited(cursor: Cursor[tuple[Any, ...]], schema: str, worker: UUID, lanes: Lanes) -> Claimed:
+    """Claim one job of a limited queue.
+
+    Limits do not affect a process that runs one job at a time, but a rate may.
+    """
+    query = statement("claim_limited", schema).query
+    limited = LimitedQueues(schema, 0.0)
+    limited.refresh(lanes.limited)
+    for queue in sorted(lanes.limited):
+        # No job yet, but it must be asked again at once: it looked at many groups without jobs.
         more = True
         while more:
-            claim = managed.begin(worker, queue, 1)
+            claim = limited.begin(worker, queue, 1)
             rows = cursor.execute(query, claim).fetchall()
-            if len(managed.took(claim, rows)):
+            if len(limited.took(claim, rows)):
                 return Claimed(0, None, rows[:-1])
             locked = bool(rows) and rows[-1][2] == "locked"
             if locked:
@@ -213,8 +278,8 @@ def _parked(cursor: Cursor[tuple[Any, ...]], app: JobQ, worker: UUID, queues: tu
     return Claimed(0, None, cursor.execute(statement("claim_parked", app.settings.schema).query, parameters).fetchall())
 
 
-def _park(cursor: Cursor[tuple[Any, ...]], schema: str, worker: UUID, setback: Setback) -> bool:
-    """Park a job that this code cannot run. Return whether it has failed instead."""
+def _park(cursor: Cursor[tuple[Any, ...]], schema: str, worker: UUID, setback: Failure) -> bool:
+    """Park a job that this code cannot run. Return whether it failed instead."""
     query, parameters = statement("park", schema).query, park_parameters(worker, [setback], PARK_PATIENCE, schema)
     while True:
         found = park_verdicts([setback], cursor.execute(query, parameters).fetchall())
@@ -231,30 +296,40 @@ def _warn_unstored(job: int, why: str) -> None:
 
 
 def _settings(settings: Settings, connection: Connection[Any]) -> Settings:
-    """Return `settings` with the database that `connection` has: transactions must be where the jobs are."""
-    # The DSN has every parameter but the password.
+    """Return `settings` with the database of `connection`.
+
+    This is because transactions must run where the jobs are.
+    """
+    # The DSN has every parameter except the password.
     return replace(settings, database_url=make_conninfo(connection.info.dsn, password=connection.info.password or None))
 
 
-def _settle(cursor: Cursor[tuple[Any, ...]], schema: str, worker: UUID, setback: Setback) -> None:
-    """Record `setback`; while its job is locked, by a transaction whose connection was lost, wait."""
-    query, parameters = statement("settle", schema).query, settle_parameters(worker, [setback])
+def _settle(cursor: Cursor[tuple[Any, ...]], schema: str, worker: UUID, setback: Failure) -> None:
+    """Record `setback`. If a transaction with a lost connection still locks the job, wait."""
+    query, parameters = statement("record_failures", schema).query, settle_parameters(worker, [setback], channel=schema)
     while [accepted for _, accepted, *_ in cursor.execute(query, parameters).fetchall()] == [False]:
         time.sleep(0.05)
 
 
 class Loop:
-    """One event loop for all that a drain runs; in threads when the caller's already runs one, as under async tests."""
+    """One event loop for all runs of a drain.
+
+    If the caller's thread already runs one, as in async tests, it uses threads.
+    """
 
     def __init__(self) -> None:
         self._runner = asyncio.Runner(loop_factory=asyncio.new_event_loop)
 
     def run(self, execution: Execution, coroutine: Coroutine[Any, Any, Any]) -> Any:
+        """Run a job's coroutine to its end."""
+        return self.run_alone(coroutine)
+
+    def run_alone(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
         """Run `coroutine` to its end."""
         return _undisturbed(lambda: self._runner.run(coroutine, context=contextvars.copy_context()))
 
     def close(self) -> None:
-        """Cancel what is left, and close the loop."""
+        """Cancel the remaining tasks, and close the loop."""
         _undisturbed(self._runner.close)
 
 

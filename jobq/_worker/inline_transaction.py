@@ -1,7 +1,7 @@
-"""Running jobs inside a transaction of the caller's, for tests whose transaction is rolled back at the end.
+"""Run jobs inside a transaction of the caller, for tests that roll it back at the end.
 
-The same statements as elsewhere, but nothing is committed: each execution is a savepoint, so that a statement that fails in a
-task does not end the caller's transaction.
+The statements are the usual ones, but nothing is committed. Each execution is a savepoint, so a
+failed statement in a task does not end the caller's transaction.
 """
 
 from __future__ import annotations
@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import psycopg
 from psycopg import sql
 from psycopg.pq import TransactionStatus
+from psycopg.rows import tuple_row
 
+from jobq._worker.ipc.messages import Failure, Success
+from jobq._worker.runner.execution import Execution
+from jobq._worker.runner.executor import Before, succeeded
 from jobq.errors import NotTransactional
-from jobq.worker.execution import Execution
-from jobq.worker.executor import succeeded
-from jobq.worker.frames import Setback, Success
 
 if TYPE_CHECKING:
     import sqlalchemy
@@ -29,19 +30,22 @@ _MAKE_DUE = sql.SQL(
 
 
 class Within:
-    """A caller's transaction. `alchemy`: the SQLAlchemy connection that it was given by; None: a psycopg connection."""
+    """A caller's transaction.
+
+    `alchemy`: its SQLAlchemy connection; None: it has a psycopg connection.
+    """
 
     def __init__(self, connection: psycopg.Connection[Any], alchemy: sqlalchemy.Connection | None) -> None:
         self.connection = connection
         self._alchemy = alchemy
 
     def make_due(self, cursor: psycopg.Cursor[Any], schema: str) -> None:
-        """Let jobs be claimed that the clock says are due."""
+        """Make jobs claimable that are due by the clock."""
         cursor.execute(_MAKE_DUE.format(sql.Identifier(schema)))
 
     @contextmanager
     def guarded(self, connection: psycopg.Connection[Any]) -> Iterator[None]:
-        """Keep the transaction usable, whatever the task does to it: undo the block when a statement in it has failed."""
+        """Keep the transaction usable: if a statement in the block fails, undo the block."""
         connection.execute("SAVEPOINT jobq_execution")
         yield
         if connection.info.transaction_status is TransactionStatus.INERROR:
@@ -53,11 +57,11 @@ class Within:
         return _Savepoint(self.connection, self._alchemy, execution, is_async=is_async)
 
     def close(self) -> None:
-        """Leave everything to the caller."""
+        """Do nothing: the transaction belongs to the caller."""
 
 
 class _Savepoint:
-    """The transaction of one execution; see `jobq.worker.executor.Transaction`."""
+    """The transaction of one execution; see `jobq._worker.runner.executor.Transaction`."""
 
     def __init__(
         self,
@@ -113,8 +117,12 @@ class _Savepoint:
             "test's transaction: test it with the fixture jobq alone, without jobq.on(…)"
         )
 
-    def succeed(self, result: bytes | None, seconds: float, unstored: str | None = None) -> Success | Setback:
+    def succeed(
+        self, result: bytes | None, seconds: float, unstored: str | None = None, before: Before | None = None
+    ) -> Success | Failure:
         job = self._execution.job
+        if before is not None:
+            before(self._fetch)
         if self._session is not None:
             self._session.commit()  # its savepoint
             self._session.close()
@@ -124,6 +132,10 @@ class _Savepoint:
             )
         self._stack.close()
         return succeeded(job, result, unstored, seconds)
+
+    def _fetch(self, query: bytes, parameters: dict[str, Any]) -> Any:
+        with psycopg.Cursor(self._connection, row_factory=tuple_row) as cursor:
+            return cursor.execute(query, parameters).fetchone()
 
     def abandon(self) -> None:
         if self._session is not None:

@@ -1,4 +1,4 @@
-"""What `--queues` says: which queues a worker serves, with which weights and caps, and in which order."""
+"""The value of `--queues`: the queues that a worker serves, with weights, caps and order."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ MAX_NAME = 100
 MAX_NUMBER = 1_000_000
 FORM = "NAME, NAME:WEIGHT, NAME:max=CAP or NAME:WEIGHT:max=CAP"
 
-# A name may contain colons: only what is at the very end counts, at most one cap and, before that, one weight.
+# A name may contain colons: only the very end counts, at most one cap and, before it, one weight.
 _CAP = re.compile(r"(?s)(.*):max=([^:]*)")
 _WEIGHT = re.compile(r"(?s)(.*):([-+]?[0-9][0-9.]*)")
 
@@ -22,35 +22,41 @@ class QueueOrder(StrEnum):
     """How a worker chooses between the queues that it serves."""
 
     PRIORITY = "priority"
-    """Higher priorities first, over all queues; of those with jobs of one priority, each gets its share."""
+    """Higher priorities first, over all queues; queues with jobs of one priority share."""
     SHARES = "shares"
-    """Each queue gets its share, whatever the priorities of its jobs; higher priorities first within a queue."""
+    """Each queue gets its share, whatever the priorities.
+
+    Within a queue, higher priorities come first.
+    """
     STRICT = "strict"
-    """The queues in the order in which they are named: a later one gets what the earlier ones leave."""
+    """The queues in the order of their names; a later queue gets what earlier ones leave."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ServedQueue:
+class QueueSpec:
     """One of the queues that a worker serves."""
 
     name: str
     weight: int | None = None
-    """Its share beside the others', from 1 on; None: none is written, which counts as 1."""
+    """Its share relative to the others, at least 1; None: not written, which counts as 1."""
     cap: int | None = None
-    """Most of its jobs that the worker holds at a time, from 1 on; None: no limit but the worker's slots."""
+    """Most of its jobs that the worker holds at a time, at least 1.
+
+    None: only the worker's slots limit it.
+    """
 
     def __str__(self) -> str:
-        """Return what `parse` reads as this."""
+        """Return the text that `parse` reads as this."""
         cap = f":max={self.cap}" if self.cap is not None else ""
         if self.weight is None and _CAP.fullmatch(self.name) is None and _WEIGHT.fullmatch(self.name) is None:
             return self.name + cap
         return f"{self.name}:{self.weight or 1}{cap}"
 
     @classmethod
-    def parse(cls, text: str) -> ServedQueue:
-        """Read one item of `--queues`.
+    def parse(cls, text: str) -> QueueSpec:
+        """Parse one item of `--queues`.
 
-        A name that itself ends in what would be read as a weight or a cap is written with its weight: ``a:5:1``.
+        If a name itself ends like a weight or a cap, it is written with its weight: ``a:5:1``.
         Raises ConfigurationError.
         """
         name, weight, cap = text.strip(), None, None
@@ -63,15 +69,15 @@ class ServedQueue:
         return cls(name=name, weight=weight, cap=cap)
 
 
-def parse(text: str) -> tuple[ServedQueue, ...]:
-    """Read the value of `--queues`: items separated by commas. Raises ConfigurationError."""
-    queues = tuple(ServedQueue.parse(item) for item in text.split(","))
+def parse(text: str) -> tuple[QueueSpec, ...]:
+    """Parse the value of `--queues`: items separated by commas. Raises ConfigurationError."""
+    queues = tuple(QueueSpec.parse(item) for item in text.split(","))
     no_twins(queue.name for queue in queues)
     return queues
 
 
 def no_twins(names: Iterable[str]) -> None:
-    """Raise ConfigurationError when a queue is named twice."""
+    """Raise ConfigurationError if a queue is named twice."""
     seen: set[str] = set()
     for name in names:
         if name in seen:

@@ -1,9 +1,11 @@
-"""Taking dead workers' jobs back, by one who has watched their heartbeats stand still (`lease.py`).
+"""Rescue dead workers' jobs. The rescuer has watched their heartbeats stand still (`lease.py`).
 
-All jobs of a dead worker in one statement. When the database refuses that for the sake of one row, or that row takes too long,
-the jobs are halved until that one is alone: it is set aside and tried again ever more rarely, the others run again. Each look
-goes on where the last one has stopped, and each try is short. Only while such jobs are left does the dead worker's row stay.
-No error but a lost connection leaves this module: it must not cost the rescuer its own heartbeats.
+One statement takes all jobs of a dead worker. If the database refuses it because of one row, or
+that row takes too long, the jobs are halved until the row is alone. It is then set aside and tried
+again more and more rarely, and the other jobs run again. Each check continues where the last one
+stopped, and each try is short. The dead worker's row stays only while such jobs are left. Only a
+lost connection is raised from this module: other errors must not cost the rescuer its own
+heartbeats.
 """
 
 from __future__ import annotations
@@ -18,25 +20,26 @@ from uuid import UUID
 
 import psycopg
 
-from jobq.backoff import Backoff
-from jobq.worker.database import Connection, fetch, limited
-from jobq.worker.errors import ErrorKind, classify
-from jobq.worker.problems import Problems
-from jobq.worker.stalls import Repeats
+from jobq._worker.database import Connection, fetch, statement_deadline
+from jobq._worker.database_errors import ErrorKind, classify
+from jobq._worker.faults.problems import Problems
+from jobq._worker.health.stalls import RateLimitedLog
+from jobq.retry import Backoff
 
 logger = logging.getLogger("jobq.worker")
 
-# Workers that must die holding a job before it is failed: a machine's end is rarely the job's fault, but a job that takes
-# its whole worker down must end some day.
+# Workers that must die while they hold a job before it fails. A machine's failure is rarely the
+# job's fault, but a job that takes down its whole worker must end some day.
 MAX_LOSSES = 10
-# Seconds until a job is tried again whose row the database refuses to change.
+# Seconds until the next try of a job whose row the database refuses to change.
 _AGAIN = Backoff(base=1, cap=300)
-# So many tries of all jobs at once that found a lock, before they are tried in parts.
+# Tries of all jobs at once that met a lock, before they are tried in parts.
 _LOCKED_TRIES = 3
-# Seconds after which a job is tried again at the latest that only lacked a lock.
+# Most seconds until the next try of a job that only lacked a lock.
 _LOCKED_AGAIN = 5.0
-# Seconds that a try in parts may take, twice as many for one job each time it is tried again; and at most these parts of
-# what a statement may take on the connection, which has heartbeats to write: the first for parts, the second for all at once.
+# Seconds that a try in parts may take; for one job, twice as many at each further try. The
+# connection has heartbeats to write, so a try may take at most these shares of its statement
+# limit: the first for parts, the second for all jobs at once.
 _TRY = 1.0
 _TRY_PART = 0.3
 _LONGEST_PART = 0.35
@@ -44,7 +47,10 @@ _LONGEST_PART = 0.35
 
 @dataclass(slots=True)
 class _Aside:
-    """What was refused: how often, and when to try again, in time.monotonic()."""
+    """Something that was refused.
+
+    It has the number of refusals, and the time of the next try in time.monotonic() seconds.
+    """
 
     tries: int = 0
     at: float = 0.0
@@ -56,25 +62,28 @@ class _Aside:
 
 @dataclass(slots=True)
 class _Case:
-    """One dead worker whose jobs could not be taken back all at once."""
+    """A dead worker whose jobs could not be rescued all at once."""
 
     beats: int
     tried: float = 0.0
     locked: int = 0
-    """How often a lock was in the way."""
+    """How often a lock blocked it."""
     in_parts: bool = False
     parts: list[list[int]] = field(default_factory=list)
-    """What is still to be tried, from one look to the next: the halves of a part that failed come after the others."""
+    """Parts still to try, kept between checks: halves of a failed part come after the others."""
     jobs: dict[int, _Aside] = field(default_factory=dict)
     """The jobs that were set aside."""
     whole: _Aside = field(default_factory=_Aside)
-    """The worker itself, when it is not one of its jobs that is refused."""
+    """The worker itself, if the refusal does not concern one of its jobs."""
 
 
 class Rescuer:
-    """One worker's rescues. `on_lowered` is told which queues have jobs back at their old places, from which run_at on."""
+    """The rescues of one worker.
 
-    def __init__(self, schema: str, problems: Problems, repeats: Repeats) -> None:
+    `on_lowered` gets the queues that have jobs back at their old places, and the run_at of those.
+    """
+
+    def __init__(self, schema: str, problems: Problems, repeats: RateLimitedLog) -> None:
         self._schema = schema
         self._problems = problems
         self._repeats = repeats
@@ -82,9 +91,11 @@ class Rescuer:
         self.on_lowered: Callable[[str, int], object] = lambda queue, run_at: None
 
     def forget_all_but(self, workers: Mapping[UUID, int]) -> None:
-        """These are the workers that have rows, with their beats; the others are gone, and who has beaten since is alive.
+        """Forget workers that are gone or alive.
 
-        Who is no longer taken for dead, because the watch has begun again, is not forgotten: nothing of it has changed.
+        `workers` are the workers that have rows, with their heartbeat counts. A worker that has
+        sent a heartbeat since is alive. A worker that is no longer considered dead because the
+        watch started again is kept: nothing about it has changed.
         """
         for dead in [dead for dead, case in self._cases.items() if workers.get(dead) != case.beats]:
             case = self._cases.pop(dead)
@@ -93,11 +104,14 @@ class Rescuer:
             self._problems.clear("rescue", worker=str(dead))
 
     def in_turn(self, workers: Iterable[UUID]) -> list[UUID]:
-        """Return `workers` in the order in which to rescue from them: those that were tried last come last."""
+        """Return `workers` in the order of rescues: those tried last come last."""
         return sorted(workers, key=lambda worker: self._cases[worker].tried if worker in self._cases else 0.0)
 
     async def rescue(self, connection: Connection, dead: UUID, beats: int, *, silent: float, until: float) -> None:
-        """Take the jobs of `dead` back, in parts until this time of time.monotonic(). Raises when the connection is lost."""
+        """Rescue the jobs of `dead`, in parts until this time.monotonic().
+
+        Raises for a lost connection.
+        """
         now = time.monotonic()
         case = self._cases.setdefault(dead, _Case(beats))
         case.tried = now
@@ -114,20 +128,20 @@ class Rescuer:
         except psycopg.Error as error:
             if classify(error, connection) is ErrorKind.CONNECTION:
                 raise
-            # Not one of its jobs: its own row, or the reading of its jobs.
+            # The failure does not concern a job, but the worker's own row, or reading its jobs.
             case.whole.again(now)
             self._note(error, worker=str(dead))
 
     async def _all(self, connection: Connection, dead: UUID, beats: int, case: _Case, silent: float) -> bool:
-        """Tell whether all jobs of `dead` are taken back; if not, `case` says how to go on."""
+        """Return whether all jobs of `dead` were rescued; if not, `case` says how to continue."""
         try:
-            async with limited(connection, connection.terms.statement * _LONGEST_PART):
+            async with statement_deadline(connection, connection.terms.statement * _LONGEST_PART):
                 rows = await self._rescue(connection, dead, beats, None)
         except psycopg.Error as error:
             if classify(error, connection) is ErrorKind.CONNECTION:
                 raise
             if isinstance(error, psycopg.errors.LockNotAvailable):
-                # Another transaction holds its row, or a row of one of its jobs.
+                # Another transaction locks its row, or the row of one of its jobs.
                 self._repeats.note("a dead worker is locked", str(dead), dead=str(dead), error=str(error))
                 case.locked += 1
                 case.in_parts = case.locked >= _LOCKED_TRIES
@@ -141,7 +155,7 @@ class Rescuer:
     async def _parts(
         self, connection: Connection, dead: UUID, beats: int, case: _Case, *, silent: float, until: float
     ) -> None:
-        held = {job: None for job, *_ in await fetch(connection, self._schema, "held_jobs", worker=dead)}
+        held = {job: None for job, *_ in await fetch(connection, self._schema, "jobs_of_worker", worker=dead)}
         for job in case.jobs.keys() - held.keys():
             self._free(dead, case, job)
         known = {job for part in case.parts for job in part} | case.jobs.keys()
@@ -150,13 +164,13 @@ class Rescuer:
         case.parts = [part for part in parts if part]
         now = time.monotonic()
         again = [[job] for job, aside in case.jobs.items() if now >= aside.at]
-        # One try at each look, however slow the database is.
+        # One try at each check, however slow the database is.
         late = False
         while not late and (case.parts or again):
-            # Those that were never tried first.
+            # Parts that were never tried come first.
             part = (case.parts or again).pop(0)
             try:
-                async with limited(connection, self._seconds(connection, case, part)):
+                async with statement_deadline(connection, self._seconds(connection, case, part)):
                     rows = await self._rescue(connection, dead, beats, part)
             except psycopg.Error as error:
                 if classify(error, connection) is ErrorKind.CONNECTION:
@@ -164,7 +178,7 @@ class Rescuer:
                 self._failed(error, dead, case, part)
             else:
                 if not rows[0][0]:
-                    # Rescued from by another, or alive again.
+                    # Rescued by another worker, or alive again.
                     return
                 self._tell(rows, dead, silent)
                 for job in part:

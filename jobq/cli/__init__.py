@@ -1,8 +1,10 @@
-"""The command line: one module a command group, imported only when its command is used.
+"""The command line: one module per command group, imported only if its command is used.
 
-Every option can also be given as a variable: ``JOBQ_<COMMAND>_<OPTION>``, or the shorter one in its help.
-With ``--json`` standard output carries one JSON document and nothing else; notes, questions and progress go
-to standard error. :mod:`jobq.cli.exits` has the exit codes.
+Every option can also be set by a variable: ``JOBQ_<COMMAND>_<OPTION>``, or the shorter name in its
+help. With ``--json``, standard output carries one JSON document and nothing else; notes, questions
+and progress go to standard error. :mod:`jobq.cli.exits` defines the exit codes.
+
+To add a command, write its module and add its line to COMMANDS.
 """
 
 from __future__ import annotations
@@ -19,37 +21,40 @@ from jobq.cli import exits
 from jobq.cli.options import database_options
 from jobq.cli.session import Session
 
-# name: (module below jobq.cli, what it does). The text stands here so that `jobq --help` imports no command;
-# a test holds it to the command's own.
+# name: (module of jobq.cli, short help). The text is repeated here so that `jobq --help` imports no
+# command; a test compares it with the command's own.
 COMMANDS: dict[str, tuple[str, str]] = {
-    "demo": ("demo", "Run the example application on an embedded Postgres."),
+    "demo": ("dev", "Run the example application on an embedded Postgres."),
     "dev": ("dev", "Run Postgres, migrations, a worker and the status page for development."),
     "migrate": ("migrate", "Bring the database's schema to this version of jobq."),
-    "worker": ("worker", "Work jobs until told to stop."),
+    "worker": ("worker", "Run jobs until told to stop."),
     "web": ("web", "Serve the status page."),
     "enqueue": ("enqueue", "Insert one job."),
+    "signal": ("signal", "Send a signal to a durable job."),
     "jobs": ("jobs", "List, show and change jobs."),
     "queues": ("queues", "List, show, limit, pause and resume queues."),
-    "schedules": ("schedules", "List, show, add, remove, pause, resume and try schedules."),
-    "workers": ("workers", "List workers, make them quiet, let them go on, stop them."),
+    "schedules": ("schedules", "List, show, add, remove, pause, resume and run schedules."),
+    "workflows": ("workflows", "List, show, cancel, retry and signal runs of workflows."),
+    "steps": ("steps", "Check the stored steps of durable jobs against the code."),
+    "workers": ("workers", "List, quiet, resume and stop workers."),
     "users": ("users", "List, add, change and remove the status page's users."),
-    "operations": ("operations", "List bulk operations, steer them, and carry them out."),
-    "stats": ("stats", "Show how many jobs there are and how fast they go."),
-    "doctor": ("doctor", "Check the database, the schema and the workers, and say what to do."),
-    "metrics": ("metrics", "Print numbers about all queues for Prometheus."),
-    "config": ("config", "Show every setting, its value and where it came from."),
+    "operations": ("operations", "List, show, pause, resume, cancel and run bulk operations."),
+    "stats": ("stats", "Show the number of jobs and the throughput."),
+    "doctor": ("doctor", "Check the database, the schema and the workers, and suggest fixes."),
+    "metrics": ("stats", "Print metrics of all queues for Prometheus."),
+    "config": ("config", "Show every setting, its value and its origin."),
 }
 
 
 class _ReaderLeft(Exception):
-    """The process that read our output has gone, as ``| head`` does: there is no one left to tell."""
+    """The reader of our output has exited, as ``| head`` does. This is not an error."""
 
 
 class LazyGroup(click.Group):
-    """Imports a command's module when it is asked for, and turns every exception into an exit code."""
+    """Imports the module of a command on demand, and turns every exception into an exit code."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """Return the commands' names in the order in which people meet them."""
+        """Return the names of the commands, in the order in which a new user needs them."""
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
@@ -64,12 +69,12 @@ class LazyGroup(click.Group):
         with formatter.section("Commands"):
             formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
 
-    # click would end with 1, which says that something went wrong, when standard output is closed.
+    # Without the next two methods, click would exit with 1 if standard output is closed.
 
     def make_context(
         self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
     ) -> click.Context:
-        """Parse `args`; this is where help is printed."""
+        """Parse `args`, and print help if asked for."""
         try:
             return super().make_context(info_name, args, parent, **extra)
         except BrokenPipeError as error:
@@ -79,7 +84,7 @@ class LazyGroup(click.Group):
         """Run the command."""
         try:
             result = super().invoke(ctx)
-            if sys.stdout is not None:  # closed before we began, as `>&-` does
+            if sys.stdout is not None:  # closed from the start, as by `>&-`
                 sys.stdout.flush()
         except BrokenPipeError as error:
             raise _ReaderLeft from error
@@ -93,7 +98,9 @@ class LazyGroup(click.Group):
         standalone_mode: bool = True,
         **extra: Any,
     ) -> Any:
-        """Run and exit with one of :class:`jobq.cli.exits.Exit`; raise instead when not `standalone_mode`."""
+        """Run and exit with one of :class:`jobq.cli.exits.Exit`; raise instead when not
+        `standalone_mode`.
+        """
         session = extra.setdefault("obj", Session())
         try:
             code = super().main(args, prog_name or "jobq", complete_var, standalone_mode=False, **extra)
@@ -116,7 +123,7 @@ def _silence_stdout() -> None:
 
 
 def _silence_what_cannot_be_written() -> None:
-    """Keep the interpreter's last flush, of what a full disk did not take, from changing the exit code."""
+    """Keep the interpreter's last flush from changing the exit code if the disk is full."""
     for stream in (sys.stdout, sys.stderr):
         try:
             if stream is not None:
@@ -138,7 +145,7 @@ def _set_debug(context: click.Context, _parameter: click.Parameter, value: bool)
         "help_option_names": ["-h", "--help"],
         "max_content_width": 110,
     },
-    epilog="Exit codes: 0 done, 1 not done, 64 bad usage or input, 69 no database, 70 bug, 74 full disk, 75 try again, "
+    epilog="Exit codes: 0 done, 1 not done, 64 bad usage or input, 69 no database, 70 bug, 74 disk full, 75 try again, "
     "78 configuration or schema, 130 interrupted.",
 )
 @database_options
@@ -157,14 +164,14 @@ def _set_debug(context: click.Context, _parameter: click.Parameter, value: bool)
 def main(context: click.Context) -> None:
     """Durable jobs on PostgreSQL.
 
-    Every option can also be given as a variable: JOBQ_<COMMAND>_<OPTION>, or the shorter one that its help
-    names.
+    Every option can also be set by a variable: JOBQ_<COMMAND>_<OPTION>, or the shorter name in its
+    help.
     """
-    # The others log it, once their logs are set up.
+    # These three log it, once their logs are configured.
     if context.invoked_subcommand not in ("worker", "web", "dev") and any(
         name.startswith("JOBQ_") for name in os.environ
     ):
-        from jobq.cli import output, variables
+        from jobq.cli import config, output
 
-        for each in variables.unknown():
+        for each in config.unknown_variables():
             output.note(f"jobq: {each}")

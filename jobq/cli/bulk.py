@@ -1,4 +1,4 @@
-"""Which jobs a command is about, and changing many of them in steps."""
+"""The jobs that a command selects, and changes of many jobs in steps."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ if TYPE_CHECKING:
     from jobq.queries import Cursor, JobRow
 
 _PAGE = 1000
-# Jobs changed by one transaction: few enough that no worker waits long for their locks.
+# Jobs per transaction: few enough that no worker waits long for their locks.
 _STEP = 500
 _LINES = 12
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Selection:
-    """What the command line selects: jobs by their ids, or all that pass the filters."""
+    """The jobs that the command line selects: by their ids, or by filters."""
 
     ids: tuple[int, ...]
     states: tuple[str, ...]
@@ -39,27 +39,31 @@ class Selection:
 
     @property
     def is_by_id(self) -> bool:
-        """Whether jobs are named one by one. Raises a usage error when nothing or too much is said."""
+        """Whether jobs are selected by id. Raises a usage error if there is no selection, or both
+        ids and filters.
+        """
         filtered = bool(self.states or self.where.strip() or self.queue is not None or self.task is not None)
         if self.ids and filtered:
-            raise click.UsageError("give ids or filters, not both")
+            raise click.UsageError("pass ids or filters, not both")
         if not self.ids and not filtered:
-            raise click.UsageError("give ids, or select jobs by --state, --queue, --task and --where")
+            raise click.UsageError("pass ids, or select jobs by --state, --queue, --task and --where")
         return bool(self.ids)
 
     def filters(self, possible: Sequence[str], default_states: Sequence[str]) -> list[JobFilter]:
-        """Return what is selected, a filter for each state. Raises a usage error for states that cannot be changed so."""
+        """Return one filter per selected state. Raises a usage error for a state in which jobs
+        cannot be changed so.
+        """
         from jobq.filters import JobFilter
 
         jobs = JobFilter.parse(self.where).narrowed(queue=self.queue, task=self.task)
         if self.states and jobs.states:
-            raise click.UsageError("the states are given twice: by --state, and in --where")
+            raise click.UsageError("the states are selected twice: by --state and in --where")
         for state in jobs.states:
             if state not in possible:
-                raise click.UsageError(f"state:{state}: this is for jobs that are {', '.join(possible)}")
+                raise click.UsageError(f"state:{state}: expected one of {', '.join(possible)}")
         states = self.states or jobs.states or default_states
         if not states:
-            raise click.UsageError("say which states, by --state or in --where")
+            raise click.UsageError("select the states by --state or in --where")
         return [replace(jobs, states=(state,)) for state in states if state in jobs.wanted_states]
 
 
@@ -72,7 +76,9 @@ def search(
     before: Cursor | None = None,
     order: str | None = None,
 ) -> Iterator[JobRow]:
-    """Yield the jobs that fit the filter, newest first (in `order`: see `jobq.queries.search_jobs`), at most `limit`."""
+    """Yield at most `limit` jobs that match the filter, newest first (for `order` see
+    `jobq.queries.search_jobs`).
+    """
     from jobq.queries import search_jobs
 
     left = limit
@@ -102,17 +108,20 @@ def change(
     as_json: bool,
     always_ask: bool = False,
 ) -> None:
-    """Apply `operation` to the selected jobs: by id at once (unless `always_ask`), by filter after telling what it touches
-    and asking for leave. `states`: those in which jobs can be changed so.
+    """Apply `operation` to the selected jobs.
+
+    Jobs selected by id are changed at once, unless `always_ask`. For jobs selected by filter, this
+    prints what would change and asks first. `states`: the states in which jobs can be changed so.
     """
-    from jobq.filters import STATES
+    from jobq.job import STATES
 
     session = current()
     by_id = selection.is_by_id
     filters = [] if by_id else selection.filters(states, default_states)
-    # While the question stands, others go on.
+    # Jobs may change while the question is open.
     found_in = STATES if by_id else [state for jobs in filters for state in jobs.wanted_states]
-    # Autocommit: reading a long list must not hold back vacuum, and every step is a transaction of its own.
+    # Autocommit: reading a long list must not hold back vacuum, and every step has its own
+    # transaction.
     with session.connect(autocommit=True) as connection:
         ids = list(dict.fromkeys(selection.ids))
         if not by_id:
@@ -139,7 +148,7 @@ def change(
                     refused |= changed.refused
                     advance(len(step))
         except BaseException:
-            output.note(f"{done_verb} {output.plural(len(done), 'job')} of {len(ids):,} before this:")
+            output.note(f"{done_verb} {output.plural(len(done), 'job')} of {len(ids):,} before this error:")
             raise
     _tell(done, refused, done_verb, as_json)
     if refused and by_id:
@@ -168,7 +177,7 @@ def _select(
         output.note(output.line(f"  {number:>9,}  {state}  {task} in queue {queue}"))
     if (rest := len(kinds) - _LINES) > 0:
         output.note(f"  and {output.plural(rest, 'more kind')}")
-    # Oldest first: what waited longest is dealt with first.
+    # Oldest first, so that the jobs that waited longest come first.
     return sorted(ids)
 
 
@@ -178,6 +187,6 @@ def _tell(done: list[int], refused: dict[int, str], done_verb: str, as_json: boo
         return
     click.echo(f"{done_verb} {output.plural(len(done), 'job')}")
     for id, why in list(refused.items())[:_LINES]:
-        output.note(output.line(f"job {id} was left as it is: {why}"))
+        output.note(output.line(f"job {id} was not changed: {why}"))
     if (rest := len(refused) - _LINES) > 0:
-        output.note(f"and {output.plural(rest, 'other job')} as well")
+        output.note(f"{output.plural(rest, 'other job')} also not changed")

@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 _COLOURS = {"ok": "green", "warn": "yellow", "fail": "red"}
 
 
-@click.command(short_help="Check the database, the schema and the workers, and say what to do.")
+@click.command(short_help="Check the database, the schema and the workers, and suggest fixes.")
 @database_options
 @json_option
 def doctor(*, as_json: bool) -> None:
-    """Check the database, the schema and the workers, and say what to do.
+    """Check the database, the schema and the workers, and suggest fixes.
 
-    Exits with 0 when nothing fails (warnings may be shown), 69 without a database, 78 when the configuration
-    or the schema is at fault, and 1 when something else fails.
+    Exits with 0 if nothing fails (there may be warnings), 69 without a database, 78 if the
+    configuration or the schema is wrong, and 1 if something else fails.
     """
     findings = []
     for finding in _examine(current()):
@@ -46,7 +46,9 @@ def doctor(*, as_json: bool) -> None:
 
 
 def exit_code(findings: Iterable[Finding]) -> Exit:
-    """Return the code of the first failure that has one of its own, else 1 when anything failed, else 0."""
+    """Return the code of the first failure that has one of its own, else 1 when anything failed,
+    else 0.
+    """
     from jobq.diagnostics.finding import Fault, Status
 
     own = {Fault.CONFIGURATION: Exit.CONFIGURATION, Fault.UNAVAILABLE: Exit.UNAVAILABLE}
@@ -56,9 +58,9 @@ def exit_code(findings: Iterable[Finding]) -> Exit:
 
 def _examine(session: Session) -> Iterator[Finding]:
     from jobq import diagnostics
-    from jobq.config import redact_url
     from jobq.diagnostics.finding import Fault, Finding, Status
     from jobq.errors import DatabaseUnavailable
+    from jobq.settings import redact_url
 
     where = redact_url(session.url)
     try:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import sys
 from datetime import datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from jobq._core.validation import parse_time
 from jobq.cli import output
 from jobq.cli.options import app_option, database_options, json_option, parse_duration
 from jobq.cli.session import Session, current
@@ -17,19 +19,17 @@ from jobq.errors import InvalidArguments, UnknownTask
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from jobq.jobs import NewJob
+    from jobq.app import JobQ
+    from jobq.job import NewJob
 
 
 def _run_at(_context: click.Context, _parameter: click.Parameter, value: str | None) -> datetime | None:
     if value is None:
         return None
     try:
-        moment = datetime.fromisoformat(value)
-    except ValueError:
-        moment = None
-    if moment is None or moment.tzinfo is None:
-        raise click.BadParameter(f"{value!r}: give a time with its zone, as in 2030-01-31T08:00:00+01:00")
-    return moment
+        return parse_time(value, zone_needed=True)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
 
 
 @click.command(short_help="Insert one job.")
@@ -42,14 +42,17 @@ def _run_at(_context: click.Context, _parameter: click.Parameter, value: str | N
     "document",
     metavar="JSON",
     show_envvar=True,
-    help="The arguments as a JSON object; `-` reads it from standard input.",
+    help="Arguments as a JSON object; - reads it from standard input.",
 )
 @click.option("--queue", metavar="NAME", show_envvar=True, help="Queue (default: the task's own, else `default`).")
 @click.option(
     "--priority", type=click.IntRange(0, 9), show_envvar=True, help="9 runs first (default: the task's own, else 5)."
 )
 @click.option(
-    "--key", metavar="TEXT", show_envvar=True, help="Idempotency key: while it is held, no second job is inserted."
+    "--key",
+    metavar="TEXT",
+    show_envvar=True,
+    help="Idempotency key: while a job holds it, no second job is inserted (default: none).",
 )
 @click.option(
     "--key-scope",
@@ -57,7 +60,7 @@ def _run_at(_context: click.Context, _parameter: click.Parameter, value: str | N
     default="task",
     show_default=True,
     show_envvar=True,
-    help="Whether other tasks may hold the same key, or it is one for all tasks.",
+    help="task: other tasks may use the same key. global: the key is unique over all tasks.",
 )
 @click.option(
     "--on-conflict",
@@ -65,24 +68,41 @@ def _run_at(_context: click.Context, _parameter: click.Parameter, value: str | N
     default="return",
     show_default=True,
     show_envvar=True,
-    help="When the key is held: show its job, give that job these arguments, or fail.",
+    help="If a job holds the key: return that job, replace its arguments, or fail.",
 )
 @click.option(
-    "--delay", metavar="DURATION", callback=parse_duration, show_envvar=True, help="Wait so long, e.g. 90, 15m or 2h."
+    "--delay",
+    metavar="DURATION",
+    callback=parse_duration,
+    show_envvar=True,
+    help="Start after this time, e.g. 90, 15m or 2h (default: at once).",
 )
 @click.option(
-    "--run-at", metavar="TIME", callback=_run_at, show_envvar=True, help="Not before this time, in ISO 8601 with zone."
+    "--run-at",
+    metavar="TIME",
+    callback=_run_at,
+    show_envvar=True,
+    help="Start not before this time, in ISO 8601 with a zone (default: now).",
 )
 @click.option(
     "--max-attempts",
     type=click.IntRange(1),
     show_envvar=True,
-    help="How often to try (default: the task's own, else 10).",
+    help="Most attempts (default: the task's own, else 10).",
 )
 @click.option(
-    "--timeout", metavar="DURATION", callback=parse_duration, show_envvar=True, help="How long one attempt may take."
+    "--timeout",
+    metavar="DURATION",
+    callback=parse_duration,
+    show_envvar=True,
+    help="How long one attempt may take (default: the task's own, else no limit).",
 )
-@click.option("--force", is_flag=True, show_envvar=True, help="Insert it even if no worker is known to have this task.")
+@click.option(
+    "--force",
+    is_flag=True,
+    show_envvar=True,
+    help="Insert the job even if no known worker has this task. It waits until one does.",
+)
 @json_option
 def enqueue(
     *,
@@ -96,10 +116,11 @@ def enqueue(
 ) -> None:
     """Insert one job of TASK.
 
-    A VALUE is taken as JSON where it is JSON (3, true, null, [1, 2], "3"), else as text. With --app the task
-    itself checks the arguments and gives the options; without, the name must be known to a worker, or --force.
+    A VALUE that is JSON (3, true, null, [1, 2], "3") is used as such, any other as text. With
+    --app, the task itself checks the arguments and provides the options. Without --app, a worker
+    must know the name, unless --force is given.
     """
-    from jobq.enqueue import insert
+    from jobq._postgres.enqueue import insert
 
     given = {name: value for name, value in options.items() if value is not None}
     if "key" not in given:
@@ -107,28 +128,28 @@ def enqueue(
         given.pop("key_scope")
     arguments = parse_arguments(pairs, document)
     session = current()
+    loaded: JobQ | None = None
     if app is not None:
-        job = _job_of_app(session, app, task, arguments, given)
+        loaded, job = _job_of_app(session, app, task, arguments, given)
     else:
         job = _job_by_name(session, task, arguments, given)
     with session.connect() as connection:
         if app is None and not force:
             require_known(task, known_tasks(connection, session.schema))
-        [inserted] = insert(connection, session.schema, [job])
+        into = partial(insert, connection, session.schema)
+        [inserted] = into([job]) if loaded is None else loaded.middlewares.insert([job], into)
     if as_json:
         output.print_json({"id": inserted.id, "created": inserted.created, "replaced": inserted.replaced})
     elif inserted.created:
         click.echo(f"inserted job {inserted.id}")
     else:
-        click.echo(
-            f"the key is held by job {inserted.id}" + (", which was given these arguments" if inserted.replaced else "")
-        )
+        click.echo(f"job {inserted.id} holds the key" + ("; its arguments are replaced" if inserted.replaced else ""))
 
 
 def parse_arguments(pairs: Iterable[str], document: str | None) -> dict[str, Any]:
-    """Return the arguments: the object in `document`, with the ``key=value`` of `pairs` laid over it.
+    """Return the arguments: the object in `document`, overridden by the ``key=value`` pairs.
 
-    Raises a usage error for anything that is neither.
+    Raises a usage error for anything else.
     """
     arguments: dict[str, Any] = {}
     if document is not None:
@@ -136,16 +157,16 @@ def parse_arguments(pairs: Iterable[str], document: str | None) -> dict[str, Any
         try:
             value = json.loads(text)
         except (ValueError, RecursionError) as error:
-            raise click.BadParameter(f"this is not JSON: {error}", param_hint="--args") from None
+            raise click.BadParameter(f"not valid JSON: {error}", param_hint="--args") from None
         if not isinstance(value, dict):
             raise click.BadParameter(
-                f"give an object by parameter name, not {output.one_line(text, 40)}", param_hint="--args"
+                f"expected an object by parameter name, not {output.one_line(text, 40)}", param_hint="--args"
             )
         arguments.update(value)
     for pair in pairs:
         name, equals, text = pair.partition("=")
         if not equals or not name:
-            raise click.UsageError(f"{pair!r}: give arguments as KEY=VALUE, or an object with --args")
+            raise click.UsageError(f"{pair!r}: expected KEY=VALUE; use --args to pass a JSON object")
         try:
             arguments[name] = json.loads(text)
         except (ValueError, RecursionError):
@@ -155,49 +176,49 @@ def parse_arguments(pairs: Iterable[str], document: str | None) -> dict[str, Any
 
 def _job_of_app(
     session: Session, app: str, name: str, arguments: Mapping[str, Any], options: Mapping[str, Any]
-) -> NewJob:
+) -> tuple[JobQ, NewJob]:
+    from jobq._app.declarations import read
     from jobq.app import load
-    from jobq.declarations import read
 
     loaded = load(app)
-    # What the command line does not say is as the application has it.
+    # The command line takes precedence over the application's settings.
     session.database_url = session.database_url or loaded.settings.database_url
     session.schema_name = session.schema_name or loaded.settings.schema
     task = loaded.get_task(name)
-    # Read as the worker would read them, so that "2030-01-31" fits a date.
-    return task.options(**options).job(**read(task, arguments, None))
+    # Validated as the worker would, so that "2030-01-31" is accepted as a date.
+    return loaded, task.options(**options).job(**read(task, arguments, None))
 
 
 def _job_by_name(session: Session, name: str, arguments: Mapping[str, Any], options: Mapping[str, Any]) -> NewJob:
-    from jobq.jobs import JobOptions, NewJob
+    from jobq.job import JobOptions, NewJob
 
     return NewJob(JobOptions(task=name, **options), _encode(arguments, session.settings.max_args_bytes))
 
 
 def _encode(arguments: Mapping[str, Any], limit: int) -> str:
-    from jobq import jsontext
+    from jobq._core import json_text
 
     try:
-        return jsontext.encode(dict(arguments), "arguments", limit)
+        return json_text.encode(dict(arguments), "arguments", limit)
     except ValueError as error:
         raise InvalidArguments(str(error)) from None
 
 
 def known_tasks(connection: Any, schema: str) -> set[str]:
-    """Return the tasks that workers of this database have."""
+    """Return the names of the tasks that workers of this database have."""
     from jobq import queries
 
     return {task for worker in queries.workers(connection, schema) for task in worker.tasks}
 
 
 def require_known(name: str, known: set[str]) -> None:
-    """Raise UnknownTask unless `name` is among `known`, with those that are near."""
+    """Raise UnknownTask, with similar names, unless `name` is in `known`."""
     if name in known:
         return
     import difflib
 
     close = difflib.get_close_matches(name, known, n=3)
-    hint = f"did you mean {' or '.join(close)}? Else" if close else "start a worker that has it,"
+    hint = f"did you mean {' or '.join(close)}? Otherwise" if close else "start a worker that has it, or"
     raise UnknownTask(
-        f"task {name!r}: no worker of this database knows it; {hint} pass --app MODULE:ATTRIBUTE or --force"
+        f"task {name!r}: no worker of this database has it; {hint} pass --app MODULE:ATTRIBUTE or --force"
     )

@@ -1,6 +1,7 @@
-"""Exit codes, and the one place where an exception becomes a sentence on standard error and a code.
+"""Exit codes, and the mapping from exceptions to a message on standard error and a code.
 
-The numbers are those of BSD's sysexits.h: a service manager can tell "try again" from "this needs a person".
+The numbers are those of BSD's sysexits.h, so that a service manager can distinguish "try again"
+from "needs a person".
 """
 
 from __future__ import annotations
@@ -21,21 +22,21 @@ if TYPE_CHECKING:
 
 
 class Exit(IntEnum):
-    """What the exit status of `jobq` says."""
+    """The exit status of `jobq`."""
 
     OK = 0
-    NOT_DONE = 1  # the question was answered with no, some jobs were refused, or `doctor` found a fault
-    USAGE = 64  # wrong usage or bad input: the command line has to change
+    NOT_DONE = 1  # the user answered no, some jobs were refused, or `doctor` found a problem
+    USAGE = 64  # wrong usage or input: the command line has to change
     UNAVAILABLE = 69  # no database
     INTERNAL = 70  # a bug in jobq
-    OUTPUT = 74  # the answer cannot be written: a full disk
+    OUTPUT = 74  # the output cannot be written: disk full
     TEMPORARY = 75  # the same command may succeed later: a lock, a failover, a drain that took too long
     CONFIGURATION = 78  # a setting, the application or the database's schema has to change
     INTERRUPTED = 130  # Ctrl-C
 
 
 class NotConfirmed(Exception):
-    """The question was answered with no; nothing was changed."""
+    """The user answered no; nothing was changed."""
 
 
 _BY_CLASS: tuple[tuple[type[BaseException], Exit], ...] = (
@@ -50,62 +51,64 @@ _BY_CLASS: tuple[tuple[type[BaseException], Exit], ...] = (
     (errors.JobqError, Exit.USAGE),  # unknown task, queue or job, bad arguments, bad options, a held key
 )
 
-# SQLSTATEs, by code or by class (its first two characters), with what to do about them.
+# SQLSTATEs, by code or by class (its first two characters), with the fix.
 _BY_SQLSTATE: dict[str, tuple[Exit, str]] = {
     "08": (Exit.UNAVAILABLE, "the connection was lost; try again"),
     "57P01": (Exit.UNAVAILABLE, "the server ended the connection; try again"),
     "57P02": (Exit.UNAVAILABLE, "the server ended the connection; try again"),
     "57P03": (Exit.UNAVAILABLE, "the server is starting or stopping; try again"),
-    "40": (Exit.TEMPORARY, "another transaction was in the way; try again"),
+    "40": (Exit.TEMPORARY, "another transaction conflicted; try again"),
     "55P03": (Exit.TEMPORARY, "a lock was not free in time; try again when the database is less busy"),
     "57014": (Exit.TEMPORARY, "the statement took too long; try again, or raise statement_timeout"),
-    "53": (Exit.TEMPORARY, "the server has no resources left for it; try again later"),
+    "53": (Exit.TEMPORARY, "the server is out of resources; try again later"),
     "25006": (Exit.TEMPORARY, errors.READ_ONLY),
     "42501": (
         Exit.CONFIGURATION,
-        "connect as a role that may do this; deploy/ has the roles and their grants",
+        "connect as a role that has this right; deploy/ has the roles and their grants",
     ),
     "3F000": (Exit.CONFIGURATION, "run `jobq migrate`"),
     "42P01": (Exit.CONFIGURATION, "run `jobq migrate`"),
     "42703": (Exit.CONFIGURATION, "run `jobq migrate`"),
     "42883": (Exit.CONFIGURATION, "run `jobq migrate`"),
-    "42939": (Exit.CONFIGURATION, "give another name: PostgreSQL keeps this one for itself"),
+    "42939": (Exit.CONFIGURATION, "use another name: PostgreSQL reserves this one"),
     "22": (Exit.USAGE, "change the value"),
     "23": (Exit.USAGE, "change the value"),
 }
 
 
-# What a write to a full disk, quota or file size, or to a device that fails, raises.
+# Errors of a write to a full disk, over a quota or file size limit, or to a failing device.
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 _REPORT = "Run it again with --debug and report the traceback"
 
 
 def explain(error: BaseException) -> tuple[Exit, str]:
-    """Return the exit code for `error` and the sentence to print ('' for silence)."""
+    """Return the exit code for `error` and the message to print ('': print nothing)."""
     if isinstance(error, NotConfirmed):
         return Exit.NOT_DONE, "nothing was changed"
-    if isinstance(error, (KeyboardInterrupt, click.Abort)):  # click makes the second of the first
+    if isinstance(error, (KeyboardInterrupt, click.Abort)):  # click turns the first into the second
         return Exit.INTERRUPTED, ""
     if isinstance(error, click.ClickException):
         return Exit.USAGE, _usage(error)
     for kind, code in _BY_CLASS:
         if isinstance(error, kind):
-            # libpq tells one cause a line.
+            # libpq writes one cause per line.
             return code, "; ".join(line.strip() for line in str(error).splitlines())
     if isinstance(error, OSError) and error.errno in _FULL:
-        return Exit.OUTPUT, f"the output cannot be written: {error.strerror}; make room, or write it elsewhere"
+        return Exit.OUTPUT, f"the output cannot be written: {error.strerror}; free some space, or write it elsewhere"
     if isinstance(database_error := getattr(error, "orig", error), _database_errors()):
         return _explain_database(database_error)
     return Exit.INTERNAL, f"internal error, {type(error).__name__}: {error}. {_REPORT}"
 
 
 def report(error: BaseException, *, debug: bool) -> Exit:
-    """Print what `error` means on standard error, with its traceback when `debug`; return the exit code."""
+    """Print the message for `error` on standard error, with its traceback if `debug`; return the
+    exit code.
+    """
     code, sentence = explain(error)
     if debug and not isinstance(error, click.Abort):
         traceback.print_exception(error)
     if sentence:
-        # Standard error may be full or closed as well: the code still says it.
+        # Standard error may be full or closed as well; the exit code still tells.
         with suppress(OSError):
             click.echo(f"jobq: {sentence}", err=True)
     return code
@@ -118,7 +121,7 @@ def _usage(error: click.ClickException) -> str:
 
 
 def _database_errors() -> tuple[type[psycopg.Error], ...]:
-    # An error of psycopg's can only exist when psycopg was imported; `jobq --help` need not pay for it.
+    # A psycopg error can exist only if psycopg is imported; `jobq --help` does not import it.
     module = sys.modules.get("psycopg")
     return (module.Error,) if module is not None else ()
 
@@ -127,11 +130,11 @@ def _explain_database(error: psycopg.Error) -> tuple[Exit, str]:
     text = (error.diag.message_primary or str(error).strip().partition("\n")[0] or type(error).__name__).rstrip(".")
     state = error.sqlstate
     if state is None:
-        # Raised by libpq itself: the connection is gone or was never made.
+        # Raised by libpq itself: the connection is lost, or was never made.
         if type(error).__name__ == "OperationalError":
             return Exit.UNAVAILABLE, f"the database cannot be reached: {text}"
         if type(error).__name__ == "ProgrammingError":
-            return Exit.CONFIGURATION, f"the database's URL cannot be used: {text}; see JOBQ_DATABASE_URL"
+            return Exit.CONFIGURATION, f"the database's URL is invalid: {text}; see JOBQ_DATABASE_URL"
         return Exit.INTERNAL, f"internal error: {text}. {_REPORT}"
     if found := _BY_SQLSTATE.get(state) or _BY_SQLSTATE.get(state[:2]):
         code, fix = found

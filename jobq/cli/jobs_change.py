@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import UTC, datetime
 from functools import partial
 from typing import Any, TypeVar
 
 import click
 
+from jobq._core.validation import parse_time
 from jobq.cli.options import (
     database_options,
     json_option,
@@ -18,16 +18,12 @@ from jobq.cli.options import (
     where_option,
     yes_option,
 )
+from jobq.job import CANCELLABLE_STATES, DELETABLE_STATES, MOVABLE_STATES, RETRYABLE_STATES, SNOOZABLE_STATES
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 _ID = click.IntRange(0, 2**63 - 1)
 # As in jobq.operations, which `jobq --help` need not import; a test holds them to that.
-_RETRYABLE = ("failed", "cancelled", "expired", "scheduled", "parked")
-_LIVE = ("ready", "scheduled", "running", "parked", "waiting")
-_SNOOZABLE = ("ready", "scheduled", "parked", "waiting")
-_MOVABLE = ("ready", "scheduled", "parked", "waiting")
-_DELETABLE = ("succeeded", "failed", "cancelled", "expired", "ready", "scheduled", "parked", "waiting")
 
 
 def _selects(states: tuple[str, ...], default: str) -> Callable[[F], F]:
@@ -35,9 +31,14 @@ def _selects(states: tuple[str, ...], default: str) -> Callable[[F], F]:
         for option in (
             json_option,
             yes_option,
-            click.option("--dry-run", is_flag=True, show_envvar=True, help="Only tell what it would touch."),
+            click.option("--dry-run", is_flag=True, show_envvar=True, help="Only print which jobs would change."),
             reason_option,
-            click.option("--limit", type=click.IntRange(1), show_envvar=True, help="At most this many jobs."),
+            click.option(
+                "--limit",
+                type=click.IntRange(1),
+                show_envvar=True,
+                help="Most jobs to change (default: all that match).",
+            ),
             where_option,
             name_options,
             click.option(
@@ -46,7 +47,7 @@ def _selects(states: tuple[str, ...], default: str) -> Callable[[F], F]:
                 type=click.Choice(states),
                 multiple=True,
                 show_envvar=True,
-                help=f"Only jobs in this state; may be repeated (default: {default}).",
+                help=f"Only jobs in this state; repeatable (default: {default}).",
             ),
             database_options,
             click.argument("ids", type=_ID, nargs=-1),
@@ -84,77 +85,87 @@ def _change(
 
 
 @click.command()
-@_selects(_RETRYABLE, "failed")
+@_selects(RETRYABLE_STATES, "failed")
 def retry(**given: Any) -> None:
-    """Run finished jobs again (same id, attempts counted from zero), and waiting ones at once.
+    """Run finished jobs again, with the same id and attempts counted from zero, and waiting jobs at
+    once.
 
-    Give ids, or select by --state, --queue, --task and --where: then it tells what it would touch, and asks.
+    Pass ids, or select jobs by --state, --queue, --task and --where; then it prints what would
+    change, and asks.
     """
-    _change("retry", "retried", given, states=_RETRYABLE, default=("failed",))
+    _change("retry", "retried", given, states=RETRYABLE_STATES, default=("failed",))
 
 
 @click.command()
-@_selects(_LIVE, "every live job")
+@_selects(CANCELLABLE_STATES, "every live job")
 def cancel(**given: Any) -> None:
-    """Cancel jobs: those that wait end at once, those that run are asked to stop.
+    """Cancel waiting jobs at once, and ask running jobs to stop.
 
-    Give ids, or select by --state, --queue, --task and --where: then it tells what it would touch, and asks.
+    Pass ids, or select jobs by --state, --queue, --task and --where; then it prints what would
+    change, and asks.
     """
-    _change("cancel", "cancelled", given, states=_LIVE, default=_LIVE)
+    _change("cancel", "cancelled", given, states=CANCELLABLE_STATES, default=CANCELLABLE_STATES)
 
 
 @click.command()
-@_selects(_SNOOZABLE, "both")
-@click.option("--until", metavar="TIME", show_envvar=True, help="When, as 2030-01-31T08:00; without a zone it is UTC.")
+@_selects(SNOOZABLE_STATES, "every waiting job")
+@click.option(
+    "--until", metavar="TIME", show_envvar=True, help="New start time, e.g. 2030-01-31T08:00; UTC without a zone."
+)
 @click.option(
     "--for",
     "seconds",
     metavar="DURATION",
     callback=parse_duration,
     show_envvar=True,
-    help="For how long, as in 15m or 2h.",
+    help="Delay, e.g. 15m or 2h.",
 )
 def snooze(*, seconds: float | None, until: str | None, **given: Any) -> None:
-    """Let jobs that wait start later. No attempt is counted.
+    """Delay the start of waiting jobs. No attempt is counted.
 
-    Give --for or --until; and ids, or select by --state, --queue, --task and --where: then it tells what it would touch, and
-    asks.
+    Pass --for or --until. Pass ids, or select jobs by --state, --queue, --task and --where; then it
+    prints what would change, and asks.
     """
     if (seconds is None) == (until is None):
-        raise click.UsageError("give --for or --until, one of them")
+        raise click.UsageError("pass either --for or --until")
     at = None
     if until is not None:
         try:
-            at = datetime.fromisoformat(until)
-        except ValueError:
-            raise click.UsageError(f"--until {until!r}: give a time such as 2030-01-31T08:00") from None
-        at = at if at.tzinfo is not None else at.replace(tzinfo=UTC)
-    _change("snooze", "snoozed", given, states=_SNOOZABLE, default=_SNOOZABLE, seconds=seconds, until=at)
+            at = parse_time(until)
+        except ValueError as error:
+            raise click.UsageError(f"--until {error}") from None
+    _change("snooze", "snoozed", given, states=SNOOZABLE_STATES, default=SNOOZABLE_STATES, seconds=seconds, until=at)
 
 
 @click.command()
-@_selects(_MOVABLE, "all of them")
-@click.option("--to-priority", type=click.IntRange(0, 9), show_envvar=True, help="The new priority, 0 to 9; 9 first.")
-@click.option("--to-queue", metavar="NAME", show_envvar=True, help="The new queue.")
+@_selects(MOVABLE_STATES, "every waiting job")
+@click.option(
+    "--to-priority",
+    type=click.IntRange(0, 9),
+    show_envvar=True,
+    help="New priority, 0 to 9; 9 runs first (default: unchanged).",
+)
+@click.option("--to-queue", metavar="NAME", show_envvar=True, help="New queue (default: unchanged).")
 def move(*, to_queue: str | None, to_priority: int | None, **given: Any) -> None:
-    """Give jobs that do not run another queue or priority; they are the last ones there.
+    """Move jobs that are not running to another queue or priority, behind the jobs already there.
 
-    Give --to-queue, --to-priority or both; and ids, or select by --state, --queue, --task and --where: then it tells what it
-    would touch, and asks.
+    Pass --to-queue, --to-priority or both. Pass ids, or select jobs by --state, --queue, --task and
+    --where; then it prints what would change, and asks.
     """
     if to_queue is None and to_priority is None:
-        raise click.UsageError("give --to-queue or --to-priority")
-    _change("move", "moved", given, states=_MOVABLE, default=_MOVABLE, queue=to_queue, priority=to_priority)
+        raise click.UsageError("pass --to-queue or --to-priority")
+    _change("move", "moved", given, states=MOVABLE_STATES, default=MOVABLE_STATES, queue=to_queue, priority=to_priority)
 
 
 @click.command()
-@_selects(_DELETABLE, "none; give one")
+@_selects(DELETABLE_STATES, "none; required for a selection")
 def delete(**given: Any) -> None:
-    """Delete jobs that do not run, with their attempts. Nothing brings them back.
+    """Permanently delete jobs that are not running, with their attempts.
 
-    Give ids, or select by --state, --queue, --task and --where, the states included. It always asks.
+    Pass ids, or select jobs by --state, --queue, --task and --where; a selection must name the
+    states. It always asks.
     """
-    _change("delete", "deleted", given, states=_DELETABLE, default=(), always_ask=True)
+    _change("delete", "deleted", given, states=DELETABLE_STATES, default=(), always_ask=True)
 
 
 CHANGES = (retry, cancel, snooze, move, delete)

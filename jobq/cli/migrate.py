@@ -12,13 +12,13 @@ from jobq.cli.options import database_options, json_option, yes_option
 from jobq.cli.session import current
 
 if TYPE_CHECKING:
-    from jobq.blockers import Blocker
+    from jobq._postgres.blockers import Blocker
 
 
 @click.command(short_help="Bring the database's schema to this version of jobq.")
 @database_options
-@click.option("--check", is_flag=True, show_envvar=True, help="Only tell; exit with 78 unless the schema fits.")
-@click.option("--sql", "as_sql", is_flag=True, show_envvar=True, help="Print the SQL instead of running it.")
+@click.option("--check", is_flag=True, show_envvar=True, help="Only report; exit with 78 unless the schema is current.")
+@click.option("--sql", "as_sql", is_flag=True, show_envvar=True, help="Print the SQL instead of executing it.")
 @click.option(
     "--from",
     "start",
@@ -26,13 +26,13 @@ if TYPE_CHECKING:
     default="base",
     show_default=True,
     show_envvar=True,
-    help="With --sql: the revision to start at.",
+    help="With --sql: the revision to start from.",
 )
 @click.option(
     "--downgrade",
     metavar="REV",
     show_envvar=True,
-    help="Go back to this revision; `base` removes the schema, with jobq's tables and every job.",
+    help="Downgrade to this revision; `base` removes jobq's tables with every job, and the schema.",
 )
 @click.option(
     "--wait",
@@ -41,8 +41,8 @@ if TYPE_CHECKING:
     default=60.0,
     show_default=True,
     show_envvar=True,
-    help="How long to try to get the tables' locks. More outlasts longer transactions of others; each try holds applications "
-    "and workers up for less than half a second.",
+    help="How long to try to lock the tables. A longer time outlasts longer transactions of others; each "
+    "try blocks applications and workers for less than half a second.",
 )
 @yes_option
 @json_option
@@ -51,15 +51,17 @@ def migrate(
 ) -> None:
     """Bring the database's schema to this version of jobq.
 
-    Shows what it will do and asks, unless --yes. Nothing to do is no error. Applications and workers may be at work.
+    Prints the steps and asks, unless --yes. Applications and workers may keep running. If nothing
+    is to do, this succeeds.
 
-    When others hold the tables' locks, it names them and tries again; when the time is over, it exits with 75 and nothing is
-    changed. When objects of yours stand in its way, it names them and exits with 78.
+    If other sessions lock the tables, it names them and tries again; after --wait it exits with 75
+    and changes nothing. If objects of yours depend on jobq's tables, it names them and exits with
+    78.
     """
     if check + as_sql + (downgrade is not None) > 1:
         raise click.UsageError("--check, --sql and --downgrade exclude each other")
     if start != "base" and not as_sql:
-        raise click.UsageError("--from goes with --sql")
+        raise click.UsageError("--from needs --sql")
     if as_sql:
         _print_sql(start, as_json)
     elif check:
@@ -81,7 +83,7 @@ def _upgrade(wait: float, yes: bool, as_json: bool) -> None:
     if not steps:
         output.note(f"schema {schema!r} is at revision {before}: nothing to do")
     else:
-        output.note(f"schema {schema!r} is at revision {before or '(no tables)'}; to do:")
+        output.note(f"schema {schema!r} is at revision {before or '(no tables)'}; steps:")
         for step in steps:
             output.note(f"  {step.id}  {step.title}")
         output.confirm("Apply?", yes=yes)
@@ -95,15 +97,15 @@ def _upgrade(wait: float, yes: bool, as_json: bool) -> None:
 
 
 class _Waits:
-    """Tells once of each session that holds a lock which the migration needs."""
+    """Reports each session that holds a lock needed by the migration, once."""
 
     def __init__(self) -> None:
-        self._told: set[tuple[int | None, str | None]] = set()
+        self._reported: set[tuple[int | None, str | None]] = set()
 
     def __call__(self, blockers: list[Blocker]) -> None:
         for blocker in blockers:
-            if (subject := (blocker.pid, blocker.gid)) not in self._told:
-                self._told.add(subject)
+            if (subject := (blocker.pid, blocker.gid)) not in self._reported:
+                self._reported.add(subject)
                 output.note(f"waiting: {blocker}")
 
 
@@ -121,7 +123,7 @@ def _check(as_json: bool) -> None:
             f"{output.plural(len(steps), 'step')} behind {migrations.head()}: run `jobq migrate`"
         )
         click.get_current_context().exit(Exit.CONFIGURATION)
-    output.note(f"schema {session.schema!r} is at revision {found}, as this jobq needs")
+    output.note(f"schema {session.schema!r} is at revision {found}, which is current")
 
 
 def _print_sql(start: str, as_json: bool) -> None:
@@ -151,26 +153,35 @@ def _downgrade(revision: str, wait: float, yes: bool, as_json: bool) -> None:
         output.note(f"schema {session.schema!r} has no jobq tables: nothing to do")
     else:
         loss = ", which REMOVES jobq's tables and every job in them" if revision == "base" else ""
-        output.note(f"schema {session.schema!r} goes from revision {before} back to {revision}{loss}")
-        output.confirm("Do it?", yes=yes)
+        output.note(f"schema {session.schema!r} is downgraded from revision {before} to {revision}{loss}")
+        output.confirm("Downgrade?", yes=yes)
         try:
-            left = migrations.downgrade(session.unpooled_url, revision, session.schema, patience=wait, on_wait=_Waits())
+            left = migrations.downgrade(
+                session.unpooled_url,
+                revision,
+                session.schema,
+                session_mode=session.settings.pooler == "none",
+                patience=wait,
+                on_wait=_Waits(),
+            )
         except CommandError as error:
             raise click.BadParameter(f"{revision!r}: {error}", param_hint="--downgrade") from error
         if migrations.current(session.unpooled_url, session.schema) is None:
-            _tell_what_is_left(session.unpooled_url, session.schema, left)
+            _print_leftovers(session.unpooled_url, session.schema, left)
     if as_json:
         after = migrations.current(session.unpooled_url, session.schema)
         output.print_json({"schema": session.schema, "before": before, "after": after})
 
 
-def _tell_what_is_left(url: str, schema: str, left: list[str]) -> None:
+def _print_leftovers(url: str, schema: str, left: list[str]) -> None:
     from jobq import migrate as migrations
 
     if left:
-        output.note(f"schema {schema!r} stays, for these are in it and not jobq's: {', '.join(left[:20])}")
+        output.note(
+            f"schema {schema!r} is kept, because it contains objects that are not jobq's: {', '.join(left[:20])}"
+        )
     else:
         output.note(f"schema {schema!r} is removed")
     if roles := migrations.roles_left(url, schema):
         named = ", ".join(roles)
-        output.note(f"the server's roles stay; to remove them, too: DROP OWNED BY {named}; DROP ROLE {named}")
+        output.note(f"the server's roles are kept; to remove them: DROP OWNED BY {named}; DROP ROLE {named}")

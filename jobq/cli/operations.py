@@ -1,4 +1,6 @@
-"""``jobq operations list|show|pause|resume|cancel|run``: bulk operations that the status page or Python began."""
+"""``jobq operations list|show|pause|resume|cancel|run``: bulk operations started by the status page
+or by Python.
+"""
 
 from __future__ import annotations
 
@@ -12,23 +14,28 @@ from jobq.cli.options import database_options, json_option, reason_option
 from jobq.cli.session import actor, current
 
 if TYPE_CHECKING:
-    from jobq.bulk import Operation
+    from jobq.queries.values.bulk import Operation
 
 _ID = click.IntRange(0, 2**63 - 1)
 
 
-@click.group(short_help="List bulk operations, steer them, and carry them out.")
+@click.group(short_help="List, show, pause, resume, cancel and run bulk operations.")
 def operations() -> None:
-    """List bulk operations, steer them, and carry them out.
+    """List, show, pause, resume, cancel and run bulk operations.
 
-    One is begun on the status page, or by jobq.operations.draft and start.
+    To create one, use the status page, or jobq.operations.draft and start.
     """
 
 
 @operations.command("list")
 @database_options
 @click.option(
-    "--limit", type=click.IntRange(1, 1000), default=50, show_default=True, show_envvar=True, help="At most this many."
+    "--limit",
+    type=click.IntRange(1, 1000),
+    default=50,
+    show_default=True,
+    show_envvar=True,
+    help="Most operations to list.",
 )
 @json_option
 def list_(*, limit: int, as_json: bool) -> None:
@@ -42,7 +49,7 @@ def list_(*, limit: int, as_json: bool) -> None:
         output.print_json({"operations": found})
         return
     output.print_table(
-        ("id", "state", "action", "filter", "jobs", "done", "refused", "by", "asked for"),
+        ("id", "state", "action", "filter", "jobs", "done", "refused", "by", "requested"),
         (
             (
                 entry.id, entry.state, entry.action, output.one_line(entry.filter), entry.count_text, entry.done,
@@ -60,7 +67,7 @@ def list_(*, limit: int, as_json: bool) -> None:
 @database_options
 @json_option
 def show(*, id: int, as_json: bool) -> None:
-    """Show one operation: what it is about, how far it has come, and why jobs were left as they are."""
+    """Show one operation: its filter, its progress, and why jobs were not changed."""
     from jobq import queries
 
     session = current()
@@ -75,8 +82,8 @@ def show(*, id: int, as_json: bool) -> None:
 @reason_option
 @json_option
 def pause(*, id: int, reason: str | None, as_json: bool) -> None:
-    """Let a running operation rest after the batch under way."""
-    _turn("pause_operation", id, reason, as_json)
+    """Pause a running operation after the current batch."""
+    _set_state("pause_operation", id, reason, as_json)
 
 
 @operations.command()
@@ -85,8 +92,8 @@ def pause(*, id: int, reason: str | None, as_json: bool) -> None:
 @reason_option
 @json_option
 def resume(*, id: int, reason: str | None, as_json: bool) -> None:
-    """Let a paused or failed operation go on; a status page carries it out, or `jobq operations run`."""
-    _turn("resume_operation", id, reason, as_json)
+    """Resume a paused or failed operation. A status page or `jobq operations run` executes it."""
+    _set_state("resume_operation", id, reason, as_json)
 
 
 @operations.command()
@@ -95,8 +102,10 @@ def resume(*, id: int, reason: str | None, as_json: bool) -> None:
 @reason_option
 @json_option
 def cancel(*, id: int, reason: str | None, as_json: bool) -> None:
-    """End an operation after the batch under way, or drop a draft; what was done stays done."""
-    _turn("cancel_operation", id, reason, as_json)
+    """Cancel an operation after the current batch, or discard a draft. Changes already made
+    stay.
+    """
+    _set_state("cancel_operation", id, reason, as_json)
 
 
 @operations.command()
@@ -104,7 +113,9 @@ def cancel(*, id: int, reason: str | None, as_json: bool) -> None:
 @database_options
 @json_option
 def run(*, id: int, as_json: bool) -> None:
-    """Carry out a running operation here until it has ended or is paused. Other processes may do so at the same time."""
+    """Execute a running operation in this process until it ends or is paused. Other processes may
+    do the same.
+    """
     from jobq import operations as api
     from jobq import queries
 
@@ -112,7 +123,7 @@ def run(*, id: int, as_json: bool) -> None:
     with session.connect(autocommit=True) as connection:
         before = queries.operation(connection, session.schema, id)
         if before.state != "running":
-            raise click.UsageError(f"operation {id} is {before.state}; only a running one can be carried out")
+            raise click.UsageError(f"operation {id} is {before.state}; only a running one can be executed")
         seen = before.seen
         with output.progress(before.action.capitalize(), before.expected or before.counted) as advance:
 
@@ -127,7 +138,7 @@ def run(*, id: int, as_json: bool) -> None:
         click.get_current_context().exit(Exit.NOT_DONE)
 
 
-def _turn(name: str, id: int, reason: str | None, as_json: bool) -> None:
+def _set_state(name: str, id: int, reason: str | None, as_json: bool) -> None:
     from jobq import operations as api
 
     session = current()
@@ -153,14 +164,14 @@ def _show(found: Operation, as_json: bool) -> None:
         "done": f"{found.done:,}",
         "refused": f"{found.refused:,}",
         "progress": f"{found.progress:.0%}",
-        "rate": f"{found.rate:g} jobs a second" if found.rate else None,
+        "rate": f"{found.rate:g} jobs per second" if found.rate else None,
         "by": found.actor,
         "reason": found.reason,
-        "asked for": found.created_at,
+        "requested": found.created_at,
         "started": found.started_at,
         "finished": found.finished_at,
         "error": found.error,
     }
     output.print_fields({name: value for name, value in fields.items() if value not in (None, "")})
     for why, number in sorted(found.refusals.items(), key=lambda item: -item[1]):
-        click.echo(output.line(f"  {output.plural(number, 'job')} left as they are: {why}"))
+        click.echo(output.line(f"  {output.plural(number, 'job')} not changed: {why}"))

@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 import click
 
+from jobq._core import durations
 from jobq.cli.session import Session
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -25,14 +26,16 @@ def _keep(context: click.Context, parameter: click.Parameter, value: Any) -> Non
 
 def _keep_file(context: click.Context, _parameter: click.Parameter, value: str | None) -> None:
     if value is not None:
-        from jobq.config import read_secret
+        from jobq.settings import read_secret
 
         context.ensure_object(Session).database_url = read_secret(value, "--database-url-file")
 
 
 def database_options(function: F) -> F:
-    """Accept ``--database-url``, ``--database-url-file`` and ``--schema`` (on the group and after the command alike)."""
-    # Their variables are read by Settings, so that `jobq config` can tell where a value came from.
+    """Accept ``--database-url``, ``--database-url-file`` and ``--schema``, on the group and on the
+    command.
+    """
+    # Settings reads their variables, so that `jobq config` can show the origin of a value.
     for decorate in (
         click.option(
             "--schema",
@@ -45,7 +48,7 @@ def database_options(function: F) -> F:
         click.option(
             "--database-url-file",
             metavar="PATH",
-            help="File that holds that URL, which `ps` then does not show; - for standard input.  "
+            help="File that contains that URL, which keeps it out of `ps`; - for standard input.  "
             "[env var: JOBQ_DATABASE_URL_FILE]",
             expose_value=False,
             callback=_keep_file,
@@ -54,7 +57,7 @@ def database_options(function: F) -> F:
         click.option(
             "--database-url",
             metavar="URL",
-            help="Postgres to use, as a URL or libpq conninfo.  [env var: JOBQ_DATABASE_URL]",
+            help="Postgres database, as a URL or a libpq conninfo string.  [env var: JOBQ_DATABASE_URL]",
             expose_value=False,
             callback=_keep,
             allow_from_autoenv=False,
@@ -70,7 +73,7 @@ json_option = click.option(
     is_flag=True,
     envvar="JOBQ_JSON",
     show_envvar=True,
-    help="Print one JSON document on standard output, and nothing else there.",
+    help="Print one JSON document, and nothing else, on standard output.",
 )
 
 where_option = click.option(
@@ -78,12 +81,12 @@ where_option = click.option(
     metavar="FILTER",
     default="",
     show_envvar=True,
-    help="Only jobs that fit this, as in 'state:failed task:mail.* age:>1h args.order_id:42'.",
+    help="Only jobs that match this filter, such as 'state:failed task:mail.* age:>1h args.order_id:42'.",
 )
 
 
 def name_options(function: F) -> F:
-    """Accept ``--queue`` and ``--task``, by which jobs are selected."""
+    """Accept ``--queue`` and ``--task``, which select jobs."""
     for decorate in (
         click.option("--task", metavar="NAME", show_envvar=True, help="Only jobs of this task."),
         click.option("--queue", metavar="NAME", show_envvar=True, help="Only jobs of this queue."),
@@ -92,20 +95,22 @@ def name_options(function: F) -> F:
     return function
 
 
-yes_option = click.option("--yes", "-y", is_flag=True, help="Go ahead without asking.", show_envvar=True)
+yes_option = click.option("--yes", "-y", is_flag=True, help="Do not ask for confirmation.", show_envvar=True)
 
-reason_option = click.option("--reason", metavar="TEXT", help="Why; kept in the audit.", show_envvar=True)
+reason_option = click.option("--reason", metavar="TEXT", help="Reason, for the audit.", show_envvar=True)
 
 
 def app_option(*, required: bool = False) -> Callable[[Any], Any]:
-    """Return the ``--app`` option; commands whose application is an argument do not use it."""
+    """Return the ``--app`` option. Commands that take the application as an argument do not use
+    it.
+    """
     return click.option(
         "--app",
         metavar=APP_METAVAR,
         envvar="JOBQ_APP",
         show_envvar=True,
         required=required,
-        help="Where your JobQ is, e.g. shop.jobs:q.",
+        help="Location of your JobQ object, e.g. shop.jobs:q (default: none).",
     )
 
 
@@ -119,36 +124,28 @@ def log_options(function: F) -> F:
             show_default=True,
             envvar="JOBQ_LOG_LEVEL",
             show_envvar=True,
-            help="Least severity that is logged.",
+            help="Lowest severity that is logged.",
         ),
         click.option(
             "--log-format",
             type=click.Choice(["text", "json"]),
             envvar="JOBQ_LOG_FORMAT",
             show_envvar=True,
-            help="Form of the logs on standard error (default: text on a terminal, else json).",
+            help="Format of the logs on standard error (default: text on a terminal, else json).",
         ),
     ):
         function = decorate(function)
     return function
 
 
-_UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-
-
 def parse_duration(_context: click.Context, _parameter: click.Parameter, value: str | None) -> float | None:
-    """Return the seconds of ``90``, ``1.5h`` or ``2d`` (units s, m, h, d), as an option's callback.
+    """Return the seconds of ``90``, ``1.5h`` or ``2d`` (units s, m, h, d, w), as an option's callback.
 
-    A usage error for anything else, infinities and negative durations included.
+    Raises a usage error for anything else, including infinite and negative durations.
     """
     if value is None:
         return None
-    text = value.strip().lower()
-    factor = _UNITS.get(text[-1:])
     try:
-        seconds = float(text[:-1]) * factor if factor else float(text)
+        return durations.parse_duration(value)
     except ValueError:
-        seconds = -1.0
-    if not 0 <= seconds < float("inf"):
-        raise click.BadParameter(f"{value!r}: give seconds of 0 or more, or a number with s, m, h or d, as in 1.5h")
-    return seconds
+        raise click.BadParameter(f"{value!r}: {durations.HINT}") from None

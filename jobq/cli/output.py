@@ -1,6 +1,6 @@
-"""What commands print: JSON documents, tables, questions and progress.
+"""Output of commands: JSON documents, tables, questions and progress.
 
-Standard output carries the answer; notes, questions and progress go to standard error.
+Results go to standard output; notes, questions and progress go to standard error.
 """
 
 from __future__ import annotations
@@ -16,20 +16,23 @@ from typing import Any, Protocol
 
 import click
 
+from jobq._core.durations import format_duration as duration
+from jobq._core.text import one_line, plural
 from jobq.cli.exits import NotConfirmed
-from jobq.text import duration, one_line, plural
 
 __all__ = [
-    "Advance", "confirm", "count", "duration", "note", "one_line", "plain", "plural", "print_fields", "print_json",
+    "AdvanceBar", "confirm", "count", "duration", "note", "one_line", "plain", "plural", "print_fields", "print_json",
     "print_table", "progress", "safe",
 ]  # fmt: skip
 
-# A column that wants more than this may be folded to it.
-_LEAST = 16
+# The least width to which a column may be folded.
+_MIN_WIDTH = 16
 
 
 def plain(value: Any) -> Any:
-    """Return `value` as JSON types: dataclasses as objects, datetimes in ISO 8601, timedeltas in seconds."""
+    """Return `value` as JSON types: dataclasses as objects, datetimes in ISO 8601, timedeltas in
+    seconds.
+    """
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
     match value:
@@ -55,15 +58,15 @@ def print_json(value: Any) -> None:
 
 
 def note(text: str) -> None:
-    """Tell people something on standard error, if that can be written: what is under way goes on in any case."""
+    """Print `text` on standard error. If that cannot be written, the command continues."""
     with suppress(OSError):
         click.echo(text, err=True)
 
 
 def confirm(question: str, *, yes: bool) -> None:
-    """Ask on standard error; return when the answer (or `yes`) is yes.
+    """Ask on standard error; return if the answer (or `yes`) is yes.
 
-    Raises NotConfirmed when it is anything else, and a usage error when there is no answer.
+    Raises NotConfirmed for any other answer, and a usage error if standard input has none.
     """
     if yes:
         return
@@ -71,7 +74,7 @@ def confirm(question: str, *, yes: bool) -> None:
     answer = sys.stdin.readline()
     if not answer:
         note("")
-        raise click.UsageError("no answer on standard input: pass --yes to go ahead without a question")
+        raise click.UsageError("no answer on standard input: pass --yes to skip the question")
     if answer.strip().lower() not in ("y", "yes"):
         raise NotConfirmed
 
@@ -79,10 +82,11 @@ def confirm(question: str, *, yes: bool) -> None:
 def print_table(
     columns: Sequence[str], rows: Iterable[Sequence[object]], *, empty: str, right: Sequence[str] = ()
 ) -> None:
-    """Print `rows` under `columns` (those in `right` aligned so), or say `empty` on standard error.
+    """Print `rows` under `columns`, or `empty` on standard error. The columns in `right` are
+    right-aligned.
 
-    On a terminal that is too narrow for the table only long columns are folded; where that does not do, each row becomes
-    lines of ``name  value``.
+    On a narrow terminal, long columns are folded; if that is not enough, each row becomes lines of
+    ``name  value``.
     """
     cells = [[line(cell) for cell in row] for row in rows]
     if not cells:
@@ -96,7 +100,7 @@ def print_table(
     from rich.text import Text
 
     natural = _widths(columns, cells)
-    # Into a pipe or file no line is folded or cut, whatever the width: the reader there is a program.
+    # In a pipe or a file, no line is folded or cut: a program reads it.
     whole = sum(natural) + 3 * len(natural) + 2
     console = Console(file=sys.stdout, highlight=False, width=None if sys.stdout.isatty() else whole)
     widths = fit(natural, console.width)
@@ -112,15 +116,16 @@ def print_table(
 
 
 def fit(natural: Sequence[int], width: int) -> list[int] | None:
-    """Return the widths of columns in a table of at most `width`, of which `natural` are the widths that they want.
+    """Return the widths of columns whose natural widths are `natural`, for a table of at most
+    `width`.
 
-    Only those wider than 16 get less, and never less than 16. None: then it does not fit.
+    Only columns wider than 16 shrink, to no less than 16. None: the table does not fit.
     """
-    found = [min(wanted, _LEAST) for wanted in natural]
+    found = [min(wanted, _MIN_WIDTH) for wanted in natural]
     room = width - sum(found) - 3 * (len(found) - 1)
     if room < 0:
         return None
-    # What is left, to those that want more, in equal parts.
+    # Share the remaining room equally between the columns that need more.
     while room > 0 and (wanting := [n for n, wanted in enumerate(natural) if found[n] < wanted]):
         part = max(room // len(wanting), 1)
         for n in wanting:
@@ -131,7 +136,9 @@ def fit(natural: Sequence[int], width: int) -> list[int] | None:
 
 
 def _print_records(columns: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> None:
-    """Print each row as lines of `name  value`, without the empty ones, and a blank line between two rows."""
+    """Print each row as lines of `name  value`, without the empty ones, and a blank line between
+    two rows.
+    """
     from rich.cells import chop_cells
 
     names = max(map(len, columns))
@@ -158,13 +165,15 @@ def print_fields(fields: Mapping[str, object]) -> None:
     """Print one `name  value` line a field, the names aligned."""
     width = max(map(len, fields), default=0)
     for name, value in fields.items():
-        # The lines of a text stand below its first one: none of them can be taken for a field.
+        # Further lines of a text are indented, so that none of them looks like a field.
         text = safe(value).replace("\n", "\n" + " " * (width + 2))
         click.echo(f"{name:<{width}}  {text}".rstrip())
 
 
 def safe(value: object) -> str:
-    """Return `value` for a terminal: '' for None, and no control characters, since job data may hold any."""
+    """Return `value` for a terminal: '' for None, and without control characters, which job data
+    may contain.
+    """
     match value:
         case None:
             return ""
@@ -184,28 +193,32 @@ def safe(value: object) -> str:
 
 
 def line(value: object) -> str:
-    """Return :func:`safe` in one line: a line break in a name would begin another, which nothing tells from one of ours."""
+    """Return :func:`safe` in one line, so that a name with a line break cannot forge a line of
+    output.
+    """
     return safe(value).replace("\n", "\\n")
 
 
 def count(number: int, limit: int | None = None) -> str:
-    """Return a count for people; one above the limit at which counting stops is "more than"."""
+    """Return a count for people. Above the limit at which counting stops, it is ">limit"."""
     from jobq.queries import COUNT_LIMIT
 
     limit = COUNT_LIMIT if limit is None else limit
     return f"{number:,}" if number <= limit else f">{limit:,}"
 
 
-class Advance(Protocol):
-    """Called with how many more are done."""
+class AdvanceBar(Protocol):
+    """Moves a progress bar."""
 
     def __call__(self, steps: int, /) -> None:
-        """Move the bar."""
+        """Move the bar by `steps`."""
 
 
 @contextmanager
-def progress(label: str, total: int) -> Iterator[Advance]:
-    """Show a progress bar on standard error while the block runs, if that is a terminal and there is work."""
+def progress(label: str, total: int) -> Iterator[AdvanceBar]:
+    """Show a progress bar on standard error while the block runs, if that is a terminal and `total`
+    is at least 2.
+    """
     if total < 2 or not sys.stderr.isatty() or os.environ.get("TERM") == "dumb":
         yield lambda _steps: None
         return

@@ -1,4 +1,6 @@
-"""``jobq schedules list|show|next``; what changes schedules is in `schedules_change.py`."""
+"""``jobq schedules list|show|next``; the commands that change schedules are in
+`schedules_change.py`.
+"""
 
 from __future__ import annotations
 
@@ -15,12 +17,12 @@ from jobq.cli.session import current
 if TYPE_CHECKING:
     import zoneinfo
 
-    from jobq.queries import ScheduleInfo
+    from jobq.queries import ScheduleInfo, TickInfo
 
 
-@click.group(short_help="List, show, add, remove, pause, resume and try schedules.")
+@click.group(short_help="List, show, add, remove, pause, resume and run schedules.")
 def schedules() -> None:
-    """List, show, add, remove, pause, resume and try schedules."""
+    """List, show, add, remove, pause, resume and run schedules."""
 
 
 for command in (add, remove, pause, resume, run):
@@ -31,7 +33,7 @@ for command in (add, remove, pause, resume, run):
 @database_options
 @json_option
 def list_(*, as_json: bool) -> None:
-    """List the schedules: what ticks when."""
+    """List the schedules and their next ticks."""
     from jobq import queries
 
     session = current()
@@ -48,7 +50,7 @@ def list_(*, as_json: bool) -> None:
             (
                 info.name,
                 info.task,
-                info.words,
+                info.description,
                 _at(info.next_ticks[0], _zone(info)) if info.next_ticks and info.status == "ticking" else "",
                 _at(info.last_tick, _zone(info)) if info.last_tick else "",
                 info.last_job_id,
@@ -66,7 +68,7 @@ def list_(*, as_json: bool) -> None:
 @database_options
 @json_option
 def show(*, schedule: str, as_json: bool) -> None:
-    """Show SCHEDULE with its next ticks, and the last ones with their jobs."""
+    """Show SCHEDULE with its next ticks, and its last ticks with their jobs."""
     from jobq import queries
 
     session = current()
@@ -83,7 +85,7 @@ def show(*, schedule: str, as_json: bool) -> None:
         {
             "schedule": info.name,
             "task": info.task,
-            "when": info.words,
+            "when": info.description,
             "cron": info.cron,
             "status": _status(info),
             "error": info.last_error,
@@ -91,16 +93,20 @@ def show(*, schedule: str, as_json: bool) -> None:
             "tick argument": info.tick_argument,
             "queue": info.queue,
             "priority": info.priority,
+            "group": info.group_key,
+            "key": info.key,
+            "expires": None if info.expires_in is None else f"{output.duration(info.expires_in)} after a tick",
+            "headers": json.dumps(info.headers, ensure_ascii=False) if info.headers else None,
             "missed": info.missed + (f", at most {info.max_missed}" if info.missed != "last" else ""),
-            "made": f"in code, by {info.app}" if info.source == "code" else f"at run time, by {info.made_by}",
+            "defined": f"in code, by {info.app}" if info.source == "code" else f"at run time, by {info.made_by}",
             "next": "; ".join(_at(tick, zone) for tick in info.next_ticks[:5]),
         }
     )
     click.echo()
     output.print_table(
         ("tick", "job", "inserted"),
-        ((_at(tick.tick, zone), tick.job_id, _at(tick.inserted_at, zone)) for tick in ticks),
-        empty="it has not ticked yet, or its ticks are as old as their jobs are kept",
+        ((_at(tick.tick, zone), *_became(tick, zone)) for tick in ticks),
+        empty="no ticks yet, or their jobs have been deleted",
         right=("job",),
     )
 
@@ -118,7 +124,7 @@ def show(*, schedule: str, as_json: bool) -> None:
     default=10,
     show_default=True,
     show_envvar=True,
-    help="How many ticks.",
+    help="Number of ticks to print.",
 )
 @json_option
 def next_(
@@ -130,18 +136,21 @@ def next_(
     number: int,
     as_json: bool,
 ) -> None:
-    """Tell in words and times when SCHEDULE ticks next; or an expression that is not a schedule yet, without a database."""
+    """Print the rule of SCHEDULE in words, and its next ticks.
+
+    With --cron or --every instead of SCHEDULE, this needs no database.
+    """
     from datetime import UTC
 
     from jobq import queries
-    from jobq.ticks import following, when
+    from jobq.cron import following, when
 
     if schedule is not None and (cron is not None or every is not None or timezone is not None):
-        raise click.UsageError("give a schedule, or an expression with --cron or --every")
+        raise click.UsageError("pass either a schedule, or an expression with --cron or --every")
     zone: zoneinfo.ZoneInfo | None
     if schedule is None:
         rule = when(cron, every, timezone)
-        words, ticks, zone = rule.words(), following(rule, datetime.now(UTC), number), rule.zone
+        words, ticks, zone = rule.describe(), following(rule, datetime.now(UTC), number), rule.zone
     else:
         session = current()
         with session.connect() as connection:
@@ -149,12 +158,12 @@ def next_(
         if not info.next_ticks:
             from jobq.errors import InvalidOption
 
-            raise InvalidOption(f"schedule {schedule!r} does not tick: {info.last_error or 'its last tick is past'}")
-        words, ticks, zone = info.words, info.next_ticks, _zone(info)
+            raise InvalidOption(f"schedule {schedule!r} does not tick: {info.last_error or 'its last tick has passed'}")
+        words, ticks, zone = info.description, info.next_ticks, _zone(info)
         if info.status != "ticking":
             output.note(f"it is {_status(info)}")
     if as_json:
-        output.print_json({"words": words, "ticks": ticks})
+        output.print_json({"description": words, "ticks": ticks})
         return
     click.echo(output.safe(words))
     for tick in ticks:
@@ -165,8 +174,15 @@ def _known(info: ScheduleInfo | None, name: str) -> ScheduleInfo:
     if info is None:
         from jobq.errors import UnknownSchedule
 
-        raise UnknownSchedule(f"there is no schedule {name!r}; see `jobq schedules list`")
+        raise UnknownSchedule(f"schedule {name!r} does not exist; see `jobq schedules list`")
     return info
+
+
+def _became(tick: TickInfo, zone: zoneinfo.ZoneInfo | None) -> tuple[int | None, str]:
+    if not tick.skipped:
+        return tick.job_id, _at(tick.inserted_at, zone)
+    holder = "a job" if tick.job_id < 0 else f"job {tick.job_id}"
+    return None, f"skipped: {holder} held the key"
 
 
 def _status(info: ScheduleInfo) -> str:
@@ -185,8 +201,8 @@ def _status(info: ScheduleInfo) -> str:
 
 
 def _zone(info: ScheduleInfo) -> zoneinfo.ZoneInfo | None:
+    from jobq.cron import zone
     from jobq.errors import InvalidOption
-    from jobq.ticks import zone
 
     try:
         return zone(info.timezone)
@@ -195,5 +211,5 @@ def _zone(info: ScheduleInfo) -> zoneinfo.ZoneInfo | None:
 
 
 def _at(moment: datetime, zone: zoneinfo.ZoneInfo | None) -> str:
-    """A time on the clock of the schedule's zone, with what that is of UTC: 02:30 may come twice."""
+    """Return the local time in the schedule's zone, with the UTC offset: 02:30 may occur twice."""
     return moment.astimezone(zone).strftime("%a %Y-%m-%d %H:%M:%S %z")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
@@ -18,14 +19,36 @@ def _every(context: click.Context, parameter: click.Parameter, value: str | None
     return None if seconds is None else timedelta(seconds=seconds)
 
 
+def _headers(_context: click.Context, _parameter: click.Parameter, value: str | None) -> dict[str, Any] | None:
+    if value is None:
+        return None
+    try:
+        found = json.loads(value)
+    except (ValueError, RecursionError) as error:
+        raise click.BadParameter(f"this is not JSON: {error}") from None
+    if not isinstance(found, dict):
+        raise click.BadParameter(f"expected a JSON object, not {output.one_line(value, 40)}")
+    return found
+
+
 every_option = click.option(
-    "--every", metavar="DURATION", callback=_every, show_envvar=True, help="An interval, e.g. 90, 15m or 2h."
+    "--every",
+    metavar="DURATION",
+    callback=_every,
+    show_envvar=True,
+    help="Interval, e.g. 90, 15m or 2h. Pass this or --cron.",
 )
 cron_option = click.option(
-    "--cron", metavar="EXPRESSION", show_envvar=True, help="A cron expression, as in '0 7 * * mon-fri'."
+    "--cron",
+    metavar="EXPRESSION",
+    show_envvar=True,
+    help="Cron expression, e.g. '0 7 * * mon-fri'. Pass this or --every.",
 )
 timezone_option = click.option(
-    "--timezone", metavar="NAME", show_envvar=True, help="Zone of the expression, e.g. Europe/Berlin (default: UTC)."
+    "--timezone",
+    metavar="NAME",
+    show_envvar=True,
+    help="Time zone of the expression, e.g. Europe/Berlin (default: UTC).",
 )
 
 
@@ -34,7 +57,7 @@ timezone_option = click.option(
 @click.argument("pairs", metavar="[KEY=VALUE]...", nargs=-1)
 @database_options
 @app_option()
-@click.option("--task", required=True, metavar="NAME", show_envvar=True, help="The task whose jobs are inserted.")
+@click.option("--task", required=True, metavar="NAME", show_envvar=True, help="Task of the inserted jobs.")
 @cron_option
 @every_option
 @timezone_option
@@ -44,7 +67,7 @@ timezone_option = click.option(
     default="last",
     show_default=True,
     show_envvar=True,
-    help="Ticks at which no worker was alive: make up for the latest, for none, or for all.",
+    help="Ticks missed while no worker was alive: run the last one, skip them, or run all.",
 )
 @click.option(
     "--max-missed",
@@ -52,16 +75,47 @@ timezone_option = click.option(
     default=100,
     show_default=True,
     show_envvar=True,
-    help="How many ticks are made up for at most.",
+    help="Most missed ticks to run.",
 )
-@click.option("--args", "document", metavar="JSON", show_envvar=True, help="The jobs' arguments as a JSON object.")
-@click.option("--tick-argument", metavar="NAME", show_envvar=True, help="The parameter that gets the tick's time.")
+@click.option(
+    "--args",
+    "document",
+    metavar="JSON",
+    show_envvar=True,
+    help="Arguments of the jobs, as a JSON object (default: none).",
+)
+@click.option(
+    "--tick-argument",
+    metavar="NAME",
+    show_envvar=True,
+    help="Parameter that receives the time of the tick (default: none).",
+)
 @click.option("--queue", metavar="NAME", show_envvar=True, help="Queue (default: the task's own, else `default`).")
 @click.option(
     "--priority", type=click.IntRange(0, 9), show_envvar=True, help="9 runs first (default: the task's own, else 5)."
 )
-@click.option("--replace", is_flag=True, show_envvar=True, help="Give the schedule of that name these values.")
-@click.option("--force", is_flag=True, show_envvar=True, help="Add it even if no worker is known to have this task.")
+@click.option("--group", metavar="TEXT", show_envvar=True, help="Group of the jobs within their queue (default: none).")
+@click.option(
+    "--key",
+    metavar="TEXT",
+    show_envvar=True,
+    help="Idempotency key that each job holds until it has finished; a tick is skipped while a job holds it "
+    "(default: none).",
+)
+@click.option(
+    "--expires-in",
+    metavar="DURATION",
+    callback=parse_duration,
+    show_envvar=True,
+    help="A job that has not started this long after its tick ends as expired (default: never).",
+)
+@click.option(
+    "--headers", metavar="JSON", callback=_headers, show_envvar=True, help="Headers of the jobs as a JSON object."
+)
+@click.option(
+    "--replace", is_flag=True, show_envvar=True, help="Replace an existing schedule of this name (default: fail)."
+)
+@click.option("--force", is_flag=True, show_envvar=True, help="Add the schedule even if no known worker has this task.")
 @reason_option
 @json_option
 def add(
@@ -80,15 +134,15 @@ def add(
     as_json: bool,
     **options: Any,
 ) -> None:
-    """Add SCHEDULE, whose jobs of a task get the arguments KEY=VALUE.
+    """Add SCHEDULE, which inserts jobs of a task with the arguments KEY=VALUE.
 
-    With --app the task itself checks the arguments and gives the options; without, its name must be known to a worker, or
-    --force.
+    With --app, the task itself checks the arguments and provides the options. Without --app, a
+    worker must know its name, unless --force is given.
     """
     from jobq import operations
     from jobq.cli.enqueue import known_tasks, parse_arguments, require_known
-    from jobq.schedules import Schedule
-    from jobq.ticks import when
+    from jobq.cron import when
+    from jobq.schedule import Schedule
 
     rule = when(cron, every, timezone)
     arguments = parse_arguments(pairs, document)
@@ -105,16 +159,16 @@ def add(
     if as_json:
         output.print_json({"schedule": schedule, "new": new})
     else:
-        click.echo(output.line(f"schedule {schedule} {'is added' if new else 'is changed'}: {rule.words()}"))
+        click.echo(output.line(f"schedule {schedule} {'is added' if new else 'is changed'}: {rule.describe()}"))
 
 
 def _of_app(spec: str, name: str, values: Mapping[str, Any], arguments: Mapping[str, Any]) -> Any:
+    from jobq._app.declarations import Declaration, read
     from jobq.app import load
-    from jobq.declarations import Declaration, read
 
     loaded = load(spec)
     session = current()
-    # What the command line does not say is as the application has it.
+    # The command line takes precedence over the application's settings.
     session.database_url = session.database_url or loaded.settings.database_url
     session.schema_name = session.schema_name or loaded.settings.schema
     task = loaded.get_task(name)
@@ -128,7 +182,9 @@ def _of_app(spec: str, name: str, values: Mapping[str, Any], arguments: Mapping[
 @yes_option
 @json_option
 def remove(*, schedule: str, reason: str | None, yes: bool, as_json: bool) -> None:
-    """Remove SCHEDULE. Jobs that it has inserted stay; one that is in code cannot be removed here."""
+    """Remove SCHEDULE. Its jobs stay. A schedule that is declared in code cannot be removed
+    here.
+    """
     from jobq import operations
 
     output.confirm(f"Remove schedule {output.line(schedule)}?", yes=yes)
@@ -147,7 +203,7 @@ def remove(*, schedule: str, reason: str | None, yes: bool, as_json: bool) -> No
 @reason_option
 @json_option
 def pause(*, schedule: str, reason: str | None, as_json: bool) -> None:
-    """Let SCHEDULE tick no more, until it is resumed."""
+    """Pause SCHEDULE: it does not tick until it is resumed."""
     from jobq import operations
 
     session = current()
@@ -162,7 +218,7 @@ def pause(*, schedule: str, reason: str | None, as_json: bool) -> None:
 @reason_option
 @json_option
 def resume(*, schedule: str, reason: str | None, as_json: bool) -> None:
-    """Let SCHEDULE go on with its next tick; those of the pause are not made up for."""
+    """Resume SCHEDULE with its next tick. Ticks missed during the pause are skipped."""
     from jobq import operations
 
     session = current()
@@ -177,7 +233,7 @@ def resume(*, schedule: str, reason: str | None, as_json: bool) -> None:
 @reason_option
 @json_option
 def run(*, schedule: str, reason: str | None, as_json: bool) -> None:
-    """Insert one job of SCHEDULE now. It is no tick: the schedule goes on as before."""
+    """Insert one job of SCHEDULE now. The schedule itself is unchanged."""
     from jobq import operations
 
     session = current()
@@ -193,5 +249,5 @@ def _tell(schedule: str, *, paused: bool, changed: bool, as_json: bool) -> None:
     if as_json:
         output.print_json({"schedule": schedule, "paused": paused, "changed": changed})
     else:
-        what = "is paused" if paused else "ticks"
-        click.echo(output.line(f"schedule {schedule} {what}" + ("" if changed else ", as before")))
+        what = "is paused" if paused else "is active"
+        click.echo(output.line(f"schedule {schedule} {what}" + ("" if changed else " (unchanged)")))

@@ -1,4 +1,4 @@
-"""``jobq stats``."""
+"""``jobq stats`` and ``jobq metrics``: counts and rates, for people and for Prometheus."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from jobq.cli.options import database_options, json_option
 from jobq.cli.session import current
 
 
-@click.command(short_help="Show how many jobs there are and how fast they go.")
+@click.command(short_help="Show the number of jobs and the throughput.")
 @database_options
 @json_option
 def stats(*, as_json: bool) -> None:
-    """Show how many jobs there are and how fast they go."""
+    """Show the number of jobs and the throughput."""
     from jobq import queries
 
     session = current()
@@ -27,9 +27,9 @@ def stats(*, as_json: bool) -> None:
         {
             **{state: output.count(number) for state, number in found.counts.items()},
             "due": output.count(found.due),
-            "oldest due": output.duration(found.oldest_ready_seconds) or "none waits",
+            "oldest due": output.duration(found.oldest_ready_seconds) or "none",
             "workers": f"{found.workers_alive:,} with {output.plural(found.slots, 'slot')}",
-            f"finished, {span}": f"{found.finished_last_hour:,}, of which {found.failed_last_hour:,} failed",
+            f"finished, {span}": f"{found.finished_last_hour:,} ({found.failed_last_hour:,} failed)",
         }
     )
     if found.queues:
@@ -48,3 +48,19 @@ def stats(*, as_json: bool) -> None:
             empty="no queues",
             right=("due", "running", "oldest due"),
         )
+
+
+@click.command(short_help="Print metrics of all queues for Prometheus.")
+@database_options
+def metrics() -> None:
+    """Print metrics of all queues, the workers, failed jobs, and findings, in Prometheus' text
+    format.
+
+    The metrics describe the whole database and need no worker, for example for node_exporter's
+    textfile collector. `jobq web` serves the same at /metrics. Exits with 69 without a database.
+    """
+    from jobq.diagnostics.metrics import read
+
+    session = current()
+    with session.connect(autocommit=True) as connection:
+        click.echo(read(connection, session.schema), nl=False)

@@ -1,18 +1,21 @@
-"""``jobq users add|list|set-role|set-password|remove``: the users that may log in to the status page."""
+"""``jobq users add|list|set-role|set-password|remove``: the users that may log in to the status
+page.
+"""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from types import ModuleType
 from typing import Any
 
 import click
 
+from jobq._postgres.tables.page import WEB_ROLES
 from jobq.cli import output
 from jobq.cli.options import database_options, json_option
 from jobq.cli.session import actor, current
 from jobq.errors import ConfigurationError, InvalidOption
-from jobq.pagetables import WEB_ROLES
 
 _role_option = click.option(
     "--role",
@@ -20,27 +23,30 @@ _role_option = click.option(
     default="viewer",
     show_default=True,
     show_envvar=True,
-    help="What they may do: a viewer sees, an operator steers, an admin also deletes jobs and stops workers.",
+    help="Permissions: a viewer reads, an operator also changes jobs and queues, an admin also deletes "
+    "jobs and stops workers.",
 )
 _password_option = click.option(
     "--password-stdin",
     is_flag=True,
     show_envvar=True,
-    help="Read the password from standard input, one line, instead of asking.",
+    help="Read the password from one line of standard input (default: ask).",
 )
 
 
 @click.group(short_help="List, add, change and remove the status page's users.")
 def users() -> None:
-    """List, add, change and remove the status page's users; `jobq web --users` has them log in."""
+    """List, add, change and remove the status page's users. `jobq web --users` requires them to log
+    in.
+    """
 
 
 @users.command("list")
 @database_options
 @json_option
 def list_(*, as_json: bool) -> None:
-    """List the users; their passwords cannot be shown."""
-    from jobq import users as known
+    """List the users, without their passwords."""
+    known = _users()
 
     session = current()
     with session.connect() as connection:
@@ -61,13 +67,13 @@ def list_(*, as_json: bool) -> None:
 @json_option
 def add(*, name: str, role: str, password_stdin: bool, as_json: bool) -> None:
     """Add the user NAME."""
-    from jobq import users as known
+    known = _users()
 
     known.check_name(name)
     password = _password(password_stdin)
     _change(
         lambda conn, schema: known.add(conn, schema, name, role, password, actor=actor()),
-        f"user {name!r} is there already; see `jobq users set-password` and `set-role`",
+        f"user {name!r} already exists; see `jobq users set-password` and `set-role`",
     )
     _tell(name, "added", as_json, role=role)
 
@@ -78,8 +84,8 @@ def add(*, name: str, role: str, password_stdin: bool, as_json: bool) -> None:
 @database_options
 @json_option
 def set_role(*, name: str, role: str, as_json: bool) -> None:
-    """Give the user NAME another ROLE, and end their sessions."""
-    from jobq import users as known
+    """Change the ROLE of the user NAME, and end their sessions."""
+    known = _users()
 
     _change(lambda conn, schema: known.set_role(conn, schema, name, role, actor=actor()), _unknown(name))
     _tell(name, "changed", as_json, role=role)
@@ -91,8 +97,8 @@ def set_role(*, name: str, role: str, as_json: bool) -> None:
 @database_options
 @json_option
 def set_password(*, name: str, password_stdin: bool, as_json: bool) -> None:
-    """Give the user NAME another password, and end their sessions."""
-    from jobq import users as known
+    """Change the password of the user NAME, and end their sessions."""
+    known = _users()
 
     password = _password(password_stdin)
     _change(lambda conn, schema: known.set_password(conn, schema, name, password, actor=actor()), _unknown(name))
@@ -105,35 +111,41 @@ def set_password(*, name: str, password_stdin: bool, as_json: bool) -> None:
 @json_option
 def remove(*, name: str, as_json: bool) -> None:
     """Remove the user NAME, and end their sessions."""
-    from jobq import users as known
+    known = _users()
 
     _change(lambda conn, schema: known.remove(conn, schema, name, actor=actor()), _unknown(name))
     _tell(name, "removed", as_json)
 
 
+def _users() -> ModuleType:
+    try:
+        from jobq.web.auth import users
+    except ModuleNotFoundError as error:
+        raise ConfigurationError(f"the status page's users need {error.name}: pip install 'jobq[web]'") from error
+    return users
+
+
 def _password(from_stdin: bool) -> str:
-    # Never an argument: those are in the shell's history, and every user of the machine can read them.
+    # Never an argument: arguments are in the shell's history, and every user of the machine can
+    # read them.
     if from_stdin:
         return sys.stdin.readline().rstrip("\r\n")
     if not sys.stdin.isatty():
-        raise click.UsageError("without a terminal the password cannot be asked for: give --password-stdin")
+        raise click.UsageError("cannot ask for the password without a terminal: pass --password-stdin")
     answer: str = click.prompt("Password", hide_input=True, confirmation_prompt=True, err=True)
     return answer
 
 
 def _change(change: Callable[[Any, str], bool], otherwise: str) -> None:
     session = current()
-    try:
-        with session.connect() as connection:
-            done = change(connection, session.schema)
-    except ModuleNotFoundError as error:
-        raise ConfigurationError(f"the status page's users need {error.name}: pip install 'jobq[web]'") from error
+    with session.connect() as connection:
+        done = change(connection, session.schema)
     if not done:
         raise InvalidOption(otherwise)
 
 
 def _unknown(name: str) -> str:
-    return f"user {name!r}: there is none of this name; see `jobq users list`"
+    return f"user {name!r} does not exist; see `jobq users list`"
 
 
 def _tell(name: str, done: str, as_json: bool, **more: str) -> None:

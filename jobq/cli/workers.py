@@ -17,21 +17,21 @@ if TYPE_CHECKING:
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-# Of an id: enough that two workers hardly ever share it, and what the list shows.
+# The characters of an id that the list shows: enough that two workers rarely share them.
 _SHORT = 8
 _LINES = 12
 
 
-@click.group(short_help="List workers, make them quiet, let them go on, stop them.")
+@click.group(short_help="List, quiet, resume and stop workers.")
 def workers() -> None:
-    """List workers, make them quiet, let them go on, stop them."""
+    """List, quiet, resume and stop workers."""
 
 
 @workers.command("list")
 @database_options
 @json_option
 def list_(*, as_json: bool) -> None:
-    """List the workers with what they do, what was asked of them, and their memory."""
+    """List the workers with their state, pending requests, and memory."""
     from jobq import queries
 
     session = current()
@@ -66,22 +66,22 @@ def _state(worker: WorkerInfo) -> str:
     if worker.health != "alive":
         return worker.health
     heeded = {None: ("starting", "running", "draining"), "quiet": ("quiet", "draining"), "stop": ("draining",)}
-    asked = "" if worker.state in heeded[worker.asked] else f" (asked: {worker.asked or 'go on'})"
+    asked = (
+        "" if worker.state in heeded[worker.requested_state] else f" (requested: {worker.requested_state or 'resume'})"
+    )
     troubled = f", {output.plural(len(worker.problems), 'problem')}" if worker.problems else ""
     return worker.state + asked + troubled
 
 
-def _selecting(function: F) -> F:
-    """Accept which workers are meant, and the options of every change."""
+def _selection_options(function: F) -> F:
+    """Accept the selection of workers, and the options of every change."""
     for decorate in (
         json_option,
-        click.option(
-            "--dry-run", is_flag=True, help="Tell which workers are meant and change nothing.", show_envvar=True
-        ),
+        click.option("--dry-run", is_flag=True, help="Only print which workers are selected.", show_envvar=True),
         yes_option,
         reason_option,
-        click.option("--all", "every", is_flag=True, help="All workers; asks first.", show_envvar=True),
-        click.option("--host", metavar="NAME", help="The workers on this host; asks first.", show_envvar=True),
+        click.option("--all", "every", is_flag=True, help="Select all workers; asks first.", show_envvar=True),
+        click.option("--host", metavar="NAME", help="Select the workers on this host; asks first.", show_envvar=True),
         database_options,
         click.argument("ids", nargs=-1, metavar="[WORKER]..."),
     ):
@@ -90,30 +90,31 @@ def _selecting(function: F) -> F:
 
 
 @workers.command()
-@_selecting
+@_selection_options
 def quiet(**given: Any) -> None:
-    """Have workers claim no more jobs; those that run go on to their ends.
+    """Ask workers to claim no more jobs; running jobs continue to their end.
 
-    WORKER is an id, or how one begins. What a worker has fetched in advance goes back at once. It stays, and stays healthy,
-    until it is resumed or stopped; a worker that is restarted claims jobs.
+    WORKER is an id or its beginning. Prefetched jobs go back to their queues at once. A quiet
+    worker keeps running and stays healthy until it is resumed or stopped. After a restart, a worker
+    claims jobs again.
     """
     _ask("quiet", "Make {} quiet?", "asked to be quiet", **given)
 
 
 @workers.command()
-@_selecting
+@_selection_options
 def resume(**given: Any) -> None:
-    """Let quiet workers claim jobs again."""
-    _ask(None, "Let {} go on?", "asked to go on", **given)
+    """Ask quiet workers to claim jobs again."""
+    _ask(None, "Resume {}?", "asked to resume", **given)
 
 
 @workers.command()
-@_selecting
+@_selection_options
 def stop(**given: Any) -> None:
-    """Have workers end their running jobs, and then themselves, as at SIGTERM.
+    """Ask workers to finish their running jobs and exit, as after SIGTERM.
 
-    It cannot be taken back. A service manager that starts whatever has ended (systemd with Restart=always, Kubernetes) starts
-    them again: stop those there.
+    This cannot be undone. A service manager that restarts processes (systemd with Restart=always,
+    Kubernetes) restarts these workers as well: stop them there.
     """
     _ask("stop", "Stop {}?", "asked to stop", **given)
 
@@ -134,7 +135,7 @@ def _ask(
     from jobq import operations, queries
 
     if (bool(ids), host is not None, every).count(True) != 1:
-        raise click.UsageError("give workers by their ids, or --host, or --all: one of the three")
+        raise click.UsageError("select workers by exactly one of: ids, --host, --all")
     session = current()
     with session.connect(autocommit=True) as connection:
         found = queries.workers(connection, session.schema)
@@ -158,7 +159,7 @@ def _ask(
     elif meant and not dry_run:
         click.echo(f"{done}: {output.plural(len(asked), 'worker')}")
         if unchanged:
-            output.note(f"{output.plural(len(unchanged), 'worker')} had been before")
+            output.note(f"{output.plural(len(unchanged), 'worker')} unchanged")
         for id, why in refused.items():
             output.note(output.line(f"worker {id[:_SHORT]}: {why}"))
     if refused:
@@ -166,13 +167,13 @@ def _ask(
 
 
 def _why_not(connection: Any, schema: str, worker: WorkerInfo, what: str | None) -> str | None:
-    """Return why a worker could not be asked; None: it had been asked that before."""
+    """Return why the request was refused; None: the same request is already pending."""
     from jobq import queries
 
     now = next((other for other in queries.workers(connection, schema) if other.id == worker.id), None)
     if now is None:
-        return "it has left meanwhile"
-    return None if now.asked == what else "it was asked to stop, which cannot be taken back"
+        return "it has exited in the meantime"
+    return None if now.requested_state == what else "it was asked to stop, which cannot be undone"
 
 
 def _by_id(ids: Sequence[str], found: Sequence[WorkerInfo]) -> list[WorkerInfo]:
@@ -180,29 +181,30 @@ def _by_id(ids: Sequence[str], found: Sequence[WorkerInfo]) -> list[WorkerInfo]:
     for id in ids:
         matching = [worker for worker in found if id and str(worker.id).startswith(id.lower())]
         if len(matching) != 1:
-            several = f"{len(matching)} workers begin so: give more of it" if matching else "there is no such worker"
+            several = f"{len(matching)} workers match: use more characters" if matching else "no worker matches"
             raise click.UsageError(output.safe(f"worker {id!r}: {several}; see `jobq workers list`"))
         meant[matching[0].id] = matching[0]
     return list(meant.values())
 
 
 def _on(host: str | None, found: Sequence[WorkerInfo]) -> list[WorkerInfo]:
-    """Return those on `host` (None: on all) that can hear."""
+    """Return the workers on `host` (None: all) that still have a heartbeat."""
     there = [worker for worker in found if host in (None, worker.host)]
     if host is not None and not there:
-        hosts = ", ".join(sorted({worker.host for worker in found})) or "no worker at all"
-        raise click.UsageError(output.safe(f"host={host!r}: no worker is there; there are: {hosts}"))
+        hosts = ", ".join(sorted({worker.host for worker in found})) or "none"
+        raise click.UsageError(output.safe(f"host={host!r}: no worker runs on it; hosts with workers: {hosts}"))
     meant = [worker for worker in there if worker.health != "silent"]
     if silent := len(there) - len(meant):
         output.note(
-            f"leaving out {output.plural(silent, 'worker')} without a heartbeat for 30 s: the request would go unheard"
+            f"leaving out {output.plural(silent, 'worker')} without a heartbeat for the whole lease, which cannot "
+            "receive the request"
         )
     return meant
 
 
 def _show(meant: Sequence[WorkerInfo]) -> None:
     if not meant:
-        output.note("no worker is meant")
+        output.note("no worker is selected")
     for worker in meant[:_LINES]:
         text = (
             f"  {str(worker.id)[:_SHORT]}  {worker.host}, pid {worker.pid}: {_state(worker)}, {worker.running} running"

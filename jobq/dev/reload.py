@@ -1,4 +1,10 @@
-"""Noticing that Python files changed, by looking at their times: works on every file system, containers' included."""
+"""Noticing that Python files changed, by looking at their times: works on every file system,
+containers' included.
+
+Not watchfiles: its notifications do not cross bind mounts and network file systems, where it has to
+poll as well; it wants a thread or a loop of its own beside the supervisor's; and it would be one
+more dependency for these forty lines.
+"""
 
 from __future__ import annotations
 
@@ -10,10 +16,11 @@ _Times = dict[str, tuple[int, int]]
 
 
 class Watcher:
-    """Looks at the ``.py`` files below `root`; hidden directories, virtual environments and build results are left out.
+    """Polls the ``.py`` files below `root`, except in hidden directories, virtual environments and
+    build results.
 
-    A change is reported once it has settled, which is when two looks in a row find the same: an editor that writes many
-    files, or a checkout, causes one restart.
+    A change is reported once two polls in a row find the same state, so that an editor that writes
+    many files, or a checkout, causes one restart.
     """
 
     def __init__(self, root: Path) -> None:
@@ -21,7 +28,9 @@ class Watcher:
         self._settled = self._latest = self._look()
 
     def poll(self) -> list[str]:
-        """Return the paths (relative to the root, sorted) that were changed, added or removed; [] while files change."""
+        """Return the sorted relative paths that were changed, added or removed; [] while files are
+        still changing.
+        """
         now = self._look()
         still, self._latest = now == self._latest, now
         if not still or now == self._settled:
@@ -42,7 +51,7 @@ class Watcher:
                     path = os.path.join(directory, file)
                     try:
                         stat = os.stat(path)
-                    except OSError:  # removed meanwhile
+                    except OSError:  # removed in the meantime
                         continue
                     found[path] = (stat.st_mtime_ns, stat.st_size)
         return found

@@ -1,7 +1,8 @@
-"""What is wrong with a database of jobq's: one list of findings for the status page, `jobq doctor` and metrics.
+"""Faults of a jobq database: one list of findings for the status page, `jobq doctor` and metrics.
 
-`examine` makes the list. Each check reads from a `Snapshot`, which reads every fact once; a check must also be right when no
-worker is alive. One cause is one finding, however many queues, workers or tables it hits.
+`examine` makes the list. Each check reads from a `Snapshot`, which reads every fact once. A check
+must also be correct if no worker is alive. One cause gives one finding, however many queues,
+workers or tables it affects.
 """
 
 from __future__ import annotations

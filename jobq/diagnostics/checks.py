@@ -1,4 +1,4 @@
-"""The list of findings: which checks are made, in which order, and what is made of one that fails."""
+"""The list of findings: the checks, their order, and how a failed check is reported."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from jobq.queries import QueueInfo
 
 Checks = Mapping[str, tuple[Check, str]]
 
-# Of a page: what is not made within this is named as not made.
+# The time limit for a page. Checks that are not made in this time are listed as not made.
 _PAGE_SECONDS = 1.5
 
-# What needs jobq's tables; the worst first.
+# Checks that need jobq's tables; the worst first.
 _TABLE_CHECKS: Checks = {
     **WORKER_CHECKS,
     **QUEUE_CHECKS,
@@ -38,26 +38,27 @@ _TABLE_CHECKS: Checks = {
     **FLOW_CHECKS,
 }
 SYSTEM = frozenset((
-    *SERVER_CHECKS, *LOAD_CHECKS, "schema", *OBJECT_CHECKS, *PARTITION_CHECKS, "dead rows", "wake", "chores", "versions",
+    *SERVER_CHECKS, *LOAD_CHECKS, "schema", *OBJECT_CHECKS, *PARTITION_CHECKS, "dead rows", "wake", "maintenance", "versions",
     "checks",
 ))  # fmt: skip
-"""The checks of the server and the schema: the page System shows what they find."""
+"""The checks of the server and the schema. The page System shows their findings."""
 
 CHOICES = frozenset(("connection", "durability", "privileges", "wake"))
-"""Checks of what may be meant so: the overview does not repeat what they find for as long as that stays so."""
+"""Checks of settings that may be intended: the overview does not repeat their findings."""
 
 
 def examine(connection: psycopg.Connection[Any], schema: str, *, thorough: bool = True) -> Iterator[Finding]:
-    """Yield what there is to say of the database, check by check: see `examine_snapshot`."""
+    """Yield the findings about the database, check by check: see `examine_snapshot`."""
     return examine_snapshot(Snapshot(connection, schema, thorough=thorough))
 
 
 def examine_snapshot(snapshot: Snapshot) -> Iterator[Finding]:
-    """Yield what there is to say of the database, check by check. What the checks have read stays in `snapshot`.
+    """Yield the findings about the database, check by check. The facts read stay in `snapshot`.
 
-    `Snapshot.thorough` is what `jobq doctor` does: every check, a line for each worker, up to 15 s for a statement. Otherwise
-    it is for a page or a metric, which is made again every few seconds: within the caller's transaction, and within 1.5 s.
-    Raises psycopg.Error when the connection is lost; any other error makes a finding of its own.
+    With `Snapshot.thorough`, as in `jobq doctor`: every check, a line for each worker, and up to
+    15 s for a statement. Without it, for a page or a metric that is made every few seconds: within
+    the caller's transaction, and within 1.5 s. Raises psycopg.Error if the connection is lost; any
+    other error becomes a finding.
     """
     until = None if snapshot.thorough else time.monotonic() + _PAGE_SECONDS
     yield from _run({**SERVER_CHECKS, **LOAD_CHECKS}, snapshot, until)
@@ -67,7 +68,7 @@ def examine_snapshot(snapshot: Snapshot) -> Iterator[Finding]:
         yield finding
     if Status.FAIL not in found:
         checks = {**ROLE_CHECKS, **_TABLE_CHECKS, **HEARTBEAT_CHECKS} if snapshot.thorough else _TABLE_CHECKS
-        # What a newer schema has, this program does not know.
+        # This program does not know the contents of a newer schema.
         known = (
             checks if Status.WARN not in found else {name: checks[name] for name in checks if name not in OBJECT_CHECKS}
         )
@@ -75,7 +76,7 @@ def examine_snapshot(snapshot: Snapshot) -> Iterator[Finding]:
 
 
 def examine_queue(connection: psycopg.Connection[Any], schema: str, queue: QueueInfo) -> list[Finding]:
-    """Return what is wrong with one queue, for its page."""
+    """Return the findings about one queue, for its page."""
     snapshot = Snapshot(connection, schema, thorough=False, queue=queue)
     checks = {name: WORKER_CHECKS[name] for name in ("workers",)} | dict(QUEUE_CHECKS) | dict(FLOW_CHECKS)
     waits = bool(queue.due or queue.scheduled or queue.running or queue.parked)
@@ -83,7 +84,7 @@ def examine_queue(connection: psycopg.Connection[Any], schema: str, queue: Queue
         finding
         for finding in _run(checks, snapshot, time.monotonic() + _PAGE_SECONDS)
         if finding.status is not Status.OK
-        # Of workers this page shows those of the queue; that none is alive at all is what they have in common.
+        # This page shows the queue's workers. If no worker is alive, that is the common cause.
         and (finding.check != "workers" or (waits and not snapshot.alive and "no worker is alive" in finding.message))
     ]
 
@@ -110,7 +111,8 @@ def _guarded(name: str, check: Check, fine: str, snapshot: Snapshot) -> Iterator
     try:
         with connection.transaction():
             if snapshot.thorough:
-                # Do not wait for a lock. For the transaction alone: behind a pooler the session is not ours.
+                # Do not wait for a lock. Only for the transaction: behind a pooler the session is
+                # shared.
                 connection.execute("SET LOCAL lock_timeout = '2s'")
                 connection.execute("SET LOCAL statement_timeout = '15s'")
             findings = list(check(snapshot))

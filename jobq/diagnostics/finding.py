@@ -1,4 +1,4 @@
-"""What a check finds, and how a check asks the database."""
+"""The result of a check, and how a check queries the database."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ import psycopg
 from psycopg import sql
 from psycopg.rows import tuple_row
 
-from jobq.text import visible
+from jobq._core.text import visible
 
 if TYPE_CHECKING:
     from jobq.diagnostics.snapshot import Snapshot
 
 
 class Status(StrEnum):
-    """How bad a finding is: `warn` is to be known, `fail` needs a person now."""
+    """The severity of a finding: `warn` is worth knowing, `fail` needs a person now."""
 
     OK = "ok"
     WARN = "warn"
@@ -26,7 +26,7 @@ class Status(StrEnum):
 
 
 class Fault(StrEnum):
-    """Whose fault a failure is, where a service manager can use that: `jobq doctor` has an exit code for each."""
+    """The origin of a failure, if a service manager can use it: an exit code of `jobq doctor`."""
 
     OTHER = "other"
     CONFIGURATION = "configuration"
@@ -35,11 +35,11 @@ class Fault(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """One cause in one line. `fix` says what to do, and is empty when there is nothing to do.
+    """One cause in one line. `fix` says what to do; it is empty if there is nothing to do.
 
-    `minor`: nothing suffers from it so far, so the overview leaves it out. `page` is the view of the status page that shows
-    more, with `filters` in its address. Control characters, which names and errors may contain, are escaped here, so that no
-    finding can look like two.
+    `minor`: it has had no effect so far, so the overview omits it. `page` is the view of the status
+    page with details, with `filters` in its URL. Control characters, which names and errors may
+    contain, are escaped here, so one finding cannot look like two.
     """
 
     check: str
@@ -57,7 +57,7 @@ class Finding:
 
 
 Check = Callable[["Snapshot"], Iterator[Finding]]
-"""Called in a transaction, or a savepoint, of its own; yields nothing when all is well."""
+"""Called in a separate transaction or savepoint; yields nothing if all is well."""
 
 
 def rows(

@@ -1,17 +1,19 @@
-"""The objects of a schema of jobq's: tables, columns, indexes, constraints, triggers, functions, sequences.
+"""The objects of a jobq schema.
 
-`inventory.json` has those of the revision that this jobq needs, as a freshly migrated database has them:
+These are tables, columns, indexes, constraints, triggers, functions and sequences.
+
+`inventory.json` has the objects of this jobq's revision, as in a freshly migrated database.
+Command:
 
     python -m jobq.diagnostics.inventory postgresql://… > jobq/diagnostics/inventory.json
 
-makes it again; a test compares it with a migrated database. What servers of different versions print differently (the text of
-definitions) is kept for repairs, and not compared.
+The command writes it again; a test compares it with a migrated database. Text that servers of
+different versions print differently (definitions) is kept for repairs, and not compared.
 """
 
 from __future__ import annotations
 
 import json
-import re
 import sys
 from importlib.resources import files
 from typing import Any
@@ -20,8 +22,9 @@ import psycopg
 from psycopg import sql
 
 from jobq.diagnostics.finding import rows
+from jobq.migrations.stored import stored_functions
 
-# Partitions of single days come and go.
+# Partitions of single days are created and dropped.
 _DAY = "_[0-9]{8}$"
 _TABLES = (
     "SELECT class.oid, class.relname, class.relreplident::text FROM pg_class AS class"
@@ -47,7 +50,7 @@ _INDEXES = (
 _CONSTRAINTS = (
     "SELECT class.relname, entry.conname, entry.contype::text, entry.convalidated, pg_get_constraintdef(entry.oid)"
     " FROM pg_constraint AS entry JOIN pg_class AS class ON class.oid = entry.conrelid"
-    # NOT NULL is a constraint of its own from version 18 on; here it is the column's.
+    # From version 18 on, NOT NULL is a separate constraint; here it belongs to the column.
     " WHERE entry.conrelid = ANY (%s::oid[]) AND entry.contype IN ('c', 'p', 'u', 'f', 'x')"
     " ORDER BY class.relname, entry.conname"
 )
@@ -61,7 +64,8 @@ _FUNCTIONS = (
     "SELECT code.proname, oidvectortypes(code.proargtypes), language.lanname, code.prosrc FROM pg_proc AS code"
     " JOIN pg_language AS language ON language.oid = code.prolang"
     " WHERE code.pronamespace = to_regnamespace(quote_ident(%s))"
-    # Not those of former revisions (migrations/steps.py, retire): only what users have built needs them.
+    # Without functions of old revisions (migrations/steps.py, retire): only users' objects need
+    # them.
     " AND code.proname !~ '_[0-9]{4}$' ORDER BY code.proname, 2"
 )
 _SEQUENCES = (
@@ -71,7 +75,10 @@ _SEQUENCES = (
 
 
 def read(connection: psycopg.Connection[Any], schema: str) -> dict[str, Any]:
-    """Return the objects in `schema`, by kind and name. Reads catalogues only, which any role may."""
+    """Return the objects in `schema`, by kind and name.
+
+    This reads only catalogues, as any role may.
+    """
     tables = rows(connection, _TABLES, schema, _DAY)
     oids, names = [oid for oid, _, _ in tables], {oid: name for oid, name, _ in tables}
     quoted = sql.Identifier(schema).as_string(connection)
@@ -102,13 +109,13 @@ def read(connection: psycopg.Connection[Any], schema: str) -> dict[str, Any]:
 
 
 def expected() -> dict[str, Any]:
-    """Return the objects of the revision that this jobq needs. `functions` are without their sources."""
+    """Return the objects of this jobq's revision. `functions` are without their sources."""
     found: dict[str, Any] = json.loads(files("jobq.diagnostics").joinpath("inventory.json").read_text(encoding="utf-8"))
     return found
 
 
 def comparable(found: dict[str, Any]) -> dict[str, Any]:
-    """Return `found` without what differs between servers of different versions, and without functions' sources."""
+    """Return `found` without version-dependent text and without functions' sources."""
     return {
         kind: {
             name: {key: value for key, value in one.items() if key not in ("definition", "source")}
@@ -121,33 +128,25 @@ def comparable(found: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def sources(connection: psycopg.Connection[Any], schema: str) -> dict[str, str]:
-    """Return the source of each stored function of this revision, by name, as it stands in a schema of this name.
+def sources(schema: str) -> dict[str, str]:
+    """Return the source of each stored function of this revision by name, for `schema`.
 
-    From the files that the migrations apply (migrations/functions).
+    The sources come from the files that the migrations apply (migrations/functions).
     """
-    quoted, literal = sql.Identifier(schema).as_string(connection), sql.Literal(schema).as_string(connection)
-    sequence = sql.Literal(f"{quoted}.job_id_seq").as_string(connection)
-    found = {}
-    for entry in files("jobq.migrations").joinpath("functions").iterdir():
-        if not entry.name.endswith(".sql"):
-            continue
-        text = entry.read_text(encoding="utf-8").replace("{schema}", quoted).replace("{schema_literal}", literal)
-        if body := re.search(r"AS (\$\w*\$)(.*)\1", text.replace("{job_id_sequence}", sequence), flags=re.DOTALL):
-            found[entry.name.removesuffix(".sql")] = body[2]
-    return found
+    return {function.name: function.source for function in stored_functions(schema)}
 
 
 def _general(text: str, schema: str, quoted: str) -> str:
-    """Return a definition with ``{schema}`` where the schema's name was."""
+    """Return a definition with ``{schema}`` in place of the schema's name."""
     return text.replace(f"{quoted}.", "{schema}.")
 
 
 def main() -> None:
-    """Print the inventory of the schema `jobq` of the database that is named on the command line."""
-    from jobq.sql import REVISION
+    """Print the inventory of schema `jobq` in the database named on the command line."""
+    from jobq._postgres import connecting
+    from jobq._postgres.sql import REVISION
 
-    with psycopg.connect(sys.argv[1]) as connection:
+    with connecting.connect(sys.argv[1], "inventory") as connection:
         found = read(connection, "jobq")
     for function in found["functions"].values():
         del function["source"]

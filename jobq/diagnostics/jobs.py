@@ -1,4 +1,4 @@
-"""Chores, bulk operations, dead letters, and what this role may do."""
+"""Maintenance tasks, bulk operations, dead letters, and the rights of this role."""
 
 from __future__ import annotations
 
@@ -10,15 +10,17 @@ import psycopg
 from psycopg import sql
 
 from jobq import queries
+from jobq._core.durations import format_duration
+from jobq._core.text import listed, name, one_line, plural
 from jobq.diagnostics.finding import Check, Finding, Status, rows
 from jobq.diagnostics.snapshot import Snapshot
-from jobq.text import duration, listed, name, one_line, plural
 
-MANY_FAILURES = 20  # of an hour
+MANY_FAILURES = 20  # in an hour
 _OVERDUE = 300  # seconds
 _LONG_OVERDUE = 3600  # seconds
-_STILL = 60  # seconds without a batch of an operation that nothing slows
-# What each does to a table or to some of its columns; a producer needs INSERT on job alone. See deploy/roles.sql.
+_STILL = 60  # seconds without a batch of an operation that nothing delays
+# The needed rights on each table, or on some columns. A producer needs only INSERT on job. See
+# deploy/roles.sql.
 _NEEDED = {
     "work": {
         "job": "SELECT, INSERT, UPDATE, DELETE",
@@ -27,7 +29,7 @@ _NEEDED = {
         "job_key": "SELECT, DELETE",
         "queue": "SELECT",
         "worker": "SELECT, INSERT, UPDATE, DELETE",
-        "chore": "SELECT, INSERT, UPDATE",
+        "maintenance_task": "SELECT, INSERT, UPDATE",
         "rollup_queue": "SELECT, INSERT, UPDATE, DELETE",
         "rollup_task": "SELECT, INSERT, UPDATE, DELETE",
         "rollup_mark": "SELECT, INSERT, UPDATE, DELETE",
@@ -40,10 +42,10 @@ _NEEDED = {
         "job_attempt": "SELECT, DELETE",
         "job_key": "SELECT, DELETE",
         "queue": "SELECT, INSERT, UPDATE",
-        "job_turn": "SELECT, INSERT",
-        "gate": "SELECT, INSERT, UPDATE, DELETE",
+        "group_ready": "SELECT, INSERT",
+        "rate_state": "SELECT, INSERT, UPDATE, DELETE",
         "worker": "SELECT, UPDATE",
-        "chore": "SELECT",
+        "maintenance_task": "SELECT",
         "audit": "SELECT, INSERT",
         "rollup_queue": "SELECT",
         "rollup_task": "SELECT",
@@ -56,7 +58,7 @@ _NEEDED = {
 
 
 def _privileges(snapshot: Snapshot) -> Iterator[Finding]:
-    """Whether this role may work, or operate; if it may do neither, what it lacks."""
+    """Check whether this role may work or operate; if it may do neither, list what it lacks."""
     lacking = {
         purpose: list(_lacking(snapshot.connection, snapshot.schema, needed)) for purpose, needed in _NEEDED.items()
     }
@@ -89,32 +91,36 @@ def _has(connection: psycopg.Connection[Any], table: str, privilege: str) -> boo
     return bool(rows(connection, "SELECT has_table_privilege(%s, %s)", table, privilege)[0][0])
 
 
-def _chores(snapshot: Snapshot) -> Iterator[Finding]:
-    """Maintenance that fails or is not done."""
+def _tasks(names: list[str]) -> str:
+    return f"maintenance task{'' if len(names) == 1 else 's'} {listed(names, 10)}"
+
+
+def _maintenance(snapshot: Snapshot) -> Iterator[Finding]:
+    """Check for maintenance that fails or is not done."""
     errors: dict[str, list[str]] = defaultdict(list)
-    for chore in snapshot.chores:
-        if chore.last_error:
-            errors[one_line(chore.last_error, 300)].append(name(chore.name))
+    for task in snapshot.maintenance_tasks:
+        if task.last_error:
+            errors[one_line(task.last_error, 300)].append(name(task.name))
     for error, names in errors.items():
         yield Finding(
-            check="chores",
+            check="maintenance",
             status=Status.FAIL,
-            message=f"chore {listed(names, 10)} failed when {'it' if len(names) == 1 else 'they'} last ran: {error}",
+            message=f"{_tasks(names)} failed when {'it' if len(names) == 1 else 'they'} last ran: {error}",
             fix="remove what the message names; it is tried again by itself within a minute",
             page="system",
         )
-    late = [chore for chore in snapshot.chores if chore.overdue_seconds > _OVERDUE and not chore.last_error]
+    late = [task for task in snapshot.maintenance_tasks if task.overdue_seconds > _OVERDUE and not task.last_error]
     if late:
-        longest = max(chore.overdue_seconds for chore in late)
+        longest = max(task.overdue_seconds for task in late)
         yield Finding(
-            check="chores",
-            # Without a worker that is what `workers` says.
+            check="maintenance",
+            # If there is no worker, `workers` reports that.
             status=Status.FAIL if snapshot.alive and longest > _LONG_OVERDUE else Status.WARN,
-            message=f"chore {listed([name(chore.name) for chore in late], 10)} {'is' if len(late) == 1 else 'are'} overdue by "
-            f"{duration(longest)}" + ("" if len(late) == 1 else " or less"),
-            fix="see the workers' logs: they do the chores"
+            message=f"{_tasks([name(task.name) for task in late])} {'is' if len(late) == 1 else 'are'} overdue by "
+            f"{format_duration(longest)}" + ("" if len(late) == 1 else " or less"),
+            fix="see the workers' logs: they do the maintenance"
             if snapshot.alive
-            else "start a worker: workers do the chores",
+            else "start a worker: workers do the maintenance",
             page="system",
         )
 
@@ -135,7 +141,7 @@ def _operations(snapshot: Snapshot) -> Iterator[Finding]:
         if operation.state != "running" or moved_at is None:
             continue
         seconds = (operation.read_at - moved_at).total_seconds()
-        # A rate of less than one a second makes each batch of one job wait.
+        # With a rate below one a second, each batch has one job and waits.
         if seconds > _STILL + (2 / operation.rate if operation.rate else 0):
             still.append((seconds, operation.id, what))
     if still:
@@ -144,14 +150,14 @@ def _operations(snapshot: Snapshot) -> Iterator[Finding]:
         yield Finding(
             check="operations",
             status=Status.WARN,
-            message=f"{what} has stood still for {duration(seconds)}{more}: no page carries it out",
+            message=f"{what} has stood still for {format_duration(seconds)}{more}: no page carries it out",
             fix=f"start `jobq web`, or `jobq operations run {operation_id}`",
             page="operations",
         )
 
 
 def _failures(snapshot: Snapshot) -> Iterator[Finding]:
-    """Jobs that failed for good: amber for 24 hours, then a number; red while most of what finishes fails."""
+    """Check dead letters: amber for 24 hours, then a number; red while most finished jobs fail."""
     failing = snapshot.failing
     older = failing.number - failing.recent
     bound = queries.COUNT_LIMIT
@@ -159,8 +165,8 @@ def _failures(snapshot: Snapshot) -> Iterator[Finding]:
         yield Finding(
             check="failures",
             status=Status.FAIL,
-            message=f"most jobs fail for good: {failing.failed_hour:,} of {failing.finished_hour:,} that finished in the last "
-            "hour",
+            message=f"most jobs fail permanently: {failing.failed_hour:,} of {failing.finished_hour:,} that finished in the "
+            "last hour",
             fix="see the page of failures, or `jobq jobs list --state failed`; correct the cause, then `jobq jobs retry`",
             page="failures",
         )
@@ -169,7 +175,7 @@ def _failures(snapshot: Snapshot) -> Iterator[Finding]:
         yield Finding(
             check="failures",
             status=Status.WARN,
-            message=f"{number} {'has' if failing.recent == 1 else 'have'} failed for good in the last 24 hours"
+            message=f"{number} {'has' if failing.recent == 1 else 'have'} failed permanently in the last 24 hours"
             + (f"; {older:,} older" if older else ""),
             fix="see the page of failures, or `jobq jobs list --state failed`; correct the cause, then `jobq jobs retry`",
             page="failures",
@@ -179,16 +185,16 @@ def _failures(snapshot: Snapshot) -> Iterator[Finding]:
         yield Finding(
             check="failures",
             status=Status.OK,
-            message=f"none in the last 24 hours; {number} failed for good before that",
+            message=f"none in the last 24 hours; {number} failed permanently before that",
         )
 
 
 JOB_CHECKS: dict[str, tuple[Check, str]] = {
-    "failures": (_failures, "no job has failed for good"),
-    "chores": (_chores, "none is overdue or failing"),
+    "failures": (_failures, "no job has failed permanently"),
+    "maintenance": (_maintenance, "none is overdue or failing"),
     "operations": (_operations, "no bulk operation stands still"),
 }
-"""Each check by its name, with what to say when it finds nothing."""
+"""Each check by name, with the text if it finds nothing."""
 
 ROLE_CHECKS: dict[str, tuple[Check, str]] = {"privileges": (_privileges, "this role may work and operate")}
-"""About the role that asks."""
+"""Checks of the current role."""

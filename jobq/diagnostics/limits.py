@@ -1,6 +1,6 @@
-"""Queues with limits, rates or rules for groups: does something stand still that should go on?
+"""Queues with limits, rates or group rules: does something stand still that should progress?
 
-Queries bound what they read: checks are made when the database is already unwell.
+Queries bound what they read, because checks run when the database already has problems.
 """
 
 from __future__ import annotations
@@ -10,34 +10,34 @@ from collections.abc import Iterator
 from psycopg import sql
 from psycopg.rows import tuple_row
 
+from jobq._core.durations import format_duration
+from jobq._core.text import be, listed, name, plural, wait
 from jobq.diagnostics.finding import Check, Finding, Status, rows
 from jobq.diagnostics.snapshot import Snapshot
 from jobq.queries import QueueInfo
-from jobq.queries.values import SILENT_SECONDS
-from jobq.text import be, duration, listed, name, plural, wait
 
 _STILL = 60  # seconds
-_GROUPS = 2_000  # looked at in each queue
-_TURNS = 20_000  # read of each queue
+_GROUPS = 2_000  # checked in each queue
+_TURNS = 20_000  # read in each queue
 _RUNNING = 10_001
 
 
 def _limits(snapshot: Snapshot) -> Iterator[Finding]:
-    """Whether a limit is used up by jobs that no worker runs any more."""
+    """Check whether a limit is used up by jobs that no worker runs any more."""
     held = sql.SQL(
         "SELECT entry.queue, count(*) FROM (SELECT queue, worker_id, coalesce(started_at, '-infinity') AS started_at FROM {job}"
-        " WHERE state = 'running' AND managed ORDER BY queue, group_key LIMIT %s) AS entry"
+        " WHERE state = 'running' AND limited ORDER BY queue, group_key LIMIT %s) AS entry"
         " LEFT JOIN {worker} AS holder ON holder.id = entry.worker_id"
-        " AND holder.heartbeat_at > now() - coalesce(holder.lease, %s) * interval '1 second'"
+        " AND holder.heartbeat_at > now() - holder.lease * interval '1 second'"
         " WHERE holder.id IS NULL AND entry.started_at < now() - %s * interval '1 second' GROUP BY 1"
     ).format(job=sql.Identifier(snapshot.schema, "job"), worker=sql.Identifier(snapshot.schema, "worker"))
-    managed = [
+    limited = [
         queue for queue in snapshot.queues if queue.settings.limit is not None or queue.settings.groups is not None
     ]
-    if not managed:
+    if not limited:
         return
-    orphaned = dict(rows(snapshot.connection, held, _RUNNING, SILENT_SECONDS, _STILL))
-    if hit := [queue for queue in managed if orphaned.get(queue.name)]:
+    orphaned = dict(rows(snapshot.connection, held, _RUNNING, _STILL))
+    if hit := [queue for queue in limited if orphaned.get(queue.name)]:
         number = sum(orphaned[queue.name] for queue in hit)
         limit = hit[0].settings.limit
         of = f" of the {limit:,} that its limit lets run" if len(hit) == 1 and limit is not None else ""
@@ -47,10 +47,10 @@ def _limits(snapshot: Snapshot) -> Iterator[Finding]:
             check="limits",
             status=Status.WARN,
             message=f"{which}: {number:,}{of} {be(number)} held by jobs whose worker is not alive{some}",
-            fix="start a worker, which puts them back; if one is alive, see its log and the chores",
+            fix="start a worker, which puts them back; if one is alive, see its log and the maintenance tasks",
             page="queues",
         )
-    for queue in managed[: snapshot.most_queues if snapshot.thorough else 0]:
+    for queue in limited[: snapshot.most_queues if snapshot.thorough else 0]:
         limit = queue.settings.limit
         if limit is not None and queue.running > limit and not orphaned.get(queue.name):
             yield Finding(
@@ -62,13 +62,13 @@ def _limits(snapshot: Snapshot) -> Iterator[Finding]:
 
 
 def _turns(snapshot: Snapshot) -> Iterator[Finding]:
-    """Whether groups are next in line and no worker takes them, though one could."""
+    """Check whether ready groups are not claimed although a worker could."""
     facts = sql.SQL(
         "SELECT (SELECT extract(epoch FROM now() - due_at)::double precision FROM {turn} WHERE queue = %s"
         " ORDER BY queue, due_at LIMIT 1),"
-        " (SELECT count(*) FROM (SELECT FROM {job} WHERE state = 'running' AND managed AND queue = %s"
+        " (SELECT count(*) FROM (SELECT FROM {job} WHERE state = 'running' AND limited AND queue = %s"
         " ORDER BY queue, group_key LIMIT %s) AS entry),"
-        " EXISTS (SELECT FROM {gate} WHERE queue = %s AND group_key = '' AND paid_until > now() - interval '1 minute')"
+        " EXISTS (SELECT FROM {rate_state} WHERE queue = %s AND group_key = '' AND paid_until > now() - interval '1 minute')"
     ).format(**{key: sql.Identifier(snapshot.schema, table) for key, table in _TABLES.items()})
     hit: list[tuple[float, QueueInfo]] = []
     free = 0
@@ -91,7 +91,8 @@ def _turns(snapshot: Snapshot) -> Iterator[Finding]:
         yield Finding(
             check="turns",
             status=Status.WARN,
-            message=f"{which}: the group that is next in line has been for {duration(max(still for still, _ in hit))}, and "
+            message=f"{which}: the group that is next in line has been for "
+            f"{format_duration(max(still for still, _ in hit))}, and "
             f"{plural(free, 'worker')} with free slots serve{'s' if free == 1 else ''} the queue{some}",
             fix="see the workers' logs; claims of such a queue follow one another: pg_locks tells who holds the "
             "advisory lock on it",
@@ -100,7 +101,10 @@ def _turns(snapshot: Snapshot) -> Iterator[Finding]:
 
 
 def _groups(snapshot: Snapshot) -> Iterator[Finding]:
-    """Whether a group has waiting jobs, none that runs, and no turn: no claim would ever look at it."""
+    """Check for groups with waiting jobs, no running job and no ready row.
+
+    No claim looks at them.
+    """
     lost = sql.SQL(
         "WITH RECURSIVE one AS ("
         "(SELECT group_key FROM {job} WHERE state = 'waiting' AND queue = %(queue)s AND group_key IS NOT NULL"
@@ -112,7 +116,7 @@ def _groups(snapshot: Snapshot) -> Iterator[Finding]:
         " turns AS MATERIALIZED (SELECT group_key FROM {turn} WHERE queue = %(queue)s ORDER BY queue, due_at LIMIT %(turns)s)"
         " SELECT few.group_key, (SELECT count(*) FROM turns) FROM few"
         " WHERE few.group_key NOT IN (SELECT group_key FROM turns)"
-        " AND NOT EXISTS (SELECT FROM {job} AS held WHERE held.state = 'running' AND held.managed"
+        " AND NOT EXISTS (SELECT FROM {job} AS held WHERE held.state = 'running' AND held.limited"
         " AND held.queue = %(queue)s AND held.group_key = few.group_key)"
         " ORDER BY few.group_key"
     ).format(**{key: sql.Identifier(snapshot.schema, table) for key, table in _TABLES.items()})
@@ -122,13 +126,13 @@ def _groups(snapshot: Snapshot) -> Iterator[Finding]:
         params = {"queue": queue.name, "groups": groups, "turns": _TURNS}
         with snapshot.connection.cursor(row_factory=tuple_row) as cursor:
             found = cursor.execute(lost, params).fetchall()
-        # Among so many turns the missing ones may be behind.
+        # With this many rows, the missing ones may come later.
         if found and found[0][1] < _TURNS:
             hit[queue.name] = [group for group, _ in found]
     if hit:
         number, first = sum(map(len, hit.values())), next(iter(hit))
         give = _GIVE.format(
-            turn=sql.Identifier(snapshot.schema, "job_turn"),
+            turn=sql.Identifier(snapshot.schema, "group_ready"),
             job=sql.Identifier(snapshot.schema, "job"),
             queues=sql.SQL(", ").join(map(sql.Literal, hit)),
         )
@@ -140,7 +144,7 @@ def _groups(snapshot: Snapshot) -> Iterator[Finding]:
             status=Status.WARN,
             message=f"{which}: {plural(number, 'group')} of those looked at {wait(number)} without a turn, such as "
             f"{name(hit[first][0])}; this should not happen unless rows are deleted by hand: report it",
-            fix="a worker gives them turns within a minute, by the chore `turns`: see that one is alive; or "
+            fix="a worker gives them turns within a minute, by the maintenance task `turns`: see that one is alive; or "
             f"{give.as_string(snapshot.connection)}",
             page="queues",
         )
@@ -150,11 +154,11 @@ _GIVE = sql.SQL(
     "INSERT INTO {turn} (queue, group_key) SELECT DISTINCT queue, group_key FROM {job}"
     " WHERE state = 'waiting' AND queue IN ({queues})"
 )
-_TABLES = {"turn": "job_turn", "job": "job", "gate": "gate"}
+_TABLES = {"turn": "group_ready", "job": "job", "rate_state": "rate_state"}
 
 FLOW_CHECKS: dict[str, tuple[Check, str]] = {
     "limits": (_limits, "no limit is used up by jobs that no worker runs"),
     "turns": (_turns, "no group is next in line for long"),
     "groups": (_groups, "every group with waiting jobs has a turn or a running job"),
 }
-"""Each check by its name, with what to say when it finds nothing."""
+"""Each check by name, with the text if it finds nothing."""

@@ -1,30 +1,34 @@
-"""What runs short: connections, notifications, vacuum; and how workers are woken."""
+"""Scarce resources: connections, notifications, vacuum; and the notify mode."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
 
-from psycopg import sql
-
+from jobq._core.durations import format_duration
+from jobq._core.text import one_line
+from jobq._postgres.statements import fetch
 from jobq.diagnostics.finding import Check, Finding, Status, rows
 from jobq.diagnostics.snapshot import Snapshot
-from jobq.text import duration, one_line
 
-DEAD_ROWS = 50_000  # ten times what makes autovacuum start
+DEAD_ROWS = 50_000  # ten times the number at which autovacuum starts
 CONNECTIONS_LEFT = 10
-FEW_CONNECTIONS = 5  # a worker takes four
+FEW_CONNECTIONS = 5  # a worker uses four
 NOTIFY_USAGE = 0.05
-# Of the sequence `wake`: see jobq.worker.brisk.Mode, which the command line does not load for this.
-_QUIET, _BRISK = 1, 2
+# Values of the notify mode: see jobq._worker.wakeup.policy.NotifyMode. The command line does not
+# load that module for this.
+_NOTIFY, _POLL = 1, 2
 _TABLES = ("job", "job_key", "worker")
 
 
 def connections_left(snapshot: Snapshot) -> Iterator[Finding]:
-    """How near the server is to its limit of connections. Each worker takes four, the sentinel five, and one for schedules."""
+    """Check the server's connection limit.
+
+    Each worker uses four, the lead poller five, and schedules one more.
+    """
     [(used, most)] = rows(
         snapshot.connection,
-        # pg_stat_activity would hide the others' from a role without pg_read_all_stats.
+        # pg_stat_activity would hide other roles' sessions without pg_read_all_stats.
         "SELECT (SELECT sum(numbackends)::integer FROM pg_stat_database),"
         " current_setting('max_connections')::integer - current_setting('superuser_reserved_connections')::integer",
     )
@@ -40,7 +44,7 @@ def connections_left(snapshot: Snapshot) -> Iterator[Finding]:
 
 
 def notifications(snapshot: Snapshot) -> Iterator[Finding]:
-    """How full the server's queue of notifications is; when it is full, commits that notify fail."""
+    """Check the server's notification queue. If it is full, commits that notify fail."""
     [(usage,)] = rows(snapshot.connection, "SELECT pg_notification_queue_usage()")
     if usage >= NOTIFY_USAGE:
         yield Finding(
@@ -54,7 +58,10 @@ def notifications(snapshot: Snapshot) -> Iterator[Finding]:
 
 
 def dead_rows(snapshot: Snapshot) -> Iterator[Finding]:
-    """Dead rows in the tables that claims read, and when they were last vacuumed. By the server's own counts."""
+    """Check dead rows and the last vacuum of the tables that claims read.
+
+    The numbers are the server's counts.
+    """
     told = []
     for table, dead, live, since in rows(
         snapshot.connection,
@@ -64,7 +71,7 @@ def dead_rows(snapshot: Snapshot) -> Iterator[Finding]:
         snapshot.schema,
         list(_TABLES),
     ):
-        when = "never vacuumed" if since is None else f"vacuumed {duration(since)} ago"
+        when = "never vacuumed" if since is None else f"vacuumed {format_duration(since)} ago"
         told.append(f"{table} {dead:,}, {when}")
         if dead >= DEAD_ROWS and dead > live:
             yield Finding(
@@ -79,23 +86,16 @@ def dead_rows(snapshot: Snapshot) -> Iterator[Finding]:
 
 
 def wake(snapshot: Snapshot) -> Iterator[Finding]:
-    """Whether inserts notify, and else who looks for jobs instead."""
-    query = sql.SQL("SELECT last_value FROM {}").format(sql.Identifier(snapshot.schema, "wake"))
-    [(mode,)] = rows(snapshot.connection, query)
-    found = rows(
-        snapshot.connection,
-        "SELECT session.application_name FROM pg_locks AS lock JOIN pg_stat_activity AS session USING (pid)"
-        " WHERE lock.locktype = 'advisory' AND lock.objsubid = 2 AND lock.granted AND lock.classid = 1785684593"
-        " AND lock.database = (SELECT oid FROM pg_database WHERE datname = current_database())"
-        " AND lock.objid = %s::regclass",
-        sql.Identifier(snapshot.schema, "wake").as_string(snapshot.connection),
-    )
-    if mode == _QUIET:
-        yield Finding(check="wake", status=Status.OK, message="quiet: inserts notify the workers")
-    elif found:
-        _, _, pid, host = (*found[0][0].split(" ", 3), "", "", "", "")[:4]
-        how = "brisk: inserts are silent" if mode == _BRISK else "settling: inserts notify again"
-        yield Finding(check="wake", status=Status.OK, message=f"{how}; process {pid} of {host} looks for jobs")
+    """Check whether inserts notify, and, if not, which worker is the lead poller."""
+    found = fetch(snapshot.connection, snapshot.schema, "poller_lead", {})[0]
+    mode = found["mode"]
+    if mode == _NOTIFY:
+        yield Finding(check="wake", status=Status.OK, message="notify: inserts notify the workers")
+    elif found["led"]:
+        _, _, pid, host = (*(found["application_name"] or "").split(" ", 3), "", "", "", "")[:4]
+        how = "poll: inserts do not notify" if mode == _POLL else "draining: inserts notify again"
+        who = f"process {pid} of {host}" if pid and host else "a worker"
+        yield Finding(check="wake", status=Status.OK, message=f"{how}; {who} looks for jobs")
     else:
         yield Finding(
             check="wake",
@@ -107,7 +107,7 @@ def wake(snapshot: Snapshot) -> Iterator[Finding]:
 
 
 def shortened(query: str | None) -> str:
-    """Return a statement fit for a report: its values hidden, on one line, not long."""
+    """Return a statement for a report: on one line, shortened, with its values hidden."""
     if not query:
         return ""
     hidden = re.sub(r"\$(\w*)\$.*?\$\1\$", "'…'", query, flags=re.DOTALL)
@@ -120,7 +120,7 @@ LOAD_CHECKS: dict[str, tuple[Check, str]] = {
     "connections": (connections_left, "fine"),
     "notify": (notifications, "fine"),
 }
-"""Each check of the server's by its name, with what to say when it finds nothing."""
+"""Each check of the server by name, with the text if it finds nothing."""
 
 STANDSTILL_CHECKS: dict[str, tuple[Check, str]] = {
     "dead rows": (dead_rows, "nothing is known of them yet"),

@@ -1,6 +1,7 @@
-"""Numbers about the whole database in Prometheus' text format: for `jobq metrics` and for `/metrics` of `jobq web`.
+"""Metrics of the whole database in Prometheus text format, for `jobq metrics` and `jobq web`.
 
-A worker's own `/metrics` tells of that worker. These tell of all queues, and are there when no worker is.
+A worker's own `/metrics` describes that worker. These describe all queues, and exist without a
+worker.
 """
 
 from __future__ import annotations
@@ -14,22 +15,22 @@ import psycopg
 from jobq.diagnostics.checks import examine_snapshot
 from jobq.diagnostics.finding import Finding, Status
 from jobq.diagnostics.snapshot import Snapshot
+from jobq.job import QUEUE_STATES
 from jobq.queries import QueueInfo
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
-# Queues that are told apart: those with the oldest due jobs. The others are `(other)` together.
+# Most queues with their own metrics: those with the oldest due jobs. The others are `(other)`.
 MAX_QUEUES = 200
-
-_STATES = ("ready", "scheduled", "waiting", "parked", "running", "failed")
 
 Sample = tuple[Mapping[str, str], float]
 
 
 def render(connection: psycopg.Connection[Any], schema: str) -> str:
-    """Return all metrics, each line ended. Costs what the overview costs: counts stop at 10,000 a queue, or sooner.
+    """Return all metrics, each line ended. The cost is that of the overview.
 
-    Raises psycopg.Error when the connection is lost. Where the schema cannot be used there are only the findings.
+    Counts stop at 10,000 a queue, or sooner. Raises psycopg.Error if the connection is lost. If the
+    schema cannot be used, only the findings are returned.
     """
     snapshot = Snapshot(connection, schema, thorough=False)
     findings = list(examine_snapshot(snapshot))
@@ -39,7 +40,7 @@ def render(connection: psycopg.Connection[Any], schema: str) -> str:
             with connection.transaction():
                 lines += _numbers(snapshot)
         except (psycopg.ProgrammingError, psycopg.errors.QueryCanceled, psycopg.errors.LockNotAvailable):
-            # The findings say what is missing, or that the database is slow.
+            # The findings report what is missing, or that the database is slow.
             pass
     return "\n".join(lines) + "\n"
 
@@ -82,7 +83,7 @@ def _numbers(snapshot: Snapshot) -> list[str]:
             [
                 ({"queue": name, "state": state}, sum(getattr(queue, state) for queue in some))
                 for name, some in named
-                for state in _STATES
+                for state in QUEUE_STATES
             ],
         ),
         (
@@ -120,7 +121,7 @@ def _numbers(snapshot: Snapshot) -> list[str]:
                 ({"kind": "taken"}, sum(worker.running for worker in snapshot.alive)),
             ],
         ),
-        ("jobq_failed", "Jobs that failed for good and were not run again, up to 10,001.", [({}, failing.number)]),
+        ("jobq_failed", "Jobs that failed permanently and were not run again, up to 10,001.", [({}, failing.number)]),
         ("jobq_failed_24h", "Those of them that failed within 24 hours.", [({}, failing.recent)]),
     ):
         lines += _family(name, text, samples)
@@ -140,7 +141,7 @@ def _escaped(label: str) -> str:
 
 
 def read(connection: psycopg.Connection[Any], schema: str) -> str:
-    """Return `render` of one moment: in a read-only transaction, whose statements are cut off after 2 s."""
+    """Return `render` at one moment: in a read-only transaction whose statements end after 2 s."""
     with connection.transaction():
         connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
         connection.execute("SET LOCAL statement_timeout = '2s'")

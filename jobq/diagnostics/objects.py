@@ -1,6 +1,9 @@
-"""Whether the schema still has what its revision says: tables, columns, indexes, constraints, triggers, functions.
+"""Whether the schema has all objects of its revision.
 
-The revision in the database is only a label: an index may have been dropped since, or triggers disabled.
+These are tables, columns, indexes, constraints, triggers and functions.
+
+The revision in the database is only a label: an index may have been
+dropped since, or triggers disabled.
 """
 
 from __future__ import annotations
@@ -10,12 +13,15 @@ from typing import Any
 
 from psycopg import sql
 
+from jobq._core.text import be, listed, plural
 from jobq.diagnostics import inventory
 from jobq.diagnostics.finding import Check, Fault, Finding, Status, rows
 from jobq.diagnostics.snapshot import Snapshot
-from jobq.text import be, listed, plural
 
 _AGAIN = "take it from what `jobq migrate --sql` prints"
+_FUNCTION_AGAIN = (
+    "run the DO block in which `jobq migrate --sql` prints its text: functions that are right stay as they are"
+)
 _UNEQUAL_PARTITIONS = (
     "SELECT class.relname FROM pg_class AS class JOIN pg_inherits ON pg_inherits.inhrelid = class.oid"
     " JOIN pg_class AS parent ON parent.oid = pg_inherits.inhparent"
@@ -25,24 +31,27 @@ _UNEQUAL_PARTITIONS = (
 
 
 class _Objects:
-    """The objects that were found and those that should be there, and findings about their differences."""
+    """The objects found and the objects expected, and findings about their differences."""
 
     def __init__(self, snapshot: Snapshot) -> None:
         self._connection, self._schema = snapshot.connection, snapshot.schema
         self.found, self.expected = inventory.read(snapshot.connection, snapshot.schema), inventory.expected()
 
     def missing(self, kind: str) -> list[str]:
-        """Return the names of the expected objects of `kind` that are not there."""
+        """Return the names of expected objects of `kind` that are missing."""
         return [name for name in self.expected[kind] if name not in self.found[kind]]
 
     def pairs(self, kind: str) -> Iterator[tuple[str, Mapping[str, Any], Mapping[str, Any]]]:
-        """Yield each object of `kind` that is there: its name, as it is, and as it should be."""
+        """Yield each existing object of `kind`.
+
+        The values are its name, its actual form, and its expected form.
+        """
         for name, wanted in self.expected[kind].items():
             if (there := self.found[kind].get(name)) is not None:
                 yield name, there, wanted
 
     def sql(self, text: str, *names: str) -> str:
-        """Return `text` with ``{}`` replaced by the names, each quoted and within the schema."""
+        """Return `text` with ``{}`` replaced by the names, each quoted and with its schema."""
         filled = sql.SQL(text).format(*(sql.Identifier(self._schema, name) for name in names))
         return filled.as_string(self._connection)
 
@@ -52,10 +61,10 @@ class _Objects:
 
     def sources(self) -> dict[str, str]:
         """Return the expected sources of functions by name."""
-        return inventory.sources(self._connection, self._schema)
+        return inventory.sources(self._schema)
 
     def definition(self, kind: str, name: str) -> str:
-        """Return the statement that makes an object."""
+        """Return the statement that creates an object."""
         text: str = self.expected[kind][name]["definition"]
         return text.replace("{schema}", self.quoted(self._schema))
 
@@ -71,7 +80,7 @@ def _objects(snapshot: Snapshot) -> Iterator[Finding]:
 
 
 def _finding(what: str, names: list[str], predicate: str, fix: str, status: Status = Status.FAIL) -> Iterator[Finding]:
-    """Yield one finding on `names`, if there are any; several of them have one cause."""
+    """Yield one finding about `names`, if there are any; several of them have one cause."""
     if names:
         which = f"{what} {names[0]} {be(1)}" if len(names) == 1 else f"{plural(len(names), what)} {be(2)}"
         which = which.replace("indexs", "indexes")
@@ -102,7 +111,7 @@ def _tables(objects: _Objects) -> Iterator[Finding]:
 
 
 def _indexes(objects: _Objects) -> Iterator[Finding]:
-    # The index of a key is missed as a constraint.
+    # The index of a key is reported as a missing constraint.
     keys = {name.partition(".")[2] for name in objects.missing("constraints")}
     missing = [name for name in objects.missing("indexes") if name not in keys]
     if missing:
@@ -127,7 +136,7 @@ def _constraints(objects: _Objects) -> Iterator[Finding]:
         made = objects.expected["constraints"][name]["definition"]
         return f"{objects.sql('ALTER TABLE {}', table)} ADD CONSTRAINT {objects.quoted(constraint)} {made}"
 
-    # Those of a table that is gone are gone with it.
+    # The constraints of a missing table are missing with it.
     gone = set(objects.missing("tables"))
     missing = [name for name in objects.missing("constraints") if name.partition(".")[0] not in gone]
     if missing:
@@ -147,7 +156,7 @@ def _triggers(objects: _Objects) -> Iterator[Finding]:
     if missing:
         yield from _finding("trigger", missing, f"missing: {effect}", objects.definition("triggers", missing[0]))
     pairs = list(objects.pairs("triggers"))
-    # O: as the origin, the usual; A: always. D: disabled; R: only on a replica.
+    # O: origin, the usual value; A: always. D: disabled; R: only on a replica.
     off = [name for name, there, _ in pairs if there["enabled"] not in ("O", "A")]
     if off:
         table, _, trigger = off[0].partition(".")
@@ -158,14 +167,14 @@ def _triggers(objects: _Objects) -> Iterator[Finding]:
 
 
 def _functions(objects: _Objects) -> Iterator[Finding]:
-    yield from _finding("function", objects.missing("functions"), "missing", _AGAIN)
+    yield from _finding("function", objects.missing("functions"), "missing", _FUNCTION_AGAIN)
     sources = objects.sources()
     other = [
         name
         for name, there, _ in objects.pairs("functions")
         if (source := sources.get(name.partition("(")[0])) is not None and there["source"] != source
     ]
-    yield from _finding("function", other, "another one than its revision has", _AGAIN, Status.WARN)
+    yield from _finding("function", other, "another one than its revision has", _FUNCTION_AGAIN, Status.WARN)
 
 
 def _identities(snapshot: Snapshot, objects: _Objects) -> Iterator[Finding]:
@@ -186,4 +195,4 @@ def _identities(snapshot: Snapshot, objects: _Objects) -> Iterator[Finding]:
 OBJECT_CHECKS: dict[str, tuple[Check, str]] = {
     "objects": (_objects, "tables, indexes, triggers and functions are as they should be")
 }
-"""Each check by its name, with what to say when it finds nothing."""
+"""Each check by name, with the text if it finds nothing."""

@@ -1,4 +1,4 @@
-"""Findings as the status page shows them: sentences, the worst first."""
+"""Findings as the status page shows them: sentences, worst first."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ from jobq.diagnostics.finding import Finding, Status
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Problem:
-    """One thing wrong: ``bad`` needs a person now, ``warn`` is to be known; `page` and `filters` lead to it."""
+    """One problem: ``bad`` needs a person now, ``warn`` is worth knowing.
+
+    `page` and `filters` lead to its details.
+    """
 
     level: str
     text: str
@@ -20,9 +23,10 @@ class Problem:
 
 
 def problems(findings: Iterable[Finding], *, system: bool = False) -> list[Problem]:
-    """Return what is wrong: of everything, or (`system`) of the server and the schema.
+    """Return all problems, or (`system`) only those of the server and the schema.
 
-    Of everything it leaves out what may be meant so, such as a pooler: the page System tells that.
+    Settings that may be intended, such as a pooler, are omitted from all problems: the page System
+    shows them.
     """
     found = [
         Problem(

@@ -1,4 +1,4 @@
-"""The partitions of history, and what a publication needs of the tables."""
+"""The partitions of history, and the needs of a publication."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 from psycopg import sql
 
+from jobq._core.text import listed, name, plural
 from jobq.diagnostics.finding import Check, Finding, Status, rows
 from jobq.diagnostics.snapshot import Snapshot
-from jobq.text import listed, name, plural
 
 _DAYS_AHEAD = 2
 _PARENTS = (
@@ -83,7 +83,7 @@ def _partitions(snapshot: Snapshot) -> Iterator[Finding]:
 
 
 def _publications(snapshot: Snapshot) -> Iterator[Finding]:
-    """Tables whose rows a publication keeps from being changed: without a replica identity."""
+    """Check for tables without a replica identity whose rows a publication keeps from changing."""
     connection, schema = snapshot.connection, snapshot.schema
     for publication, everything, tables in rows(
         connection,
@@ -114,4 +114,4 @@ PARTITION_CHECKS: dict[str, tuple[Check, str]] = {
     "partitions": (_partitions, "fine"),
     "publications": (_publications, "none keeps a table's rows from being changed"),
 }
-"""Each check by its name, with what to say when it finds nothing."""
+"""Each check by name, with the text if it finds nothing."""

@@ -1,32 +1,36 @@
-"""Backlog: which due jobs no worker serves, which wait although they need not, and which are late.
+"""Backlog: due jobs that no worker serves, that wait without need, or that are late.
 
-Due jobs count whatever their state: ready, waiting for their group's turn, parked.
+Due jobs count in any state: ready, waiting for their group, parked.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from jobq._core.durations import format_duration
+from jobq._core.text import NAMED, listed, name, one_line, plural, wait
 from jobq.diagnostics.finding import Check, Finding, Status
 from jobq.diagnostics.snapshot import Snapshot
 from jobq.queries import DueTask, QueueInfo
-from jobq.text import NAMED, duration, listed, name, one_line, plural, wait
 
 IDLE_WAIT = 15.0  # seconds that a due job may wait while slots are free
 LATE = 60.0  # seconds that a due job may wait while its workers are busy
 
 
 def backlog(queues: Sequence[QueueInfo]) -> str:
-    """Return how many jobs of `queues` are due and for how long the oldest has been: ``5 jobs due, the oldest for 3 h``."""
+    """Return the number of due jobs and the longest wait: ``5 jobs due, the oldest for 3 h``."""
     number = sum(min(queue.due, queue.counted_to) for queue in queues)
     more = any(queue.due > queue.counted_to for queue in queues)
     ages = [queue.oldest_ready_seconds for queue in queues if queue.oldest_ready_seconds is not None]
     said = f"{'more than ' if more else ''}{plural(number, 'job')} due"
-    return said + (f", the oldest for {duration(max(ages))}" if ages else "")
+    return said + (f", the oldest for {format_duration(max(ages))}" if ages else "")
 
 
 def named(queues: Sequence[QueueInfo]) -> str:
-    """Return ``queue mail (5 jobs due, the oldest for 3 h)``, or how many queues, the longest waiting ones by name."""
+    """Return ``queue mail (5 jobs due, the oldest for 3 h)``, or several queues' names.
+
+    The queues with the longest waits are named.
+    """
     if len(queues) == 1:
         return f"queue {name(queues[0].name)} ({backlog(queues)})"
     worst = sorted(queues, key=lambda queue: -(queue.oldest_ready_seconds or 0.0))
@@ -44,9 +48,9 @@ def _finding(check: str, status: Status, message: str, fix: str, queues: Sequenc
 
 
 def _unserved(snapshot: Snapshot) -> Iterator[Finding]:
-    """Queues with jobs that no live worker serves, or only workers that claim nothing."""
+    """Check for queues with jobs that no live worker serves, or only workers that claim nothing."""
     if not snapshot.alive:
-        # One cause is one line: see `workers`.
+        # One cause gives one line: see `workers`.
         yield Finding(check="queues", status=Status.OK, message="nothing to say while no worker is alive: see workers")
         return
     open_ = [queue for queue in snapshot.queues if queue.paused_at is None]
@@ -89,7 +93,7 @@ def _unserved(snapshot: Snapshot) -> Iterator[Finding]:
 
 
 def _is_idle(snapshot: Snapshot, queue: QueueInfo) -> bool:
-    """Whether plain jobs of `queue` wait although workers that serve it have free slots and nothing limits it."""
+    """Whether plain jobs of `queue` wait although workers have free slots, without a limit."""
     settings, waited = queue.settings, queue.oldest_unheld_seconds
     if queue.paused_at is not None or settings.rate is not None or waited is None or waited <= IDLE_WAIT:
         return False
@@ -99,7 +103,7 @@ def _is_idle(snapshot: Snapshot, queue: QueueInfo) -> bool:
 
 
 def _idle(snapshot: Snapshot) -> Iterator[Finding]:
-    """Jobs that are due and wait, while workers that serve their queue have slots free."""
+    """Check for due jobs that wait while workers of their queue have free slots."""
     if idle := [queue for queue in snapshot.queues if _is_idle(snapshot, queue)]:
         workers = {worker.id: worker for queue in idle for worker in snapshot.claiming(queue.name)}
         free = sum(max(worker.slots - worker.running, 0) for worker in workers.values())
@@ -109,7 +113,7 @@ def _idle(snapshot: Snapshot) -> Iterator[Finding]:
         yield _finding(
             "idle",
             Status.FAIL,
-            f"{which} jobs that have been due for {duration(worst)}, and {plural(free, 'slot')} of "
+            f"{which} jobs that have been due for {format_duration(worst)}, and {plural(free, 'slot')} of "
             f"{'its' if len(idle) == 1 else 'their'} workers stand idle{some}",
             "look for `stalled` in the workers' logs; transactions that lock the jobs are another cause",
             idle,
@@ -117,18 +121,19 @@ def _idle(snapshot: Snapshot) -> Iterator[Finding]:
 
 
 def _late(snapshot: Snapshot) -> Iterator[Finding]:
-    """Jobs that have been due for longer than a minute, though workers that claim serve their queue."""
+    """Check for jobs that are over a minute late although claiming workers serve the queue."""
     late = [
         queue
         for queue in snapshot.queues
         if queue.paused_at is None
         and (queue.oldest_ready_seconds or 0.0) >= LATE
-        and queue.due > queue.parked  # parked ones wait for other code: see `parked`
+        and queue.due > queue.parked  # parked jobs wait for other code: see `parked`
         and snapshot.claiming(queue.name)
         and not _is_idle(snapshot, queue)
     ]
-    # One without a rule whose jobs wait for a turn has lost its rule, and they are still claimed by it.
-    by_rule = {queue.name: queue.settings.managed or (queue.oldest_unheld_seconds or 0.0) < LATE for queue in late}
+    # A queue without a rule whose jobs wait for their group has lost its rule; they are still
+    # claimed by it.
+    by_rule = {queue.name: queue.settings.limited or (queue.oldest_unheld_seconds or 0.0) < LATE for queue in late}
     limited = [queue for queue in late if by_rule[queue.name]]
     if busy := [queue for queue in late if not by_rule[queue.name]]:
         yield _finding(
@@ -155,14 +160,14 @@ def _late(snapshot: Snapshot) -> Iterator[Finding]:
 
 
 def be_late(queues: Sequence[QueueInfo]) -> str:
-    """Return ``queue mail is late (5 jobs due, the oldest for 3 h)``, or the same of several queues."""
+    """Return ``queue mail is late (5 jobs due, the oldest for 3 h)``, or that of several."""
     if len(queues) == 1:
         return f"queue {name(queues[0].name)} is late ({backlog(queues)})"
     return f"{len(queues):,} queues are late ({backlog(queues)}): " + named(queues).partition("): ")[2]
 
 
 def _paused(snapshot: Snapshot) -> Iterator[Finding]:
-    """Paused queues, with what waits in them."""
+    """Check for paused queues, and report their waiting jobs."""
     paused = [queue for queue in snapshot.queues if queue.paused_at is not None]
     if not paused:
         return
@@ -194,7 +199,7 @@ def _paused(snapshot: Snapshot) -> Iterator[Finding]:
 
 
 def _tasks(snapshot: Snapshot) -> Iterator[Finding]:
-    """Due jobs of tasks that no live worker of their queue knows, before any worker has claimed and parked them."""
+    """Check for due jobs whose task no live worker knows, before a worker parks them."""
     alive = snapshot.alive
     if not alive:
         yield Finding(check="tasks", status=Status.OK, message="nothing to say while no worker is alive: see workers")
@@ -235,13 +240,13 @@ def _queues(due: Sequence[DueTask]) -> list[str]:
 
 def _waiting(due: Sequence[DueTask]) -> str:
     number, whole = sum(one.number for one in due), all(one.whole for one in due)
-    oldest = duration(max(one.oldest_seconds for one in due))
+    oldest = format_duration(max(one.oldest_seconds for one in due))
     return f"{'' if whole else 'at least '}{plural(number, 'job')} due, the oldest for {oldest}"
 
 
 def _parked(snapshot: Snapshot) -> Iterator[Finding]:
-    """Jobs that were claimed by workers whose code does not have their task or parameters."""
-    # What a live worker may run is on its way to it for a moment.
+    """Check for jobs claimed by workers whose code lacks their task or parameters."""
+    # Jobs that a live worker may run will be claimed in a moment.
     found = [parked for parked in snapshot.parked if not parked.may or parked.seconds >= LATE]
     unknown = [parked for parked in found if parked.unknown and not parked.may]
     if len(unknown) > NAMED:
@@ -249,7 +254,7 @@ def _parked(snapshot: Snapshot) -> Iterator[Finding]:
         yield Finding(
             check="parked",
             status=Status.FAIL,
-            message=f"no live worker knows {len(unknown):,} tasks, of which {plural(number, 'job')} {wait(number)}: "
+            message=f"no live worker knows {len(unknown):,} tasks; {plural(number, 'job')} of these {wait(number)}: "
             + listed([name(parked.task) for parked in unknown]),
             fix="deploy workers whose application has them; or `jobq jobs cancel --where 'state:parked task:…'`",
             page="jobs",
@@ -279,7 +284,7 @@ QUEUE_CHECKS: dict[str, tuple[Check, str]] = {
     "tasks": (_tasks, "no due job seen is without a worker that knows its task"),
     "parked": (_parked, "no job waits for a worker with other code"),
     "idle": (_idle, "no due job waits for a slot that is free"),
-    "late": (_late, f"no job that a worker serves has been due for {duration(LATE)}"),
+    "late": (_late, f"no job that a worker serves has been due for {format_duration(LATE)}"),
     "paused": (_paused, "no queue is paused"),
 }
-"""Each check by its name, with what to say when it finds nothing."""
+"""Each check by name, with the text if it finds nothing."""

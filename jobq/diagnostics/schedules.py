@@ -1,19 +1,20 @@
-"""Schedules: which do not tick, and which tick for no worker."""
+"""Schedules: those that do not tick, and those that no worker serves."""
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator
 
+from jobq._core.durations import format_duration
+from jobq._core.text import be, listed, name, one_line, plural
 from jobq.diagnostics.finding import Check, Finding, Status
 from jobq.diagnostics.snapshot import Snapshot
 from jobq.queries import ScheduleInfo
 from jobq.queries.schedules import LATE
-from jobq.text import be, duration, listed, name, one_line, plural
 
 
 def _schedules(snapshot: Snapshot) -> Iterator[Finding]:
-    """Schedules that cannot tick, that no worker looks at or declares, and whose task no live worker knows."""
+    """Check for schedules that cannot tick, are ignored or undeclared, or have an unknown task."""
     found, alive = snapshot.schedules, snapshot.alive
     known = {task for worker in alive for task in worker.tasks}
     broken: dict[str, list[ScheduleInfo]] = defaultdict(list)
@@ -28,14 +29,14 @@ def _schedules(snapshot: Snapshot) -> Iterator[Finding]:
             f"{which} cannot tick: {error}{some}",
             "correct its row, or `jobq schedules remove` it and add it again",
         )
-    # Without a live worker no schedule ticks and none is declared: `workers` says so.
+    # Without a live worker no schedule ticks and none is declared: `workers` reports that.
     overdue = [info for info in found if info.overdue_seconds > LATE and info.status != "broken"]
     if alive and overdue:
         longest = max(info.overdue_seconds for info in overdue)
         yield _finding(
             Status.FAIL,
             f"{plural(len(overdue), 'schedule')} {be(len(overdue))} due for more than a minute: {_some(overdue)} "
-            f"(up to {duration(longest)}); live workers do not tick {'it' if len(overdue) == 1 else 'them'}",
+            f"(up to {format_duration(longest)}); live workers do not tick {'it' if len(overdue) == 1 else 'them'}",
             "see the workers' logs and `problems`: a worker inserts the job of a tick within a second",
         )
     undeclared = [info for info in found if info.status == "undeclared" and info.overdue_seconds <= LATE]
@@ -69,4 +70,4 @@ def _some(found: list[ScheduleInfo]) -> str:
 
 
 SCHEDULE_CHECKS: dict[str, tuple[Check, str]] = {"schedules": (_schedules, "all that are not paused tick")}
-"""Each check by its name, with what to say when it finds nothing."""
+"""Each check by name, with the text if it finds nothing."""

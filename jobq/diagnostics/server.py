@@ -1,4 +1,4 @@
-"""The server and its settings, and whether the schema is the one that this jobq needs."""
+"""The server and its settings, and whether the schema has this jobq's revision."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ import psycopg
 from psycopg import sql
 
 from jobq import queries
+from jobq._core.durations import format_duration
+from jobq._core.text import listed, name, plural
+from jobq._postgres.sql import REVISION
 from jobq.diagnostics.finding import Check, Fault, Finding, Status, rows
 from jobq.diagnostics.load import shortened
 from jobq.diagnostics.snapshot import Snapshot
-from jobq.sql import REVISION
-from jobq.text import duration, listed, name, plural
 
 OLDEST_SERVER = 14
 LONG_TRANSACTION = 300  # seconds
@@ -43,7 +44,7 @@ def _server(snapshot: Snapshot) -> Iterator[Finding]:
             fault=Fault.CONFIGURATION,
         )
         return
-    # Not transaction_read_only: the page reads in transactions that are.
+    # Not transaction_read_only, because the page uses read-only transactions.
     [(read_only,)] = rows(snapshot.connection, "SELECT current_setting('default_transaction_read_only')")
     if read_only == "on":
         [(role,)] = rows(snapshot.connection, "SELECT current_user")
@@ -63,7 +64,7 @@ def _server(snapshot: Snapshot) -> Iterator[Finding]:
 
 def _connection(snapshot: Snapshot) -> Iterator[Finding]:
     [(pid,)] = rows(snapshot.connection, "SELECT pg_backend_pid()")
-    # A pooler hands out cancel keys of its own, so the process id of the handshake is not the server's.
+    # A pooler uses its own cancel keys, so the process id of the handshake is not the server's.
     if pid != snapshot.connection.info.backend_pid:
         yield Finding(
             check="connection",
@@ -85,12 +86,12 @@ def _clock(snapshot: Snapshot) -> Iterator[Finding]:
         yield Finding(
             check="clock",
             status=Status.WARN,
-            message=f"the server's clock is {duration(abs(skew))} "
+            message=f"the server's clock is {format_duration(abs(skew))} "
             f"{'ahead of' if skew > 0 else 'behind'} this machine's",
             fix="run NTP on both; jobq goes by the server's clock, your run_at by this one's",
         )
     else:
-        yield Finding(check="clock", status=Status.OK, message=f"within {duration(CLOCK_SKEW)} of the server's")
+        yield Finding(check="clock", status=Status.OK, message=f"within {format_duration(CLOCK_SKEW)} of the server's")
 
 
 def _durability(snapshot: Snapshot) -> Iterator[Finding]:
@@ -163,8 +164,8 @@ def _transactions(snapshot: Snapshot) -> Iterator[Finding]:
         yield Finding(
             check="transactions",
             status=Status.WARN,
-            message=f"process {pid} ({who}, {state}) has a transaction open for {duration(seconds)}: vacuum cannot clean up"
-            + (f"; its statement: {said}" if (said := shortened(query)) else ""),
+            message=f"process {pid} ({who}, {state}) has a transaction open for {format_duration(seconds)}: "
+            "vacuum cannot clean up" + (f"; its statement: {said}" if (said := shortened(query)) else ""),
             fix=f"end it with SELECT pg_terminate_backend({pid}), and set idle_in_transaction_session_timeout",
         )
     for gid, seconds in rows(
@@ -176,7 +177,7 @@ def _transactions(snapshot: Snapshot) -> Iterator[Finding]:
         yield Finding(
             check="transactions",
             status=Status.WARN,
-            message=f"prepared transaction {gid!r} is open for {duration(seconds)}: vacuum cannot clean up",
+            message=f"prepared transaction {gid!r} is open for {format_duration(seconds)}: vacuum cannot clean up",
             fix="COMMIT PREPARED or ROLLBACK PREPARED it",
             page="system",
         )
@@ -195,7 +196,7 @@ def _transactions(snapshot: Snapshot) -> Iterator[Finding]:
 
 
 def schema_fits(snapshot: Snapshot) -> Iterator[Finding]:
-    """Whether the schema has the revision that this jobq needs."""
+    """Check whether the schema has the revision that this jobq needs."""
     schema = name(snapshot.schema)
     try:
         with snapshot.connection.transaction():
@@ -217,17 +218,15 @@ def schema_fits(snapshot: Snapshot) -> Iterator[Finding]:
         yield Finding(check="schema", status=Status.OK, message=f"{schema!r} is at revision {found}")
         return
     known = found is None or found < REVISION  # revisions are numbered
-    if found is not None and not known:
-        oldest = queries.oldest_program(snapshot.connection, snapshot.schema, found)
-        if oldest is not None and oldest <= REVISION:
-            yield Finding(
-                check="schema",
-                status=Status.WARN,
-                message=f"schema {schema!r} is at revision {found}, newer than this jobq ({REVISION}), and works with it",
-                fix="nothing while a deployment is under way; else upgrade this one",
-                page="system",
-            )
-            return
+    if found is not None and not known and queries.supports_this_version(snapshot.connection, snapshot.schema, found):
+        yield Finding(
+            check="schema",
+            status=Status.WARN,
+            message=f"schema {schema!r} is at revision {found}, newer than this jobq ({REVISION}), and works with it",
+            fix="nothing while a deployment is under way; else upgrade this one",
+            page="system",
+        )
+        return
     yield Finding(
         check="schema",
         status=Status.FAIL,
@@ -259,6 +258,6 @@ SERVER_CHECKS: dict[str, tuple[Check, str]] = {
     "clock": (_clock, "fine"),
     "durability": (_durability, "commits are flushed to disk"),
     "autovacuum": (_autovacuum, "on"),
-    "transactions": (_transactions, f"none is older than {duration(LONG_TRANSACTION)}"),
+    "transactions": (_transactions, f"none is older than {format_duration(LONG_TRANSACTION)}"),
 }
-"""Each check by its name, with what to say when it finds nothing."""
+"""Each check by name, with the text if it finds nothing."""

@@ -1,4 +1,4 @@
-"""The facts that checks share, each read once."""
+"""The facts that checks share. Each is read once."""
 
 from __future__ import annotations
 
@@ -8,17 +8,27 @@ from typing import Any
 from psycopg import Connection
 
 from jobq import queries
-from jobq.queries import ChoreInfo, CountedQueues, DueTask, Failing, ParkedTask, QueueInfo, ScheduleInfo, WorkerInfo
+from jobq.queries import (
+    CountedQueues,
+    DueTask,
+    Failing,
+    MaintenanceTaskInfo,
+    ParkedTask,
+    QueueInfo,
+    ScheduleInfo,
+    WorkerInfo,
+)
 
-# Schedules that are looked at by doctor, and by the page, which is made again every few seconds.
+# Schedules checked by doctor, and by the page, which is made every few seconds.
 _SCHEDULES, _FEW_SCHEDULES = 1_000, 100
 
 
 class Snapshot:
-    """What one examination reads of the database at `connection`; nothing is read before a check needs it.
+    """The facts that one examination reads over `connection`. A fact is read when a check needs it.
 
-    `thorough` (default): also what takes longer than a page may. `queue`: one queue, known already, that alone is looked at.
-    `tasks`: whether the workers' tasks are read, too, which takes time in a large fleet.
+    `thorough` (default): include reads that take longer than a page may. `queue`: examine only this
+    queue, which was read already. `tasks`: read the workers' tasks, too, which takes time in a
+    large fleet.
     """
 
     def __init__(
@@ -39,7 +49,7 @@ class Snapshot:
 
     @property
     def most_queues(self) -> int:
-        """How many queues a check may look at, if it needs a query for each."""
+        """The number of queues that a check may examine, if it needs a query for each."""
         return 1_000 if self.thorough else 20
 
     @cached_property
@@ -49,17 +59,17 @@ class Snapshot:
 
     @cached_property
     def counted(self) -> CountedQueues:
-        """The queues and what is in all of them: see `jobq.queries.counted_queues`."""
+        """The queues and their totals: see `jobq.queries.counted_queues`."""
         return queries.counted_queues(self.connection, self.schema)
 
     @cached_property
     def workers(self) -> list[WorkerInfo]:
-        """All workers that have a row."""
+        """All workers with a row."""
         return queries.workers(self.connection, self.schema, tasks=self._tasks)
 
     @cached_property
     def alive(self) -> list[WorkerInfo]:
-        """Workers heard of within their leases."""
+        """Workers with a heartbeat within their leases."""
         return [worker for worker in self.workers if worker.health != "silent"]
 
     @cached_property
@@ -68,7 +78,7 @@ class Snapshot:
 
     @cached_property
     def _by_queue(self) -> dict[str, list[int]]:
-        # Hundreds of workers and thousands of queues: no worker is asked about each queue.
+        # With hundreds of workers and thousands of queues, workers are not checked for each queue.
         found: dict[str, list[int]] = {}
         for n, worker in enumerate(self.alive):
             for queue in dict.fromkeys(worker.queues or ()):
@@ -76,7 +86,7 @@ class Snapshot:
         return found
 
     def serving(self, queue: str) -> list[WorkerInfo]:
-        """Return the live workers that serve `queue`, whether they claim at present or not."""
+        """Return the live workers that serve `queue`, whether they claim now or not."""
         found = self._serving.get(queue)
         if found is None:
             places = sorted([*self._of_all_queues, *self._by_queue.get(queue, ())])
@@ -84,7 +94,10 @@ class Snapshot:
         return found
 
     def claiming(self, queue: str) -> list[WorkerInfo]:
-        """Return those of them that claim: neither quiet, nor starting, nor draining."""
+        """Return the live workers that claim from `queue`.
+
+        Such a worker is not quiet, not starting and not draining.
+        """
         return [worker for worker in self.serving(queue) if worker.state == "running"]
 
     @cached_property
@@ -94,14 +107,14 @@ class Snapshot:
 
     @cached_property
     def parked(self) -> list[ParkedTask]:
-        """Jobs that no code could run so far, by task; those of the one queue, if it is about one."""
+        """Jobs that no code could run so far, by task; only of the one queue, if there is one."""
         found = queries.parked_tasks(self.connection, self.schema)
         return [one for one in found if self._queue is None or self._queue.name in one.queues]
 
     @cached_property
-    def chores(self) -> list[ChoreInfo]:
-        """The maintenance chores."""
-        return queries.chores(self.connection, self.schema)
+    def maintenance_tasks(self) -> list[MaintenanceTaskInfo]:
+        """The maintenance tasks."""
+        return queries.maintenance_tasks(self.connection, self.schema)
 
     @cached_property
     def schedules(self) -> list[ScheduleInfo]:
@@ -111,5 +124,5 @@ class Snapshot:
 
     @cached_property
     def failing(self) -> Failing:
-        """How many jobs have failed for good."""
+        """The number of dead letters."""
         return queries.failing(self.connection, self.schema)

@@ -1,4 +1,4 @@
-"""Workers: is any alive, do they claim, what can they not do, and do jobs run in the name of one that is gone?"""
+"""Workers: whether any is alive and claims, what they cannot do, and jobs of lost workers."""
 
 from __future__ import annotations
 
@@ -9,13 +9,16 @@ from typing import Any
 from psycopg import sql
 
 from jobq import queries
+from jobq._core.durations import format_duration
+from jobq._core.text import listed, name, one_line, plural
+from jobq._core.worker_problems import RUNS_ALONE
 from jobq.diagnostics.finding import Check, Finding, Status, rows
 from jobq.diagnostics.queues import named
 from jobq.diagnostics.snapshot import Snapshot
 from jobq.queries import WorkerInfo
-from jobq.text import duration, listed, name, one_line, plural
+from jobq.queries.fleet import versions_of
 
-STRANDED = 120.0  # seconds: workers look for such jobs every minute
+STRANDED = 120.0  # seconds; workers look for such jobs every minute
 OVERDUE = 60.0  # seconds that a tick may be late
 _NAMED = 5
 _HEARTBEATS = 10
@@ -35,7 +38,7 @@ def _workers(snapshot: Snapshot) -> Iterator[Finding]:
         yield Finding(
             check="workers",
             status=Status.WARN,
-            message=f"worker {listed([at(worker) for worker in silent])} sent no heartbeat for {duration(longest)}"
+            message=f"worker {listed([at(worker) for worker in silent])} sent no heartbeat for {format_duration(longest)}"
             + ("" if len(silent) == 1 else f" or less ({len(silent):,} workers)"),
             fix="look at its log; when it is gone, another worker takes its jobs and removes it",
             page="workers",
@@ -69,12 +72,12 @@ def _workers(snapshot: Snapshot) -> Iterator[Finding]:
             status=Status.OK,
             message=f"{len(alive)} alive, {sum(worker.running for worker in alive)} of "
             f"{plural(sum(worker.slots for worker in alive), 'slot')} busy, "
-            f"oldest heartbeat {duration(oldest)} ago",
+            f"oldest heartbeat {format_duration(oldest)} ago",
         )
 
 
 def _none_alive(snapshot: Snapshot) -> Finding:
-    """Say that no worker is alive, and what does not happen for that reason: that is one cause."""
+    """Return the finding that no worker is alive, with its effects: they have one cause."""
     open_ = [queue for queue in snapshot.queues if queue.paused_at is None]
     due = [queue for queue in open_ if queue.due]
     running, later = sum(queue.running for queue in snapshot.queues), sum(queue.scheduled for queue in open_)
@@ -99,7 +102,7 @@ def _none_alive(snapshot: Snapshot) -> Finding:
 
 
 def _versions(snapshot: Snapshot) -> Iterator[Finding]:
-    versions = sorted({worker.version for worker in snapshot.alive})
+    versions = versions_of(snapshot.alive)
     if len(versions) > 1:
         yield Finding(
             check="versions",
@@ -111,7 +114,7 @@ def _versions(snapshot: Snapshot) -> Iterator[Finding]:
 
 
 def _stranded(snapshot: Snapshot) -> Iterator[Finding]:
-    """Running jobs whose worker is gone, which a live worker should have put back."""
+    """Check for running jobs of lost workers that a live worker should have put back."""
     if not snapshot.alive:
         return
     found = queries.stranded(snapshot.connection, snapshot.schema, seconds=STRANDED)
@@ -123,16 +126,16 @@ def _stranded(snapshot: Snapshot) -> Iterator[Finding]:
             status=Status.FAIL,
             message=f"{plural(number, 'job')} {'is' if number == 1 else 'are'} running in the name of "
             f"{'workers without a row' if not who else 'silent workers (' + listed(who) + ')'}, "
-            f"since {duration(max(one.oldest_seconds for one in found))}, and the live workers do not put "
+            f"since {format_duration(max(one.oldest_seconds for one in found))}, and the live workers do not put "
             f"{'it' if number == 1 else 'them'} back",
-            fix="see `problems` and the chore `orphans`: a lock or a refusal keeps the workers from it",
+            fix="see `problems` and the maintenance task `orphans`: a lock or a refusal keeps the workers from it",
             page="jobs",
             filters={"state": "running"},
         )
 
 
 def _problems(snapshot: Snapshot) -> Iterator[Finding]:
-    """What live workers keep retrying: jobs that cannot be claimed or ended, schedules that cannot tick, and more."""
+    """Check what live workers keep retrying: claims, ends of jobs, schedules, and more."""
     alike: dict[tuple[str, str], list[tuple[WorkerInfo, dict[str, Any]]]] = defaultdict(list)
     for worker in snapshot.alive:
         for problem in worker.problems:
@@ -160,9 +163,7 @@ def _problems(snapshot: Snapshot) -> Iterator[Finding]:
 
 
 def _fix(problem: dict[str, Any]) -> str:
-    from jobq.worker import quarantine
-
-    if problem.get("what") == quarantine.PROBLEM:
+    if problem.get("what") == RUNS_ALONE:
         return (
             "look at the attempts of its failed jobs (`jobq jobs list --state failed`, `jobq jobs show`); when it has ended no "
             "runner for a minute, the task runs beside others again"
@@ -184,7 +185,10 @@ def describe(problem: dict[str, Any]) -> str:
 
 
 def _heartbeats(snapshot: Snapshot) -> Iterator[Finding]:
-    """Each worker's last heartbeat, and whether it holds the lock by which a dead one is known soon."""
+    """Report each worker's last heartbeat, and whether it holds its advisory lock.
+
+    With the lock, its death is detected soon.
+    """
     query = sql.SQL(
         "SELECT worker.id, worker.lock_server_start, worker.lock_server_start = pg_postmaster_start_time(), EXISTS ("
         " SELECT FROM pg_locks AS lock WHERE lock.locktype = 'advisory' AND lock.objsubid = 1 AND lock.granted"
@@ -221,7 +225,7 @@ def _heartbeats(snapshot: Snapshot) -> Iterator[Finding]:
 
 def _heartbeat(worker: WorkerInfo, lock: str) -> str:
     return (
-        f"{at(worker)} ({worker.state}) {duration(worker.heartbeat_seconds)} ago, "
+        f"{at(worker)} ({worker.state}) {format_duration(worker.heartbeat_seconds)} ago, "
         f"{worker.running} of {plural(worker.slots, 'slot')} busy, {lock}"
     )
 
@@ -232,7 +236,7 @@ WORKER_CHECKS: dict[str, tuple[Check, str]] = {
     "problems": (_problems, "no live worker reports any"),
     "stranded": (_stranded, "no job runs in the name of a worker that is gone"),
 }
-"""Each check by its name, with what to say when it finds nothing."""
+"""Each check by name, with the text if it finds nothing."""
 
 HEARTBEAT_CHECKS: dict[str, tuple[Check, str]] = {"heartbeats": (_heartbeats, "no worker has registered")}
-"""For doctor alone: a line for each worker."""
+"""Only for doctor: a line for each worker."""

@@ -1,4 +1,4 @@
-"""The filter itself: read from text, and said as text again."""
+"""The filter itself: parsed from text, and formatted as text."""
 
 from __future__ import annotations
 
@@ -12,12 +12,11 @@ from uuid import UUID
 
 from psycopg import sql
 
+from jobq._core.fingerprint import fingerprint
+from jobq._core.text import brief, unstorable
 from jobq.errors import InvalidFilter
-from jobq.failures import fingerprint
-from jobq.filters import where
+from jobq.filters import to_sql
 from jobq.filters.terms import (
-    HISTORY_STATES,
-    LIVE_STATES,
     MAX_AGE,
     MAX_ATTEMPT,
     MAX_DEPTH,
@@ -25,7 +24,6 @@ from jobq.filters.terms import (
     MAX_LENGTH,
     MAX_TERMS,
     QUALIFIERS,
-    STATES,
     ArgTerm,
     Bound,
     Prefix,
@@ -33,21 +31,23 @@ from jobq.filters.terms import (
     parse_age,
     parse_attempt,
 )
-from jobq.filters.words import Char, brief, plain, quote, split_at, split_words
+from jobq.filters.words import Char, plain, quote, split_at, split_words
+from jobq.job import FINISHED_STATES, LIVE_STATES, STATES
 
 _FINGERPRINT = re.compile(r"[0-9a-f]{12}", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobFilter:
-    """A selection of jobs, live and finished: those that fit every term that is given.
+    """A selection of live and finished jobs: those that match every given term.
 
-    `states`: one of these (STATES; ``scheduled`` is ready with a `run_at` in the future, ``ready`` means due). `queue`,
-    `task`, `key`, `group`: the name, or what it begins with. `tag`: one of the texts in ``headers.tags``. `worker`: who
-    runs it or ran it last. `error`: a part of the last error of a finished job, in whatever case; live jobs never match.
-    `failure`: a group of failed jobs (`jobq.failures.fingerprint`). `attempt`: how many were begun. `age`: seconds since a
-    live job was enqueued, or since a finished one finished. `args`: what stands at a path of the arguments. `ids`: one of
-    these.
+    `states`: one of these (STATES; ``scheduled`` is ready with a `run_at` in the future, ``ready``
+    means due). `queue`, `task`, `key`, `group`: the name, or its beginning. `tag`: one of the texts
+    in ``headers.tags``. `worker`: the worker that runs the job or ran it last. `error`: a part of
+    the last error of a finished job, in any case; live jobs never match. `failure`: a group of
+    failed jobs (`jobq._core.fingerprint.fingerprint`). `attempt`: the number of begun attempts.
+    `age`: seconds since a live job was enqueued, or since a finished job finished. `args`: the
+    value at a path of the arguments. `ids`: one of these.
 
     Raises InvalidFilter for a value that no job can have.
     """
@@ -85,7 +85,7 @@ class JobFilter:
         for id in self.ids:
             if not 0 <= id <= MAX_ID:
                 raise InvalidFilter(f"id:{id}: ids are numbers from 0 to {MAX_ID}")
-        # One selection, one value: order and repetition say nothing.
+        # Equal selections get equal values: order and repetition do not matter.
         object.__setattr__(self, "states", tuple(state for state in STATES if state in self.states))
         object.__setattr__(self, "ids", tuple(sorted(set(self.ids))))
         object.__setattr__(self, "args", tuple(dict.fromkeys(self.args)))
@@ -96,10 +96,10 @@ class JobFilter:
 
     @classmethod
     def parse(cls, text: str) -> JobFilter:
-        """Return the filter that `text` says; a text without a word is the empty one.
+        """Return the filter for a text; a text without words gives the empty filter.
 
-        A word without a qualifier is a job's id when it is a number, else what the task's name begins with. Raises
-        InvalidFilter: it names the term, what is wrong with it, and what to do.
+        A word without a qualifier is a job's id if it is a number, else the beginning of the task's
+        name. Raises InvalidFilter, which names the term, what is wrong with it, and what to do.
         """
         if len(text) > MAX_LENGTH:
             raise InvalidFilter(f"the filter has {len(text):,} characters: write at most {MAX_LENGTH:,}")
@@ -119,7 +119,10 @@ class JobFilter:
         return cls(**found)
 
     def narrowed(self, *, state: str | None = None, queue: str | None = None, task: str | None = None) -> JobFilter:
-        """Return the filter with what is given said as well. Raises InvalidFilter where it says that already."""
+        """Return the filter with additional terms.
+
+        Raises InvalidFilter if it has such a term already.
+        """
         for name, given, said in (
             ("state", state, self.states),
             ("queue", queue, self.queue),
@@ -154,42 +157,44 @@ class JobFilter:
 
     @property
     def empty(self) -> bool:
-        """Whether every job fits."""
+        """Whether every job matches."""
         return not any(getattr(self, field.name) not in (None, ()) for field in fields(self))
 
     @property
     def wanted_states(self) -> tuple[str, ...]:
-        """The states that a job which fits can have: fewer than `states` says when another term tells more."""
+        """The states that a matching job can have; other terms may exclude some of `states`."""
         possible = self.states or STATES
         if self.failure is not None:
             possible = tuple(state for state in possible if state == "failed")
         elif self.error is not None:
-            possible = tuple(state for state in possible if state in HISTORY_STATES)
+            possible = tuple(state for state in possible if state in FINISHED_STATES)
         elif self.worker is not None:
-            # A worker is named by what runs, and by what has run.
-            possible = tuple(state for state in possible if state == "running" or state in HISTORY_STATES)
+            # Running and finished jobs name a worker; other jobs do not.
+            possible = tuple(state for state in possible if state == "running" or state in FINISHED_STATES)
         return possible
 
     def reads(self, live: bool) -> bool:
-        """Whether a job that fits can be live, or finished."""
-        states = LIVE_STATES if live else HISTORY_STATES
+        """Whether a matching job can be live (or finished)."""
+        states = LIVE_STATES if live else FINISHED_STATES
         return any(state in states for state in self.wanted_states)
 
     def partitions(self) -> tuple[sql.Composable, dict[str, Any]]:
-        """Return the part of ``conditions(live=False)`` that leaves out whole partitions of `job_history` and nothing else."""
-        return where.partitions(self)
+        """Return the part of ``conditions(live=False)`` that excludes whole partitions."""
+        return to_sql.partitions(self)
 
     def conditions(self, live: bool, *, at: datetime | None = None) -> tuple[sql.Composable, dict[str, Any]]:
-        """Return SQL over the columns of `job` (`live`) or `job_history`, and its parameters, named ``filter_…``.
+        """Return SQL over the columns of `job` (`live`) or `job_history`, and its parameters.
 
-        ``false`` where none can fit, ``true`` where all do. Ages, and what is due, are told by the moment `at` (default: the
-        statement's). What it lets through still has to pass :meth:`accepts`.
+        The parameters are named ``filter_…``. The SQL is ``false`` if no job can match, and
+        ``true`` if all do. Ages and due times refer to the moment `at` (default: the statement's
+        time). Rows that match still have to pass :meth:`accepts`.
         """
-        return where.conditions(self, live, at)
+        return to_sql.conditions(self, live, at)
 
     def accepts(self, row: Mapping[str, Any]) -> bool:
-        """Return whether a row with `task` and `error` (its first 500 characters will do) fits what SQL does not say: its
-        failure group.
+        """Return whether a row matches the part that SQL cannot express: its failure group.
+
+        The row needs `task` and the first 500 characters of `error`.
         """
         if self.failure is None:
             return True
@@ -295,9 +300,5 @@ def _check_arg(term: ArgTerm) -> None:
 
 
 def _check_text(what: str, text: str) -> None:
-    if "\x00" in text:
-        raise InvalidFilter(f"{what}: {brief(text)} has a NUL character, which no job's text can have; remove it")
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        raise InvalidFilter(f"{what}: {brief(text)} is no Unicode text (a lone surrogate); remove it") from None
+    if (fault := unstorable(text)) is not None:
+        raise InvalidFilter(f"{what}: {brief(text)} {fault}")

@@ -1,4 +1,4 @@
-"""What stands on either side of a term's colon: the qualifiers, and the kinds of value."""
+"""The two sides of a term's colon: the qualifiers, and the kinds of value."""
 
 from __future__ import annotations
 
@@ -7,14 +7,12 @@ import re
 from dataclasses import dataclass
 from decimal import Decimal
 
+from jobq._core.durations import DAY, UNITS, in_largest_unit
+from jobq._core.text import brief
 from jobq.errors import InvalidFilter
-from jobq.filters.words import brief, quote
+from jobq.filters.words import quote
 
-LIVE_STATES = ("ready", "scheduled", "running", "parked", "waiting")
-HISTORY_STATES = ("succeeded", "failed", "cancelled", "expired")
-STATES = LIVE_STATES + HISTORY_STATES
-
-# Each with the example that an error shows. `args` is written args.PATH:VALUE.
+# Each has the example for an error message. `args` is written args.PATH:VALUE.
 QUALIFIERS = {
     "state": "state:failed,cancelled",
     "queue": "queue:mail",
@@ -36,17 +34,16 @@ MAX_TERMS = 100
 MAX_DEPTH = 20
 MAX_ID = 2**63 - 1
 MAX_ATTEMPT = 2**31 - 1
-MAX_AGE = 100 * 366 * 86400
+MAX_AGE = 100 * 366 * DAY
 
 _OPERATORS = ("<", "<=", "=", ">=", ">")
-_UNITS = {"w": 604800, "d": 86400, "h": 3600, "m": 60, "s": 1}
-_BOUND = re.compile(r"(<=|>=|<|>|=)?([0-9]{1,20}(?:\.[0-9]{1,20})?)([a-z]?)", re.ASCII)
+_BOUND = re.compile(r"(<=|>=|<|>|=)?([0-9]{1,20}(?:\.[0-9]{1,20})?)([a-z]*)", re.ASCII)
 _SCALAR = re.compile(r"true|false|null|-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]{1,3})?", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
 class Prefix:
-    """What a name begins with: written with a ``*`` behind it."""
+    """The beginning of a name, written with a ``*`` after it."""
 
     text: str
 
@@ -56,7 +53,10 @@ class Prefix:
 
 @dataclass(frozen=True, slots=True)
 class Bound:
-    """A comparison with a number; `op` is one of ``<``, ``<=``, ``=``, ``>=``, ``>``. Ages are seconds, to the millisecond."""
+    """A comparison with a number; `op` is ``<``, ``<=``, ``=``, ``>=`` or ``>``.
+
+    Ages are seconds, to the millisecond.
+    """
 
     op: str
     number: float
@@ -68,7 +68,10 @@ class Bound:
 
 @dataclass(frozen=True, slots=True)
 class ArgTerm:
-    """One argument, found by its path, and what it must be: the text `value`, or the number, true, false or null so written."""
+    """An argument, by its path, and its value: text, or a number, true, false or null.
+
+    `value` is the text, or the form in which the other value is written.
+    """
 
     path: tuple[str, ...]
     value: str
@@ -78,7 +81,10 @@ class ArgTerm:
 
     @property
     def candidates(self) -> list[str]:
-        """The JSON values meant, as JSON text: of numbers the digits as written, for a float would round them."""
+        """The possible JSON values as JSON text.
+
+        Numbers keep their digits, which a float would round.
+        """
         text = json.dumps(self.value)
         return [text, self.value] if _SCALAR.fullmatch(self.value) else [text]
 
@@ -94,7 +100,7 @@ def parse_attempt(term: str, value: str) -> Bound:
 def parse_age(term: str, value: str) -> Bound:
     """Return the bound of ``age:>1.5h``, in seconds. Raises InvalidFilter."""
     found = _BOUND.fullmatch(value)
-    if found is None or found[3] not in _UNITS:
+    if found is None or found[3] not in UNITS:
         raise InvalidFilter(
             f"{brief(term)}: {brief(value)} is no age; write a number and s, m, h, d or w, as in {QUALIFIERS['age']}"
         )
@@ -102,16 +108,14 @@ def parse_age(term: str, value: str) -> Bound:
         raise InvalidFilter(
             f"{brief(term)}: no job is that old to the instant; write age:>{value.lstrip('=')} or age:<…"
         )
-    seconds = Decimal(found[2]) * _UNITS[found[3]]
-    # Before the rounding, for which there may be too many digits.
+    seconds = Decimal(found[2]) * UNITS[found[3]]
+    # Checked before rounding, which fails for too many digits.
     if seconds > MAX_AGE:
         raise InvalidFilter(f"{brief(term)}: give an age of at most a hundred years")
     return Bound(found[1], float(round(seconds, 3)))
 
 
 def age_text(age: Bound) -> str:
-    """Return `age` as :func:`parse_age` takes it, in the largest unit that divides it."""
-    exact = Decimal(str(age.number))
-    unit = next((unit for unit, factor in _UNITS.items() if exact and exact % factor == 0), "s")
-    number = (exact / _UNITS[unit]).normalize()
+    """Return `age` as :func:`parse_age` accepts it, in the largest unit that divides it."""
+    number, unit = in_largest_unit(age.number, ("w", "d", "h", "m"))
     return f"{age.op}{number:f}{unit}"

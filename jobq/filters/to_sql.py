@@ -1,7 +1,8 @@
-"""A filter as SQL: conditions over the columns of `job` or of `job_history`, to be AND-ed to whatever bounds the read.
+"""A filter as SQL: conditions over the columns of `job` or of `job_history`, for an AND.
 
-States stand in it as literals: they are of a closed set, and by them the planner proves partial indexes and leaves partitions
-out. All else is a parameter, with its type, for a filter's statement is planned with and without its values.
+States are literals, because they are a closed set, and because the planner needs them to prove
+partial indexes and exclude partitions. Everything else is a parameter with its type, because a
+filter's statement is planned with and without its values.
 """
 
 from __future__ import annotations
@@ -13,19 +14,20 @@ from typing import TYPE_CHECKING, Any
 
 from psycopg import sql
 
-from jobq.filters.terms import HISTORY_STATES, LIVE_STATES, Prefix
+from jobq.filters.terms import Prefix
+from jobq.job import FINISHED_STATES, LIVE_STATES
 
 if TYPE_CHECKING:
-    from jobq.filters.jobfilter import JobFilter
+    from jobq.filters.filter import JobFilter
 
 _NOTHING = sql.SQL("false")
 _OPERATORS = {"<": sql.SQL("<"), "<=": sql.SQL("<="), "=": sql.SQL("="), ">=": sql.SQL(">="), ">": sql.SQL(">")}
-# Of UTC, as the partitions are.
+# In UTC, like the partitions.
 _DAY = sql.SQL("date_trunc('day', statement_timestamp() - {}::double precision * interval '1 second', 'UTC')")
 _FROM = sql.SQL("finished_at >= {}")
 _UNTIL = sql.SQL("finished_at < {} + interval '24 hours'")
 _TURNED = str.maketrans("<>", "><")
-# Only an array of tags is one: a text could be anybody's.
+# Only an array of tags counts. Text there may mean anything.
 _TAGS_BEGIN = sql.SQL(
     "EXISTS (SELECT FROM jsonb_array_elements_text("
     "CASE WHEN jsonb_typeof(headers -> 'tags') = 'array' THEN headers -> 'tags' ELSE '[]' END) AS tag"
@@ -34,11 +36,13 @@ _TAGS_BEGIN = sql.SQL(
 
 
 def conditions(jobs: JobFilter, live: bool, at: datetime | None = None) -> tuple[sql.Composable, dict[str, Any]]:
-    """Return the conditions and their parameters, whose names begin with ``filter_``; ``false`` where nothing can match.
+    """Return the conditions and their parameters, named ``filter_…``.
 
-    Ages, and what is due, are told by the moment `at` (default: the statement's).
+    The condition is ``false`` if nothing can match.
+
+    Ages and due times refer to the moment `at` (default: the statement's time).
     """
-    states = [state for state in jobs.wanted_states if state in (LIVE_STATES if live else HISTORY_STATES)]
+    states = [state for state in jobs.wanted_states if state in (LIVE_STATES if live else FINISHED_STATES)]
     if not states:
         return _NOTHING, {}
     params = _Parameters()
@@ -58,20 +62,20 @@ def conditions(jobs: JobFilter, live: bool, at: datetime | None = None) -> tuple
         parts.append(sql.SQL("attempt {} {}::integer").format(_OPERATORS[jobs.attempt.op], number))
     if jobs.age is not None:
         since = sql.Identifier("created_at" if live else "finished_at")
-        # Older is earlier.
+        # A greater age is an earlier time.
         op = _OPERATORS[jobs.age.op.translate(_TURNED)]
         age = sql.SQL("{} {} {} - {}::double precision * interval '1 second'")
         parts.append(age.format(since, op, now, params.add("age", jobs.age.number)))
     for n, term in enumerate(jobs.args):
         path, among = params.add(f"path_{n}", list(term.path)), params.add(f"value_{n}", term.candidates)
-        # jsonb compares numbers as numbers, exactly: 42.0 is 42, and 2^53 + 1 is not 2^53.
+        # jsonb compares numbers exactly: 42.0 is 42, and 2^53 + 1 is not 2^53.
         parts.append(sql.SQL("args #> {}::text[] = ANY ({}::jsonb[])").format(path, among))
     return sql.SQL(" AND ").join(parts) if parts else sql.SQL("true"), params.values
 
 
 def partitions(jobs: JobFilter) -> tuple[sql.Composable, dict[str, Any]]:
-    """Return conditions over `job_history` that leave out partitions which cannot match, and in the others no row."""
-    states = [state for state in jobs.wanted_states if state in HISTORY_STATES]
+    """Return conditions over `job_history` that only exclude partitions without matches."""
+    states = [state for state in jobs.wanted_states if state in FINISHED_STATES]
     if not states:
         return _NOTHING, {}
     parts = _finished_states(states)
@@ -111,7 +115,7 @@ def _names(jobs: JobFilter, params: _Parameters) -> list[sql.Composable]:
 
 
 def _finished_states(states: Sequence[str]) -> list[sql.Composable]:
-    return [_one_of(states)] if len(states) < len(HISTORY_STATES) else []
+    return [_one_of(states)] if len(states) < len(FINISHED_STATES) else []
 
 
 def _live_states(states: Sequence[str], now: sql.Composable) -> list[sql.Composable]:
@@ -119,7 +123,7 @@ def _live_states(states: Sequence[str], now: sql.Composable) -> list[sql.Composa
         return []
     due, later = "ready" in states, "scheduled" in states
     if due == later:
-        # Ready in the table's sense is both.
+        # The stored state ready includes both.
         return [_one_of([state for state in states if state != "scheduled"])]
     when = sql.SQL("state = 'ready' AND run_at " + ("<=" if due else ">") + " {}").format(now)
     others = [state for state in states if state not in ("ready", "scheduled")]

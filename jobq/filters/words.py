@@ -1,26 +1,28 @@
-"""Words of a filter's text: what white space and quotes part, and the way back."""
+"""Words of a filter text: splitting at white space and quotes, and quoting."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
 
+from jobq._core.text import brief
 from jobq.errors import InvalidFilter
 
-# A character, and whether it stood in quotes and so means nothing but itself. An opening quote leaves an empty one.
+# A character, and whether it was quoted and so has no special meaning. An opening quote leaves
+# an empty one.
 Char = tuple[str, bool]
 
 _PLAIN = re.compile(r"[\w.@/+-]+")
 _CODE = re.compile(r"[0-9a-fA-F]{4}")
-# What no field of a browser keeps as it is, and no terminal shows.
+# Characters that browser fields change and terminals do not show.
 _UNSEEN = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
 def split_words(text: str) -> list[list[Char]]:
-    """Return the words of `text`. In double quotes white space counts, a backslash takes the next character as it is, and
-    ``\\u000a`` is the character of that number.
+    """Return the words of `text`.
 
-    Raises InvalidFilter for quotes that do not end.
+    In double quotes, white space is literal, a backslash takes the next character literally, and
+    ``\\u000a`` is the character with that number. Raises InvalidFilter for quotes that do not end.
     """
     words: list[list[Char]] = []
     word: list[Char] = []
@@ -53,7 +55,7 @@ def split_words(text: str) -> list[list[Char]]:
 
 
 def split_at(word: Sequence[Char], mark: str) -> list[Sequence[Char]]:
-    """Return the parts of `word` between marks that stand outside of quotes."""
+    """Return the parts of `word` between marks outside quotes."""
     parts: list[Sequence[Char]] = []
     start = 0
     for at, char in enumerate(word):
@@ -64,20 +66,16 @@ def split_at(word: Sequence[Char], mark: str) -> list[Sequence[Char]]:
 
 
 def plain(word: Iterable[Char]) -> str:
-    """Return the characters alone."""
+    """Return the characters without their quoting."""
     return "".join(char for char, _ in word)
 
 
 def quote(text: str, mark: str | None = None) -> str:
-    """Return `text` so that :func:`split_words` makes one word of it which means nothing but itself, and which
-    :func:`split_at` does not part at `mark`.
+    """Return `text` quoted: :func:`split_words` gives one literal word.
+
+    :func:`split_at` does not split it at `mark`.
     """
     if _PLAIN.fullmatch(text) and (mark is None or mark not in text):
         return text
     escaped = text.replace("\\", "\\\\").replace('"', '\\"')
     return '"' + _UNSEEN.sub(lambda found: f"\\u{ord(found[0]):04x}", escaped) + '"'
-
-
-def brief(text: str) -> str:
-    """Return `text` for a message: quoted, escaped, at most 60 characters of it."""
-    return repr(text if len(text) <= 60 else text[:60] + "…")

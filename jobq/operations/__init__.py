@@ -1,27 +1,24 @@
-"""Operators' writes, for the command line, the status page and Python alike.
+"""Operators' writes, for the command line, the status page and Python.
 
-By subject: jobs by their ids (`jobs.py`), queues (paused in `queues.py`, limited in `settings.py`), schedules, workers, and
-bulk operations over a filter (`bulk.py`, `steps.py`).
+The modules go by subject: jobs by id (`jobs.py`), queues (`queues.py` pauses them,
+`queue_settings.py` limits them), schedules, workers, workflows, signals, and bulk operations over a filter (`bulk.py`,
+`bulk_steps.py`).
 
-Each writes who did what into `audit`, in the same transaction. On a connection without an open transaction
-each call, and each batch, commits by itself; inside the caller's transaction it is a
-savepoint, and locks last until the caller commits: keep that short, since a worker that finishes one of the
-jobs waits for it.
+Each operation writes the actor and the action to `audit`, in the same transaction. On a connection
+without an open transaction, each call and each batch commits by itself. Inside the caller's
+transaction it is a savepoint, and locks last until the caller commits. Keep that transaction
+short: a worker that finishes one of the jobs waits for it.
 """
 
 from __future__ import annotations
 
-from jobq.bulk import Operation
-from jobq.operations.actors import Actor
+from jobq.job import CANCELLABLE_STATES, DELETABLE_STATES, MOVABLE_STATES, RETRYABLE_STATES, SNOOZABLE_STATES
+from jobq.operations.audit import Actor
 from jobq.operations.bulk import cancel_operation, draft, pause_operation, resume_operation, start
-from jobq.operations.changes import (
-    CANCELLABLE_STATES,
-    DELETABLE_STATES,
-    MOVABLE_STATES,
-    RETRYABLE_STATES,
-    SNOOZABLE_STATES,
-)
+from jobq.operations.bulk_steps import Step, run_batch, run_operation, running_operations, step
+from jobq.operations.by_filter import cancel_where, count_where, retry_where
 from jobq.operations.jobs import Changed, cancel, delete, move, retry, run_now, snooze
+from jobq.operations.queue_settings import UNSET, QueueChange, configure, configure_group
 from jobq.operations.queues import pause, resume
 from jobq.operations.schedules import (
     pause_schedule,
@@ -30,10 +27,10 @@ from jobq.operations.schedules import (
     run_schedule,
     set_schedule,
 )
-from jobq.operations.settings import UNCHANGED, QueueChange, configure, configure_group
-from jobq.operations.steps import Step, run_operation, running_operations, step, take_step
-from jobq.operations.where import cancel_where, count_where, retry_where
+from jobq.operations.signals import send_signal, send_workflow_signal
 from jobq.operations.workers import ask_worker
+from jobq.operations.workflows import RunChange, cancel_workflow, retry_workflow
+from jobq.queries.values.bulk import Operation
 
 __all__ = [
     "CANCELLABLE_STATES",
@@ -41,16 +38,18 @@ __all__ = [
     "MOVABLE_STATES",
     "RETRYABLE_STATES",
     "SNOOZABLE_STATES",
-    "UNCHANGED",
+    "UNSET",
     "Actor",
     "Changed",
     "Operation",
     "QueueChange",
+    "RunChange",
     "Step",
     "ask_worker",
     "cancel",
     "cancel_operation",
     "cancel_where",
+    "cancel_workflow",
     "configure",
     "configure_group",
     "count_where",
@@ -66,13 +65,16 @@ __all__ = [
     "resume_schedule",
     "retry",
     "retry_where",
+    "retry_workflow",
+    "run_batch",
     "run_now",
     "run_operation",
     "run_schedule",
     "running_operations",
+    "send_signal",
+    "send_workflow_signal",
     "set_schedule",
     "snooze",
     "start",
     "step",
-    "take_step",
 ]

@@ -12,15 +12,16 @@ from typing import Any
 
 from psycopg import Connection
 
+from jobq._core.validation import check_text
+from jobq._postgres.statements import execute
 from jobq.errors import InvalidOption
-from jobq.operations.rows import execute
 
 
 @dataclass(frozen=True, slots=True)
 class Actor:
-    """The actor: a name, and over the status page the role and the address that it came from.
+    """The actor: a name, and, for the status page, the role and the address.
 
-    The command line and Python give a name only, which a plain string says as well.
+    The command line and Python give only a name; a plain string is enough for that.
     """
 
     name: str
@@ -28,16 +29,16 @@ class Actor:
     address: str | None = None
 
 
-class Note:
-    """What the audit says of an action. Raises InvalidOption for an unusable actor or reason."""
+class AuditRecord:
+    """An entry of the audit log. Raises InvalidOption for an unusable actor or reason."""
 
     __slots__ = ("action", "actor", "reason")
 
     def __init__(self, action: str, actor: str | Actor, reason: str | None) -> None:
         self.action = action
         self.actor = actor if isinstance(actor, Actor) else Actor(actor)
-        self.reason = (checked_text("reason", reason, 1000).strip() if reason else None) or None
-        checked_text("actor", self.actor.name, 200)
+        self.reason = (check_text("reason", reason, 1000, least=0).strip() if reason else None) or None
+        check_text("actor", self.actor.name, 200, least=0)
         if not self.actor.name.strip():
             raise InvalidOption(f"actor={self.actor.name!r}: say who does this")
 
@@ -50,7 +51,7 @@ class Note:
         before: Mapping[str, Any] | None = None,
         after: Mapping[str, Any] | None = None,
     ) -> None:
-        """Write the row, in the transaction of what it tells of."""
+        """Write the row, in the transaction of the change that it records."""
         execute(conn, schema, "audit_write", self.row(target, before=before, after=after))
 
     def row(
@@ -74,31 +75,11 @@ class Note:
 
 
 def current_actor(by: str) -> str:
-    """Return the actor where the caller names none: JOBQ_ACTOR, or the user and host with `by` in parentheses."""
+    """Return the default actor: JOBQ_ACTOR, or the user and host with `by` in parentheses."""
     if given := os.environ.get("JOBQ_ACTOR"):
         return given
     try:
         user = getpass.getuser()
-    except (KeyError, OSError):  # a user id without a name, as containers have
+    except (KeyError, OSError):  # a user id without a name, common in containers
         user = str(os.getuid())
     return f"{user}@{socket.gethostname()} ({by})"
-
-
-def checked_name(name: str, value: str, longest: int) -> str:
-    """Return `value`, or raise InvalidOption where it can be no name in the database."""
-    if not isinstance(value, str):
-        raise InvalidOption(f"{name}={value!r}: give text")
-    if not value:
-        raise InvalidOption(f"{name}='': give a name of 1 to {longest} characters")
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        raise InvalidOption(f"{name}={value[:50]!r} contains a lone surrogate: give Unicode text") from None
-    return checked_text(name, value, longest)
-
-
-def checked_text(name: str, value: str, longest: int) -> str:
-    """Return `value`, or raise InvalidOption where Postgres or a reader could not take it."""
-    if "\x00" in value or len(value) > longest:
-        raise InvalidOption(f"{name}={value[:50]!r}: give at most {longest} characters, none of them NUL")
-    return value

@@ -1,6 +1,7 @@
-"""Changes over a filter, as rows: previewed, started, paused, cancelled. `steps.py` carries them out.
+"""Bulk operations: preview, start, pause and cancel a change over a filter.
 
-What was previewed is what runs: the filter is stored at the draft, as the server read it, with the moment and the newest id.
+`bulk_steps.py` carries them out. An operation changes the jobs of its preview: the draft stores the
+filter as the server read it, the time, and the newest id.
 """
 
 from __future__ import annotations
@@ -13,16 +14,16 @@ from typing import Any
 
 from psycopg import Connection
 
-from jobq.bulk import DRAFT_SECONDS, TYPED_ABOVE, Operation
+from jobq._postgres.statements import fetch
 from jobq.errors import InvalidOption, OperationNotFound, OperationRefused
 from jobq.filters import MAX_ID, JobFilter
-from jobq.operations.actors import Actor, Note
+from jobq.operations.audit import Actor, AuditRecord
 from jobq.operations.changes import change_of
-from jobq.operations.matching import Snapshot, count, newest_id
-from jobq.operations.rows import rows
+from jobq.operations.selection import JobSelection, count, newest_id
+from jobq.queries.values.bulk import DRAFT_SECONDS, TYPED_ABOVE, UNFINISHED_STATES, Operation
 
 COUNT_BOUND = 100_000
-# Seconds: the caller waits for the count.
+# Seconds, because the caller waits for the count.
 COUNT_SECONDS = 3.0
 MAX_RATE = 1_000_000.0
 _DEFAULT_STATES: dict[str, tuple[str, ...]] = {"retry": ("failed",)}
@@ -37,22 +38,32 @@ def draft(
     options: Mapping[str, Any] | None = None,
     actor: str | Actor,
 ) -> Operation:
-    """Prepare to do `action` (retry, cancel, snooze, move or delete) to every job that fits `filter` now; change nothing.
+    """Prepare an action on every job that matches `filter` now. No job is changed.
 
-    `options`: ``{"seconds": …}`` or ``{"until": …}`` of a snooze, ``{"queue": …, "priority": …}`` of a move. A filter that
-    names neither states nor ids is meant for the failed jobs by a retry, by the others for all that can be changed; a delete
-    must name them. `Operation.expected` is exact up to 100,000; counting goes on for some 3 s at most.
+    The count (`Operation.expected`) is exact up to 100,000 and takes about 3 s at most.
 
-    Raises InvalidOption for a filter without a term, for states to which the action cannot be done, and for unusable options.
+    Args:
+        conn: a psycopg connection.
+        schema: the schema of jobq's tables.
+        action: retry, cancel, snooze, move or delete.
+        filter: the jobs. If it names neither states nor ids, retry means the failed jobs, and
+            the other actions mean all jobs that they can change. Delete must name them.
+        options: ``{"seconds": …}`` or ``{"until": …}`` for snooze, ``{"queue": …,
+            "priority": …}`` for move.
+        actor: who the audit log names.
+
+    Raises:
+        InvalidOption: the filter has no term or names states that the action cannot change, or
+            an option is unusable.
     """
     change = change_of(action, options or {})
-    note = Note(action, actor, None)
+    note = AuditRecord(action, actor, None)
     jobs = _meant(action, filter, change.states)
     text = str(jobs)
     if not text or len(text) > 2000:
         raise InvalidOption(f"filter: it has {len(text):,} characters when written in full: at most 2,000")
     with conn.transaction():
-        [made] = rows(
+        [made] = fetch(
             conn,
             schema,
             "operation_insert",
@@ -66,10 +77,10 @@ def draft(
                 "address": note.actor.address,
             },
         )
-        wanted = Snapshot(jobs=jobs, at=made["created_at"], up_to=made["up_to"])
+        wanted = JobSelection(jobs=jobs, at=made["created_at"], up_to=made["up_to"])
         counted, complete = count(conn, schema, wanted, bound=COUNT_BOUND, seconds=COUNT_SECONDS)
         params = {"id": made["id"], "counted": counted, "expected": counted if complete else None}
-        [row] = rows(conn, schema, "operation_counted", params)
+        [row] = fetch(conn, schema, "operation_counted", params)
     return Operation(**row)
 
 
@@ -83,21 +94,30 @@ def start(
     rate: float | None = None,
     actor: str | Actor,
 ) -> Operation:
-    """Let a draft begin; :func:`jobq.operations.step` carries it out.
+    """Start a draft; :func:`jobq.operations.step` carries it out.
 
-    `reason` is kept in the audit. `typed`: the number that the preview counted, required above 100. `rate`: jobs a second
-    at most (default: as fast as it goes; a lower one spares the workers and whatever the jobs call, and takes longer).
+    Args:
+        conn: a psycopg connection.
+        schema: the schema of jobq's tables.
+        id: the operation.
+        reason: text for the audit log.
+        typed: the number that the preview counted, required above 100.
+        rate: most jobs a second (default: no limit). A lower rate loads the workers and the
+            services that the jobs call less, and takes longer.
+        actor: who the audit log names.
 
-    Raises OperationRefused when it is no draft any more, is older than an hour or is about no job, InvalidOption for a missing
-    reason, another number or an unusable rate, and OperationNotFound.
+    Raises:
+        OperationRefused: it is not a draft any more, is older than an hour, or has no jobs.
+        InvalidOption: the reason is missing, the number is wrong, or the rate is unusable.
+        OperationNotFound: there is no such operation.
     """
     if not reason.strip():
         raise InvalidOption(f"reason={reason!r}: say why; the audit keeps it")
     if rate is not None and not (math.isfinite(rate) and 0 < rate <= MAX_RATE):
-        raise InvalidOption(f"rate={rate!r}: give a number of jobs a second above 0 and at most {MAX_RATE:,.0f}")
+        raise InvalidOption(f"rate={rate!r}: expected a number of jobs a second above 0 and at most {MAX_RATE:,.0f}")
     with conn.transaction():
         found = _locked(conn, schema, id)
-        note = Note("operation_start", actor, reason)
+        note = AuditRecord("operation_start", actor, reason)
         if found.state != "draft":
             raise OperationRefused(
                 f"operation {id}: it was started before, and is {found.state}; nothing was done twice"
@@ -119,7 +139,7 @@ def start(
             "role": note.actor.role,
             "address": note.actor.address,
         }
-        started = Operation(**rows(conn, schema, "operation_start", params)[0])
+        started = Operation(**fetch(conn, schema, "operation_start", params)[0])
         note.write(conn, schema, target(started), before={"state": "draft"}, after={"state": "running"})
     return started
 
@@ -127,36 +147,38 @@ def start(
 def pause_operation(
     conn: Connection[Any], schema: str, id: int, *, actor: str | Actor, reason: str | None = None
 ) -> Operation:
-    """Let a running operation rest after the batch under way; when this returns, that has ended.
+    """Pause a running operation. When this returns, the current batch has ended.
 
-    Raises OperationRefused when it does not run, and OperationNotFound.
+    Raises OperationRefused if it is not running, and OperationNotFound.
     """
-    return _turn(conn, schema, id, Note("operation_pause", actor, reason), "paused", of=("running",))
+    return _set_state(conn, schema, id, AuditRecord("operation_pause", actor, reason), "paused", of=("running",))
 
 
 def resume_operation(
     conn: Connection[Any], schema: str, id: int, *, actor: str | Actor, reason: str | None = None
 ) -> Operation:
-    """Let a paused or failed operation go on where it was.
+    """Continue a paused or failed operation where it stopped.
 
-    Raises OperationRefused when it is neither, and OperationNotFound.
+    Raises OperationRefused if it is neither, and OperationNotFound.
     """
-    return _turn(conn, schema, id, Note("operation_resume", actor, reason), "running", of=("paused", "failed"))
+    return _set_state(
+        conn, schema, id, AuditRecord("operation_resume", actor, reason), "running", of=("paused", "failed")
+    )
 
 
 def cancel_operation(
     conn: Connection[Any], schema: str, id: int, *, actor: str | Actor, reason: str | None = None
 ) -> Operation:
-    """End an operation after the batch under way, or drop its draft; what was done stays done.
+    """End an operation after the current batch, or discard its draft. Finished batches stay done.
 
-    Raises OperationRefused when it has ended, and OperationNotFound.
+    Raises OperationRefused if it has ended, and OperationNotFound.
     """
-    note = Note("operation_cancel", actor, reason)
-    return _turn(conn, schema, id, note, "cancelled", of=("draft", "running", "paused", "failed"))
+    note = AuditRecord("operation_cancel", actor, reason)
+    return _set_state(conn, schema, id, note, "cancelled", of=UNFINISHED_STATES)
 
 
 def target(operation: Operation) -> dict[str, Any]:
-    """Return what the audit says of an operation."""
+    """Return the target of an operation for the audit log."""
     said: dict[str, Any] = {"operation": operation.id, "action": operation.action, "filter": operation.filter}
     if operation.options:
         said["options"] = operation.options
@@ -168,36 +190,38 @@ def target(operation: Operation) -> dict[str, Any]:
     return said
 
 
-def turned(
-    conn: Connection[Any], schema: str, before: Operation, note: Note, state: str, *, error: str | None = None
+def set_state(
+    conn: Connection[Any], schema: str, before: Operation, note: AuditRecord, state: str, *, error: str | None = None
 ) -> Operation:
-    """Give an operation whose row is locked another state, with its audit."""
-    [row] = rows(conn, schema, "operation_turn", {"id": before.id, "state": state, "error": error})
+    """Change the state of an operation whose row is locked, and write the audit entry."""
+    [row] = fetch(conn, schema, "operation_turn", {"id": before.id, "state": state, "error": error})
     after = Operation(**row)
     told = {"state": state} if error is None else {"state": state, "error": error}
     note.write(conn, schema, target(after), before={"state": before.state}, after=told)
     return after
 
 
-def _turn(conn: Connection[Any], schema: str, id: int, note: Note, state: str, *, of: tuple[str, ...]) -> Operation:
+def _set_state(
+    conn: Connection[Any], schema: str, id: int, note: AuditRecord, state: str, *, of: tuple[str, ...]
+) -> Operation:
     with conn.transaction():
         found = _locked(conn, schema, id)
         if found.state not in of:
             raise OperationRefused(
                 f"operation {id}: it is {found.state}; only one that is {' or '.join(of)} can be {state}"
             )
-        return turned(conn, schema, found, note, state)
+        return set_state(conn, schema, found, note, state)
 
 
 def _locked(conn: Connection[Any], schema: str, id: int) -> Operation:
-    found = rows(conn, schema, "operation_lock", {"id": id}) if 0 <= id <= MAX_ID else []
+    found = fetch(conn, schema, "operation_lock", {"id": id}) if 0 <= id <= MAX_ID else []
     if not found:
         raise OperationNotFound(f"operation {id}: there is none with this id")
     return Operation(**found[0])
 
 
 def _meant(action: str, jobs: JobFilter, states: tuple[str, ...]) -> JobFilter:
-    """Return the filter with its states said, so that what it shows is what it does."""
+    """Return the filter with explicit states, so it shows exactly the jobs that it changes."""
     if jobs.empty:
         raise InvalidOption(
             "filter: it has no term, so it would be every job there is; name at least one, as in state:failed"

@@ -1,7 +1,8 @@
-"""Carrying out bulk operations: one batch, one transaction, with the progress in it.
+"""Carry out bulk operations: each batch is one transaction and includes the progress.
 
-So a process that is killed in the middle has done nothing, and the next one goes on where the last batch ended. The row of the
-operation is locked for the batch: when two processes step the same operation, one of them does nothing.
+If a process is killed in the middle of a batch, the batch has no effect, and the next process
+continues after the last complete batch. The row of the operation is locked during a batch: if two
+processes step the same operation, one of them does nothing.
 """
 
 from __future__ import annotations
@@ -17,44 +18,47 @@ import psycopg
 from psycopg import Connection
 from psycopg.pq import TransactionStatus
 
-from jobq.bulk import Operation
+from jobq._postgres.statements import execute, fetch
 from jobq.errors import JobqError, OperationNotFound
-from jobq.operations.actors import Actor, Note
-from jobq.operations.bulk import turned
-from jobq.operations.changes import Batch, change_of
+from jobq.operations.audit import Actor, AuditRecord
+from jobq.operations.bulk import set_state
+from jobq.operations.change import Batch
+from jobq.operations.changes import change_of
 from jobq.operations.jobs import BATCH
-from jobq.operations.matching import Snapshot, next_jobs
-from jobq.operations.rows import execute, rows
+from jobq.operations.selection import JobSelection, next_jobs
+from jobq.queries.values.bulk import Operation
 
-# Seconds until the next look where another steps the operation now, and at most where its rate allows none yet.
+# Seconds until the next try if another process steps the operation, and the longest wait if
+# its rate allows no job yet.
 _ELSEWHERE = 0.2
 _LONGEST = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
-    """The outcome of one step. `wait`: seconds until another may do something; 0: at once."""
+    """The result of one step. `wait`: seconds until the next step may do something; 0: at once."""
 
     more: bool
     wait: float = 0.0
 
 
 def step(conn: Connection[Any], schema: str, id: int) -> bool:
-    """Do one batch of a running operation, at most 500 jobs; return whether there may be more to do.
+    """Do one batch of a running operation, at most 500 jobs; return whether more may remain.
 
-    It may do nothing and return True: while another connection does a batch of it, and while its rate allows none. A database
-    error is written down, and the operation is ``failed`` until it is resumed; only the loss of the connection is raised.
+    It may do nothing and return True if another connection does a batch, or if the rate allows no
+    job yet. A database error is recorded, and the operation is ``failed`` until it is resumed.
+    Only a lost connection is raised.
     """
-    return take_step(conn, schema, id).more
+    return run_batch(conn, schema, id).more
 
 
-def take_step(conn: Connection[Any], schema: str, id: int) -> Step:
-    """:func:`step`, and when the next one is worth while."""
+def run_batch(conn: Connection[Any], schema: str, id: int) -> Step:
+    """Do :func:`step`, and return when the next step is useful."""
     own = conn.info.transaction_status is TransactionStatus.IDLE
     with conn.transaction():
-        found = rows(conn, schema, "operation_try_lock", {"id": id})
+        found = fetch(conn, schema, "operation_try_lock", {"id": id})
         if not found:
-            states = rows(conn, schema, "operation_get", {"id": id})
+            states = fetch(conn, schema, "operation_get", {"id": id})
             return Step(more=bool(states) and states[0]["state"] == "running", wait=_ELSEWHERE)
         operation = Operation(**found[0])
         if operation.state != "running":
@@ -68,7 +72,7 @@ def take_step(conn: Connection[Any], schema: str, id: int) -> Step:
         except (psycopg.Error, JobqError) as error:
             if conn.closed or conn.broken:
                 raise
-            turned(conn, schema, operation, _note("operation_failed", operation), "failed", error=_sentence(error))
+            set_state(conn, schema, operation, _note("operation_failed", operation), "failed", error=_sentence(error))
             return Step(more=False)
 
 
@@ -80,13 +84,13 @@ def run_operation(
     progress: Callable[[Operation], None] | None = None,
     sleep: Callable[[float], None] = time.sleep,
 ) -> Operation:
-    """Step an operation here until it has ended or is paused; return its state afterwards.
+    """Step an operation here until it has ended or is paused; return its final state.
 
     `conn` must be in autocommit mode. Raises OperationNotFound.
     """
     while True:
-        taken = take_step(conn, schema, id)
-        found = rows(conn, schema, "operation_get", {"id": id})
+        taken = run_batch(conn, schema, id)
+        found = fetch(conn, schema, "operation_get", {"id": id})
         if not found:
             raise OperationNotFound(f"operation {id}: there is none with this id")
         operation = Operation(**found[0])
@@ -99,12 +103,12 @@ def run_operation(
 
 
 def running_operations(conn: Connection[Any], schema: str) -> list[int]:
-    """Return the ids of the operations that have to be stepped, oldest first."""
-    return [row["id"] for row in rows(conn, schema, "operations_running", {})]
+    """Return the ids of the operations that need steps, oldest first."""
+    return [row["id"] for row in fetch(conn, schema, "operations_running", {})]
 
 
 def _batch(conn: Connection[Any], schema: str, operation: Operation, limit: int, *, own: bool) -> Step:
-    wanted = Snapshot(jobs=operation.jobs, at=operation.created_at, up_to=operation.up_to)
+    wanted = JobSelection(jobs=operation.jobs, at=operation.created_at, up_to=operation.up_to)
     found = next_jobs(conn, schema, wanted, after=operation.after_id, limit=limit)
     batch = Batch()
     if found.ids:
@@ -129,17 +133,18 @@ def _batch(conn: Connection[Any], schema: str, operation: Operation, limit: int,
         "refused": len(batch.refused),
         "refusals": json.dumps(refusals),
     }
-    [row] = rows(conn, schema, "operation_progress", params)
+    [row] = fetch(conn, schema, "operation_progress", params)
     if found.after < operation.up_to:
         return Step(more=True)
-    turned(conn, schema, Operation(**row), _note("operation_done", operation), "done")
+    set_state(conn, schema, Operation(**row), _note("operation_done", operation), "done")
     return Step(more=False)
 
 
 def _allowed(operation: Operation) -> tuple[int, float]:
-    """Return how many jobs the rate allows now, and the seconds until it allows some: those of a second, or a batch.
+    """Return how many jobs the rate allows now, and the seconds until it allows one.
 
-    What has built up counts for a second at most: an operation that was not stepped for a while does not make up for it.
+    The allowance is at most one second's jobs, or a batch. An operation that was not stepped for
+    a while does not make up for it.
     """
     if operation.rate is None or operation.progressed_at is None:
         return BATCH, 0.0
@@ -148,8 +153,8 @@ def _allowed(operation: Operation) -> tuple[int, float]:
     return (0, min(wait, _LONGEST)) if wait > 0 else (some, 0.0)
 
 
-def _note(action: str, operation: Operation) -> Note:
-    return Note(action, Actor(operation.actor, operation.role, operation.address), operation.reason)
+def _note(action: str, operation: Operation) -> AuditRecord:
+    return AuditRecord(action, Actor(operation.actor, operation.role, operation.address), operation.reason)
 
 
 def _sentence(error: Exception) -> str:

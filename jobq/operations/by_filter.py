@@ -1,19 +1,25 @@
-"""Retry or cancel by state, queue and task, here and now: for scripts that want no row of it, no count and no question."""
+"""Retry or cancel by state, queue and task at once.
+
+This is for scripts that need no operation and no preview.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 from psycopg import Connection
 
+from jobq._core.validation import check_choice
+from jobq._postgres.statements import fetch
 from jobq.errors import InvalidOption
-from jobq.filters import HISTORY_STATES, JobFilter
-from jobq.operations.actors import Actor, Note
-from jobq.operations.changes import CANCELLABLE_STATES, RETRYABLE_STATES, Cancel, Change, Retry
+from jobq.filters import JobFilter
+from jobq.job import CANCELLABLE_STATES, FINISHED_STATES, RETRYABLE_STATES
+from jobq.operations.audit import Actor, AuditRecord
+from jobq.operations.change import Change
+from jobq.operations.changes import Cancel, Retry
 from jobq.operations.jobs import BATCH, Changed, change_batch
-from jobq.operations.matching import Snapshot, count, newest_id, next_jobs
-from jobq.operations.rows import rows
+from jobq.operations.selection import JobSelection, count, newest_id, next_jobs
 
 Progress = Callable[[int], None]
 
@@ -30,15 +36,27 @@ def retry_where(
     reason: str | None = None,
     progress: Progress | None = None,
 ) -> Changed:
-    """:func:`retry` every job in `state` (and `queue`, and `task`) that exists at the call, oldest first, up
-    to `limit`.
+    """Retry every job in `state` (and `queue`, and `task`) that exists at the call, oldest first.
 
-    Goes in batches of 500; `progress` is told the number of jobs looked at after each. Raises InvalidOption
-    for a state outside RETRYABLE_STATES.
+    The jobs are retried in batches of 500, like :func:`retry`.
+
+    Args:
+        conn: a psycopg connection.
+        schema: the schema of jobq's tables.
+        actor: who the audit log names.
+        state: one of RETRYABLE_STATES.
+        queue: only jobs of this queue.
+        task: only jobs of this task.
+        limit: most jobs to retry; None (default): all.
+        reason: text for the audit log.
+        progress: called after each batch with the number of jobs looked at.
+
+    Raises:
+        InvalidOption: `state` is not in RETRYABLE_STATES.
     """
-    _one_of("state", state, RETRYABLE_STATES)
+    check_choice("state", state, RETRYABLE_STATES)
     jobs = JobFilter(states=(state,), queue=queue, task=task)
-    return _where(conn, schema, jobs, Retry(), Note("retry", actor, reason), limit=limit, progress=progress)
+    return _where(conn, schema, jobs, Retry(), AuditRecord("retry", actor, reason), limit=limit, progress=progress)
 
 
 def cancel_where(
@@ -53,13 +71,13 @@ def cancel_where(
     reason: str | None = None,
     progress: Progress | None = None,
 ) -> Changed:
-    """:func:`cancel` every job in `state` (and `queue`, and `task`); as :func:`retry_where`.
+    """Cancel every job in `state` (and `queue`, and `task`); parameters as for :func:`retry_where`.
 
-    Raises InvalidOption for a state outside CANCELLABLE_STATES.
+    Raises InvalidOption if `state` is not in CANCELLABLE_STATES.
     """
-    _one_of("state", state, CANCELLABLE_STATES)
+    check_choice("state", state, CANCELLABLE_STATES)
     jobs = JobFilter(states=(state,), queue=queue, task=task)
-    return _where(conn, schema, jobs, Cancel(), Note("cancel", actor, reason), limit=limit, progress=progress)
+    return _where(conn, schema, jobs, Cancel(), AuditRecord("cancel", actor, reason), limit=limit, progress=progress)
 
 
 def count_where(
@@ -71,10 +89,11 @@ def count_where(
     task: str | None = None,
     bound: int = 10_001,
 ) -> int:
-    """Return how many jobs :func:`retry_where` or :func:`cancel_where` would touch, counting no further than
-    `bound`.
+    """Return how many jobs :func:`retry_where` or :func:`cancel_where` would change.
+
+    Counting stops at `bound`.
     """
-    _one_of("state", state, (*CANCELLABLE_STATES, *HISTORY_STATES))
+    check_choice("state", state, (*CANCELLABLE_STATES, *FINISHED_STATES))
     wanted = _now(conn, schema, JobFilter(states=(state,), queue=queue, task=task))
     return count(conn, schema, wanted, bound=bound, seconds=float("inf"))[0]
 
@@ -84,13 +103,13 @@ def _where(
     schema: str,
     jobs: JobFilter,
     what: Change,
-    note: Note,
+    note: AuditRecord,
     *,
     limit: int | None,
     progress: Progress | None,
 ) -> Changed:
     if limit is not None and limit < 1:
-        raise InvalidOption(f"limit={limit!r}: give a number of at least 1")
+        raise InvalidOption(f"limit={limit!r}: expected a number of at least 1")
     wanted = _now(conn, schema, jobs)
     total = Changed()
     after, seen = -1, 0
@@ -108,13 +127,8 @@ def _where(
     return total
 
 
-def _now(conn: Connection[Any], schema: str, jobs: JobFilter) -> Snapshot:
-    # Jobs that come to match while this runs are not followed: a retried job that fails at once is not
-    # retried forever.
+def _now(conn: Connection[Any], schema: str, jobs: JobFilter) -> JobSelection:
+    # Jobs that match later are not included: a retried job that fails at once is not retried
+    # forever.
     up_to = newest_id(conn, schema)
-    return Snapshot(jobs=jobs, at=rows(conn, schema, "clock", {})[0]["at"], up_to=up_to)
-
-
-def _one_of(name: str, value: str, known: Sequence[str]) -> None:
-    if value not in known:
-        raise InvalidOption(f"{name}={value!r}: give one of {', '.join(known)}")
+    return JobSelection(jobs=jobs, at=fetch(conn, schema, "clock", {})[0]["at"], up_to=up_to)

@@ -1,7 +1,8 @@
-"""Changing jobs by their ids: retry, run now, cancel, snooze, move, delete.
+"""Change jobs by id: retry, run now, cancel, snooze, move, delete.
 
-Each takes `found_in` (default: every state): the states in which the caller has found the jobs. One that has moved on since is
-left alone, so that what was dead and has been put back is not deleted, and what was ready and has begun is not stopped.
+Each function takes `found_in` (default: every state): the states in which the caller found the
+jobs. A job that is in another state by now is left alone. A dead job that was put back is therefore
+not deleted, and a ready job that has started is not stopped.
 """
 
 from __future__ import annotations
@@ -14,16 +15,17 @@ from typing import Any
 from psycopg import Connection
 from psycopg.pq import TransactionStatus
 
-from jobq.filters import STATES
-from jobq.operations.actors import Actor, Note
-from jobq.operations.changes import Batch, Cancel, Change, Delete, Move, Retry, RunNow, Snooze
+from jobq.job import STATES
+from jobq.operations.audit import Actor, AuditRecord
+from jobq.operations.change import Batch, Change
+from jobq.operations.changes import Cancel, Delete, Move, Retry, RunNow, Snooze
 
 BATCH = 500
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Changed:
-    """What an operation did: the ids done, in order, and for each other one why not."""
+    """The result of an operation: the changed ids, in order, and a reason for each other id."""
 
     done: list[int] = field(default_factory=list)
     refused: dict[int, str] = field(default_factory=dict)
@@ -38,8 +40,10 @@ def retry(
     reason: str | None = None,
     found_in: Collection[str] = STATES,
 ) -> Changed:
-    """Run jobs again, now: dead ones (failed, cancelled, expired) go back under the same id with all their
-    attempts; those that wait for a retry or for their time become due. Others are refused.
+    """Run jobs again, now.
+
+    Dead jobs (failed, cancelled, expired) go back under the same id with all their attempts. Jobs
+    that wait for a retry or for their time become due. Other jobs are refused.
 
     Raises InvalidOption for an unusable `actor` or `reason`.
     """
@@ -55,7 +59,10 @@ def run_now(
     reason: str | None = None,
     found_in: Collection[str] = STATES,
 ) -> Changed:
-    """Make jobs due that wait for a retry or for their time; others are refused. Raises as :func:`retry`."""
+    """Make jobs due that wait for a retry or for their time; refuse others.
+
+    Raises as :func:`retry`.
+    """
     return change(conn, schema, ids, RunNow(), actor=actor, reason=reason, found_in=found_in)
 
 
@@ -68,8 +75,7 @@ def cancel(
     reason: str | None = None,
     found_in: Collection[str] = STATES,
 ) -> Changed:
-    """Cancel jobs: those that do not run are finished as ``cancelled`` at once; running ones are asked to
-    stop.
+    """Cancel jobs: idle jobs end as ``cancelled`` at once; running jobs are asked to stop.
 
     Raises InvalidOption for an unusable `actor` or `reason`.
     """
@@ -87,9 +93,10 @@ def snooze(
     reason: str | None = None,
     found_in: Collection[str] = STATES,
 ) -> Changed:
-    """Let ready and scheduled jobs start `seconds` from now, or at `until` (aware; in the past: now). No attempt is counted.
+    """Start jobs that do not run `seconds` from now, or at `until`. No attempt is counted.
 
-    Raises InvalidOption unless one of both is given, and for unusable values.
+    `until` is an aware datetime; a past time means now. Raises InvalidOption unless exactly one of
+    both is given, and for unusable values.
     """
     return change(
         conn, schema, ids, Snooze(seconds=seconds, until=until), actor=actor, reason=reason, found_in=found_in
@@ -107,9 +114,10 @@ def move(
     reason: str | None = None,
     found_in: Collection[str] = STATES,
 ) -> Changed:
-    """Give jobs that do not run another `queue`, another `priority` (0 to 9; 9 first), or both.
+    """Move jobs that do not run to another `queue`, another `priority` (0 to 9; 9 first), or both.
 
-    A due job is the last one of where it comes to: its `run_at` becomes now. Raises InvalidOption for unusable values.
+    A due job becomes the last one of its new lane: its `run_at` becomes now. Raises InvalidOption
+    for unusable values.
     """
     return change(
         conn, schema, ids, Move(queue=queue, priority=priority), actor=actor, reason=reason, found_in=found_in
@@ -125,10 +133,9 @@ def delete(
     reason: str | None = None,
     found_in: Collection[str] = STATES,
 ) -> Changed:
-    """Delete jobs that do not run, live or finished, with the records of their attempts; nothing brings them back.
+    """Delete jobs that do not run, live or finished, with their attempts, permanently.
 
-    A key that held until the job started or finished is free again; one that holds for a period stays taken. Raises as
-    :func:`retry`.
+    Their keys are free again, including keys that are held for a period. Raises as :func:`retry`.
     """
     return change(conn, schema, ids, Delete(), actor=actor, reason=reason, found_in=found_in)
 
@@ -143,8 +150,11 @@ def change(
     reason: str | None = None,
     found_in: Collection[str] = STATES,
 ) -> Changed:
-    """Make one change to these jobs, in the order of their ids, in batches of 500: each a transaction with its audit."""
-    note = Note(what.name, actor, reason)
+    """Make one change to these jobs, in the order of their ids.
+
+    The jobs are changed in batches of 500. Each batch is a transaction with its audit entry.
+    """
+    note = AuditRecord(what.name, actor, reason)
     total = Changed()
     ordered = sorted(set(ids))
     for start in range(0, len(ordered), BATCH):
@@ -159,13 +169,14 @@ def change_batch(
     schema: str,
     ids: Sequence[int],
     what: Change,
-    note: Note,
+    note: AuditRecord,
     *,
     found_in: Collection[str] = STATES,
     **target: Any,
 ) -> Batch:
-    """Make one change to at most 500 jobs, with one row in the audit; `target` is what that says beside the ids, `found_in`
-    the states of :meth:`Change.apply`.
+    """Make one change to at most 500 jobs, with one audit entry.
+
+    `target` is what the entry says besides the ids; `found_in` is as for :meth:`Change.apply`.
     """
     own = conn.info.transaction_status is TransactionStatus.IDLE
     with conn.transaction():
@@ -177,7 +188,7 @@ def change_batch(
 
 
 def _told(values: dict[int, dict[str, Any]]) -> dict[str, Any] | None:
-    """One job's values as they are, several jobs' by id; None: there are none."""
+    """Return one job's values, or several jobs' values by id; None if there are none."""
     if len(values) <= 1:
         return next(iter(values.values()), None)
     return {str(id): values[id] for id in sorted(values)}

@@ -1,8 +1,9 @@
-"""What a queue is set to: limits, rates and rules for groups, for the queue or for one of its groups.
+"""Queue settings: limits, rates and group rules of a queue, and limits of single groups.
 
-A change waits for the claims of the queue that are under way, and those after it wait for its commit (`queue_lock.sql`): so
-every claim is by the old rule or by the new one, and when the change is committed no job starts against it. Workers that claim
-the queue as one without rules hear of it at the notification, or at the next heartbeat.
+A change waits for the running claims of the queue, and later claims wait for its commit
+(`queue_lock.sql`). Every claim therefore follows either the old rule or the new one, and once the
+change is committed no job starts against it. Workers that claim the queue as a plain queue learn of
+the change from the notification, or at the next heartbeat.
 """
 
 from __future__ import annotations
@@ -14,59 +15,63 @@ from typing import Any, Final, Literal, TypeAlias
 
 from psycopg import Connection
 
-from jobq.connections import sync_executor
+from jobq._core.validation import check_int, check_text
+from jobq._postgres.adapters import sync_executor
+from jobq._postgres.script import Script, run_script
 from jobq.errors import InvalidOption
-from jobq.flow import Groups, QueueSettings, Rate, settings_of, stored_time, whole
-from jobq.operations.actors import Actor, Note, checked_name
-from jobq.operations.scripts import Script, play
+from jobq.limits import MAX_NUMBER, SETTINGS_COLUMNS, Groups, QueueSettings, Rate, settings_of, stored_time
+from jobq.operations.audit import Actor, AuditRecord
 
-COLUMNS = (
-    "max_running", "rate_jobs", "rate_seconds", "rate_burst", "group_mode", "group_limit", "group_retry",
-    "group_rate_jobs", "group_rate_seconds", "group_rate_burst", "paused_at", "changed_at",
-)  # fmt: skip
-# How often running jobs with locked rows are tried.
+COLUMNS = (*SETTINGS_COLUMNS, "paused_at", "changed_at")
+# Number of tries to count running jobs whose rows are locked.
 _TRIES = 10
 
 
-class Unchanged(Enum):
-    """The one value that leaves a setting as it is; None clears it."""
+class UnsetType(Enum):
+    """The value that leaves a setting unchanged; None clears it."""
 
-    UNCHANGED = "unchanged"
+    UNSET = "unchanged"
 
     def __repr__(self) -> str:
         return self.name
 
 
-UNCHANGED: Final = Unchanged.UNCHANGED
-Keep: TypeAlias = Literal[Unchanged.UNCHANGED]
+UNSET: Final = UnsetType.UNSET
+Unset: TypeAlias = Literal[UnsetType.UNSET]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Wanted:
-    """What is to be set, as it was given; each value UNCHANGED leaves what there is, None clears it.
+class QueueSettingsPatch:
+    """Settings to change, as given. UNSET leaves a value unchanged, None clears it.
 
-    `rate` and `group_rate`: a `Rate`, which has its burst, or its text. A burst without a rate is for the one there is; a rate
-    as text without a burst keeps the one there is. `groups`: `Groups` or its text; None clears the rate of groups as well.
+    `rate` and `group_rate` are a `Rate`, which includes its burst, or its text. A burst without a
+    rate applies to the existing rate. A rate as text without a burst keeps the existing burst.
+    `groups` is a `Groups` or its text; None also clears the rate of groups.
     """
 
-    limit: int | Keep | None = UNCHANGED
-    rate: Rate | str | Keep | None = UNCHANGED
-    burst: int | Keep = UNCHANGED
-    groups: Groups | str | Keep | None = UNCHANGED
-    group_rate: Rate | str | Keep | None = UNCHANGED
-    group_burst: int | Keep = UNCHANGED
+    limit: int | Unset | None = UNSET
+    rate: Rate | str | Unset | None = UNSET
+    burst: int | Unset = UNSET
+    groups: Groups | str | Unset | None = UNSET
+    group_rate: Rate | str | Unset | None = UNSET
+    group_burst: int | Unset = UNSET
 
     def over(self, now: QueueSettings) -> QueueSettings:
-        """Return the settings that come of it. Raises InvalidOption with the field, its value and what to do."""
+        """Return the resulting settings.
+
+        Raises InvalidOption with the field, its value and what to do.
+        """
         groups = now.groups
-        if self.groups is not UNCHANGED:
+        if self.groups is not UNSET:
             groups = Groups.parse(self.groups) if isinstance(self.groups, str) else self.groups
             if groups is not None and not isinstance(groups, Groups):
-                raise InvalidOption(f"groups={groups!r}: give text such as 'ordered' or 'limited:3', Groups, or None")
+                raise InvalidOption(
+                    f"groups={groups!r}: expected text such as 'ordered' or 'limited:3', Groups, or None"
+                )
         group_rate = _rate("group_rate", self.group_rate, "group_burst", self.group_burst, now.group_rate)
-        if groups is None and self.group_rate is UNCHANGED and self.group_burst is UNCHANGED:
+        if groups is None and self.group_rate is UNSET and self.group_burst is UNSET:
             group_rate = None
-        limit = now.limit if self.limit is UNCHANGED else self.limit
+        limit = now.limit if self.limit is UNSET else self.limit
         return replace(
             now, limit=limit, rate=_rate("rate", self.rate, "burst", self.burst, now.rate), groups=groups, group_rate=group_rate
         )  # fmt: skip
@@ -74,7 +79,7 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QueueChange:
-    """What a queue was set to, and is now; `changed` is False when that was so before, and then nothing was written."""
+    """The settings of a queue before and after. If `changed` is False, nothing was written."""
 
     queue: str
     before: QueueSettings
@@ -89,23 +94,27 @@ def configure(
     *,
     actor: str | Actor,
     reason: str | None = None,
-    limit: int | Keep | None = UNCHANGED,
-    rate: Rate | str | Keep | None = UNCHANGED,
-    burst: int | Keep = UNCHANGED,
-    groups: Groups | str | Keep | None = UNCHANGED,
-    group_rate: Rate | str | Keep | None = UNCHANGED,
-    group_burst: int | Keep = UNCHANGED,
+    limit: int | Unset | None = UNSET,
+    rate: Rate | str | Unset | None = UNSET,
+    burst: int | Unset = UNSET,
+    groups: Groups | str | Unset | None = UNSET,
+    group_rate: Rate | str | Unset | None = UNSET,
+    group_burst: int | Unset = UNSET,
 ) -> QueueChange:
-    """Set what is given for `queue`, which need not exist yet: see :class:`Wanted`. The rest stays.
+    """Change settings of `queue`, which need not exist yet: see :class:`QueueSettingsPatch`.
 
-    Running jobs count at once; a limit below what runs lets them finish and admits none meanwhile. A rule of ``ordered`` takes
-    limits of single groups away. In a caller's transaction the queue's claims wait for its end: keep that short. Raises
-    InvalidOption.
+    Running jobs count at once. If a new limit is below the number of running jobs, they finish,
+    and no job is admitted meanwhile. The group rule ``ordered`` removes the limits of single
+    groups. In a caller's transaction, claims of the queue wait for its end: keep it short.
+
+    Raises InvalidOption.
     """
-    wanted = Wanted(limit=limit, rate=rate, burst=burst, groups=groups, group_rate=group_rate, group_burst=group_burst)
-    script = configuring(schema, queue, wanted, Note("configure", actor, reason))
+    wanted = QueueSettingsPatch(
+        limit=limit, rate=rate, burst=burst, groups=groups, group_rate=group_rate, group_burst=group_burst
+    )
+    script = configure_script(schema, queue, wanted, AuditRecord("configure", actor, reason))
     with conn.transaction():
-        return play(sync_executor(conn), schema, script)
+        return run_script(sync_executor(conn), schema, script)
 
 
 def configure_group(
@@ -118,27 +127,28 @@ def configure_group(
     actor: str | Actor,
     reason: str | None = None,
 ) -> bool:
-    """Let at most `limit` jobs of one group run at a time, instead of what the queue's rule says; None: as that says.
+    """Let at most `limit` jobs of one group run at a time, instead of the queue's rule.
 
-    False when it was so before. Raises InvalidOption, also for a queue without a rule for its groups or with ``ordered``.
+    None removes the group's own limit. Returns False if nothing changed. Raises InvalidOption,
+    also if the queue has no group rule, or the rule ``ordered``.
     """
-    script = configuring_group(schema, queue, group, limit, Note("configure_group", actor, reason))
+    script = configure_group_script(schema, queue, group, limit, AuditRecord("configure_group", actor, reason))
     with conn.transaction():
-        return play(sync_executor(conn), schema, script)
+        return run_script(sync_executor(conn), schema, script)
 
 
-def reading(queue: str) -> Script[QueueSettings]:
-    """Return what `queue` is set to."""
+def reading_script(queue: str) -> Script[QueueSettings]:
+    """Read the settings of `queue`."""
     found = yield "queue_settings", {"queue": queue}
     return settings_of(dict(zip(COLUMNS, found[0], strict=True))) if found else QueueSettings()
 
 
-def configuring(schema: str, queue: str, wanted: Wanted, note: Note) -> Script[QueueChange]:
-    """Carry out :func:`configure`."""
-    checked_name("queue", queue, 100)
-    # Of the settings that there are now, a burst for instance may be for a rate; what can be refused is, before any wait.
+def configure_script(schema: str, queue: str, wanted: QueueSettingsPatch, note: AuditRecord) -> Script[QueueChange]:
+    """Do the work of :func:`configure`."""
+    check_text("queue", queue, 100)
+    # The current settings matter: a burst may apply to the existing rate. Refuse before any wait.
     yield "queue_lock", {"schema": schema, "queue": queue}
-    before = yield from reading(queue)
+    before = yield from reading_script(queue)
     after = wanted.over(before)
     if after == before:
         return QueueChange(queue=queue, before=before, after=before, changed=False)
@@ -146,18 +156,18 @@ def configuring(schema: str, queue: str, wanted: Wanted, note: Note) -> Script[Q
     after = replace(after, changed_at=stored_time(found[0][0]))
     said = after.fields()
     if after.groups is not None and after.groups.mode == "ordered":
-        # claim_managed would heed them, and let several of a group run.
-        removed = (yield "gates_unlimit", {"queue": queue})[0][0]
+        # Otherwise claim_limited would apply them, and run several jobs of a group.
+        removed = (yield "group_limit_clear_all", {"queue": queue})[0][0]
         if removed:
             said |= {"limits of groups taken away": removed}
-    if after.managed:
+    if after.limited:
         yield from _count_running(queue)
-    yield from _rescale(queue, "gate_rescale", before.rate, after.rate)
-    yield from _rescale(queue, "gates_rescale", before.group_rate, after.group_rate)
+    yield from _rescale(queue, "rate_rescale", before.rate, after.rate)
+    yield from _rescale(queue, "rate_rescale_groups", before.group_rate, after.group_rate)
     if (before.groups, before.group_rate) != (after.groups, after.group_rate):
-        yield "gates_forget", {"queue": queue}
-        yield "turns_all", {"queue": queue}
-    yield "queue_tell", {"schema": schema, "queue": queue}
+        yield "group_heads_forget", {"queue": queue}
+        yield "group_ready_all", {"queue": queue}
+    yield "notify_queue", {"schema": schema, "queue": queue}
     former = before.fields()
     differ = [name for name, value in said.items() if former.get(name) != value]
     yield (
@@ -171,14 +181,20 @@ def configuring(schema: str, queue: str, wanted: Wanted, note: Note) -> Script[Q
     return QueueChange(queue=queue, before=before, after=after, changed=True)
 
 
-def configuring_group(schema: str, queue: str, group: str, limit: int | None, note: Note) -> Script[bool]:
-    """Carry out :func:`configure_group`."""
-    checked_name("queue", queue, 100)
-    checked_name("group", group, 200)
+def configure_group_script(schema: str, queue: str, group: str, limit: int | None, note: AuditRecord) -> Script[bool]:
+    """Do the work of :func:`configure_group`."""
+    check_text("queue", queue, 100)
+    check_text("group", group, 200)
     if limit is not None:
-        whole("limit", limit, hint="to start nothing of a group, cancel its jobs; to clear the limit, give none")
+        check_int(
+            "limit",
+            limit,
+            1,
+            MAX_NUMBER,
+            zero_hint="to start nothing of a group, cancel its jobs; to clear the limit, set none",
+        )
     yield "queue_lock", {"schema": schema, "queue": queue}
-    settings = yield from reading(queue)
+    settings = yield from reading_script(queue)
     if limit is not None and settings.groups is None:
         raise InvalidOption(
             f"group={group[:50]!r}, limit={limit}: queue {queue!r} has no rule for its groups; set one, such as groups='fair'"
@@ -189,25 +205,25 @@ def configuring_group(schema: str, queue: str, group: str, limit: int | None, no
             "set groups to limited:N or fair first"
         )
     where = {"queue": queue, "group": group}
-    found = yield "gate_limit", where
+    found = yield "group_limit_get", where
     former = found[0][0] if found else None
     if former == limit:
         return False
-    yield ("gate_clear", where) if limit is None else ("gate_set", where | {"limit": limit})
-    yield "turn_give", where
+    yield ("group_limit_clear", where) if limit is None else ("group_limit_set", where | {"limit": limit})
+    yield "group_ready_one", where
     yield "queue_touch", {"queue": queue}
-    yield "queue_tell", {"schema": schema, "queue": queue}
+    yield "notify_queue", {"schema": schema, "queue": queue}
     yield "audit_write", note.row(where, before={"limit": former}, after={"limit": limit})
     return True
 
 
 def _count_running(queue: str) -> Script[None]:
-    """Let running jobs count. A locked row is usually about to go; one that stays is tried again."""
+    """Count running jobs. A locked row usually disappears soon; if it stays, it is tried again."""
     for left in reversed(range(_TRIES)):
-        missed = (yield "manage_running", {"queue": queue})[0][0]
+        missed = (yield "count_running", {"queue": queue})[0][0]
         if not missed or not left:
             return
-        yield "pause_a_moment", {}
+        yield "sleep_briefly", {}
 
 
 def _rescale(queue: str, name: str, before: Rate | None, after: Rate | None) -> Script[None]:
@@ -219,27 +235,29 @@ def _rescale(queue: str, name: str, before: Rate | None, after: Rate | None) -> 
 
 
 def _rate(
-    name: str, rate: Rate | str | Keep | None, burst_name: str, burst: int | Keep, now: Rate | None
+    name: str, rate: Rate | str | Unset | None, burst_name: str, burst: int | Unset, now: Rate | None
 ) -> Rate | None:
-    if burst is not UNCHANGED:
-        whole(burst_name, burst)
-    if rate is UNCHANGED:
-        if burst is UNCHANGED:
+    if burst is not UNSET:
+        check_int(burst_name, burst, 1, MAX_NUMBER)
+    if rate is UNSET:
+        if burst is UNSET:
             return now
         if now is None:
-            raise InvalidOption(f"{burst_name}={burst}: there is no {name} that it could be of; give {name} as well")
+            raise InvalidOption(f"{burst_name}={burst}: a burst needs a {name}: set {name} as well")
         return replace(now, burst=burst)
     if rate is None:
-        if burst is not UNCHANGED:
-            raise InvalidOption(f"{burst_name}={burst}: there is no {name} that it could be of; give one, or no burst")
+        if burst is not UNSET:
+            raise InvalidOption(f"{burst_name}={burst}: a burst needs a {name}: set one, or leave out the burst")
         return None
     if isinstance(rate, str):
         kept = 1 if now is None else now.burst
-        return Rate.parse(rate, burst=kept if burst is UNCHANGED else burst, name=name)
+        return Rate.parse(rate, burst=kept if burst is UNSET else burst, name=name)
     if not isinstance(rate, Rate):
-        raise InvalidOption(f"{name}={rate!r}: give text such as '50/s', a Rate, or None")
-    if burst not in (UNCHANGED, rate.burst):
-        raise InvalidOption(f"{burst_name}={burst}: the {name} has a burst of its own, {rate.burst}; give one of them")
+        raise InvalidOption(f"{name}={rate!r}: expected text such as '50/s', a Rate, or None")
+    if burst not in (UNSET, rate.burst):
+        raise InvalidOption(
+            f"{burst_name}={burst}: the {name} has its own burst, {rate.burst}: expected only one of them"
+        )
     return rate
 
 

@@ -1,4 +1,4 @@
-"""Pausing queues, and letting them go on."""
+"""Pause and resume queues."""
 
 from __future__ import annotations
 
@@ -6,44 +6,51 @@ from typing import Any
 
 from psycopg import Connection
 
-from jobq.connections import sync_executor
+from jobq._core.validation import check_text
+from jobq._postgres.adapters import sync_executor
+from jobq._postgres.script import Script, run_script
 from jobq.errors import UnknownQueue
-from jobq.operations.actors import Actor, Note, checked_text
-from jobq.operations.scripts import Script, play
+from jobq.operations.audit import Actor, AuditRecord
 
 
 def pause(conn: Connection[Any], schema: str, queue: str, *, actor: str | Actor, reason: str | None = None) -> bool:
-    """Pause `queue`: no more of its jobs are claimed; those that run go on. False when it was paused already.
+    """Pause `queue`: no more of its jobs are claimed; running jobs continue.
 
-    Raises UnknownQueue for a queue without a row, without jobs and without a worker serving it by name.
+    Returns False if it was paused already. Raises UnknownQueue if the queue has no row, no jobs
+    and no worker that serves it by name.
     """
     with conn.transaction():
-        return play(sync_executor(conn), schema, pausing(schema, queue, Note("pause", actor, reason)))
+        return run_script(sync_executor(conn), schema, pause_script(schema, queue, AuditRecord("pause", actor, reason)))
 
 
 def resume(conn: Connection[Any], schema: str, queue: str, *, actor: str | Actor, reason: str | None = None) -> bool:
-    """Let `queue` go on. False when it was not paused. Raises UnknownQueue as :func:`pause` does."""
+    """Resume `queue`. Returns False if it was not paused.
+
+    Raises UnknownQueue as :func:`pause` does.
+    """
     with conn.transaction():
-        return play(sync_executor(conn), schema, resuming(schema, queue, Note("resume", actor, reason)))
+        return run_script(
+            sync_executor(conn), schema, resume_script(schema, queue, AuditRecord("resume", actor, reason))
+        )
 
 
-def pausing(schema: str, queue: str, note: Note) -> Script[bool]:
-    """Carry out :func:`pause`."""
+def pause_script(schema: str, queue: str, note: AuditRecord) -> Script[bool]:
+    """Do the work of :func:`pause`."""
     return (yield from _set_pause(schema, queue, "pause_queue", note))
 
 
-def resuming(schema: str, queue: str, note: Note) -> Script[bool]:
-    """Carry out :func:`resume`."""
+def resume_script(schema: str, queue: str, note: AuditRecord) -> Script[bool]:
+    """Do the work of :func:`resume`."""
     return (yield from _set_pause(schema, queue, "resume_queue", note))
 
 
-def _set_pause(schema: str, queue: str, name: str, note: Note) -> Script[bool]:
-    checked_text("queue", queue, 100)
+def _set_pause(schema: str, queue: str, name: str, note: AuditRecord) -> Script[bool]:
+    check_text("queue", queue, 100)
     if not (yield "queue_known", {"queue": queue})[0][0]:
         raise UnknownQueue(f"queue {queue!r}: no job, worker or setting has this name; see `jobq queues list`")
     changed = yield name, {"queue": queue, "actor": note.actor.name, "reason": note.reason}
     if changed:
         before, after = changed[0]
-        yield "queues_tell", {"schema": schema}
+        yield "notify_all_queues", {"schema": schema}
         yield "audit_write", note.row({"queue": queue}, before=before, after=after)
     return bool(changed)

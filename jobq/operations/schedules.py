@@ -1,4 +1,7 @@
-"""Schedules made at run time, and what operators do with any: pause, resume, remove, run now. Workers hear of it at once."""
+"""Create schedules at run time; pause, resume, remove and run any schedule.
+
+Workers are notified at once.
+"""
 
 from __future__ import annotations
 
@@ -8,11 +11,12 @@ from typing import Any
 
 from psycopg import Connection
 
+from jobq._core.validation import check_text
+from jobq._postgres.statements import execute, fetch
+from jobq.cron import NoNextRun, when
 from jobq.errors import InvalidOption, UnknownSchedule
-from jobq.operations.actors import Actor, Note, checked_text
-from jobq.operations.rows import execute, rows
-from jobq.schedules import Schedule
-from jobq.ticks import NeverAgain, when
+from jobq.operations.audit import Actor, AuditRecord
+from jobq.schedule import Schedule
 
 
 def set_schedule(
@@ -24,29 +28,40 @@ def set_schedule(
     reason: str | None = None,
     replace: bool = False,
 ) -> bool:
-    """Make a schedule at run time; with `replace`, give the one of its name other values. True when it is new.
+    """Create a schedule at run time. Returns True if it is new.
 
-    Its first tick is the next one from now; that of one whose times stay as they are is where it was. A pause stays. The
-    arguments are not compared with the task's signature here, where the task is not known: ``JobQ.add_schedule`` does that.
-    Raises InvalidOption for a name that is taken, by one in code even with `replace`.
+    Its first tick is the next one from now. If a replaced schedule keeps its times, its next tick
+    stays the same. A pause stays. The arguments are not compared with the task's signature, because
+    the task is not known here; ``JobQ.add_schedule`` does that.
+
+    Args:
+        conn: a psycopg connection.
+        schema: the schema of jobq's tables.
+        schedule: the schedule.
+        actor: who the audit log names.
+        reason: text for the audit log.
+        replace: whether to replace an existing schedule of the same name.
+
+    Raises:
+        InvalidOption: the name is taken; if it is declared in code, even with `replace`.
     """
-    note = Note("schedule_set", actor, reason)
+    note = AuditRecord("schedule_set", actor, reason)
     with conn.transaction():
         before = _locked(conn, schema, schedule.name)
         if before is not None and before["source"] == "code":
             raise InvalidOption(
                 f"name={schedule.name!r} is taken by a schedule that application {before['app']} declares: "
-                "change it there, or give another name"
+                "change it there, or choose another name"
             )
         if before is not None and not replace:
             raise InvalidOption(
-                f"name={schedule.name!r} is taken by a schedule of task {before['task']}: give another, or replace it"
+                f"name={schedule.name!r} is taken by a schedule of task {before['task']}: choose another, or replace it"
             )
         next_at = schedule.when.next(_now(conn))
         made_by = note.actor.name
-        if not rows(conn, schema, "schedule_set", {**schedule.columns(), "next_at": next_at, "made_by": made_by}):
+        if not fetch(conn, schema, "schedule_set", {**schedule.columns(), "next_at": next_at, "made_by": made_by}):
             raise InvalidOption(
-                f"name={schedule.name!r} was taken a moment ago by a schedule in code: give another name"
+                f"name={schedule.name!r} was taken a moment ago by a schedule in code: choose another name"
             )
         after = _locked(conn, schema, schedule.name)
         assert after is not None
@@ -58,11 +73,12 @@ def set_schedule(
 def remove_schedule(
     conn: Connection[Any], schema: str, name: str, *, actor: str | Actor, reason: str | None = None
 ) -> None:
-    """Remove a schedule; jobs that it has inserted stay.
+    """Remove a schedule. Jobs that it has inserted stay.
 
-    Raises UnknownSchedule; InvalidOption for one that a live worker's application declares: it would come back.
+    Raises UnknownSchedule. Raises InvalidOption if the application of a live worker declares the
+    schedule, because it would come back.
     """
-    note = Note("schedule_remove", actor, reason)
+    note = AuditRecord("schedule_remove", actor, reason)
     with conn.transaction():
         before = _known(conn, schema, name)
         if before["declared"]:
@@ -78,12 +94,15 @@ def remove_schedule(
 def pause_schedule(
     conn: Connection[Any], schema: str, name: str, *, actor: str | Actor, reason: str | None = None
 ) -> bool:
-    """Let a schedule tick no more until it is resumed. False when it was paused already. Raises UnknownSchedule."""
-    note = Note("schedule_pause", actor, reason)
+    """Stop a schedule until it is resumed. Returns False if it was paused.
+
+    Raises UnknownSchedule.
+    """
+    note = AuditRecord("schedule_pause", actor, reason)
     with conn.transaction():
         _known(conn, schema, name)
         params = {"name": name, "actor": note.actor.name, "reason": note.reason}
-        changed = bool(rows(conn, schema, "schedule_pause", params))
+        changed = bool(fetch(conn, schema, "schedule_pause", params))
         if changed:
             note.write(conn, schema, {"schedule": name})
             _tell(conn, schema)
@@ -93,19 +112,19 @@ def pause_schedule(
 def resume_schedule(
     conn: Connection[Any], schema: str, name: str, *, actor: str | Actor, reason: str | None = None
 ) -> bool:
-    """Let a schedule go on with its next tick; those of the pause are not made up for. False when it was not paused.
+    """Resume a schedule with its next tick. Ticks during the pause are not made up for.
 
-    Raises UnknownSchedule.
+    Returns False if it was not paused. Raises UnknownSchedule.
     """
-    note = Note("schedule_resume", actor, reason)
+    note = AuditRecord("schedule_resume", actor, reason)
     with conn.transaction():
         known = _known(conn, schema, name)
         try:
             next_at = when(known["cron"], known["every"], known["timezone"]).next(_now(conn))
-        except (InvalidOption, NeverAgain):
-            # Written by hand, and not to be understood: a worker will say so.
+        except (InvalidOption, NoNextRun):
+            # Written by hand and invalid: a worker will report it.
             next_at = None
-        changed = bool(rows(conn, schema, "schedule_resume", {"name": name, "next_at": next_at}))
+        changed = bool(fetch(conn, schema, "schedule_resume", {"name": name, "next_at": next_at}))
         if changed:
             note.write(conn, schema, {"schedule": name})
             _tell(conn, schema)
@@ -115,21 +134,27 @@ def resume_schedule(
 def run_schedule(
     conn: Connection[Any], schema: str, name: str, *, actor: str | Actor, reason: str | None = None
 ) -> int:
-    """Insert one job of a schedule now and return its id. It is no tick: the schedule goes on as before, paused or not.
+    """Insert one job of a schedule now and return its id.
 
-    Raises UnknownSchedule.
+    This is no tick: the schedule continues as before, paused or not. Raises UnknownSchedule, and
+    InvalidOption if another job holds the schedule's key.
     """
-    note = Note("schedule_run", actor, reason)
+    note = AuditRecord("schedule_run", actor, reason)
     with conn.transaction():
-        _known(conn, schema, name)
-        [row] = rows(conn, schema, "schedule_run", {"name": name})
+        known = _known(conn, schema, name)
+        [row] = fetch(conn, schema, "schedule_run", {"name": name})
+        if not row["created"]:
+            holder = "another job" if row["id"] is None else f"job {row['id']}"
+            raise InvalidOption(
+                f"schedule {name!r}: its key {known['key']!r} is held by {holder}: try again when that has finished"
+            )
         note.write(conn, schema, {"schedule": name, "job": row["id"]})
     return int(row["id"])
 
 
 def _locked(conn: Connection[Any], schema: str, name: str) -> dict[str, Any] | None:
-    checked_text("schedule", name, 200)
-    found = rows(conn, schema, "schedule_lock", {"name": name})
+    check_text("schedule", name, 200)
+    found = fetch(conn, schema, "schedule_lock", {"name": name})
     return found[0] if found else None
 
 
@@ -152,8 +177,9 @@ def _tell(conn: Connection[Any], schema: str) -> None:
 
 
 def _values(row: dict[str, Any]) -> dict[str, Any]:
-    """What the audit keeps of a schedule. Not the arguments, which may be secret."""
-    kept = ("task", "queue", "priority", "cron", "timezone", "missed", "max_missed", "tick_argument")
+    """Return the audit log's values of a schedule, without arguments, which may be secret."""
+    job = ("task", "queue", "priority", "group_key", "key", "expires_in")
+    kept = (*job, "cron", "timezone", "missed", "max_missed", "tick_argument")
     every = row["every"]
     values = {name: row[name] for name in kept if row[name] is not None}
     found: dict[str, Any] = json.loads(

@@ -1,4 +1,4 @@
-"""Which jobs a bulk operation is about: by windows of ids, as its filter was meant when it was asked for."""
+"""The jobs of a bulk operation: read in windows of ids, as the filter stood when it was created."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from typing import Any
 from psycopg import Connection, sql
 from psycopg.rows import dict_row
 
+from jobq._postgres.statements import fetch
 from jobq.filters import MAX_ID, JobFilter
-from jobq.operations.rows import rows
 
-# Ids looked at by one statement: no filter has an index of its own.
+# Ids looked at by one statement, because a filter has no index of its own.
 WINDOW = 20_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Snapshot:
-    """A selection of jobs as of one moment: `jobs` by their states and ages at `at`, with ids up to `up_to`.
+class JobSelection:
+    """A selection of jobs at one moment: filtered by state and age at `at`, with ids up to `up_to`.
 
-    Jobs that come to match later are not in it: those that have finished, have been put back or (where only running ones are
-    meant) have begun to run since.
+    Jobs that match later are not included: jobs that have finished or been put back since, and
+    (if only running jobs are selected) jobs that have started since.
     """
 
     jobs: JobFilter
@@ -33,24 +33,25 @@ class Snapshot:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Found:
-    """The next jobs of a snapshot, and the id up to which all have been looked at."""
+    """The next jobs of a selection, and the id up to which all jobs have been looked at."""
 
     ids: list[int]
     after: int
 
 
 def newest_id(conn: Connection[Any], schema: str) -> int:
-    """Return the highest id of a job, live or finished; -1: there is none."""
-    found: int | None = rows(conn, schema, "jobs_below", {"before": MAX_ID})[0]["id"]
+    """Return the highest id of a job, live or finished; -1 if there is none."""
+    found: int | None = fetch(conn, schema, "max_id_below", {"before": MAX_ID})[0]["id"]
     return -1 if found is None else found
 
 
 def next_jobs(
-    conn: Connection[Any], schema: str, wanted: Snapshot, *, after: int, limit: int, seconds: float = 0.5
+    conn: Connection[Any], schema: str, wanted: JobSelection, *, after: int, limit: int, seconds: float = 0.5
 ) -> Found:
-    """Return the next jobs above `after`, at most `limit`, oldest first; fewer when looking takes longer than `seconds`.
+    """Return the next jobs above `after`, oldest first, at most `limit`.
 
-    `Found.after` is `wanted.up_to` when no more are left.
+    There may be fewer if the search takes longer than `seconds`. If no jobs are left, `Found.after`
+    is `wanted.up_to`.
     """
     until = time.monotonic() + seconds
     while True:
@@ -60,8 +61,8 @@ def next_jobs(
         after = found.after
 
 
-def all_jobs(conn: Connection[Any], schema: str, wanted: Snapshot, *, limit: int) -> Iterator[Found]:
-    """Yield what :func:`next_jobs` finds, to the end."""
+def all_jobs(conn: Connection[Any], schema: str, wanted: JobSelection, *, limit: int) -> Iterator[Found]:
+    """Yield the results of :func:`next_jobs` until no jobs are left."""
     after = -1
     while after < wanted.up_to:
         found = next_jobs(conn, schema, wanted, after=after, limit=limit)
@@ -69,8 +70,11 @@ def all_jobs(conn: Connection[Any], schema: str, wanted: Snapshot, *, limit: int
         yield found
 
 
-def count(conn: Connection[Any], schema: str, wanted: Snapshot, *, bound: int, seconds: float) -> tuple[int, bool]:
-    """Return how many jobs there are, counting up to `bound` and for about `seconds`; and whether that is all."""
+def count(conn: Connection[Any], schema: str, wanted: JobSelection, *, bound: int, seconds: float) -> tuple[int, bool]:
+    """Return the number of jobs, and whether it is complete.
+
+    Counting stops at `bound`, or after about `seconds`.
+    """
     until = time.monotonic() + seconds
     total = 0
     for found in all_jobs(conn, schema, wanted, limit=WINDOW):
@@ -82,19 +86,20 @@ def count(conn: Connection[Any], schema: str, wanted: Snapshot, *, bound: int, s
     return total, True
 
 
-def _window(conn: Connection[Any], schema: str, wanted: Snapshot, after: int, limit: int) -> Found:
+def _window(conn: Connection[Any], schema: str, wanted: JobSelection, after: int, limit: int) -> Found:
     jobs = wanted.jobs
     last = wanted.up_to
     if jobs.ids:
         after, last = max(after, jobs.ids[0] - 1), min(last, jobs.ids[-1])
-    # A gap in the ids must not be walked through window by window.
-    above = rows(conn, schema, "jobs_above", {"after": after})[0]["id"] if after < last else None
+    # Skip gaps in the ids instead of reading them window by window.
+    above = fetch(conn, schema, "next_id_above", {"after": after})[0]["id"] if after < last else None
     if above is None or above > last:
         return Found(ids=[], after=wanted.up_to)
     end = min(above - 1 + WINDOW, last)
     found: dict[int, dict[str, Any]] = {}
     cut = end
-    # The live ones first: what finishes between the two reads is seen by both, and what is put back came later.
+    # Live jobs first: a job that finishes between the two reads is seen by both, and a job that is
+    # put back came later.
     for live in (True, False):
         page = _read(conn, schema, wanted, live=live, after=above - 1, last=end, limit=limit)
         if len(page) == limit:
@@ -108,9 +113,9 @@ def _window(conn: Connection[Any], schema: str, wanted: Snapshot, after: int, li
 
 
 def _read(
-    conn: Connection[Any], schema: str, wanted: Snapshot, *, live: bool, after: int, last: int, limit: int
+    conn: Connection[Any], schema: str, wanted: JobSelection, *, live: bool, after: int, last: int, limit: int
 ) -> list[dict[str, Any]]:
-    """Plan: job_pkey, or the job_history_id_idx of the states' partitions, from `after` to `last`."""
+    """Read a window. Plan: job_pkey, or job_history_id_idx of the partitions, `after` to `last`."""
     fits, params = wanted.jobs.conditions(live, at=wanted.at)
     if fits == sql.SQL("false"):
         return []
@@ -123,7 +128,7 @@ def _read(
         "SELECT id{more} FROM {table} WHERE id > %(after)s AND id <= %(last)s AND {fits} AND {since}"
         " ORDER BY id LIMIT %(limit)s"
     ).format(
-        # What JobFilter.accepts wants to see.
+        # The columns that JobFilter.accepts needs.
         more=sql.SQL(", task, left(error, 500) AS error" if wanted.jobs.failure is not None else ""),
         table=sql.Identifier(schema, "job" if live else "job_history"),
         fits=fits,

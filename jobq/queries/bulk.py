@@ -1,4 +1,4 @@
-"""Bulk operations: the list, a single one, and the outcome of each of its jobs."""
+"""Bulk operations: the list, one operation, and the outcome of each of its jobs."""
 
 from __future__ import annotations
 
@@ -6,20 +6,20 @@ from typing import Any
 
 from psycopg import Connection
 
-from jobq.bulk import Operation, OperationBatch
-from jobq.errors import InvalidOption, OperationNotFound
+from jobq._postgres.statements import fetch
+from jobq.errors import OperationNotFound
 from jobq.filters import MAX_ID
-from jobq.queries.rows import fetch
-
-_MAX_LIMIT = 1000
+from jobq.queries.page_limit import check_limit
+from jobq.queries.values.bulk import Operation, OperationBatch
 
 
 def operations(conn: Connection[Any], schema: str, *, limit: int = 50, before_id: int | None = None) -> list[Operation]:
-    """Return bulk operations, drafts included, newest first; `before_id` (the last one's id) continues.
+    """Return bulk operations, including drafts, newest first.
 
-    Raises InvalidOption for a limit out of 1 to 1,000.
+    `before_id`, the id of the last one, continues the list. Raises InvalidOption for a limit
+    outside 1 to 1,000.
     """
-    params = {"limit": _limited(limit), "before": MAX_ID if before_id is None else before_id}
+    params = {"limit": check_limit(limit), "before": MAX_ID if before_id is None else before_id}
     return [Operation(**row) for row in fetch(conn, schema, "operations", params)]
 
 
@@ -34,18 +34,13 @@ def operation(conn: Connection[Any], schema: str, id: int) -> Operation:
 def operation_batches(
     conn: Connection[Any], schema: str, id: int, *, limit: int = 20, after: int = 0
 ) -> list[OperationBatch]:
-    """Return the outcome of each job, a batch of up to 500 jobs each, oldest first; `after` (the last one's `n`) continues.
+    """Return the outcome of each job in batches of up to 500 jobs, oldest first.
 
-    Raises InvalidOption for a limit out of 1 to 1,000.
+    `after`, the `n` of the last batch, continues the list. Raises InvalidOption for a limit
+    outside 1 to 1,000.
     """
-    params = {"id": id, "limit": _limited(limit), "after": after}
+    params = {"id": id, "limit": check_limit(limit), "after": after}
     return [
         OperationBatch(**row | {"refused": {int(job): why for job, why in row["refused"].items()}})
         for row in fetch(conn, schema, "operation_batches", params)
     ]
-
-
-def _limited(limit: int) -> int:
-    if not 1 <= limit <= _MAX_LIMIT:
-        raise InvalidOption(f"limit={limit!r}: give a number between 1 and {_MAX_LIMIT}")
-    return limit

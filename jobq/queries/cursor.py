@@ -1,4 +1,4 @@
-"""Where a list of jobs goes on, in its own order, and as text for addresses and command lines."""
+"""The position at which a list of jobs continues, also as text for URLs and command lines."""
 
 from __future__ import annotations
 
@@ -15,9 +15,11 @@ _LATEST = (datetime(9999, 1, 1, tzinfo=UTC) - _EPOCH) // _MICROSECOND
 
 @dataclass(frozen=True, slots=True)
 class Cursor:
-    """Where a list goes on: below the job `id`, or below (`at`, `id`) where it goes by the time at which jobs finished.
+    """The position at which a list continues.
 
-    As text ``812``, or ``1764482745123456-812`` with the time in microseconds since 1970: exact, and fit for an address.
+    A list by id continues below the job `id`; a list by finish time continues below (`at`, `id`).
+    The text form is ``812``, or ``1764482745123456-812`` with the time in microseconds since 1970:
+    it is exact and safe in a URL.
     """
 
     id: int
@@ -25,15 +27,16 @@ class Cursor:
 
     @classmethod
     def parse(cls, text: str) -> Cursor:
-        """Return the cursor that `text` says. Raises InvalidOption."""
+        """Return the cursor for a text. Raises InvalidOption."""
         head, dash, tail = text.strip().rpartition("-")
         parts = [head, tail] if dash else [tail]
-        if not all(part.isascii() and part.isdigit() and len(part) <= 19 for part in parts):
-            raise InvalidOption(f"before={text[:50]!r}: give a job's id, or what the page before this one said")
-        id, at = int(tail), int(head) if dash else None
-        if id > MAX_ID or (at is not None and at > _LATEST):
-            raise InvalidOption(f"before={text[:50]!r}: give a job's id, or what the page before this one said")
-        return cls(id, None if at is None else _EPOCH + at * _MICROSECOND)
+        if all(part.isascii() and part.isdigit() and len(part) <= 19 for part in parts):
+            id, at = int(tail), int(head) if dash else None
+            if id <= MAX_ID and (at is None or at <= _LATEST):
+                return cls(id, None if at is None else _EPOCH + at * _MICROSECOND)
+        raise InvalidOption(
+            f"before={text[:50]!r}: expected a job's id, or the position at which the previous page ended"
+        )
 
     def __str__(self) -> str:
         return str(self.id) if self.at is None else f"{(self.at - _EPOCH) // _MICROSECOND}-{self.id}"

@@ -1,4 +1,4 @@
-"""Jobs as lines of JSON (NDJSON), with all that is known of them."""
+"""Export of jobs as lines of JSON (NDJSON), with all their data."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ from uuid import UUID
 from psycopg import Connection
 from psycopg.pq import TransactionStatus
 
+from jobq._postgres.statements import fetch
 from jobq.errors import InvalidOption
 from jobq.filters import JobFilter
-from jobq.queries.rows import fetch, with_json
+from jobq.queries.jobs import with_json
 from jobq.queries.search import Search
 
-# Of payloads, as stored, that one statement brings: rows may have megabytes each.
+# Most bytes of stored payloads that one statement reads: a row may have megabytes.
 _BYTES = 4 * 1024 * 1024
 _JSON = ("args", "headers", "result")
 
@@ -32,17 +33,27 @@ def export(
     before_id: int | None = None,
     redact: Redact | None = None,
 ) -> Iterator[str]:
-    """Yield the jobs that fit, newest first, each as a JSON object and a newline; at most `limit` (default: all).
+    """Yield the matching jobs, newest first, each as a JSON object and a newline.
 
-    Times are ISO 8601 in UTC. `redact` is given arguments, headers and result, and returns what to write instead (default:
-    they are written as stored, to the last digit; with it, numbers are what Python makes of them). No transaction is open
-    while a line is in the caller's hands, however slow: a job that changes meanwhile is written as it is when its turn
-    comes, and none twice.
+    Times are ISO 8601 in UTC. No transaction is open while the caller handles a line, however
+    slow it is. A job that changes meanwhile is written in its state at that time, and no job is
+    written twice.
 
-    Raises InvalidOption when `conn` has a transaction open, or for a limit below 1.
+    Args:
+        conn: a psycopg connection without an open transaction.
+        schema: the schema of jobq's tables.
+        jobs: the filter; None: all jobs.
+        limit: most jobs (default: all).
+        before_id: only jobs with a lower id.
+        redact: gets arguments, headers and result, and returns what to write instead. Without
+            it, they are written as stored, with all digits. With it, numbers pass through
+            Python's number types.
+
+    Raises:
+        InvalidOption: `conn` has an open transaction, or `limit` is below 1.
     """
     if limit is not None and limit < 1:
-        raise InvalidOption(f"limit={limit!r}: give a number of at least 1, or None for all")
+        raise InvalidOption(f"limit={limit!r}: expected a number of at least 1, or None for all")
     if conn.info.transaction_status != TransactionStatus.IDLE:
         raise InvalidOption(
             "export: the connection has a transaction open, which would hold back vacuum: end it before"
@@ -64,7 +75,7 @@ def _lines(
     left = limit
     looks = search.windows(before_id)
     while True:
-        # Each look is a transaction of its own, and none is open at a yield.
+        # Each read is a separate transaction, and none is open at a yield.
         with conn.transaction():
             window = next(looks, None)
         if window is None:
@@ -84,7 +95,7 @@ def _lines(
 
 
 def _portions(found: list[dict[str, Any]]) -> Iterator[list[int]]:
-    """Yield the ids in portions that are not too large, or single."""
+    """Yield the ids in portions of limited size. A large job is a portion by itself."""
     portion: list[int] = []
     size = 0
     for row in found:
@@ -107,7 +118,7 @@ def _line(row: dict[str, Any], redact: Redact | None) -> str:
 
 def _member(name: str, value: Any, as_stored: bool) -> str:
     if name in _JSON and as_stored and value is not None:
-        # JSON by the server, on one line as all jsonb is: numbers keep their digits.
+        # JSON written by the server, on one line like all jsonb: numbers keep their digits.
         return str(value)
     match value:
         case datetime():

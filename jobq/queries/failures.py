@@ -1,4 +1,4 @@
-"""Dead letters in groups: the same task, the same fault."""
+"""Dead letters in groups: the same task and the same error."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ from typing import Any
 from psycopg import Connection
 from psycopg.rows import dict_row, tuple_row
 
+from jobq._core.fingerprint import fingerprint, normalise
+from jobq._core.validation import check_choice, check_int
+from jobq._postgres.statements import fetch
 from jobq.errors import InvalidOption
-from jobq.failures import fingerprint, normalise
-from jobq.queries.rows import fetch, with_json
+from jobq.queries.jobs import with_json
 from jobq.queries.values import JobRow
-from jobq.queries.values_stats import FailureDetail, FailureGroup, Failures
-from jobq.sql import statement
+from jobq.queries.values.stats import FailureDetail, FailureGroup, Failures
 
 FAILURE_SORTS = ("jobs", "first", "last", "task", "error")
 _REACH = 10_000
@@ -35,24 +36,25 @@ class _Text:
 
 
 class KnownFailures:
-    """What the errors of dead letters were made of by an earlier read, so that the next one reads and compares new ones only.
+    """A cache of the errors of dead letters, so the next read fetches and compares only new ones.
 
-    For one database; several threads may share it. It keeps some 500 bytes for each dead letter of the last read.
+    It belongs to one database. Several threads may share it. It keeps about 500 bytes for each
+    dead letter of the last read.
     """
 
     def __init__(self) -> None:
         self._texts: dict[tuple[int, int], _Text] = {}
 
     def learn(self, conn: Connection[Any], schema: str, rows: Sequence[tuple[int, int]]) -> list[_Text | None]:
-        """Return what is known of each (id, microseconds) of `rows`, newest first, after reading what is not; None for one that
-        is gone meanwhile.
+        """Return the error of each (id, microseconds) in `rows`, newest first; None if it is gone.
+
+        Unknown errors are read first.
         """
         texts = self._texts
         unknown = [row[1] for row in rows if row not in texts]
         if unknown:
             params = {"since": min(unknown), "until": max(unknown), "limit": len(rows)}
-            with conn.cursor(row_factory=tuple_row) as cursor:
-                found = cursor.execute(statement("failure_texts", schema).query, params).fetchall()
+            found = fetch(conn, schema, "failure_texts", params, tuple_row)
             texts = texts | {
                 (id, micros): _Text(task, queue, fingerprint(task, error), error or "")
                 for id, micros, task, queue, error in found
@@ -60,7 +62,7 @@ class KnownFailures:
             }
         if unknown or len(texts) > len(rows):
             texts = {row: texts[row] for row in rows if row in texts}
-            # Another thread's may take its place: both are true.
+            # Another thread may replace the dictionary: both versions are correct.
             self._texts = texts
         return [texts.get(row) for row in rows]
 
@@ -77,16 +79,26 @@ def failures(
     offset: int = 0,
     limit: int | None = None,
 ) -> Failures:
-    """Return the newest `reach` (1 to 100,000) dead letters by group: of the groups whose task, error or a queue has `text` in
-    it (in whatever case) at most `limit`, after `offset` of them, the largest first or by `sort`, one of FAILURE_SORTS.
+    """Return the newest `reach` dead letters in groups.
 
-    "Newest" is by when they failed. With `known`, kept from one call to the next, only what is new is read in full. Raises
-    InvalidOption for another reach or sort.
+    "Newest" is by the time at which they failed.
+
+    Args:
+        conn: a psycopg connection.
+        schema: the schema of jobq's tables.
+        reach: how many dead letters to read, 1 to 100,000.
+        known: a cache kept between calls; only new dead letters are then read in full.
+        text: only groups whose task, error or queue contains this text, in any case.
+        sort: the order of the groups, one of FAILURE_SORTS (default: largest first).
+        descending: whether the largest value comes first (default: True).
+        offset: number of groups to skip.
+        limit: most groups; None: all.
+
+    Raises:
+        InvalidOption: `reach` or `sort` has another value.
     """
-    if not 1 <= reach <= 100_000:
-        raise InvalidOption(f"reach={reach!r}: give a number between 1 and 100000")
-    if sort not in FAILURE_SORTS:
-        raise InvalidOption(f"sort={sort!r}: give one of {', '.join(FAILURE_SORTS)}")
+    check_int("reach", reach, 1, 100_000)
+    check_choice("sort", sort, FAILURE_SORTS)
     groups, searched, read_at = _group(conn, schema, reach, known)
     found = list(groups.values())
     if wanted := text.casefold():
@@ -114,12 +126,12 @@ def failure(
     limit: int = _JOBS,
     known: KnownFailures | None = None,
 ) -> FailureDetail | None:
-    """Return one group among the newest `reach` dead letters, with its newest `limit` jobs; None when there is none.
+    """Return one group among the newest `reach` dead letters, with its newest `limit` jobs.
 
-    Raises InvalidOption for what is no fingerprint.
+    None: there is no such group. Raises InvalidOption if `fingerprint` is no fingerprint.
     """
     if len(fingerprint) != _DIGITS or not set(fingerprint) <= set("0123456789abcdef"):
-        raise InvalidOption(f"fingerprint={fingerprint!r}: give the 12 hexadecimal digits of a group of failures")
+        raise InvalidOption(f"fingerprint={fingerprint!r}: expected the 12 hexadecimal digits of a group of failures")
     found, searched, read_at = _group(conn, schema, reach, known)
     group = found.get(fingerprint)
     if group is None:
@@ -137,18 +149,18 @@ def failure(
 @dataclass(slots=True)
 class _Group:
     newest: _Text
-    # Each with when it failed, newest first.
+    # Each entry has the time of the failure; newest first.
     rows: list[tuple[int, int]] = field(default_factory=list)
     queues: set[str] = field(default_factory=set)
 
     @property
     def last(self) -> tuple[int, int]:
-        """When it failed last, and the job."""
+        """The time of the last failure, and its job."""
         id, micros = self.rows[0]
         return micros, id
 
     def has(self, text: str) -> bool:
-        """Whether it has `text`, which is in casefold, anywhere that a list shows."""
+        """Return whether any text shown in a list contains `text`, which is casefolded."""
         shown = (self.newest.task, self.newest.sample, *self.queues)
         return any(text in one.casefold() for one in shown)
 
@@ -186,9 +198,8 @@ def _group(
 ) -> tuple[dict[str, _Group], int, datetime]:
     with conn.cursor(row_factory=dict_row) as cursor:
         now: datetime = cursor.execute("SELECT statement_timestamp() AS now").fetchall()[0]["now"]
-    # Tuples: ten thousand dictionaries would take longer than the statement.
-    with conn.cursor(row_factory=tuple_row) as cursor_of_rows:
-        rows: list[Any] = cursor_of_rows.execute(statement("failures", schema).query, {"reach": reach}).fetchall()
+    # Tuples: 10,000 dictionaries would take longer than the statement.
+    rows = fetch(conn, schema, "failures", {"reach": reach}, tuple_row)
     groups: dict[str, _Group] = {}
     for row, text in zip(rows, (known or KnownFailures()).learn(conn, schema, rows), strict=True):
         if text is None:
@@ -202,7 +213,8 @@ def _group(
 
 
 def _next_hour(now: datetime) -> int:
-    # Just before the next whole hour, in microseconds: what failed at a whole hour belongs to the hour that begins then.
+    # Just before the next full hour, in microseconds: a failure at a full hour belongs to the
+    # hour that begins then.
     whole = now.replace(minute=0, second=0, microsecond=0) + timedelta(hours=1)
     return (whole - _EPOCH) // timedelta(microseconds=1) - 1
 

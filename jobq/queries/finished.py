@@ -1,7 +1,10 @@
-"""Finished jobs in the order in which they finished, the last first: what failed a moment ago is on top, however old the job.
+"""Finished jobs ordered by finish time, latest first.
 
-Pages go by (finished_at, id), which no other row shares and nothing changes: what finishes meanwhile comes before the first
-page, so the next ones neither lose nor double a row. As by id, a filter without an index looks at one window after the other.
+Recent failures are on top, however old the job.
+
+Pages go by (finished_at, id), which is unique and never changes. Jobs that finish meanwhile come
+before the first page, so the next pages neither lose nor repeat a row. As in a search by id, a
+filter without an index reads one window after the other.
 """
 
 from __future__ import annotations
@@ -15,15 +18,18 @@ from typing import Any
 from psycopg import Connection, sql
 from psycopg.rows import dict_row
 
+from jobq._core.validation import check_choice
+from jobq._postgres.sql import composed
+from jobq._postgres.statements import fetch
 from jobq.errors import InvalidOption
-from jobq.filters import HISTORY_STATES, MAX_ID, JobFilter
+from jobq.filters import MAX_ID, JobFilter
+from jobq.job import FINISHED_STATES
 from jobq.queries.cursor import Cursor
-from jobq.queries.rows import fetch, with_json
+from jobq.queries.jobs import with_json
 from jobq.queries.values import JobRow
-from jobq.sql import composed
 
 ORDERS = ("id", "finished")
-# Of succeeded jobs, some 200,000 small ones: read in less than a tenth of a second.
+# For succeeded jobs: about 200,000 small ones, read in less than 0.1 s.
 _MOST_PAGES = 6_000
 _FIRST_WINDOW = 500
 _LAST_WINDOW = 25_000
@@ -34,13 +40,16 @@ _CHUNK = 500
 def order_of(
     conn: Connection[Any], schema: str, jobs: JobFilter, order: str | None = None, before: Cursor | None = None
 ) -> str:
-    """Return the order of a list: the one asked for, the cursor's, or by default ``finished`` where only finished jobs fit, ids
-    are not what selects them, and the succeeded ones among them are not too many to be sorted; else ``id``.
+    """Return the order of a list.
 
-    Raises InvalidOption for ``finished`` where that cannot be, and for a cursor of another order.
+    This is the requested order, or the cursor's order. The default is ``finished`` if only finished
+    jobs match, they are not selected by ids, and the succeeded jobs among them are few enough to
+    sort; otherwise it is ``id``.
+
+    Raises InvalidOption if ``finished`` is impossible, or the cursor has another order.
     """
-    if order is not None and order not in ORDERS:
-        raise InvalidOption(f"order={order!r}: give one of {', '.join(ORDERS)}")
+    if order is not None:
+        check_choice("order", order, ORDERS)
     if order is None and before is not None:
         order = "id" if before.at is None else "finished"
     if before is not None and (before.at is not None) != (order == "finished"):
@@ -52,11 +61,11 @@ def order_of(
             return "id"
         raise InvalidOption(
             "order='finished': jobs that have not finished fit the filter, too; say which states, of "
-            + ", ".join(HISTORY_STATES)
+            + ", ".join(FINISHED_STATES)
         )
     if order is None and jobs.ids:
         return "id"
-    # A list that was begun so may be ended so, while more jobs succeed.
+    # A list that was begun in this order may be finished in it while more jobs succeed.
     if _pages(conn, schema, jobs, before) <= _MOST_PAGES * (1 if before is None else 4):
         return "finished"
     if order is None:
@@ -77,7 +86,10 @@ def _pages(conn: Connection[Any], schema: str, jobs: JobFilter, before: Cursor |
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """Finished jobs from `floor` (None: the oldest) up to, and without, `before` (None: the newest), `number` of them."""
+    """Finished jobs from `floor` (None: the oldest) to before `before` (None: the newest).
+
+    There are `number` of them.
+    """
 
     floor: Cursor | None
     before: Cursor | None
@@ -85,7 +97,7 @@ class Span:
 
 
 class FinishedSearch:
-    """One filter's search by the time at which jobs finished, on one connection."""
+    """A search with one filter in the order of finish times, on one connection."""
 
     def __init__(self, conn: Connection[Any], schema: str, jobs: JobFilter) -> None:
         self._conn = conn
@@ -96,9 +108,10 @@ class FinishedSearch:
     def spans(
         self, before: Cursor | None = None, *, reach: int | None = None, patience: float | None = None
     ) -> Iterator[Span]:
-        """Yield where to look for jobs that fit, newest first: at no more than `reach` jobs, for about `patience` seconds.
+        """Yield the ranges to search, newest first.
 
-        The last span has no floor when nothing is left below it.
+        The search covers at most `reach` jobs and takes about `patience` seconds. If nothing is
+        left below the last span, it has no floor.
         """
         if not self._jobs.reads(live=False):
             return
@@ -120,11 +133,11 @@ class FinishedSearch:
             last = now
 
     def rows(self, span: Span, limit: int) -> list[JobRow]:
-        """Return the first `limit` jobs in `span` that fit."""
+        """Return the first `limit` matching jobs in `span`."""
         if self._jobs.failure is None:
             return [JobRow(**with_json(row)) for row in self._page(span, limit)]
         found: list[JobRow] = []
-        # What SQL does not say of a row is looked at here.
+        # Conditions that SQL cannot express are checked here.
         while len(found) < limit:
             chunk = self._page(span, _CHUNK)
             found += [JobRow(**with_json(row)) for row in chunk if self._jobs.accepts(row)]

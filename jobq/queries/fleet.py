@@ -1,28 +1,31 @@
-"""Reads of the small tables: workers, chores, audit, the schema's revision."""
+"""Reads of the small tables: workers, maintenance tasks, audit, and the schema's revision."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from psycopg import Connection, sql
 from psycopg.errors import InsufficientPrivilege, UndefinedFunction
 
+from jobq._postgres.sql import REVISION
+from jobq._postgres.statements import fetch
 from jobq.filters import MAX_ID
-from jobq.queries.rows import fetch
-from jobq.queries.values import AuditEntry, ChoreInfo, WorkerInfo
+from jobq.queries.values import AuditEntry, MaintenanceTaskInfo, WorkerInfo
 
 
 def workers(conn: Connection[Any], schema: str, *, tasks: bool = True) -> list[WorkerInfo]:
     """Return every dispatcher that has a heartbeat row, by host and process id; at most 1,000.
 
-    Without `tasks` those are empty, which saves time where hundreds of workers have hundreds each.
+    If `tasks` is False, the workers' task lists are empty, which saves time if there are hundreds
+    of workers with hundreds of tasks each.
     """
     return [WorkerInfo(**row) for row in fetch(conn, schema, "workers", {"tasks": tasks})]
 
 
-def chores(conn: Connection[Any], schema: str) -> list[ChoreInfo]:
-    """Return the maintenance chores by name."""
-    return [ChoreInfo(**row) for row in fetch(conn, schema, "chores", {})]
+def maintenance_tasks(conn: Connection[Any], schema: str) -> list[MaintenanceTaskInfo]:
+    """Return the maintenance tasks by name."""
+    return [MaintenanceTaskInfo(**row) for row in fetch(conn, schema, "maintenance_tasks", {})]
 
 
 def audit_log(
@@ -34,15 +37,20 @@ def audit_log(
     actor: str | None = None,
     action: str | None = None,
 ) -> list[AuditEntry]:
-    """Return operators' actions, newest first; `before_id` (the last one's id) continues. `actor`, `action`: only these."""
+    """Return operators' actions, newest first.
+
+    `before_id`, the id of the last one, continues the list. `actor` and `action` select entries.
+    """
     params = {"limit": limit, "before": MAX_ID if before_id is None else before_id, "actor": actor, "action": action}
     return [AuditEntry(**row) for row in fetch(conn, schema, "audit_log", params)]
 
 
 def schema_revision(conn: Connection[Any], schema: str) -> str | None:
-    """Return the database's revision, to be compared with `jobq.migrate.head()`; None when none is recorded.
+    """Return the database's revision, for comparison with `jobq.migrate.head()`.
 
-    Raises psycopg.errors.UndefinedTable where there is no jobq schema at all.
+    None: it is not recorded.
+
+    Raises psycopg.errors.UndefinedTable if there is no jobq schema.
     """
     query = sql.SQL("SELECT version_num FROM {}.schema_version").format(sql.Identifier(schema))
     with conn.cursor() as cursor:
@@ -53,8 +61,25 @@ def schema_revision(conn: Connection[Any], schema: str) -> str | None:
     return str(row["version_num"] if isinstance(row, dict) else row[0])
 
 
+def versions_of(some: Iterable[WorkerInfo]) -> list[str]:
+    """Return the versions of jobq that the workers run which are not silent, sorted."""
+    return sorted({worker.version for worker in some if worker.health != "silent"})
+
+
+def supports_this_version(conn: Connection[Any], schema: str, revision: str) -> bool:
+    """Return whether this jobq works with a schema that is at the newer `revision`.
+
+    The schema says so (its function `oldest_program`). If it says nothing, the result is False.
+    """
+    oldest = oldest_program(conn, schema, revision)
+    return oldest is not None and oldest <= REVISION
+
+
 def oldest_program(conn: Connection[Any], schema: str, revision: str) -> str | None:
-    """Return the oldest revision of which programs work with the schema at `revision`; None when the schema does not say."""
+    """Return the oldest program revision that works with the schema at `revision`.
+
+    The result is None if it is unknown.
+    """
     query = sql.SQL("SELECT {}.oldest_program(%s) AS oldest").format(sql.Identifier(schema))
     try:
         with conn.transaction(), conn.cursor() as cursor:

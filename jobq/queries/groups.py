@@ -1,4 +1,4 @@
-"""What is set for queues, and how their groups stand."""
+"""Settings of queues, and the state of their groups."""
 
 from __future__ import annotations
 
@@ -6,39 +6,36 @@ from typing import Any
 
 from psycopg import Connection
 
-from jobq.flow import QueueSettings, settings_of
-from jobq.queries.rows import fetch
+from jobq._postgres.statements import fetch
+from jobq.limits import SETTINGS_COLUMNS, QueueSettings, settings_of
 from jobq.queries.values import COUNT_LIMIT
-from jobq.queries.values_stats import GroupInfo, GroupLimit, Groups
+from jobq.queries.values.stats import GroupInfo, GroupLimit, Groups
 
-_COLUMNS = (
-    "max_running", "rate_jobs", "rate_seconds", "rate_burst", "group_mode", "group_limit", "group_retry",
-    "group_rate_jobs", "group_rate_seconds", "group_rate_burst",
-)  # fmt: skip
-# Groups that are told one by one, and those with limits of their own.
+# Number of groups that are listed, and of groups with limits of their own.
 _SHOWN = 10
 _LIMITS = 50
-# Waiting jobs that are counted in all groups together.
+# Most waiting jobs to count in all groups together.
 _BUDGET = 50_000
-# Groups among which the largest are looked for.
+# Number of groups among which the largest are searched.
 _GROUPS = 2_000
 
 
 def queue_settings(conn: Connection[Any], schema: str, name: str) -> QueueSettings:
-    """Return what is set for queue `name`; where nothing ever was, that."""
+    """Return the settings of queue `name`; empty settings if none were ever set."""
     found = fetch(conn, schema, "queue_settings", {"queue": name})
     return settings_of(found[0]) if found else QueueSettings()
 
 
 def groups(conn: Connection[Any], schema: str, name: str) -> Groups:
-    """Return the groups of queue `name` that have waiting jobs, the largest ones by name, and the turns in line.
+    """Return the groups of queue `name` that have waiting jobs, and its ready groups.
 
-    `Groups.number` above `bound` means "more than"; so do counts above `counted_to`.
+    The largest groups are listed by name. `Groups.number` above `bound` means "more than", and so
+    do counts above `counted_to`.
     """
     found = fetch(
         conn, schema, "queue_groups", {"queue": name, "bound": _GROUPS + 1, "budget": _BUDGET, "most": _SHOWN}
     )
-    turns = fetch(conn, schema, "queue_turns", {"queue": name, "bound": COUNT_LIMIT + 1})[0]
+    turns = fetch(conn, schema, "queue_ready_groups", {"queue": name, "bound": COUNT_LIMIT + 1})[0]
     limits = fetch(conn, schema, "queue_limits", {"queue": name, "most": _LIMITS + 1})
     return Groups(
         number=found[0]["groups"] if found else 0,
@@ -60,8 +57,11 @@ _UNSET = QueueSettings()
 
 
 def take_settings(row: dict[str, Any]) -> QueueSettings:
-    """Take the columns of a queue's settings out of `row`, which keeps when it was paused, and return what they say."""
-    columns = {name: row.pop(name) for name in (*_COLUMNS, "changed_at")}
+    """Remove the columns of a queue's settings from `row`, and return the settings.
+
+    `paused_at` stays in `row`.
+    """
+    columns = {name: row.pop(name) for name in (*SETTINGS_COLUMNS, "changed_at")}
     if row["paused_at"] is None and not any(columns.values()):
-        return _UNSET  # as most of thousands of queues are
+        return _UNSET  # the common case among thousands of queues
     return settings_of(columns | {"paused_at": row["paused_at"]})

@@ -1,4 +1,4 @@
-"""Why a job waits that no worker's code could run so far: in sentences, and by task."""
+"""Parked jobs: why no worker's code could run a job so far, as a sentence and by task."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from typing import Any
 
 from psycopg import Connection
 
-from jobq.queries.gated import span
-from jobq.queries.rows import fetch
+from jobq._core.durations import roughly
+from jobq._postgres.statements import fetch
 from jobq.queries.values import JobDetail
 
-# Parked jobs that are looked at.
+# Number of parked jobs looked at.
 _BOUND = 10_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ParkedTask:
-    """Jobs of one task that were refused by the same code. `unknown`: by code that does not have the task."""
+    """Jobs of one task that the same code refused. `unknown`: that code does not have the task."""
 
     task: str
     unknown: bool
@@ -32,7 +32,7 @@ class ParkedTask:
 
     @property
     def sentence(self) -> str:
-        """Say who lacks what since when, without a full stop."""
+        """Return who lacks what, and since when, without a full stop."""
         if self.may:
             return (
                 f"live workers may know what task {self.task} needs, and have not claimed it since {moment(self.since)}"
@@ -43,14 +43,14 @@ class ParkedTask:
 
 
 def parked_tasks(conn: Connection[Any], schema: str) -> list[ParkedTask]:
-    """Return the parked jobs by task and refusal, most first; at most 100, of 10,000 jobs."""
+    """Return the parked jobs by task and refusal, largest first; at most 100, of 10,000 jobs."""
     return [ParkedTask(**row) for row in fetch(conn, schema, "parked_tasks", {"bound": _BOUND})]
 
 
 def why_parked(conn: Connection[Any], schema: str, job: JobDetail) -> str:
     """Return one sentence on what a parked job waits for. Its `parked_at` is not None."""
     assert job.parked_at is not None
-    since = f"since {moment(job.parked_at)} ({span((job.read_at - job.parked_at).total_seconds())})"
+    since = f"since {moment(job.parked_at)} ({roughly((job.read_at - job.parked_at).total_seconds())})"
     knowing = fetch(conn, schema, "parked_workers", {"task": job.task, "refused": job.parked_signature})
     able = [worker for worker in knowing if worker["may"]]
     if not able:
@@ -65,14 +65,19 @@ def why_parked(conn: Connection[Any], schema: str, job: JobDetail) -> str:
         states = " or ".join(sorted({worker["state"] for worker in serving}))
         return f"The only live workers that may know what it needs are {states} and claim nothing."
     if job.run_at > job.read_at:
-        return f"It is due in {span((job.run_at - job.read_at).total_seconds())}, for a worker whose code can run it."
+        return (
+            f"It is due in {roughly((job.run_at - job.read_at).total_seconds())}, for a worker whose code can run it."
+        )
     return (
         "The code of the worker that claimed it could not run it: it waits for a free slot of a worker whose code may."
     )
 
 
 def no_worker_takes(task: str, reason: str | None) -> str:
-    """Say that the stored arguments of a job of `task` fit no live worker's code, for `reason` as it was stored."""
+    """Return the sentence for a job of `task` whose stored arguments fit no live worker's code.
+
+    `reason` is the reason as stored.
+    """
     why = (reason or "").removeprefix(f"{task}: ").removeprefix("stored arguments do not fit: ")
     parameter = why.removeprefix("there is no parameter ") if why.startswith("there is no parameter ") else None
     if parameter is not None and ";" not in parameter:

@@ -1,4 +1,4 @@
-"""One queue: what is in it, which workers serve it, how long its jobs wait and run."""
+"""One queue: its contents, the workers that serve it, and how long its jobs wait and run."""
 
 from __future__ import annotations
 
@@ -6,29 +6,27 @@ from typing import Any
 
 from psycopg import Connection
 
+from jobq._postgres.statements import fetch
+from jobq.job import QUEUE_STATES
+from jobq.queries.fleet import workers
 from jobq.queries.groups import groups, take_settings
-from jobq.queries.rest import workers
 from jobq.queries.rollups import latency
-from jobq.queries.rows import fetch
 from jobq.queries.values import COUNT_LIMIT, QueueInfo
-from jobq.queries.values_stats import QueueDetail, QueueTask
+from jobq.queries.values.stats import QueueDetail, QueueTask
 
-# Jobs next in line that are told apart by task.
+# Number of next jobs that are counted by task.
 _NEXT = 2_000
 
 
 def queue(conn: Connection[Any], schema: str, name: str) -> QueueDetail:
-    """Return what there is to know of queue `name`; `known` is False where nothing was ever seen of it.
+    """Return all details of queue `name`. `known` is False if nothing was ever recorded for it.
 
     Counts above COUNT_LIMIT mean "more than".
     """
     bound = COUNT_LIMIT + 1
     (found,) = fetch(conn, schema, "queue_info", {"queue": name, "bound": bound})
     has_row, read_at = found.pop("has_row"), found.pop("read_at")
-    counts = {
-        key: min(found.pop(key), bound)
-        for key in ("ready", "scheduled", "running", "failed", "waiting", "parked", "due")
-    }
+    counts = {key: min(found.pop(key), bound) for key in (*QUEUE_STATES, "due")}
     settings = take_settings(found)
     info = QueueInfo(name=name, **counts, **found, settings=settings)
     grouped = groups(conn, schema, name) if settings.groups is not None or info.waiting else None

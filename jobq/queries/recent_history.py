@@ -1,7 +1,7 @@
-"""The last minutes, read from the end of history: what the rollup chore has not counted yet.
+"""The last minutes, read from the end of the history: minutes that the rollup has not counted yet.
 
-History is only ever appended to, so the last pages of a day's partition are what finished last: this needs no index on
-finished_at, which every acknowledgement would pay for.
+History is only appended to, so the last pages of a day's partition hold the jobs that finished
+last. No index on finished_at is needed, which every acknowledgement would have to maintain.
 """
 
 from __future__ import annotations
@@ -14,13 +14,14 @@ from typing import Any
 from psycopg import Connection, sql
 from psycopg.rows import dict_row
 
-from jobq.queries.rows import fetch
+from jobq._postgres.statements import fetch
 
-# Pages read from the end of one partition: some 50,000 small rows.
+# Pages read from the end of one partition: about 50,000 small rows.
 _TAIL_PAGES = 1500
 
 _TAIL = sql.SQL(
-    # What is older (-1), or of another queue (NULL), is not counted, and tells how far back these pages go.
+    # Older jobs (-1) and jobs of other queues (NULL) are not counted; they show how far these pages
+    # reach back.
     "SELECT {name} AS part, {state} AS state, CASE WHEN finished_at < {since} THEN -1 WHEN {queue} THEN"
     " greatest(floor(extract(epoch FROM {now} - finished_at) / 60), 0)::integer END AS minutes_ago,"
     " count(*) AS number, min(finished_at) AS oldest"
@@ -30,8 +31,9 @@ _TAIL = sql.SQL(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tail:
-    """How many jobs finished, by minutes ago and state. `since` is set when what was read does not reach as far back as it
-    was to.
+    """How many jobs finished, by minutes ago and state.
+
+    `since` is set if the rows read do not reach as far back as requested.
     """
 
     counts: Counter[tuple[int, str]]
@@ -47,9 +49,15 @@ def read_tail(
     queue: str | None = None,
     pages: int | None = None,
 ) -> Tail:
-    """Return what finished since `since` (of `queue`, or of all), by the minutes before `now`; both are SQL.
+    """Return the jobs that finished since `since`, by the minutes before `now`.
 
-    `pages`: how many pages of each partition are read (default: 1,500, some 50,000 small rows).
+    Args:
+        conn: a psycopg connection.
+        schema: the schema of jobq's tables.
+        now: the current time, as SQL.
+        since: the earliest time, as SQL.
+        queue: only this queue; None: all queues.
+        pages: pages read of each partition (default: 1,500, about 50,000 small rows).
     """
     most = _TAIL_PAGES if pages is None else pages
     parts: list[sql.Composable] = []
@@ -84,7 +92,7 @@ def read_tail(
         elif row["minutes_ago"] is not None:
             counts[row["minutes_ago"], row["state"]] += row["number"]
         oldest[row["part"]] = min(row["oldest"], oldest.get(row["part"], row["oldest"]))
-    # A tail that was cut and has nothing older in it tells nothing of the time before it.
+    # A truncated tail without older rows says nothing about the time before it.
     return Tail(
         counts=counts,
         since=max((oldest[part] for part in cut if part in oldest and part not in reached), default=None),

@@ -1,4 +1,4 @@
-"""Charts' numbers, from what the rollup chore has counted (`jobq.worker.rollup`). They cost the same whatever the load."""
+"""The data of the charts, as the rollup has counted it. The cost does not grow with the load."""
 
 from __future__ import annotations
 
@@ -9,33 +9,45 @@ from typing import Any
 from psycopg import Connection, sql
 from psycopg.rows import dict_row
 
-from jobq import histograms
+from jobq._core import histograms
+from jobq._postgres.statements import fetch
 from jobq.errors import InvalidOption
-from jobq.queries.rows import fetch
-from jobq.queries.tail import read_tail
-from jobq.queries.values_stats import Percentiles, Series
+from jobq.job import FINISHED_STATES
+from jobq.queries.recent_history import read_tail
+from jobq.queries.values.stats import Percentiles, Series
 
-# How long a span is, by how many hours are asked for: 60, 144 and 168 points.
+# Seconds of a span by the number of hours: 60, 144 and 168 points.
 _SPANS = {1: 60, 24: 600, 168: 3600}
 _SPARK_POINTS = 30
-# So much is read of the minutes that are not counted yet: some 10,000 small rows of a state. Busier ones wait for the chore.
+# Pages read of minutes that are not counted yet: about 10,000 small rows of a state. Busier
+# minutes wait for the rollup.
 _TAIL_PAGES = 300
-_STATES = ("succeeded", "failed", "cancelled", "expired")
 
 
 def series(
     conn: Connection[Any], schema: str, *, hours: int = 1, queue: str | None = None, task: str | None = None
 ) -> Series:
-    """Return what finished in the last `hours` (1, 24 or 168), how long it waited and ran, and the queue's depth.
+    """Return what finished in the last `hours`, how long it waited and ran, and the queue's depth.
 
-    Of one queue, of one task, or of all. The newest span is not over yet. The minutes that the chore has not counted so
-    far are read from the end of history: how many finished, and not how long they took (not by task). Raises
-    InvalidOption for other hours, and for both a queue and a task.
+    The newest span is not complete. Minutes that the rollup has not counted yet are read from the
+    end of the history: the number of jobs, but not their durations (and not by task).
+
+    Args:
+        conn: a psycopg connection.
+        schema: the schema of jobq's tables.
+        hours: 1, 24 or 168.
+        queue: only this queue.
+        task: only this task.
+
+    Raises:
+        InvalidOption: `hours` has another value, or both a queue and a task are given.
     """
     if hours not in _SPANS:
-        raise InvalidOption(f"hours={hours!r}: give one of {', '.join(str(known) for known in _SPANS)}")
+        raise InvalidOption(f"hours={hours!r}: expected one of {', '.join(str(known) for known in _SPANS)}")
     if queue is not None and task is not None:
-        raise InvalidOption(f"queue={queue!r} and task={task!r}: give one of them; there are no counts by both")
+        raise InvalidOption(
+            f"queue={queue!r} and task={task!r}: expected only one of them, because there are no counts by both"
+        )
     span = _SPANS[hours]
     now = _now(conn).timestamp()
     last = int(now // span) * span
@@ -49,7 +61,7 @@ def series(
     return Series(
         span=span,
         at=list(times),
-        **{name: [row[name] if row else None for row in found] for name in (*_STATES, "ready", "oldest_ready")},
+        **{name: [row[name] if row else None for row in found] for name in (*FINISHED_STATES, "ready", "oldest_ready")},
         wait_p50=[each.p50 for each in waits],
         wait_p95=[each.p95 for each in waits],
         wait_p99=[each.p99 for each in waits],
@@ -60,9 +72,10 @@ def series(
 
 
 def sparklines(conn: Connection[Any], schema: str) -> dict[str, list[int]]:
-    """Return how many jobs of each queue finished in each two minutes of the last hour: 30 numbers, oldest first.
+    """Return the number of jobs that finished in each two minutes of the last hour, by queue.
 
-    Queues of which none finished are not there; ``''`` is all queues together.
+    Each list has 30 numbers, oldest first. A queue without finished jobs is left out; ``''`` is
+    all queues together.
     """
     minute = _now(conn).replace(second=0, microsecond=0)
     lines: defaultdict[str, list[int]] = defaultdict(lambda: [0] * _SPARK_POINTS)
@@ -73,13 +86,13 @@ def sparklines(conn: Connection[Any], schema: str) -> dict[str, list[int]]:
 
 
 def latency(conn: Connection[Any], schema: str, queue: str) -> tuple[Percentiles, Percentiles, int, int]:
-    """Return the last hour's waits, runs, number of finished and number of failed jobs of `queue`."""
+    """Return `queue`'s waits, runs, finished jobs and failed jobs in the last hour."""
     since = _now(conn) - timedelta(hours=1)
     rows = fetch(conn, schema, "series", {"span": 60, "since": since, "queue": queue, "task": None})
     return (
         _percentiles(histograms.total(row["waits"] for row in rows)),
         _percentiles(histograms.total(row["runs"] for row in rows)),
-        sum(row[state] for row in rows for state in _STATES),
+        sum(row[state] for row in rows for state in FINISHED_STATES),
         sum(row["failed"] for row in rows),
     )
 
@@ -87,14 +100,15 @@ def latency(conn: Connection[Any], schema: str, queue: str) -> tuple[Percentiles
 def _uncounted(
     conn: Connection[Any], schema: str, queue: str | None, since: int, last: int
 ) -> dict[int, dict[str, Any]]:
-    """Return the minutes from `since` to `last`, both in seconds since 1970, as the end of history has them."""
+    """Return the minutes from `since` to `last` (seconds since 1970) from the end of history."""
     begin, end = (datetime.fromtimestamp(at).astimezone() for at in (since, last + 60))
-    tail = read_tail(conn, schema, now=sql.Literal(end), since=sql.Literal(begin), queue=queue, pages=_TAIL_PAGES)
-    # Of a minute of which a part was not read, nothing is said.
+    tail = read_tail(
+        conn, schema, now=sql.Literal(end), since=sql.Literal(begin), queue=queue, pages=_TAIL_PAGES
+    )  # A minute that was read only in part is left out.
     first = since if tail.since is None else int(tail.since.timestamp() // 60 + 1) * 60
     nothing: dict[str, Any] = {"ready": None, "oldest_ready": None, "waits": [], "runs": []}
     return {
-        at: {state: tail.counts[(last - at) // 60, state] for state in _STATES} | nothing
+        at: {state: tail.counts[(last - at) // 60, state] for state in FINISHED_STATES} | nothing
         for at in range(max(first, last - 3600), last + 1, 60)
     }
 

@@ -1,4 +1,4 @@
-"""Schedules as they are shown: what ticks when, in words and times, and what is wrong with the rest."""
+"""Schedules for display: when they tick, in words and times, and what is wrong with them."""
 
 from __future__ import annotations
 
@@ -9,19 +9,21 @@ from typing import Any
 
 from psycopg import Connection
 
+from jobq._postgres.statements import fetch
+from jobq.cron import When, following, when
 from jobq.errors import InvalidOption
-from jobq.queries.rows import fetch, with_json
-from jobq.ticks import When, following, when
+from jobq.queries.jobs import with_json
 
-# A tick that is this late has been missed.
+# A tick that is late by this many seconds has been missed.
 LATE = 60.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScheduleInfo:
-    """One schedule. `status`: ticking, paused, withdrawn, undeclared, late or broken; `words` says when it ticks.
+    """One schedule. `status`: ticking, paused, withdrawn, undeclared, late or broken.
 
-    `next_ticks` are computed from now on; `next_at` is the first tick that no worker has looked at, which may be past.
+    `words` describes its times. `next_ticks` are computed from now on; `next_at` is the first tick
+    that no worker has looked at, which may be in the past.
     """
 
     name: str
@@ -32,6 +34,9 @@ class ScheduleInfo:
     max_attempts: int
     timeout: float | None
     headers: Any
+    group_key: str | None
+    key: str | None
+    expires_in: float | None
     cron: str | None
     every: timedelta | None
     timezone: str
@@ -53,7 +58,7 @@ class ScheduleInfo:
     last_error: str | None
     declared: bool
     status: str
-    words: str
+    description: str
     next_ticks: list[datetime]
     overdue_seconds: float = 0.0
     """How long its next tick has been due; 0 if it is paused or withdrawn."""
@@ -61,22 +66,26 @@ class ScheduleInfo:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TickInfo:
-    """One tick, and the job that it became."""
+    """One tick, and its job. If it was `skipped`, the job that held the key (-1: not known)."""
 
     tick: datetime
     job_id: int
     inserted_at: datetime
+    skipped: bool = False
 
 
 def schedules(
     conn: Connection[Any], schema: str, *, after: str | None = None, limit: int = 200, preview: int = 3
 ) -> list[ScheduleInfo]:
-    """Return the schedules by name, at most `limit` of them, after the name `after`; each with its next `preview` ticks."""
+    """Return at most `limit` schedules with names after `after`, with `preview` next ticks."""
     return _infos(conn, schema, {"after": after, "name": None, "limit": limit}, preview)
 
 
 def next_ticks(info: ScheduleInfo, after: datetime, number: int) -> list[datetime]:
-    """Return the next ticks of a schedule after `after`, at most `number`; none where its expression is not understood."""
+    """Return at most `number` next ticks of a schedule after `after`.
+
+    There are none if its expression is invalid.
+    """
     rule, _ = _understood(info.cron, info.every, info.timezone)
     return [] if rule is None else following(rule, after, number)
 
@@ -101,7 +110,7 @@ def _infos(conn: Connection[Any], schema: str, params: dict[str, Any], preview: 
             ScheduleInfo(
                 **{**with_json(row), "last_error": row["last_error"] or fault},
                 status=_status(row, now, fault),
-                words="not understood" if rule is None else rule.words(),
+                description="not understood" if rule is None else rule.describe(),
                 next_ticks=[] if rule is None or not preview else following(rule, now, preview),
                 overdue_seconds=_overdue(row, now),
             )

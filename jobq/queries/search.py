@@ -1,9 +1,9 @@
-"""Jobs that fit a filter, live and finished as one list, newest first.
+"""Jobs that match a filter, live and finished in one list, newest first.
 
-Pages go by id, or where all have finished by when they did (`finished.py`). What an index leads to is read through it: a
-list by state alone, running jobs, a short queue, jobs of a queue that wait for their group's turn, given ids. Every other
-filter looks at one window of jobs after the other, newest first, and stops at its reach: no search takes longer because the
-tables are larger.
+Pages go by id, or by finish time if all jobs have finished (`finished.py`). Where an index leads to
+the jobs, it is used: a list by state alone, running jobs, a short queue, jobs of a queue that wait
+for their group, given ids. Every other filter reads one window of jobs after the other, newest
+first, and stops at its reach: no search takes longer because the tables are larger.
 """
 
 from __future__ import annotations
@@ -17,35 +17,39 @@ from typing import Any
 from psycopg import Connection, sql
 from psycopg.rows import dict_row
 
+from jobq._postgres.sql import composed
+from jobq._postgres.statements import fetch
 from jobq.errors import InvalidOption
-from jobq.filters import LIVE_STATES, MAX_ID, JobFilter
+from jobq.filters import MAX_ID, JobFilter
+from jobq.job import LIVE_STATES
 from jobq.queries.cursor import Cursor
 from jobq.queries.finished import FinishedSearch, order_of
-from jobq.queries.rows import fetch, with_json
+from jobq.queries.jobs import with_json
+from jobq.queries.page_limit import check_limit
 from jobq.queries.values import JobPage, JobRow
-from jobq.sql import composed
 
 REACH = 100_000
-# Jobs looked at by one statement: few at first, as their arguments may be large, and more while that takes this little.
+# Jobs read by one statement: few at first, because their arguments may be large; more while
+# reading takes less than this.
 _FIRST_WINDOW = 500
 _LAST_WINDOW = 25_000
 _QUICK = 0.1
-# A search that has taken so many seconds ends with the window, whatever its reach: a part of an answer, and soon.
+# After this many seconds a search ends with the window, whatever its reach: a partial answer soon.
 _PATIENCE = 0.35
-# Running jobs, or a queue's, are looked at one and all when there are no more of them.
+# If there are at most this many running jobs, or jobs of a queue, all of them are read.
 _FEW = 5_000
-_MAX_LIMIT = 1000
-# Rows of one statement where all are wanted.
+# Rows of one statement if all are wanted.
 PAGE = 1000
 
-# Each side with a limit of its own: so both are read in the order of ids, and merged no further than needed.
+# Each side has its own limit, so both are read in the order of ids and merged only as far as
+# needed.
 _SIDE = sql.SQL("(SELECT id FROM {} WHERE {} AND id < %(before)s::bigint ORDER BY id DESC LIMIT %(size)s)")
 _AMONG = sql.SQL("AND id = ANY (%(among)s::bigint[])")
 
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """Ids from `floor` up to, and without, `before`, where `number` jobs were found to look at (0: not counted)."""
+    """Ids from `floor` to before `before`, with `number` jobs to look at (0: not counted)."""
 
     floor: int
     before: int
@@ -61,10 +65,10 @@ def list_jobs(
     before_id: int | None = None,
     order: str | None = None,
 ) -> list[JobRow]:
-    """Return up to `limit` (at most 1,000) jobs that fit, newest first, searching as far as it takes; `before_id` (by id only):
-    with an id below this. `order` as for :func:`search_jobs`.
+    """Return up to `limit` (at most 1,000) matching jobs, newest first, searching without a bound.
 
-    Raises InvalidOption for a limit out of range, or an order that cannot be.
+    `before_id` selects jobs with a lower id, in a list by id only. `order` is as for
+    :func:`search_jobs`. Raises InvalidOption for a limit out of range, or an impossible order.
     """
     rows: list[JobRow] = []
     cursor = None if before_id is None else Cursor(before_id)
@@ -87,24 +91,32 @@ def search_jobs(
     order: str | None = None,
     reach: int = REACH,
 ) -> JobPage:
-    """Like :func:`list_jobs`, but look at no more than `reach` jobs, nor much longer than half a second; say where to go on.
+    """Like :func:`list_jobs`, but with a bounded search: return where to continue.
 
-    Finished jobs of other states than those asked for do not count, for they are not looked at.
+    The search takes about half a second at most.
 
-    `order`: ``id`` (what was enqueued last comes first) or ``finished`` (what finished last; for finished jobs only). Default:
-    ``finished`` where only finished jobs fit and the succeeded ones among them are not too many to be sorted, else ``id``.
-    `before` (the `before` of the page before) continues a list in its order; `before_id` is the same by id.
+    Args:
+        conn: a psycopg connection.
+        schema: the schema of jobq's tables.
+        jobs: the filter; None: all jobs.
+        limit: most rows.
+        before_id: like `before`, for a list by id.
+        before: the `before` of the previous page; it continues that list in its order.
+        order: ``id`` (enqueued last comes first) or ``finished`` (finished last comes first;
+            finished jobs only). Default: ``finished`` if only finished jobs match and the
+            succeeded ones among them are few enough to sort, else ``id``.
+        reach: most jobs to look at. A larger reach finds older jobs and takes longer. Finished
+            jobs of other states are not looked at and do not count.
 
-    A larger reach finds what is older, and takes longer. Raises InvalidOption for a limit or a reach out of range, and for an
-    order that cannot be.
+    Raises:
+        InvalidOption: a limit or a reach is out of range, or the order is impossible.
     """
     jobs = jobs or JobFilter()
     if before is None and before_id is not None:
         before = Cursor(before_id)
-    if not 1 <= limit <= _MAX_LIMIT:
-        raise InvalidOption(f"limit={limit!r}: give a number between 1 and {_MAX_LIMIT}")
+    check_limit(limit)
     if reach < 1:
-        raise InvalidOption(f"reach={reach!r}: give a number of at least 1")
+        raise InvalidOption(f"reach={reach!r}: expected a number of at least 1")
     if order_of(conn, schema, jobs, order, before) == "finished":
         return _by_finish(conn, schema, jobs, limit=limit, before=before, reach=reach)
     before_id = None if before is None else before.id
@@ -112,7 +124,7 @@ def search_jobs(
     rows: list[JobRow] = []
     searched, floor = 0, None
     for window in search.windows(before_id, reach=reach, patience=_PATIENCE):
-        # One more than asked tells whether anything is left.
+        # One more row than requested shows whether anything is left.
         rows += search.rows(window, limit - len(rows) + 1)
         if len(rows) > limit:
             last = rows[limit - 1].id
@@ -145,7 +157,10 @@ def _by_finish(
 
 
 class Search:
-    """One filter's search on one connection; reads no more than asked for. Each statement may be a transaction of its own."""
+    """A search with one filter on one connection; it reads no more than requested.
+
+    Each statement may be a separate transaction.
+    """
 
     def __init__(self, conn: Connection[Any], schema: str, jobs: JobFilter) -> None:
         self._conn = conn
@@ -161,9 +176,10 @@ class Search:
     def windows(
         self, before_id: int | None = None, *, reach: int | None = None, patience: float | None = None
     ) -> Iterator[Window]:
-        """Yield where to look for jobs that fit, newest first: at no more than `reach` jobs, for about `patience` seconds.
+        """Yield the ranges to search, newest first.
 
-        The last window has the floor 0 when nothing is left below it.
+        The search covers at most `reach` jobs and takes about `patience` seconds. If nothing is
+        left below the last window, its floor is 0.
         """
         before = MAX_ID if before_id is None else before_id
         if not self._sides:
@@ -187,7 +203,7 @@ class Search:
             last = now
 
     def rows(self, window: Window, limit: int) -> list[JobRow]:
-        """Return the first `limit` jobs in `window` that fit."""
+        """Return the first `limit` matching jobs in `window`."""
         among = None
         if self._jobs.failure is not None:
             among = list(islice(self._ids(window), limit))
@@ -195,7 +211,10 @@ class Search:
         return [JobRow(**with_json(row)) for row in found]
 
     def page(self, window: Window) -> tuple[list[dict[str, Any]], Window | None]:
-        """Return `id` and `size` (in bytes, as stored, of its payloads) of jobs in `window` that fit, and the rest of it."""
+        """Return `id` and `size` of matching jobs in `window`, and the rest of the window.
+
+        `size` is the size of the stored payloads in bytes.
+        """
         found = self._fetch("search_ids", window, PAGE, None)
         rest = Window(window.floor, found[-1]["id"], 0) if len(found) == PAGE else None
         return [row for row in found if self._jobs.accepts(row)], rest
@@ -213,12 +232,12 @@ class Search:
 
     @property
     def _by_state(self) -> bool:
-        # States of history are tables of their own; those of live jobs are one.
+        # Each state of the history has its own table; live jobs share one table.
         live = set(self._jobs.wanted_states) & set(LIVE_STATES)
         return self._jobs == JobFilter(states=self._jobs.states) and live in (set(), set(LIVE_STATES))
 
     def _few(self) -> list[int] | None:
-        """Return the ids that an index leads to, when they are few and all that can fit is among them."""
+        """Return the ids that an index leads to, if they are few and include every match."""
         states = set(self._jobs.wanted_states)
         if self._jobs.ids:
             return list(self._jobs.ids)

@@ -1,4 +1,4 @@
-"""Autocomplete of a filter's text: what the term at the cursor could become."""
+"""Completions of a filter text: suggestions for the term at the cursor."""
 
 from __future__ import annotations
 
@@ -7,20 +7,22 @@ from typing import Any
 
 from psycopg import Connection
 
-from jobq.filters import MAX_LENGTH, QUALIFIERS, STATES
+from jobq._postgres.statements import fetch
+from jobq.filters import MAX_LENGTH, QUALIFIERS
 from jobq.filters.words import quote
-from jobq.queries.rows import fetch
+from jobq.job import STATES
 
 MOST = 12
 _BOUNDS = {"attempt": (">1", ">3", ">=10", "1"), "age": (">1h", ">1d", "<10m", "<1h", "<1d")}
 
 
 def suggest(conn: Connection[Any], schema: str, text: str, cursor: int | None = None) -> list[str]:
-    """Return up to 12 texts, each of which could replace `text` whole, for the term that ends at `cursor` (default: at the
-    end of the text).
+    """Return up to 12 complete texts that could replace `text`.
 
-    Qualifiers, states, and queues, tasks, groups, workers and names of arguments that were seen lately: a few milliseconds,
-    whatever is in the tables. Nothing is raised for a text that is no filter: there is nothing to suggest, or what repairs it.
+    They complete the term that ends at `cursor` (default: the end of the text) with qualifiers,
+    states, and recently seen queues, tasks, groups, workers and argument names. This takes a few
+    milliseconds, whatever the tables contain. An invalid text raises nothing: the result is empty,
+    or contains a repaired text.
     """
     cursor = len(text) if cursor is None else min(max(cursor, 0), len(text))
     if len(text) > MAX_LENGTH:
@@ -37,7 +39,7 @@ def suggest(conn: Connection[Any], schema: str, text: str, cursor: int | None = 
 
 
 def _term(text: str, cursor: int) -> tuple[int, int]:
-    """Return where the word at `cursor` begins and ends; within quotes white space is no end."""
+    """Return the start and end of the word at `cursor`; white space in quotes does not end it."""
     start, quoted, escaped = 0, False, False
     for at, char in enumerate(text):
         if escaped:
@@ -60,7 +62,7 @@ def _complete(conn: Connection[Any], schema: str, typed: str) -> Iterable[str]:
         if name.startswith("args."):
             return _having(_args(conn, schema), typed[5:], lambda name: f"args.{quote(name)}:")
         qualifiers = [_opening(known) for known in QUALIFIERS if known.startswith(name)]
-        # Two letters tell enough to look among the tasks: a bare word is what a task's name begins with.
+        # From two letters on, search the tasks: a bare word is the beginning of a task's name.
         tasks = _having(_tasks(conn, schema), typed, lambda task: f"task:{quote(task)}") if len(typed) >= 2 else []
         return [*qualifiers, *tasks]
     match name:
@@ -88,7 +90,7 @@ def _opening(qualifier: str) -> str:
 
 
 def _having(names: Iterable[str], typed: str, write: Callable[[str], str]) -> list[str]:
-    """Return those names that begin with what was typed, then those that have it anywhere."""
+    """Return the names that begin with the typed text, then the names that contain it elsewhere."""
     part = typed.replace('"', "").removesuffix("*").lower()
     known = list(names)
     first = [name for name in known if name.lower().startswith(part)]

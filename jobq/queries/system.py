@@ -1,4 +1,7 @@
-"""The database below: what slows claims down, what fills up, and who holds dead rows."""
+"""The state of the database.
+
+It shows what slows claims, what fills up, and which sessions hold dead rows.
+"""
 
 from __future__ import annotations
 
@@ -7,17 +10,18 @@ from typing import Any
 
 from psycopg import Connection
 
-from jobq.queries.rest import chores, schema_revision, workers
-from jobq.queries.rows import fetch
-from jobq.queries.values_system import IndexInfo, System, TableInfo, XminHolder
-from jobq.sql import REVISION
+from jobq._postgres.sql import REVISION
+from jobq._postgres.statements import fetch
+from jobq.queries.fleet import maintenance_tasks, schema_revision, versions_of, workers
+from jobq.queries.values.system import IndexInfo, System, TableInfo, XminHolder
 
 
 def system(conn: Connection[Any], schema: str) -> System:
-    """Return the state of the server and of jobq's tables, from catalogues: as cheap on large tables as on small ones.
+    """Return the state of the server and of jobq's tables, read from catalogues.
 
-    For any role that may read jobq's tables. Other users' sessions show their transactions to a role with pg_read_all_stats
-    only; `hidden_sessions` counts the others.
+    This is as cheap on large tables as on small ones. Any role that may read jobq's tables may call
+    it. Only a role with pg_read_all_stats sees the transactions of other users' sessions;
+    `hidden_sessions` counts the sessions that are not visible.
     """
     before = datetime.now(UTC)
     (server,) = fetch(conn, schema, "system_server", {})
@@ -33,6 +37,6 @@ def system(conn: Connection[Any], schema: str) -> System:
         holders=holders,
         tables=[TableInfo(**row) for row in fetch(conn, schema, "system_tables", {"schema": schema})],
         claim_index=IndexInfo(**index[0]) if index else None,
-        chores=chores(conn, schema),
-        versions=sorted({worker.version for worker in workers(conn, schema) if worker.health != "silent"}),
+        maintenance_tasks=maintenance_tasks(conn, schema),
+        versions=versions_of(workers(conn, schema)),
     )

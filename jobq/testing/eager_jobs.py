@@ -1,161 +1,164 @@
-"""Running what is enqueued at once, in the calling process, without a database: for tests of code that enqueues.
+"""Run enqueued jobs at once, in the calling process, without a database.
 
-It follows the conventions of Celery's ``task_always_eager`` and ``task_eager_propagates``.
+This is for tests of code that enqueues. It follows the conventions of Celery's
+``task_always_eager`` and ``task_eager_propagates``.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextvars
+import dataclasses
 import json
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from contextlib import AsyncExitStack, contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn
 from uuid import uuid4
 
-from jobq.errors import ConfigurationError, KeyConflict, NotTransactional
-from jobq.jobs import JobOptions, JobState, NewJob
-from jobq.refs import Found, JobProgress, JobRef, JobReport
-from jobq.tasks import Inserted
-from jobq.worker.execution import Execution
-from jobq.worker.executor import Executor, Outcome
-from jobq.worker.frames import Ending, Job, Recorded, Success
-from jobq.worker.inprocess import Loop
+from jobq._core.logs import context as log_context
+from jobq._worker.inline import Loop
+from jobq._worker.ipc.messages import AlreadyCommitted, Disposition, Failure, Job, Success
+from jobq._worker.runner.batch_executor import BatchExecutor
+from jobq._worker.runner.execution import Execution
+from jobq._worker.runner.executor import Outcome
+from jobq._worker.runner.open_resources import OpenResources
+from jobq._worker.runner.task_bodies import TaskBodies
+from jobq.errors import ConfigurationError, NotTransactional
+from jobq.job import InsertResult, JobState, NewJob
+from jobq.jobref import JobProgress, JobRef
+from jobq.steps.store import StepStore
+from jobq.testing.eager_batches import EagerBatches
+from jobq.testing.eager_job import EagerJob, EagerKeys
+from jobq.testing.eager_resources import SharedResources
+from jobq.testing.eager_steps import EagerHost, EagerSteps, Waits
 
 if TYPE_CHECKING:
     from jobq.app import JobQ
-    from jobq.tasks import BaseTask
+    from jobq.task import BaseTask
 
-# A job that asks to be cancelled or fails for good is one of these; any other ending means another attempt.
-_ENDINGS: dict[Ending, JobState] = {
-    Ending.FAIL: "failed",
-    Ending.CANCEL: "cancelled",
-    Ending.EXPIRE: "expired",
-    Ending.SUCCEED: "succeeded",
+# A job that asks to be cancelled or fails permanently ends so. After any other result, another
+# attempt follows.
+_ENDINGS: dict[Disposition, JobState] = {
+    Disposition.FAIL: "failed",
+    Disposition.CANCEL: "cancelled",
+    Disposition.EXPIRE: "expired",
+    Disposition.SUCCEED: "succeeded",
 }
 
 
-@dataclass(kw_only=True)
-class EagerJob:
-    """A job that was enqueued in eager mode."""
-
-    id: int
-    task: str
-    options: JobOptions
-    args: dict[str, Any]
-    """Arguments by name, as JSON's own types."""
-    state: JobState = "ready"
-    attempt: int = 0
-    """Attempts begun so far."""
-    result: Any = None
-    """What the task returned, as JSON's own types."""
-    error: str | None = None
-    """Type and text of the last attempt's error."""
-    exception: BaseException | None = field(default=None, repr=False)
-    """What the last attempt raised."""
-    progress: JobProgress | None = None
-    result_json: str | None = field(default=None, repr=False)
-    args_json: str = field(default="{}", repr=False)
-
-
-class EagerJobs:
+class EagerJobs(EagerSteps):
     """The jobs of one `eager` block, in the order in which they were enqueued."""
 
     def __init__(self, app: JobQ, *, run: bool, propagate: bool) -> None:
+        log_context.install()
         self._app = app
         self._run = run
         self._propagate = propagate
-        self._keys: dict[tuple[str, str], EagerJob] = {}
+        self._keys = EagerKeys()
         self._loop = Loop()
-        self._raised: list[BaseException] = []
+        self._raised: dict[int, BaseException] = {}
+        self._resources = OpenResources(app.resources, self._loop.run_alone)
+        self._shared = SharedResources(app.resources, self._resources)
+        self._bodies = TaskBodies(app, self._resources, keep=False)
+        super().__init__()
+        self._waits = Waits()
         self._executor = _Executor(
             tasks=app.tasks,
+            bodies=self._bodies,
+            batch_body=self._bodies.batch,
             run_coroutine=self._loop.run,
             report_progress=self._report_progress,
             max_result_bytes=app.settings.max_result_bytes,
             max_error_bytes=64 * 1024,
             transactions=_NoTransactions(),
+            steps=self._waits.store,
+            step_host=EagerHost(app, self.jobs, self._waits, self._take),
             context=contextvars.copy_context,
             raised=self._raised,
         )
-        self.jobs: list[EagerJob] = []
-        """All of them, finished ones too."""
-
-    def enqueued(self, task: BaseTask[..., Any] | str | None = None, /, **args: Any) -> list[EagerJob]:
-        """Return the jobs that were enqueued, finished ones too: those of `task`, with these arguments.
-
-        Arguments are compared as JSON; those that are not named may be anything.
-        """
-        from pydantic_core import to_jsonable_python
-
-        wanted = {name: to_jsonable_python(value) for name, value in args.items()}
-        name = task if task is None or isinstance(task, str) else task.name
-        return [
-            job
-            for job in self.jobs
-            if name in (None, job.task)
-            and all(key in job.args and job.args[key] == value for key, value in wanted.items())
-        ]
-
-    def assert_enqueued(self, task: BaseTask[..., Any] | str, /, **args: Any) -> EagerJob:
-        """Fail unless a job of `task` with these arguments was enqueued; return the first."""
-        __tracebackhide__ = True
-        if found := self.enqueued(task, **args):
-            return found[0]
-        name = task if isinstance(task, str) else task.name
-        others = [f"{job.task}({job.args}), {job.state}" for job in self.jobs]
-        raise AssertionError(
-            f"no job of task {name!r} with {args or 'any arguments'} was enqueued; "
-            f"there {'were: ' + '; '.join(others[:20]) if others else 'was none at all'}"
+        self._batches = EagerBatches(
+            self,
+            app,
+            self._executor,
+            begin=self._begin,
+            end=self._end,
+            open_resources=self._open_resources,
+            refuse=lambda execution, other: self._executor.failed(
+                execution, app.get_task(execution.job.task), self._raised[other], 0.0
+            ),
         )
 
-    def refute_enqueued(self, task: BaseTask[..., Any] | str, /, **args: Any) -> None:
-        """Fail if a job of `task` with these arguments was enqueued."""
-        __tracebackhide__ = True
-        if found := self.enqueued(task, **args):
-            raise AssertionError(f"job {found[0].id} of task {found[0].task!r} was enqueued: {found[0].state}")
-
     def drain(self) -> int:
-        """Run the jobs that have not finished (recorded, or snoozed), once each; return how many."""
+        """Run each job that has not finished (recorded or snoozed) once; return their number.
+
+        Raises NotTransactional, and runs nothing, if one of them is of a transactional task.
+        """
         ready = [job for job in self.jobs if job.state == "ready"]
         for job in ready:
-            self._execute(job)
+            if self._app.get_task(job.task).transactional:
+                raise NotTransactional(
+                    f"drain: job {job.id} is of task {job.task!r}, which is transactional and needs a database: "
+                    "test it with the fixture jobq"
+                )
+        for job in ready:
+            if job.state == "ready" and not self._batches.takes(job):
+                self._execute(job)
+        self._batches.run([job for job in ready if self._batches.takes(job)])
+        while (child := self._waits.next(self.jobs)) is not None:
+            self._execute(child)
         return len(ready)
 
     def close(self) -> None:
-        """Close the event loop of async tasks."""
+        """Close the resources, and the event loop of async tasks."""
+        self._resources.close()
         self._loop.close()
 
-    # --- What the application does instead of asking a database
+    # --- Replacements for the application's database access
 
-    def insert(self, connection: object, jobs: Sequence[NewJob]) -> list[Inserted]:
-        """Take `jobs` in, and run those that are new."""
-        done = []
+    def insert(self, connection: object, jobs: Sequence[NewJob]) -> list[InsertResult]:
+        """Accept `jobs`, and run the new ones."""
+        return self._app.middlewares.insert(jobs, self._insert)
+
+    async def insert_async(self, connection: object, jobs: Sequence[NewJob]) -> list[InsertResult]:
+        """Accept `jobs`, and run the new ones; async tasks use the running event loop."""
+        return await self._app.middlewares.insert_async(jobs, self._insert_async)
+
+    def _insert(self, jobs: Sequence[NewJob]) -> list[InsertResult]:
+        done, batched = [], []
         for new in jobs:
             job, inserted = self._take(new)
             done.append(inserted)
             if self._run and inserted.created:
-                self._execute(job)
+                if self._batches.takes(job):
+                    batched.append(job)
+                else:
+                    self._execute(job)
+                    self._settle()
+        self._batches.run(batched)
         return done
 
-    async def insert_async(self, connection: object, jobs: Sequence[NewJob]) -> list[Inserted]:
-        """Take `jobs` in, and run those that are new: async tasks on the running event loop."""
-        done = []
+    async def _insert_async(self, jobs: Sequence[NewJob]) -> list[InsertResult]:
+        done, batched = [], []
         for new in jobs:
             job, inserted = self._take(new)
             done.append(inserted)
             if self._run and inserted.created:
-                await self._execute_async(job)
+                if self._batches.takes(job):
+                    batched.append(job)
+                else:
+                    await self._execute_async(job)
+                    await self._settle_async()
+        await self._batches.run_async(batched)
         return done
 
-    def insert_own(self, jobs: Sequence[NewJob]) -> list[Inserted]:
-        """Take in what `submit` gives."""
+    def insert_own(self, jobs: Sequence[NewJob]) -> list[InsertResult]:
+        """Accept jobs from `submit`."""
         return self.insert(None, jobs)
 
-    async def insert_own_async(self, jobs: Sequence[NewJob]) -> list[Inserted]:
-        """Take in what `submit_async` gives."""
+    async def insert_own_async(self, jobs: Sequence[NewJob]) -> list[InsertResult]:
+        """Accept jobs from `submit_async`."""
         return await self.insert_async(None, jobs)
 
     def enqueue_many(self, connection: object, jobs: Iterable[NewJob]) -> list[JobRef[Any]]:
@@ -166,75 +169,29 @@ class EagerJobs:
         listed = list(jobs)
         return self._references(listed, await self.insert_async(connection, listed))
 
-    def look_up(self, job_id: int) -> Found | None:
-        job = self._find(job_id)
-        return None if job is None else Found(state=job.state, result=job.result_json, error=job.error)
-
-    async def look_up_async(self, job_id: int) -> Found | None:
-        return self.look_up(job_id)
-
-    def report(self, job_id: int) -> JobReport | None:
-        job = self._find(job_id)
-        if job is None:
-            return None
-        due_in = 0.0 if job.state == "ready" else None
-        return JobReport(
-            state=job.state,
-            attempt=job.attempt,
-            max_attempts=job.options.max_attempts,
-            due_in=due_in,
-            progress=job.progress,
-            error=job.error,
-        )
-
-    async def report_async(self, job_id: int) -> JobReport | None:
-        return self.report(job_id)
-
-    def cancel_job(self, job_id: int, reason: str | None) -> bool | None:
-        job = self._find(job_id)
-        if job is None:
-            return None
-        if job.state != "ready":
-            return False
-        job.state, job.error = "cancelled", f"cancelled by the test{f': {reason}' if reason else ''}"
-        return True
-
-    async def cancel_job_async(self, job_id: int, reason: str | None) -> bool | None:
-        return self.cancel_job(job_id, reason)
-
     def connection(self) -> NoReturn:
         raise ConfigurationError(
             "eager mode has no database: what needs one (connections, queues, schedules) is tested with the fixture jobq"
         )
 
-    # --- Taking in and running
+    # --- Accepting and running jobs
 
-    def _find(self, job_id: int) -> EagerJob | None:
-        return self.jobs[job_id - 1] if 0 < job_id <= len(self.jobs) else None
-
-    def _references(self, jobs: list[NewJob], inserted: list[Inserted]) -> list[JobRef[Any]]:
+    def _references(self, jobs: list[NewJob], inserted: list[InsertResult]) -> list[JobRef[Any]]:
         return [
             self._app.get_task(job.options.task).reference(job, done) for job, done in zip(jobs, inserted, strict=True)
         ]
 
-    def _take(self, new: NewJob) -> tuple[EagerJob, Inserted]:
-        """Return the job that `new` becomes, or the one that holds its key."""
+    def _take(self, new: NewJob) -> tuple[EagerJob, InsertResult]:
+        """Return the job made from `new`, or the job that holds its key."""
         options = new.options
         task = self._app.get_task(options.task)
         if task.transactional and self._run:
             raise NotTransactional(
-                f"task {task.name!r} is transactional and needs a database: test it with the fixture jobq, or give eager(…) "
-                "run=False, which records jobs only"
+                f"task {task.name!r} is transactional and needs a database: test it with the fixture jobq, or pass "
+                "run=False to eager(…), which records jobs only"
             )
-        name = (options.task, options.key or "")
-        holder = self._keys.get(name) if options.key is not None else None
-        if holder is not None and self._holds(holder):
-            if options.on_conflict == "raise":
-                raise KeyConflict(name[1], holder.id)
-            replaced = options.on_conflict == "replace" and holder.state == "ready" and not holder.attempt
-            if replaced:
-                holder.args_json, holder.args = new.args_json, json.loads(new.args_json)
-            return holder, Inserted(holder.id, False, replaced)
+        if (held := self._keys.conflict(new)) is not None:
+            return held
         job = EagerJob(
             id=len(self.jobs) + 1,
             task=options.task,
@@ -243,45 +200,57 @@ class EagerJobs:
             args_json=new.args_json,
         )
         self.jobs.append(job)
-        if options.key is not None:
-            self._keys[name] = job
-        return job, Inserted(job.id, True, False)
+        self._keys.take(job)
+        return job, InsertResult(job.id, True, False)
 
-    @staticmethod
-    def _holds(holder: EagerJob) -> bool:
-        match holder.options.key_holds:
-            case "until_started":
-                return holder.attempt == 0 and holder.state == "ready"
-            case "until_finished":
-                return holder.state in ("ready", "running")
-            case _:
-                return True
+    @contextmanager
+    def _storing(self, steps: StepStore) -> Iterator[None]:
+        before, self._executor = self._executor, dataclasses.replace(self._executor, steps=steps)
+        try:
+            yield
+        finally:
+            self._executor = before
 
     def _execute(self, job: EagerJob) -> None:
         while True:
             self._raised.clear()
-            outcome = self._executor.execute(self._begin(job), time.monotonic())
-            if not self._end(job, outcome):
+            execution = self._begin(job)
+            outcome = self._executor.execute(execution, time.monotonic())
+            if not self._end(job, outcome, execution):
                 return
 
     async def _execute_async(self, job: EagerJob) -> None:
         if not self._app.get_task(job.task).is_async:
             self._execute(job)
             return
-        while True:
-            self._raised.clear()
-            running = self._executor.execute_async(self._begin(job), time.monotonic())
-            outcome = await asyncio.create_task(running, context=contextvars.copy_context())
-            if not self._end(job, outcome):
-                return
+        async with AsyncExitStack() as resources:
+            while True:
+                self._raised.clear()
+                execution = self._begin(job)
+                outcome = await self._open_resources(job, execution, resources)
+                if outcome is None:
+                    running = self._executor.execute_async(execution, time.monotonic())
+                    outcome = await asyncio.create_task(running, context=contextvars.copy_context())
+                if not self._end(job, outcome, execution):
+                    return
+
+    async def _open_resources(self, job: EagerJob, execution: Execution, stack: AsyncExitStack) -> Outcome | None:
+        """Open the resources of `job`; return the attempt's outcome if one of them raises an error."""
+        task, started = self._app.get_task(job.task), time.monotonic()
+        try:
+            await self._shared.enter(stack, self._bodies.needed(task).values())
+        except (Exception, SystemExit) as error:
+            return self._executor.failed(execution, task, error, time.monotonic() - started)
+        return None
 
     def _begin(self, job: EagerJob) -> Execution:
         job.attempt += 1
+        job.claims += 1
         job.state = "running"
         options = job.options
         given = Job(
             job.id,
-            job.attempt,
+            job.claims,
             job.task,
             options.queue,
             job.args_json.encode(),
@@ -293,22 +262,27 @@ class EagerJobs:
         )
         return Execution(job=given, worker=uuid4())
 
-    def _end(self, job: EagerJob, outcome: Outcome) -> bool:
-        """Write down what an attempt came to; return whether another follows at once."""
-        job.exception = self._raised[-1] if self._raised else None
+    def _end(self, job: EagerJob, outcome: Outcome, execution: Execution | None = None) -> bool:
+        """Record the result of an attempt; return whether another attempt follows at once."""
+        steps = None if execution is None else execution.steps
+        is_suspended = isinstance(outcome, Failure) and steps is not None and steps.suspended is not None
+        self._waits.noted(job, is_suspended=is_suspended)
+        job.exception = self._raised.pop(job.id, None)
         if isinstance(outcome, Success):
             job.state, job.result_json, job.error = "succeeded", outcome.result.decode(), None
             job.result = json.loads(job.result_json)
             return False
-        assert not isinstance(outcome, Recorded)  # only transactional tasks record
-        if outcome.ending is Ending.SNOOZE:
+        assert not isinstance(outcome, AlreadyCommitted)  # only transactional tasks return it
+        if (args := self._waits.store.restarted.pop(job.id, None)) is not None:
+            job.args_json, job.args = args, json.loads(args)
+        if outcome.ending is Disposition.SNOOZE:
             job.attempt -= 1
             job.state = "ready"
             return False
         told = outcome.message or ""
         job.error = told if told == outcome.error_type else f"{outcome.error_type}: {told}"
-        # What other code could run would be parked: here is no other code.
-        job.state = "failed" if outcome.ending is Ending.PARK else _ENDINGS.get(outcome.ending, "ready")
+        # A worker would park it for other code. Eager mode has no other code.
+        job.state = "failed" if outcome.ending is Disposition.PARK else _ENDINGS.get(outcome.ending, "ready")
         if job.state == "failed" and self._propagate and job.exception is not None:
             raise job.exception
         return job.state == "ready"
@@ -318,15 +292,20 @@ class EagerJobs:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Executor(Executor):
-    """Remembers what tasks raise."""
+class _Executor(BatchExecutor):
+    """Remembers the exceptions of tasks."""
 
-    raised: list[BaseException]
+    raised: dict[int, BaseException]
+    """The last exception of each job."""
 
-    def _setback(self, execution: Execution, task: BaseTask[..., Any], error: BaseException, seconds: float) -> Any:
-        self.raised.append(error)
-        # Not super(): the class that it would mean is not the one that slots make of this.
-        return Executor._setback(self, execution, task, error, seconds)
+    def failed(self, execution: Execution, task: BaseTask[..., Any], error: BaseException, seconds: float) -> Outcome:
+        """Return the outcome of an attempt whose resources could not be created."""
+        return self._setback(execution, task, error, seconds)
+
+    def _setback(self, execution: Execution, task: BaseTask[..., Any], error: BaseException, seconds: float) -> Failure:
+        self.raised[execution.job.id] = error
+        # Not super(): it would refer to the class that existed before `slots` replaced it.
+        return BatchExecutor._setback(self, execution, task, error, seconds)
 
 
 class _NoTransactions:
@@ -334,7 +313,7 @@ class _NoTransactions:
         raise NotTransactional("eager mode has no database, and so no transaction")
 
 
-# What of a JobQ goes to the database.
+# Members of a JobQ that use the database.
 _REPLACED = (
     "insert",
     "insert_async",
@@ -342,45 +321,77 @@ _REPLACED = (
     "insert_own_async",
     "enqueue_many",
     "enqueue_many_async",
-    "look_up",
-    "look_up_async",
+    "fetch_status",
+    "fetch_status_async",
     "report",
     "report_async",
     "cancel_job",
     "cancel_job_async",
     "connection",
 )
+_WITHOUT_WORKFLOWS = (
+    "insert_workflow",
+    "insert_workflow_async",
+    "submit_workflow",
+    "submit_workflow_async",
+    "workflow_status",
+    "workflow_status_async",
+    "cancel_workflow",
+    "cancel_workflow_async",
+    "retry_workflow",
+    "additions",
+    "retry_workflow_async",
+)
+_SIGNALS = ("send_signal", "send_signal_async")
+_ALL_REPLACED = (*_REPLACED, *_WITHOUT_WORKFLOWS, *_SIGNALS, "connection_async", "waiting_helps")
 
 
 @contextmanager
 def eager(app: JobQ, *, run: bool = True, propagate: bool = False) -> Iterator[EagerJobs]:
-    """Run each job of `app` when it is enqueued, in this thread and without a database; yield the jobs::
+    """Run each job of `app` when it is enqueued, in this thread, without a database; yield the jobs::
 
         with eager(q) as jobs:
             place_order(7)
         assert jobs.assert_enqueued(send_receipt, order_id=7).state == "succeeded"
 
-    :param run: False records the jobs and runs none, until ``jobs.drain()``.
-    :param propagate: raise from ``enqueue`` and ``submit`` what the last attempt of a job raised (as Celery's
-        ``task_eager_propagates``). By default the job is ``failed``, and ``ref.result()`` raises JobFailed.
+    Arguments and results pass through JSON as usual, and ``current_job()`` works. A failed job is
+    tried again at once, up to ``max_attempts``; a snoozed job stays ``ready``. Middleware is
+    applied. Resources are created when the first job needs them, and closed at the end of the
+    block. For async tasks that are enqueued on an event loop, they are created for each job, and
+    shared by jobs that run at the same time. See `override_resource`.
 
-    Arguments and results go through JSON as ever, and ``current_job()`` works. A job that fails is tried again at once, up to
-    ``max_attempts``; a snoozed one stays ``ready``.
+    Differences to a database: jobs run before your transaction commits, and stay if it is rolled
+    back. Connections that are passed are ignored. Delays, priorities, limits, groups, expiries and
+    timeouts of ``def`` tasks have no effect. Keys are held within the block. Schedules do not
+    tick. Durable tasks run: what waits for a time goes on by ``jobs.advance(days=1)``, what waits for a
+    signal by ``q.send_signal`` or ``jobs.send_signal``. Transactional tasks and steps raise
+    NotTransactional, workflows raise ConfigurationError. If a test depends on any of this, use the
+    fixture ``jobq``. Use one thread at a time.
 
-    Not as with a database: jobs run before your transaction commits, and stay when it is rolled back; connections that are
-    passed are not looked at; delays, priorities, limits, groups, expiries and timeouts of ``def`` tasks have no effect; keys
-    are held within the block; schedules do not tick. Transactional tasks raise NotTransactional. Test what depends on any of
-    this with the fixture ``jobq``. One thread at a time.
+    Args:
+        app: the application.
+        run: False records the jobs and runs none until ``jobs.drain()``.
+        propagate: whether ``enqueue`` and ``submit`` raise the exception of a job's last attempt
+            (like Celery's ``task_eager_propagates``). By default the job is ``failed``, and
+            ``ref.result()`` raises JobFailed.
     """
     jobs = EagerJobs(app, run=run, propagate=propagate)
     own = vars(app)
-    before = {name: own[name] for name in (*_REPLACED, "connection_async", "waiting_helps") if name in own}
+    before = {name: own[name] for name in _ALL_REPLACED if name in own}
     own.update({name: getattr(jobs, name) for name in _REPLACED})
+    own.update(dict.fromkeys(_WITHOUT_WORKFLOWS, _no_workflow))
+    own.update(send_signal=jobs.send_own_signal, send_signal_async=jobs.send_own_signal_async)
     own.update(connection_async=jobs.connection, waiting_helps=False)
     try:
         yield jobs
     finally:
-        for name in (*_REPLACED, "connection_async", "waiting_helps"):
+        for name in _ALL_REPLACED:
             own.pop(name, None)
         own.update(before)
         jobs.close()
+
+
+def _no_workflow(*_: object) -> NoReturn:
+    raise ConfigurationError(
+        "eager mode has no database, and workflows need one: test them with the fixture jobq, whose drain() runs them"
+    )

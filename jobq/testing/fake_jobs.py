@@ -1,4 +1,4 @@
-"""A current job without a worker and without a database, for unit tests of tasks that call ``current_job()``."""
+"""A current job without a worker and a database, for unit tests of tasks."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from jobq.current import CurrentJob, use_current_job
+from jobq._core.logs import context as log_context
+from jobq.context import CurrentJob, use_current_job
 from jobq.errors import NotTransactional
 
 if TYPE_CHECKING:
@@ -19,17 +20,17 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class FakeJob:
-    """What `fake_job` yields."""
+    """The value of `fake_job`."""
 
     current: CurrentJob = field(init=False)
-    """What ``current_job()`` returns meanwhile."""
+    """What ``current_job()`` returns inside the block."""
     progress: list[tuple[int, int | None]] = field(default_factory=list)
-    """What the task has said by ``progress(done, total)``, in order."""
+    """What the task has reported with ``progress(done, total)``, in order."""
     cancelled: bool = False
-    """What ``current_job().cancelled`` says; set it to try how the task stops."""
+    """The value of ``current_job().cancelled``; set it to test how the task stops."""
 
     def cancel(self) -> None:
-        """Let ``current_job().cancelled`` be true from now on."""
+        """Make ``current_job().cancelled`` true from now on."""
         self.cancelled = True
 
 
@@ -51,14 +52,15 @@ def fake_job(
     async_connection: psycopg.AsyncConnection[Any] | None = None,
     async_session: AsyncSession | None = None,
 ) -> Iterator[FakeJob]:
-    """Let ``current_job()`` return a made-up job inside the with block, in this thread or asyncio task::
+    """Let ``current_job()`` return a fake job in the with block, in this thread or asyncio task::
 
         with fake_job(attempt=3) as fake:
             import_rows("rows.csv")  # calls the function itself
         assert fake.progress[-1] == (100, 100)
 
-    `connection`, `session` and their asynchronous twins are what a transactional task finds under these names; commit and
-    rollback are the test's. The one not given raises NotTransactional, as in a task without it.
+    `connection`, `session` and their async twins are what a transactional task gets under these
+    names. The test commits or rolls back. A twin that is not given raises NotTransactional, as in
+    a task without it.
     """
     made = FakeJob(cancelled=cancelled)
     given = dict(headers or {})
@@ -85,12 +87,13 @@ def fake_job(
         report_progress=lambda done, total: made.progress.append((done, total)),
         transaction=transaction if transaction.values else None,
     )
+    log_context.install()
     with use_current_job(made.current):
         yield made
 
 
 class _Given:
-    """The transaction of a fake job: what the test gave."""
+    """The transaction of a fake job, with the values from the test."""
 
     def __init__(self, task: str, values: Mapping[str, Any]) -> None:
         self._task = task
@@ -117,5 +120,5 @@ class _Given:
             return self.values[name]
         except KeyError:
             raise NotTransactional(
-                f"current_job().{name}: fake_job(…) was given {', '.join(self.values)} only; give {name}=…"
+                f"current_job().{name}: fake_job(…) was given {', '.join(self.values)} only; pass {name}=…"
             ) from None

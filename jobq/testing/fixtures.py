@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from jobq.config import url_of
+from jobq.settings import url_of
 
 if TYPE_CHECKING:
     from jobq.app import JobQ
@@ -26,7 +26,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.fixture(scope="session")
 def jobq_server_url() -> Iterator[str]:
-    """URL of a database on the server that tests use; `postgres` on an embedded one."""
+    """URL of a database on the test server; `postgres` on an embedded server."""
     if given := os.environ.get("JOBQ_TEST_DATABASE_URL"):
         yield url_of(given)
         return
@@ -42,7 +42,7 @@ def jobq_server_url() -> Iterator[str]:
 def jobq_template(jobq_server_url: str, request: pytest.FixtureRequest) -> Iterator[str]:
     """Name of a database with jobq's schema, copied for each test."""
     from jobq import migrate
-    from jobq.config import Settings
+    from jobq.settings import Settings
 
     name = f"jobq_template_{uuid.uuid4().hex[:12]}"
     _administer(jobq_server_url, "CREATE DATABASE {}", name)
@@ -53,9 +53,10 @@ def jobq_template(jobq_server_url: str, request: pytest.FixtureRequest) -> Itera
 
 @pytest.fixture
 def jobq_database_url(jobq_server_url: str, jobq_template: str) -> Iterator[str]:
-    """URL of a database for this test alone: ``postgresql://…``, as psycopg takes it.
+    """URL of a database for this test alone: ``postgresql://…``, as psycopg accepts it.
 
-    ``jobq.sqlalchemy_url`` is the same for SQLAlchemy. Override it to use a database of your own, with jobq's tables in it.
+    ``jobq.sqlalchemy_url`` is the same for SQLAlchemy. To use a database of your own that has
+    jobq's tables, override this fixture.
     """
     name = f"jobq_test_{uuid.uuid4().hex[:12]}"
     _administer(jobq_server_url, "CREATE DATABASE {} TEMPLATE {}", name, jobq_template)
@@ -65,7 +66,7 @@ def jobq_database_url(jobq_server_url: str, jobq_template: str) -> Iterator[str]
 
 @pytest.fixture
 def jobq_app(request: pytest.FixtureRequest) -> JobQ:
-    """The application under test: the one that the setting `jobq_app` names. Override it to choose by yourself."""
+    """The application under test, from the setting `jobq_app`. Override it to use another one."""
     from jobq.app import load
 
     spec = str(request.config.getini("jobq_app"))
@@ -76,7 +77,10 @@ def jobq_app(request: pytest.FixtureRequest) -> JobQ:
 
 @pytest.fixture
 def jobq(jobq_app: JobQ, jobq_database_url: str) -> Iterator[JobqTester]:
-    """A `JobqTester` on this test's database; the application's own settings come back afterwards."""
+    """A `JobqTester` on this test's database.
+
+    The application's settings are restored afterwards.
+    """
     from jobq.testing.tester import JobqTester
 
     before = jobq_app.settings
@@ -89,7 +93,7 @@ def jobq(jobq_app: JobQ, jobq_database_url: str) -> Iterator[JobqTester]:
 
 @pytest.fixture
 def jobq_eager(jobq_app: JobQ) -> Iterator[EagerJobs]:
-    """`jobq.testing.eager` for the duration of a test: what is enqueued runs at once, without a database."""
+    """`jobq.testing.eager` during a test: enqueued jobs run at once, without a database."""
     from jobq.testing.eager_jobs import eager
 
     with eager(jobq_app) as jobs:
@@ -99,8 +103,8 @@ def jobq_eager(jobq_app: JobQ) -> Iterator[EagerJobs]:
 def _administer(url: str, query: str, *names: str) -> None:
     from psycopg import sql
 
-    from jobq import sessions
+    from jobq._postgres import connecting
 
-    with sessions.connect(url, autocommit=True) as connection:
+    with connecting.connect(url, "testing", autocommit=True) as connection:
         identifiers = [sql.Identifier(name) for name in names]
         connection.execute(sql.SQL(query).format(*identifiers))

@@ -1,4 +1,4 @@
-"""What tests see of jobs, and how they run them: on a database of their own, or inside a transaction of theirs."""
+"""Inspect and run jobs in tests: on a separate database, or inside a transaction of the test."""
 
 from __future__ import annotations
 
@@ -8,25 +8,33 @@ from datetime import datetime, timedelta
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NoReturn, Self
 
-from jobq.config import url_of
-from jobq.connections import driver_of
+from jobq._postgres.adapters import driver_of
 from jobq.errors import UnsupportedConnection
+from jobq.settings import url_of
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import psycopg
 
+    from jobq._postgres.adapters import AnyConnection
+    from jobq._worker.inline import Drained
+    from jobq._worker.inline_transaction import Within
     from jobq.app import JobQ
-    from jobq.connections import AnyConnection
+    from jobq.job import NewJob
+    from jobq.jobref import JobRef
     from jobq.queries import JobDetail, JobRow
-    from jobq.refs import JobRef
-    from jobq.tasks import BaseTask
+    from jobq.task import BaseTask
     from jobq.testing.clock import Clock
-    from jobq.worker.inprocess import Drained
-    from jobq.worker.within import Within
+    from jobq.testing.crashes import Signals
+    from jobq.workflow.run import WorkflowRun, WorkflowState
 
 
 class JobqTester:
-    """What the fixture `jobq` gives: the test's database, and an application whose jobs are run in this process."""
+    """The value of the fixture `jobq`: the test's database, and an application that runs jobs here.
+
+    Jobs run in the process of the test.
+    """
 
     def __init__(
         self,
@@ -36,16 +44,19 @@ class JobqTester:
         connection: psycopg.Connection[Any] | None = None,
         within: Within | None = None,
     ) -> None:
-        from jobq import sessions
+        from jobq._postgres import connecting
 
         self.app = app
-        """The application, its settings turned to this test's database."""
+        """The application, configured for this test's database."""
         self.database_url = database_url
         """URL of this test's database, ``postgresql://…``, for psycopg."""
         self.connection: psycopg.Connection[Any] = (
-            sessions.connect(database_url, autocommit=True) if connection is None else connection
+            connecting.connect(database_url, "testing", autocommit=True) if connection is None else connection
         )
-        """A connection in autocommit mode, for looks and for enqueueing; of `on`, the connection that was given."""
+        """A connection in autocommit mode, for reads and for enqueuing.
+
+        For `on`: the given connection.
+        """
         self._within = within
         self._pools, self._waiting_helps = app._pools, app.waiting_helps
         self._inner: list[JobqTester] = []
@@ -53,7 +64,10 @@ class JobqTester:
 
     @property
     def sqlalchemy_url(self) -> str:
-        """URL of this test's database for ``create_engine`` of SQLAlchemy, with the driver: ``postgresql+psycopg://…``."""
+        """URL of this test's database for SQLAlchemy's ``create_engine``.
+
+        Its form is ``postgresql+psycopg://…``.
+        """
         return url_of(self.database_url).replace("postgresql://", "postgresql+psycopg://", 1)
 
     def on(self, connection: AnyConnection) -> JobqTester:
@@ -62,7 +76,10 @@ class JobqTester:
         return self._inner[-1]
 
     def close(self) -> None:
-        """Close the connection; of `on`, leave it to its owner and let the application use its own connections again."""
+        """Close the connection.
+
+        With `on`, the connection stays open, and the application uses its own connections again.
+        """
         while self._inner:
             self._inner.pop().close()
         if self._within is None:
@@ -79,14 +96,16 @@ class JobqTester:
         self.close()
 
     def enqueued(self, task: BaseTask[..., Any] | str | None = None, /, **args: Any) -> list[JobRow]:
-        """Return the committed jobs that have not finished, oldest first: those of `task`, with these arguments.
+        """Return the committed, unfinished jobs of `task` with these arguments, oldest first.
 
-        Arguments are compared as the task stores them, as JSON; those that are not named may be anything. `on` a transaction
-        its own jobs are there before any commit. Raises InvalidArguments for names that the task does not have, and for values
-        that cannot be stored.
+        Arguments are compared as JSON, as the task stores them. An argument that is not given may
+        have any value. With `on`, jobs of the transaction are found before any commit.
+
+        Raises InvalidArguments if the task has no such argument, or a value cannot be stored.
         """
         from jobq import queries
-        from jobq.filters import LIVE_STATES, JobFilter
+        from jobq.filters import JobFilter
+        from jobq.job import LIVE_STATES
 
         wanted = self._stored(task, args)
         name = task if task is None or isinstance(task, str) else task.name
@@ -99,7 +118,10 @@ class JobqTester:
         return sorted(found, key=lambda row: row.id)
 
     def assert_enqueued(self, task: BaseTask[..., Any] | str, /, **args: Any) -> JobRow:
-        """Fail unless a job of `task` with these arguments is committed and has not finished; return the oldest."""
+        """Fail unless such a job is committed and has not finished; return the oldest one.
+
+        The parameters are those of `enqueued`.
+        """
         __tracebackhide__ = True
         if found := self.enqueued(task, **args):
             return found[0]
@@ -128,11 +150,24 @@ class JobqTester:
     ) -> int:
         """Let time pass for jobs and schedules: ``jobq.advance(hours=3)``, then ``jobq.drain()``.
 
-        `by` and the numbers add up; or `until`, an aware datetime. What jobs wait for (their start, a retry), their expiry,
-        keys that hold for a period, and rates come that much nearer. Schedules of the application (``@q.schedule``) and of
-        the database tick as though a worker had been there all the while: each tick in between becomes a job; their number
-        is returned. Schedules begin with the first call. Clocks (``datetime.now()``, ``now()`` in SQL) and finished jobs
-        stay as they are. Raises InvalidOption for a time that is not ahead.
+        Starts of jobs, retries, expiries, keys that hold for a period, and rates come that much
+        nearer. Schedules of the application (``@q.schedule``) and of the database tick as if a
+        worker had been running: each tick in between inserts a job. Schedules begin with the first
+        call. Clocks (``datetime.now()``, ``now()`` in SQL) and finished jobs do not change.
+
+        Args:
+            by: the time to pass. It is added to the other numbers.
+            days: days to pass.
+            hours: hours to pass.
+            minutes: minutes to pass.
+            seconds: seconds to pass.
+            until: an aware datetime to advance to, instead of the other arguments.
+
+        Returns:
+            The number of jobs that schedules have inserted.
+
+        Raises:
+            InvalidOption: the time is not in the future.
         """
         from jobq.testing.clock import Clock
 
@@ -143,33 +178,40 @@ class JobqTester:
     def drain(
         self, *, queues: tuple[str, ...] | None = None, with_scheduled: bool = False, max_jobs: int = 10_000
     ) -> Drained:
-        """Run every job that is due, and what they enqueue, in this process; return how many ended how.
+        """Run every due job, and the jobs that they enqueue, in this process.
 
-        `with_scheduled`: run future jobs and retries too, as though their time had come. At most `max_jobs` executions.
+        Workflows are run to their end, or until they wait for an operator or for a job that is not
+        due, as by a worker: maps are expanded, and runs are cancelled by `on_failure` and deadlines.
+        Return counts of results.
+
+        Args:
+            queues: only these queues; None: all.
+            with_scheduled: whether to run future jobs and retries too, as if they were due.
+            max_jobs: most executions.
         """
-        from jobq.worker.inprocess import Drained, drain
+        from jobq._worker.inline import Drained, drain
+        from jobq._worker.workflows.inline import run_steps
+        from jobq.testing.scheduled import MAKE_DUE
 
         total = Drained(0, 0, 0)
         while True:
             if with_scheduled:
-                self._execute(
-                    "WITH due AS (UPDATE {0}.job SET run_at = now() WHERE state IN ('ready', 'waiting') AND run_at > now() "
-                    "RETURNING queue, group_key, state) "
-                    "INSERT INTO {0}.job_turn (queue, group_key) SELECT queue, group_key FROM due WHERE state = 'waiting'"
-                )
+                self._execute(MAKE_DUE)
             left = max_jobs - total.succeeded - total.failed - total.retried
             done = drain(self.app, self.connection, queues=queues, max_jobs=left, within=self._within)
             total = Drained(total.succeeded + done.succeeded, total.failed + done.failed, total.retried + done.retried)
-            if not with_scheduled or done == Drained(0, 0, 0):
+            went_on = run_steps(self.connection, self._schema) and left > 0
+            if not went_on and (not with_scheduled or done == Drained(0, 0, 0)):
                 return total
 
     def run(self, job: JobRef[Any] | int, /) -> JobDetail:
-        """Run this one job now, whenever it is due, and return its state afterwards. Raises JobNotFound, and
-        InvalidOption for a job that has finished or is running.
+        """Run this one job now, even if it is not due, and return its state afterwards.
+
+        Raises JobNotFound. Raises InvalidOption if the job has finished or is running.
         """
         from jobq import queries
+        from jobq._worker.inline import drain
         from jobq.errors import InvalidOption
-        from jobq.worker.inprocess import drain
 
         job_id = job if isinstance(job, int) else job.id
         row = queries.get_job(self.connection, self._schema, job_id)
@@ -177,7 +219,8 @@ class JobqTester:
             raise InvalidOption(f"job {job_id} waits for the turn of its group: `drain` runs it after those before it")
         if row.state not in ("ready", "scheduled"):
             raise InvalidOption(f"job {job_id} is {row.state}: only a job that waits can be run")
-        # First in its lane, and the lane first in its queue. It gets its own values back, which it was enqueued with.
+        # It is first in its lane, and its lane is first in its queue. Its original values are
+        # restored.
         self._execute("UPDATE {}.job SET run_at = '1970-01-02', priority = 9 WHERE id = %s AND state = 'ready'", job_id)
         try:
             drain(self.app, self.connection, queues=(row.queue,), max_jobs=1, within=self._within)
@@ -194,8 +237,94 @@ class JobqTester:
             )
         return queries.get_job(self.connection, self._schema, job_id)
 
+    def assert_replays(
+        self,
+        job: NewJob,
+        *,
+        signals: Signals = (),
+        before_each: Callable[[], object] | None = None,
+        same: Callable[[Any, Any], object] | None = None,
+        shuffle: bool = False,
+    ) -> int:
+        """Fail unless a durable task ends as without a crash if it crashes behind any of its steps::
+
+            jobq.assert_replays(order.job(7), signals=[("approval", Approval("ada"))])
+
+        The job is run to its end once without a crash, then once for each write of a step with a
+        crash behind it: the task is called again, and the steps that are stored are not. So the functions of
+        its steps are called in each run. Sleeps end at once, and waits time out at once unless their
+        signal is given.
+
+        Args:
+            job: ``task.job(…)``. Its key, if it has one, is left out.
+            signals: names and payloads, sent before the job starts.
+            before_each: called before each run: resets what the steps have changed.
+            same: called with the results of two runs as JSON types, returns whether they are the same.
+                Default: they are equal.
+            shuffle: let the branches of ``step.gather`` begin in a random order, another one in each run.
+
+        Returns:
+            The number of crashes.
+
+        Raises:
+            AssertionError: a run has ended otherwise or has come to other steps, or the job waits for a
+                signal that is not given.
+        """
+        from jobq.testing.crashes import check_crashes
+        from jobq.testing.played import play
+
+        __tracebackhide__ = True
+        return check_crashes(
+            job.task,
+            lambda crash: play(self, self._within, job, signals, crash),
+            before_each=before_each,
+            same=same,
+            shuffle=shuffle,
+        )
+
+    def assert_workflow(
+        self, name: str, *, key: str | None = None, state: WorkflowState | None = None
+    ) -> WorkflowRun[Any]:
+        """Fail unless there is a committed run of the workflow `name`; return the newest.
+
+        Args:
+            name: the workflow's name.
+            key: its idempotency key; None: any.
+            state: its state, such as ``"succeeded"`` or ``"blocked"``; None: any.
+        """
+        from jobq import queries
+
+        __tracebackhide__ = True
+        runs = queries.workflows(self.connection, self._schema, name=name, limit=1000)
+        newest = next((each for each in runs if key is None or each.key == key), None)
+        if newest is None:
+            others = queries.workflow_names(self.connection, self._schema)
+            raise AssertionError(
+                f"no run of workflow {name!r}{'' if key is None else f' with key {key!r}'} is enqueued and committed; "
+                f"there {'are runs of: ' + ', '.join(others[:20]) if others else 'is none at all'}"
+            )
+        run = self.app.workflow_run(newest.id)
+        if state is not None and (found := run.state()) != state:
+            raise AssertionError(f"run {run.id} of workflow {name!r} is {found}, not {state}: {self.node_states(run)}")
+        return run
+
+    def node_states(self, run: WorkflowRun[Any] | int, /) -> dict[str, str]:
+        """Return the states of a run's nodes by their names, in the order in which they were made.
+
+        A node that has not ended has the state of its job, or ``waiting`` for its parents. A map is
+        ``running`` while it has items. Raises WorkflowNotFound.
+        """
+        from jobq import queries
+        from jobq.errors import WorkflowNotFound
+
+        run_id = run if isinstance(run, int) else run.id
+        found = queries.get_workflow(self.connection, self._schema, run_id, limit=100_000, explain=0)
+        if found is None:
+            raise WorkflowNotFound(f"there is no workflow run {run_id}")
+        return {node.name: node.state for node in found.nodes}
+
     def _stored(self, task: BaseTask[..., Any] | str | None, args: dict[str, Any]) -> dict[str, Any]:
-        """Return `args` as the task stores them; values that do not fit its types, as JSON has them."""
+        """Return `args` as the task stores them; values that do not fit its types stay as JSON."""
         import json
 
         from pydantic_core import to_jsonable_python
@@ -210,7 +339,7 @@ class JobqTester:
             try:
                 stored |= json.loads(known.arguments.encode_some({name: value}))
             except InvalidArguments:
-                # As text, say, which other producers may have stored.
+                # For example as text, which other producers may have stored.
                 if known.arguments.has(name) and value == to_jsonable_python(value, fallback=lambda _: None):
                     stored[name] = value
                 else:
@@ -229,23 +358,33 @@ class JobqTester:
 
 
 def on(app: JobQ, connection: AnyConnection) -> JobqTester:
-    """Return a tester for the jobs of `app` inside the open transaction of `connection`, which is rolled back by its owner.
+    """Return a tester for the jobs of `app` inside the open transaction of `connection`.
 
-    `connection` is a psycopg Connection that is not in autocommit mode, or a SQLAlchemy Connection, Session or scoped_session
-    that uses psycopg; jobq's tables are in its database. Until the tester is closed (it is a context manager), ``submit()``,
-    ``ref.status()``, ``ref.result()`` and ``q.connection()`` use this connection too, so that all that the code under test
-    does is in the one transaction. ``drain()`` runs jobs in it: what a failed execution of a transactional task did is
-    undone, and so is any execution in which a statement failed.
+    The owner of the connection rolls the transaction back. Until the tester is closed (it is a
+    context manager), ``submit()``, ``ref.status()``, ``ref.result()`` and ``q.connection()`` use
+    this connection too, so everything that the code under test does is in one transaction.
+    ``drain()`` runs jobs in it. It undoes the effects of a failed execution of a transactional
+    task, and of any execution in which a statement failed.
 
-    Limits: no asynchronous connections (``submit_async`` raises UnsupportedConnection), and no other process or thread sees
-    these jobs. Raises UnsupportedConnection and ConnectionNotUsable.
+    Limits: asynchronous connections are not supported (``submit_async`` raises
+    UnsupportedConnection), and no other process or thread sees these jobs.
+
+    Args:
+        app: the application.
+        connection: a psycopg Connection that is not in autocommit mode, or a SQLAlchemy
+            Connection, Session or scoped_session that uses psycopg. Its database has jobq's
+            tables.
+
+    Raises:
+        UnsupportedConnection: the connection is of another kind.
+        ConnectionNotUsable: the connection is closed, or its transaction has failed.
     """
-    from jobq.worker.within import Within
+    from jobq._worker.inline_transaction import Within
 
     driver, alchemy = driver_of(connection)
     if driver.autocommit:
         raise UnsupportedConnection(
-            "jobq.on(connection): the connection is in autocommit mode, so nothing could be rolled back; give one that is not"
+            "jobq.on(connection): the connection is in autocommit mode, so nothing could be rolled back; use one that is not"
         )
     tester = JobqTester(app, driver.info.dsn, connection=driver, within=Within(driver, alchemy))
     app.waiting_helps = False
@@ -254,7 +393,7 @@ def on(app: JobQ, connection: AnyConnection) -> JobqTester:
 
 
 class _Borrowed:
-    """Stands for jobq's pools: lends one connection of the test's."""
+    """Replaces jobq's pools: lends one connection of the test."""
 
     def __init__(self, connection: psycopg.Connection[Any]) -> None:
         self._connection = connection

@@ -9,20 +9,20 @@
 -- by their ids, and what has a number above N. Jobs that were claimed as plain ones and counted later have none, and are always
 -- read. What the caller knows is void (`ran_by`) when the queue's row has changed or the server was started again.
 --
--- The line of turns and the lanes are read from where worker/cursor.py says (`turns_since`, `lanes_since`: microseconds since
--- 1970, and ids), the waiting jobs of a group from where its gate says (jobq/flowtables.py). Without these, from their beginnings.
+-- The line of turns and the lanes are read from where _worker/lanes/cursor.py says (`turns_since`, `lanes_since`: microseconds since
+-- 1970, and ids), the waiting jobs of a group from where its rate_state says (jobq/_postgres/tables/limits.py). Without these, from their beginnings.
 --
 -- If another holds the queue's lock, this does not wait, and returns one row with the task 'locked': what the caller does in the
 -- same transaction is kept.
--- What the database refuses to claim (worker/suspects.py) is passed over: jobs of the lanes in `left_out`, whole groups in
+-- What the database refuses to claim (_worker/faults/suspects.py) is passed over: jobs of the lanes in `left_out`, whole groups in
 -- `left_out_groups`. A caller that does not know yet what that is asks for one job `one_by_one`: then there is one thing that this
 -- tries, and an INFO says before what that is, which arrives however it ends: `jobq job <lane> <run_at> <id>`, or
 -- `jobq turn <due_at> <group>`, times in microseconds since 1970.
--- Returns the claimed jobs as advance.sql does, and one row without an id: in `claims` how many running jobs the limit still
+-- Returns the claimed jobs as ack_and_claim.sql does, and one row without an id: in `claims` how many running jobs the limit still
 -- admits (NULL: any number), in `timeout` the seconds until more can be claimed (0: now; NULL: not before something is told), in
--- `args` what was seen (worker/lines.py), in `headers` what runs: `ran_by`, then the ids; NULL: what the caller knows stands.
--- Plan: job_permit_idx, job_turn_idx, job_waiting_idx or job_waiting_due_idx, job_claim_idx, job_pkey; no Sort of jobs.
-CREATE OR REPLACE FUNCTION {schema}.claim_managed(
+-- `args` what was seen (_worker/limited/ready_lines.py), in `headers` what runs: `ran_by`, then the ids; NULL: what the caller knows stands.
+-- Plan: job_permit_idx, group_ready_idx, job_waiting_idx or job_waiting_due_idx, job_claim_idx, job_pkey; no Sort of jobs.
+CREATE OR REPLACE FUNCTION {schema}.claim_limited(
     by_worker uuid, of_queue text, want integer, turns_since bigint DEFAULT 0, lanes_since bigint[] DEFAULT NULL,
     lanes_since_ids bigint[] DEFAULT NULL, ran_by text DEFAULT NULL, ran bigint[] DEFAULT NULL,
     left_out bigint[] DEFAULT '{}', left_out_groups text[] DEFAULT '{}', one_by_one boolean DEFAULT false
@@ -36,8 +36,6 @@ LANGUAGE plpgsql
 AS $body$
 #variable_conflict use_column
 DECLARE
-    -- Workers of revision 0004 pass three arguments. To them a claim is the start, so it releases keys that hold until then.
-    starts_at_claim constant boolean := lanes_since IS NULL;
     rule record;
     -- One time for jobs and rates. `moment_of_round` moves on, so that a turn given in one round is taken in the next.
     moment timestamptz;
@@ -89,7 +87,7 @@ DECLARE
     lane_of integer[];
     lane_heads text;
 BEGIN
-    IF NOT pg_try_advisory_xact_lock('{schema}.job_turn'::regclass::oid::integer, hashtext(of_queue)) THEN
+    IF NOT pg_try_advisory_xact_lock('{schema}.group_ready'::regclass::oid::integer, hashtext(of_queue)) THEN
         RETURN QUERY SELECT NULL::bigint, NULL::integer, 'locked', of_queue, NULL, NULL::integer, NULL::integer, NULL::integer,
                             NULL::double precision, NULL, false, NULL::bigint, false, NULL::boolean, NULL::integer;
         RETURN;
@@ -115,7 +113,7 @@ BEGIN
     IF ruled THEN
         counted := rule.max_running IS NOT NULL OR by_id OR rule.group_limit IS NOT NULL
                    OR rule.group_mode IS NOT NULL
-                      AND EXISTS (SELECT FROM {schema}.gate WHERE gate.queue = of_queue AND gate.max_running IS NOT NULL);
+                      AND EXISTS (SELECT FROM {schema}.rate_state WHERE rate_state.queue = of_queue AND rate_state.max_running IS NOT NULL);
     END IF;
     IF counted THEN
         known_by := concat_ws('/', rule.version, extract(epoch FROM pg_postmaster_start_time()));
@@ -126,17 +124,17 @@ BEGIN
         END IF;
     END IF;
     IF rule.max_running IS NOT NULL THEN
-        SELECT ids INTO running FROM {schema}.managed_running(of_queue, ran, known_to, false);
+        SELECT ids INTO running FROM {schema}.limited_running(of_queue, ran, known_to, false);
         permits := rule.max_running - cardinality(running);
         wanted := least(wanted, permits);
     END IF;
     IF rule.rate_jobs IS NOT NULL THEN
-        SELECT gate.paid_until INTO paid FROM {schema}.gate WHERE queue = of_queue AND group_key = '';
+        SELECT rate_state.paid_until INTO paid FROM {schema}.rate_state WHERE queue = of_queue AND group_key = '';
         paid := greatest(paid, moment);
         -- No further ahead than claims can have brought it: else the clock was set back.
         IF paid > moment + rule.rate_burst * rule.rate_seconds / rule.rate_jobs * interval '1 second' + interval '1 millisecond' THEN
             paid := moment + rule.rate_burst * rule.rate_seconds / rule.rate_jobs * interval '1 second';
-            UPDATE {schema}.gate SET paid_until = paid WHERE gate.queue = of_queue AND gate.group_key = '';
+            UPDATE {schema}.rate_state SET paid_until = paid WHERE rate_state.queue = of_queue AND rate_state.group_key = '';
         END IF;
         tokens := {schema}.admits(rule.rate_jobs, rule.rate_seconds, rule.rate_burst, paid, moment);
         wanted := least(wanted, tokens);
@@ -167,7 +165,7 @@ BEGIN
                     ORDER BY late.id LIMIT CASE WHEN one_by_one THEN 1 ELSE 1000 END FOR NO KEY UPDATE SKIP LOCKED))
                 RETURNING id, run_at, group_key
             )
-            INSERT INTO {schema}.job_turn (queue, group_key, from_id, from_at)
+            INSERT INTO {schema}.group_ready (queue, group_key, from_id, from_at)
             SELECT of_queue, group_key, min(id), min(run_at) FROM entered GROUP BY group_key;
             entering := FOUND;
             EXIT WHEN one_by_one OR NOT entering;
@@ -190,7 +188,7 @@ BEGIN
         FOR n IN 1..8 LOOP
             EXIT WHEN wanted <= 0;
             IF way = 'lanes' THEN
-                -- As advance.sql reads them: priority by priority, only as many rows as it takes.
+                -- As ack_and_claim.sql reads them: priority by priority, only as many rows as it takes.
                 WITH heads AS MATERIALIZED (
                     SELECT head.id, lane.n
                     FROM unnest(ARRAY[9, 8, 7, 6, 5, 4, 3, 2, 1, 0]::smallint[], lanes_since, lanes_since_ids)
@@ -224,7 +222,7 @@ BEGIN
                 LOOP
                     WITH line AS MATERIALIZED (
                         SELECT turn.ctid AS tid, turn.group_key, turn.due_at, turn.from_id, turn.from_at
-                        FROM {schema}.job_turn AS turn
+                        FROM {schema}.group_ready AS turn
                         WHERE turn.queue = of_queue AND turn.due_at >= turns_from AND turn.due_at <= moment_of_round
                           AND turn.group_key <> ALL (left_out_groups)
                         ORDER BY turn.due_at LIMIT reach
@@ -243,41 +241,41 @@ BEGIN
                 EXIT WHEN keys IS NULL;
                 IF one_by_one THEN
                     RAISE INFO 'jobq turn % %', (SELECT (extract(epoch FROM min(turn.due_at)) * 1000000)::bigint
-                                                 FROM {schema}.job_turn AS turn WHERE turn.ctid = ANY (tids)), keys[1];
+                                                 FROM {schema}.group_ready AS turn WHERE turn.ctid = ANY (tids)), keys[1];
                 END IF;
 
                 IF counted THEN
                     -- After the turns, not before: a job whose end gave one of these turns is not to be counted.
-                    SELECT ids, groups INTO running, held FROM {schema}.managed_running(of_queue, ran, known_to, true);
+                    SELECT ids, groups INTO running, held FROM {schema}.limited_running(of_queue, ran, known_to, true);
                 END IF;
                 IF rule.group_rate_jobs IS NOT NULL THEN
-                    UPDATE {schema}.gate
+                    UPDATE {schema}.rate_state
                     SET paid_until = moment + rule.group_rate_burst * rule.group_rate_seconds / rule.group_rate_jobs * interval '1 second'
-                    WHERE gate.queue = of_queue AND gate.group_key = ANY (keys)
-                      AND gate.paid_until > moment + interval '1 millisecond'
+                    WHERE rate_state.queue = of_queue AND rate_state.group_key = ANY (keys)
+                      AND rate_state.paid_until > moment + interval '1 millisecond'
                           + rule.group_rate_burst * rule.group_rate_seconds / rule.group_rate_jobs * interval '1 second';
                 END IF;
                 -- How many each group may begin, by its limit and by its rate; and from where on its jobs are to be read.
                 SELECT array_agg(
                            greatest(0, least(
-                               CASE WHEN by_id THEN 1 ELSE coalesce(gate.max_running, rule.group_limit, 1000000) END
+                               CASE WHEN by_id THEN 1 ELSE coalesce(rate_state.max_running, rule.group_limit, 1000000) END
                                - coalesce((held ->> turn.group_key)::integer, 0),
                                {schema}.admits(
                                    rule.group_rate_jobs, rule.group_rate_seconds, rule.group_rate_burst,
-                                   greatest(gate.paid_until, moment), moment)))::integer
+                                   greatest(rate_state.paid_until, moment), moment)))::integer
                            ORDER BY turn.n),
-                       array_agg(least(turn.from_id, CASE WHEN by_id THEN coalesce(gate.head_id, 0) ELSE 0 END) ORDER BY turn.n),
-                       array_agg(least(turn.from_at, CASE WHEN in_line THEN '-infinity' ELSE coalesce(gate.head_at, '-infinity') END)
+                       array_agg(least(turn.from_id, CASE WHEN by_id THEN coalesce(rate_state.head_id, 0) ELSE 0 END) ORDER BY turn.n),
+                       array_agg(least(turn.from_at, CASE WHEN in_line THEN '-infinity' ELSE coalesce(rate_state.head_at, '-infinity') END)
                                  ORDER BY turn.n),
-                       array_agg(coalesce(CASE WHEN by_id THEN gate.head_id > turn.from_id ELSE gate.head_id IS NOT NULL END, false)
-                                 OR coalesce(CASE WHEN in_line THEN gate.head_at IS NOT NULL ELSE gate.head_at > turn.from_at END, false)
+                       array_agg(coalesce(CASE WHEN by_id THEN rate_state.head_id > turn.from_id ELSE rate_state.head_id IS NOT NULL END, false)
+                                 OR coalesce(CASE WHEN in_line THEN rate_state.head_at IS NOT NULL ELSE rate_state.head_at > turn.from_at END, false)
                                  ORDER BY turn.n)
                 INTO rooms, lows, low_ats, lowered
                 FROM unnest(keys, froms, from_ats) WITH ORDINALITY AS turn (group_key, from_id, from_at, n)
                 LEFT JOIN LATERAL (
-                    SELECT gate.max_running, gate.paid_until, gate.head_id, gate.head_at FROM {schema}.gate
-                    WHERE gate.queue = of_queue AND gate.group_key = turn.group_key LIMIT 1
-                ) AS gate ON true;
+                    SELECT rate_state.max_running, rate_state.paid_until, rate_state.head_id, rate_state.head_at FROM {schema}.rate_state
+                    WHERE rate_state.queue = of_queue AND rate_state.group_key = turn.group_key LIMIT 1
+                ) AS rate_state ON true;
 
                 -- The heads of the groups, an even share each. An ordered group has one head, and a head that is not due
                 -- (its retry is to come) holds the others back, or lets them pass. `<=` and the order say what `=` would, but no
@@ -347,26 +345,17 @@ BEGIN
             RETURN QUERY
                 WITH claimed AS (
                     UPDATE {schema}.job AS job
-                    SET state = 'running', managed = ruled, permit = number, attempt = least(job.attempt, 2147483646) + 1,
-                        claims = CASE job.claims WHEN 2147483647 THEN 1 ELSE job.claims + 1 END, worker_id = by_worker,
-                        started_at = moment, progress = NULL
+                    SET state = 'running', limited = ruled, permit = number, worker_id = by_worker, started_at = moment, progress = NULL,
+                        --include count_claim
                     WHERE job.id = ANY (got)
-                    RETURNING job.id, job.claims, job.task, job.queue, job.args, job.attempt, job.max_attempts,
-                              job.crashes - job.losses AS crashes, job.timeout, job.headers, job.expires_at, job.key_until_started,
-                              job.run_alone, job.releases
+                    RETURNING
+                        --include claimed_columns
                 )
                 SELECT claimed.id, claimed.claims, claimed.task, claimed.queue, claimed.args::text, claimed.attempt,
                        claimed.max_attempts, claimed.crashes::integer, claimed.timeout, claimed.headers::text,
                        claimed.expires_at <= moment, (SELECT (extract(epoch FROM moment) * 1000000)::bigint), claimed.key_until_started,
                        claimed.run_alone, claimed.releases::integer
                 FROM claimed;
-            IF starts_at_claim THEN
-                DELETE FROM {schema}.job_key AS taken USING {schema}.job AS begun
-                WHERE begun.id = ANY (got) AND begun.key_until_started AND taken.key = begun.key
-                  AND taken.job_id = begun.id AND taken.holds = 'until_started';
-                UPDATE {schema}.job AS begun SET key_until_started = false
-                WHERE begun.id = ANY (got) AND begun.key_until_started;
-            END IF;
             wanted := wanted - cardinality(got);
             total := total + cardinality(got);
             -- NULL as long as they have not been looked at.
@@ -376,17 +365,17 @@ BEGIN
 
             IF way = 'turns' THEN
                 IF rule.group_rate_jobs IS NOT NULL AND cardinality(got) > 0 THEN
-                    INSERT INTO {schema}.gate AS gate (queue, group_key, paid_until)
+                    INSERT INTO {schema}.rate_state AS rate_state (queue, group_key, paid_until)
                     SELECT of_queue, used.group_key,
                            moment + ceil(used.jobs * (rule.group_rate_seconds / rule.group_rate_jobs) * 1000000) * interval '1 microsecond'
                     FROM unnest(keys, frees) AS used (group_key, jobs) WHERE used.jobs > 0
                     ON CONFLICT (queue, group_key) DO UPDATE
-                    SET paid_until = greatest(gate.paid_until, moment) + (excluded.paid_until - moment);
+                    SET paid_until = greatest(rate_state.paid_until, moment) + (excluded.paid_until - moment);
                 END IF;
                 -- The groups' bounds: lowered where a turn stood for lower jobs, and raised now and then, so that neither dead
                 -- index entries nor versions of the bound become many. An ordered group is never bounded above the job that was
                 -- claimed last: if that comes back, it is the head again, whichever turn is read first.
-                INSERT INTO {schema}.gate AS gate (queue, group_key, head_id, head_at, paid_until)
+                INSERT INTO {schema}.rate_state AS rate_state (queue, group_key, head_id, head_at, paid_until)
                 SELECT of_queue, turn.group_key,
                        CASE WHEN by_id THEN CASE WHEN turn.room > 0 THEN least(
                            coalesce(turn.first, 9223372036854775807),
@@ -405,14 +394,14 @@ BEGIN
                 WHERE turn.done AND (turn.lowered OR random() < turn.used / 32.0)
                 ON CONFLICT (queue, group_key) DO UPDATE
                 SET head_id = excluded.head_id, head_at = excluded.head_at,
-                    paid_until = greatest(gate.paid_until, excluded.paid_until);
-                DELETE FROM {schema}.job_turn
+                    paid_until = greatest(rate_state.paid_until, excluded.paid_until);
+                DELETE FROM {schema}.group_ready
                 WHERE ctid = ANY (ARRAY(SELECT one.tid FROM unnest(tids, tid_of) AS one (tid, n) WHERE done[one.n]));
                 GET DIAGNOSTICS reach = ROW_COUNT;
                 turns_gone := turns_gone + reach;
                 -- A group that may begin more gets another turn, behind the others; when the next is due, if that is later. A
                 -- group at its limit gets its turn when one of its jobs ends. The bounds stand for all its jobs.
-                INSERT INTO {schema}.job_turn (queue, group_key, due_at, from_id, from_at)
+                INSERT INTO {schema}.group_ready (queue, group_key, due_at, from_id, from_at)
                 SELECT of_queue, turn.group_key,
                        CASE WHEN turn.room <= turn.used
                                  THEN greatest(following.run_at, seen.payable)
@@ -424,8 +413,8 @@ BEGIN
                 CROSS JOIN LATERAL (
                     SELECT CASE WHEN rule.group_rate_jobs IS NOT NULL THEN (
                                SELECT {schema}.admits_from(
-                                          rule.group_rate_jobs, rule.group_rate_seconds, rule.group_rate_burst, gate.paid_until)
-                               FROM {schema}.gate WHERE gate.queue = of_queue AND gate.group_key = turn.group_key) END AS payable
+                                          rule.group_rate_jobs, rule.group_rate_seconds, rule.group_rate_burst, rate_state.paid_until)
+                               FROM {schema}.rate_state WHERE rate_state.queue = of_queue AND rate_state.group_key = turn.group_key) END AS payable
                 ) AS seen
                 CROSS JOIN LATERAL (
                     (SELECT next.run_at FROM {schema}.job AS next
@@ -449,12 +438,12 @@ BEGIN
     IF total > 0 AND rule.rate_jobs IS NOT NULL THEN
         -- Rounded up, once a claim: a share may be no whole number of microseconds.
         paid := paid + ceil(total * (rule.rate_seconds / rule.rate_jobs) * 1000000) * interval '1 microsecond';
-        INSERT INTO {schema}.gate (queue, group_key, paid_until) VALUES (of_queue, '', paid)
+        INSERT INTO {schema}.rate_state (queue, group_key, paid_until) VALUES (of_queue, '', paid)
         ON CONFLICT (queue, group_key) DO UPDATE SET paid_until = excluded.paid_until;
     END IF;
 
     IF total > 0 OR permits IS NULL OR permits > 0 THEN
-        SELECT turn.due_at INTO next_turn FROM {schema}.job_turn AS turn
+        SELECT turn.due_at INTO next_turn FROM {schema}.group_ready AS turn
         WHERE turn.queue = of_queue AND turn.due_at >= turns_from AND turn.group_key <> ALL (left_out_groups)
         ORDER BY turn.due_at LIMIT 1;
         SELECT min(head.run_at),

@@ -1,6 +1,5 @@
--- Drops the daily partitions of `parent` of which every row finished more than `keep` ago, the oldest first and at most `most` of
--- them; returns their names. Each by itself: one that is in use is told as a warning and left for the next time.
--- The short lock_timeout keeps acknowledgements from queueing behind a drop that must wait: the chore comes again.
+-- Drops the daily partitions of `parent` whose rows all finished more than `keep` ago, the oldest first and at most `most`; returns their names. Each by itself: one that is in use is told as a warning and left for the next time.
+-- The short lock_timeout keeps acknowledgements from queueing behind a drop that must wait: the maintenance task comes again.
 CREATE OR REPLACE FUNCTION {schema}.drop_partitions(parent text, keep interval, most integer DEFAULT NULL) RETURNS SETOF text
 LANGUAGE plpgsql
 SECURITY DEFINER

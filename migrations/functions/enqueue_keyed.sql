@@ -1,4 +1,4 @@
--- Inserts jobs of which some have idempotency keys; the arrays run in parallel, one element a job. Returns one row a job.
+-- Inserts jobs, some with idempotency keys; the arrays run in parallel, one element a job. Returns one row a job.
 --
 -- Keys are taken one at a time in sorted order, so that every lock of every such call is taken in the same order and two
 -- calls cannot deadlock. DO NOTHING, never DO UPDATE: that would lock the holder's row and make the acknowledgement of its
@@ -83,18 +83,18 @@ BEGIN
             is_other := false;
             tries := tries + 1;
             IF fresh_snapshots THEN
-                INSERT INTO {schema}.job_key AS taken (key, scope, task, job_id, holds, until)
+                INSERT INTO {schema}.job_key AS taken (key, scope, task, job_id, holds, expires_at)
                 VALUES (keys[n], spaces[n], CASE WHEN spaces[n] = '' THEN tasks[n] END, new_id, holds[n], expires)
                 ON CONFLICT DO NOTHING;
                 made[n] := FOUND;
                 EXIT WHEN made[n];
-                SELECT taken.job_id, taken.until, taken.holds, taken.task INTO holder, holder_until, holder_holds, holder_task
+                SELECT taken.job_id, taken.expires_at, taken.holds, taken.task INTO holder, holder_until, holder_holds, holder_task
                 FROM {schema}.job_key AS taken WHERE taken.key = keys[n] AND taken.scope = spaces[n];
                 -- Let go between the two statements: try again.
                 CONTINUE WHEN NOT FOUND;
                 IF holder_until <= clock_timestamp() THEN
                     DELETE FROM {schema}.job_key AS taken
-                    WHERE taken.key = keys[n] AND taken.scope = spaces[n] AND taken.until <= clock_timestamp();
+                    WHERE taken.key = keys[n] AND taken.scope = spaces[n] AND taken.expires_at <= clock_timestamp();
                     CONTINUE;
                 END IF;
                 is_other := spaces[n] = '' AND holder_task IS DISTINCT FROM tasks[n];
@@ -115,17 +115,17 @@ BEGIN
                 CONTINUE WHEN NOT FOUND;
             ELSE
                 BEGIN
-                    INSERT INTO {schema}.job_key AS taken (key, scope, task, job_id, holds, until)
+                    INSERT INTO {schema}.job_key AS taken (key, scope, task, job_id, holds, expires_at)
                     VALUES (keys[n], spaces[n], CASE WHEN spaces[n] = '' THEN tasks[n] END, new_id, holds[n], expires)
                     ON CONFLICT DO NOTHING;
                     made[n] := FOUND;
                     IF NOT made[n] THEN
-                        SELECT taken.job_id, taken.until, taken.holds, taken.task INTO holder, holder_until, holder_holds, holder_task
+                        SELECT taken.job_id, taken.expires_at, taken.holds, taken.task INTO holder, holder_until, holder_holds, holder_task
                         FROM {schema}.job_key AS taken WHERE taken.key = keys[n] AND taken.scope = spaces[n];
                         IF holder_until <= clock_timestamp() THEN
                             UPDATE {schema}.job_key AS taken
                             SET job_id = new_id, task = CASE WHEN spaces[n] = '' THEN tasks[n] END, holds = enqueue_keyed.holds[n],
-                                until = expires
+                                expires_at = expires
                             WHERE taken.key = keys[n] AND taken.scope = spaces[n];
                             made[n] := FOUND;
                         ELSIF spaces[n] = '' AND holder IS NOT NULL AND holder_task IS DISTINCT FROM tasks[n] THEN
@@ -143,7 +143,7 @@ BEGIN
                                 WHERE waiting.id = holder AND waiting.key_until_started FOR KEY SHARE;
                             END IF;
                             -- The snapshot cannot tell whether the key is still its own; an insert can.
-                            INSERT INTO {schema}.job_key AS taken (key, scope, task, job_id, holds, until)
+                            INSERT INTO {schema}.job_key AS taken (key, scope, task, job_id, holds, expires_at)
                             VALUES (keys[n], spaces[n], CASE WHEN spaces[n] = '' THEN tasks[n] END, new_id, holds[n], expires)
                             ON CONFLICT DO NOTHING;
                             made[n] := FOUND;
@@ -194,7 +194,7 @@ BEGIN
 
     FOR n IN 1..total LOOP
         CONTINUE WHEN NOT to_replace[n];
-        -- Locked above, so that nobody has changed it since.
+        -- Locked above, so that no other transaction has changed it since.
         -- One that was parked for its former arguments stands in its queue again, for any code.
         UPDATE {schema}.job AS waiting
         SET args = enqueue_keyed.args[n]::jsonb, headers = enqueue_keyed.headers[n]::jsonb,
@@ -209,27 +209,29 @@ BEGIN
         changed[n] := FOUND;
         -- Its group's turn was for the time that it had.
         IF changed[n] AND its_group IS NOT NULL THEN
-            INSERT INTO {schema}.job_turn (queue, group_key, due_at)
+            INSERT INTO {schema}.group_ready (queue, group_key, due_at)
             SELECT waiting.queue, waiting.group_key, waiting.run_at FROM {schema}.job AS waiting
             WHERE waiting.id = ids[n] AND waiting.state = 'waiting';
         END IF;
         -- The trigger tells of inserts only, and workers sleep until the first time that they know of.
         IF changed[n] AND coalesce(current_setting('jobq.notify', true), '') <> 'off'
            AND (was_parked OR coalesce(run_ats[n], clock_timestamp() + coalesce(delays[n], 0) * interval '1 second') < was_due)
-           AND ((SELECT last_value FROM {schema}.wake) <> 2 OR its_group IS NOT NULL) THEN
+           AND ((SELECT last_value FROM {schema}.notify_mode) <> 2 OR its_group IS NOT NULL) THEN
             PERFORM pg_notify({schema_literal}, 'insert ' || its_queue);
         END IF;
     END LOOP;
 
-    INSERT INTO {schema}.job (id, task, args, queue, priority, run_at, max_attempts, timeout, headers, key, key_holds,
-                              key_until_started, key_scope, group_key, expires_at)
+    INSERT INTO {schema}.job (
+        id,
+        --include insert_job_keyed
+    )
     SELECT input.id, input.task, input.args::jsonb, input.queue, input.priority,
-           -- Never before this moment: a worker need not look for new jobs in a past that it has read (worker/cursor.py).
+           -- Never before this moment: a worker need not look for new jobs in a past that it has read (_worker/lanes/cursor.py).
            greatest(coalesce(input.run_at, clock_timestamp() + input.delay * interval '1 second'), clock_timestamp()),
-           input.max_attempts, input.timeout, input.headers::jsonb, input.key, CASE WHEN input.key IS NOT NULL THEN input.holds END,
-           input.key IS NOT NULL AND input.holds = 'until_started', CASE WHEN input.key IS NOT NULL THEN nullif(input.scope, 'task') END,
-           input.group_key,
-           clock_timestamp() + input.expires_in * interval '1 second'
+           input.max_attempts, input.timeout, input.headers::jsonb, input.group_key,
+           clock_timestamp() + input.expires_in * interval '1 second',
+           input.key, CASE WHEN input.key IS NOT NULL THEN input.holds END, input.key IS NOT NULL AND input.holds = 'until_started',
+           CASE WHEN input.key IS NOT NULL THEN nullif(input.scope, 'task') END
     FROM unnest(ids, made, tasks, args, queues, priorities, run_ats, delays, max_attempts, timeouts, headers, keys, holds, group_keys,
                 expires_ins, scopes)
         AS input (id, made, task, args, queue, priority, run_at, delay, max_attempts, timeout, headers, key, holds, group_key,

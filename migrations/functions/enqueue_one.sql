@@ -16,7 +16,7 @@ BEGIN
     created := key IS NULL;
     replaced := false;
     IF NOT created AND current_setting('transaction_isolation') IN ('read committed', 'read uncommitted') THEN
-        INSERT INTO {schema}.job_key (key, scope, task, job_id, holds, until)
+        INSERT INTO {schema}.job_key (key, scope, task, job_id, holds, expires_at)
         VALUES (key, CASE WHEN scope = 'global' THEN '' ELSE task END, CASE WHEN scope = 'global' THEN task END, job_id, holds,
                 CASE WHEN holds = 'period' THEN clock_timestamp() + period * interval '1 second' END)
         ON CONFLICT DO NOTHING;
@@ -30,13 +30,15 @@ BEGIN
             ARRAY[on_conflict], ARRAY[group_key], ARRAY[expires_in], ARRAY[scope]) AS entry;
         RETURN;
     END IF;
-    INSERT INTO {schema}.job (id, task, args, queue, priority, run_at, max_attempts, timeout, headers, key, key_holds,
-                              key_until_started, key_scope, group_key, expires_at)
+    INSERT INTO {schema}.job (
+        id,
+        --include insert_job_keyed
+    )
     VALUES (job_id, task, args, queue, priority,
-            -- Never before this moment: a worker need not look for new jobs in a past that it has read (worker/cursor.py).
+            -- Never before this moment: a worker need not look for new jobs in a past that it has read (_worker/lanes/cursor.py).
             greatest(coalesce(run_at, clock_timestamp() + delay * interval '1 second'), clock_timestamp()),
-            max_attempts, timeout, headers, key, CASE WHEN key IS NOT NULL THEN holds END,
-            key IS NOT NULL AND holds = 'until_started', CASE WHEN key IS NOT NULL THEN nullif(scope, 'task') END, group_key,
-            clock_timestamp() + expires_in * interval '1 second');
+            max_attempts, timeout, headers, group_key, clock_timestamp() + expires_in * interval '1 second',
+            key, CASE WHEN key IS NOT NULL THEN holds END, key IS NOT NULL AND holds = 'until_started',
+            CASE WHEN key IS NOT NULL THEN nullif(scope, 'task') END);
 END
 $body$;

@@ -3,8 +3,7 @@
 -- because a transaction that is still open has it. Waits for 50 ms at most, so that two calls with keys in other orders never
 -- deadlock, and no caller's open transaction holds up a worker.
 -- A period that is over is not begun again: the job goes without the key, and its own id is returned.
--- `task` and `scope` say where the key is held: by the job's task, or by all tasks (scope 'global'). Without `task`, as a worker of
--- revision 0005 calls, they are read from the job.
+-- `task` and `scope` say where the key is held: by the job's task, or by all tasks (scope 'global').
 -- SECURITY DEFINER: neither worker nor operator may write keys otherwise.
 CREATE OR REPLACE FUNCTION {schema}.take_key(
     key text, job_id bigint, holds text, task text DEFAULT NULL, scope text DEFAULT NULL
@@ -17,31 +16,27 @@ AS $body$
 #variable_conflict use_column
 DECLARE
     holder bigint;
-    owner constant text := coalesce(take_key.task, (SELECT live.task FROM {schema}.job AS live WHERE live.id = take_key.job_id),
-                                    (SELECT ended.task FROM {schema}.job_history AS ended WHERE ended.id = take_key.job_id LIMIT 1));
-    shared constant boolean := coalesce(
-        CASE WHEN take_key.task IS NULL THEN (SELECT live.key_scope FROM {schema}.job AS live WHERE live.id = take_key.job_id)
-             ELSE take_key.scope END = 'global', false);
-    space constant text := CASE WHEN shared THEN '' ELSE owner END;
+    shared constant boolean := coalesce(take_key.scope = 'global', false);
+    space constant text := CASE WHEN shared THEN '' ELSE take_key.task END;
 BEGIN
     IF take_key.holds = 'period' THEN
         SELECT taken.job_id INTO holder FROM {schema}.job_key AS taken
-        WHERE taken.key = take_key.key AND taken.scope = space AND (taken.until IS NULL OR taken.until > clock_timestamp());
+        WHERE taken.key = take_key.key AND taken.scope = space AND (taken.expires_at IS NULL OR taken.expires_at > clock_timestamp());
         RETURN coalesce(holder, take_key.job_id);
     END IF;
     FOR n IN 1..3 LOOP
         INSERT INTO {schema}.job_key AS taken (key, scope, task, job_id, holds)
-        VALUES (take_key.key, space, CASE WHEN shared THEN owner END, take_key.job_id, take_key.holds)
+        VALUES (take_key.key, space, CASE WHEN shared THEN take_key.task END, take_key.job_id, take_key.holds)
         ON CONFLICT DO NOTHING;
         IF FOUND THEN
             RETURN take_key.job_id;
         END IF;
         SELECT taken.job_id INTO holder FROM {schema}.job_key AS taken
-        WHERE taken.key = take_key.key AND taken.scope = space AND (taken.until IS NULL OR taken.until > clock_timestamp());
+        WHERE taken.key = take_key.key AND taken.scope = space AND (taken.expires_at IS NULL OR taken.expires_at > clock_timestamp());
         IF FOUND THEN
             RETURN holder;
         END IF;
-        DELETE FROM {schema}.job_key AS taken WHERE taken.key = take_key.key AND taken.scope = space AND taken.until <= clock_timestamp();
+        DELETE FROM {schema}.job_key AS taken WHERE taken.key = take_key.key AND taken.scope = space AND taken.expires_at <= clock_timestamp();
     END LOOP;
     RETURN NULL;
 EXCEPTION WHEN lock_not_available OR serialization_failure OR deadlock_detected THEN

@@ -11,10 +11,11 @@ from typing import Any
 import psycopg
 import pytest
 
-from jobq import InvalidArguments, InvalidOption, JobQ, JobqError, NewJob, operations, users
-from jobq.bounds import LONGEST
+from jobq import InvalidArguments, InvalidOption, JobQ, JobqError, NewJob, operations
+from jobq._core.validation import LONGEST
 from jobq.filters import JobFilter
-from jobq.jobs import JobOptions
+from jobq.job import JobOptions
+from jobq.web.auth import users
 
 Conn = psycopg.Connection[Any]
 INFINITE = (math.inf, -math.inf, math.nan, 1e300, 10**400, -(10**400))
@@ -83,6 +84,16 @@ def user(q: JobQ, conn: Conn, *, name: str = "ann", role: str = "viewer") -> Non
     users.add(conn, "jobq", name, role, "password", actor="bob")
 
 
+def workflow(q: JobQ, conn: Conn, **given: Any) -> None:
+    with q.workflow(**{"name": "order", **given}) as wf:
+        q.tasks["remind"].node()
+    wf.enqueue(conn)
+
+
+def signal(q: JobQ, conn: Conn, **given: Any) -> None:
+    q.send_signal(conn, 1, given["name"])
+
+
 def text(name: str, longest: int) -> list[dict[str, Any]]:
     return [{name: value} for value in ("", "x" * (longest + 1), "a\0b", "\ud800", 7, b"x")]
 
@@ -120,7 +131,7 @@ CONSTRAINTS: dict[str, Callable[[JobQ, Conn], None] | str] = {
     ),
     "job_key.job_key_key_check": refuses(options, *text("key", 500)),
     "job_key.job_key_holds_check": refuses(options, {"key_holds": "ever"}, {"key_holds": None, "key": "k"}),
-    "job_key.job_key_until_check": refuses(
+    "job_key.job_key_expires_at_check": refuses(
         options, *({"key": "k", "key_period": n} for n in (0, -1, LONGEST * 1.001, timedelta.max, *INFINITE))
     ),
     "job_attempt.job_attempt_outcome_check": ROWS_OF_OURS,
@@ -131,7 +142,7 @@ CONSTRAINTS: dict[str, Callable[[JobQ, Conn], None] | str] = {
     "queue.queue_group_limit_check": refuses(queue, {"groups": "limited:0"}, {"groups": "limited:99999999999"}),
     "queue.queue_group_retry_check": refuses(queue, {"groups": "ordered:now"}),
     "queue.queue_group_rate_check": refuses(queue, {"groups": "fair", "group_rate": "0/s"}),
-    "gate.gate_max_running_check": refuses(group, *({"limit": n} for n in (0, -1, True, 2**31))),
+    "rate_state.rate_state_max_running_check": refuses(group, *({"limit": n} for n in (0, -1, True, 2**31))),
     "schedule.schedule_name_check": refuses(schedule, *text("name", 200)),
     "schedule.schedule_when_check": refuses(schedule, {"cron": "* * * * *"}, {"every": None}),
     "schedule.schedule_missed_check": refuses(schedule, {"missed": "none"}),
@@ -144,8 +155,20 @@ CONSTRAINTS: dict[str, Callable[[JobQ, Conn], None] | str] = {
     "operation.operation_rate_check": refuses(start, *({"rate": n} for n in (0, -1, math.inf, math.nan))),
     "web_user.web_user_name_check": refuses(user, *text("name", 100)),
     "web_user.web_user_role_check": refuses(user, {"role": "owner"}),
+    "job_signal.job_signal_name_check": refuses(signal, *text("name", 200)),
+    "job_signal.job_signal_target_check": ROWS_OF_OURS,
+    "job_step.job_step_kind_check": ROWS_OF_OURS,
+    "job_step.job_step_state_check": ROWS_OF_OURS,
+    "workflow.workflow_name_check": refuses(workflow, *text("name", 200)),
+    "workflow.workflow_key_check": refuses(workflow, *text("key", 500)),
+    "workflow.workflow_on_failure_check": refuses(workflow, {"on_failure": "stop"}, {"on_failure": None}),
+    "workflow.workflow_state_check": ROWS_OF_OURS,
+    "workflow.workflow_cancel_as_check": ROWS_OF_OURS,
+    "workflow_node.workflow_node_kind_check": ROWS_OF_OURS,
+    "workflow_join.workflow_join_kind_check": ROWS_OF_OURS,
+    "workflow_turn.workflow_turn_kind_check": ROWS_OF_OURS,
     "worker.worker_state_check": ROWS_OF_OURS,
-    "worker.worker_asked_check": ROWS_OF_OURS,
+    "worker.worker_requested_state_check": ROWS_OF_OURS,
 }
 
 
@@ -179,6 +202,11 @@ def test_the_size_of_a_key(q: JobQ, conn: Conn) -> None:
     conn.rollback()
     with pytest.raises(InvalidOption, match="2604 bytes together"):
         long.options(key=at_most + "\N{PILE OF POO}")
+    # A workflow's key shares an entry with the workflow's name.
+    for key, name in ((at_most, "x" * 200), ("k" * 500, "\N{PILE OF POO}" * 200)):
+        workflow(q, conn, key=key, name=name)
+    with pytest.raises(InvalidOption, match="2800 bytes together"):
+        workflow(q, conn, key="\N{PILE OF POO}" * 500, name="\N{PILE OF POO}" * 200)
 
 
 def constraints(conn: Conn) -> list[str]:

@@ -18,7 +18,7 @@ from jobq import (
     JobQ,
     JobRef,
 )
-from tests.support.connections import ASYNC, SYNC, alchemy, opened, opened_async, run
+from tests.support.servers.connections import ASYNC, SYNC, alchemy, opened, opened_async, run
 
 LEVELS = ["READ COMMITTED", "REPEATABLE READ", "SERIALIZABLE"]
 
@@ -231,6 +231,7 @@ async def test_a_sync_session_below_an_async_one(q: JobQ, database_url: str) -> 
     assert stored(database_url)[0]["id"] == ref.id
 
 
+@pytest.mark.slow
 def test_bulk(q: JobQ, conn: psycopg.Connection[Any]) -> None:
     send = q.tasks["send"]
     assert q.enqueue_many(conn, []) == []

@@ -20,7 +20,7 @@ from jobq import (
     UnknownTask,
     UnsupportedConnection,
 )
-from tests.support.connections import ASYNC, SYNC, alchemy, opened, opened_async, run
+from tests.support.servers.connections import ASYNC, SYNC, alchemy, opened, opened_async, run
 
 
 @pytest.fixture
@@ -105,9 +105,9 @@ async def test_the_wrong_kind_of_connection(q: JobQ, database_url: str) -> None:
     with pytest.raises(UnsupportedConnection, match=r"open a connection.*engine.begin\(\)"):
         send.enqueue(engine, 1)
     for nothing in ("postgresql://localhost", object(), 5, psycopg):
-        with pytest.raises(UnsupportedConnection, match="is no connection that jobq knows: give a"):
+        with pytest.raises(UnsupportedConnection, match="is no connection that jobq knows: expected a"):
             send.enqueue(nothing, 1)
-        with pytest.raises(TypeError, match="is no connection that jobq knows: give an Async"):
+        with pytest.raises(TypeError, match="is no connection that jobq knows: expected an Async"):
             await send.enqueue_async(nothing, 1)
 
 
@@ -175,7 +175,7 @@ def test_what_is_no_connection_is_refused(q: JobQ, conn: psycopg.Connection[Any]
         lambda: q.enqueue_many(missing, [send.job(7)]),
         lambda: q.enqueue_many(missing, []),
     ):
-        with pytest.raises(UnsupportedConnection, match="give a Connection of psycopg"):
+        with pytest.raises(UnsupportedConnection, match="expected a Connection of psycopg"):
             call()
     assert conn.execute("SELECT count(*) FROM jobq.job").fetchone() == (0,)
     assert send.submit(7).created
@@ -192,7 +192,7 @@ async def test_what_is_no_asynchronous_connection_is_refused(
         lambda: q.enqueue_many_async(missing, [send.job(7)]),
         lambda: q.enqueue_many_async(missing, []),
     ):
-        with pytest.raises(UnsupportedConnection, match="give an AsyncConnection of psycopg"):
+        with pytest.raises(UnsupportedConnection, match="expected an AsyncConnection of psycopg"):
             await call()
     assert conn.execute("SELECT count(*) FROM jobq.job").fetchone() == (0,)
 

@@ -9,13 +9,15 @@ import psycopg
 import pytest
 from psycopg.types.json import Jsonb
 
-from jobq.config import Settings
-from jobq.jobs import KeyHolds
-from jobq.worker import chores as module
-from jobq.worker.chores import Chores
-from jobq.worker.database import CHORES, Database
-from jobq.worker.options import WorkerOptions
-from tests.support import apps
+from jobq._worker.database import Database
+from jobq._worker.maintenance import tasks as module
+from jobq._worker.maintenance.runner import Maintenance
+from jobq._worker.options import WorkerOptions
+from jobq._worker.timeouts import MAINTENANCE
+from jobq.job import KeyHolds
+from jobq.settings import Settings
+from tests.apps import plain as apps
+from tests.support.checks import some
 from tests.support.jobs import Jobs
 from tests.support.rows import add_job
 from tests.support.waiting import wait_until
@@ -29,19 +31,19 @@ FUTURE = "now() + interval '1 h'"
 
 
 @pytest.fixture
-def chores(database_url: str) -> Chores:
-    return Chores(WorkerOptions(app="-", settings=Settings(database_url=database_url)))
+def maintenance(database_url: str) -> Maintenance:
+    return Maintenance(WorkerOptions(app="-", settings=Settings(database_url=database_url)))
 
 
-async def expire(chores: Chores, database_url: str) -> str:
-    connection = await Database(Settings(database_url=database_url)).connect("chores", CHORES)
+async def expire(maintenance: Maintenance, database_url: str) -> str:
+    connection = await Database(Settings(database_url=database_url)).connect("maintenance", MAINTENANCE)
     async with connection, connection.transaction():
-        return await chores.expire_jobs(connection)
+        return await maintenance.tasks.expire_jobs(connection)
 
 
-def is_often(chores: Chores) -> bool:
+def is_often(maintenance: Maintenance) -> bool:
     """Ask again: a type checker takes an attribute for what it was."""
-    return chores.often
+    return maintenance.often
 
 
 def queue(db: Conn, expires: str | None, **columns: Any) -> int:
@@ -53,7 +55,7 @@ def queue(db: Conn, expires: str | None, **columns: Any) -> int:
 
 
 async def test_whatever_is_not_running_and_too_late_expires(
-    jobs: Jobs, db: Conn, chores: Chores, database_url: str
+    jobs: Jobs, db: Conn, maintenance: Maintenance, database_url: str
 ) -> None:
     late = {
         queue(db, PAST),
@@ -73,19 +75,19 @@ async def test_whatever_is_not_running_and_too_late_expires(
         queue(db, PAST, state="running", worker_id="00000000-0000-0000-0000-000000000001", claims=1, attempt=1),
     }
     before = {row["id"]: row for row in jobs.all("SELECT " + ", ".join(CARRIED) + ", id FROM jobq.job")}
-    assert await expire(chores, database_url) == "7 jobs expired"
+    assert await expire(maintenance, database_url) == "7 jobs expired"
     assert {row["id"] for row in jobs.all("SELECT id FROM jobq.job")} == kept
     gone = jobs.all("SELECT * FROM jobq.job_history")
     assert {row["id"] for row in gone} == late
-    for row in gone:
+    for row in some(gone):
         assert (row["state"], row["error"], row["result"], row["worker_id"]) == ("expired", "expired", None, None)
         assert jobs.one("SELECT %s BETWEEN now() - interval '1 min' AND clock_timestamp()", row["finished_at"])
         for name in CARRIED:
             assert row[name] == before[row["id"]][name]
-    assert await expire(chores, database_url) == "0 jobs expired"
+    assert await expire(maintenance, database_url) == "0 jobs expired"
 
 
-async def test_the_keys_of_an_expired_job_are_let_go(jobs: Jobs, chores: Chores, database_url: str) -> None:
+async def test_the_keys_of_an_expired_job_are_let_go(jobs: Jobs, maintenance: Maintenance, database_url: str) -> None:
     """Those that hold for a period go on holding, as with every other end."""
     for holds in HOLDS:
         task = apps.noop.options(key=holds, key_holds=holds)
@@ -93,29 +95,31 @@ async def test_the_keys_of_an_expired_job_are_let_go(jobs: Jobs, chores: Chores,
         assert not task.enqueue(jobs.connection).created
     other = apps.noop.options(key="other", key_holds="until_finished").enqueue(jobs.connection).id
     jobs.connection.execute(f"UPDATE jobq.job SET expires_at = {PAST} WHERE id <> %s".encode(), (other,))
-    assert await expire(chores, database_url) == "3 jobs expired"
+    assert await expire(maintenance, database_url) == "3 jobs expired"
     assert {row["key"] for row in jobs.all("SELECT key FROM jobq.job_key")} == {"period", "other"}
     for holds in HOLDS:
         again = apps.noop.options(key=holds, key_holds=holds).enqueue(jobs.connection)
         assert again.created == (holds != "period")
 
 
-async def test_who_holds_a_job_is_not_waited_for(jobs: Jobs, db: Conn, chores: Chores, database_url: str) -> None:
+async def test_who_holds_a_job_is_not_waited_for(
+    jobs: Jobs, db: Conn, maintenance: Maintenance, database_url: str
+) -> None:
     held, free = queue(db, PAST), queue(db, PAST)
     with psycopg.connect(database_url) as holder:
         holder.execute("SELECT id FROM jobq.job WHERE id = %s FOR UPDATE", (held,))
-        assert await expire(chores, database_url) == "1 jobs expired"
+        assert await expire(maintenance, database_url) == "1 jobs expired"
         assert jobs.finished(free)
         assert jobs.live(held)
         # He has made it run for longer.
         holder.execute(f"UPDATE jobq.job SET expires_at = {FUTURE} WHERE id = %s".encode(), (held,))
         holder.commit()
-    assert await expire(chores, database_url) == "0 jobs expired"
+    assert await expire(maintenance, database_url) == "0 jobs expired"
     assert jobs.live(held)
 
 
 async def test_many_go_in_batches(
-    jobs: Jobs, chores: Chores, database_url: str, monkeypatch: pytest.MonkeyPatch
+    jobs: Jobs, maintenance: Maintenance, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """At most so many a time; equal times across the border of a batch, and a locked job in the middle, hide nothing."""
     monkeypatch.setattr(module, "EXPIRED_BATCH", 10)
@@ -125,9 +129,9 @@ async def test_many_go_in_batches(
     )
     with psycopg.connect(database_url) as holder:
         holder.execute("SELECT id FROM jobq.job WHERE id = (SELECT min(id) + 20 FROM jobq.job) FOR UPDATE")
-        found = [await expire(chores, database_url) for _ in range(3)]
+        found = [await expire(maintenance, database_url) for _ in range(3)]
     assert found == ["30 jobs expired", "19 jobs expired", "0 jobs expired"]
-    assert await expire(chores, database_url) == "1 jobs expired"
+    assert await expire(maintenance, database_url) == "1 jobs expired"
     assert jobs.one("SELECT count(*) FROM jobq.job_history WHERE state = 'expired'") == 50
 
 
@@ -138,25 +142,25 @@ def test_a_worker_does_it_by_itself(jobs: Jobs, db: Conn, worker: Callable[..., 
     wait_until(lambda: "working" in running.log, what="the worker")
     assert jobs.live(job)
     assert jobs.wait(job, timeout=60)["state"] == "expired"
-    assert jobs.one("SELECT last_error FROM jobq.chore WHERE name = 'expiry'") is None
+    assert jobs.one("SELECT last_error FROM jobq.maintenance_task WHERE name = 'expiry'") is None
 
 
 async def test_it_is_looked_for_often_only_where_something_will_expire(
-    jobs: Jobs, db: Conn, chores: Chores, database_url: str, monkeypatch: pytest.MonkeyPatch
+    jobs: Jobs, db: Conn, maintenance: Maintenance, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "EXPIRED_BATCH", 2)
     monkeypatch.setattr(module, "EXPIRED_BATCHES", 1)
-    assert not is_often(chores)
+    assert not is_often(maintenance)
     for _ in range(3):
         queue(db, PAST)
     queue(db, None)
-    assert await expire(chores, database_url) == "2 jobs expired"
-    assert is_often(chores)
-    assert await expire(chores, database_url) == "1 jobs expired"
-    assert not is_often(chores)
+    assert await expire(maintenance, database_url) == "2 jobs expired"
+    assert is_often(maintenance)
+    assert await expire(maintenance, database_url) == "1 jobs expired"
+    assert not is_often(maintenance)
     waiting = queue(db, FUTURE)
-    assert await expire(chores, database_url) == "0 jobs expired"
-    assert is_often(chores)
+    assert await expire(maintenance, database_url) == "0 jobs expired"
+    assert is_often(maintenance)
     jobs.connection.execute("DELETE FROM jobq.job WHERE id = %s", (waiting,))
-    assert await expire(chores, database_url) == "0 jobs expired"
-    assert not is_often(chores)
+    assert await expire(maintenance, database_url) == "0 jobs expired"
+    assert not is_often(maintenance)

@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import pytest
 
-from jobq.tasks import BaseTask
-from tests.support import rough
+from jobq.task import BaseTask
+from tests.apps import rough
 from tests.support.jobs import Jobs
 from tests.support.workers import WorkerProcess
 
@@ -20,6 +20,6 @@ def test_a_job_sees_nothing_of_the_one_before(
     jobs: Jobs, worker: StartWorker, task: BaseTask[[str], list[str]]
 ) -> None:
     ids = [task.enqueue(jobs.connection, name).id for name in ("acme", "globex", "initech")]
-    worker("--processes", "1", "--concurrency", "1", app="tests.support.rough:q")
+    worker("--processes", "1", "--concurrency", "1", app="tests.apps.rough:q")
     third = "0.3333333333333333333333333333"
     assert [jobs.wait(job)["result"] for job in ids] == [["nobody", third, str(job)] for job in ids]

@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 
 from jobq import JobQ, operations
 from jobq.errors import ConnectionNotUsable, InvalidOption, UnknownQueue, UnsupportedConnection
-from jobq.flow import Groups, QueueSettings, Rate
+from jobq.limits import Groups, QueueSettings, Rate
 from jobq.operations import configure, configure_group
 from tests.support.rows import add_job, add_worker
 from tests.support.waiting import wait_until
@@ -34,7 +34,7 @@ def all_of(db: Conn, query: str, *params: Any) -> list[dict[str, Any]]:
 
 
 def claim(db: Conn, queue: str = "mail", want: int = 10) -> list[int]:
-    rows = db.execute("SELECT id FROM jobq.claim_managed(%s, %s, %s)", (uuid.uuid4(), queue, want)).fetchall()
+    rows = db.execute("SELECT id FROM jobq.claim_limited(%s, %s, %s)", (uuid.uuid4(), queue, want)).fetchall()
     return [row[0] for row in rows if row[0] is not None]
 
 
@@ -48,7 +48,8 @@ def blocked(db: Conn) -> bool:
 
 def turns(db: Conn, queue: str = "mail") -> list[str]:
     return [
-        row["group_key"] for row in all_of(db, "SELECT group_key FROM jobq.job_turn WHERE queue = %s ORDER BY 1", queue)
+        row["group_key"]
+        for row in all_of(db, "SELECT group_key FROM jobq.group_ready WHERE queue = %s ORDER BY 1", queue)
     ]
 
 
@@ -102,7 +103,7 @@ def test_only_what_is_given_changes_and_only_that_is_in_the_audit(db: Conn) -> N
     assert len(all_of(db, "SELECT FROM jobq.audit")) == number
 
     cleared = configure(db, "jobq", "mail", actor="bob", limit=None, rate=None, groups=None)
-    assert not cleared.after.managed
+    assert not cleared.after.limited
     (row,) = all_of(db, "SELECT * FROM jobq.queue")
     assert {value for name, value in row.items() if name.startswith(("max", "rate", "group"))} == {None}
     assert row["paused_at"] is not None
@@ -138,7 +139,7 @@ def test_jobs_that_run_already_count_against_a_new_limit(db: Conn) -> None:
 
     configure(db, "jobq", "mail", actor="ann", limit=4)
 
-    assert {row["id"] for row in all_of(db, "SELECT id FROM jobq.job WHERE managed")} == set(running)
+    assert {row["id"] for row in all_of(db, "SELECT id FROM jobq.job WHERE limited")} == set(running)
     assert elsewhere not in running
     assert claim(db) == ready[:1]
     assert claim(db) == []
@@ -166,7 +167,7 @@ def test_a_running_job_that_somebody_holds_for_a_moment_counts_too(db: Conn, oth
         asleep = "SELECT FROM pg_stat_activity WHERE wait_event = 'PgSleep' AND datname = current_database()"
         wait_until(lambda: all_of(other, asleep), what="the change to have met the held row")
     setting.join()
-    assert {row["id"] for row in all_of(db, "SELECT id FROM jobq.job WHERE managed")} == {held, free}
+    assert {row["id"] for row in all_of(db, "SELECT id FROM jobq.job WHERE limited")} == {held, free}
 
 
 def test_nobody_is_waited_for_without_end(db: Conn, other: Conn) -> None:
@@ -198,7 +199,7 @@ def test_a_claim_in_progress_and_a_change_follow_one_another(db: Conn, other: Co
             configure(db, "jobq", "mail", actor="ann", limit=5)
             # A claim does not wait: it is made again in a moment.
             locked = third.execute(
-                "SELECT id, task FROM jobq.claim_managed(%s, 'mail', 10)", (uuid.uuid4(),)
+                "SELECT id, task FROM jobq.claim_limited(%s, 'mail', 10)", (uuid.uuid4(),)
             ).fetchall()
             assert locked == [(None, "locked")]
         assert len(claim(third)) == 1
@@ -287,7 +288,7 @@ def test_a_rate_that_was_used_up_for_long_does_not_stop_a_quick_one(db: Conn) ->
     configure(db, "jobq", "mail", actor="ann", rate=None)
     claim(db)
     assert all_of(db, "SELECT FROM jobq.job WHERE state = 'ready'") == []
-    assert all_of(db, "SELECT FROM jobq.gate WHERE paid_until > now()") == []
+    assert all_of(db, "SELECT FROM jobq.rate_state WHERE paid_until > now()") == []
 
 
 def test_a_rate_of_groups_that_was_used_up_for_long_does_not_stop_them(db: Conn) -> None:
@@ -301,9 +302,11 @@ def test_a_rate_of_groups_that_was_used_up_for_long_does_not_stop_them(db: Conn)
 
 def test_starts_taken_in_advance_are_capped_at_a_burst_of_the_new_rate(db: Conn) -> None:
     configure(db, "jobq", "mail", actor="ann", rate="10000/s", burst=10_000_000)
-    db.execute("INSERT INTO jobq.gate (queue, group_key, paid_until) VALUES ('mail', '', now() + interval '1000 s')")
+    db.execute(
+        "INSERT INTO jobq.rate_state (queue, group_key, paid_until) VALUES ('mail', '', now() + interval '1000 s')"
+    )
     configure(db, "jobq", "mail", actor="ann", rate="1/h", burst=3)
-    (row,) = all_of(db, "SELECT paid_until - now() AS ahead FROM jobq.gate")
+    (row,) = all_of(db, "SELECT paid_until - now() AS ahead FROM jobq.rate_state")
     assert 3 * 3600 - 60 < row["ahead"].total_seconds() < 3 * 3600 + 1
 
 
@@ -319,7 +322,7 @@ def test_one_group_is_limited_for_itself(db: Conn) -> None:
     assert sorted(claim(db)) == [jobs[0], jobs[1], jobs[3]]
     assert configure_group(db, "jobq", "mail", "a", limit=None, actor="ann")
     assert not configure_group(db, "jobq", "mail", "a", limit=None, actor="ann")
-    assert all_of(db, "SELECT FROM jobq.gate") == []
+    assert all_of(db, "SELECT FROM jobq.rate_state") == []
     entries = all_of(db, "SELECT * FROM jobq.audit WHERE action = 'configure_group' ORDER BY id")
     assert [(entry["target"], entry["before"], entry["after"], entry["reason"]) for entry in entries] == [
         ({"queue": "mail", "group": "a"}, {"limit": None}, {"limit": 2}, "they pay"),

@@ -8,9 +8,10 @@ from typing import Any
 import psycopg
 import pytest
 
-from jobq import InvalidOption, JobBusy, JobNotFound, JobQ, ResultTimeout, lookups
-from jobq.worker.inprocess import drain
-from tests.support import apps
+from jobq import InvalidOption, JobBusy, JobNotFound, JobQ, ResultTimeout
+from jobq._app import lookups
+from jobq._worker.inline import drain
+from tests.apps import plain as apps
 from tests.support.jobs import Jobs
 from tests.support.waiting import wait_until
 from tests.support.workers import WorkerProcess

@@ -140,7 +140,7 @@ def test_a_result_of_an_older_shape(q: JobQ, database_url: str) -> None:
 
 def test_history_is_read_only_when_no_live_job_has_the_id(q: JobQ, conn: psycopg.Connection[Any]) -> None:
     """The plan: below a one-time filter, the history's many partitions."""
-    from jobq import sql
+    from jobq._postgres import sql
 
     ref = q.tasks["bill"].enqueue(conn, 1)
     conn.execute("SET LOCAL enable_seqscan = off")

@@ -17,7 +17,7 @@ from flask.testing import FlaskClient
 from pydantic import BaseModel, Field
 
 from jobq import InvalidArguments, JobQ, ResultError
-from jobq.arguments import Arguments
+from jobq._core.arguments import Arguments
 from jobq.errors import TaskDefinitionError
 from jobq.testing import JobqTester
 from tests.support import results
@@ -118,7 +118,7 @@ def test_the_terminal_and_the_page_show_it(tester: JobqTester, database_url: str
     assert json.loads(shown("show", str(ref.id), "--json"))["error"].startswith("charge: result=True")
     assert "charge: result=True" in shown("list", "--state", "succeeded")
     page = client.get(f"/jobs/{ref.id}").text
-    assert "It succeeded, and its result was not stored." in page
+    assert "The job succeeded, but its result was not stored." in page
     assert "Input should be a valid integer" in page
     assert "Last error" not in page
     assert "Input should be a valid integer" in client.get("/jobs?q=state:succeeded").text
@@ -199,7 +199,7 @@ def test_enqueued_jobs_are_found_by_what_their_task_stores(database_url: str) ->
 
 
 def test_pairs_come_back_from_the_database(db: psycopg.Connection[Any]) -> None:
-    """As tests/unit/test_round_trips.py, through jsonb: it has numbers of its own, and an order of keys."""
+    """As tests/core/test_round_trips.py, through jsonb: it has numbers of its own, and an order of keys."""
     sent: list[tuple[Any, Any, Arguments, str]] = []
     for hint, values in pairs(random.Random(41), types=400, values=15):
 

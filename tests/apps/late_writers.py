@@ -11,7 +11,7 @@ import psycopg
 from sqlalchemy import text
 
 from jobq import current_job
-from tests.support.transfers import effect, effect_async, q
+from tests.apps.transfers import effect, effect_async, q
 
 _refusals: list[Exception] = []
 """What late writes raised."""

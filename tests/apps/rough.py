@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from jobq import JobQ, current_job
-from tests.support.apps import FAST, trace
+from tests.apps.plain import FAST, trace
 
 q = JobQ()
 tenant = contextvars.ContextVar("tenant", default="nobody")

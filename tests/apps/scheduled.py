@@ -6,7 +6,7 @@ import os
 from datetime import datetime, timedelta
 
 from jobq import JobQ, current_job
-from tests.support.apps import trace
+from tests.apps.plain import trace
 
 q = JobQ()
 

@@ -20,7 +20,7 @@ from typing import Any
 
 from jobq import Backoff, JobQ, TimedOut, current_job
 from jobq.errors import NoCurrentJob
-from tests.support.apps import FAST, trace
+from tests.apps.plain import FAST, trace
 
 q = JobQ()
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from playwright.sync_api import Browser, sync_playwright
 
-_NAMES = ("chromium", "chromium-browser", "google-chrome")
+from tests.support import programs
+
 _ARGUMENTS = (
     "--disable-background-networking",
     "--disable-component-update",
@@ -20,17 +20,7 @@ _ARGUMENTS = (
     # No name leads anywhere: what a page asks for outside this machine fails, and the test with it.
     "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
 )
-MISSING = (
-    "there is no Chromium: set JOBQ_CHROMIUM to its program, or put chromium, chromium-browser or google-chrome on PATH "
-    "(Debian, as root: requirements/browser)"
-)
-
-
-def program() -> str | None:
-    """Where Chromium is: what JOBQ_CHROMIUM says, else the first of its usual names on PATH."""
-    if given := os.environ.get("JOBQ_CHROMIUM"):
-        return shutil.which(given)
-    return next((found for name in _NAMES if (found := shutil.which(name))), None)
+MISSING = f"{programs.missing('chromium')}; or set JOBQ_CHROMIUM to a program that is one"
 
 
 @contextmanager
@@ -39,7 +29,7 @@ def running() -> Iterator[Browser]:
 
     While it runs, playwright's event loop counts as this thread's running one, and no other can be run in it.
     """
-    found = program()
+    found = programs.find("chromium")
     if found is None:
         raise LookupError(MISSING)
     with sync_playwright() as playwright:

@@ -15,9 +15,9 @@ from playwright.sync_api import Browser, expect
 from tests.browser import chromium, seeds
 from tests.browser.serving import PageProcess
 from tests.browser.watching import PATIENCE, Visitor
-from tests.support import postgres
 from tests.support.jobs import Jobs
 from tests.support.rows import add_finished
+from tests.support.servers import postgres
 from tests.support.waiting import wait_until
 from tests.support.workers import WorkerProcess
 
@@ -39,9 +39,7 @@ class DataSet:
 # after these have loops of their own.
 @pytest.fixture(scope="package")
 def chrome() -> Iterator[Browser]:
-    """A running Chromium; the test is skipped where there is none."""
-    if chromium.program() is None:
-        pytest.skip(chromium.MISSING)
+    """A running Chromium."""
     with chromium.running() as browser:
         yield browser
 
@@ -105,7 +103,7 @@ def serve(database_url: str, tmp_path: Path) -> Iterator[Callable[..., PageProce
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """The page of a test's own database, its jobs, and a real worker that runs tests.support.apps."""
+    """The page of a test's own database, its jobs, and a real worker that runs tests.apps.plain."""
 
     url: str
     conn: Conn

@@ -9,7 +9,7 @@ from typing import Any
 
 import psycopg
 
-from jobq.histograms import BUCKETS
+from jobq._core.histograms import BUCKETS
 
 Conn = psycopg.Connection[Any]
 

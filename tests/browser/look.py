@@ -17,7 +17,7 @@ from playwright.sync_api import Browser, Page
 from jobq import migrate
 from tests.browser import chromium, pages, seeds
 from tests.browser.serving import PageProcess
-from tests.support import postgres
+from tests.support.servers import postgres
 
 SCREENSHOTS = Path(__file__).parent / "screenshots"
 WIDTHS = (1440, 390)

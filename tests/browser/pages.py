@@ -10,6 +10,7 @@ ALWAYS = {
     "overview": "/",
     "queues": "/queues",
     "jobs": "/jobs",
+    "workflows": "/workflows",
     "failures": "/failures",
     "schedules": "/schedules",
     "workers": "/workers",
@@ -25,16 +26,30 @@ _JOBS: dict[Name, tuple[str, ...]] = {
     "none": (),
     "little": (
         "succeeded", "failed", "cancelled", "expired", "running", "cancelling", "ready", "unserved", "paused", "scheduled",
-        "retrying", "grouped", "turn",
+        "retrying", "grouped", "turn", "approval", "several", "stepped",
     ),
-    "lot": ("huge", "deep", "foreign", "traceback", "hostile", "running", "ready", "scheduled", "grouped"),
+    "lot": ("huge", "deep", "foreign", "traceback", "hostile", "running", "ready", "scheduled", "grouped", "durable"),
 }  # fmt: skip
+
+_WORKFLOWS: dict[Name, tuple[str, ...]] = {
+    "none": (),
+    "little": ("succeeded", "blocked", "running", "cancelled"),
+    "lot": ("hostile", "parts", "flat"),
+}
 
 
 def names(data: Name) -> list[str]:
     """Return the names of the pages that a data set has."""
     single = (
-        ["queue", "schedule", *(f"job-{name}" for name in _JOBS[data]), "operation", "preview", "failure"]
+        [
+            "queue",
+            "schedule",
+            *(f"job-{name}" for name in _JOBS[data]),
+            "operation",
+            "preview",
+            "failure",
+            *(f"workflow-{name}" for name in _WORKFLOWS[data]),
+        ]
         if _JOBS[data]
         else []
     )
@@ -51,4 +66,5 @@ def addresses(seeded: Seeded) -> dict[str, str]:
         found["operation"] = f"/operations/{seeded.operation}"
         found["preview"] = f"/operations/{seeded.preview}"
         found["failure"] = f"/failures/{seeded.failure}"
+        found |= {f"workflow-{name}": f"/workflows/{id}" for name, id in seeded.workflows.items()}
     return found

@@ -13,8 +13,8 @@ import psycopg
 from psycopg.types.json import Jsonb
 
 from jobq import operations
-from jobq.failures import fingerprint
-from tests.browser import history
+from jobq._core.fingerprint import fingerprint
+from tests.browser import history, seeds_durable
 from tests.support.rows import add_attempt, add_finished, add_job, add_worker
 
 Conn = psycopg.Connection[Any]
@@ -39,6 +39,7 @@ class Seeded:
     """What a data set holds that a page or a test wants to point at: job ids by nickname, names, and whose hearts beat."""
 
     jobs: dict[str, int] = field(default_factory=dict)
+    workflows: dict[str, int] = field(default_factory=dict)
     queue: str = "default"
     schedule: str = "export.nightly"
     operation: int = 0
@@ -69,6 +70,12 @@ def _lot(conn: Conn) -> Seeded:
     return lot(conn)
 
 
+def _workflows() -> Any:
+    from tests.browser import seeds_workflows
+
+    return seeds_workflows
+
+
 def worker(conn: Conn, seeded: Seeded, *, beat_ago: float = 0.5, **columns: Any) -> uuid.UUID:
     """Add a worker whose last heartbeat stays `beat_ago` seconds ago."""
     id = add_worker(conn, ago=beat_ago, **columns)
@@ -92,7 +99,7 @@ def _grouped(conn: Conn, seeded: Seeded, worker: uuid.UUID) -> None:
         )  # fmt: skip
     order = iter(range(4200, 4300))
     running = add_job(
-        conn, task="mail.receipt", queue="mails", state="running", attempt=1, claims=1, worker_id=worker, managed=True,
+        conn, task="mail.receipt", queue="mails", state="running", attempt=1, claims=1, worker_id=worker, limited=True,
         group_key="customer:42", args={"order_id": next(order)}, started_at=at(conn, -2), run_at=at(conn, -9),
     )  # fmt: skip
     for group, number in (("customer:42", 3), ("customer:7", 2), ("customer:1031", 1)):
@@ -114,7 +121,8 @@ def little(conn: Conn) -> Seeded:
         started_at=ago(5 * DAY), tasks=["export.nightly", "invoice.create", "mail.receipt", "payment.capture"],
     )  # fmt: skip
     second = worker(
-        conn, seeded, host="web-2", pid=877, slots=8, state="quiet", asked="quiet", app="shop.jobs:q", rss=190 * 2**20,
+        conn, seeded, host="web-2", pid=877, slots=8, state="quiet", requested_state="quiet",
+        app="shop.jobs:q", rss=190 * 2**20,
         started_at=ago(2 * HOUR), queues=["mails", "thumbnails"], tasks=["mail.receipt", "thumbnail.render"],
     )  # fmt: skip
     jobs = seeded.jobs
@@ -194,9 +202,11 @@ def little(conn: Conn) -> Seeded:
         up_to=jobs["retrying"], options={"priority": 9},
     )  # fmt: skip
     _schedules(conn, jobs)
+    seeded.workflows = _workflows().little(conn, first)
+    jobs.update(seeds_durable.little(conn, first))
     seeded.failure = fingerprint("payment.capture", "BankUnavailable: bank answered 502 after 6.4 s")
     history.rollups(conn, {"mails": 40, "default": 12, "exports": 1}, {"mail.receipt": 40, "payment.capture": 12})
-    chores(conn, first)
+    maintenance_tasks(conn, first)
     return seeded
 
 
@@ -281,10 +291,10 @@ def batch(conn: Conn, operation: int, n: int, *, done: list[int], refused: dict[
     )
 
 
-def chores(conn: Conn, by: uuid.UUID, error: str | None = None) -> None:
-    """Say of the chores that they ran."""
+def maintenance_tasks(conn: Conn, by: uuid.UUID, error: str | None = None) -> None:
+    """Say of the maintenance tasks that they ran."""
     conn.execute(
-        "INSERT INTO jobq.chore (name, due_at, last_run_at, last_worker, last_report, last_error) VALUES"
+        "INSERT INTO jobq.maintenance_task (name, due_at, last_run_at, last_worker, last_report, last_error) VALUES"
         " ('partitions', now() + interval '1 hour', now() - interval '50 minutes', %(by)s, '3 made', NULL),"
         " ('rollup', now() + interval '20 s', now() - interval '40 s', %(by)s, '14 rows', %(error)s)"
         " ON CONFLICT (name) DO NOTHING",

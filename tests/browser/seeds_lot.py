@@ -10,9 +10,9 @@ import psycopg
 from psycopg.types.json import Jsonb
 
 from jobq import operations
-from jobq.failures import fingerprint
-from tests.browser import history
-from tests.browser.seeds import DAY, HOUR, Seeded, at, batch, chores, operation, schedule, worker
+from jobq._core.fingerprint import fingerprint
+from tests.browser import history, seeds_durable, seeds_workflows
+from tests.browser.seeds import DAY, HOUR, Seeded, at, batch, maintenance_tasks, operation, schedule, worker
 from tests.support.rows import add_attempt, add_finished, add_job
 
 Conn = psycopg.Connection[Any]
@@ -98,12 +98,14 @@ def lot(conn: Conn) -> Seeded:
     _audit(conn)
     _operations(conn, seeded)
     _schedules(conn, seeded)
+    seeded.workflows = seeds_workflows.lot(conn, HOSTILE, ARABIC, _LONG)
+    seeded.jobs |= seeds_durable.lot(conn, HOSTILE, _LONG * 40)
     history.rollups(
         conn,
         {name: 30 / (n + 1) for n, name in enumerate(QUEUES)},
         {name: 30 / (n + 1) for n, name in enumerate(TASKS)},
     )
-    chores(conn, workers[0], error=f"RuntimeError: {HOSTILE}")
+    maintenance_tasks(conn, workers[0], error=f"RuntimeError: {HOSTILE}")
     return seeded
 
 
@@ -117,9 +119,9 @@ def _workers(conn: Conn, seeded: Seeded) -> list[uuid.UUID]:
     others: list[dict[str, Any]] = [
         {"host": "late.jobs.example", "beat_ago": 12, "running": 3},
         {"host": "silent.jobs.example", "beat_ago": 600, "running": 16},
-        {"host": "quiet.jobs.example", "state": "quiet", "asked": "quiet", "running": 1},
-        {"host": "stopping.jobs.example", "state": "draining", "asked": "stop", "running": 2},
-        {"host": "asked-only.jobs.example", "asked": "stop", "running": 2},
+        {"host": "quiet.jobs.example", "state": "quiet", "requested_state": "quiet", "running": 1},
+        {"host": "stopping.jobs.example", "state": "draining", "requested_state": "stop", "running": 2},
+        {"host": "asked-only.jobs.example", "requested_state": "stop", "running": 2},
         {"host": "starting.jobs.example", "state": "starting", "rss": None},
         {"host": f"{_LONG}.{_LONG}.example", "queues": QUEUES, "version": "0.0.9"},
         {"host": HOSTILE, "app": HOSTILE, "version": HOSTILE, "queues": [HOSTILE], "tasks": [HOSTILE]},

@@ -7,9 +7,9 @@ from collections.abc import Callable
 import pytest
 from playwright.sync_api import Page, expect
 
+from tests.apps import plain as apps
 from tests.browser.conftest import Site
 from tests.browser.watching import Visitor
-from tests.support import apps
 from tests.support.rows import add_finished, add_job
 from tests.support.waiting import wait_until
 
@@ -69,7 +69,7 @@ def test_a_job_is_snoozed_moved_and_cancelled(site: Site, visit: Visit, script: 
 
     page.goto(f"/jobs/{snoozed}")
     form(page, "Snooze")
-    fill(page, "For how long", "2h")
+    fill(page, "Delay", "2h")
     fill(page, "Reason", "not before the evening")
     press(page, "Snooze")
     assert said(page)
@@ -104,7 +104,7 @@ def test_a_job_is_deleted(site: Site, visit: Visit, script: bool) -> None:
     page.goto(f"/jobs/{gone}")
     form(page, "Delete")
     # Where the job was there is nothing to come back to.
-    press(page, f"Delete job {gone} for good")
+    press(page, f"Delete job {gone}")
     assert str(gone) in said(page) or "deleted" in said(page).lower()
     assert site.jobs.finished(gone) is None
     window.expect_status(404)

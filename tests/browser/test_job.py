@@ -22,7 +22,7 @@ def test_the_life_is_drawn_to_scale(data_set: Get, visit: Visit) -> None:
     served = data_set("little")
     page = visit(served.url).page
     page.goto(f"/jobs/{served.seeded.jobs['failed']}")
-    drawing = page.locator("svg.life")
+    drawing = page.locator("svg.timeline")
     expect(drawing).to_be_visible()
     width: dict[str, float] = {}
     for kind in ("timeout", "crashed"):
@@ -34,7 +34,7 @@ def test_the_life_is_drawn_to_scale(data_set: Get, visit: Visit) -> None:
     fold = page.locator("details", has_text="As a table").last
     if fold.get_attribute("open") is None:
         fold.locator("summary").click()
-    table = page.get_by_role("table", name="The job's life, oldest first")
+    table = page.get_by_role("table", name="The timeline of the job, oldest first")
     for word in ("created", "attempt 1", "attempt 2", "attempt 3", "attempt 4", "failed"):
         expect(table).to_contain_text(word)
 

@@ -38,6 +38,7 @@ def test_the_list_of_keys(data_set: Get, visit: Visit) -> None:
         ("o", "/"),
         ("q", "/queues"),
         ("j", "/jobs"),
+        ("l", "/workflows"),
         ("f", "/failures"),
         ("w", "/workers"),
         ("c", "/schedules"),

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 from playwright.sync_api import Page, expect
 
-from jobq import users
+from jobq.web.auth import users
 from tests.browser import axe
 from tests.browser.conftest import Conn
 from tests.browser.look import picture
@@ -49,7 +49,7 @@ def test_in_and_out(guarded: PageProcess, visit: Visit, script: bool) -> None:
         assert axe.violations(page) == []
         picture(page, "login-1440-light")
     log_in(page, "operator ann", "a wrong password")
-    expect(page.get_by_role("alert")).to_contain_text("No user has this name and this password")
+    expect(page.get_by_role("alert")).to_contain_text("The name or the password is wrong")
     expect(page.get_by_label("Name")).to_have_value("operator ann")
     log_in(page, "operator ann")
     # On to where they wanted.

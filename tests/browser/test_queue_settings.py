@@ -39,17 +39,17 @@ def test_a_queue_is_limited_and_freed_again(site: Site, visit: Visit, script: bo
     add_job(site.conn, task="record", queue="held")
 
     page.goto("/queues/held")
-    expect(page.locator("#main")).to_contain_text("No limit, no rate and no rule for groups")
+    expect(page.locator("#main")).to_contain_text("No limit, no rate and no group rule")
     settings(page)
     fill(page, "set-queue", limit="20", rate="50/s", burst="10", groups="limited:1", reason="their API")
-    press(page, "set-queue", "Set")
+    press(page, "set-queue", "Save")
     expect(page.locator("#main")).to_contain_text("At most 50 starts a second, up to 10 of them at once.")
     expect(page.locator("#main")).to_contain_text("0 of 20 running")
 
-    settings(page, "One group's own limit…")
+    settings(page, "Limit of one group…")
     fill(page, "set-group", group="customer:42", limit="3")
-    press(page, "set-group", "Set for the group")
-    expect(page.locator("#main")).to_contain_text("Limits of single groups: customer:42 3")
+    press(page, "set-group", "Save")
+    expect(page.locator("#main")).to_contain_text("Limits of individual groups: customer:42 3")
 
     grouped = add_job(site.conn, task="record", queue="held", group_key="customer:42")
     page.goto("/queues/held")
@@ -62,8 +62,8 @@ def test_a_queue_is_limited_and_freed_again(site: Site, visit: Visit, script: bo
     page.goto("/queues/held")
     settings(page)
     fill(page, "set-queue", limit="", rate="", groups="")
-    press(page, "set-queue", "Set")
-    expect(page.locator("#main")).to_contain_text("No limit, no rate and no rule for groups")
+    press(page, "set-queue", "Save")
+    expect(page.locator("#main")).to_contain_text("No limit, no rate and no group rule")
     assert [(actor, action) for actor, action, _ in site.audit()] == [
         ("ann", "configure"), ("ann", "configure_group"), ("ann", "configure"),
     ]  # fmt: skip
@@ -77,6 +77,6 @@ def test_what_cannot_be_is_told(site: Site, visit: Visit, script: bool) -> None:
     page.goto("/queues/later")
     settings(page)
     fill(page, "set-queue", rate="0/s")
-    page.locator("#set-queue").get_by_role("button", name="Set", exact=True).click()
+    page.locator("#set-queue").get_by_role("button", name="Save", exact=True).click()
     expect(page.locator("#main")).to_contain_text("a rate of 0 starts nothing: pause the queue for that")
     assert site.audit() == []

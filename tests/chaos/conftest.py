@@ -8,7 +8,7 @@ from collections.abc import Generator, Iterator
 
 import pytest
 
-from tests.chaos.harness import Arena
+from tests.chaos.scene.harness import Arena
 from tests.support.workers import ROOT
 
 

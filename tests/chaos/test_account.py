@@ -6,13 +6,14 @@ from collections.abc import Callable
 
 import psycopg
 
-from tests.support import apps, trouble
+from tests.apps import plain as apps
+from tests.apps import trouble
 from tests.support.jobs import Jobs
 from tests.support.waiting import wait_until
 from tests.support.workers import WorkerProcess
 
 StartWorker = Callable[..., WorkerProcess]
-APP = "tests.support.trouble:q"
+APP = "tests.apps.trouble:q"
 
 
 def test_jobs_that_end_while_the_account_is_compared_are_not_given_back(
@@ -45,7 +46,7 @@ def test_a_job_locked_by_others_does_not_end_the_worker(database_url: str, jobs:
             # Each is a reason to look again.
             jobs.connection.execute("NOTIFY jobq, 'insert default'")
             jobs.wait(probe.enqueue(jobs.connection).id) if _ % 100 == 0 else None
-        looks = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'jobq worker advance'"
+        looks = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'jobq worker claims'"
         assert jobs.one(looks) == 1
         holder.rollback()
     assert jobs.wait(job)["state"] == "succeeded"

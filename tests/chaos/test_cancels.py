@@ -10,7 +10,7 @@ import psycopg
 import pytest
 
 from jobq.operations import jobs as operations
-from tests.chaos import restless
+from tests.chaos.scene import restless
 from tests.support.jobs import Jobs
 from tests.support.waiting import wait_until
 from tests.support.workers import WorkerProcess
@@ -24,7 +24,7 @@ def test_cancels_against_retries(
     chance = random.Random(pytestconfig.option.chaos_seed)
     cancels = 50_000 if pytestconfig.option.chaos_long else 1_500
     alive, asked = 200, 0
-    running = worker("--processes", "2", "--concurrency", "16", app="tests.chaos.restless:q")
+    running = worker("--processes", "2", "--concurrency", "16", app="tests.chaos.scene.restless:q")
     wait_until(lambda: jobs.all("SELECT FROM jobq.worker"), what="the worker")
     deadline = time.monotonic() + (1800 if pytestconfig.option.chaos_long else 60)
     with psycopg.connect(database_url, autocommit=True) as operator:

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from tests.chaos.checker import check
-from tests.chaos.history import Final, JobRow, Limits
-from tests.chaos.ledger import Record, parse
+from tests.chaos.scene.checker import check
+from tests.chaos.scene.history import Final, JobRow, Limits
+from tests.chaos.scene.ledger import Record, parse
 
 SECOND = 1_000_000_000
 

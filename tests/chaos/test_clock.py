@@ -13,9 +13,13 @@ from pathlib import Path
 import pytest
 
 from jobq import operations
-from tests.chaos.harness import Arena
-from tests.chaos.history import Limits
+from tests.chaos.scene.harness import Arena
+from tests.chaos.scene.history import Limits
+from tests.support import programs
 from tests.support.waiting import wait_until
+
+# Its clocks are compiled.
+pytestmark = pytest.mark.needs("cc")
 
 # Preloaded: the wall clock plus the seconds that a file says, looked up at each call, so that it can jump at any time.
 # Not libfaketime: under it Python's time.sleep, which sleeps until a time of the monotonic clock, fails with EINVAL.
@@ -66,7 +70,8 @@ class Clock:
         self.set(0)
         source, library = directory / "clock.c", directory / "clock.so"
         source.write_text(_SHIM)
-        compiler = shutil.which("cc") or pytest.skip("no C compiler (cc) to make a clock with")
+        compiler = programs.find("cc")
+        assert compiler is not None
         subprocess.run([compiler, "-shared", "-fPIC", "-O1", "-o", library, source, "-ldl"], check=True)
         self.env = {"LD_PRELOAD": str(library), "CHAOS_CLOCK": str(self._file)}
 

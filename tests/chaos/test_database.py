@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import signal
-import time
 from collections.abc import Callable, Iterator
 
 import psycopg
 import pytest
 
-from tests.chaos.harness import Arena, signal_all
-from tests.chaos.history import Limits
-from tests.support import postgres
-from tests.support.replication import Pair
-from tests.support.waiting import wait_until
+from tests.chaos.scene.harness import Arena, signal_all
+from tests.chaos.scene.history import Limits
+from tests.support.servers import postgres
+from tests.support.servers.replication import Pair
+from tests.support.waiting import hold, wait_until
 
 
 @pytest.mark.parametrize(
@@ -31,7 +30,7 @@ def test_postgres_goes_and_comes_back(arena: Arena, end: Callable[[postgres.OwnS
     def crash() -> None:
         arena.fault(f"postgres: {end.__name__}")
         end(arena.server)
-        time.sleep(away)
+        hold(away)
         arena.server.restart()
         arena.fault("postgres: restarted")
 

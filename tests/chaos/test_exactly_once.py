@@ -15,23 +15,23 @@ from uuid import uuid4
 import psycopg
 import pytest
 
-from jobq.config import Settings
+from jobq._worker.database import connect, fetch
+from jobq._worker.ipc.messages import AlreadyCommitted
+from jobq._worker.lanes.cursor import everything
+from jobq._worker.outcomes.store import JobStore
+from jobq._worker.runner.execution import Execution
+from jobq._worker.runner.transaction import Transactions
 from jobq.errors import NotTransactional
-from jobq.worker.cursor import everything
-from jobq.worker.database import connect, fetch
-from jobq.worker.execution import Execution
-from jobq.worker.frames import Recorded
-from jobq.worker.outcomes import Ledger
-from jobq.worker.transaction import Transactions
+from jobq.settings import Settings
+from tests.apps import transfers
 from tests.chaos.test_faults import runners_of
-from tests.support import transfers
-from tests.support.commit_eater import CommitEater
 from tests.support.jobs import Jobs
+from tests.support.servers.commit_eater import CommitEater
 from tests.support.waiting import wait_until
 from tests.support.workers import WorkerProcess
 
 StartWorker = Callable[..., WorkerProcess]
-APP = "tests.support.transfers:q"
+APP = "tests.apps.transfers:q"
 
 
 @pytest.fixture
@@ -76,7 +76,7 @@ def test_a_backend_killed_while_it_commits(jobs: Jobs, start: StartWorker, task:
     ended = jobs.wait(job)
     assert (ended["state"], ended["attempt"], ended["claims"]) == ("succeeded", 2, 2)
     (attempt,) = jobs.attempts(job)
-    assert attempt["error_type"] == "jobq.worker.executor.CommitUnknown"
+    assert attempt["error_type"] == "jobq._worker.runner.verdict.CommitUnknown"
     assert_exactly_once(jobs)
 
 
@@ -160,7 +160,7 @@ def test_a_worker_that_stops_waits_for_a_locked_job(database_url: str, jobs: Job
         running.terminate()
         wait_until(lambda: "stopping jobs that have not ended" in running.log, what="the killing")
         wait_until(lambda: "a runner was killed" in running.log, what="the runner's end")
-        tried = "application_name = 'jobq worker advance' AND query LIKE 'WITH ended AS%%' AND state = 'idle'"
+        tried = "application_name = 'jobq worker claims' AND query LIKE 'WITH ended AS%%' AND state = 'idle'"
         wait_until(lambda: jobs.one(f"SELECT count(*) FROM pg_stat_activity WHERE {tried}"), what="a failed try")
         holder.rollback()
     assert running.wait() == 0
@@ -184,7 +184,7 @@ async def test_a_dead_workers_locked_job_holds_up_no_rescuer(database_url: str, 
         assert row is not None
         assert row["claims"] == 1
         assert jobs.wait(transfers.act.enqueue(jobs.connection).id, timeout=10)["state"] == "succeeded"
-        # The chore passes it over as well, for now.
+        # The maintenance task passes it over as well, for now.
         jobs.connection.execute("UPDATE jobq.job SET started_at = started_at - interval '1 h' WHERE id = %s", (free,))
         async with await connect(Settings(database_url=database_url), "test") as connection:
             assert (await fetch(connection, "jobq", "release_orphans", only=None, channel="jobq"))[0][0] == 0
@@ -205,7 +205,7 @@ async def test_an_execution_that_is_no_longer_ours_commits_nothing(
     transfers.act.enqueue(jobs.connection)
     settings, worker = Settings(database_url=database_url), uuid4()
     async with await connect(settings, "test") as connection:
-        claimed, _ = await Ledger("jobq").advance(connection, worker, [], everything((["default"], [5])), 1)
+        claimed, _ = await JobStore("jobq").advance(connection, worker, [], everything((["default"], [5])), 1)
     ((job,), _) = claimed.jobs()
     transactions = Transactions(settings, lambda execution, coroutine: coroutine.close())
     try:
@@ -222,7 +222,7 @@ async def test_an_execution_that_is_no_longer_ours_commits_nothing(
                 jobs.connection.execute("UPDATE jobq.job SET started_at = started_at + interval '1 microsecond'")
             case "finished":
                 jobs.connection.execute("DELETE FROM jobq.job")
-        assert transaction.succeed(b"null", 0.1) == Recorded(job.id, job.claims, job.started, accepted=False)
+        assert transaction.succeed(b"null", 0.1) == AlreadyCommitted(job.id, job.claims, job.started, accepted=False)
         assert jobs.one("SELECT count(*) FROM effect") == 0
         assert jobs.one("SELECT count(*) FROM jobq.job_history") == 0
         # What the job had is closed, and the slot's connection is as good as new.
@@ -242,7 +242,7 @@ async def test_a_rescue_that_commits_first_wins(database_url: str, jobs: Jobs, s
     transfers.act.enqueue(jobs.connection)
     settings, worker = Settings(database_url=database_url), uuid4()
     async with await connect(settings, "test") as connection:
-        claimed, _ = await Ledger("jobq").advance(connection, worker, [], everything((["default"], [5])), 1)
+        claimed, _ = await JobStore("jobq").advance(connection, worker, [], everything((["default"], [5])), 1)
     ((job,), _) = claimed.jobs()
     transactions = Transactions(settings, lambda execution, coroutine: coroutine.close())
     try:
@@ -257,7 +257,7 @@ async def test_a_rescue_that_commits_first_wins(database_url: str, jobs: Jobs, s
             wait_until(lambda: jobs.one(waiting, backend), what="the wait")
             rescuer.commit()
             late.join(10)
-        assert outcomes == [Recorded(job.id, job.claims, job.started, accepted=False)]
+        assert outcomes == [AlreadyCommitted(job.id, job.claims, job.started, accepted=False)]
         assert jobs.one("SELECT state FROM jobq.job") == "ready"
     finally:
         transactions.close()
@@ -325,7 +325,7 @@ def test_kills_at_random(jobs: Jobs, start: StartWorker, record_property: Any) -
             case "task":
                 kills[kind] += cut(jobs, "application_name LIKE 'jobq task%%'")
             case "worker":
-                kills[kind] += cut(jobs, "application_name = 'jobq worker advance'")
+                kills[kind] += cut(jobs, "application_name = 'jobq worker claims'")
 
     step = 3000 // 40
 

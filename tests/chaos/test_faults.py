@@ -10,8 +10,9 @@ from typing import Any
 import psycopg
 
 from jobq import migrate
-from tests.support import apps, postgres
+from tests.apps import plain as apps
 from tests.support.jobs import Jobs
+from tests.support.servers import postgres
 from tests.support.waiting import wait_until
 from tests.support.workers import WorkerProcess
 
@@ -72,7 +73,7 @@ def test_jobs_whose_workers_died_are_no_suspects(jobs: Jobs, worker: StartWorker
         wait_until(lambda seen=6 * (round_ + 1): jobs.one("SELECT count(*) FROM ran") == seen, what="every start")  # type: ignore[misc]
         victim.kill()
     rows = [jobs.live(job) for job in held]
-    assert {(row["crashes"], row["losses"], row["attempt"]) for row in rows if row} == {(2, 2, 1)}
+    assert {(row["crashes"], row["worker_deaths"], row["attempt"]) for row in rows if row} == {(2, 2, 1)}
 
 
 def test_what_a_stopping_worker_puts_back_is_heard_of(jobs: Jobs, worker: StartWorker) -> None:

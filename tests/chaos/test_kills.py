@@ -6,8 +6,8 @@ import signal
 
 import pytest
 
-from tests.chaos.harness import Arena, children, signal_all
-from tests.chaos.history import Limits
+from tests.chaos.scene.harness import Arena, children, signal_all
+from tests.chaos.scene.history import Limits
 from tests.support.waiting import wait_until
 from tests.support.workers import WorkerProcess
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.chaos.harness import Arena
+from tests.chaos.scene.harness import Arena
 from tests.support.waiting import wait_until
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.chaos.harness import Arena
+from tests.chaos.scene.harness import Arena
 
 
 def test_mixed_workload(arena: Arena) -> None:

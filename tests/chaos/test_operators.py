@@ -11,9 +11,10 @@ from typing import Any
 import psycopg
 
 from jobq import operations
-from tests.chaos.app import latest
-from tests.chaos.harness import Arena
-from tests.chaos.history import Limits
+from tests.chaos.scene.app import latest
+from tests.chaos.scene.harness import Arena
+from tests.chaos.scene.history import Limits
+from tests.support.waiting import wait_until
 
 Connection = psycopg.Connection[dict[str, Any]]
 
@@ -65,10 +66,13 @@ def test_cancels_against_retries(arena: Arena) -> None:
             operations.cancel(connection, "jobq", [row["id"]], actor="chaos")
 
     beside(arena, place, cancel, cancel, seconds=60 if arena.long else 7)
-    for _ in range(20):
+
+    def are_cancelled() -> bool:
         # A job that changes hands in that moment is refused, and the operator asks again.
         arena.cancel_some(1000)
-        time.sleep(0.1)
+        return not arena.waiting_jobs()
+
+    wait_until(are_cancelled, timeout=60, what="the end of all jobs")
     arena.finish(timeout=60, limits=Limits(blameless=True))
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import time
 
 import psycopg
 
-from tests.chaos.app import quiet
-from tests.chaos.harness import Arena
-from tests.chaos.history import Limits
+from tests.chaos.scene.app import quiet
+from tests.chaos.scene.harness import Arena
+from tests.chaos.scene.history import Limits
+from tests.support.waiting import hold
 
 # Long enough that a lock does not outlast the lease.
 PATIENT = ("--heartbeat-interval", "0.5", "--suspicion", "2", "--lease", "20")
@@ -34,7 +34,7 @@ def test_tables_are_locked(arena: Arena) -> None:
         arena.fault("LOCK TABLE", table=table, seconds=seconds)
         with psycopg.connect(arena.url, application_name="chaos") as connection:
             connection.execute(f"LOCK TABLE jobq.{table} IN ACCESS EXCLUSIVE MODE".encode())
-            time.sleep(seconds)
+            hold(seconds)
 
     def alter() -> None:
         seconds = arena.random.uniform(1.0, 3.0)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from tests.chaos.harness import Arena
-from tests.chaos.history import Limits
+from tests.chaos.scene.harness import Arena
+from tests.chaos.scene.history import Limits
 from tests.support.waiting import wait_until
 
 

@@ -13,14 +13,15 @@ from typing import Any
 import psutil
 import pytest
 
-from jobq.tasks import BaseTask
-from tests.support import apps, trouble
+from jobq.task import BaseTask
+from tests.apps import plain as apps
+from tests.apps import trouble
 from tests.support.jobs import Jobs
 from tests.support.waiting import wait_until
 from tests.support.workers import WorkerProcess
 
 StartWorker = Callable[..., WorkerProcess]
-APP = "tests.support.trouble:q"
+APP = "tests.apps.trouble:q"
 
 
 @pytest.mark.parametrize("kind", ["fraction", "huge", "text", "negative", "truth"])

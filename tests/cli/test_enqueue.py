@@ -136,9 +136,9 @@ def test_keys(run: Run, db: Conn) -> None:
     again = json.loads(run("x", "n=2", "--force", "--key", "k", "--json").stdout)
     assert first == {"id": first["id"], "created": True, "replaced": False}
     assert again == {"id": first["id"], "created": False, "replaced": False}
-    assert "held by job" in run("x", "--force", "--key", "k").stdout
+    assert "holds the key" in run("x", "--force", "--key", "k").stdout
     assert job(db)["args"] == {"n": 1}
-    assert "was given these" in run("x", "n=3", "--force", "--key", "k", "--on-conflict", "replace").stdout
+    assert "its arguments are replaced" in run("x", "n=3", "--force", "--key", "k", "--on-conflict", "replace").stdout
     assert job(db)["args"] == {"n": 3}
     assert "'k'" in run("x", "--force", "--key", "k", "--on-conflict", "raise", code=64).stderr
     assert count(db) == 1

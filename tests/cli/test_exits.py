@@ -7,8 +7,8 @@ import psycopg
 import pytest
 
 from jobq import errors
+from jobq._worker.database_errors import PartFailed
 from jobq.cli.exits import Exit, NotConfirmed, explain, report
-from jobq.worker.errors import PartFailed
 
 
 @pytest.mark.parametrize(

@@ -7,10 +7,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import click
 import pytest
 from click.testing import CliRunner
 
-from jobq.cli import main, output, variables
+from jobq.cli import main, output
+from jobq.cli.config import unknown_variables
 from jobq.cli.exits import Exit
 from jobq.cli.output import fit
 
@@ -85,7 +87,7 @@ def test_a_full_disk(arguments: list[str]) -> None:
         done = jobq(*arguments, stdout=full)
     assert done.returncode == Exit.OUTPUT
     assert done.stderr == (
-        "jobq: the output cannot be written: No space left on device; make room, or write it elsewhere\n"
+        "jobq: the output cannot be written: No space left on device; free some space, or write it elsewhere\n"
     )
 
 
@@ -124,36 +126,42 @@ def test_schema_names_that_postgres_keeps(name: str) -> None:
 
 
 def test_variables_that_nothing_reads() -> None:
-    known = {
-        "JOBQ_DATABASE_URL": "",
-        "JOBQ_WORKER_CONCURRENCY": "4",
-        "JOBQ_JOBS_LIST_STATE": "failed",
-        "JOBQ_WEB_SECRET_KEY": "x",
-        "JOBQ_WEB_TRUSTED_PROXIES": "x",
-        "JOBQ_LOG_LEVEL": "info",
-        "JOBQ_ACTOR": "me",
-        # Of a Kubernetes service called jobq-web.
-        "JOBQ_WEB_SERVICE_HOST": "10.0.0.1",
-        "JOBQ_WEB_SERVICE_PORT_HTTP": "80",
-        "JOBQ_WEB_PORT": "tcp://10.0.0.1:80",
-        "JOBQ_WEB_PORT_80_TCP_ADDR": "10.0.0.1",
-        "PATH": "",
-    }
-    assert variables.unknown(known) == []
-    wrong = {"JOBQ_WORKER_CONCURENCY": "4", "JOBQ_DATABASEURL": "x", "JOBQ_WEB_SECRETKEY": "x", "JOBQ_COLOUR": "red"}
-    assert [(each.name, each.meant) for each in variables.unknown({**known, **wrong})] == [
-        ("JOBQ_COLOUR", None),
-        ("JOBQ_DATABASEURL", "JOBQ_DATABASE_URL"),
-        ("JOBQ_WEB_SECRETKEY", "JOBQ_WEB_SECRET_KEY"),
-        ("JOBQ_WORKER_CONCURENCY", "JOBQ_WORKER_CONCURRENCY"),
-    ]
+    with click.Context(main):
+        known = {
+            "JOBQ_DATABASE_URL": "",
+            "JOBQ_WORKER_CONCURRENCY": "4",
+            "JOBQ_JOBS_LIST_STATE": "failed",
+            "JOBQ_WEB_SECRET_KEY": "x",
+            "JOBQ_WEB_TRUSTED_PROXIES": "x",
+            "JOBQ_LOG_LEVEL": "info",
+            "JOBQ_ACTOR": "me",
+            # Of a Kubernetes service called jobq-web.
+            "JOBQ_WEB_SERVICE_HOST": "10.0.0.1",
+            "JOBQ_WEB_SERVICE_PORT_HTTP": "80",
+            "JOBQ_WEB_PORT": "tcp://10.0.0.1:80",
+            "JOBQ_WEB_PORT_80_TCP_ADDR": "10.0.0.1",
+            "PATH": "",
+        }
+        assert unknown_variables(known) == []
+        wrong = {
+            "JOBQ_WORKER_CONCURENCY": "4",
+            "JOBQ_DATABASEURL": "x",
+            "JOBQ_WEB_SECRETKEY": "x",
+            "JOBQ_COLOUR": "red",
+        }
+        assert [(each.name, each.meant) for each in unknown_variables({**known, **wrong})] == [
+            ("JOBQ_COLOUR", None),
+            ("JOBQ_DATABASEURL", "JOBQ_DATABASE_URL"),
+            ("JOBQ_WEB_SECRETKEY", "JOBQ_WEB_SECRET_KEY"),
+            ("JOBQ_WORKER_CONCURENCY", "JOBQ_WORKER_CONCURRENCY"),
+        ]
 
 
 def test_such_variables_are_told_and_change_nothing() -> None:
     done = jobq("config", "--json", stdout=subprocess.PIPE, env={**os.environ, "JOBQ_POOLSIZE": "9"})
     assert done.returncode == 0
     assert done.stderr == (
-        "jobq: the variable JOBQ_POOLSIZE is set and has no effect: jobq knows none of this name; "
+        "jobq: the variable JOBQ_POOLSIZE is set but has no effect: jobq has no such variable; "
         "did you mean JOBQ_POOL_SIZE?\n"
     )
     assert '"pool_size"' in done.stdout

@@ -23,8 +23,8 @@ from jobq.cli.doctor import exit_code
 from jobq.cli.enqueue import parse_arguments
 from jobq.cli.options import parse_duration
 from jobq.cli.session import actor
-from jobq.cli.supervise import Program, how_it_ended, pause_before_restart
-from jobq.cli.watch import Watcher
+from jobq.dev.reload import Watcher
+from jobq.dev.supervise import Program, how_it_ended, pause_before_restart
 from jobq.diagnostics.finding import Fault, Finding, Status
 from tests.support.waiting import wait_until
 
@@ -55,14 +55,14 @@ def test_every_command_has_help_and_every_option_a_text(path: str, command: clic
     result = CliRunner().invoke(main, [*path.split()[1:], "--help"])
     assert result.exit_code == 0, result.output
     assert command.help
-    for parameter in command.params:
-        if isinstance(parameter, click.Option):
-            assert parameter.help, f"{path} {parameter.opts}"
-            assert (
-                parameter.show_envvar
-                or "env var" in parameter.help
-                or parameter.name in ("version", "database_url", "database_url_file")
-            )
+    options = [parameter for parameter in command.params if isinstance(parameter, click.Option)]
+    assert [option.opts for option in options if not option.help] == []
+    without = ("version", "database_url", "database_url_file")
+    assert [
+        option.opts
+        for option in options
+        if not (option.show_envvar or "env var" in (option.help or "") or option.name in without)
+    ] == []
 
 
 def test_help_imports_no_command_and_no_database_driver() -> None:
@@ -94,9 +94,11 @@ def test_version() -> None:
 
 def test_config_shows_values_origins_and_no_password() -> None:
     url = "postgresql://ann:hunter2@db/shop"
-    result = CliRunner().invoke(main, ["config", "--json", "--schema", "other"], env={"JOBQ_DATABASE_URL": url})
+    variables = {"JOBQ_DATABASE_URL": url, "JOBQ_DIRECT_URL": f"{url}?sslpassword=secret"}
+    result = CliRunner().invoke(main, ["config", "--json", "--schema", "other"], env=variables)
     rows = {row["name"]: row for row in json.loads(result.stdout)}
     assert rows["database_url"]["value"] == "postgresql://ann:***@db/shop"
+    assert rows["direct_url"]["value"] == "postgresql://ann:***@db/shop?sslpassword=***"
     assert rows["database_url"]["origin"] == "JOBQ_DATABASE_URL"
     assert (rows["schema"]["value"], rows["schema"]["origin"]) == ("other", "argument")
     assert rows["pool_size"]["origin"] == "default"
@@ -123,7 +125,17 @@ def test_a_missing_database_setting_is_a_configuration_error() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "seconds"), [("90", 90), ("0", 0), ("1.5h", 5400), ("2D", 172800), (" 3m ", 180), ("10s", 10)]
+    ("text", "seconds"),
+    [
+        ("90", 90),
+        ("0", 0),
+        ("1.5h", 5400),
+        ("2D", 172800),
+        (" 3m ", 180),
+        ("10s", 10),
+        ("2w", 1_209_600),
+        ("5 min", 300),
+    ],
 )
 def test_durations(text: str, seconds: float) -> None:
     assert parse_duration(None, None, text) == seconds  # type: ignore[arg-type]
@@ -131,7 +143,7 @@ def test_durations(text: str, seconds: float) -> None:
 
 @pytest.mark.parametrize("text", ["", "-1", "soon", "inf", "nan", "5y", "-2h", "1h30m"])
 def test_what_is_no_duration(text: str) -> None:
-    with pytest.raises(click.BadParameter, match="give seconds"):
+    with pytest.raises(click.BadParameter, match="expected seconds"):
         parse_duration(None, None, text)  # type: ignore[arg-type]
 
 
@@ -153,7 +165,7 @@ def test_arguments_of_a_job() -> None:
 
 @pytest.mark.parametrize(
     ("pairs", "document", "message"),
-    [(["a"], None, "KEY=VALUE"), (["=1"], None, "KEY=VALUE"), ([], "[1]", "object"), ([], "{", "not JSON")],
+    [(["a"], None, "KEY=VALUE"), (["=1"], None, "KEY=VALUE"), ([], "[1]", "object"), ([], "{", "not valid JSON")],
 )
 def test_what_is_no_arguments(pairs: list[str], document: str | None, message: str) -> None:
     with pytest.raises(click.UsageError, match=message):
@@ -184,12 +196,13 @@ def test_plain_values() -> None:
         (None, ""),
         (0.85, "850 ms"),
         (12.3, "12 s"),
-        (60, "1 m"),
-        (200, "3 m 20 s"),
-        (18120, "5 h 2 m"),
-        (273600, "3 d 4 h"),
+        (5, "5 s"),
+        (60, "60 s"),
+        (200, "3 min 20 s"),
+        (18120, "5 h 2 min"),
+        (273600, "3 d"),
         (-5, "-5 s"),
-        (59.9, "1 m"),
+        (59.9, "60 s"),
     ],
 )
 def test_durations_for_people(seconds: float | None, text: str) -> None:
@@ -310,12 +323,12 @@ def test_a_program_that_dies_is_reported_and_started_again(program: Callable[...
     child = program("raise SystemExit(3)", say=said.append, clock=lambda: now[0])
     child.start()
     wait_until(lambda: not child.tick(), what="the death")
-    assert said == ["the child exited with 3; it is started again in 0.5 s"]
+    assert said == ["the child exited with 3; restarting it in 0.5 s"]
     assert child.tick() is False
     now[0] += 0.5
     assert child.tick() is True
     wait_until(lambda: not child.tick(), what="the second death")
-    assert said[1:] == ["the child exited with 3; it is started again in 1 s"]
+    assert said[1:] == ["the child exited with 3; restarting it in 1 s"]
     child.restart()
     assert child.tick() is True
     now[0] += 100
@@ -346,4 +359,4 @@ def test_a_program_that_does_not_end_is_killed(program: Callable[..., Program], 
     assert child.tick() is True
     now[0] = 5.0
     wait_until(lambda: not child.tick(), what="the end")
-    assert said == ["the child did not end in 5 s and is killed"]
+    assert said == ["the child did not exit within 5 s and is killed"]

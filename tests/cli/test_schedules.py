@@ -14,8 +14,9 @@ from click.testing import CliRunner, Result
 
 from jobq import operations, queries
 from jobq.cli import main
-from jobq.schedules import Schedule
-from jobq.ticks import Every
+from jobq.cron import Every
+from jobq.schedule import Schedule
+from tests.support.checks import some
 from tests.support.rows import add_worker
 
 Conn = psycopg.Connection[Any]
@@ -58,7 +59,7 @@ def test_adding_listing_showing_and_removing(run: Any, db: Conn) -> None:
     assert (info.args, info.queue, info.missed, info.made_by) == ({"to": "ann", "n": 3}, "mail", "skip", "ann")
     assert "digest" in run("schedules", "list").stdout
     [listed] = read(run("schedules", "list", "--json"))["schedules"]
-    assert (listed["status"], listed["words"]) == ("ticking", "at 07:00 on Monday through Friday, Europe/Berlin")
+    assert (listed["status"], listed["description"]) == ("ticking", "at 07:00 on Monday through Friday, Europe/Berlin")
     shown = run("schedules", "show", "digest").stdout
     assert "at run time, by ann" in shown
     assert read(run("schedules", "show", "digest", "--json"))["ticks"] == []
@@ -69,7 +70,7 @@ def test_adding_listing_showing_and_removing(run: Any, db: Conn) -> None:
     assert queries.schedules(db, "jobq")[0].every == timedelta(hours=1)
 
     assert run("schedules", "pause", "digest", "--reason", "no").stdout == "schedule digest is paused\n"
-    assert run("schedules", "pause", "digest").stdout == "schedule digest is paused, as before\n"
+    assert run("schedules", "pause", "digest").stdout == "schedule digest is paused (unchanged)\n"
     assert read(run("schedules", "resume", "digest", "--json")) == {
         "schedule": "digest",
         "paused": False,
@@ -97,9 +98,9 @@ def test_the_application_checks_the_arguments(run: Any, db: Conn) -> None:
 @pytest.mark.parametrize(
     ("args", "said"),
     [
-        (("--task", "t", "--cron", "61 * * * *"), "its minute '61' cannot be; give 0 to 59"),
+        (("--task", "t", "--cron", "61 * * * *"), "its minute '61' is invalid; expected 0 to 59"),
         (("--task", "t", "--cron", "0 7 * * *", "--timezone", "Berlin"), "did you mean Europe/Berlin"),
-        (("--task", "t"), "give either a cron expression"),
+        (("--task", "t"), "expected either a cron expression"),
         (("--task", "t", "--every", "0"), "every=0 seconds"),
         (("--task", "t", "--every", "1m", "--timezone", "Europe/Berlin"), "an interval is counted in UTC"),
         (("--task", "mail.sned", "--every", "1m"), "did you mean mail.send"),
@@ -119,18 +120,21 @@ def test_the_next_ticks(run: Any, db: Conn) -> None:
     ).stdout.splitlines()
     assert said[0] == "at 02:30 every day, Europe/Berlin"
     assert len(said) == 4
-    assert all("02:30:00 +0" in line or "03:00:00 +0200" in line for line in said[1:])
+    assert all("02:30:00 +0" in line or "03:00:00 +0200" in line for line in some(said[1:]))
     made = Schedule(name="s", task="t", when=Every(timedelta(minutes=5)))
     operations.set_schedule(db, "jobq", made, actor="ann")
     found = read(run("schedules", "next", "s", "--json", "-n", "2"))
-    assert found["words"] == "every 5 minutes"
+    assert found["description"] == "every 5 minutes"
     first, second = map(datetime.fromisoformat, found["ticks"])
     assert second - first == timedelta(minutes=5)
     assert first > datetime.now(UTC) - timedelta(minutes=5)
-    assert "give a schedule, or an expression" in run("schedules", "next", "s", "--cron", "@daily", expect=64).output
-    assert "there is no schedule 'nosuch'" in run("schedules", "next", "nosuch", expect=64).output
+    assert (
+        "pass either a schedule, or an expression"
+        in run("schedules", "next", "s", "--cron", "@daily", expect=64).output
+    )
+    assert "schedule 'nosuch' does not exist" in run("schedules", "next", "nosuch", expect=64).output
     db.execute("UPDATE jobq.schedule SET every = NULL, cron = '61 * * * *'")
-    assert "its minute '61' cannot be" in run("schedules", "next", "s", expect=64).output
+    assert "its minute '61' is invalid" in run("schedules", "next", "s", expect=64).output
 
 
 def test_the_doctor(run: Any, db: Conn) -> None:

@@ -135,7 +135,7 @@ def test_a_narrow_terminal_is_readable(terminal: Callable[..., Terminal], db: Co
     add_worker(db, queues=["payments"])
     db.execute(
         "INSERT INTO jobq.schedule (name, task, cron, timezone, next_at, source, queue, priority, max_attempts, missed, "
-        "max_missed) VALUES ('nightly', 'mail.send_receipt', '30 2 * * *', 'UTC', now() + '1 h', 'run time', 'payments', 5, 3, "
+        "max_missed) VALUES ('nightly', 'mail.send_receipt', '30 2 * * *', 'UTC', now() + '1 h', 'runtime', 'payments', 5, 3, "
         "'last', 1)"
     )
     screen = terminal(*command.split(), columns=columns)
@@ -155,7 +155,7 @@ def test_worker_options_reach_the_worker(worker: Callable[..., WorkerProcess], d
     started = worker("--queues", "mail, slow", "--processes", "1", env={"JOBQ_WORKER_CONCURRENCY": "3"})
     query = "SELECT queues, slots, app FROM jobq.worker WHERE state = 'running'"
     row = wait_until(lambda: db.execute(query).fetchone(), timeout=60, what="the worker's row")
-    assert row == (["mail", "slow"], 3, "tests.support.apps:q")
+    assert row == (["mail", "slow"], 3, "tests.apps.plain:q")
     assert started.is_running()
 
 
@@ -187,7 +187,7 @@ def test_a_worker_that_cannot_start_says_why(arguments: list[str], code: int, da
 def test_a_worker_without_migration_or_database_says_so(empty_database_url: str) -> None:
     for url, code in ((empty_database_url, 78), ("postgresql://127.0.0.1:1/none", 69)):
         done = subprocess.run(
-            [sys.executable, "-m", "jobq", "worker", "tests.support.apps:q", "--drain"],
+            [sys.executable, "-m", "jobq", "worker", "tests.apps.plain:q", "--drain"],
             env=environment(url, JOBQ_CONNECT_TIMEOUT="2"),
             capture_output=True,
             text=True,

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import json
+import os
+import re
+import subprocess
+import sys
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
 
-from jobq import users
+from jobq._postgres.tables.page import WEB_ROLES
 from jobq.cli import main
+from jobq.cli.exits import Exit
 from jobq.errors import InvalidOption
-from jobq.pagetables import WEB_ROLES
+from jobq.web.auth import users
 from tests.support.web import Conn
 
 Run = Callable[..., Result]
@@ -38,7 +43,7 @@ def test_users_come_change_and_go(run: Run, db: Conn) -> None:
     assert "no users" in run("list").stderr
     assert run("add", "ann", "--password-stdin", answer=f"{PASSWORD}\n").stdout == "user ann is added, as viewer\n"
     run("add", "ben", "--role", "admin", "--password-stdin", answer="another one")
-    assert "is there already" in run("add", "ann", "--password-stdin", answer=PASSWORD, code=64).stderr
+    assert "already exists" in run("add", "ann", "--password-stdin", answer=PASSWORD, code=64).stderr
     first = users.find(db, "jobq", "ann")
     assert first is not None
     assert first.password_hash.startswith("scrypt:")
@@ -70,13 +75,13 @@ def test_users_come_change_and_go(run: Run, db: Conn) -> None:
     "arguments", [("set-role", "nobody", "admin"), ("set-password", "nobody", "--password-stdin"), ("remove", "nobody")]
 )
 def test_unknown_users_are_told(run: Run, db: Conn, arguments: tuple[str, ...]) -> None:
-    assert "there is none of this name" in run(*arguments, answer=PASSWORD, code=64).stderr
+    assert "does not exist" in run(*arguments, answer=PASSWORD, code=64).stderr
     assert audit(db) == []
 
 
 @pytest.mark.parametrize("name", ["", " ann", "ann ", "a\tb", "x" * 101, "a\u202eb"])
 def test_names_that_cannot_be(run: Run, db: Conn, name: str) -> None:
-    assert "name=" in run("add", "--password-stdin", "--", name, answer=PASSWORD, code=64).stderr
+    assert re.search("name(=| of 101)", run("add", "--password-stdin", "--", name, answer=PASSWORD, code=64).stderr)
     assert users.listed(db, "jobq") == []
 
 
@@ -100,3 +105,17 @@ def test_roles_are_those_of_the_table(db: Conn) -> None:
         users.add(db, "jobq", "ann", "root", PASSWORD, actor="x")
     with pytest.raises(InvalidOption, match="role='root'"):
         users.set_role(db, "jobq", "viewer", "root", actor="x")
+
+
+def test_without_flask_it_says_what_to_install(database_url: str) -> None:
+    code = "import sys; sys.modules['flask'] = None; from jobq.cli import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", code, "users", "list"],
+        env={**os.environ, "JOBQ_DATABASE_URL": database_url},
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == Exit.CONFIGURATION
+    assert done.stderr == "jobq: the status page's users need flask: pip install 'jobq[web]'\n"

@@ -38,18 +38,18 @@ def run(database_url: str) -> Run:
 
 
 def asked(db: Conn) -> dict[str, str | None]:
-    return {str(id): what for id, what in db.execute("SELECT id, asked FROM jobq.worker").fetchall()}
+    return {str(id): what for id, what in db.execute("SELECT id, requested_state FROM jobq.worker").fetchall()}
 
 
 def test_list(run: Run, db: Conn) -> None:
     assert "no workers" in run("list").stderr
-    first = add_worker(db, host="east", app="shop:q", queues=["mail"], rss=300 * 2**20, asked="quiet")
+    first = add_worker(db, host="east", app="shop:q", queues=["mail"], rss=300 * 2**20, requested_state="quiet")
     add_worker(db, host="west", ago=60)
     shown = run("list").stdout
-    for text in (str(first)[:8], "shop:q", "mail", "300 MiB", "running (asked: quiet)", "silent", "0 of 16"):
+    for text in (str(first)[:8], "shop:q", "mail", "300 MiB", "running (requested: quiet)", "silent", "0 of 16"):
         assert text in shown
     found = json.loads(run("list", "--json").stdout)["workers"]
-    assert [(worker["host"], worker["asked"], worker["rss"], worker["health"]) for worker in found] == [
+    assert [(worker["host"], worker["requested_state"], worker["rss"], worker["health"]) for worker in found] == [
         ("east", "quiet", 300 * 2**20, "alive"),
         ("west", None, None, "silent"),
     ]
@@ -66,10 +66,10 @@ def test_one_worker_by_the_beginning_of_its_id(run: Run, db: Conn) -> None:
     assert json.loads(run("quiet", worker, "--json").stdout) == {
         "selected": 1, "done": [], "unchanged": [worker], "refused": {},
     }  # fmt: skip
-    assert "asked to go on: 1 worker" in run("resume", worker).stdout
+    assert "asked to resume: 1 worker" in run("resume", worker).stdout
     assert "asked to stop: 1 worker" in run("stop", worker).stdout
     refused = run("resume", worker, code=1)
-    assert "cannot be taken back" in refused.stderr
+    assert "cannot be undone" in refused.stderr
     assert asked(db)[worker] == "stop"
 
 
@@ -85,7 +85,7 @@ def test_several_are_told_and_asked_for(run: Run, db: Conn) -> None:
     assert {id for id, what in asked(db).items() if what == "quiet"} == here
     said = run("quiet", "--all", "--yes")
     assert "asked to be quiet: 1 worker" in said.stdout
-    assert "3 workers had been before" in said.stderr
+    assert "3 workers unchanged" in said.stderr
     assert "leaving out 1 worker" in said.stderr
     assert (asked(db)[there], asked(db)[silent]) == ("quiet", None)
     assert json.loads(run("resume", "--all", "--yes", "--json").stdout)["selected"] == 4
@@ -94,12 +94,12 @@ def test_several_are_told_and_asked_for(run: Run, db: Conn) -> None:
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        ((), "one of the three"),
-        (("0", "--all"), "one of the three"),
-        (("--all", "--host", "box"), "one of the three"),
-        (("nonsense",), "no such worker"),
-        (("",), "no such worker"),
-        (("--host", "elsewhere"), "there are: box"),
+        ((), "exactly one of"),
+        (("0", "--all"), "exactly one of"),
+        (("--all", "--host", "box"), "exactly one of"),
+        (("nonsense",), "no worker matches"),
+        (("",), "no worker matches"),
+        (("--host", "elsewhere"), "hosts with workers: box"),
     ],
 )
 def test_bad_input_changes_nothing(run: Run, db: Conn, arguments: tuple[str, ...], says: str) -> None:
@@ -111,7 +111,7 @@ def test_bad_input_changes_nothing(run: Run, db: Conn, arguments: tuple[str, ...
 def test_an_ambiguous_beginning_is_refused(run: Run, db: Conn) -> None:
     for end in "12":
         add_worker(db, id=f"12345678-0000-4000-8000-00000000000{end}")
-    assert "2 workers begin so" in run("quiet", "1234", code=64).stderr
+    assert "2 workers match" in run("quiet", "1234", code=64).stderr
     assert set(asked(db).values()) == {None}
 
 
@@ -129,7 +129,7 @@ def test_a_real_worker_heeds_it(run: Run, db: Conn, worker: Callable[..., Worker
 
 def test_the_overview_and_the_doctor_tell_of_quiet_workers(db: Conn, client: FlaskClient, database_url: str) -> None:
     add_job(db)
-    add_worker(db, state="quiet", asked="quiet")
+    add_worker(db, state="quiet", requested_state="quiet")
     said = "1 of 1 live worker claims nothing, since an operator asked for that"
     assert f"{said}; no other is alive, so no job starts" in client.get("/").text
     add_worker(db, pid=2)

@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 from jobq import AsyncTask, InvalidArguments, JobQ, JobRef, Task, TaskDefinitionError
-from tests.support import pickled
+from tests.apps import pickled
 
 
 @pytest.fixture

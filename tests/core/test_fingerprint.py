@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobq.failures import REACH, fingerprint, normalise
+from jobq._core.fingerprint import REACH, fingerprint, normalise
 
 
 @pytest.mark.parametrize(

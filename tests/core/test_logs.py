@@ -15,7 +15,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from jobq import logs
+from jobq._core.logs import formats
+from jobq._core.logs.deferred import dropped_record
 
 
 class Hostile:
@@ -40,7 +41,7 @@ def record(message: str = "job failed", *args: Any, **extra: Any) -> logging.Log
 
 
 def test_json_line_has_the_promised_fields() -> None:
-    line = json.loads(logs.JsonFormatter().format(record("took %d s", 3, job=7, queue="mail")))
+    line = json.loads(formats.JsonFormatter().format(record("took %d s", 3, job=7, queue="mail")))
     moment = datetime.fromisoformat(line.pop("ts"))
     assert moment.tzinfo == UTC
     assert line == {
@@ -52,18 +53,23 @@ def test_json_line_has_the_promised_fields() -> None:
     }
 
 
+def test_the_record_about_dropped_records_is_of_jobq() -> None:
+    line = json.loads(formats.JsonFormatter().format(dropped_record(3)))
+    assert (line["logger"], line["level"], line["dropped"]) == ("jobq.logs", "warning", 3)
+
+
 def test_traceback_is_one_field_and_keeps_both_ends_when_long() -> None:
     try:
         raise ValueError("x" * 100_000 + " the end")
     except ValueError:
         made = record()
         made.exc_info = sys.exc_info()
-    line = logs.JsonFormatter().format(made)
+    line = formats.JsonFormatter().format(made)
     assert "\n" not in line
     text = json.loads(line)["exception"]
     assert text.startswith("Traceback")
     assert text.endswith(" the end")
-    assert len(text) < logs.MAX_EXCEPTION + 100
+    assert len(text) < formats.MAX_EXCEPTION + 100
 
 
 @pytest.mark.parametrize(
@@ -81,34 +87,34 @@ def test_traceback_is_one_field_and_keeps_both_ends_when_long() -> None:
     ],
 )
 def test_values_become_plain_json(value: Any, shown: Any) -> None:
-    assert logs.bounded(value) == shown
-    json.loads(logs.JsonFormatter().format(record(value=value)))
+    assert formats.bounded(value) == shown
+    json.loads(formats.JsonFormatter().format(record(value=value)))
 
 
 def test_large_values_are_cut_and_say_so() -> None:
-    assert logs.bounded("y" * 10_000).endswith("(5904 more characters)")
-    assert logs.bounded(list(range(60)))[-1] == "… 10 more"
-    assert logs.bounded({n: n for n in range(60)})["…"] == "10 more"
+    assert formats.bounded("y" * 10_000).endswith("(5904 more characters)")
+    assert formats.bounded(list(range(60)))[-1] == "… 10 more"
+    assert formats.bounded({n: n for n in range(60)})["…"] == "10 more"
 
 
 def test_arguments_that_do_not_fit_the_message_are_shown_all_the_same() -> None:
-    assert json.loads(logs.JsonFormatter().format(record("%d of %d", 1)))["message"] == "%d of %d [1]"
+    assert json.loads(formats.JsonFormatter().format(record("%d of %d", 1)))["message"] == "%d of %d [1]"
 
 
 def test_extra_cannot_overwrite_our_fields() -> None:
-    line = json.loads(logs.JsonFormatter().format(record(level="loud")))
+    line = json.loads(formats.JsonFormatter().format(record(level="loud")))
     assert (line["level"], line["field_level"]) == ("info", "loud")
 
 
 def test_text_line_cannot_be_forged() -> None:
     made = record("line\nERROR forged\x1b[2J", note="two words\r", empty="", job=1, who="ann\x1b")
-    line = logs.TextFormatter().format(made)
+    line = formats.TextFormatter().format(made)
     assert line.isprintable()
     assert line.endswith(r'INFO    worker line\nERROR forged\x1b[2J note="two words\r" empty="" job=1 who=ann\x1b')
 
 
 def test_text_of_several_lines_stands_below_indented() -> None:
-    line = logs.TextFormatter().format(record(job=1, traceback="first\nERROR \x1b[2Jsecond\n"))
+    line = formats.TextFormatter().format(record(job=1, traceback="first\nERROR \x1b[2Jsecond\n"))
     assert line.endswith("job failed job=1\n  traceback:\n  first\n  ERROR \\x1b[2Jsecond")
 
 
@@ -119,7 +125,7 @@ def test_text_shows_a_traceback_below_and_colours_on_request() -> None:
         made = record()
         made.exc_info = sys.exc_info()
     made.levelname = "ERROR"
-    line = logs.TextFormatter(colour=True).format(made)
+    line = formats.TextFormatter(colour=True).format(made)
     assert line.startswith("\x1b[31m")
     assert line.endswith("\n  KeyError: 'lost'")
 
@@ -132,19 +138,19 @@ _VALUES = st.text(max_size=20) | st.floats() | st.integers() | st.lists(st.text(
 def test_any_record_gives_one_valid_line(message: str, extra: dict[str, Any]) -> None:
     made = record(message)
     vars(made).update({f"x{name}": value for name, value in extra.items()})
-    line = logs.JsonFormatter().format(made)
+    line = formats.JsonFormatter().format(made)
     assert "\n" not in line
     json.loads(line.encode("utf-8"))
-    first, *below = logs.TextFormatter().format(made).split("\n")
+    first, *below = formats.TextFormatter().format(made).split("\n")
     assert first.isprintable()
-    assert all(part.startswith("  ") and part.isprintable() for part in below)
+    assert [part for part in below if not (part.startswith("  ") and part.isprintable())] == []
 
 
 @pytest.mark.usefixtures("restored")
 def test_configure_replaces_the_handler_and_sets_the_level() -> None:
     first, second = io.StringIO(), io.StringIO()
-    logs.configure("text", "debug", stream=first)
-    logs.configure("json", "warning", stream=second)
+    formats.configure("text", "debug", stream=first)
+    formats.configure("json", "warning", stream=second)
     logging.getLogger("jobq.test").info("quiet")
     logging.getLogger("jobq.test").warning("loud")
     assert first.getvalue() == ""
@@ -152,11 +158,11 @@ def test_configure_replaces_the_handler_and_sets_the_level() -> None:
     second.close()
     logging.getLogger("jobq.test").warning("a closed stream is no reason to fail")
     with pytest.raises(ValueError, match="LOUD"):
-        logs.configure("json", "loud")
+        formats.configure("json", "loud")
 
 
 def test_default_format_follows_the_terminal() -> None:
-    assert logs.default_format(io.StringIO()) == "json"
+    assert formats.default_format(io.StringIO()) == "json"
     closed = io.StringIO()
     closed.close()
-    assert logs.default_format(closed) == "json"
+    assert formats.default_format(closed) == "json"

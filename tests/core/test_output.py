@@ -12,13 +12,13 @@ import tty
 
 import pytest
 
-from jobq.output import Output
+from jobq._core.output_stream import Output
 from tests.support.workers import ROOT
 
 LINES = 40
 WRITER = """
 import os, sys
-from jobq import output
+from jobq._core import output
 output.guard()
 for n in range(int(sys.argv[2])):
     for stream in (sys.stdout, sys.stderr):

@@ -32,10 +32,11 @@ from pydantic import (
     field_serializer,
 )
 
-from jobq.arguments import Arguments
+from jobq._core.arguments import Arguments
+from jobq._core.fields import Fields
 from jobq.errors import InvalidArguments, TaskDefinitionError
-from jobq.fields import Fields
 from tests.support import zoo
+from tests.support.checks import some
 from tests.support.pairs import Form, pairs
 
 with warnings.catch_warnings():
@@ -54,14 +55,14 @@ def task_with(hint: Any) -> Any:
 
 def test_twelve_thousand_pairs_come_back_or_are_refused_at_the_call() -> None:
     counts = dict.fromkeys(("accepted", "refused", "undefined"), 0)
-    for hint, values in pairs(random.Random(14), types=700, values=20):
+    for hint, values in some(pairs(random.Random(14), types=700, values=20)):
         try:
             arguments = Arguments("task", task_with(hint))
         except TaskDefinitionError:
             counts["undefined"] += len(values)
             continue
         form = Form(hint)
-        for value in values:
+        for value in some(values):
             try:
                 text = arguments.encode((value,), {}, LIMIT)
             except InvalidArguments:
@@ -195,7 +196,7 @@ REFUSED = [
     (uuid.UUID | str, "12345678123456781234567812345678", r"\(str\) would be read as UUID"),
     (zoo.Colour | str, zoo.Colour.RED, r"\(Colour\) would be read as 'red' \(str\): annotate Colour"),
     (dict[int | str, int], {1: 1, "1": 2}, "x has the key 1"),
-    (dict, {1: "a", "1": "b"}, r"key 1 \(int\).*of which two have the same text"),
+    (dict, {1: "a", "1": "b"}, r"key 1 \(int\).*two of them have the same text"),
     (dict, {1: "a"}, "x has the key 1 .*annotate the type of its keys"),
     (dict[str | None, int], {None: 1}, "x has the key None"),
     (dict[tuple[int, int], str], {(1, 2): "x"}, "x"),

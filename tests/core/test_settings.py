@@ -9,19 +9,20 @@ import pytest
 from psycopg.conninfo import conninfo_to_dict
 from sqlalchemy import create_engine, make_url
 
-from jobq import ConfigurationError, JobQ, jsontext
-from jobq.config import Settings, url_of
+from jobq import ConfigurationError, JobQ
+from jobq._core import json_text
+from jobq._worker import WorkerOptions
+from jobq.settings import Settings, redact_url, url_of
 from jobq.web import Options, blueprint, create_app
-from jobq.worker import WorkerOptions
 
 
 @pytest.mark.parametrize(
     ("settings", "sentence"),
     [
-        ({"schema": "a-b"}, "schema='a-b': give 1 to 63 letters, digits and underscores"),
-        ({"pool_size": 0}, "pool_size=0: give a number of at least 1"),
-        ({"max_args_bytes": -1}, "max_args_bytes=-1: give a number of at least 1"),
-        ({"connect_timeout": 0.0}, "connect_timeout=0.0: give a number of seconds above 0"),
+        ({"schema": "a-b"}, "schema='a-b': expected 1 to 63 letters, digits and underscores"),
+        ({"pool_size": 0}, "pool_size=0: expected a number of at least 1"),
+        ({"max_args_bytes": -1}, "max_args_bytes=-1: expected a number of at least 1"),
+        ({"connect_timeout": 0.0}, "connect_timeout=0.0: expected a number of seconds above 0"),
     ],
 )
 def test_unusable_settings(settings: dict[str, Any], sentence: str) -> None:
@@ -37,10 +38,10 @@ def test_unusable_settings(settings: dict[str, Any], sentence: str) -> None:
             r"database_url='postgresql\+asyncpg://u:\*\*\*@h/d' names the driver asyncpg: jobq connects with psycopg",
         ),
         ("postgres+psycopg2://h/d", "database_url=.* names the driver psycopg2: jobq connects with psycopg"),
-        ("mysql://h/d", "database_url='mysql://h/d': give a postgresql:// URL"),
-        ("sqlite:///d", "database_url=.*: give a postgresql:// URL"),
-        (make_url("postgresql://u:secret@h/d"), "database_url is of type URL: give text; .*hide_password=False"),
-        (b"postgresql://h/d", "database_url is of type bytes: give text"),
+        ("mysql://h/d", "database_url='mysql://h/d': expected a postgresql:// URL"),
+        ("sqlite:///d", "database_url=.*: expected a postgresql:// URL"),
+        (make_url("postgresql://u:secret@h/d"), "database_url is of type URL: expected text; .*hide_password=False"),
+        (b"postgresql://h/d", "database_url is of type bytes: expected text"),
     ],
 )
 def test_urls_of_others_are_refused_at_the_making(url: Any, sentence: str) -> None:
@@ -51,7 +52,7 @@ def test_urls_of_others_are_refused_at_the_making(url: Any, sentence: str) -> No
         JobQ("postgresql://h/d", direct_url=url)
     for make in (create_app, blueprint):
         with pytest.raises(
-            ConfigurationError, match=sentence if isinstance(url, str) else "give the database's URL as text"
+            ConfigurationError, match=sentence if isinstance(url, str) else "expected the database's URL as text"
         ):
             make(url)
 
@@ -63,6 +64,33 @@ def test_urls_that_are_taken(url: str) -> None:
     JobQ(url)
 
 
+@pytest.mark.parametrize(
+    ("given", "shown"),
+    [
+        ("postgresql://u:secret@h:1/d?sslmode=require", "postgresql://u:***@h:1/d?sslmode=require"),
+        (
+            "postgresql://u@h/d?password=secret&sslpassword=secret&x=1",
+            "postgresql://u@h/d?password=***&sslpassword=***&x=1",
+        ),
+        ("postgresql://h/d?pass%77ord=secret", "postgresql://h/d?pass%77ord=***"),
+        ("postgresql://u@h/d?password=secret#secret", "postgresql://u@h/d?password=***"),
+        ("postgresql://u:sec?ret@h/d", "postgresql://u:***@h/d"),
+        ("postgresql://u:sec#ret@h/d", "postgresql://u:***@h/d"),
+        ("postgresql://u:sec/ret@h/d", "postgresql://u:***@h/d"),
+        ("postgresql://u:sec@ret@h/d?host=@x", "postgresql://u:***@h/d?host=@x"),
+        ("postgresql://u:secret@[::1/d", "postgresql://u:***@[::1/d"),
+        ("postgresql://u@a:1,b:2/d?host=%2Ftmp", "postgresql://u@a:1,b:2/d?host=%2Ftmp"),
+        ("host=h sslpassword = secret user=u", "host=h sslpassword = *** user=u"),
+        (r"password='it\'s secret' user=u", "password=*** user=u"),
+        (r"password=it\ secret user=u", "password=*** user=u"),
+        ("user=u password='secret", "user=u password=***"),
+        ("oauth_client_secret=secret passfile=/p", "oauth_client_secret=*** passfile=/p"),
+    ],
+)
+def test_no_secret_of_a_url_is_shown(given: str, shown: str) -> None:
+    assert redact_url(given) == shown
+
+
 @pytest.mark.parametrize("make", [create_app, blueprint])
 def test_the_page_takes_a_url_or_settings_once(make: Any) -> None:
     make("postgresql://h/d")
@@ -70,9 +98,9 @@ def test_the_page_takes_a_url_or_settings_once(make: Any) -> None:
     make(JobQ("postgresql://h/d").settings)
     make(database_url="postgresql://h/d")
     for settings in ("postgresql://h/d", JobQ("postgresql://h/d").settings):
-        with pytest.raises(ConfigurationError, match="given"):
+        with pytest.raises(ConfigurationError, match=r"excludes|passed twice"):
             make(settings, database_url="postgresql://h/other")
-    with pytest.raises(ConfigurationError, match="give the database's URL as text"):
+    with pytest.raises(ConfigurationError, match="expected the database's URL as text"):
         make(JobQ("postgresql://h/d"))
 
 
@@ -183,4 +211,4 @@ def nested(depth: int) -> list[Any]:
 )
 def test_what_json_cannot_hold(value: Any, fault: str) -> None:
     with pytest.raises(ValueError, match=fault):
-        jsontext.encode(value, "x")
+        json_text.encode(value, "x")

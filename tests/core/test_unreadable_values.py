@@ -11,10 +11,12 @@ from click.testing import CliRunner
 from flask.testing import FlaskClient
 
 from jobq import JobQ, queries
+from jobq._postgres.connecting import read_every_time
+from jobq._worker.inline import drain
 from jobq.cli import main
-from jobq.sessions import read_every_time
-from jobq.worker.inprocess import drain
-from tests.support import apps, transfers
+from tests.apps import plain as apps
+from tests.apps import transfers
+from tests.support.checks import some
 from tests.support.jobs import Jobs
 from tests.support.workers import WorkerProcess
 
@@ -32,7 +34,7 @@ def test_jobs_with_such_a_timeout_run(jobs: Jobs, worker: Callable[..., WorkerPr
     transfers.create(jobs.connection)
     made = [transfers.act.enqueue(jobs.connection, "x"), transfers.act_async.enqueue(jobs.connection, "x")]
     jobs.connection.execute("UPDATE jobq.job SET timeout = %s", (value,))
-    worker("--drain", app="tests.support.transfers:q").wait()
+    worker("--drain", app="tests.apps.transfers:q").wait()
     for ref in made:
         assert jobs.wait(ref.id)["state"] == "succeeded"
 
@@ -78,7 +80,7 @@ def test_the_page_and_the_command_line_show_them(jobs: Jobs, database_url: str, 
         *(f"/jobs/{job}" for job in shown),
     ):
         assert client.get(path).status_code == 200, path
-    for job in shown:
+    for job in some(shown):
         assert client.get(f"/api/jobs/{job}").get_json() is not None
         for more in ((), ("--json",)):
             found = CliRunner().invoke(main, ["jobs", "show", str(job), *more], env={"JOBQ_DATABASE_URL": database_url})

@@ -17,7 +17,10 @@ import psycopg
 import pytest
 
 from jobq import migrate
+from tests.support.servers.pgbouncer import PgBouncer
 from tests.support.waiting import wait_until
+
+pytestmark = pytest.mark.process
 
 APP = """
 from jobq import JobQ
@@ -33,9 +36,12 @@ def tell() -> str:
 class Dev:
     """A running `jobq dev` in a directory of its own."""
 
-    def __init__(self, place: Path, *arguments: str, url: str | None, answer: int = subprocess.DEVNULL) -> None:
+    def __init__(
+        self, place: Path, *arguments: str, url: str | None, answer: int = subprocess.DEVNULL, **more: str
+    ) -> None:
         self.log_path = place / "dev.log"
         environment = {name: value for name, value in os.environ.items() if not name.startswith("JOBQ_")}
+        environment |= more
         if url is not None:
             environment["JOBQ_DATABASE_URL"] = url
         with self.log_path.open("wb") as log:
@@ -145,12 +151,29 @@ def test_it_migrates_works_follows_changes_and_ends_cleanly(
     assert "Traceback" not in running.log
 
 
+@pytest.mark.needs("pgbouncer")
+@pytest.mark.parametrize(("mode", "direct", "pooler"), [("transaction", True, "auto"), ("session", False, "none")])
+def test_it_works_behind_a_pooler(
+    dev: Callable[..., Dev], empty_database_url: str, mode: str, direct: bool, pooler: str
+) -> None:
+    """Migrations need one session: on the way around the pooler, or because its mode is that of a session."""
+    between = PgBouncer(empty_database_url, mode=mode, size=40, ignore_options=True)
+    try:
+        more = {"JOBQ_DIRECT_URL": empty_database_url} if direct else {}
+        running = dev("--yes", "--no-web", url=between.url, JOBQ_POOLER=pooler, **more)
+        running.says("migrated schema 'jobq'")
+        assert result(empty_database_url) == "first"
+        assert running.end() == 0
+    finally:
+        between.close()
+
+
 def test_what_dies_is_started_again(dev: Callable[..., Dev], database_url: str) -> None:
     running = dev(url=database_url)
     assert result(database_url) == "first"
     worker = running.child("worker")
     worker.kill()
-    running.says("the worker was killed by SIGKILL; it is started again in 0.5 s")
+    running.says("the worker was killed by SIGKILL; restarting it in 0.5 s")
     assert result(database_url) == "first"
     page = running.child("web")
     page.kill()
@@ -185,8 +208,8 @@ def test_a_database_that_cannot_be_reached_is_no_riddle(dev: Callable[..., Dev],
     running = dev(url=f"postgresql://postgres@/jobq?host={place}&port=5432")
     assert running.process.wait(60) == 69
     assert (
-        "Since JOBQ_DATABASE_URL is set, `jobq dev` does not start the Postgres in .jobq: `unset JOBQ_DATABASE_URL` to have "
-        "that one"
+        "Because JOBQ_DATABASE_URL is set, `jobq dev` does not start the Postgres in .jobq; to use that one, `unset "
+        "JOBQ_DATABASE_URL`"
     ) in running.log
     assert "cannot reach the database" in running.log
     assert not (place / ".jobq").exists()
@@ -197,7 +220,7 @@ def test_a_taken_port_and_a_failing_task_are_told(dev: Callable[..., Dev], place
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         running = dev("--port", str(port), url=database_url)
-        running.says(f"port {port} is taken by another program: the status page gets another one")
+        running.says(f"port {port} is in use by another program: the status page uses port")
     with psycopg.connect(database_url, autocommit=True) as connection:
         connection.execute("SELECT jobq.enqueue('tell', queue => 'mail', max_attempts => 3)")
     running.says("job set back")
@@ -221,11 +244,14 @@ def test_kill_9_leaves_nothing_behind(dev: Callable[..., Dev], database_url: str
 
 
 def test_it_brings_its_own_postgres(dev: Callable[..., Dev], place: Path) -> None:
-    running = dev("--no-reload", url=None)
+    # A way around no pooler would lead to another database.
+    running = dev("--no-reload", url=None, JOBQ_DIRECT_URL="postgresql://nobody@127.0.0.1:1/nothing")
+    running.says("JOBQ_DIRECT_URL is ignored")
     running.says("status page: http://")
     assert (place / ".jobq" / ".gitignore").read_text() == "*\n"
     line = next(line for line in running.log.splitlines() if "export JOBQ_DATABASE_URL=" in line)
     url = line.partition("JOBQ_DATABASE_URL='")[2].rstrip("'")
+    assert running.child("worker").environ()["JOBQ_DIRECT_URL"] == url
     assert result(url) == "first"
     page = next(line for line in running.log.splitlines() if line.startswith("status page: ")).split()[-1]
 
@@ -239,7 +265,7 @@ def test_it_brings_its_own_postgres(dev: Callable[..., Dev], place: Path) -> Non
     wait_until(answers, timeout=60, what="the status page")
     server = next(child for child in running.family.children() if "postgres" in child.name())
     server.kill()
-    running.says("Postgres died; it is started again")
+    running.says("Postgres died; restarting it in")
     wait_until(lambda: _reaches(url), timeout=60, what="Postgres")
     assert result(url) == "first"
     assert running.end() == 0

@@ -17,10 +17,11 @@ from typing import Any, LiteralString
 import psycopg
 import pytest
 
-from jobq import postmaster
-from jobq.dev import DevPostgres, bindir, drop_privileges, reachable_bindir
+from jobq.dev import DevPostgres, bindir, drop_privileges, programs, reachable_bindir
 from jobq.errors import EmbeddedPostgresError
 from tests.support.waiting import wait_until
+
+pytestmark = pytest.mark.own_server
 
 IS_ROOT = os.geteuid() == 0
 
@@ -90,6 +91,7 @@ def postmaster_pid(home: Path) -> int:
     return int((home / "server" / "data" / "postmaster.pid").read_text().split()[0])
 
 
+@pytest.mark.essential
 def test_has_a_database_jobq_and_keeps_it(home: Path) -> None:
     with DevPostgres(home, shared_buffers="16MB") as server:
         assert server.start() is server
@@ -159,7 +161,7 @@ def test_server_ends_with_its_owner(home: Path, owner: Callable[[Path], Owner]) 
     first = owner(home)
     data = home / "server" / "data"
     first.kill()
-    wait_until(lambda: not postmaster._processes(data.resolve()), what="the orphaned server's end")
+    wait_until(lambda: not programs._processes(data.resolve()), what="the orphaned server's end")
 
 
 def test_stops_a_server_that_outlived_its_owner(
@@ -170,7 +172,7 @@ def test_stops_a_server_that_outlived_its_owner(
     # It hears nothing, not even that its owner died.
     os.kill(first.pid, signal.SIGSTOP)
     first.kill()
-    monkeypatch.setattr(postmaster, "_PATIENCE", {signal.SIGINT: 0.1, signal.SIGKILL: 20})
+    monkeypatch.setattr(programs, "_PATIENCE", {signal.SIGINT: 0.1, signal.SIGKILL: 20})
     with DevPostgres(home) as server:
         assert postmaster_pid(home) != first.pid
         assert ask(server.url(), "SELECT n FROM kept") == 7
@@ -182,7 +184,7 @@ def test_a_server_that_does_not_end(
     first = owner(home)
     os.kill(first.pid, signal.SIGSTOP)
     first.kill()
-    monkeypatch.setattr(postmaster, "_PATIENCE", {signal.SIGINT: 0.1})
+    monkeypatch.setattr(programs, "_PATIENCE", {signal.SIGINT: 0.1})
     try:
         with pytest.raises(EmbeddedPostgresError, match=f"still runs.*{first.pid}"):
             DevPostgres(home).start()
@@ -194,7 +196,7 @@ def test_a_stale_pid_file_of_an_innocent_process(home: Path) -> None:
     with DevPostgres(home):
         pass
     pid_file = home / "server" / "data" / "postmaster.pid"
-    run_as = postmaster.owner_of(home / "server" / "data")
+    run_as = programs.owner_of(home / "server" / "data")
     innocent = subprocess.Popen(["sleep", "600"], cwd="/", **run_as)
     try:
         pid_file.write_text(f"{innocent.pid}\n{pid_file.parent}\n")
@@ -228,7 +230,7 @@ def test_data_of_another_major_version(home: Path) -> None:
     with DevPostgres(home):
         pass
     (home / "server" / "data" / "PG_VERSION").write_text("11\n")
-    with pytest.raises(EmbeddedPostgresError, match=r"made by PostgreSQL 11.*JOBQ_PG_BINDIR"):
+    with pytest.raises(EmbeddedPostgresError, match=r"belongs to PostgreSQL 11.*JOBQ_PG_BINDIR"):
         DevPostgres(home).start()
 
 
@@ -236,7 +238,7 @@ def test_half_made_data_are_made_anew(home: Path) -> None:
     half = home / "server" / "data.new"
     half.mkdir(parents=True)
     (half / "PG_VERSION").write_text("18\n")
-    postmaster.give(home / "server", drop_privileges())
+    programs.make_private(home / "server", drop_privileges())
     with DevPostgres(home) as server:
         assert ask(server.url(), "SELECT 1") == 1
 
@@ -282,7 +284,7 @@ def test_a_bad_setting_shows_the_log(home: Path) -> None:
 
 
 def test_a_home_that_cannot_be_made() -> None:
-    with pytest.raises(EmbeddedPostgresError, match="give a directory"):
+    with pytest.raises(EmbeddedPostgresError, match="use a writable directory"):
         DevPostgres(Path("/proc/jobq")).start()
 
 

@@ -9,12 +9,12 @@ from uuid import uuid4
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from jobq import text
+from jobq._core import text
 from jobq.diagnostics import Finding, Snapshot, Status, metrics
 from jobq.diagnostics.overview import problems
 from jobq.diagnostics.queues import QUEUE_CHECKS
 from jobq.diagnostics.workers import WORKER_CHECKS
-from jobq.flow import QueueSettings
+from jobq.limits import QueueSettings
 from jobq.queries import DueTask, Failing, QueueInfo, WorkerInfo
 
 
@@ -37,7 +37,8 @@ def worker(**facts: Any) -> WorkerInfo:
     now = datetime.now(UTC)
     given = {
         "id": uuid4(), "host": "box", "pid": 1, "version": "0.1.0", "app": "shop:q", "state": "running", "queues": None,
-        "tasks": ["mail.send"], "slots": 16, "running": 16, "asked": None, "rss": None, "started_at": now,
+        "tasks": ["mail.send"], "slots": 16, "running": 16, "requested_state": None, "lease": 30.0,
+        "rss": None, "started_at": now,
         "heartbeat_at": now, "heartbeat_seconds": 1.0,
     }  # fmt: skip
     return WorkerInfo(**{**given, **facts})
@@ -47,7 +48,8 @@ def snapshot(*queues: QueueInfo, workers: list[WorkerInfo], tasks: list[DueTask]
     """A snapshot whose facts are known."""
     known = Snapshot(None, "jobq")  # type: ignore[arg-type]
     known.__dict__ |= {
-        "queues": list(queues), "workers": workers, "due_tasks": tasks or [], "parked": [], "schedules": [], "chores": [],
+        "queues": list(queues), "workers": workers, "due_tasks": tasks or [], "parked": [], "schedules": [],
+        "maintenance_tasks": [],
         "failing": Failing(number=0, recent=0, finished_hour=0, failed_hour=0),
     }  # fmt: skip
     return known
@@ -120,7 +122,7 @@ def test_a_task_that_only_a_worker_of_another_queue_knows() -> None:
     workers = [worker(queues=["mail"]), worker(queues=["pdf"], tasks=["mail.new"])]
     ((status, message),) = found("tasks", snapshot(late(), workers=workers, tasks=tasks))
     assert status == "fail"
-    assert message == "no live worker of queue mail knows task mail.new (at least 500 jobs due, the oldest for 1 m)"
+    assert message == "no live worker of queue mail knows task mail.new (at least 500 jobs due, the oldest for 60 s)"
 
 
 def test_counts_that_stopped_say_so() -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -13,9 +15,10 @@ from psycopg import sql
 from jobq import diagnostics, migrate, operations, queries
 from jobq.diagnostics import Finding, Snapshot, Status, examine, inventory
 from jobq.diagnostics.objects import OBJECT_CHECKS
-from tests.integration.test_rollup import run as roll_up
+from tests.support.checks import some
 from tests.support.rows import add_finished, add_job, add_worker
 from tests.support.web import Conn
+from tests.worker.maintenance.test_rollup import run as roll_up
 
 OBJECTS, _ = OBJECT_CHECKS["objects"]
 
@@ -40,7 +43,7 @@ def test_the_inventory_is_that_of_a_migrated_database(db: Conn) -> None:
     assert expected["revision"] == migrate.head()
     assert inventory.comparable(expected) == inventory.comparable(inventory.read(db, "jobq"))
     assert len(expected["functions"]) == len({name.partition("(")[0] for name in expected["functions"]}) >= 16
-    assert set(inventory.sources(db, "jobq")) == {name.partition("(")[0] for name in expected["functions"]}
+    assert set(inventory.sources("jobq")) == {name.partition("(")[0] for name in expected["functions"]}
 
 
 @pytest.mark.parametrize("schema", ["ready", "Job Queue"])
@@ -50,9 +53,31 @@ def test_a_fresh_schema_is_as_it_should_be(empty_database_url: str, schema: str)
         assert found(db, schema) == []
 
 
-def test_a_schema_that_went_down_and_up_again_is_as_it_should_be(db: Conn, database_url: str) -> None:
-    migrate.downgrade(database_url, "0004")
+def test_a_schema_that_went_up_and_down_again_is_as_it_should_be(
+    db: Conn, database_url: str, next_migrations: Path
+) -> None:
     migrate.upgrade(database_url)
+    migrate.downgrade(database_url, "0009")
+    assert found(db) == []
+
+
+def test_the_fix_for_functions_works(db: Conn) -> None:
+    db.execute("DROP FUNCTION jobq.take_key")
+    db.execute(
+        "CREATE OR REPLACE FUNCTION jobq.entry_state(of_queue text, of_group text) RETURNS text LANGUAGE sql RETURN 'x'"
+    )
+    findings = found(db)
+    assert [finding.message.partition(":")[0] for finding in findings] == [
+        "function take_key(text, bigint, text, text, text) is missing",
+        "function entry_state(text, text) is another one than its revision has",
+    ]
+    assert [finding for finding in findings if "DO block" not in str(finding.fix)] == []
+    (block,) = [
+        block
+        for block in re.findall(r"DO \$do\$.*?\$do\$;", migrate.sql(), flags=re.DOTALL)
+        if 'FUNCTION "jobq".take_key' in block
+    ]
+    db.execute(block.encode())
     assert found(db) == []
 
 
@@ -84,14 +109,14 @@ def test_every_index_is_missed_and_the_fix_works(conn: Conn) -> None:
                 name,
                 findings,
             )
-            assert all(finding.status is Status.FAIL for finding in findings)
+            assert all(finding.status is Status.FAIL for finding in some(findings))
             if len(findings) == 1 and "; and so for each" not in findings[0].fix:
                 conn.execute(findings[0].fix.encode())
                 assert found(conn) == []
 
 
 def test_every_function_is_missed(conn: Conn) -> None:
-    for name in INVENTORY["functions"]:
+    for name in some(INVENTORY["functions"]):
         with conn.transaction(force_rollback=True):
             conn.execute(f"DROP FUNCTION jobq.{name} CASCADE".encode())
             (finding,) = [finding for finding in found(conn) if "function" in finding.message]
@@ -101,7 +126,7 @@ def test_every_function_is_missed(conn: Conn) -> None:
 @pytest.mark.parametrize("way", ["DISABLE TRIGGER", "ENABLE REPLICA TRIGGER", "DROP"])
 def test_every_trigger_is_missed_and_the_fix_works(conn: Conn, way: str) -> None:
     assert INVENTORY["triggers"]
-    for name in INVENTORY["triggers"]:
+    for name in some(INVENTORY["triggers"]):
         table, _, trigger = name.partition(".")
         with conn.transaction(force_rollback=True):
             if way == "DROP":
@@ -135,8 +160,8 @@ def test_every_check_constraint_is_missed_and_the_fix_works(conn: Conn) -> None:
 @pytest.mark.parametrize(
     ("statement", "says", "status"),
     [
-        ("DROP TABLE jobq.gate", "table gate is missing", Status.FAIL),
-        ("DROP SEQUENCE jobq.wake", "sequence wake is missing", Status.FAIL),
+        ("DROP TABLE jobq.rate_state", "table rate_state is missing", Status.FAIL),
+        ("DROP SEQUENCE jobq.notify_mode", "sequence notify_mode is missing", Status.FAIL),
         ("ALTER TABLE jobq.job DROP COLUMN permit CASCADE", "column job.permit is missing", Status.FAIL),
         (
             "ALTER TABLE jobq.job ALTER queue DROP NOT NULL",
@@ -148,7 +173,11 @@ def test_every_check_constraint_is_missed_and_the_fix_works(conn: Conn) -> None:
             "column job.run_at is of another type, NOT NULL",
             Status.FAIL,
         ),
-        ("ALTER TABLE jobq.job ALTER losses TYPE integer", "column job.losses is of another type", Status.FAIL),
+        (
+            "ALTER TABLE jobq.job ALTER worker_deaths TYPE integer",
+            "column job.worker_deaths is of another type",
+            Status.FAIL,
+        ),
         (
             "DROP INDEX jobq.job_claim_idx; CREATE INDEX job_claim_idx ON jobq.job (queue, run_at) WHERE state = 'ready'",
             "index job_claim_idx is another one than its revision has",
@@ -170,8 +199,8 @@ def test_every_check_constraint_is_missed_and_the_fix_works(conn: Conn) -> None:
             Status.WARN,
         ),
         (
-            "ALTER TABLE jobq.job_turn REPLICA IDENTITY DEFAULT",
-            "table job_turn is of another replica identity",
+            "ALTER TABLE jobq.group_ready REPLICA IDENTITY DEFAULT",
+            "table group_ready is of another replica identity",
             Status.WARN,
         ),
         ("ALTER TABLE jobq.job REPLICA IDENTITY NOTHING", "table job is of another replica identity", Status.WARN),
@@ -226,10 +255,10 @@ def test_a_publication_for_all_tables_of_a_server_is_named(conn: Conn) -> None:
     conn.execute("SET LOCAL client_min_messages = error")  # the server is not at wal_level logical
     conn.execute("CREATE PUBLICATION everything FOR ALL TABLES")
     assert told(conn, "publications") == [("ok", "none keeps a table's rows from being changed")]
-    conn.execute("ALTER TABLE jobq.job_turn REPLICA IDENTITY DEFAULT")
+    conn.execute("ALTER TABLE jobq.group_ready REPLICA IDENTITY DEFAULT")
     ((status, message),) = told(conn, "publications")
     assert status == "fail"
-    assert "publication everything (for all tables) publishes changes of job_turn" in message
+    assert "publication everything (for all tables) publishes changes of group_ready" in message
 
 
 # --- Backlog: everything that is due
@@ -281,8 +310,8 @@ def test_the_depth_chart_counts_what_is_due(db: Conn, database_url: str) -> None
 
 def test_the_oldest_waiting_job_is_found_behind_many(db: Conn, monkeypatch: pytest.MonkeyPatch) -> None:
     """The first group by name is long and young; the oldest job is in the last one."""
-    monkeypatch.setattr("jobq.queries.totals.COUNT_LIMIT", 100)
-    monkeypatch.setattr("jobq.queries.onequeue.COUNT_LIMIT", 100)
+    monkeypatch.setattr("jobq.queries.summary.COUNT_LIMIT", 100)
+    monkeypatch.setattr("jobq.queries.queue_detail.COUNT_LIMIT", 100)
     operations.configure(db, "jobq", "q", groups="ordered", actor="ann")
     db.execute(
         "INSERT INTO jobq.job (task, queue, group_key, run_at)"
@@ -367,9 +396,9 @@ def test_a_page_does_not_wait_for_all_checks(db: Conn, monkeypatch: pytest.Monke
 
 def test_a_lock_keeps_no_doctor_waiting(db: Conn, database_url: str) -> None:
     with psycopg.connect(database_url) as other:
-        other.execute("LOCK TABLE jobq.chore")
-        messages = [message for _, message in told(db, "chores")]
-    assert messages == ["chores cannot be checked: canceling statement due to lock timeout"]
+        other.execute("LOCK TABLE jobq.maintenance_task")
+        messages = [message for _, message in told(db, "maintenance")]
+    assert messages == ["maintenance cannot be checked: canceling statement due to lock timeout"]
 
 
 def test_a_read_only_server_is_named(db: Conn) -> None:

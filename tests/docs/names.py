@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import create_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
-from jobq import Backoff, JobQ, current_job
+from jobq import Backoff, JobQ, NodeOutcome, current_job
 
 
 class Base(DeclarativeBase):
@@ -57,6 +57,7 @@ def application(database_url: str) -> Iterator[dict[str, Any]]:
         session.commit()
         yield {
             "Backoff": Backoff,
+            "NodeOutcome": NodeOutcome,
             "Order": Order,
             "Session": Session,
             "current_job": current_job,
@@ -66,6 +67,7 @@ def application(database_url: str) -> Iterator[dict[str, Any]]:
             "index": index,
             "order": SimpleNamespace(id=7, customer_id=42),
             "order_ids": [7, 8, 9],
+            "photo_ids": [1, 2, 3],
             "q": q,
             "report": report,
             "report_id": 5,

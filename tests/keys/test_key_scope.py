@@ -11,9 +11,9 @@ import pytest
 from click.testing import CliRunner
 
 from jobq import InvalidOption, JobIdUnknown, JobNotFound, JobQ, KeyConflict, Task, operations
+from jobq._worker.inline import drain
 from jobq.cli import main
-from jobq.jobs import OnConflict
-from jobq.worker.inprocess import drain
+from jobq.job import OnConflict
 
 Conn = psycopg.Connection[Any]
 POLICIES: list[OnConflict] = ["return", "replace", "raise"]
@@ -206,7 +206,7 @@ def test_a_holder_beyond_the_snapshot_is_not_given_out_as_this_task_s(shop: Shop
 def test_a_shared_key_whose_period_is_over_goes_to_another_task(shop: Shop, db: Conn) -> None:
     for autocommit, level in ((True, None), (False, SNAPSHOTS[0])):
         shop.charge.options(key="k", key_scope="global").enqueue(db, 1)
-        db.execute("UPDATE jobq.job_key SET until = now() - interval '1 s'")
+        db.execute("UPDATE jobq.job_key SET expires_at = now() - interval '1 s'")
         db.autocommit, db.isolation_level = autocommit, level
         ref = shop.refund.options(key="k", key_scope="global").enqueue(db, 2)
         if not autocommit:
@@ -262,14 +262,14 @@ def test_on_the_command_line(shop: Shop, db: Conn, database_url: str) -> None:
     refused = run("enqueue", "refund", "cents=2", *new)
     assert refused.exit_code == 64
     assert f"held by job {made['id']}, of task 'charge'" in refused.output
-    assert "one for all tasks" in run("jobs", "show", str(made["id"])).output
+    assert "(global)" in run("jobs", "show", str(made["id"])).output
     assert json.loads(run("jobs", "show", str(made["id"]), "--json").stdout)["key_scope"] == "global"
 
 
 def test_only_what_says_key_may_say_scope(shop: Shop) -> None:
-    with pytest.raises(InvalidOption, match="give key="):
+    with pytest.raises(InvalidOption, match="pass key="):
         shop.charge.options(key_scope="global")
-    with pytest.raises(InvalidOption, match="key_scope='queue': give one of task, global"):
+    with pytest.raises(InvalidOption, match="key_scope='queue': expected one of task, global"):
         shop.charge.options(key="k", key_scope="queue")  # type: ignore[arg-type]
 
 

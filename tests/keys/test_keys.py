@@ -13,6 +13,7 @@ import psycopg
 import pytest
 
 from jobq import InvalidOption, JobIdUnknown, JobQ, KeyConflict, Task
+from tests.support.checks import some
 from tests.support.waiting import wait_until
 
 LEVELS = [
@@ -233,7 +234,7 @@ def test_schemas_of_keys_are_as_given(q: JobQ, send: Any, conn: psycopg.Connecti
     """Keys are text, compared exactly, whatever is in them and however long."""
     names = ["k", "K", " k", "k ", "ü", "u\u0308", "%", "'; --", "🙂" * 500, "x" * 500]
     refs = q.enqueue_many(conn, [send.options(key=name).job(n) for n, name in enumerate(names)])
-    assert all(ref.created for ref in refs)
+    assert all(ref.created for ref in some(refs))
     assert [(key, n) for _, key, n in jobs(conn)] == [(name, n) for n, name in enumerate(names)]
 
 
@@ -247,9 +248,11 @@ def test_a_period_ends(send: Any, conn: psycopg.Connection[Any], level: Any) -> 
     first = brief.enqueue(conn, 1)
     conn.commit()
     assert not brief.enqueue(conn, 1).created
-    (until,) = conn.execute("SELECT extract(epoch FROM until - created_at)::float FROM jobq.job_key").fetchone() or (0,)
+    (until,) = conn.execute(
+        "SELECT extract(epoch FROM expires_at - created_at)::float FROM jobq.job_key"
+    ).fetchone() or (0,)
     assert 3600 <= until < 3700
-    conn.execute("UPDATE jobq.job_key SET until = clock_timestamp()")
+    conn.execute("UPDATE jobq.job_key SET expires_at = clock_timestamp()")
     conn.commit()
     second = brief.enqueue(conn, 2)
     assert second.created
@@ -271,7 +274,7 @@ def test_a_key_without_a_period_holds_until_the_worker_lets_go(
 ) -> None:
     held = send.options(key="k", key_holds=holds)
     first = held.enqueue(conn, 1)
-    assert conn.execute("SELECT holds, until FROM jobq.job_key").fetchone() == (holds, None)
+    assert conn.execute("SELECT holds, expires_at FROM jobq.job_key").fetchone() == (holds, None)
     assert held.enqueue(conn, 2).id == first.id
     conn.execute("DELETE FROM jobq.job_key WHERE key = 'k'")
     assert held.enqueue(conn, 3).created

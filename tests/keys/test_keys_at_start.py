@@ -14,14 +14,14 @@ import psycopg
 import pytest
 
 from jobq import JobQ
-from jobq.config import Settings
-from jobq.worker.cursor import everything
-from jobq.worker.database import connect
-from jobq.worker.frames import Ending, Job, Setback
-from jobq.worker.inprocess import drain
-from jobq.worker.outcomes import Ledger
-from jobq.worker.starts import Starts
-from tests.support import apps
+from jobq._worker.database import connect
+from jobq._worker.inline import drain
+from jobq._worker.ipc.messages import Disposition, Failure, Job
+from jobq._worker.lanes.cursor import everything
+from jobq._worker.outcomes.store import JobStore
+from jobq._worker.runners.key_starts import Starts
+from jobq.settings import Settings
+from tests.apps import plain as apps
 from tests.support.jobs import Jobs
 from tests.support.waiting import wait_until
 from tests.support.workers import WorkerProcess
@@ -62,7 +62,7 @@ def versions(db: Conn) -> list[tuple[Any, ...]]:
 
 async def claim(url: str, worker: uuid.UUID, want: int = 10) -> list[Job]:
     async with await connect(Settings(database_url=url), "test") as connection:
-        claimed, _ = await Ledger("jobq").advance(connection, worker, [], LANES, want)
+        claimed, _ = await JobStore("jobq").advance(connection, worker, [], LANES, want)
         jobs, expired = claimed.jobs()
         assert (jobs, expired) == ([], [])
         return list(claimed.keyed)
@@ -75,9 +75,11 @@ async def start(url: str, worker: uuid.UUID, jobs: list[Job]) -> Any:
         return await starts.start(connection, "jobq", worker, lambda jobs: jobs)
 
 
-async def release(url: str, worker: uuid.UUID, job: Job, ending: Ending = Ending.RELEASE, **what: Any) -> None:
+async def release(
+    url: str, worker: uuid.UUID, job: Job, ending: Disposition = Disposition.RELEASE, **what: Any
+) -> None:
     async with await connect(Settings(database_url=url), "test") as connection:
-        await Ledger("jobq").settle(connection, worker, [Setback(job.id, job.claims, job.started, ending, **what)])
+        await JobStore("jobq").settle(connection, worker, [Failure(job.id, job.claims, job.started, ending, **what)])
 
 
 # --- a replace that meets a claim ----------------------------------------------------------------------------------------
@@ -188,7 +190,7 @@ async def test_a_job_that_expires_between_claim_and_start_does_not_start(q: JobQ
     db.execute("UPDATE jobq.job SET expires_at = clock_timestamp()")
     found = await start(database_url, worker, [job])
     assert (found.start, found.expired) == ([], [job])
-    await release(database_url, worker, job, Ending.EXPIRE, message="expired")
+    await release(database_url, worker, job, Disposition.EXPIRE, message="expired")
     assert key_holders(db) == []
     assert db.execute("SELECT state FROM jobq.job_history").fetchall() == [("expired",)]
 

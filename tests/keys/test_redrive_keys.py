@@ -12,8 +12,8 @@ import psycopg
 import pytest
 
 from jobq import JobQ, operations
+from jobq._worker.inline import drain
 from jobq.filters import JobFilter
-from jobq.worker.inprocess import drain
 from tests.support.waiting import wait_until
 
 Conn = psycopg.Connection[Any]
@@ -85,7 +85,7 @@ def test_a_period_that_still_holds_is_kept_and_one_that_is_over_is_not_begun_aga
     assert operations.retry(db, "jobq", [first], actor="ann").done == [first]
     assert db.execute("SELECT * FROM jobq.job_key").fetchall() == before
     drain(q, db)
-    db.execute("UPDATE jobq.job_key SET until = now() - interval '1 s'")
+    db.execute("UPDATE jobq.job_key SET expires_at = now() - interval '1 s'")
     assert operations.retry(db, "jobq", [first], actor="ann").done == [first]
     assert once(q).enqueue(db, 7).created
 

@@ -28,7 +28,7 @@ LEFT_OUT = (
     ".git", ".venv", ".jobq", ".bench", "__pycache__", ".*_cache", ".hypothesis", ".coverage*", "*.egg-info", "build",
 )  # fmt: skip
 # What a damaged copy must still be able to do.
-SMOKE = "tests/integration/test_worker.py::test_results_of_sync_and_async_tasks"
+SMOKE = "tests/worker/test_worker.py::test_results_of_sync_and_async_tasks"
 PATIENCE = 420.0  # a test has 120 s by pyproject.toml, and starts a server before
 # Names at the beginning of a failure's message: the copy is broken, which is no proof that the test sees the fault.
 BROKEN = (

@@ -14,11 +14,11 @@ import psycopg
 import pytest
 
 from jobq import operations, queries
-from jobq.bulk import Operation
+from jobq._core.fingerprint import fingerprint
 from jobq.errors import InvalidFilter, InvalidOption, OperationNotFound, OperationRefused
-from jobq.failures import fingerprint
 from jobq.filters import JobFilter
-from jobq.operations import bulk, matching
+from jobq.operations import bulk, selection
+from jobq.queries.values.bulk import Operation
 from tests.support.rows import add_finished, add_job
 from tests.support.waiting import wait_until
 
@@ -49,8 +49,8 @@ def batches(db: Conn, id: int) -> list[list[int]]:
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Batches of 5 and windows of 40 ids."""
-    monkeypatch.setattr("jobq.operations.steps.BATCH", 5)
-    monkeypatch.setattr(matching, "WINDOW", 40)
+    monkeypatch.setattr("jobq.operations.bulk_steps.BATCH", 5)
+    monkeypatch.setattr(selection, "WINDOW", 40)
 
 
 def test_from_the_preview_to_the_end(db: Conn, small: None) -> None:
@@ -132,20 +132,19 @@ def test_drafts_that_cannot_be_meant_are_refused(db: Conn) -> None:
     for action, text, options, message in (
         ("retry", "state:succeeded", {}, "state:succeeded: retry is for failed"),
         ("cancel", "error:boom", {}, "no job that fits can be in a state for cancel"),
-        ("explode", "state:failed", {}, "action='explode': give one of retry, cancel"),
+        ("explode", "state:failed", {}, "action='explode': expected one of retry, cancel"),
         ("retry", "state:failed", {"queue": "a"}, "queue='a': retry has no options"),
-        ("snooze", "state:ready", {}, "give seconds or until"),
-        ("snooze", "state:ready", {"seconds": 0}, "seconds=0: give a number above 0"),
+        ("snooze", "state:ready", {}, "expected either seconds or until"),
+        ("snooze", "state:ready", {"seconds": 0}, "seconds=0: expected a number of seconds above 0"),
         ("snooze", "state:ready", {"seconds": float("nan")}, "seconds=nan"),
-        ("snooze", "state:ready", {"until": "tomorrow"}, "until='tomorrow': give a time such as"),
-        ("snooze", "state:ready", {"until": "2030-01-01T00:00"}, "give a time with its zone"),
+        ("snooze", "state:ready", {"until": "tomorrow"}, "until='tomorrow': expected a time with its zone"),
+        ("snooze", "state:ready", {"until": "2030-01-01T00:00"}, "expected a time with its zone"),
         # In UTC they are out of the calendar.
-        ("snooze", "state:ready", {"until": "9999-12-31T23:59-14:00"}, "between the years 1970 and 9998"),
-        ("snooze", "state:ready", {"until": "0001-01-01T00:00+14:00"}, "between the years 1970 and 9998"),
-        ("move", "state:ready", {}, "give a queue or a priority"),
-        ("move", "state:ready", {"queue": ""}, "queue='': give a name"),
-        ("move", "state:ready", {"priority": 10}, "priority=10: give a number from 0 to 9"),
-        ("move", "state:ready", {"priority": "high"}, "priority='high': give a number"),
+        ("snooze", "state:ready", {"until": "9999-12-31T23:59-14:00"}, "expected a time before the year 9999"),
+        ("move", "state:ready", {}, "expected a queue or a priority"),
+        ("move", "state:ready", {"queue": ""}, "queue='': expected text"),
+        ("move", "state:ready", {"priority": 10}, "priority=10: expected a whole number from 0 to 9"),
+        ("move", "state:ready", {"priority": "high"}, "priority='high': expected a whole number"),
     ):
         with pytest.raises(InvalidOption, match=message):
             draft(db, action, text, **options)
@@ -167,7 +166,7 @@ def test_starting_needs_a_reason_the_count_and_a_fresh_preview(db: Conn) -> None
         ({"reason": " ", "typed": 101}, "say why"),
         ({"reason": "x"}, "typed=None: it is about 101 jobs; above 100, type the number 101"),
         ({"reason": "x", "typed": 100}, "typed=100"),
-        ({"reason": "x", "typed": 101, "rate": 0}, "rate=0: give a number of jobs a second"),
+        ({"reason": "x", "typed": 101, "rate": 0}, "rate=0: expected a number of jobs a second"),
         ({"reason": "x", "typed": 101, "rate": float("inf")}, "rate=inf"),
         ({"reason": "x", "typed": 101, "actor": " "}, "say who"),
     ):
@@ -205,7 +204,7 @@ def test_a_count_that_stops_says_so(db: Conn, monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_a_count_that_takes_long_stops_and_says_so(db: Conn, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(matching, "WINDOW", 10)
+    monkeypatch.setattr(selection, "WINDOW", 10)
     monkeypatch.setattr(bulk, "COUNT_SECONDS", 0.0)
     for _ in range(25):
         add_finished(db, "failed")
@@ -342,7 +341,7 @@ def test_a_lock_on_each_of_many_jobs_is_not_waited_for_without_end(
     db: Conn, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A trigger that waits for a lock that another session has: after some seconds the operation fails, and can be resumed."""
-    monkeypatch.setattr("jobq.operations.changes._LACKING_SECONDS", 1.0)
+    monkeypatch.setattr("jobq.operations.change._LACKING_SECONDS", 1.0)
     wanted = [add_job(db, run_in=3600) for _ in range(100)]
     db.execute("CREATE TABLE kept (n integer)")
     db.execute(
@@ -500,7 +499,7 @@ def test_a_rate_is_kept(db: Conn, small: None) -> None:
 
     later(-3600)
     assert done() == 0
-    waits = operations.take_step(db, "jobq", id)
+    waits = operations.run_batch(db, "jobq", id)
     assert (waits.more, waits.wait) == (True, 1.0)
     later(7200)
     assert done() == 4
@@ -533,7 +532,7 @@ def test_two_who_step_the_same_one(db: Conn, database_url: str, small: None) -> 
 _KILLED = """
 import sys, psycopg
 from jobq import operations
-import jobq.operations.steps as steps
+import jobq.operations.bulk_steps as steps
 steps.BATCH = 5
 with psycopg.connect(sys.argv[1], autocommit=True) as connection:
     operations.run_operation(connection, "jobq", int(sys.argv[2]))
@@ -558,7 +557,7 @@ def test_killed_in_the_middle_of_a_batch(db: Conn, database_url: str, small: Non
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
         # Its backend is still in the batch, and holds the operation: others wait for it, and do nothing.
-        taken = operations.take_step(db, "jobq", id)
+        taken = operations.run_batch(db, "jobq", id)
         assert taken.more
         assert taken.wait > 0
         assert queries.operation(db, "jobq", id).done == 20
@@ -630,9 +629,9 @@ def test_what_has_moved_on_between_the_look_and_the_change_is_left_alone(
     job = (
         add_finished(db, "failed") if meanwhile == "retry" else add_job(db, run_in=60 if meanwhile == "fail" else None)
     )
-    look = matching.next_jobs
+    look = selection.next_jobs
 
-    def and_then(*args: Any, **options: Any) -> matching.Found:
+    def and_then(*args: Any, **options: Any) -> selection.Found:
         found = look(*args, **options)
         # Another operator, or a worker, is quicker.
         with psycopg.connect(db.info.dsn, autocommit=True) as other:
@@ -648,7 +647,7 @@ def test_what_has_moved_on_between_the_look_and_the_change_is_left_alone(
         return found
 
     id = begin(db, action, text)
-    monkeypatch.setattr("jobq.operations.steps.next_jobs", and_then)
+    monkeypatch.setattr("jobq.operations.bulk_steps.next_jobs", and_then)
     done = run(db, id)
     assert (done.state, done.done, done.refusals) == ("done", 0, {why: 1})
     rows = db.execute("SELECT cancel_requested_at FROM jobq.job").fetchall()

@@ -11,7 +11,7 @@ from psycopg.rows import dict_row
 
 from jobq import operations
 from jobq.errors import InvalidOption, UnknownQueue
-from jobq.operations import matching
+from jobq.operations import selection
 from tests.support.rows import add_attempt, add_finished, add_job, add_worker
 
 Conn = psycopg.Connection[Any]
@@ -304,7 +304,7 @@ def test_cancel_where_tells_due_from_scheduled(db: Conn) -> None:
 
 
 def test_a_filter_goes_over_windows_and_gaps(db: Conn, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(matching, "WINDOW", 10)
+    monkeypatch.setattr(selection, "WINDOW", 10)
     wanted = [add_job(db, task="rare", id=0)]
     for _ in range(45):
         add_job(db)
@@ -360,7 +360,7 @@ def test_a_queue_is_known_by_its_row_its_jobs_or_a_worker(db: Conn) -> None:
     [
         ({"actor": ""}, "actor=''"),
         ({"actor": " "}, "say who"),
-        ({"actor": "a\x00b"}, "none of them NUL"),
+        ({"actor": "a\x00b"}, "contains a NUL character"),
         ({"actor": "a" * 201}, "at most 200"),
         ({"actor": "ann", "reason": "r" * 1001}, "at most 1000"),
     ],
@@ -371,9 +371,9 @@ def test_unusable_notes_are_named(db: Conn, arguments: dict[str, str], message: 
 
 
 def test_unusable_filters_are_named(db: Conn) -> None:
-    with pytest.raises(InvalidOption, match="state='succeeded': give one of failed"):
+    with pytest.raises(InvalidOption, match="state='succeeded': expected one of failed"):
         operations.retry_where(db, "jobq", state="succeeded", actor="ann")
-    with pytest.raises(InvalidOption, match="state='failed': give one of ready"):
+    with pytest.raises(InvalidOption, match="state='failed': expected one of ready"):
         operations.cancel_where(db, "jobq", state="failed", actor="ann")
     with pytest.raises(InvalidOption, match="limit=0"):
         operations.cancel_where(db, "jobq", limit=0, actor="ann")

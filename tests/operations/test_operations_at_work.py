@@ -13,7 +13,7 @@ import pytest
 
 from jobq import operations
 from jobq.filters import JobFilter
-from tests.support import apps
+from tests.apps import plain as apps
 from tests.support.jobs import Jobs
 from tests.support.waiting import wait_until
 from tests.support.workers import WorkerProcess

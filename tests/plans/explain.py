@@ -8,7 +8,7 @@ from typing import Any, LiteralString
 
 import psycopg
 
-from jobq.sql import statement
+from jobq._postgres.sql import statement
 
 MODES = ("force_custom_plan", "force_generic_plan")
 

@@ -7,8 +7,9 @@ from typing import Any
 import psycopg
 import pytest
 
-from jobq import JobQ, enqueue
-from jobq.jobs import NewJob
+from jobq import JobQ
+from jobq._postgres import enqueue
+from jobq.job import NewJob
 from tests.plans.explain import MODES, explain, kinds
 
 TABLES = ("job", "job_key", "job_history", "queue")

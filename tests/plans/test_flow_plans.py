@@ -8,9 +8,9 @@ from typing import Any
 import psycopg
 import pytest
 
-from jobq.sql import statement
+from jobq._postgres.sql import statement
 from tests.plans.filled import explain, explain_generic, large_seq_scans
-from tests.support import postgres
+from tests.support.servers import postgres
 
 Conn = psycopg.Connection[Any]
 
@@ -23,13 +23,13 @@ FROM generate_series(1, 100000) AS n;
 INSERT INTO jobq.job (task, queue, state, group_key)
 SELECT 'task', 'one', 'waiting', 'tenant' FROM generate_series(1, 100000) AS n;
 INSERT INTO jobq.job (task, queue) SELECT 'task', 'plain' || n % 20 FROM generate_series(1, 200000) AS n;
-INSERT INTO jobq.job (task, queue, state, worker_id, group_key, managed)
+INSERT INTO jobq.job (task, queue, state, worker_id, group_key, limited)
 SELECT 'task', CASE n % 3 WHEN 0 THEN 'many' WHEN 1 THEN 'one' ELSE 'plain1' END, 'running', gen_random_uuid(),
        'group' || n, n % 3 = 0
 FROM generate_series(1, 600) AS n;
-INSERT INTO jobq.job_turn (queue, group_key, due_at)
+INSERT INTO jobq.group_ready (queue, group_key, due_at)
 SELECT 'many', 'group' || n % 2500, now() + (n % 4 - 2) * interval '1 hour' FROM generate_series(1, 50000) AS n;
-INSERT INTO jobq.gate (queue, group_key, max_running, paid_until)
+INSERT INTO jobq.rate_state (queue, group_key, max_running, paid_until)
 SELECT CASE n % 10 WHEN 0 THEN 'many' ELSE 'other' || n END, 'group' || n, CASE WHEN n % 100 = 0 THEN 3 END,
        now() + (n % 4 - 2) * interval '1 hour'
 FROM generate_series(1, 40000) AS n;
@@ -60,34 +60,36 @@ STATEMENTS: list[tuple[str, dict[str, Any], int]] = [
     ("queue_settings", {"queue": "many"}, 10),
     ("queue_configure", SET, 40),
     ("queue_touch", {"queue": "many"}, 40),
-    ("manage_running", {"queue": "one"}, 6_000),
-    ("manage_own", {"worker": "00000000-0000-4000-8000-000000000000", "queues": ["one", "many"]}, 20),
-    ("gate_rescale", {"queue": "many", "factor": 0.5, "most": 5.0}, 20),
-    ("gates_rescale", {"queue": "many", "factor": 0.5, "most": 5.0}, 120_000),
-    ("gates_unlimit", {"queue": "many"}, 30_000),
-    ("gates_forget", {"queue": "many"}, 30_000),
-    ("gate_limit", {"queue": "many", "group": "group100"}, 10),
-    ("gate_set", {"queue": "many", "group": "group100", "limit": 7}, 40),
-    ("gate_clear", {"queue": "many", "group": "group100"}, 40),
+    ("count_running", {"queue": "one"}, 6_000),
+    ("count_claimed", {"worker": "00000000-0000-4000-8000-000000000000", "queues": ["one", "many"]}, 20),
+    ("rate_rescale", {"queue": "many", "factor": 0.5, "most": 5.0}, 20),
+    ("rate_rescale_groups", {"queue": "many", "factor": 0.5, "most": 5.0}, 120_000),
+    ("group_limit_clear_all", {"queue": "many"}, 30_000),
+    ("group_heads_forget", {"queue": "many"}, 30_000),
+    ("group_limit_get", {"queue": "many", "group": "group100"}, 10),
+    ("group_limit_set", {"queue": "many", "group": "group100", "limit": 7}, 40),
+    ("group_limit_clear", {"queue": "many", "group": "group100"}, 40),
     # For each of 2,500 groups a descent of the index, and a row put into the table and the index of turns.
-    ("turns_all", {"queue": "many"}, 40_000),
-    ("turns_all", {"queue": "one"}, 40),
-    ("turn_give", {"queue": "one", "group": "tenant"}, 40),
+    ("group_ready_all", {"queue": "many"}, 40_000),
+    ("group_ready_all", {"queue": "one"}, 40),
+    # A descent of the index for each of 100 groups.
+    ("group_ready_candidates", {"after_queue": "", "after_group": "", "most": 100}, 1_000),
+    ("group_ready_one", {"queue": "one", "group": "tenant"}, 40),
     ("rules_differ", {"queues": ["many"], "modes": ["fair"], "limits": [3], "retries": [None]}, 10),
-    ("managed_due", {"capped": []}, 1_000),
+    ("limited_due", {"capped": []}, 1_000),
     ("queue_groups", {"queue": "many", "bound": 2_001, "budget": 50_000, "most": 10}, 90_000),
     ("queue_groups", {"queue": "one", "bound": 2_001, "budget": 50_000, "most": 10}, 12_000),
     ("queues", {"bound": 10_001, "budget": 50_000}, 120_000),
     ("queue_info", {"queue": "many", "bound": 10_001}, 40_000),
     ("overview_counts", {"bound": 10_001, "succeeded": True}, 30_000),
-    ("queue_turns", {"queue": "many", "bound": 10_001}, 12_000),
+    ("queue_ready_groups", {"queue": "many", "bound": 10_001}, 12_000),
     ("queue_limits", {"queue": "many", "most": 51}, 20_000),
-    ("job_gate", {"queue": "many", "group": "group100", "id": 50_000, "bound": 10_001}, 12_000),
-    ("job_gate", {"queue": "one", "group": "tenant", "id": 199_000, "bound": 10_001}, 12_000),
+    ("job_blockers", {"queue": "many", "group": "group100", "id": 50_000, "bound": 10_001}, 12_000),
+    ("job_blockers", {"queue": "one", "group": "tenant", "id": 199_000, "bound": 10_001}, 12_000),
     ("search_waiting", {"queue": "many", "limit": 5_001}, 12_000),
     ("search_group", {"queue": "one", "group": "tenant", "limit": 5_001}, 6_000),
     ("suggest_groups", {}, 4_000),
-    ("job_gate", {"queue": "plain1", "group": None, "id": 250_000, "bound": 10_001}, 2_000),
+    ("job_blockers", {"queue": "plain1", "group": None, "id": 250_000, "bound": 10_001}, 2_000),
 ]
 
 
@@ -106,7 +108,7 @@ def test_no_large_table_is_read_whole(full: Conn, name: str, params: dict[str, A
 
 
 @pytest.mark.parametrize("generic", [False, True], ids=["custom", "generic"])
-@pytest.mark.parametrize("name", ["turns_all", "turn_give"])
+@pytest.mark.parametrize("name", ["group_ready_all", "group_ready_one"])
 def test_turns_are_given_in_the_order_of_the_index(full: Conn, name: str, generic: bool) -> None:
     query = statement(name, "jobq").query
     with full.transaction(force_rollback=True):
@@ -119,7 +121,7 @@ def test_turns_are_given_in_the_order_of_the_index(full: Conn, name: str, generi
 
 @pytest.mark.parametrize("generic", [False, True], ids=["custom", "generic"])
 def test_running_jobs_are_found_by_the_index_of_running_ones(full: Conn, generic: bool) -> None:
-    query = statement("manage_running", "jobq").query
+    query = statement("count_running", "jobq").query
     with full.transaction(force_rollback=True):
         plan = (explain_generic if generic else explain)(full, query, {"queue": "one"})
     full.execute("DEALLOCATE ALL")

@@ -1,4 +1,4 @@
-"""What groups, limits and rates cost: a claim of a managed queue reads little more than it claims, whatever is blocked."""
+"""What groups, limits and rates cost: a claim of a limited queue reads little more than it claims, whatever is blocked."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ import pytest
 
 from jobq import migrate
 from tests.plans.explain import MODES, explain, kinds, rows_read
-from tests.support import postgres
+from tests.support.checks import some
 from tests.support.rows import ALL_GROUPS
+from tests.support.servers import postgres
 
 BLOCKED = 200_000
 GROUPS = 2_000
@@ -38,7 +39,7 @@ def full_database(server: postgres.Server) -> Iterator[str]:
             )
             # The heads of the blocked groups run, and so do some of the limited ones.
             connection.execute(
-                "UPDATE jobq.job SET state = 'running', managed = true WHERE id IN "
+                "UPDATE jobq.job SET state = 'running', limited = true WHERE id IN "
                 "(SELECT min(id) FROM jobq.job WHERE group_key = 'blocked' GROUP BY queue) "
                 "OR id IN (SELECT id FROM jobq.job WHERE queue = 'limited' ORDER BY id LIMIT 500)"
             )
@@ -52,7 +53,7 @@ def full(full_database: str) -> Iterator[psycopg.Connection[Any]]:
 
 
 def inner_plans(connection: psycopg.Connection[Any], mode: str, queue: str, want: int) -> list[dict[str, Any]]:
-    """Return every node of every plan inside claim_managed, as auto_explain logs them, and roll the claim back."""
+    """Return every node of every plan inside claim_limited, as auto_explain logs them, and roll the claim back."""
     connection.rollback()
     plans: list[str] = []
     connection.add_notice_handler(lambda notice: plans.append(notice.message_primary or ""))
@@ -67,7 +68,7 @@ def inner_plans(connection: psycopg.Connection[Any], mode: str, queue: str, want
         *(f"SET LOCAL enable_{name} = off" for name in ("seqscan", "hashjoin", "mergejoin")),
     ):
         connection.execute(setting.encode())
-    connection.execute("SELECT count(*) FROM jobq.claim_managed(gen_random_uuid(), %s, %s)", (queue, want))
+    connection.execute("SELECT count(*) FROM jobq.claim_limited(gen_random_uuid(), %s, %s)", (queue, want))
     connection.rollback()
     found: list[dict[str, Any]] = []
 
@@ -93,7 +94,7 @@ def test_a_claim_reads_about_as_many_jobs_as_it_claims(full: psycopg.Connection[
         if node["Node Type"] in ("Index Scan", "Index Only Scan", "Bitmap Index Scan")
     }
     total = 0
-    for node in nodes:
+    for node in some(nodes):
         if node["Node Type"].endswith("Scan") and node.get("Relation Name") == "job":
             assert node["Node Type"] != "Seq Scan", node
             total += round((node["Actual Rows"] + node.get("Rows Removed by Filter", 0)) * node["Actual Loops"])
@@ -101,11 +102,11 @@ def test_a_claim_reads_about_as_many_jobs_as_it_claims(full: psycopg.Connection[
     assert total <= (500 if queue == "limited" else 0) + 8 * 64 + 8 * 50, read
     assert "job_claim_idx" in read
     if queue == "mail":
-        assert {"job_permit_idx", "job_waiting_idx", "job_turn_idx"} <= set(read)
+        assert {"job_permit_idx", "job_waiting_idx", "group_ready_idx"} <= set(read)
     if queue == "fair":
-        assert {"job_waiting_due_idx", "job_turn_idx"} <= set(read)
+        assert {"job_waiting_due_idx", "group_ready_idx"} <= set(read)
     # These would be read with the dead entries of all that ran since a vacuum.
-    assert "job_managed_idx" not in read
+    assert "job_limited_idx" not in read
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -113,7 +114,7 @@ def test_the_sweep_reads_one_entry_of_each_group(full: psycopg.Connection[Any], 
     nodes = explain(
         full,
         mode,
-        "turns_sweep",
+        "group_ready_repair",
         {"most": 100, "after_queue": "", "after_group": "", "channel": "jobq", **ALL_GROUPS},
         before=("SET LOCAL enable_seqscan = off", "SET LOCAL enable_mergejoin = off"),
     )
@@ -123,16 +124,16 @@ def test_the_sweep_reads_one_entry_of_each_group(full: psycopg.Connection[Any], 
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_a_look_at_all_managed_queues_reads_an_entry_of_each_queue_that_has_something(
+def test_a_look_at_all_limited_queues_reads_an_entry_of_each_queue_that_has_something(
     full: psycopg.Connection[Any], mode: str
 ) -> None:
     off = tuple(f"SET LOCAL enable_{name} = off" for name in ("seqscan", "hashjoin", "mergejoin"))
-    nodes = explain(full, mode, "managed_due", {"capped": []}, before=off)
+    nodes = explain(full, mode, "limited_due", {"capped": []}, before=off)
     assert "Seq Scan on job" not in kinds(nodes)
-    assert {"job_turn_idx", "job_claim_idx"} <= {node["Index Name"] for node in nodes if "Index Name" in node}
+    assert {"group_ready_idx", "job_claim_idx"} <= {node["Index Name"] for node in nodes if "Index Name" in node}
     # Two queues with turns, ten lanes, and the ends of both.
     assert rows_read(nodes, "job") <= 12
-    assert rows_read(nodes, "job_turn") <= 4
+    assert rows_read(nodes, "group_ready") <= 4
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -146,10 +147,10 @@ def test_what_runs_is_read_by_its_ids_and_above_a_number(full: psycopg.Connectio
         assert row is not None
         ids = row[0]
         found = full.execute(
-            "SELECT cardinality(ids) FROM jobq.managed_running('limited', %s, 7, true)", (ids,)
+            "SELECT cardinality(ids) FROM jobq.limited_running('limited', %s, 7, true)", (ids,)
         ).fetchone()
         assert found == (500,)
-        found = full.execute("SELECT cardinality(ids) FROM jobq.managed_running('limited', '{}', 7, true)").fetchone()
+        found = full.execute("SELECT cardinality(ids) FROM jobq.limited_running('limited', '{}', 7, true)").fetchone()
         assert found == (0,)
-        found = full.execute("SELECT cardinality(ids) FROM jobq.managed_running('limited', '{}', -1, true)").fetchone()
+        found = full.execute("SELECT cardinality(ids) FROM jobq.limited_running('limited', '{}', -1, true)").fetchone()
         assert found == (500,)

@@ -32,7 +32,7 @@ def full(database_url: str) -> Iterator[psycopg.Connection[Any]]:
         )
         connection.execute("INSERT INTO jobq.job_key (key, job_id, holds) SELECT key, id, key_holds FROM jobq.job")
         connection.execute(
-            "INSERT INTO jobq.job_key (key, job_id, holds, until)"
+            "INSERT INTO jobq.job_key (key, job_id, holds, expires_at)"
             " SELECT 'p' || n, n, 'period', now() + (n - 3000) * interval '1 s' FROM generate_series(1, 10000) AS n"
         )
         connection.commit()
@@ -81,7 +81,7 @@ def test_keys_expire(full: psycopg.Connection[Any], mode: str) -> None:
     nodes = explain(full, mode, "keys_expired", {"since": "-infinity", "batch": 1000, "aside": [7]}, before=PLANNER)
     assert not {"Seq Scan on job_key"} & scans(nodes)
     assert "Sort" not in {node["Node Type"] for node in nodes}
-    assert indexes(nodes) == {"job_key_until_idx"}
+    assert indexes(nodes) == {"job_key_expires_at_idx"}
     assert read(nodes, "job_key") <= 1001
     due = {"keys": [f"p{n}" for n in range(1, 1001)], "job_ids": list(range(1, 1001))}
     nodes = explain(full, mode, "keys_expire", due, before=PLANNER)
@@ -93,7 +93,7 @@ def test_keys_expire(full: psycopg.Connection[Any], mode: str) -> None:
 @pytest.mark.parametrize("mode", MODES)
 def test_keys_expire_when_there_are_none(full: psycopg.Connection[Any], mode: str) -> None:
     """Every five minutes, whatever keys are held."""
-    full.execute("DELETE FROM jobq.job_key WHERE until <= now()")
+    full.execute("DELETE FROM jobq.job_key WHERE expires_at <= now()")
     full.commit()
     full.autocommit = True
     full.execute("VACUUM jobq.job_key")

@@ -7,23 +7,24 @@ import re
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from importlib import import_module, resources
-from pkgutil import iter_modules
+from importlib import import_module
+from pkgutil import walk_packages
 from typing import Any
 
 import psycopg
 import pytest
 from psycopg import sql
 
-from jobq import lookups, operations, queries
+from jobq import operations, queries
+from jobq._app import lookups
+from jobq._postgres.sql import statement, statement_files
+from jobq._worker.maintenance import rollup, rollup_statements
 from jobq.filters import JobFilter
-from jobq.operations import matching
-from jobq.queries import tail
-from jobq.sql import statement
-from jobq.worker import rollup
-from tests.plans import test_flow_plans
+from jobq.operations import selection
+from jobq.queries import recent_history
+from tests.plans import test_flow_plans, test_workflow_read_plans
 from tests.plans.filled import explain, explain_generic, large_seq_scans
-from tests.support import postgres
+from tests.support.servers import postgres
 
 Conn = psycopg.Connection[Any]
 
@@ -73,7 +74,8 @@ def full(server: postgres.Server, template: str) -> Iterator[Conn]:
 
 SCHEDULE: dict[str, Any] = {
     "name": "s", "task": "t", "args": "{}", "queue": "default", "priority": 5, "max_attempts": 10, "timeout": None,
-    "headers": "{}", "cron": "@daily", "every": None, "timezone": "UTC", "missed": "last", "max_missed": 100,
+    "headers": "{}", "group_key": None, "key": None, "expires_in": None,
+    "cron": "@daily", "every": None, "timezone": "UTC", "missed": "last", "max_missed": 100,
     "tick_argument": None, "next_at": "2030-01-01", "made_by": "ann", "actor": "ann", "reason": None, "after": None,
     "limit": 100,
 }  # fmt: skip
@@ -94,7 +96,7 @@ STATEMENTS: list[tuple[str, dict[str, Any], int]] = [
     ("export_rows", {"ids": list(range(1, 200_001, 997))}, 4_000),
     ("suggest_tasks", {}, 1_000),
     ("suggest_args", {}, 400),
-    ("jobs_below", {"before": 150_000}, 200),
+    ("max_id_below", {"before": 150_000}, 200),
     ("job_detail", {"id": 42}, 200),
     ("job_detail", {"id": 150_000}, 200),
     ("job_report", {"id": 42}, 200),
@@ -102,8 +104,8 @@ STATEMENTS: list[tuple[str, dict[str, Any], int]] = [
     ("job_attempts", {"id": 42}, 100),
     ("audit_log", {"before": 40_000, "limit": 50, "actor": None, "action": None}, 100),
     ("job_states", FEW, 3_000),
-    ("redrive", {"ids": list(range(100_001, 101_001, 37))}, 10_000),
-    ("run_now", FEW, 3_000),
+    ("retry_finished", {"ids": list(range(100_001, 101_001, 37))}, 10_000),
+    ("make_due", FEW, 3_000),
     ("cancel_idle", FEW, 3_000),
     ("cancel_running", FEW, 3_000),
     ("queue_known", {"queue": "nosuch"}, 40_000),
@@ -131,8 +133,8 @@ STATEMENTS: list[tuple[str, dict[str, Any], int]] = [
     ("schedule_resume", SCHEDULE, 10),
     ("schedule_run", SCHEDULE, 20),
     ("schedule_remove", SCHEDULE, 10),
-    ("jobs_above", {"after": 50_000}, 200),
-    ("rolled_hour", {}, 400),
+    ("next_id_above", {"after": 50_000}, 200),
+    ("throughput_last_hour", {}, 400),
     ("series", SERIES | {"span": 60}, 400),
     ("series", SERIES | {"span": 60, "queue": "queue3"}, 400),
     ("series", SERIES | {"span": 60, "task": "task3"}, 400),
@@ -167,7 +169,16 @@ def test_no_large_table_is_read_whole(full: Conn, name: str, params: dict[str, A
 
 
 def test_every_statement_of_queries_and_operations_is_held_to_its_plan() -> None:
-    exempt = {"workers", "chores", "history_tails", "audit_write", "pause_queue", "resume_queue", "ask_worker", "clock"}
+    exempt = {
+        "workers",
+        "maintenance_tasks",
+        "history_tails",
+        "audit_write",
+        "pause_queue",
+        "resume_queue",
+        "request_worker_state",
+        "clock",
+    }
     # Of these a part depends on the filter: test_search_plans.py holds them to their plans.
     exempt |= {"search_window", "search_page", "search_ids", "finished_window", "finished_page"}
     # Catalogues and the server's memory; a column's name.
@@ -180,30 +191,35 @@ def test_every_statement_of_queries_and_operations_is_held_to_its_plan() -> None
         "system_index",
         "succeeded_pages",
     }
-    # What the chore writes is small; how it reads history, and that it reads its end, is below.
+    # What the maintenance task writes is small; how it reads history, and that it reads its end, is below.
     exempt |= {"rollup_parts", "rollup_marks", "rollup_prune", "rollup_depths", "rollup_write", "rollup_fold"}
     # Where one of them is refused, the same is read once more.
     exempt |= {"rollup_names"}
+    # Those of durable jobs: test_step_read_plans.py; a call of a function.
+    exempt |= {"job_steps", "job_waits", "run_waits", "send_signal"}
     named: set[str] = set()
     packages = (operations, queries)
-    parts = [import_module(f"{of.__name__}.{part.name}") for of in packages for part in iter_modules(of.__path__)]
-    for module in (*parts, rollup, lookups):
+    parts = [import_module(part.name) for of in packages for part in walk_packages(of.__path__, f"{of.__name__}.")]
+    for module in (*parts, rollup, rollup_statements, lookups):
         named |= set(re.findall(r'"([a-z]+(?:_[a-z]+)*)"', inspect.getsource(module)))
     # test_results.py holds it to its plan.
     exempt |= {"job_result"}
     # A function of the server's, and no table.
-    exempt |= {"queue_lock", "queue_tell", "queues_tell", "pause_a_moment"}
+    exempt |= {"queue_lock", "notify_queue", "notify_all_queues", "sleep_briefly"}
+    # Function calls, the plans of which are the tests' of workflows; and one run's state.
+    exempt |= {"workflow_cancel", "workflow_retry", "workflow_retry_from", "workflow_resume", "workflow_status"}
     files = {name for name in named if _exists(name)}
-    of_workers = {"manage_own", "managed_due", "rules_differ"}
-    assert files - exempt == {name for name, _, _ in (*STATEMENTS, *test_flow_plans.STATEMENTS)} - of_workers
+    of_workers = {"group_ready_candidates", "count_claimed", "limited_due", "rules_differ"}
+    planned = (*STATEMENTS, *test_flow_plans.STATEMENTS, *test_workflow_read_plans.STATEMENTS)
+    assert files - exempt == {name.partition(":")[0] for name, _, _ in planned} - of_workers
 
 
 def _exists(name: str) -> bool:
-    return resources.files("jobq.sql").joinpath(f"{name}.sql").is_file()
+    return name in statement_files()
 
 
 def test_the_last_hour_reads_the_end_of_history_only(full: Conn, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tail, "_TAIL_PAGES", 500)
+    monkeypatch.setattr(recent_history, "_TAIL_PAGES", 500)
     seen: list[bytes] = []
 
     class Spy(psycopg.Cursor[Any]):
@@ -234,7 +250,7 @@ def test_the_last_hour_reads_the_end_of_history_only(full: Conn, monkeypatch: py
 )
 def test_a_bulk_operation_reads_windows_of_ids(full: Conn, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
     """Counting and a batch, for any filter: no statement touches more than the jobs of one window."""
-    monkeypatch.setattr(matching, "WINDOW", 2_000)
+    monkeypatch.setattr(selection, "WINDOW", 2_000)
     seen: list[tuple[bytes, Any]] = []
 
     class Spy(psycopg.Cursor[Any]):
@@ -246,9 +262,9 @@ def test_a_bulk_operation_reads_windows_of_ids(full: Conn, monkeypatch: pytest.M
     assert at is not None
     full.cursor_factory = Spy
     try:
-        wanted = matching.Snapshot(jobs=JobFilter.parse(text), at=at[0], up_to=200_000)
-        matching.next_jobs(full, "jobq", wanted, after=39_000, limit=500, seconds=0)
-        matching.next_jobs(full, "jobq", wanted, after=150_000, limit=500, seconds=0)
+        wanted = selection.JobSelection(jobs=JobFilter.parse(text), at=at[0], up_to=200_000)
+        selection.next_jobs(full, "jobq", wanted, after=39_000, limit=500, seconds=0)
+        selection.next_jobs(full, "jobq", wanted, after=150_000, limit=500, seconds=0)
     finally:
         full.cursor_factory = psycopg.Cursor
     windows = [(query, params) for query, params in seen if params and "last" in params]
@@ -268,12 +284,12 @@ def test_the_rollup_reads_the_end_of_a_days_partition_only(full: Conn) -> None:
         until = since + timedelta(minutes=1)
     day = since.replace(hour=0, minute=0)
     parts = [
-        rollup.Part(name=state, state=state, day=day, pages=pages, before=0)
+        rollup_statements.Part(name=state, state=state, day=day, pages=pages, before=0)
         for state, pages in (("succeeded", 50_000), ("failed", 10))
     ]
-    stretches = rollup.plan(parts, since, until)
+    stretches = rollup_statements.plan(parts, since, until)
     assert len(stretches) > 100
-    query = rollup.counting("jobq", stretches, since, until).as_bytes(full)
+    query = rollup_statements.counting("jobq", stretches, since, until).as_bytes(full)
     with full.transaction(force_rollback=True):
         plan = explain(full, query.replace(b"%", b"%%"), {})
     history = [node for node in plan if node.get("Relation Name", "").startswith("job_history")]

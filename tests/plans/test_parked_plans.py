@@ -11,7 +11,7 @@ import pytest
 
 from jobq import migrate
 from tests.plans.explain import MODES, explain, kinds, rows_read
-from tests.support import postgres
+from tests.support.servers import postgres
 
 WORKER = UUID("00000000-0000-0000-0000-000000000001")
 # Of this worker's tasks only the first has parked jobs.

@@ -10,8 +10,8 @@ import psycopg
 import pytest
 
 from tests.plans.explain import MODES, explain, kinds, rows_read
-from tests.support import postgres
 from tests.support.rows import ALL_TICKS
+from tests.support.servers import postgres
 
 Conn = psycopg.Connection[Any]
 
@@ -58,7 +58,7 @@ def test_when_the_next_is_due_is_read_at_the_indexs_beginning(full: Conn, mode: 
 @pytest.mark.parametrize("mode", MODES)
 def test_ticks_are_inserted_by_the_keys(full: Conn, mode: str) -> None:
     ticks = [f"2030-01-01T0{n}:00:00+00:00" for n in range(3)]
-    nodes = explain(full, mode, "schedule_fire", {"name": "s5", "ticks": ticks, "next_at": "2030-01-02"})
+    nodes = explain(full, mode, "schedule_insert_jobs", {"name": "s5", "ticks": ticks, "next_at": "2030-01-02"})
     assert not {"Seq Scan on schedule", "Seq Scan on schedule_tick"} & kinds(nodes)
     assert rows_read(nodes, "schedule") <= 2
     assert rows_read(nodes, "schedule_tick") == 0
@@ -71,6 +71,13 @@ def test_old_ticks_are_found_by_their_time(full: Conn, mode: str) -> None:
     assert "Seq Scan on schedule_tick" not in found
     assert {"Index Scan on schedule_tick", "Tid Scan on schedule_tick"} <= found
     assert rows_read(nodes, "schedule_tick") <= 200
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_old_ticks_to_be_deleted_in_parts_are_found_by_their_time(full: Conn, mode: str) -> None:
+    nodes = explain(full, mode, "schedule_ticks_old", {"keep": timedelta(days=7), "batch": 100})
+    assert kinds(nodes) == {"Limit", "Index Scan on schedule_tick"}
+    assert rows_read(nodes, "schedule_tick") <= 101
 
 
 @pytest.mark.parametrize("mode", MODES)

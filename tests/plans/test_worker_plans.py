@@ -13,11 +13,14 @@ import psycopg
 import pytest
 
 from jobq import migrate
-from jobq.worker.cursor import everything
-from jobq.worker.database import HOT
-from jobq.worker.outcomes import scan_parameters, texts_array
+from jobq._worker.arrays import texts_array
+from jobq._worker.lanes.cursor import everything, scan_parameters
+from jobq._worker.timeouts import HOT
 from tests.plans.explain import MODES, explain, kinds, rows_read
-from tests.support import postgres
+from tests.support.servers import postgres
+
+# Two million jobs are inserted first.
+pytestmark = pytest.mark.timeout(400)
 
 WORKER = UUID("00000000-0000-0000-0000-000000000001")
 QUEUES = ["default", "mail", "reports"]
@@ -111,7 +114,7 @@ def test_advance(full: psycopg.Connection[Any], mode: str) -> None:
     nodes = explain(
         full,
         mode,
-        "advance",
+        "ack_and_claim",
         {
             **CLAIM,
             "ids": ids,
@@ -134,7 +137,7 @@ def test_advance(full: psycopg.Connection[Any], mode: str) -> None:
 def test_a_claim_that_leaves_jobs_out(full: psycopg.Connection[Any], mode: str) -> None:
     """The plan of the ordinary claim; and so for the look at the job that would be the first."""
     refused = {"refused": "{" + ",".join(map(str, running_ids(full))) + "}"}
-    for name, parameters, most in (("advance:except", CLAIM | refused, 200), ("claim_head", LANES | refused, 1)):
+    for name, parameters, most in (("ack_and_claim:except", CLAIM | refused, 200), ("claim_head", LANES | refused, 1)):
         nodes = explain(full, mode, name, parameters)
         assert not {"Sort", "Incremental Sort", "Hash Join", "Merge Join", "Seq Scan on job"} & kinds(nodes)
         assert rows_read(nodes, "job") <= most
@@ -164,7 +167,7 @@ def test_a_claim_from_the_cursor(request: pytest.FixtureRequest, database: str, 
             "since": "{" + ",".join([str(row[0])] * places) + "}",
             "since_ids": "{" + ",".join(["0"] * places) + "}",
         }
-        nodes = explain(connection, mode, "advance", CLAIM | since)
+        nodes = explain(connection, mode, "ack_and_claim", CLAIM | since)
         due = explain(connection, mode, "next_due", LANES | since)
     assert not {"Sort", "Incremental Sort", "Hash Join", "Merge Join", "Seq Scan on job"} & kinds(nodes)
     assert {"job_claim_idx", "job_pkey"} <= {node["Index Name"] for node in nodes if "Index Name" in node}
@@ -188,12 +191,12 @@ def test_lane_heads(full: psycopg.Connection[Any], mode: str) -> None:
 def test_settle(full: psycopg.Connection[Any], mode: str) -> None:
     ids = running_ids(full)
     columns = {"states": "ready", "delays": 1.0, "given_back": 0, "crashes": 0, "seconds": 0.1, "recorded": "error"}
-    columns |= {"run_alone": False, "releases": 0}
-    texts = {"error_types": "E", "messages": "m", "tracebacks": "t"}
+    columns |= {"run_alone": False, "releases": 0, "waits": False}
+    texts = {"error_types": "E", "messages": "m", "tracebacks": "t", "logs": "l"}
     nodes = explain(
         full,
         mode,
-        "settle",
+        "record_failures",
         {
             "worker": WORKER,
             "ids": ids,
@@ -237,13 +240,13 @@ def test_succeed(full: psycopg.Connection[Any], mode: str) -> None:
     full.rollback()
     full.execute("SELECT set_config('jobq.execution', %s, false)", (f"{job}/1",))
     full.commit()
-    nodes = explain(full, mode, "succeed", parameters)
+    nodes = explain(full, mode, "ack_in_task_transaction", parameters)
     assert "Seq Scan on job" not in kinds(nodes)
     assert "job_pkey" in {node.get("Index Name") for node in nodes}
     assert rows_read(nodes, "job") == 1
     assert rows_read(nodes, "job_key") == 0
     # The same for an execution of another transaction: it reads nothing at all.
-    assert rows_read(explain(full, mode, "succeed", parameters | {"execution": "0/0"}), "job") == 0
+    assert rows_read(explain(full, mode, "ack_in_task_transaction", parameters | {"execution": "0/0"}), "job") == 0
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -270,8 +273,8 @@ def test_lanes(full: psycopg.Connection[Any], mode: str) -> None:
 def test_queue_rules(empty_database: str, mode: str) -> None:
     with psycopg.connect(empty_database) as connection:
         nodes = explain(connection, mode, "queue_rules", {}, before=["SET LOCAL enable_seqscan = off"])
-    assert {node["Relation Name"] for node in nodes if "Relation Name" in node} == {"queue", "job_turn"}
-    assert not {"Sort", "Hash Join", "Merge Join", "Seq Scan on job_turn"} & kinds(nodes)
+    assert {node["Relation Name"] for node in nodes if "Relation Name" in node} == {"queue", "group_ready"}
+    assert not {"Sort", "Hash Join", "Merge Join", "Seq Scan on group_ready"} & kinds(nodes)
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -286,7 +289,7 @@ def test_next_due(full: psycopg.Connection[Any], mode: str) -> None:
 @pytest.mark.parametrize("bounded", [False, True])
 def test_heads(full: psycopg.Connection[Any], mode: str, bounded: bool) -> None:
     since = round((time.time() - 1800) * 1_000_000) if bounded else 0
-    nodes = explain(full, mode, "heads", {**LANES, "since": "{" + ",".join([str(since)] * 30) + "}"})
+    nodes = explain(full, mode, "due_lane_heads", {**LANES, "since": "{" + ",".join([str(since)] * 30) + "}"})
     assert not {"Sort", "Incremental Sort", "Hash Join", "Merge Join", "Seq Scan on job"} & kinds(nodes)
     scans = [node for node in nodes if node.get("Relation Name") == "job"]
     assert {node["Index Name"] for node in scans} == {"job_claim_idx"}
@@ -297,7 +300,7 @@ def test_heads(full: psycopg.Connection[Any], mode: str, bounded: bool) -> None:
         assert scan["Shared Hit Blocks"] + scan["Shared Read Blocks"] <= 30 * 8
 
 
-# As the chore has it: `CHORES`, and its own.
+# As the maintenance task has it: `MAINTENANCE`, and its own.
 AS_EXPIRY: list[LiteralString] = ["SET LOCAL enable_seqscan = off", "SET LOCAL enable_sort = off"]
 
 
@@ -351,7 +354,7 @@ def test_expire_jobs_when_there_are_none(database_url: str, mode: str, analysed:
 
 @pytest.mark.parametrize("mode", MODES)
 def test_own_jobs(full: psycopg.Connection[Any], mode: str) -> None:
-    nodes = explain(full, mode, "held_jobs", {"worker": WORKER})
+    nodes = explain(full, mode, "jobs_of_worker", {"worker": WORKER})
     assert {node["Index Name"] for node in nodes if "Index Name" in node} == {"job_running_idx"}
     assert rows_read(nodes, "job") <= 500
 
@@ -370,10 +373,10 @@ def test_heartbeat(full: psycopg.Connection[Any], mode: str) -> None:
     )
     beat = {"id": WORKER, "running": 500, "state": "running", "tasks": ["t"], "signatures": ["s"], "rss": 1}
     beat |= {"locked": True, "pooled": False}
-    nodes = explain(full, mode, "worker_beat", {**beat, "problems": "[]"})
+    nodes = explain(full, mode, "worker_heartbeat", {**beat, "problems": "[]"})
     # What a lock of another table could keep back is read by other statements.
     assert {node["Relation Name"] for node in nodes if "Relation Name" in node} == {"worker"}
-    for name in ("hear", "hear_cancels"):
+    for name in ("heartbeat_reply", "heartbeat_cancels"):
         nodes = explain(full, mode, name, {"id": WORKER})
         assert {node["Index Name"] for node in nodes if node.get("Relation Name") == "job"} == {"job_running_idx"}
         assert rows_read(nodes, "job") <= 500
@@ -396,9 +399,46 @@ def test_rescue(full: psycopg.Connection[Any], mode: str) -> None:
         "job_running_idx",
         "job_pkey",
         "job_key_pkey",
+        "job_step_pkey",
         "worker_pkey",
     }
     assert rows_read(nodes, "job_key") == 0
+    assert rows_read(nodes, "job_step") == 0
+
+
+# As if the worker of the 500 running jobs were long gone, without a row.
+LOST: list[LiteralString] = [
+    "DELETE FROM jobq.worker",
+    "UPDATE jobq.job SET started_at = now() - interval '1 h' WHERE state = 'running'",
+]
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("name", ["orphans", "release_orphans"])
+def test_orphans_are_found_among_the_running_jobs(full: psycopg.Connection[Any], mode: str, name: str) -> None:
+    parameters = {"only": None, "channel": "jobq"} if name == "release_orphans" else {}
+    nodes = explain(full, mode, name, parameters, before=LOST)
+    assert "Seq Scan on job" not in kinds(nodes)
+    assert "job_running_idx" in {node["Index Name"] for node in nodes if "Index Name" in node}
+    # Each is read once to be found, and by its id to be put back.
+    assert 500 <= rows_read(nodes, "job") <= 3 * 500
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("name", ["worker_leave", "worker_gone"])
+def test_whether_a_worker_has_jobs_left_is_told_by_the_index(
+    full: psycopg.Connection[Any], mode: str, name: str
+) -> None:
+    register: list[LiteralString] = [
+        "DELETE FROM jobq.worker",
+        "INSERT INTO jobq.worker (id, lock_key, pid, slots, host, version, beats) "
+        "VALUES ('00000000-0000-0000-0000-000000000001', 1, 1, 1, 'h', '0', 7)",
+    ]
+    parameters = {"id": WORKER} if name == "worker_leave" else {"dead": WORKER, "beats": 7}
+    nodes = explain(full, mode, name, parameters, before=register)
+    assert "Seq Scan on job" not in kinds(nodes)
+    assert "job_running_idx" in {node["Index Name"] for node in nodes if "Index Name" in node}
+    assert rows_read(nodes, "job") <= 500
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -409,7 +449,7 @@ def test_drained(full: psycopg.Connection[Any], mode: str, queues: list[str] | N
         "DELETE FROM jobq.job WHERE state = 'running'",
         "INSERT INTO jobq.queue (name, paused_at) VALUES ('default', now())",
     ]
-    nodes = explain(full, mode, "drained", {"queues": queues, "leaving": []}, before=idle)
+    nodes = explain(full, mode, "is_drained", {"queues": queues, "leaving": []}, before=idle)
     assert not {"Sort", "Incremental Sort", "Merge Join", "Seq Scan on job"} & kinds(nodes)
     scans = [node for node in nodes if node.get("Relation Name") == "job"]
     # The heads of groups with a rate are looked up where a turn is for later.
@@ -424,7 +464,7 @@ def test_a_claim_of_nothing_reads_nothing(full: psycopg.Connection[Any]) -> None
     nodes = explain(
         full,
         "force_generic_plan",
-        "advance",
+        "ack_and_claim",
         {
             **LANES,
             "queues": texts_array(["empty"] * 30),

@@ -13,8 +13,9 @@ from sqlalchemy.orm import Session
 from sqlalchemy.pool import NullPool
 
 from jobq import JobQ, Task
-from jobq.connections import PLAIN_OPTIONS
-from tests.support.connections import alchemy
+from jobq._postgres.adapters import PLAIN_OPTIONS
+from tests.support.checks import some
+from tests.support.servers.connections import alchemy
 
 Conn = psycopg.Connection[Any]
 
@@ -90,7 +91,7 @@ def test_connections(note: Any, database_url: str, conn: Conn, name: str) -> Non
 async def test_asynchronous_connections(note: Any, database_url: str, conn: Conn) -> None:
     engine = create_async_engine(alchemy(database_url), poolclass=NullPool)
     number = 0
-    for name in sorted(OPTIONS.keys() - {"stream_results", "yield_per"}):
+    for name in some(sorted(OPTIONS.keys() - {"stream_results", "yield_per"})):
         async with engine.connect() as connection:
             await connection.execution_options(**{name: OPTIONS[name]})
             await note.enqueue_async(connection, 1)

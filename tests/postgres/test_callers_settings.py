@@ -12,7 +12,7 @@ from sqlalchemy import create_engine, text
 from sqlalchemy.pool import NullPool
 
 from jobq import InvalidOption, JobQ
-from tests.support.connections import alchemy
+from tests.support.servers.connections import alchemy
 
 Conn = psycopg.Connection[Any]
 ODD = {

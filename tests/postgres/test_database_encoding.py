@@ -12,7 +12,7 @@ from click.testing import CliRunner
 
 from jobq import ConfigurationError, migrate
 from jobq.cli import main
-from tests.support.postgres import Server
+from tests.support.servers.postgres import Server
 
 
 @pytest.fixture(params=["SQL_ASCII", "LATIN1"])

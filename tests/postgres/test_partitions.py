@@ -12,11 +12,12 @@ import pytest
 from psycopg import sql
 
 from jobq import operations
-from jobq.config import Settings
-from jobq.worker.chores import Chores
-from jobq.worker.database import CHORES, Connection, Database
-from jobq.worker.options import WorkerOptions
-from jobq.worker.partitions import PARENTS, Incomplete
+from jobq._worker.database import Connection, Database
+from jobq._worker.maintenance.partitions import PARENTS, Incomplete
+from jobq._worker.maintenance.runner import Maintenance
+from jobq._worker.options import WorkerOptions
+from jobq._worker.timeouts import MAINTENANCE
+from jobq.settings import Settings
 from tests.support.waiting import wait_until
 
 Conn = psycopg.Connection[Any]
@@ -62,12 +63,12 @@ def named(state: str, n: int = 0) -> str:
     return f"job_history_{state}_{today(n):%Y%m%d}"
 
 
-def chores(url: str) -> Chores:
-    return Chores(WorkerOptions(app="-", settings=Settings(database_url=url)))
+def maintenance(url: str) -> Maintenance:
+    return Maintenance(WorkerOptions(app="-", settings=Settings(database_url=url)))
 
 
 async def connected(url: str) -> Connection:
-    return await Database(Settings(database_url=url)).connect("chores", CHORES)
+    return await Database(Settings(database_url=url)).connect("maintenance", MAINTENANCE)
 
 
 async def test_a_row_in_a_default_partition_moves_to_its_day(db: Conn, database_url: str) -> None:
@@ -78,8 +79,8 @@ async def test_a_row_in_a_default_partition_moves_to_its_day(db: Conn, database_
     operations.cancel(db, "jobq", [job[0]], actor="ann", reason="not needed")
     assert where(db) == {"job_history_cancelled_rest": 1}
     async with await connected(database_url) as connection:
-        assert await chores(database_url).make_partitions(connection) == "45 partitions made"
-        assert await chores(database_url).make_partitions(connection) == "0 partitions made"
+        assert await maintenance(database_url).tasks.make_partitions(connection) == "45 partitions made"
+        assert await maintenance(database_url).tasks.make_partitions(connection) == "0 partitions made"
     assert where(db) == {named("cancelled"): 1}
     assert operations.retry(db, "jobq", [job[0]], actor="ann").done == [job[0]]
 
@@ -102,27 +103,27 @@ async def test_one_day_that_cannot_be_made_does_not_stop_the_others(db: Conn, da
         reader.execute("SELECT FROM jobq.job_history_expired_rest")
         async with await connected(database_url) as connection:
             with pytest.raises(Incomplete) as told:
-                await chores(database_url).make_partitions(connection)
+                await maintenance(database_url).tasks.make_partitions(connection)
             assert f"job_history_expired of {today():%Y-%m-%d}: canceling statement due to lock timeout" in str(
                 told.value
             )
             assert days(db) == 45 - 9 - 1
             reader.rollback()
-            made = await chores(database_url).make_partitions(connection)
+            made = await maintenance(database_url).tasks.make_partitions(connection)
     assert (made, days(db)) == ("9 partitions made", 44)
 
 
-async def test_what_a_day_refused_stands_in_the_chore(db: Conn, database_url: str) -> None:
+async def test_what_a_day_refused_stands_in_the_maintenance_task(db: Conn, database_url: str) -> None:
     drop_days(db)
     with psycopg.connect(database_url) as reader:
         reader.execute("SELECT FROM jobq.job_history_expired_rest")
-        found = chores(database_url)
+        found = maintenance(database_url)
         async with await connected(database_url) as connection:
             await found.register(connection)
-            db.execute("UPDATE jobq.chore SET due_at = now() + interval '1 day' WHERE name <> 'partitions'")
+            db.execute("UPDATE jobq.maintenance_task SET due_at = now() + interval '1 day' WHERE name <> 'partitions'")
             await found.run_due(connection, uuid.uuid4())
     row = db.execute(
-        "SELECT last_error, due_at < now() + interval '2 minutes' FROM jobq.chore WHERE name = 'partitions'"
+        "SELECT last_error, due_at < now() + interval '2 minutes' FROM jobq.maintenance_task WHERE name = 'partitions'"
     ).fetchone()
     assert row is not None
     assert row[0].startswith(f"job_history_expired of {today():%Y-%m-%d}: ")
@@ -153,7 +154,7 @@ async def test_retention_reaches_the_default_partitions(db: Conn, database_url: 
         [today(-91)],
     )
     async with await connected(database_url) as connection:
-        report = await chores(database_url).drop_partitions(connection)
+        report = await maintenance(database_url).tasks.drop_partitions(connection)
     assert report == "0 partitions dropped, 12003 rows of default partitions deleted"
     assert where(db) == {"job_history_succeeded_rest": 3}
 
@@ -180,12 +181,12 @@ async def test_rows_of_a_default_partition_that_cannot_be_deleted_hold_up_no_oth
         db.execute(f"CREATE {kind} ON jobq.job_history_{state}_rest {deferred} FOR EACH ROW EXECUTE FUNCTION refuse()")
     # A day that is past, and in use.
     db.execute("SELECT jobq.make_partition('job_history_succeeded', %s)", [today(-100).date()])
-    found = chores(database_url)
+    found = maintenance(database_url)
     with psycopg.connect(database_url) as reader:
         reader.execute(sql.SQL("SELECT FROM jobq.{}").format(sql.Identifier(named("succeeded", -100))))
         async with await connected(database_url) as connection:
             with pytest.raises(Incomplete) as told:
-                await found.drop_partitions(connection)
+                await found.tasks.drop_partitions(connection)
             assert str(told.value).split("; ") == [
                 f"{named('succeeded', -100)} is not dropped: canceling statement due to lock timeout",
                 "job_history_succeeded_rest: job 3: the rule",
@@ -196,8 +197,8 @@ async def test_rows_of_a_default_partition_that_cannot_be_deleted_hold_up_no_oth
             reader.rollback()
             for state in ("succeeded", "cancelled"):
                 db.execute(f"DROP TRIGGER refuse ON jobq.job_history_{state}_rest")
-            other = chores(database_url)
-            report = await other.drop_partitions(connection)
+            other = maintenance(database_url)
+            report = await other.tasks.drop_partitions(connection)
             assert report == "1 partitions dropped, 2 rows of default partitions deleted"
 
 

@@ -1,4 +1,4 @@
-"""Workers and callers through a real PgBouncer in transaction mode. Skipped where it is not installed."""
+"""Workers and callers through a real PgBouncer in transaction mode."""
 
 from __future__ import annotations
 
@@ -12,16 +12,17 @@ import psycopg
 import pytest
 
 from jobq import JobQ
-from jobq.config import Settings
-from jobq.sql import Statement
-from jobq.worker.database import Database, fetch
-from tests.support import apps
+from jobq._postgres.sql import Statement
+from jobq._worker.database import Database, fetch
+from jobq.settings import Settings
+from tests.apps import plain as apps
+from tests.support.checks import some
 from tests.support.jobs import Jobs
-from tests.support.pgbouncer import PgBouncer, program
+from tests.support.servers.pgbouncer import PgBouncer
 from tests.support.waiting import wait_until
 from tests.support.workers import WorkerProcess
 
-pytestmark = pytest.mark.skipif(program() is None, reason="pgbouncer is not installed (apt-get install pgbouncer)")
+pytestmark = pytest.mark.needs("pgbouncer")
 
 StartWorker = Callable[..., WorkerProcess]
 # Long enough that a heartbeat on a busy machine is not late.
@@ -85,7 +86,7 @@ def test_every_job_runs_once_and_everything_works_through_it(
     assert jobs.wait(keyed.id)["state"] == "succeeded"
     assert jobs.wait(failing.id)["state"] == "failed"
     assert len(jobs.attempts(failing.id)) == 3
-    assert jobs.one("SELECT count(*) FROM jobq.chore WHERE last_error IS NOT NULL") == 0
+    assert jobs.one("SELECT count(*) FROM jobq.maintenance_task WHERE last_error IS NOT NULL") == 0
     for running in (first, second):
         wait_until(lambda running=running: "notifications do not pass" in running.log, what="the notice")  # type: ignore[misc]
         assert running.log.count("notifications do not pass a pooler") == 1
@@ -98,14 +99,30 @@ def test_every_job_runs_once_and_everything_works_through_it(
     assert jobs.one("SELECT count(*) FROM jobq.worker") == 0
 
 
-def test_a_result_that_cannot_be_stored_fails_its_job_alone(jobs: Jobs, pooler: PgBouncer, worker: StartWorker) -> None:
-    """An error in the middle of a pipelined transaction is told as itself, and the connection goes on."""
-    apps.q.enqueue_many(jobs.connection, [apps.record.job(str(n)) for n in range(60)])
-    bad = [apps.nul.enqueue(jobs.connection).id for _ in range(3)]
+def test_a_result_that_the_database_refuses_is_its_jobs_matter_alone(
+    jobs: Jobs, pooler: PgBouncer, worker: StartWorker
+) -> None:
+    """An error in the middle of a pipelined transaction is reported as itself, and the connection stays usable."""
+    jobs.connection.execute(
+        "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS"
+        " $$BEGIN RAISE 'no room for this' USING ERRCODE = 'untranslatable_character'; END$$"
+    )
+    jobs.connection.execute(
+        "CREATE TRIGGER refuse BEFORE INSERT ON jobq.job_history FOR EACH ROW"
+        """ WHEN (NEW.result = '"bad"'::jsonb) EXECUTE FUNCTION refuse()"""
+    )
+    notes = ["bad" if n % 20 == 7 else str(n) for n in range(63)]
+    apps.q.enqueue_many(jobs.connection, [apps.record.job(note) for note in notes])
     running = worker(*TIMES, "--drain", database_url=pooler.url)
     assert running.wait() == 0
-    assert [jobs.wait(job)["state"] for job in bad] == ["failed"] * 3
-    assert jobs.one("SELECT count(*) FROM jobq.job_history WHERE state = 'succeeded'") == 60
+    ends = jobs.all("SELECT state, args->>'note' AS note, result, error FROM jobq.job_history ORDER BY id")
+    assert [(end["state"], end["note"]) for end in ends] == [("succeeded", note) for note in notes]
+    for end in some(ends):
+        if end["note"] == "bad":
+            assert end["result"] is None
+            assert "the database refused the result" in end["error"]
+        else:
+            assert (end["result"], end["error"]) == (end["note"], None)
     assert "does not answer" not in running.log
 
 
@@ -147,7 +164,7 @@ def test_notifications_come_by_the_direct_url(
     )  # fmt: skip
     wait_until(
         lambda: jobs.one(
-            "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'jobq worker listen'"
+            "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'jobq worker notifications'"
             " AND datname = current_database() AND state = 'idle'"
         ),
         what="the listener",
@@ -160,7 +177,7 @@ def test_notifications_come_by_the_direct_url(
 async def test_settings_hold_for_the_statement_and_do_not_leak(
     jobs: Jobs, pooler: PgBouncer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from jobq.worker import database as module
+    from jobq._worker import database as module
 
     names = ("enable_seqscan", "statement_timeout", "transaction_isolation")
     asked = f"SELECT {', '.join(f'current_setting({name!r})' for name in names)}"
@@ -227,14 +244,14 @@ def jobq(url: str, *args: str, **environ: str) -> subprocess.CompletedProcess[st
 
 
 def test_the_command_line_works_through_it(jobs: Jobs, pooler: PgBouncer, database_url: str) -> None:
-    apps.record.enqueue(jobs.connection, "x")
-    listed = jobq(pooler.url, "jobs", "list", "--json")
-    assert listed.returncode == 0, listed.stderr
-    assert '"record"' in listed.stdout
     report = jobq(pooler.url, "doctor")
     assert report.returncode == 0, report.stdout
     assert "a pooler such as PgBouncer stands between" in report.stdout
     assert "JOBQ_DIRECT_URL" in report.stdout
+    apps.record.enqueue(jobs.connection, "x")
+    listed = jobq(pooler.url, "jobs", "list", "--json")
+    assert listed.returncode == 0, listed.stderr
+    assert '"record"' in listed.stdout
 
 
 def test_migrations_want_a_session(empty_database_url: str) -> None:
@@ -245,6 +262,11 @@ def test_migrations_want_a_session(empty_database_url: str) -> None:
         assert refused.returncode == 78
         assert "JOBQ_DIRECT_URL" in refused.stderr
         done = jobq(pooler.url, "migrate", "--yes", JOBQ_DIRECT_URL=empty_database_url)
+        assert done.returncode == 0, done.stderr
+        refused = jobq(pooler.url, "migrate", "--downgrade", "base", "--yes")
+        assert refused.returncode == 78
+        assert "JOBQ_DIRECT_URL" in refused.stderr
+        done = jobq(pooler.url, "migrate", "--downgrade", "base", "--yes", JOBQ_DIRECT_URL=empty_database_url)
         assert done.returncode == 0, done.stderr
     finally:
         pooler.close()

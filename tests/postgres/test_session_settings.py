@@ -19,12 +19,14 @@ from psycopg.conninfo import make_conninfo
 from psycopg.pq import TransactionStatus
 
 from jobq import JobQ, migrate
+from jobq._postgres.connecting import adjust, adjust_async
+from jobq._postgres.guarded_transaction import AsyncTaskConnection, TaskConnection
 from jobq.cli import main
-from jobq.sessions import adjust, adjust_async
-from jobq.worker.links import AsyncTaskConnection, TaskConnection
-from tests.support import apps
+from tests.apps import plain as apps
 from tests.support.jobs import Jobs
 from tests.support.waiting import wait_until
+
+pytestmark = pytest.mark.process
 
 ODD = {
     "DateStyle": "'SQL, DMY'",
@@ -71,7 +73,7 @@ def run(url: str, *command: str) -> str:
 
 def work(url: str) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "jobq", "worker", "tests.support.apps:q", "--drain", "--processes", "1"],
+        [sys.executable, "-m", "jobq", "worker", "tests.apps.plain:q", "--drain", "--processes", "1"],
         env={**os.environ, "JOBQ_DATABASE_URL": url},
         capture_output=True,
         text=True,

@@ -13,20 +13,20 @@ from sqlalchemy.orm import Session
 from sqlalchemy.pool import NullPool
 
 from jobq import JobQ
-from tests.support import apps
-from tests.support.connections import alchemy
+from tests.apps import plain as apps
 from tests.support.jobs import Jobs
+from tests.support.servers.connections import alchemy
 from tests.support.waiting import wait_until
 from tests.support.workers import WorkerProcess
 
 Conn = psycopg.Connection[Any]
 
 
-@pytest.fixture(params=["quiet", "brisk"])
+@pytest.fixture(params=["notify", "poll"])
 def mode(request: pytest.FixtureRequest, database_url: str) -> str:
     """The mode of waking that the workers have set: with few jobs each insert sends a NOTIFY."""
     with psycopg.connect(database_url, autocommit=True) as connection:
-        connection.execute("SELECT setval('jobq.wake', %s)", ({"quiet": 1, "brisk": 2}[request.param],))
+        connection.execute("SELECT setval('jobq.notify_mode', %s)", ({"notify": 1, "poll": 2}[request.param],))
     return str(request.param)
 
 

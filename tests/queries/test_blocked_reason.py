@@ -11,6 +11,7 @@ import pytest
 
 from jobq import queries
 from jobq.operations import configure, configure_group, pause
+from tests.support.checks import some
 from tests.support.rows import add_attempt, add_job, add_worker
 
 Conn = psycopg.Connection[Any]
@@ -28,7 +29,7 @@ def why(db: Conn, job: int) -> str:
 
 
 def claim(db: Conn, want: int = 10) -> list[int]:
-    rows = db.execute("SELECT id FROM jobq.claim_managed(%s, 'mail', %s)", (uuid.uuid4(), want)).fetchall()
+    rows = db.execute("SELECT id FROM jobq.claim_limited(%s, 'mail', %s)", (uuid.uuid4(), want)).fetchall()
     return [row[0] for row in rows if row[0] is not None]
 
 
@@ -95,7 +96,7 @@ def test_the_limit_of_the_queue_is_full(db: Conn) -> None:
     grouped, plain = add(db, "a", 3), add(db, None, 3)
     assert len(claim(db)) == 2
     left = [row[0] for row in db.execute("SELECT id FROM jobq.job WHERE state <> 'running'").fetchall()]
-    for job in left:
+    for job in some(left):
         assert why(db, job) == "The limit is full: 2 of 2 are running in queue mail."
     assert {*left} < {*grouped, *plain}
 
@@ -107,7 +108,7 @@ def test_the_rate_of_the_queue_is_used_up(db: Conn) -> None:
     said = why(db, jobs[1])
     assert re.fullmatch(r"The rate of queue mail, 1/h, is used up: the next start is in (59|60) min\.", said)
     configure(db, "jobq", "mail", actor="ann", rate="1/s")
-    db.execute("UPDATE jobq.gate SET paid_until = clock_timestamp() + interval '1.4 s'")
+    db.execute("UPDATE jobq.rate_state SET paid_until = clock_timestamp() + interval '1.4 s'")
     assert re.fullmatch(r"The rate of queue mail, 1/s, is used up: the next start is in 1\.\d s\.", why(db, jobs[1]))
 
 
@@ -118,17 +119,17 @@ def test_the_turn_comes(db: Conn) -> None:
     add(db, "a")
     (job,) = add(db, "c")
     assert why(db, job) == "Its group's turn comes: 2 groups are before it."
-    db.execute("DELETE FROM jobq.job_turn WHERE group_key = 'a'")
+    db.execute("DELETE FROM jobq.group_ready WHERE group_key = 'a'")
     assert why(db, job) == "Its group's turn comes: 1 group is before it."
-    db.execute("DELETE FROM jobq.job_turn WHERE group_key = 'b'")
+    db.execute("DELETE FROM jobq.group_ready WHERE group_key = 'b'")
     assert why(db, job) == "It is being claimed right now."
     db.execute("UPDATE jobq.worker SET running = slots")
     assert (
         why(db, job) == "All slots of the 1 worker that can run it are taken (16 of 16); its group is next."
     )  # fmt: skip
-    db.execute("UPDATE jobq.job_turn SET due_at = clock_timestamp() + interval '30 s'")
+    db.execute("UPDATE jobq.group_ready SET due_at = clock_timestamp() + interval '30 s'")
     assert re.fullmatch(r"Its group's turn comes in (29|30) s\.", why(db, job))
-    db.execute("DELETE FROM jobq.job_turn")
+    db.execute("DELETE FROM jobq.group_ready")
     assert (
         why(db, job) == "Its group has no turn in the line, which should not be: a worker gives it one within a minute."
     )  # fmt: skip
@@ -137,7 +138,7 @@ def test_the_turn_comes(db: Conn) -> None:
 def test_more_turns_than_are_looked_at(db: Conn) -> None:
     configure(db, "jobq", "mail", actor="ann", groups="fair")
     db.execute(
-        "INSERT INTO jobq.job_turn (queue, group_key) SELECT 'mail', 'g' || n FROM generate_series(1, 10100) AS n"
+        "INSERT INTO jobq.group_ready (queue, group_key) SELECT 'mail', 'g' || n FROM generate_series(1, 10100) AS n"
     )
     (job,) = add(db, "a")
     assert why(db, job) == "Its group's turn comes: more than 10,000 turns are before it."

@@ -11,9 +11,9 @@ from click.testing import CliRunner
 from flask.testing import FlaskClient
 
 from jobq import queries
+from jobq._core.fingerprint import fingerprint
 from jobq.cli import main
 from jobq.errors import InvalidOption
-from jobq.failures import fingerprint
 from jobq.filters import JobFilter
 from jobq.queries import Cursor
 from tests.support.rows import add_finished, add_job
@@ -48,7 +48,7 @@ def test_what_finished_last_is_on_top_everywhere(client: FlaskClient, db: Conn, 
 
     text = client.get(f"/jobs?q=state:{state}").text
     assert text.index(f'id="job-{old}"') < text.index(f'id="job-{wanted[1]}"')
-    assert "newest first by when they finished" in words(text)
+    assert "newest first by finish time" in words(text)
     text = client.get(f"/jobs?q=state:{state}&order=id").text
     assert text.index(f'id="job-{max(wanted)}"') < text.index(f'id="job-{old}"')
     assert "newest first by id" in words(text)
@@ -131,7 +131,7 @@ def test_orders_that_cannot_be(client: FlaskClient, db: Conn) -> None:
     add_job(db)
     dead = add_finished(db, "failed")
     for options, says in (
-        ({"order": "size"}, "give one of id, finished"),
+        ({"order": "size"}, "expected one of id, finished"),
         ({"order": "finished"}, "jobs that have not finished fit the filter"),
         ({"before": Cursor(7), "order": "finished"}, "another order"),
     ):
@@ -145,7 +145,7 @@ def test_orders_that_cannot_be(client: FlaskClient, db: Conn) -> None:
     assert client.get("/jobs?order=finished").status_code == 400
     assert client.get(f"/jobs?q=state:failed&before={dead}&order=finished").status_code == 400
     # Live jobs and ids go by id, without a switch.
-    assert "when they finished" not in client.get("/jobs").text
+    assert "finish time" not in client.get("/jobs").text
     assert queries.search_jobs(db, "jobq", JobFilter(states=("failed",), ids=(dead,))).order == "id"
 
 
@@ -155,5 +155,5 @@ def test_an_id_leads_to_the_job(client: FlaskClient, db: Conn) -> None:
         response = client.get(f"/jobs?q={id}")
         assert (response.status_code, response.location) == (303, f"/jobs/{id}")
         assert client.get(f"/jobs?q=id:{id}").status_code == 200
-    assert "No job is like this" in words(client.get("/jobs?q=99999").text)
+    assert "No job matches" in words(client.get("/jobs?q=99999").text)
     assert client.get(f"/jobs?q={live}+{dead}").status_code == 200

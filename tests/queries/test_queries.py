@@ -13,6 +13,7 @@ from jobq import migrate, queries
 from jobq.errors import InvalidOption, JobNotFound
 from jobq.filters import JobFilter
 from jobq.queries import search
+from tests.support.checks import some
 from tests.support.rows import add_attempt, add_finished, add_job, add_worker
 
 Conn = psycopg.Connection[Any]
@@ -56,7 +57,7 @@ def test_queues(conn: Conn) -> None:
 
 
 def test_counts_stop(conn: Conn, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("jobq.queries.totals.COUNT_LIMIT", 3)
+    monkeypatch.setattr("jobq.queries.summary.COUNT_LIMIT", 3)
     for _ in range(6):
         add_job(conn)
         add_job(conn, queue="b", priority=1)
@@ -71,7 +72,7 @@ def test_overview_and_stats(conn: Conn) -> None:
     add_job(conn, run_in=-30)
     for state in ("running", "parked", "waiting"):
         add_job(conn, state=state)
-    for state in queries.HISTORY_STATES:
+    for state in queries.FINISHED_STATES:
         add_finished(conn, state, ago=130)
     add_finished(conn, "succeeded", ago=7200)
     add_worker(conn, slots=8)
@@ -92,7 +93,7 @@ def test_overview_and_stats(conn: Conn) -> None:
 
 
 def test_a_busy_hour_says_from_when_it_was_read(conn: Conn, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("jobq.queries.tail._TAIL_PAGES", 1)
+    monkeypatch.setattr("jobq.queries.recent_history._TAIL_PAGES", 1)
     for n in range(200):
         add_finished(conn, "succeeded", ago=600 - n)
     add_finished(conn, "failed", ago=1200)
@@ -123,7 +124,7 @@ def test_the_last_minutes_of_a_large_history_are_told(
     # Where it does not, nothing is said of them.
     for _ in range(200):
         add_finished(conn, "succeeded", finished_at=now)
-    assert not any(queries.series(conn, "jobq", hours=1, queue=queue).succeeded[-2:])
+    assert not any(some(queries.series(conn, "jobq", hours=1, queue=queue).succeeded[-2:]))
 
 
 def test_lists_see_live_and_finished_as_one_and_go_by_id(conn: Conn) -> None:
@@ -142,7 +143,7 @@ def test_lists_see_live_and_finished_as_one_and_go_by_id(conn: Conn) -> None:
 def test_every_state_filter(conn: Conn) -> None:
     made = {state: add_job(conn, state=state) for state in ("ready", "running", "parked", "waiting")}
     made["scheduled"] = add_job(conn, run_in=60)
-    made |= {state: add_finished(conn, state) for state in queries.HISTORY_STATES}
+    made |= {state: add_finished(conn, state) for state in queries.FINISHED_STATES}
     for state in queries.STATES:
         (row,) = queries.list_jobs(conn, "jobq", JobFilter(states=(state,)))
         assert (row.id, row.state) == (made[state], state)
@@ -221,7 +222,9 @@ def test_json_that_python_cannot_read_is_told(conn: Conn) -> None:
     nested = '{"a":' + "[" * depth + "]" * depth + "}"
     conn.execute("INSERT INTO jobq.job (task, args) VALUES ('t', %s::jsonb)", (nested,))
     conn.execute("INSERT INTO jobq.job (task, args) VALUES ('t', %s::jsonb)", ('{"a":' + "9" * 5000 + "}",))
-    for row in queries.list_jobs(conn, "jobq"):
+    rows = queries.list_jobs(conn, "jobq")
+    assert len(rows) == 2
+    for row in rows:
         args = queries.get_job(conn, "jobq", row.id).args
         assert "cannot be shown" in args
 
@@ -234,12 +237,14 @@ def test_wrong_filters_are_named(conn: Conn) -> None:
             queries.list_jobs(conn, "jobq", limit=limit)
 
 
-def test_chores_and_audit(conn: Conn) -> None:
-    conn.execute("DELETE FROM jobq.chore")
-    conn.execute("INSERT INTO jobq.chore (name, due_at, last_error) VALUES ('rescue', now() - interval '1 min', 'no')")
-    (chore,) = queries.chores(conn, "jobq")
-    assert (chore.name, chore.last_error) == ("rescue", "no")
-    assert chore.overdue_seconds >= 60
+def test_maintenance_tasks_and_audit(conn: Conn) -> None:
+    conn.execute("DELETE FROM jobq.maintenance_task")
+    conn.execute(
+        "INSERT INTO jobq.maintenance_task (name, due_at, last_error) VALUES ('rescue', now() - interval '1 min', 'no')"
+    )
+    (maintenance_task,) = queries.maintenance_tasks(conn, "jobq")
+    assert (maintenance_task.name, maintenance_task.last_error) == ("rescue", "no")
+    assert maintenance_task.overdue_seconds >= 60
     for n in range(3):
         conn.execute("INSERT INTO jobq.audit (actor, action, target) VALUES ('ann', %s, '{}')", (f"a{n}",))
     first = queries.audit_log(conn, "jobq", limit=2)

@@ -10,10 +10,11 @@ import psycopg
 import pytest
 
 from jobq import queries
+from jobq._core.fingerprint import fingerprint
 from jobq.errors import InvalidOption
-from jobq.failures import fingerprint
 from jobq.filters import ArgTerm, JobFilter, Prefix
 from jobq.queries import search
+from tests.support.checks import some
 from tests.support.rows import add_finished, add_job, add_worker
 
 Conn = psycopg.Connection[Any]
@@ -328,7 +329,7 @@ def test_an_export_holds_no_transaction_while_its_reader_waits(
     with psycopg.connect(database_url, autocommit=autocommit) as connection:
         lines = queries.export(connection, "jobq")
         seen = []
-        for line in lines:
+        for line in some(lines):
             seen.append(json.loads(line)["id"])
             assert connection.info.transaction_status == psycopg.pq.TransactionStatus.IDLE
             if len(seen) == 1:
@@ -401,7 +402,7 @@ def test_suggestions_within_a_text(conn: Conn, seen: str) -> None:
     assert queries.suggest(conn, "jobq", text, at - 1) == ['task:"a b" state:failed queue:mail']
     assert queries.suggest(conn, "jobq", "worker:") == [f"worker:{seen}"]
     for cursor in (-5, 0, 3, 11, 10**9):
-        for found in queries.suggest(conn, "jobq", text, cursor):
+        for found in some(queries.suggest(conn, "jobq", text, cursor)):
             assert found != text
 
 
@@ -409,7 +410,7 @@ def test_every_suggestion_is_a_filter_or_its_beginning(conn: Conn, seen: str) ->
     for text in ("", "task:", "queue:", "state:", "worker:", "age:", "attempt:"):
         options = queries.suggest(conn, "jobq", text)
         assert 1 <= len(options) <= 12
-        for option in options:
+        for option in some(options):
             if text:
                 assert not JobFilter.parse(option).empty
 
@@ -418,7 +419,7 @@ def test_suggestions_are_few_and_of_any_text(conn: Conn) -> None:
     for n in range(50):
         add_job(conn, queue=f"q{n}", task=f'odd "{n}" \\ {chr(0x200F)}')
     assert len(queries.suggest(conn, "jobq", "queue:q")) == 12
-    for option in queries.suggest(conn, "jobq", "task:odd"):
+    for option in some(queries.suggest(conn, "jobq", "task:odd")):
         assert len(queries.search_jobs(conn, "jobq", JobFilter.parse(option)).rows) == 1
     for text in ("\ud800", "task:\x00", '"', "\\", ":" * 100, "args." * 100):
         assert isinstance(queries.suggest(conn, "jobq", text), list)

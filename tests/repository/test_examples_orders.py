@@ -15,7 +15,7 @@ import psycopg
 import pytest
 from httpx import ASGITransport, AsyncClient
 
-from jobq.worker.inprocess import drain
+from jobq._worker.inline import drain
 from tests.support.jobs import Jobs
 from tests.support.waiting import wait_until
 from tests.support.workers import ROOT, WorkerProcess
@@ -63,6 +63,7 @@ def test_flask(load: Callable[[str], ModuleType], db: psycopg.Connection[Any]) -
     orders.engine.dispose()
 
 
+@pytest.mark.process
 def test_script(database_url: str, jobs: Jobs, tmp_path: Path) -> None:
     """With a worker of its own, from the folder where it is."""
     code = (ORDERS / "script_orders.py").read_text(encoding="utf-8")

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -22,11 +22,12 @@ from flask.testing import FlaskClient
 from psycopg.rows import dict_row
 from werkzeug.test import TestResponse
 
-from jobq.gallery import app, models, samples, settings, site, uploads
+from jobq._worker.inline import drain
+from jobq.gallery import app, models, samples, settings, sheet, site, uploads
 from jobq.gallery.mailserver import MailServer
 from jobq.gallery.receipts import message_id
 from jobq.gallery.settings import GallerySettings, engine
-from jobq.worker.inprocess import drain
+from tests.support.checks import some
 from tests.support.waiting import wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -51,7 +52,10 @@ def gallery(
         monkeypatch.setenv(name, value)
     settings.current.cache_clear()
     models.create_all(engine(database_url))
+    before = app.q.settings.database_url
+    app.q.configure(database_url=database_url)  # where a task reads the results of a map
     yield here
+    app.q.configure(database_url=before)
     engine(database_url).dispose()
     settings.current.cache_clear()
 
@@ -104,6 +108,24 @@ def send(
     return client.post("/uploads", data=data, content_type="multipart/form-data")
 
 
+def drain_queues(here: GallerySettings, *queues: str) -> None:
+    """Run the due jobs of these queues alone."""
+    with psycopg.connect(here.database_url, autocommit=True) as connection:
+        drain(app.q, connection, queues=queues)
+
+
+def noted_sheets(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    """Return a list that gets the names on each contact sheet that is drawn from now on."""
+    drawn: list[list[str]] = []
+
+    def note(title: str, entries: Sequence[sheet.Entry], target: Path, **options: Any) -> int:
+        drawn.append([entry.name for entry in entries])
+        return sheet.make_contact_sheet(title, entries, target, **options)
+
+    monkeypatch.setattr(app, "draw_contact_sheet", note)
+    return drawn
+
+
 def take(here: GallerySettings, *files: tuple[str, bytes], token: str | None = None, **more: Any) -> uploads.Taken:
     incoming = [uploads.Incoming(name=name, stream=io.BytesIO(content)) for name, content in files]
     return uploads.take(here, token=token or uploads.new_token(), email="you@example.org", files=incoming, **more)
@@ -124,7 +146,12 @@ def test_an_upload_leads_to_its_album_and_the_album_shows_it(client: FlaskClient
     assert "8 of 8 jobs finished" in live.text
     assert "Refused: the file is not a picture" in live.text
     assert "http://127.0.0.1:1/jobs/" in live.text
-    for link in re.findall(r'(?:src|href)="(/[^"]+)"', live.text):
+    (run,) = rows("SELECT id, name, key, state FROM jobq.workflow")
+    (upload,) = rows("SELECT token, run FROM gallery.upload")
+    assert run == {"id": upload["run"], "name": "upload", "key": upload["token"], "state": "succeeded"}
+    assert f"http://127.0.0.1:1/workflows/{run['id']}" in live.text
+    assert "upload 1 · done" in live.text
+    for link in some(re.findall(r'(?:src|href)="(/[^"]+)"', live.text)):
         assert client.get(link).status_code == 200, link
     assert client.get(f"{answer.location}/contact-sheet.pdf").data.startswith(b"%PDF-")
     assert "A walk" in client.get("/").text
@@ -164,7 +191,7 @@ def test_a_bad_form_is_refused_with_what_to_do(
     answer = send(client, ("one.png", GOOD), fields=fields_of(client) | change)
     assert answer.status_code == 400
     assert words in answer.text
-    assert rows("SELECT 1 FROM gallery.upload") == rows("SELECT 1 FROM jobq.job") == []
+    assert rows("SELECT 1 FROM gallery.upload") == rows("SELECT 1 FROM jobq.workflow") == []
 
 
 def test_no_file_too_many_files_and_too_many_bytes_are_refused(
@@ -212,23 +239,28 @@ def test_names_are_shown_and_never_paths(
 # --- One transaction -----------------------------------------------------------------------------------------------------
 
 
-def test_rows_and_jobs_are_one_transaction(
+def test_rows_and_the_run_are_one_transaction(
     gallery: GallerySettings, rows: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(*_: Any) -> int:
+    enqueue = uploads._enqueue
+
+    def fail(*given: Any) -> int:
+        enqueue(*given)
         raise RuntimeError("stopped just before the commit")
 
     with monkeypatch.context() as patch:
-        patch.setattr(uploads, "_enqueue_sheet", fail)
+        patch.setattr(uploads, "_enqueue", fail)
         with pytest.raises(RuntimeError):
             take(gallery, ("one.png", GOOD))
     assert rows("SELECT 1 FROM gallery.album") == rows("SELECT 1 FROM gallery.photo") == []
-    assert rows("SELECT 1 FROM jobq.job") == rows("SELECT 1 FROM jobq.job_key") == []
+    assert rows("SELECT 1 FROM jobq.job") == rows("SELECT 1 FROM jobq.workflow") == []
     assert [path for path in gallery.home.rglob("*") if path.is_file()] == []
 
     take(gallery, ("one.png", GOOD))
     tasks = [row["task"] for row in rows("SELECT task FROM jobq.job ORDER BY task")]
-    assert tasks == ["mail_receipt", "make_contact_sheet", "make_thumbnail", "make_web_size"]
+    assert tasks == ["make_thumbnail", "make_web_size"]
+    nodes = [row["name"] for row in rows("SELECT name FROM jobq.workflow_node ORDER BY number")]
+    assert nodes == ["thumbnails", "web sizes", "contact sheet", "receipt"]
 
 
 def test_a_double_click_stores_and_mails_once(gallery: GallerySettings, rows: Any, work: Any, mail: MailServer) -> None:
@@ -244,24 +276,38 @@ def test_a_double_click_stores_and_mails_once(gallery: GallerySettings, rows: An
     assert len({one.album_id for one in taken}) == 1
     assert sorted(one.repeated for one in taken) == [False] + [True] * 5
     assert len(rows("SELECT 1 FROM gallery.photo")) == 1
-    assert len(rows("SELECT 1 FROM jobq.job WHERE task = 'mail_receipt'")) == 1
+    assert len(rows("SELECT 1 FROM jobq.workflow")) == len(rows("SELECT 1 FROM gallery.album")) == 1
     work()
     assert take(gallery, ("one.png", GOOD), token=token).repeated
     work()
     assert [message["Message-ID"] for message in mail.accepted()] == [message_id(token)]
 
 
-def test_a_burst_of_uploads_into_an_album_makes_one_sheet(gallery: GallerySettings, rows: Any, work: Any) -> None:
+def test_the_last_sheet_of_an_album_has_the_pictures_of_all_uploads(
+    gallery: GallerySettings, rows: Any, work: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn = noted_sheets(monkeypatch)
     album = take(gallery, ("one.png", GOOD)).album_id
-    for n in range(4):
-        take(gallery, (f"more{n}.png", GOOD), album_id=album)
-    assert len(rows("SELECT 1 FROM jobq.job WHERE task = 'make_contact_sheet'")) == 1
+    take(gallery, ("two.png", GOOD), album_id=album)
+    take(gallery, ("three.jpg", BROKEN), album_id=album)
     work()
-    first = rows("SELECT sheet_job FROM gallery.album")
-    take(gallery, ("late.png", GOOD), album_id=album)
-    assert rows("SELECT sheet_job FROM gallery.album") != first
+    assert len(drawn) == 3
+    assert drawn[-1] == ["one.png", "two.png", "three.jpg"]
+    assert rows("SELECT DISTINCT state FROM jobq.workflow") == [{"state": "succeeded"}]
+
+
+def test_a_sheet_leaves_out_what_another_upload_is_still_making(
+    gallery: GallerySettings, rows: Any, work: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn = noted_sheets(monkeypatch)
+    album = take(gallery, ("one.png", GOOD)).album_id
+    take(gallery, ("two.png", GOOD), album_id=album)
+    with psycopg.connect(gallery.database_url) as connection:
+        app.make_contact_sheet.enqueue(connection, album, [], [])
+    drain_queues(gallery, "documents")
+    assert drawn == [[]]
     work()
-    assert len(rows("SELECT 1 FROM jobq.job_history WHERE task = 'make_contact_sheet' AND state = 'succeeded'")) == 2
+    assert drawn[-1] == ["one.png", "two.png"]
 
 
 # --- Tasks ---------------------------------------------------------------------------------------------------------------
@@ -276,7 +322,7 @@ def test_a_broken_picture_is_one_failed_job_beside_the_others(
     failed = rows("SELECT id, args, error FROM jobq.job_history WHERE state = 'failed'")
     photos = {row["id"]: row for row in rows("SELECT * FROM gallery.photo")}
     assert sorted(photos[job["args"]["photo_id"]]["name"] for job in failed) == sorted(one.name for one in bad)
-    for job in failed:
+    for job in some(failed):
         assert photos[job["args"]["photo_id"]]["refused"] in job["error"]
     assert len(rows("SELECT 1 FROM jobq.job_history WHERE state = 'cancelled'")) == len(bad)
     made = rows("SELECT name, kind FROM gallery.file JOIN gallery.photo ON photo.id = photo_id ORDER BY 1, 2")
@@ -330,18 +376,58 @@ def test_running_every_job_twice_changes_nothing(
     assert (rows("SELECT * FROM gallery.file ORDER BY id"), [str(one) for one in mail.accepted()]) == before
 
 
-def test_sheet_and_receipt_wait_for_the_pictures_without_an_attempt(
-    gallery: GallerySettings, rows: Any, work: Any
+def test_sheet_and_receipt_begin_when_all_pictures_have_ended(
+    gallery: GallerySettings, rows: Any, work: Any, mail: MailServer
 ) -> None:
-    take(gallery, ("one.png", GOOD))
-    rows("UPDATE jobq.job SET run_at = now()")
-    with psycopg.connect(gallery.database_url, autocommit=True) as connection:
-        drained = drain(app.q, connection, queues=("documents", "mail"))
-    assert (drained.succeeded, drained.failed, drained.retried) == (0, 0, 2)
-    waiting = rows("SELECT attempt, run_at > now() AS later FROM jobq.job WHERE queue IN ('documents', 'mail')")
-    assert waiting == [{"attempt": 0, "later": True}] * 2
+    take(gallery, ("one.png", GOOD), ("two.jpg", BROKEN))
+    assert {row["queue"] for row in rows("SELECT queue FROM jobq.job")} == {"pictures"}
+    drain_queues(gallery, "pictures")
+    assert [row["task"] for row in rows("SELECT task FROM jobq.job")] == ["make_contact_sheet"]
+    drain_queues(gallery, "documents")
+    assert [row["task"] for row in rows("SELECT task FROM jobq.job")] == ["mail_receipt"]
     work()
-    assert rows("SELECT DISTINCT state FROM jobq.job_history") == [{"state": "succeeded"}]
+    (message,) = mail.accepted()
+    assert "Sizes made: 2. Pages of the album's contact sheet: 1." in message.get_content()
+
+
+def test_a_run_that_is_held_up_is_shown_and_goes_on_after_a_retry(
+    gallery: GallerySettings,
+    client: FlaskClient,
+    rows: Any,
+    work: Any,
+    mail: MailServer,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from jobq import Fail, operations
+
+    def fail(*_: Any, **__: Any) -> int:
+        raise Fail("the disk is full")
+
+    album = send(client, ("one.png", GOOD)).location
+    with monkeypatch.context() as patch:
+        patch.setattr(app, "draw_contact_sheet", fail)
+        work()
+    live = client.get(f"{album}/live")
+    assert live.headers["Gallery-Pending"] == "no"
+    assert "upload 1 · held up" in live.text
+    assert "the disk is full" in live.text
+    assert "receipt · waiting" in live.text
+    (run,) = rows("SELECT id FROM jobq.workflow")
+    with psycopg.connect(gallery.database_url, row_factory=dict_row) as connection:
+        operations.retry_workflow(connection, gallery.schema, run["id"], actor="test")
+    work()
+    assert "upload 1 · done" in client.get(f"{album}/live").text
+    assert len(mail.accepted()) == 1
+
+
+def test_an_album_is_shown_after_its_runs_have_been_removed(client: FlaskClient, rows: Any, work: Any) -> None:
+    album = send(client, ("one.png", GOOD)).location
+    work()
+    rows("DELETE FROM jobq.workflow")
+    live = client.get(f"{album}/live")
+    assert live.status_code == 200
+    assert live.headers["Gallery-Pending"] == "no"
+    assert 'alt="one.png"' in live.text
 
 
 def test_a_mail_refused_for_now_is_tried_again_and_arrives_once(
@@ -375,8 +461,8 @@ def test_a_mail_refused_for_good_fails_at_once(
 def test_jobs_for_what_is_gone_are_cancelled(gallery: GallerySettings, rows: Any, work: Any) -> None:
     with psycopg.connect(gallery.database_url) as connection:
         app.make_thumbnail.enqueue(connection, 999)
-        app.make_contact_sheet.enqueue(connection, 999)
-        app.mail_receipt.enqueue(connection, "gone")
+        app.make_contact_sheet.enqueue(connection, 999, [], [])
+        app.mail_receipt.enqueue(connection, "gone", app.ContactSheet(path="x.pdf", pages=1, made=0))
     work()
     assert [row["state"] for row in rows("SELECT state FROM jobq.job_history")] == ["cancelled"] * 3
 

@@ -21,6 +21,7 @@ def test_it_applies(mutant: Mutant) -> None:
     assert mutant.damaged(text) != text
 
 
+@pytest.mark.slow
 def test_each_names_a_test_that_exists() -> None:
     if tests := sorted({mutant.test for mutant in MUTANTS}):
         command = [sys.executable, "-m", "pytest", "--collect-only", "-q", "-p", "no:cacheprovider", *tests]
@@ -29,7 +30,7 @@ def test_each_names_a_test_that_exists() -> None:
 
 
 def test_an_entry_with_other_keys_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "some.toml").write_text('[[mutant]]\nfault = "C1"\nfile = "jobq/backoff.py"\n')
+    (tmp_path / "some.toml").write_text('[[mutant]]\nfault = "C1"\nfile = "jobq/retry.py"\n')
     with pytest.raises(ValueError, match=r"some\.toml, mutant 1"):
         load(tmp_path)
 
@@ -38,10 +39,10 @@ SAMPLE = Mutant(
     name="sample",
     source="none",
     fault="sample",
-    file="jobq/backoff.py",
+    file="jobq/retry.py",
     old="return min(self.cap, self.base * 2.0",
     new="return min(self.cap, self.base * 3.0",
-    test="tests/unit/test_tasks.py::test_backoff_is_exponential_capped_and_jittered",
+    test="tests/values/test_tasks.py::test_backoff_is_exponential_capped_and_jittered",
 )
 
 
@@ -53,7 +54,7 @@ SAMPLE = Mutant(
         pytest.param({"new": "return ("}, INVALID, "no Python", id="it is no Python"),
         pytest.param({"old": "import"}, INVALID, "occurs ", id="it is not clear where"),
         pytest.param({"new": f"nowhere(); {SAMPLE.old}"}, INVALID, "broken", id="it breaks more than that"),
-        pytest.param({"test": "tests/unit/test_tasks.py::test_none"}, INVALID, "get to the test", id="no such test"),
+        pytest.param({"test": "tests/values/test_tasks.py::test_none"}, INVALID, "get to the test", id="no such test"),
     ],
 )
 def test_the_verdict(changes: dict[str, str], what: str, why: str) -> None:

@@ -100,7 +100,15 @@ def test_the_wheel_holds_every_file_of_the_packages(wheel: list[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    "part", ["jobq/web/templates/", "jobq/web/static/", "jobq/migrations/sql/", "jobq/gallery/templates/"]
+    "part",
+    [
+        "jobq/web/templates/",
+        "jobq/web/static/",
+        "jobq/migrations/sql/",
+        "jobq/migrations/functions/",
+        "jobq/gallery/templates/",
+        "jobq/_postgres/sql/fragments/",
+    ],
 )
 def test_the_wheel_holds_data(wheel: list[str], part: str) -> None:
     assert any(name.startswith(part) for name in wheel)

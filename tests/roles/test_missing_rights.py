@@ -14,8 +14,8 @@ from sqlalchemy.pool import NullPool
 
 from jobq import JobQ, PermissionDenied, SchemaError, operations, queries
 from jobq.cli import main
-from tests.support.connections import alchemy as alchemy_url
-from tests.support.roles import Login, logins
+from tests.support.servers.connections import alchemy as alchemy_url
+from tests.support.servers.roles import Login, logins
 
 DENIED = psycopg.errors.InsufficientPrivilege
 

@@ -6,18 +6,21 @@ A worker's own role at work: test_roles_at_work.py.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import psycopg
 import pytest
+from psycopg import AsyncConnection
 
 from jobq import migrate, operations, queries
+from jobq._worker.sources.schedule_tick import Ticked, tick
+from jobq.cron import Cron, Every
 from jobq.errors import KeyConflict
 from jobq.filters import JobFilter
-from jobq.schedules import Schedule
-from jobq.ticks import Cron
-from tests.support.roles import ROLES, Login, grant_roles, logins
+from jobq.schedule import Schedule
 from tests.support.rows import add_attempt, add_finished, add_job, add_worker
+from tests.support.servers.roles import ROLES, Login, grant_roles, logins
 
 DENIED = psycopg.errors.InsufficientPrivilege
 
@@ -48,23 +51,33 @@ WANTED: dict[str, dict[str, set[str]]] = {
         "job_attempt": {S, I},
         "job_key": {S, D},
         "worker": {S, I, U, D},
-        "chore": {S, I, U},
+        "maintenance_task": {S, I, U},
         "rollup_queue": {S, I, U, D},
         "rollup_task": {S, I, U, D},
         "rollup_mark": {S, I, U, D},
         "queue": {S},
         "schedule": {S, I, U},
         "schedule_tick": {S, I, D},
-        "job_turn": {S, I, D},
-        "gate": {S, I, U, D},
+        "group_ready": {S, I, D},
+        "rate_state": {S, I, U, D},
+        "workflow": {S},
+        "workflow_node": {S},
+        "workflow_join": {S},
+        "workflow_arrival": {S},
+        "workflow_turn": {S, D},
+        "workflow_result": {S, I},
+        "job_step": {S, I, U, D},
+        "job_signal": {S, D},
+        "job_wakeup": {S, I, U, D},
         "schema_version": {S},
     },
     "viewer": {
         name: {S}
         for name in (
-            "job", "job_history", "job_attempt", "job_key", "worker", "chore", "queue", "audit", "schema_version",
-            "rollup_queue", "rollup_task", "rollup_mark", "operation", "operation_batch", "job_turn", "gate",
-            "schedule", "schedule_tick",
+            "job", "job_history", "job_attempt", "job_key", "worker", "maintenance_task", "queue", "audit", "schema_version",
+            "rollup_queue", "rollup_task", "rollup_mark", "operation", "operation_batch", "group_ready", "rate_state",
+            "schedule", "schedule_tick", "workflow", "workflow_node", "workflow_join", "workflow_arrival", "workflow_turn",
+            "workflow_result", "job_step", "job_signal", "job_wakeup",
         )
     },
     "operator": {
@@ -73,7 +86,7 @@ WANTED: dict[str, dict[str, set[str]]] = {
         "job_attempt": {S, D},
         "job_key": {S, D},
         "worker": {S},
-        "chore": {S},
+        "maintenance_task": {S},
         "queue": {S, I, U},
         "audit": {S, I},
         "rollup_queue": {S},
@@ -83,14 +96,31 @@ WANTED: dict[str, dict[str, set[str]]] = {
         "operation_batch": {S, I},
         "schedule": {S, I, U, D},
         "schedule_tick": {S},
-        "job_turn": {S, I},
-        "gate": {S, I, U, D},
+        "group_ready": {S, I},
+        "rate_state": {S, I, U, D},
         "web_user": {S},
+        "workflow": {S},
+        "workflow_node": {S},
+        "workflow_join": {S},
+        "workflow_arrival": {S},
+        "workflow_turn": {S},
+        "workflow_result": {S, I, D},
+        "job_step": {S, D},
+        "job_signal": {S, D},
+        "job_wakeup": {S},
         "schema_version": {S},
     },
 }  # fmt: skip
 # Those of former revisions, too: what users have built upon them goes on.
-ENQUEUE = {f"enqueue{which}{former}" for which in ("", "_one", "_keyed") for former in ("", "_0002", "_0005")}
+ENQUEUE = {
+    "enqueue",
+    "enqueue_one",
+    "enqueue_keyed",
+    "enqueue_workflow",
+    "workflow_add_nodes",
+    "send_signal",
+    "try_send_signal",
+}
 FUNCTIONS = {
     "producer": ENQUEUE,
     "worker": {
@@ -102,30 +132,57 @@ FUNCTIONS = {
         "prune_rest",
         "rest_due",
         "take_key",
-        "claim_managed",
-        "managed_running",
+        "claim_limited",
+        "limited_running",
         "admits",
         "admits_from",
         "entry_state",
+        "workflow_step",
+        "workflow_cancel",
+        "workflow_resume",
+        "workflow_prune",
+        "cancel_children",
     },
-    "viewer": {"oldest_program"},
-    "operator": {"oldest_program", "entry_state", "take_key"},
+    "viewer": {"oldest_program", "admits_from"},
+    "operator": {
+        "oldest_program",
+        "admits_from",
+        "entry_state",
+        "take_key",
+        "enqueue_one",
+        "workflow_cancel",
+        "workflow_retry",
+        "workflow_retry_from",
+        "workflow_resume",
+        "send_signal",
+        "try_send_signal",
+        "cancel_children",
+    },
 }
 COLUMNS = {
-    ("producer", "job", "SELECT"): {"id", "state", "attempt", "max_attempts", "run_at", "progress"},
+    ("producer", "job", "SELECT"): {"id", "state", "attempt", "max_attempts", "run_at", "progress", "node_id"},
     ("producer", "job", "INSERT"): {
         "task", "args", "queue", "priority", "run_at", "expires_at", "max_attempts", "timeout", "group_key", "headers",
     },
     ("producer", "job_history", "SELECT"): {"id", "state", "result", "error", "attempt", "max_attempts", "claims"},
     ("producer", "job_attempt", "SELECT"): {"job_id", "claims", "outcome", "finished_at", "error_type", "message"},
-    ("worker", "job_key", "UPDATE"): {"until"},
+    ("producer", "workflow", "SELECT"): {"id", "state", "reason"},
+    ("producer", "workflow_node", "SELECT"): {"id", "workflow_id", "number", "name"},
+    ("producer", "workflow_join", "SELECT"): {"workflow_id", "released_at", "remaining", "failed", "tolerated"},
+    ("producer", "workflow_turn", "SELECT"): {"subject_id", "kind"},
+    ("producer", "workflow_result", "SELECT"): {"node_id", "item", "job_id", "state", "error", "result", "finished_at"},
+    ("worker", "job_key", "UPDATE"): {"expires_at"},
     ("worker", "queue", "INSERT"): {"name", "group_mode", "group_limit", "group_retry"},
     ("worker", "queue", "UPDATE"): {"group_mode", "group_limit", "group_retry"},
     ("operator", "job", "UPDATE"): {
-        "run_at", "queue", "priority", "state", "cancel_requested_at", "managed", "permit", "parked_claims",
+        "run_at", "queue", "priority", "state", "cancel_requested_at", "limited", "permit", "parked_claims",
     },
+    ("worker", "job_signal", "UPDATE"): {"taken_at", "taken_by"},
+    ("worker", "workflow", "UPDATE"): {"parent_job_id", "key"},
+    ("operator", "job_step", "UPDATE"): {"state", "error", "finished_at"},
+    ("operator", "workflow", "UPDATE"): {"key"},
     ("operator", "job_history", "UPDATE"): {"finished_at"},
-    ("operator", "worker", "UPDATE"): {"asked"},
+    ("operator", "worker", "UPDATE"): {"requested_state"},
 }  # fmt: skip
 
 
@@ -159,7 +216,7 @@ def test_columns(conn: psycopg.Connection[Any], login: Login, role: str) -> None
 
 
 def migrate_tables() -> set[str]:
-    from jobq.schema import metadata
+    from jobq._postgres.tables import metadata
 
     return {table.name for table in metadata().tables.values()} | {migrate.VERSION_TABLE}
 
@@ -197,8 +254,8 @@ def test_partitions_and_sequences(conn: psycopg.Connection[Any], login: Login, r
         "AND (has_sequence_privilege(%(role)s, oid, 'USAGE') OR has_sequence_privilege(%(role)s, oid, 'UPDATE'))",
         {"role": f"jobq_{role}"},
     ).fetchall()
-    # The worker sets the mode of waking and gives out the numbers of managed claims, and no other role does.
-    assert sorted(sequences) == ([("permit",), ("wake",)] if role == "worker" else [])
+    # The worker sets the mode of waking and gives out the numbers of limited claims, and no other role does.
+    assert sorted(sequences) == ([("notify_mode",), ("permit",)] if role == "worker" else [])
 
 
 @pytest.mark.parametrize("role", ROLES)
@@ -340,7 +397,7 @@ def finish(url: str, state: str) -> int:
 def look_at_everything(connection: psycopg.Connection[Any], job: int) -> None:
     assert queries.get_job(connection, "jobq", job).id == job
     looks: list[Callable[[psycopg.Connection[Any], str], object]] = [
-        queries.overview, queries.queues, queries.list_jobs, queries.workers, queries.chores, queries.audit_log,
+        queries.overview, queries.queues, queries.list_jobs, queries.workers, queries.maintenance_tasks, queries.audit_log,
         queries.stats, queries.throughput, queries.schema_revision, queries.schedules,
     ]  # fmt: skip
     for look in looks:
@@ -406,6 +463,19 @@ def test_an_operator_operates(database_url: str, login: Login) -> None:
         assert connection.execute("SELECT count(*) FROM jobq.job_key").fetchone() == (0,)
 
 
+async def test_a_schedule_with_a_key(database_url: str, login: Login) -> None:
+    """An operator makes and runs it, a worker ticks it: both take the key by the function alone."""
+    made = Schedule(name="s", task="t", when=Every(timedelta(hours=1)), key="k")
+    with psycopg.connect(login("operator"), autocommit=True) as connection:
+        operations.set_schedule(connection, "jobq", made, actor="me")
+        job = operations.run_schedule(connection, "jobq", "s", actor="me")
+        assert operations.cancel(connection, "jobq", [job], actor="me").done == [job]
+    async with await AsyncConnection.connect(login("worker"), autocommit=True) as worker:
+        now = datetime.now(UTC) + timedelta(hours=2)
+        assert await tick(worker, "jobq", now=now) == Ticked("s", 1)
+        assert await tick(worker, "jobq", now=now + timedelta(hours=1)) == Ticked("s", 0, 1)
+
+
 def limits(operator: psycopg.Connection[Any], database_url: str) -> None:
     """Every statement of a change: running jobs are counted, rates rescaled, turns given, limits of groups set and cleared."""
     with psycopg.connect(database_url) as connection:
@@ -424,8 +494,8 @@ def limits(operator: psycopg.Connection[Any], database_url: str) -> None:
     assert operations.configure(operator, "jobq", "limited", actor="me", **none).changed
     operator.commit()
     with psycopg.connect(database_url) as connection:
-        assert connection.execute("SELECT managed FROM jobq.job WHERE id = %s", (running,)).fetchone() == (True,)
-        assert connection.execute("SELECT count(*) FROM jobq.job_turn WHERE queue = 'limited'").fetchone() != (0,)
+        assert connection.execute("SELECT limited FROM jobq.job WHERE id = %s", (running,)).fetchone() == (True,)
+        assert connection.execute("SELECT count(*) FROM jobq.group_ready WHERE queue = 'limited'").fetchone() != (0,)
         connection.execute("DELETE FROM jobq.job WHERE queue = 'limited'")
 
 
@@ -488,14 +558,14 @@ def test_an_operator_does_no_more(login: Login) -> None:
             "UPDATE jobq.job_attempt SET message = ''",
             "DELETE FROM jobq.audit",
             "UPDATE jobq.audit SET actor = 'another'",
-            "DELETE FROM jobq.job_turn",
-            "UPDATE jobq.job_turn SET due_at = now()",
+            "DELETE FROM jobq.group_ready",
+            "UPDATE jobq.group_ready SET due_at = now()",
             "DELETE FROM jobq.operation",
             "DELETE FROM jobq.operation_batch",
             "UPDATE jobq.operation_batch SET done = '{}'",
             "UPDATE jobq.worker SET heartbeat_at = now()",
             "DELETE FROM jobq.worker",
-            "UPDATE jobq.chore SET due_at = now()",
+            "UPDATE jobq.maintenance_task SET due_at = now()",
             "INSERT INTO jobq.schedule_tick (schedule, tick, job_id) VALUES ('s', now(), 1)",
             "DELETE FROM jobq.schedule_tick",
             "SELECT jobq.drop_partitions('job_history_failed', '0')",

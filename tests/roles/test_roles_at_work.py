@@ -12,11 +12,14 @@ from typing import Any
 import psycopg
 import pytest
 
-from jobq import JobRef, operations
-from tests.support import apps, transfers
+from jobq import JobRef, operations, queries
+from tests.apps import plain as apps
+from tests.apps import transfers
+from tests.support.checks import some
 from tests.support.jobs import Jobs
-from tests.support.pgbouncer import PgBouncer, program
-from tests.support.roles import Login, logins
+from tests.support.rows import add_job, add_worker
+from tests.support.servers.pgbouncer import PgBouncer
+from tests.support.servers.roles import Login, logins
 from tests.support.waiting import wait_until
 from tests.support.workers import WorkerProcess
 
@@ -39,9 +42,9 @@ def granted(jobs: Jobs, login: Login) -> Login:
 
 
 def tidied(jobs: Jobs) -> bool:
-    """Whether every chore has been done once, without an error."""
-    assert jobs.all("SELECT name, last_error FROM jobq.chore WHERE last_error IS NOT NULL") == []
-    return bool(jobs.one("SELECT count(*) >= 4 AND bool_and(last_run_at IS NOT NULL) FROM jobq.chore"))
+    """Whether every maintenance task has been done once, without an error."""
+    assert jobs.all("SELECT name, last_error FROM jobq.maintenance_task WHERE last_error IS NOT NULL") == []
+    return bool(jobs.one("SELECT count(*) >= 4 AND bool_and(last_run_at IS NOT NULL) FROM jobq.maintenance_task"))
 
 
 def leaves_content(worker: WorkerProcess) -> None:
@@ -69,7 +72,7 @@ def test_every_end_of_a_job(jobs: Jobs, granted: Login, worker: StartWorker) -> 
     enqueue.execute("UPDATE jobq.job SET expires_at = now() - interval '1 s' WHERE id = %s", (ends["expired"][0].id,))
     running = worker(database_url=granted("worker"))
     for state, refs in ends.items():
-        for ref in refs:
+        for ref in some(refs):
             assert jobs.wait(ref.id, timeout=60)["state"] == state, running.log
     # After the crash, which takes along what runs beside it.
     slow, shown = apps.wait_async.enqueue(enqueue, 600.0).id, apps.progress.enqueue(enqueue, 7).id
@@ -90,15 +93,15 @@ def test_every_end_of_a_job(jobs: Jobs, granted: Login, worker: StartWorker) -> 
 def test_schedules(jobs: Jobs, granted: Login, worker: StartWorker) -> None:
     """One in code that is declared and ticks, and one that cannot tick."""
     jobs.connection.execute("INSERT INTO jobq.schedule (name, task, cron) VALUES ('bad', 't', '61 * * * *')")
-    running = worker(database_url=granted("worker"), app="tests.support.scheduled:q", env={"SCHEDULED": "seconds"})
+    running = worker(database_url=granted("worker"), app="tests.apps.scheduled:q", env={"SCHEDULED": "seconds"})
     wait_until(
         lambda: jobs.one("SELECT count(*) FROM jobq.schedule_tick") >= 2 or not running.is_running(), what="two ticks"
     )
-    assert "cannot be" in jobs.one("SELECT last_error FROM jobq.schedule WHERE name = 'bad'")
+    assert "is invalid" in jobs.one("SELECT last_error FROM jobq.schedule WHERE name = 'bad'")
     leaves_content(running)
 
 
-def test_the_chores(jobs: Jobs, granted: Login, worker: StartWorker) -> None:
+def test_the_maintenance_tasks(jobs: Jobs, granted: Login, worker: StartWorker) -> None:
     """Partitions made and dropped, an expired key and an orphaned job."""
     jobs.connection.execute(
         "CREATE TABLE jobq.job_history_failed_20200101 PARTITION OF jobq.job_history_failed"
@@ -108,7 +111,7 @@ def test_the_chores(jobs: Jobs, granted: Login, worker: StartWorker) -> None:
     newest = jobs.one(last)
     jobs.connection.execute(f"DROP TABLE jobq.{newest}".encode())
     jobs.connection.execute(
-        "INSERT INTO jobq.job_key (job_id, key, holds, until) VALUES (0, 'old', 'period', now() - interval '1 day')"
+        "INSERT INTO jobq.job_key (job_id, key, holds, expires_at) VALUES (0, 'old', 'period', now() - interval '1 day')"
     )
     orphan = apps.noop.enqueue(jobs.connection).id
     jobs.connection.execute(
@@ -120,7 +123,7 @@ def test_the_chores(jobs: Jobs, granted: Login, worker: StartWorker) -> None:
         "INSERT INTO jobq.schedule_tick (schedule, tick, job_id, inserted_at) VALUES ('s', now(), 1, '2020-01-01')"
     )
     running = worker(database_url=granted("worker"))
-    wait_until(lambda: tidied(jobs) or not running.is_running(), timeout=60, what="the chores")
+    wait_until(lambda: tidied(jobs) or not running.is_running(), timeout=60, what="the maintenance tasks")
     assert jobs.one(last) == newest
     assert jobs.one("SELECT to_regclass('jobq.job_history_failed_20200101')") is None
     assert jobs.one("SELECT count(*) FROM jobq.job_key") == 0
@@ -151,7 +154,7 @@ def test_transactional_tasks(jobs: Jobs, granted: Login, worker: StartWorker) ->
     done = [task.enqueue(jobs.connection, "x").id for task in (transfers.act, transfers.act_async)]
     done.append(transfers.session_act.enqueue(jobs.connection, "savepoint").id)
     refused = transfers.session_act.options(max_attempts=1).enqueue(jobs.connection, "same").id
-    running = worker(app="tests.support.transfers:q", database_url=granted("worker"))
+    running = worker(app="tests.apps.transfers:q", database_url=granted("worker"))
     for job in done:
         assert jobs.wait(job)["state"] == "succeeded", running.log
     assert jobs.wait(refused)["state"] == "failed"
@@ -162,7 +165,7 @@ def test_transactional_tasks(jobs: Jobs, granted: Login, worker: StartWorker) ->
     assert running.wait() == 0
 
 
-@pytest.mark.skipif(program() is None, reason="pgbouncer is not installed (apt-get install pgbouncer)")
+@pytest.mark.needs("pgbouncer")
 def test_through_a_pooler(jobs: Jobs, database_url: str, granted: Login, worker: StartWorker) -> None:
     direct = granted("worker")
     pooler = PgBouncer(direct)
@@ -170,7 +173,7 @@ def test_through_a_pooler(jobs: Jobs, database_url: str, granted: Login, worker:
         ends = [apps.record.enqueue(jobs.connection, "x").id, apps.fail_until.enqueue(jobs.connection, 2).id]
         running = worker(database_url=pooler.url, env={"TRACES_URL": direct})
         assert [jobs.wait(job)["state"] for job in ends] == ["succeeded"] * 2
-        wait_until(lambda: tidied(jobs) or not running.is_running(), timeout=60, what="the chores")
+        wait_until(lambda: tidied(jobs) or not running.is_running(), timeout=60, what="the maintenance tasks")
         leaves_content(running)
     finally:
         pooler.close()
@@ -181,7 +184,9 @@ def test_the_doctor(jobs: Jobs, granted: Login, worker: StartWorker, role: str) 
     """Finds nothing wrong with a healthy system, nor with the role; a viewer may look at everything."""
     worker(database_url=granted("worker"))
     wait_until(
-        lambda: jobs.one("SELECT count(*) FROM jobq.worker") == 1 and tidied(jobs), timeout=60, what="the chores"
+        lambda: jobs.one("SELECT count(*) FROM jobq.worker") == 1 and tidied(jobs),
+        timeout=60,
+        what="the maintenance tasks",
     )
     done = subprocess.run(
         [sys.executable, "-m", "jobq", "doctor", "--json"],
@@ -199,3 +204,20 @@ def test_the_doctor(jobs: Jobs, granted: Login, worker: StartWorker, role: str) 
     expected = {"worker": {"partitions", "operations"}, "viewer": {"privileges"}, "operator": set[str]()}[role]
     assert wrong == expected, found
     assert unseen == (["operations", "partitions"] if role == "worker" else [])
+
+
+@pytest.mark.parametrize("role", ["viewer", "operator"])
+def test_why_a_job_waits(db: psycopg.Connection[Any], login: Login, role: str) -> None:
+    """Also where a rule of its queue holds it up, which functions of the schema say."""
+    db.execute(
+        "INSERT INTO jobq.queue (name, rate_jobs, rate_seconds, rate_burst, group_mode) VALUES ('mail', 1, 60, 1, 'ordered')"
+    )
+    add_worker(db, tasks=["mail.send"], slots=4)
+    alone = add_job(db, queue="mail", task="mail.send", run_in=-5)
+    grouped = [add_job(db, queue="mail", task="mail.send", group_key="g", run_in=-5) for _ in range(2)]
+    # The rate lets one start.
+    db.execute("SELECT id FROM jobq.claim_limited(gen_random_uuid(), 'mail', 1)")
+    with psycopg.connect(login(role), autocommit=True) as asking:
+        said = [queries.why_waiting(asking, "jobq", queries.get_job(asking, "jobq", job)) for job in (alone, *grouped)]
+    assert any("rate" in str(sentence) for sentence in said), said
+    assert None not in said

@@ -13,8 +13,8 @@ from typing import Any
 import psycopg
 
 from jobq import operations
-from jobq.schedules import Schedule
-from jobq.ticks import Every
+from jobq.cron import Every
+from jobq.schedule import Schedule
 from tests.support.rows import add_finished, add_job, add_worker
 
 Conn = psycopg.Connection[Any]
@@ -85,7 +85,7 @@ def _parked(db: Conn) -> None:
 
 
 def _quiet(db: Conn) -> None:
-    healthy(db, state="quiet", asked="quiet")
+    healthy(db, state="quiet", requested_state="quiet")
     due(db)
 
 
@@ -125,7 +125,7 @@ def _newer_schema(db: Conn) -> None:
 
 def _older_schema(db: Conn) -> None:
     healthy(db)
-    db.execute("UPDATE jobq.schema_version SET version_num = '0001'")
+    db.execute("UPDATE jobq.schema_version SET version_num = '0008'")
     db.execute("ALTER TABLE jobq.worker DROP COLUMN problems")
 
 
@@ -172,16 +172,16 @@ def _default_partition(db: Conn) -> None:
     add_finished(db, "succeeded", ago=30 * 86400)
 
 
-def _chores_fail(db: Conn) -> None:
+def _maintenance_tasks_fail(db: Conn) -> None:
     healthy(db)
     db.execute(
-        "INSERT INTO jobq.chore (name, last_error) VALUES ('partitions', 'no space left'), ('keys', 'no space left')"
+        "INSERT INTO jobq.maintenance_task (name, last_error) VALUES ('partitions', 'no space left'), ('keys', 'no space left')"
     )
 
 
-def _chores_late(db: Conn) -> None:
+def _maintenance_tasks_late(db: Conn) -> None:
     healthy(db)
-    db.execute("INSERT INTO jobq.chore (name, due_at) VALUES ('retention', now() - interval '3 hours')")
+    db.execute("INSERT INTO jobq.maintenance_task (name, due_at) VALUES ('retention', now() - interval '3 hours')")
 
 
 def _schedule(db: Conn) -> None:
@@ -205,7 +205,9 @@ def _rate(db: Conn) -> None:
     healthy(db)
     operations.configure(db, "jobq", "mail", rate="1/day", actor="ann")
     due(db)
-    db.execute("INSERT INTO jobq.gate (queue, group_key, paid_until) VALUES ('mail', '', now() + interval '1 day')")
+    db.execute(
+        "INSERT INTO jobq.rate_state (queue, group_key, paid_until) VALUES ('mail', '', now() + interval '1 day')"
+    )
 
 
 def _busy(db: Conn) -> None:
@@ -342,7 +344,7 @@ OUTAGES = [
         code=0,
         line="warn  paused        queue mail is paused by ann (bounces), with 3 jobs due, the oldest for 3 h",
         metric={finding("paused", "warn"): 1, **DUE, 'jobq_queue_paused{queue="mail"}': 1},
-        queue="by ann: bounces. It takes jobs in and starts none.",
+        queue="by ann: bounces. It accepts jobs but starts none.",
     ),
     Outage(
         name="the only worker died with running jobs",
@@ -385,9 +387,9 @@ OUTAGES = [
         name="a schema older than the code",
         make=_older_schema,
         level="bad",
-        says="Schema 'jobq' is at revision 0001",
+        says="Schema 'jobq' is at revision 0008",
         code=78,
-        line="fail  schema        schema 'jobq' is at revision 0001",
+        line="fail  schema        schema 'jobq' is at revision 0008",
         metric={finding("schema"): 1},
     ),
     Outage(
@@ -463,22 +465,22 @@ OUTAGES = [
         metric={finding("partitions", "warn"): 1},
     ),
     Outage(
-        name="chores that fail",
-        make=_chores_fail,
+        name="maintenance tasks that fail",
+        make=_maintenance_tasks_fail,
         level="bad",
-        says="Chore keys, partitions failed when they last ran: no space left.",
+        says="Maintenance tasks keys, partitions failed when they last ran: no space left.",
         code=1,
-        line="fail  chores        chore keys, partitions failed when they last ran: no space left",
-        metric={finding("chores"): 1},
+        line="fail  maintenance   maintenance tasks keys, partitions failed when they last ran: no space left",
+        metric={finding("maintenance"): 1},
     ),
     Outage(
-        name="chores that no worker does",
-        make=_chores_late,
+        name="maintenance tasks that no worker does",
+        make=_maintenance_tasks_late,
         level="bad",
-        says="Chore retention is overdue by 3 h.",
+        says="Maintenance task retention is overdue by 3 h.",
         code=1,
-        line="fail  chores        chore retention is overdue by 3 h",
-        metric={finding("chores"): 1},
+        line="fail  maintenance   maintenance task retention is overdue by 3 h",
+        metric={finding("maintenance"): 1},
     ),
     Outage(
         name="a schedule that cannot tick",
@@ -580,18 +582,18 @@ OUTAGES = [
         name="most jobs fail",
         make=_dead_letters,
         level="bad",
-        says="Most jobs fail for good: 30 of 40 that finished in the last hour.",
+        says="Most jobs fail permanently: 30 of 40 that finished in the last hour.",
         code=1,
-        line="fail  failures      most jobs fail for good: 30 of 40 that finished in the last hour",
+        line="fail  failures      most jobs fail permanently: 30 of 40 that finished in the last hour",
         metric={finding("failures"): 1, "jobq_failed_24h": 30},
     ),
     Outage(
         name="some jobs failed",
         make=_few_dead_letters,
         level="warn",
-        says="1 job has failed for good in the last 24 hours; 1 older.",
+        says="1 job has failed permanently in the last 24 hours; 1 older.",
         code=0,
-        line="warn  failures      1 job has failed for good in the last 24 hours; 1 older",
+        line="warn  failures      1 job has failed permanently in the last 24 hours; 1 older",
         metric={finding("failures", "warn"): 1, "jobq_failed_24h": 1, "jobq_failed": 2},
     ),
 ]

@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from jobq import JobQ
-from jobq.tasks import Task
+from jobq.task import Task
 
 OLD, NEW, OTHER = JobQ(), JobQ(), JobQ()
 

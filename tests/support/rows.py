@@ -10,7 +10,7 @@ import psycopg
 from psycopg import sql
 from psycopg.types.json import Jsonb
 
-# For turns_sweep.sql and schedule_ticks_expire.sql.
+# For group_ready_repair.sql and schedule_ticks_expire.sql.
 ALL_GROUPS: dict[str, Any] = {"among": None, "queues": [], "groups": []}
 ALL_TICKS: dict[str, Any] = {"among": None, "schedules": [], "ticks": []}
 

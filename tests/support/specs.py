@@ -1,14 +1,14 @@
-"""What a dispatcher tells a runner at its start, for tests that make a `Child` themselves."""
+"""What a dispatcher tells a runner at its start, for tests that make a `RunnerProcess` themselves."""
 
 from __future__ import annotations
 
-from jobq.config import Settings
-from jobq.worker.spec import Spec
+from jobq._worker.ipc.runner_config import RunnerConfig
+from jobq.settings import Settings
 
 
-def spec(concurrency: int = 1) -> Spec:
-    return Spec(
-        app="tests.support.apps:q",
+def spec(concurrency: int = 1) -> RunnerConfig:
+    return RunnerConfig(
+        app="tests.apps.plain:q",
         socket_fd=-1,
         slots_fd=-1,
         concurrency=concurrency,

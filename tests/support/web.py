@@ -10,7 +10,18 @@ import psycopg
 from flask.testing import FlaskClient
 
 Conn = psycopg.Connection[Any]
-PAGES = ("/", "/queues", "/jobs", "/failures", "/schedules", "/workers", "/operations", "/audit", "/system")
+PAGES = (
+    "/",
+    "/queues",
+    "/jobs",
+    "/workflows",
+    "/failures",
+    "/schedules",
+    "/workers",
+    "/operations",
+    "/audit",
+    "/system",
+)
 
 
 def token(client: FlaskClient, at: str = "/jobs") -> str:

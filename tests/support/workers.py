@@ -10,6 +10,8 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from tests.support import suites
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -21,11 +23,12 @@ class WorkerProcess:
         database_url: str,
         log_path: Path,
         *args: str,
-        app: str = "tests.support.apps:q",
+        app: str = "tests.apps.plain:q",
         env: Mapping[str, str] | None = None,
         command: Sequence[str] = ("worker",),
         program: Sequence[str] = (sys.executable, "-m", "jobq"),
     ) -> None:
+        suites.expect("process")
         self._log_path = log_path
         environ = {**os.environ, "JOBQ_DATABASE_URL": database_url, "PYTHONUNBUFFERED": "1", **(env or {})}
         with log_path.open("wb") as log:

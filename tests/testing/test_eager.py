@@ -168,6 +168,15 @@ def test_what_needs_a_database_says_so(jobq_eager: EagerJobs) -> None:
         q.ref(99).status()
 
 
+def test_a_recorded_transactional_job_is_refused_before_any_job_runs() -> None:
+    with eager(q, run=False) as jobs:
+        send.submit("ann")
+        pay.submit(3)
+        with pytest.raises(NotTransactional, match=r"drain: job 2 is of task 'pay', which is transactional and needs"):
+            jobs.drain()
+        assert [(job.state, job.attempt) for job in jobs.jobs] == [("ready", 0), ("ready", 0)]
+
+
 def test_afterwards_everything_is_as_before() -> None:
     before = dict(vars(q))
     with eager(q), eager(q, run=False):
@@ -189,7 +198,7 @@ def test_a_fake_job() -> None:
     marker: Any = object()
     with fake_job(connection=marker):
         assert current_job().connection is marker
-        with pytest.raises(NotTransactional, match="was given connection only; give session="):
+        with pytest.raises(NotTransactional, match="was given connection only; pass session="):
             _ = current_job().session
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import psycopg
 
 from jobq import migrate
-from tests.support.postgres import OwnServer
+from tests.support.servers.postgres import OwnServer
 
 
 def test_database_url_is_migrated(database_url: str) -> None:

@@ -20,7 +20,8 @@ from sqlalchemy.orm import Session
 from jobq import Backoff, JobQ, ResultTimeout, Snooze, UnsupportedConnection, current_job, queries
 from jobq.errors import InvalidOption, JobNotFound
 from jobq.testing import JobqTester
-from tests.support import postgres
+from tests.support.checks import some
+from tests.support.servers import postgres
 
 q = JobQ()
 sent: list[str] = []
@@ -185,7 +186,7 @@ def test_time_passes_for_jobs(jobq: JobqTester) -> None:
     jobq.drain()
     assert sent == ["ann", "bob"]
     for by in ({}, {"hours": -1}, {"until": datetime(2020, 1, 1, tzinfo=UTC)}, {"until": datetime(2999, 1, 1)}):
-        with pytest.raises(InvalidOption, match="advance: "):
+        with pytest.raises(InvalidOption, match=r"advance: |until="):
             jobq.advance(**by)
 
 
@@ -206,7 +207,7 @@ def test_schedules_tick_while_time_passes(jobq: JobqTester) -> None:
     assert jobq.drain().succeeded == 25
     hours = [at for name, at in ticks if name == "hourly"]
     assert len(set(hours)) == 24
-    assert all(start < at < start + timedelta(days=1, minutes=1) and at.minute == 30 for at in hours)
+    assert all(start < at < start + timedelta(days=1, minutes=1) and at.minute == 30 for at in some(hours))
     [night] = [at for name, at in ticks if name == "nightly"]
     assert (night.hour, night.minute) == (2, 15)
     ticks.clear()
@@ -288,6 +289,7 @@ def test_the_settings_come_back(jobq: JobqTester) -> None:
     assert q.settings.database_url == jobq.database_url
 
 
+@pytest.mark.slow
 def test_in_a_project_of_its_own(server: postgres.Server, tmp_path: Path) -> None:
     """As a user has it: the plugin by its entry point, the application by its setting."""
     (tmp_path / "shop.py").write_text(

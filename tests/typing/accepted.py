@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, assert_type
 
@@ -14,8 +15,17 @@ from sqlalchemy.orm import Session, scoped_session
 
 import jobq
 from jobq import (
+    AsyncBatchRunNext,
+    AsyncBatchTask,
+    AsyncEnqueueNext,
+    AsyncRunNext,
     AsyncTask,
     Backoff,
+    BatchRunNext,
+    BatchTask,
+    CurrentBatch,
+    CurrentJob,
+    EnqueueNext,
     Groups,
     JobProgress,
     JobQ,
@@ -24,12 +34,16 @@ from jobq import (
     QueueHandle,
     QueueSettings,
     Rate,
+    Resource,
     Retry,
+    RunNext,
     Task,
+    current_batch,
     current_job,
+    injected,
 )
 from jobq.operations import QueueChange
-from jobq.testing import EagerJobs, JobqTester, eager, fake_job
+from jobq.testing import EagerJobs, JobqTester, eager, fake_job, override_resource
 
 
 @dataclass
@@ -274,3 +288,154 @@ async def queues_are_set_on_event_loops(session: AsyncSession) -> None:
     assert_type(await mail.settings_async(), QueueSettings)
     assert_type(await mail.group("a").set_async(limit=3), bool)
     assert_type(await mail.pause_async(), bool)
+
+
+class Client:
+    def get(self, path: str) -> str:
+        return path
+
+
+class FakeClient(Client): ...
+
+
+@q.resource
+def client() -> Iterator[Client]:
+    yield Client()
+
+
+@q.resource
+async def clients(first: Resource[Client]) -> AsyncIterator[dict[str, Client]]:
+    assert_type(first, Client)
+    yield {"first": first}
+
+
+@q.task
+def download(path: str, *, client: Resource[Client] = injected) -> str:
+    assert_type(client, Client)
+    return client.get(path)
+
+
+@q.task(queue="web")
+async def download_async(path: str, client: Resource[Client] = injected) -> str:
+    return client.get(path)
+
+
+def resources_are_no_arguments(session: Session) -> None:
+    assert_type(download.enqueue(session, "/"), JobRef[str])
+    assert_type(download.job(path="/"), NewJob)
+    download_async.options(delay=1).submit("/")
+    # A test passes its own.
+    assert_type(download("/", client=Client()), str)
+    with override_resource(q, client, FakeClient()), override_resource(q, clients, {"first": Client()}):
+        download_async.submit("/")
+
+
+@q.middleware
+class Tracing:
+    def run(self, job: CurrentJob, call_next: RunNext) -> Any:
+        return call_next(job)
+
+    async def run_async(self, job: CurrentJob, call_next: AsyncRunNext) -> Any:
+        return await call_next(job)
+
+    def enqueue(self, jobs: Sequence[NewJob], call_next: EnqueueNext) -> object:
+        return call_next([job.with_headers({"trace": job.task}).with_options(priority=9) for job in jobs])
+
+    async def enqueue_async(self, jobs: Sequence[NewJob], call_next: AsyncEnqueueNext) -> object:
+        return await call_next(jobs)
+
+
+@q.middleware(tasks=[download, "bare"])
+class OfSome:
+    def run(self, job: CurrentJob, call_next: RunNext) -> Any:
+        return call_next(job)
+
+
+@q.middleware.run
+def around_runs(job: CurrentJob, call_next: RunNext) -> Any:
+    return call_next(job)
+
+
+@q.middleware.run(tasks=[download_async])
+async def around_async_runs(job: CurrentJob, call_next: AsyncRunNext) -> Any:
+    return await call_next(job)
+
+
+@q.middleware.enqueue
+def around_enqueues(jobs: Sequence[NewJob], call_next: EnqueueNext) -> None:
+    assert_type(call_next(jobs)[0].id, int | None)
+
+
+assert_type(q.middleware(Tracing(), tasks=["bare"]), Tracing)
+
+
+@q.on_worker_start
+def at_worker_start() -> None: ...
+
+
+@q.on_runner_start
+async def at_runner_start() -> None: ...
+
+
+@q.on_runner_stop
+def at_runner_stop() -> None: ...
+
+
+@q.task(batch=500, linger=0.1, queue="search", timeout=30)
+def index(orders: list[Order]) -> None:
+    batch = current_batch()
+    assert_type(batch, CurrentBatch)
+    assert_type(batch.jobs[0], CurrentJob)
+    batch.fail(0, ValueError("no lines"))
+
+
+@q.task(batch=10, linger=datetime.timedelta(seconds=1))
+def prices(ids: list[int], client: Resource[Client] = injected) -> list[float]:
+    return [float(each) for each in ids]
+
+
+@q.task(batch=10)
+def some_prices(ids: list[int]) -> list[float | Exception]:
+    return [ValueError("none") if each < 0 else float(each) for each in ids]
+
+
+@q.task(batch=10)
+async def fetch_all(urls: list[str], *, client: Resource[Client] = injected) -> list[bytes | Exception]:
+    return [client.get(url).encode() for url in urls]
+
+
+@q.task(batch=10)
+async def ping_all(hosts: list[str]) -> None: ...
+
+
+assert_type(index, BatchTask[Order, None])
+assert_type(prices, BatchTask[int, float])
+assert_type(some_prices, BatchTask[int, float])
+assert_type(fetch_all, AsyncBatchTask[str, bytes])
+assert_type(ping_all, AsyncBatchTask[str, None])
+
+
+def batch_tasks_are_enqueued_by_item(session: Session, order: Order) -> None:
+    assert_type(index.enqueue(session, order), JobRef[None])
+    assert_type(some_prices.submit(3).result(), float)
+    assert_type(prices.options(key="p", delay=3).enqueue(session, 3), JobRef[float])
+    assert_type(fetch_all.job("https://example.org"), NewJob)
+    q.enqueue_many(session, [prices.job(number) for number in range(9)])
+    prices([1, 2], client=Client())
+    index([order])
+
+
+async def batch_tasks_are_enqueued_on_event_loops(connection: AsyncConnection) -> None:
+    assert_type(await fetch_all.enqueue_async(connection, "https://example.org"), JobRef[bytes])
+    await fetch_all(["https://example.org"], client=Client())
+
+
+class AroundBatches:
+    def run_batch(self, batch: CurrentBatch, call_next: BatchRunNext) -> Any:
+        return call_next(batch)
+
+    async def run_batch_async(self, batch: CurrentBatch, call_next: AsyncBatchRunNext) -> Any:
+        return await call_next(batch)
+
+
+q.middleware(AroundBatches(), tasks=[index, fetch_all])

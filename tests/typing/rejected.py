@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import psycopg
@@ -9,7 +10,8 @@ from sqlalchemy import Engine
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 
-from jobq import AsyncTask, Backoff, JobQ, Snooze, current_job
+from jobq import AsyncTask, Backoff, CurrentJob, JobQ, Resource, RunNext, Snooze, current_job, injected
+from jobq.testing import override_resource
 
 q = JobQ()
 
@@ -146,3 +148,89 @@ def queues(session: Session, async_session: AsyncSession) -> None:
     q.queue("mail").group("a").set()  # error
     q.queue("mail").group("a").set(limit="3")  # error
     q.queue("mail").settings().limit = 3  # error
+
+
+def no_resource() -> int:
+    return 1
+
+
+@q.resource
+def client() -> Iterator[int]:
+    yield 1
+
+
+@q.task
+def download(path: str, client: Resource[int] = injected) -> str:
+    wrong: str = client  # error
+    return path + wrong
+
+
+override_resource(q, no_resource, 1)  # error
+download.submit()  # error
+download.submit(1)  # error
+download("/", client="client")  # error
+
+
+@q.resource  # error
+def no_generator() -> int:
+    return 1
+
+
+class WrongMiddleware:
+    def run(self, job: int, call_next: RunNext) -> Any:
+        return call_next
+
+
+q.middleware(WrongMiddleware())  # error
+q.middleware(3)  # error
+
+
+@q.middleware.run  # error
+def wrong_job(job: int, call_next: RunNext) -> Any:
+    return call_next
+
+
+@q.middleware.enqueue  # error
+def wrong_jobs(jobs: CurrentJob, call_next: RunNext) -> Any:
+    return call_next(jobs)
+
+
+@q.on_runner_start  # error
+def with_parameter(job: int) -> None: ...
+
+
+@q.task(batch=10)  # error
+def not_a_list(item: int) -> None: ...
+
+
+@q.task(batch=10)  # error
+def two_lists(items: list[int], others: list[int]) -> None: ...
+
+
+@q.task(batch=10)  # error
+def one_result(items: list[int]) -> int:
+    return len(items)
+
+
+q.task(batch="10")  # error
+q.task(batch=10, linger="1")  # error
+q.task(batch=10, transactional=True)  # error
+q.task(batch=10, isolation="process")  # error
+
+
+@q.task(batch=10)
+def sizes(names: list[str]) -> list[int]:
+    return [len(name) for name in names]
+
+
+def wrong_items(session: Session) -> None:
+    sizes.enqueue(session, 3)  # error
+    sizes.enqueue(session, ["a"])  # error
+    sizes.enqueue(session, "a", "b")  # error
+    sizes.enqueue(session)  # error
+    sizes.submit(3)  # error
+    sizes.options(delay=1).job(3)  # error
+    text: str = sizes.submit("a").result()  # error
+    sizes(["a", 3])  # error
+    sizes("a")  # error
+    print(text)

@@ -10,8 +10,8 @@ from cronsim import CronSim
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from jobq.cron import EPOCH, Cron, Every, NoNextRun, When, following, latest, when
 from jobq.errors import InvalidOption
-from jobq.ticks import EPOCH, Cron, Every, NeverAgain, When, duration, following, latest, when
 
 MINUTE = timedelta(minutes=1)
 
@@ -244,7 +244,7 @@ def test_the_last_ticks_of_a_long_time_cost_no_more_than_those_of_a_short_one(mo
 def test_the_end_of_the_calendar_is_an_end() -> None:
     late = datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)
     for rule in (Cron("0 7 * * *"), Cron("* * * * *", "UTC"), Every(timedelta(days=1))):
-        with pytest.raises(NeverAgain):
+        with pytest.raises(NoNextRun):
             rule.next(late)
         assert following(rule, late, 3) == []
 
@@ -265,12 +265,7 @@ def test_the_end_of_the_calendar_is_an_end() -> None:
     ],
 )
 def test_words(rule: When, words: str) -> None:
-    assert rule.words() == words
-
-
-def test_durations() -> None:
-    assert duration(timedelta(days=1)) == "1 day"
-    assert duration(timedelta(seconds=3661)) == "1 hour 1 minute 1 second"
+    assert rule.describe() == words
 
 
 # --- Bad input ----------------------------------------------------------------------------------------------------------
@@ -279,22 +274,22 @@ def test_durations() -> None:
 @pytest.mark.parametrize(
     ("expression", "said"),
     [
-        ("61 * * * *", r"cron='61 \* \* \* \*': its minute '61' cannot be; give 0 to 59"),
-        ("0 24 * * *", "its hour '24' cannot be; give 0 to 23"),
-        ("0 0 32 * *", "its day of month '32' cannot be"),
-        ("0 0 * 13 *", "its month '13' cannot be; give 1 to 12"),
-        ("0 7 * * mon-fry", "its day of week 'mon-fry' cannot be; give 0 to 7"),
-        ("60 0 0 * * *", "its second '60' cannot be"),
+        ("61 * * * *", r"cron='61 \* \* \* \*': its minute '61' is invalid; expected 0 to 59"),
+        ("0 24 * * *", "its hour '24' is invalid; expected 0 to 23"),
+        ("0 0 32 * *", "its day of month '32' is invalid"),
+        ("0 0 * 13 *", "its month '13' is invalid; expected 1 to 12"),
+        ("0 7 * * mon-fry", "its day of week 'mon-fry' is invalid; expected 0 to 7"),
+        ("60 0 0 * * *", "its second '60' is invalid"),
         ("*/0 * * * *", "its minute"),
-        ("0 0 30 2 *", "its day of month '30' cannot be; give a day that its months have"),
-        ("0 0 31 4,6,9,11 *", "its day of month '31' cannot be"),
+        ("0 0 30 2 *", "its day of month '30' is invalid; expected a day that its months have"),
+        ("0 0 31 4,6,9,11 *", "its day of month '31' is invalid"),
         ("tomorrow", "it has 1 fields instead of 5"),
         ("0 7 * * mon-fri 2026 *", "it has 7 fields instead of 5, or 6 with seconds first"),
         ("@often", "of the words with @, @yearly"),
-        ("", "give an expression of at most 200 characters"),
-        ("* " * 200, "give an expression of at most 200 characters"),
-        (None, "give an expression"),
-        (["0 7 * * *"], "give an expression"),
+        ("", "expected an expression of at most 200 characters"),
+        ("* " * 200, "expected an expression of at most 200 characters"),
+        (None, "expected an expression"),
+        (["0 7 * * *"], "expected an expression"),
     ],
 )
 def test_a_bad_expression_is_refused_with_the_field_and_what_to_do(expression: str, said: str) -> None:
@@ -311,7 +306,7 @@ def test_any_text_is_an_expression_or_refused(text: str) -> None:
         assert "cron=" in str(error)  # noqa: PT017  (only where it is refused)
     else:
         assert rule.next(datetime(2026, 1, 1, tzinfo=UTC)) > datetime(2026, 1, 1, tzinfo=UTC)
-        assert rule.words()
+        assert rule.describe()
 
 
 @pytest.mark.parametrize(
@@ -321,10 +316,10 @@ def test_any_text_is_an_expression_or_refused(text: str) -> None:
         ("europe/berlin", "did you mean Europe/Berlin"),
         ("Europe/Berln", "did you mean Europe/Berlin"),
         ("New York", "did you mean America/New_York"),
-        ("Mars/Phobos", "give an IANA name"),
-        ("", "give an IANA name"),
+        ("Mars/Phobos", "expected an IANA name"),
+        ("", "expected an IANA name"),
         ("../../etc/passwd", "is no zone"),
-        (1, "give an IANA name"),
+        (1, "expected an IANA name"),
     ],
 )
 def test_an_unknown_zone_is_refused_with_near_ones(zone: str, said: str) -> None:
@@ -336,15 +331,15 @@ def test_an_unknown_zone_is_refused_with_near_ones(zone: str, said: str) -> None
     "every", [timedelta(0), timedelta(seconds=-5), timedelta(milliseconds=999), timedelta(days=40000)]
 )
 def test_an_interval_that_cannot_be(every: timedelta) -> None:
-    with pytest.raises(InvalidOption, match="give a timedelta between one second and 100 years"):
+    with pytest.raises(InvalidOption, match="expected a timedelta between one second and 100 years"):
         Every(every)
 
 
 def test_either_an_expression_or_an_interval() -> None:
-    with pytest.raises(InvalidOption, match="give a timedelta, such as"):
+    with pytest.raises(InvalidOption, match="expected a timedelta, such as"):
         when(None, 60)  # type: ignore[arg-type]
     for cron, every in ((None, None), ("0 7 * * *", timedelta(hours=1))):
-        with pytest.raises(InvalidOption, match="give either a cron expression"):
+        with pytest.raises(InvalidOption, match="expected either a cron expression"):
             when(cron, every)
     with pytest.raises(InvalidOption, match="timezone='Europe/Berlin': an interval is counted in UTC"):
         when(None, timedelta(hours=1), "Europe/Berlin")

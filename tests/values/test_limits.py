@@ -11,8 +11,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from jobq.errors import InvalidOption
-from jobq.flow import MAX_NUMBER, MAX_PERIOD, MAX_STARTS, Groups, QueueSettings, Rate, settings_of
-from jobq.operations.settings import UNCHANGED, Wanted
+from jobq.limits import MAX_NUMBER, MAX_PERIOD, MAX_STARTS, Groups, QueueSettings, Rate, settings_of
+from jobq.operations.queue_settings import UNSET, QueueSettingsPatch
 
 
 @pytest.mark.parametrize(
@@ -39,7 +39,7 @@ def test_a_rate_is_read_and_said_again(text: str, rate: Rate, again: str) -> Non
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("0/s", r"rate='0/s'.*give a whole number from 1.*pause the queue"),
+        ("0/s", r"rate='0/s'.*expected a whole number from 1.*pause the queue"),
         ("-1/s", r"rate='-1/s'.*such as 50/s"),
         ("50", "such as 50/s"),
         ("50/", "such as 50/s"),
@@ -87,7 +87,7 @@ def test_every_rate_says_itself_again(jobs: int, seconds: float, burst: int) -> 
         assert not (seconds > 0 and jobs / seconds <= MAX_STARTS and burst * seconds <= MAX_PERIOD * jobs)
         return
     assert Rate.parse(str(rate), burst=burst) == rate
-    # What claim_managed reckons with: whole microseconds, at most a two-hundredth beside the truth, and a time that exists.
+    # What claim_limited reckons with: whole microseconds, at most a two-hundredth beside the truth, and a time that exists.
     assert round(rate.share * 1e6) >= 100
     assert rate.burst * rate.share <= MAX_PERIOD * (1 + 1e-9)
 
@@ -120,18 +120,18 @@ def test_a_rule_for_groups_is_read_and_said_again(text: str, groups: Groups, aga
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("fifo", "groups='fifo'.*give ordered, ordered:pass, limited:N, fair or fair:N"),
+        ("fifo", "groups='fifo'.*expected ordered, ordered:pass, limited:N, fair or fair:N"),
         ("ordered:3", "one job at a time"),
         ("limited", "as in limited:3"),
         ("limited:0", "from 1"),
-        ("limited:-1", "give ordered"),
-        ("limited:1.5", "give ordered"),
-        ("limited:true", "give ordered"),
+        ("limited:-1", "expected ordered"),
+        ("limited:1.5", "expected ordered"),
+        ("limited:true", "expected ordered"),
         (f"fair:{MAX_NUMBER + 1}", f"from 1 to {MAX_NUMBER}"),
         ("fair:pass", "for ordered groups only"),
         ("limited:hold", "as in limited:3"),
-        ("fair:\u0663", "give ordered"),
-        ("", "give ordered"),
+        ("fair:\u0663", "expected ordered"),
+        ("", "expected ordered"),
     ],
 )
 def test_a_rule_that_says_nothing_is_refused(text: str, says: str) -> None:
@@ -146,7 +146,7 @@ def test_a_limit_is_a_whole_number(limit: Any) -> None:
     with pytest.raises(InvalidOption, match=r"^group limit="):
         Groups("fair", limit)
     with pytest.raises(InvalidOption, match=r"^limit="):
-        Wanted(limit=limit).over(QueueSettings())
+        QueueSettingsPatch(limit=limit).over(QueueSettings())
 
 
 def test_settings_in_words() -> None:
@@ -195,25 +195,25 @@ NOW = QueueSettings(limit=3, rate=Rate(50, burst=10), groups=Groups("fair"), gro
     ],
 )  # fmt: skip
 def test_what_is_given_is_laid_over_what_there_is(given: dict[str, Any], after: QueueSettings) -> None:
-    assert Wanted(**given).over(NOW) == after
+    assert QueueSettingsPatch(**given).over(NOW) == after
 
 
 @pytest.mark.parametrize(
     ("given", "says"),
     [
-        ({"burst": 5}, "burst=5: there is no rate"),
-        ({"rate": None, "burst": 5}, "burst=5: there is no rate"),
+        ({"burst": 5}, "burst=5: a burst needs a rate"),
+        ({"rate": None, "burst": 5}, "burst=5: a burst needs a rate"),
         ({"rate": "5/s", "burst": 0}, "^burst=0"),
         ({"rate": "5/s", "burst": None}, "^burst=None"),
-        ({"rate": Rate(5), "burst": 3}, "burst=3: the rate has a burst of its own, 1"),
-        ({"rate": 5}, "rate=5: give text"),
-        ({"groups": 5}, "groups=5: give text"),
+        ({"rate": Rate(5), "burst": 3}, "burst=3: the rate has its own burst, 1"),
+        ({"rate": 5}, "rate=5: expected text"),
+        ({"groups": 5}, "groups=5: expected text"),
         ({"group_rate": "5/s"}, "group_rate='5/s': the queue has no rule for its groups"),
         ({"group_rate": "0/s", "groups": "fair"}, "group_rate='0/s'"),
-        ({"groups": "fair", "group_burst": 2}, "group_burst=2: there is no group_rate"),
+        ({"groups": "fair", "group_burst": 2}, "group_burst=2: a burst needs a group_rate"),
     ],
 )
 def test_what_does_not_go_together_is_refused(given: dict[str, Any], says: str) -> None:
     with pytest.raises(InvalidOption, match=says):
-        Wanted(**given).over(QueueSettings())
-    assert repr(UNCHANGED) == "UNCHANGED"
+        QueueSettingsPatch(**given).over(QueueSettings())
+    assert repr(UNSET) == "UNSET"

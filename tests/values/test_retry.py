@@ -10,12 +10,12 @@ from uuid import uuid4
 import pytest
 
 from jobq import Backoff, JobQ, Retry
-from jobq.worker.execution import Execution
-from jobq.worker.executor import Executor
-from jobq.worker.facts import describe
-from jobq.worker.frames import Ending, Job, Setback, TaskFacts
-from jobq.worker.slots import Started
-from jobq.worker.verdicts import timed_out
+from jobq._worker.ipc.messages import Disposition, Failure, Job, TaskInfo
+from jobq._worker.ipc.slot_table import Started
+from jobq._worker.runner.execution import Execution
+from jobq._worker.runner.executor import Executor
+from jobq._worker.runner.task_info import describe
+from jobq._worker.runners.crash_policy import timed_out
 
 q = JobQ("postgresql://nobody@127.0.0.1:1/nothing")
 
@@ -34,12 +34,13 @@ def ask(after: float | None, how: str = "plain") -> None:
     raise Retry(after=after)
 
 
-def executed(args: str, *, attempt: int = 1, stopping: bool = False) -> Setback:
+def executed(args: str, *, attempt: int = 1, stopping: bool = False) -> Failure:
     def no_loop(execution: Execution, coroutine: Coroutine[Any, Any, Any]) -> Any:
         raise AssertionError("not async")
 
     executor = Executor(
         tasks=q.tasks,
+        bodies={name: task.function for name, task in q.tasks.items()},
         run_coroutine=no_loop,
         report_progress=lambda job, done, total: None,
         max_result_bytes=1000,
@@ -50,23 +51,23 @@ def executed(args: str, *, attempt: int = 1, stopping: bool = False) -> Setback:
     execution = Execution(job=job, worker=uuid4())
     execution.stopping = stopping
     outcome = executor.execute(execution, time.monotonic())
-    assert isinstance(outcome, Setback)
+    assert isinstance(outcome, Failure)
     return outcome
 
 
 def test_it_is_tried_again_after_that_time_and_the_attempt_counts() -> None:
     setback = executed('{"after": 30}')
-    assert (setback.ending, setback.delay, setback.recorded) == (Ending.RETRY, 30, "error")
+    assert (setback.ending, setback.delay, setback.recorded) == (Disposition.RETRY, 30, "error")
     assert (setback.error_type, setback.message) == ("jobq.errors.Retry", "retry in 30 s")
 
 
 def test_without_a_time_the_backoff_says_it() -> None:
-    assert (executed('{"after": null}').ending, executed('{"after": null}').delay) == (Ending.RETRY, 7)
+    assert (executed('{"after": null}').ending, executed('{"after": null}').delay) == (Disposition.RETRY, 7)
 
 
 def test_after_the_last_attempt_it_is_a_dead_letter() -> None:
     setback = executed('{"after": 30, "how": "reason"}', attempt=3)
-    assert (setback.ending, setback.message) == (Ending.FAIL, "the API is busy")
+    assert (setback.ending, setback.message) == (Disposition.FAIL, "the API is busy")
 
 
 def test_its_cause_is_told() -> None:
@@ -78,13 +79,13 @@ def test_its_cause_is_told() -> None:
 
 def test_a_time_that_is_none_is_an_ordinary_error() -> None:
     setback = executed('{"after": 30, "how": "changed"}')
-    assert (setback.ending, setback.error_type) == (Ending.FAIL, "ValueError")
+    assert (setback.ending, setback.error_type) == (Disposition.FAIL, "ValueError")
     assert "Retry: its `after` is no number of seconds" in (setback.message or "")
 
 
 def test_of_a_worker_that_stops_the_job_goes_back_unpunished() -> None:
     setback = executed('{"after": 30}', stopping=True)
-    assert (setback.ending, setback.recorded, setback.delay) == (Ending.RELEASE, None, 30)
+    assert (setback.ending, setback.recorded, setback.delay) == (Disposition.RELEASE, None, 30)
 
 
 @pytest.mark.parametrize(
@@ -103,7 +104,7 @@ def test_the_dispatcher_knows_the_backoff_of_a_job_whose_runner_it_killed(
     app = JobQ("postgresql://nobody@127.0.0.1:1/nothing")
     app.task(name="hang", backoff=backoff)(lambda: None)
     [facts] = describe(app).tasks
-    assert isinstance(facts, TaskFacts)
+    assert isinstance(facts, TaskInfo)
     delays = []
     for attempt in (1, 2, 3):
         job = Job(1, 1, "hang", "default", b"{}", attempt, 10, 0, 1.0, b"{}")

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jobq import CurrentJob, InvalidArguments, InvalidOption, JobQ, TaskDefinitionError
-from jobq.schedules import GRACE, Schedule, due
-from jobq.ticks import Cron, Every, When, following
+from jobq.cron import Cron, Every, When, following
+from jobq.schedule import GRACE, Schedule, due
 
 START = datetime(2026, 3, 28, 12, tzinfo=UTC)
 RULES = st.sampled_from(
@@ -105,15 +105,15 @@ def test_what_is_left_out_is_told() -> None:
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"missed": "some"}, "missed='some': give one of skip, last, all"),
-        ({"max_missed": 0}, "max_missed=0: give a whole number between 1 and 10000"),
+        ({"missed": "some"}, "missed='some': expected one of skip, last, all"),
+        ({"max_missed": 0}, "max_missed=0: expected a whole number from 1 to 10000"),
         ({"max_missed": 20_000}, "max_missed=20000"),
-        ({"name": ""}, "name='': give text of 1 to 200 characters"),
-        ({"name": "x" * 201}, "give text of 1 to 200 characters"),
-        ({"name": "a\x00b"}, "contains a control character"),
+        ({"name": ""}, "name='': expected text of 1 to 200 characters"),
+        ({"name": "x" * 201}, "expected text of 1 to 200 characters"),
+        ({"name": "a\x00b"}, "contains a NUL character"),
         ({"name": "a\nb"}, "contains a control character"),
         ({"priority": 10}, "priority=10"),
-        ({"queue": ""}, "queue ''"),
+        ({"queue": ""}, "queue=''"),
         ({"timeout": 0.0}, "timeout=0.0"),
         ({"args": {"at": 1}, "tick_argument": "at"}, "tick_argument='at' is given by args as well"),
         ({"headers": {"a": float("nan")}}, "headers"),
@@ -177,7 +177,7 @@ def test_arguments_are_checked_against_the_task_at_the_definition(q: JobQ) -> No
         ({}, "day"),
         ({"day": date(2026, 1, 1), "sise": 1}, "sise"),
         ({"day": 5}, "day"),
-        ([1], "give a dict by parameter name"),
+        ([1], "expected a dict by parameter name"),
     ):
         with pytest.raises(InvalidArguments, match=said):
             q.schedule("@daily", name=f"bad{said}", args=args)(report)  # type: ignore[arg-type]
@@ -208,7 +208,7 @@ def test_a_name_is_one_schedule(q: JobQ) -> None:
     def report() -> None: ...
 
     with pytest.raises(
-        TaskDefinitionError, match="schedule 'report' is taken, by one of task 'report': give one of them name="
+        TaskDefinitionError, match="schedule 'report' is taken, by one of task 'report': pass name=… to one of them"
     ):
         q.schedule("@hourly")(report)
 
@@ -218,7 +218,7 @@ def test_bad_values_are_refused_where_they_are_written(q: JobQ) -> None:
         ({"cron": "61 * * * *"}, "its minute '61'"),
         ({"cron": "0 7 * * *", "timezone": "Berlin"}, "did you mean Europe/Berlin"),
         ({"every": timedelta(0)}, "every=0 seconds"),
-        ({}, "give either a cron expression"),
+        ({}, "expected either a cron expression"),
     ]
     for values, said in bad:
         with pytest.raises(InvalidOption, match=said):

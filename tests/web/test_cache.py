@@ -13,7 +13,7 @@ from flask.testing import FlaskClient
 
 from jobq import queries
 from jobq.web import Identity
-from jobq.web.cache import Answer, Cache, tag
+from jobq.web.rendering.cache import CachedResponse, PageCache, tag
 from tests.support.rows import add_finished, add_job, add_worker
 from tests.support.waiting import wait_until
 from tests.support.web import PAGES, Conn, token
@@ -168,13 +168,13 @@ def test_errors_are_not_kept(app: Flask, db: Conn, monkeypatch: pytest.MonkeyPat
 # --- The cache by itself ---
 
 
-def answer(text: str, size: int = 0) -> Answer:
-    return Answer(body=text.encode().ljust(size), mimetype="text/html", headers=(), tag=text)
+def answer(text: str, size: int = 0) -> CachedResponse:
+    return CachedResponse(body=text.encode().ljust(size), mimetype="text/html", headers=(), tag=text)
 
 
 def test_what_is_kept_ends() -> None:
     now = 0.0
-    cache = Cache(seconds=2, limit=1_000_000, clock=lambda: now)
+    cache = PageCache(seconds=2, limit=1_000_000, clock=lambda: now)
     made = iter("abc")
 
     def ask() -> str:
@@ -192,7 +192,7 @@ def test_what_is_kept_ends() -> None:
 
 
 def test_memory_is_bounded() -> None:
-    cache = Cache(seconds=600, limit=100_000)
+    cache = PageCache(seconds=600, limit=100_000)
     for n in range(500):
         cache.get(n, lambda n=n: answer(str(n), 10_000))  # type: ignore[misc]
         assert cache.size <= 100_000
@@ -206,9 +206,9 @@ def test_memory_is_bounded() -> None:
 
 
 def test_a_change_while_a_page_is_made_is_not_missed() -> None:
-    cache = Cache(seconds=600, limit=1_000_000)
+    cache = PageCache(seconds=600, limit=1_000_000)
 
-    def make() -> Answer:
+    def make() -> CachedResponse:
         cache.clear()  # another POST commits after this page has read, and before it is kept
         return answer("old")
 
@@ -216,7 +216,7 @@ def test_a_change_while_a_page_is_made_is_not_missed() -> None:
     assert cache.get("key", lambda: answer("new")).tag == "new"  # type: ignore[union-attr]
 
 
-def together(cache: Cache, make: Callable[[], Answer | None], threads: int = 8) -> list[Any]:
+def together(cache: PageCache, make: Callable[[], CachedResponse | None], threads: int = 8) -> list[Any]:
     """What `threads` that ask at once are answered; an exception is its type."""
     found: list[Any] = []
     start = threading.Barrier(threads)
@@ -237,11 +237,11 @@ def together(cache: Cache, make: Callable[[], Answer | None], threads: int = 8) 
 
 
 def test_one_makes_it_and_the_others_wait() -> None:
-    cache = Cache(seconds=600, limit=1_000_000)
+    cache = PageCache(seconds=600, limit=1_000_000)
     made: list[int] = []
     waiting = threading.Event()
 
-    def make() -> Answer:
+    def make() -> CachedResponse:
         made.append(1)
         waiting.wait(0.3)
         return answer("a")
@@ -251,11 +251,11 @@ def test_one_makes_it_and_the_others_wait() -> None:
 
 
 def test_nobody_waits_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("jobq.web.cache._PATIENCE", 0.05)
-    cache = Cache(seconds=600, limit=1_000_000)
+    monkeypatch.setattr("jobq.web.rendering.cache._RENDER_TIMEOUT", 0.05)
+    cache = PageCache(seconds=600, limit=1_000_000)
     release, first = threading.Event(), threading.Event()
 
-    def stuck() -> Answer:
+    def stuck() -> CachedResponse:
         first.set()
         release.wait(60)
         return answer("late")
@@ -269,10 +269,10 @@ def test_nobody_waits_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_an_exception_is_its_makers_alone() -> None:
-    cache = Cache(seconds=600, limit=1_000_000)
+    cache = PageCache(seconds=600, limit=1_000_000)
     tries: list[int] = []
 
-    def make() -> Answer:
+    def make() -> CachedResponse:
         tries.append(1)
         if len(tries) == 1:
             threading.Event().wait(0.2)

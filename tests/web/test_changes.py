@@ -38,7 +38,7 @@ def test_change_the_ticked_jobs(client: FlaskClient, db: Conn) -> None:
     form = {"csrf": token(client), "id": [str(id) for id in dead], "action": "cancel"}
     assert "Cancelled: 3." in client.get(client.post("/jobs/change", data=form).location).text
     form = {"csrf": token(client), "action": "cancel"}
-    assert "No job was ticked" in client.get(client.post("/jobs/change", data=form).location).text
+    assert "No job was selected" in client.get(client.post("/jobs/change", data=form).location).text
 
 
 @pytest.mark.parametrize(
@@ -58,15 +58,15 @@ def test_pause_and_resume(client: FlaskClient, db: Conn) -> None:
     text = client.get(client.post("/queues/pause", data=form).location).text
     assert "Queue mail is paused." in text
     assert "by web: smtp down" in words(text)
-    assert "was paused already" in client.get(client.post("/queues/pause", data=form).location).text
-    assert "Queue mail goes on." in client.get(client.post("/queues/resume", data=form).location).text
+    assert "was already paused" in client.get(client.post("/queues/pause", data=form).location).text
+    assert "Queue mail is resumed." in client.get(client.post("/queues/resume", data=form).location).text
     assert client.post("/queues/pause", data=form | {"queue": "nosuch"}).status_code == 404
     assert audit(db) == [("web", "pause"), ("web", "resume")]
 
 
 def test_a_queue_is_set(client: FlaskClient, db: Conn) -> None:
     add_job(db, queue="mail/eu")
-    assert "No limit, no rate and no rule for groups" in words(client.get("/queues/mail/eu").text)
+    assert "No limit, no rate and no group rule" in words(client.get("/queues/mail/eu").text)
     form = {
         "csrf": token(client, "/queues/mail/eu"), "queue": "mail/eu", "limit": "20", "rate": "50/s", "burst": "10",
         "groups": "fair:3", "group_rate": "5/s", "group_burst": "", "reason": "their API",
@@ -95,24 +95,24 @@ def test_a_queue_is_set(client: FlaskClient, db: Conn) -> None:
     text = words(client.get("/queues/mail/eu").text)
     assert "customer:42" in text
     group["limit"] = ""
-    assert "no limit of its own" in client.get(client.post("/queues/set-group", data=group).location).text
+    assert "no longer has its own limit" in client.get(client.post("/queues/set-group", data=group).location).text
     cleared = {"csrf": form["csrf"], "queue": "mail/eu", "burst": "10"}
     response = client.post("/queues/set", data=cleared)
-    assert "No limit, no rate and no rule for groups." in client.get(response.location).text
+    assert "No limit, no rate and no group rule." in client.get(response.location).text
     assert audit(db) == [("web", "configure"), *[("web", "configure_group")] * 2, ("web", "configure")]
 
 
 @pytest.mark.parametrize(
     ("field", "value", "says"),
     [
-        ("limit", "0", "Limit=0: give a whole number from 1"),
+        ("limit", "0", "Limit=0: expected a whole number from 1"),
         ("limit", "-1", "limit=&#39;-1&#39;"),
-        ("limit", "two", "limit=&#39;two&#39;: give a whole number"),
+        ("limit", "two", "limit=&#39;two&#39;: expected a whole number"),
         ("rate", "0/s", "Rate=&#39;0/s&#39;"),
         ("rate", "<b>", "Rate=&#39;&lt;b&gt;&#39;"),
-        ("groups", "fifo", "Groups=&#39;fifo&#39;: give ordered"),
+        ("groups", "fifo", "Groups=&#39;fifo&#39;: expected ordered"),
         ("group_rate", "5/s", "no rule for its groups"),
-        ("queue", "", "Queue=&#39;&#39;: give a name"),
+        ("queue", "", "Queue=&#39;&#39;: expected text"),
     ],
 )
 def test_settings_that_cannot_be(client: FlaskClient, db: Conn, field: str, value: str, says: str) -> None:

@@ -13,13 +13,13 @@ from flask import Flask, abort, g, request
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
-from jobq import users
 from jobq.errors import ConfigurationError
 from jobq.operations import Actor
 from jobq.web import Identity, Options, blueprint, create_app
+from jobq.web.auth import users
 from jobq.web.context import current_page
 from jobq.web.options import OptionValues
-from jobq.web.serving import close
+from jobq.web.server import close
 from tests.support.rows import add_finished
 from tests.support.web import Conn, token
 

@@ -9,7 +9,7 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
-from jobq.failures import fingerprint
+from jobq._core.fingerprint import fingerprint
 from tests.support.rows import add_attempt, add_finished, add_job, add_worker
 from tests.support.web import Conn, words
 
@@ -129,7 +129,7 @@ def test_what_a_list_cannot_do(client: FlaskClient, path: str, wrong: str) -> No
 @pytest.mark.parametrize("path", LISTS)
 def test_a_filter_that_finds_nothing_says_so_and_keeps_its_text(client: FlaskClient, path: str) -> None:
     text = client.get(f"{path}?text=%3Cnosuch%3E&sort=-{'jobs' if path == '/failures' else path[1:-1]}").text
-    assert re.search(r"No (queue|group|worker|schedule) is like this", text)
+    assert re.search(r"No (queue|group|worker|schedule) matches", text)
     assert 'value="&lt;nosuch&gt;"' in text
 
 
@@ -185,6 +185,6 @@ def test_a_long_error_is_folded(client: FlaskClient, db: Conn) -> None:
     )
     assert 'id="whole-error"' not in client.get(f"/jobs/{short}").text
     text = client.get(f"/jobs/{long}").text
-    assert re.search(r'<details class="more" id="whole-error"><summary>All of it: 2,505 characters</summary>', text)
+    assert re.search(r'<details class="more" id="whole-error"><summary>Show all 2,505 characters</summary>', text)
     # The whole stands in the fold alone.
     assert len(re.findall(r"(?:line\n){400}", text)) == 1

@@ -15,7 +15,7 @@ from flask.testing import FlaskClient
 from jobq.cli import main
 from jobq.filters import JobFilter
 from jobq.filters.words import quote
-from jobq.web import show
+from jobq.web.rendering import formatting
 from tests.support.rows import add_finished, add_job, add_worker
 from tests.support.web import PAGES, Conn, words
 
@@ -101,7 +101,7 @@ def test_every_link_leads_where_it_says(client: FlaskClient) -> None:
             # The lists of one name's jobs lead nowhere else: they are read by the names themselves below.
             if not where.startswith("/jobs?"):
                 waiting.append(where)
-    expected = {f"{kind} {show.line(name, 200).strip()}" for kind in ("/queue", "/schedule") for name in NAMES}
+    expected = {f"{kind} {formatting.line(name, 200).strip()}" for kind in ("/queue", "/schedule") for name in NAMES}
     assert set(titles) == expected
 
 
@@ -121,7 +121,7 @@ def forms_of(client: FlaskClient, db: Conn, name: str) -> None:
     assert response.status_code == 303
     assert db.execute("SELECT array_agg(name) FROM jobq.queue WHERE paused_at IS NOT NULL").fetchone() == ([name],)
     said = client.get(response.location).text
-    assert re.sub(r"\s+", " ", f"Queue {show.line(name)} is paused.") in words(said)
+    assert re.sub(r"\s+", " ", f"Queue {formatting.line(name)} is paused.") in words(said)
     (limit,) = [form for form in Page(client.get(at).text).forms if "/queues/set?" in form[1]]
     response = client.post(followed(at, limit[1]), data=limit[2] | {"limit": "3"})
     assert client.get(response.location).status_code == 200

@@ -12,11 +12,11 @@ from flask import Flask
 from flask.testing import FlaskClient
 
 from jobq import operations, queries
-from jobq.config import Settings
 from jobq.filters import JobFilter
+from jobq.settings import Settings
 from jobq.web import blueprint
-from jobq.web.executor import Executor
-from jobq.web.serving import close
+from jobq.web.bulk_runner import BulkRunner
+from jobq.web.server import close
 from tests.support.rows import add_attempt, add_finished, add_job, add_worker
 from tests.support.waiting import wait_until
 from tests.support.web import Conn, audit, token
@@ -91,16 +91,16 @@ def test_delete_one(forms: Forms, db: Conn) -> None:
 @pytest.mark.parametrize(
     ("path", "form", "message"),
     [
-        ("snooze", {}, "give seconds or until"),
-        ("snooze", {"seconds": "soon"}, "seconds=&#39;soon&#39;: give seconds, or a number with s, m, h, d or w"),
-        ("snooze", {"seconds": "0"}, "seconds=0.0: give a number above 0"),
-        ("snooze", {"seconds": "5", "until": "2199-01-01T00:00"}, "one of them"),
-        ("snooze", {"until": "tomorrow"}, "until=&#39;tomorrow&#39;: give a time such as"),
-        ("move", {}, "give a queue or a priority"),
-        ("move", {"priority": "high"}, "priority=&#39;high&#39;: give a whole number"),
-        ("move", {"priority": "10"}, "priority=10: give a number from 0 to 9"),
-        ("move", {"queue": "q" * 101}, "give at most 100 characters"),
-        ("cancel", {"reason": "r" * 1001}, "give at most 1000 characters"),
+        ("snooze", {}, "expected either seconds or until"),
+        ("snooze", {"seconds": "soon"}, "seconds=&#39;soon&#39;: expected seconds, or a number with s, m, h, d or w"),
+        ("snooze", {"seconds": "0"}, "seconds=0.0: expected a number of seconds above 0"),
+        ("snooze", {"seconds": "5", "until": "2199-01-01T00:00"}, "either seconds or until"),
+        ("snooze", {"until": "tomorrow"}, "until=&#39;tomorrow&#39;: expected a time such as"),
+        ("move", {}, "expected a queue or a priority"),
+        ("move", {"priority": "high"}, "priority=&#39;high&#39;: expected a whole number"),
+        ("move", {"priority": "10"}, "priority=10: expected a whole number from 0 to 9"),
+        ("move", {"queue": "q" * 101}, "expected text of 1 to 100 characters"),
+        ("cancel", {"reason": "r" * 1001}, "expected text of at most 1000 characters"),
     ],
 )
 def test_unusable_fields_are_named_and_change_nothing(
@@ -130,7 +130,7 @@ def test_ask_a_worker(forms: Forms, db: Conn) -> None:
     db.execute("LISTEN jobq")
 
     def asked() -> Any:
-        row = db.execute("SELECT asked FROM jobq.worker").fetchone()
+        row = db.execute("SELECT requested_state FROM jobq.worker").fetchone()
         assert row is not None
         return row[0]
 
@@ -141,10 +141,10 @@ def test_ask_a_worker(forms: Forms, db: Conn) -> None:
     assert audit(db) == [("web", "worker_quiet"), ("web", "worker_resume"), ("web", "worker_stop")]
     entry = queries.audit_log(db, "jobq")[0]
     assert (entry.target, entry.before, entry.after) == (
-        {"worker": str(worker), "host": "box", "pid": 4242}, {"asked": None}, {"asked": "stop"},
+        {"worker": str(worker), "host": "box", "pid": 4242}, {"requested_state": None}, {"requested_state": "stop"},
     )  # fmt: skip
     forms.send(f"/workers/{uuid4()}/ask", what="quiet")
-    assert "give quiet, stop or resume" in forms.refused(f"/workers/{worker}/ask", what="die")
+    assert "expected quiet, stop or resume" in forms.refused(f"/workers/{worker}/ask", what="die")
 
 
 def operation_of(location: str) -> int:
@@ -162,8 +162,8 @@ def test_from_the_preview_to_the_end(forms: Forms, db: Conn) -> None:
     start = f"/operations/{id}/start"
     assert "say why" in forms.refused(start, typed="620")
     assert "type the number 620" in forms.refused(start, reason="fixed", typed="619")
-    assert "typed=&#39;all&#39;: give a whole number" in forms.refused(start, reason="fixed", typed="all")
-    assert "rate=&#39;fast&#39;: give a number" in forms.refused(start, reason="fixed", typed="620", rate="fast")
+    assert "typed=&#39;all&#39;: expected a whole number" in forms.refused(start, reason="fixed", typed="all")
+    assert "rate=&#39;fast&#39;: expected a number" in forms.refused(start, reason="fixed", typed="620", rate="fast")
     assert db.execute("SELECT count(*) FROM jobq.job_history").fetchone() == (620,)
     forms.send(start, reason="fixed", typed="620")
     wait_until(lambda: queries.operation(db, "jobq", id).state == "done", what="the end of the operation")
@@ -191,13 +191,13 @@ def test_pause_resume_and_cancel(forms: Forms, db: Conn) -> None:
 
 def test_unusable_drafts(forms: Forms, db: Conn) -> None:
     drafts: list[tuple[dict[str, Any], str]] = [
-        ({"action": "drop", "q": "state:failed"}, "action=&#39;drop&#39;: give one of retry"),
+        ({"action": "drop", "q": "state:failed"}, "action=&#39;drop&#39;: expected one of retry"),
         ({"action": "retry", "q": ""}, "it would be every job there is"),
         ({"action": "retry", "q": "colour:blue"}, "colour"),
         ({"action": "retry", "q": "x" * 2001}, "2,0"),
         ({"action": "retry", "q": "state:succeeded"}, "state:succeeded: retry is for"),
         ({"action": "delete", "q": "task:a"}, "which states are to be deleted"),
-        ({"action": "snooze", "q": "task:a"}, "give seconds or until"),
+        ({"action": "snooze", "q": "task:a"}, "expected either seconds or until"),
     ]
     for form, message in drafts:
         assert message.lower() in forms.refused("/operations/draft", **form).lower()
@@ -216,70 +216,70 @@ def test_an_operator_neither_deletes_nor_stops(make_app: Callable[..., Flask], d
     client = app.test_client()
     client.set_cookie("jobq_csrf", forms.client.get_cookie("jobq_csrf").value)  # type: ignore[union-attr]
     forms.client = client
-    assert "that needs admin" in forms.refused(f"/jobs/{dead}/delete", 403)
-    assert "that needs admin" in forms.refused("/jobs/change", 403, action="delete", id=str(dead))
-    assert "that needs admin" in forms.refused(f"/workers/{worker}/ask", 403, what="stop")
-    assert "that needs admin" in forms.refused("/operations/draft", 403, action="delete", q="state:failed")
+    assert "needs the role admin" in forms.refused(f"/jobs/{dead}/delete", 403)
+    assert "needs the role admin" in forms.refused("/jobs/change", 403, action="delete", id=str(dead))
+    assert "needs the role admin" in forms.refused(f"/workers/{worker}/ask", 403, what="stop")
+    assert "needs the role admin" in forms.refused("/operations/draft", 403, action="delete", q="state:failed")
     for what in ("start", "pause", "resume", "cancel"):
-        assert "that needs admin" in forms.refused(f"/operations/{made.id}/{what}", 403, reason="x")
+        assert "needs the role admin" in forms.refused(f"/operations/{made.id}/{what}", 403, reason="x")
     assert queries.operation(db, "jobq", made.id).state == "draft"
     assert audit(db) == []
     close(app)
 
 
-def test_the_executor_ends_with_its_work_and_begins_anew(db: Conn, database_url: str) -> None:
-    executor = Executor(Settings.load(database_url=database_url))
+def test_the_runner_ends_with_its_work_and_begins_anew(db: Conn, database_url: str) -> None:
+    runner = BulkRunner(Settings.load(database_url=database_url))
     try:
-        executor.wake()
-        wait_until(lambda: not executor.busy, what="the end of a thread without work")
+        runner.wake()
+        wait_until(lambda: not runner.busy, what="the end of a thread without work")
         for _ in range(3):
             add_finished(db, "failed")
             made = operations.draft(db, "jobq", action="retry", filter=JobFilter(states=("failed",)), actor="ann")
             operations.start(db, "jobq", made.id, reason="x", actor="ann")
-            executor.wake()
+            runner.wake()
             wait_until(lambda id=made.id: queries.operation(db, "jobq", id).state == "done", what="the operation")  # type: ignore[misc]
-        wait_until(lambda: not executor.busy, what="the end of the thread")
+        wait_until(lambda: not runner.busy, what="the end of the thread")
     finally:
-        executor.close()
+        runner.close()
 
 
 def test_a_read_only_page_carries_nothing_out(db: Conn, database_url: str) -> None:
-    executor = Executor(Settings.load(database_url=database_url), enabled=False)
-    executor.wake()
-    assert not executor.busy
+    runner = BulkRunner(Settings.load(database_url=database_url), enabled=False)
+    runner.wake()
+    assert not runner.busy
 
 
-def test_the_executor_outlives_the_loss_of_its_connection(db: Conn, database_url: str) -> None:
+def test_the_runner_outlives_the_loss_of_its_connection(db: Conn, database_url: str) -> None:
     for _ in range(3):
         add_finished(db, "failed")
     made = operations.draft(db, "jobq", action="retry", filter=JobFilter(states=("failed",)), actor="ann")
     operations.start(db, "jobq", made.id, reason="x", actor="ann", rate=1)
-    executor = Executor(Settings.load(database_url=database_url))
+    runner = BulkRunner(Settings.load(database_url=database_url))
     kill = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'jobq operations'"
     try:
-        executor.wake()
+        runner.wake()
         wait_until(lambda: db.execute(kill).fetchall(), what="its connection")
         wait_until(lambda: queries.operation(db, "jobq", made.id).state == "done", what="the operation")
     finally:
-        executor.close()
+        runner.close()
     assert queries.operation(db, "jobq", made.id).done == 3
 
 
-def test_a_fault_of_the_executor_is_logged_and_the_next_wake_goes_on(
+def test_a_fault_of_the_runner_is_logged_and_the_next_wake_goes_on(
     db: Conn, database_url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     add_finished(db, "failed")
     made = operations.draft(db, "jobq", action="retry", filter=JobFilter(states=("failed",)), actor="ann")
     operations.start(db, "jobq", made.id, reason="x", actor="ann")
-    executor = Executor(Settings.load(database_url=database_url))
+    runner = BulkRunner(Settings.load(database_url=database_url))
     try:
         with monkeypatch.context() as patched:
-            patched.setattr(operations, "take_step", lambda *_: {"": False}["no such step"])
-            executor.wake()
-            wait_until(lambda: not executor.busy, what="the end of the thread")
+            patched.setattr(operations, "run_batch", lambda *_: {"": False}["no such step"])
+            runner.wake()
+            wait_until(lambda: not runner.busy, what="the end of the thread")
         assert [record.exc_info is not None for record in caplog.records if record.name == "jobq.web"] == [True]
         assert queries.operation(db, "jobq", made.id).done == 0
-        executor.wake()
+        runner.wake()
         wait_until(lambda: queries.operation(db, "jobq", made.id).state == "done", what="the operation")
     finally:
-        executor.close()
+        runner.close()

@@ -11,13 +11,16 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
-from jobq import operations, users
-from jobq.failures import fingerprint
+from jobq import operations
+from jobq._core.fingerprint import fingerprint
+from jobq.cron import Cron
 from jobq.filters import JobFilter
-from jobq.schedules import Schedule
-from jobq.ticks import Cron
+from jobq.schedule import Schedule
+from jobq.web.auth import users
+from tests.apps import workflows
 from tests.support.rows import add_attempt, add_finished, add_job, add_worker
 from tests.support.web import Conn, token, words
+from tests.web.test_access import held_run
 
 ERROR = "ConnectionError: bank 7 did not answer"
 
@@ -58,7 +61,7 @@ def test_from_a_failure_to_a_started_operation_without_javascript(client: FlaskC
     preview = client.post("/operations/draft", data=fields)
     assert preview.status_code == 303
     text = client.get(preview.location).text
-    assert "Preview: 3 jobs fit" in words(text)
+    assert "Preview: 3 jobs match" in words(text)
     assert 'name="typed"' not in text
     (start,) = [action for action in forms(text) if action.endswith("/start")]
     started = client.post(start, data={"csrf": token(client, preview.location), "reason": "the bank is back"})
@@ -123,7 +126,7 @@ def test_the_whole_of_an_argument_is_a_file(client: FlaskClient, db: Conn) -> No
     id = add_job(db, args=args)
     text = client.get(f"/jobs/{id}").text
     assert f'href="/jobs/{id}/args.json"' in text
-    assert "The whole, 200 kB, is in the download." in text
+    assert "The download has the whole value (200 kB)." in text
     response = client.get(f"/jobs/{id}/args.json")
     assert response.headers["Content-Disposition"] == f'attachment; filename="job-{id}-args.json"'
     assert json.loads(response.text) == args | {"password": "(hidden)"}
@@ -186,6 +189,18 @@ def test_why_it_waits_and_what_differs(client: FlaskClient, db: Conn) -> None:
     assert '<span class="add">+ValueError: boom 2</span>' in text
 
 
+def test_the_log_of_an_attempt_is_folded_and_escaped(client: FlaskClient, db: Conn) -> None:
+    id = add_job(db, attempt=2, claims=2)
+    add_attempt(db, id, claims=1, attempt=1, log="first\n" + "x" * 60 + "\n" + "y" * 8_000)
+    add_attempt(db, id, claims=2, attempt=2, log="<script>alert(1)</script>\n\u202e spelled out")
+    text = client.get(f"/jobs/{id}").text
+    newest, older = re.findall(r"<details class=\"fold log-of\">(.*?)</details>", text, re.DOTALL)
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;\n\\u202e spelled out" in newest
+    assert "… (67 earlier characters)\n" + "y" * 8_000 in older
+    found = client.get(f"/api/jobs/{id}").get_json()
+    assert found["attempts"][0]["log"].startswith("first\n")
+
+
 # --- For whom ---
 
 
@@ -230,6 +245,15 @@ def test_the_audit_offers_the_actions_that_are_written_there(client: FlaskClient
     operations.resume_schedule(db, "jobq", "nightly", actor="ann")
     operations.run_schedule(db, "jobq", "nightly", actor="ann")
     operations.remove_schedule(db, "jobq", "nightly", actor="ann")
+    with workflows.q.workflow("stopped") as wf:
+        workflows.noop.options(delay=60).node()
+    run = wf.enqueue(db).id
+    operations.send_workflow_signal(db, "jobq", run, "approval", actor="ann")
+    operations.cancel_workflow(db, "jobq", run, actor="ann")
+    operations.retry_workflow(db, "jobq", run, actor="ann")
+    run = held_run(db)
+    operations.retry_workflow(db, "jobq", run, actor="ann")
+    operations.cancel_workflow(db, "jobq", run, actor="ann")
     users.add(db, "jobq", "bob", "viewer", "correct horse", actor="ann")
     users.set_role(db, "jobq", "bob", "admin", actor="ann")
     users.set_password(db, "jobq", "bob", "another horse", actor="ann")

@@ -50,6 +50,8 @@ def test_a_server_that_takes_changes_says_nothing(client: FlaskClient) -> None:
         ("/schedules/pause", {"schedule": "nightly"}),
         ("/schedules/run", {"schedule": "nightly"}),
         ("/operations/draft", {"action": "retry", "q": "state:failed"}),
+        ("/workflows/1/cancel", {}),
+        ("/workflows/1/retry", {}),
     ],
 )
 def test_a_change_is_answered_with_503_and_the_command_lines_sentence(

@@ -8,7 +8,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from jobq.config import Settings
+from jobq.settings import Settings
 from jobq.web.database import Database
 from tests.support.rows import add_job
 from tests.support.web import Conn
@@ -70,7 +70,7 @@ def test_only_timeouts_make_a_page_partial(database: Database) -> None:
     with pytest.raises(psycopg.errors.UndefinedTable), database.read() as reader:
         reader(lambda conn, schema: conn.execute("SELECT * FROM nothing"))
     with pytest.raises(psycopg.errors.QueryCanceled), database.read() as reader:
-        reader.need(slow)
+        reader.require(slow)
     with pytest.raises(psycopg.errors.ReadOnlySqlTransaction), database.read() as reader:
         reader(lambda conn, schema: conn.execute(f"DELETE FROM {schema}.job"))
     with database.read() as reader:

@@ -11,8 +11,8 @@ import pytest
 from flask.testing import FlaskClient
 
 from jobq import operations, queries
-from jobq.schedules import Schedule
-from jobq.ticks import Cron, Every
+from jobq.cron import Cron, Every
+from jobq.schedule import Schedule
 from tests.support.rows import add_worker
 from tests.support.web import Conn, audit, token, words
 
@@ -27,7 +27,7 @@ def post(client: FlaskClient, what: str, **form: Any) -> Any:
 
 
 def test_the_list_and_one(client: FlaskClient, db: Conn) -> None:
-    assert "There is no schedule yet." in words(client.get("/schedules").text)
+    assert "No schedules yet." in words(client.get("/schedules").text)
     add(db, args={"token": "tok_secret", "n": 1}, tick_argument="night")
     add(db, "a/b c?d", when=Every(timedelta(minutes=5)))
     text = words(client.get("/schedules").text)
@@ -60,8 +60,8 @@ def test_pause_resume_run_and_remove(client: FlaskClient, db: Conn) -> None:
     text = words(client.get(answer.location).text)
     assert "Schedule nightly is paused." in text
     assert "by web: the disk is full" in text
-    assert "was paused already" in client.get(post(client, "pause", schedule="nightly").location).text
-    assert "goes on" in client.get(post(client, "resume", schedule="nightly").location).text
+    assert "was already paused" in client.get(post(client, "pause", schedule="nightly").location).text
+    assert "is resumed" in client.get(post(client, "resume", schedule="nightly").location).text
     answer = post(client, "run", schedule="nightly")
     text = client.get(answer.location).text
     assert "This job of schedule nightly is inserted" in text
@@ -112,17 +112,17 @@ def test_adding(client: FlaskClient, db: Conn) -> None:
 @pytest.mark.parametrize(
     ("form", "said"),
     [
-        ({"cron": "61 * * * *"}, "its minute '61' cannot be"),
+        ({"cron": "61 * * * *"}, "its minute '61' is invalid"),
         ({"cron": "@daily", "timezone": "Berlin"}, "did you mean Europe/Berlin"),
-        ({}, "give either a cron expression"),
+        ({}, "expected either a cron expression"),
         ({"every": "0"}, "every=0 seconds"),
-        ({"every": "999999999999w"}, "at most 100 years"),
+        ({"every": "99999999w"}, "at most 100 years"),
         ({"every": "soon"}, "every='soon'"),
-        ({"cron": "@daily", "args": "[1]"}, "give a JSON object"),
-        ({"cron": "@daily", "args": "{"}, "give a JSON object"),
+        ({"cron": "@daily", "args": "[1]"}, "expected a JSON object"),
+        ({"cron": "@daily", "args": "{"}, "expected a JSON object"),
         ({"cron": "@daily", "missed": "x"}, "missed='x'"),
         ({"cron": "@daily", "schedule": ""}, "name=''"),
-        ({"cron": "@daily", "task": ""}, "task ''"),
+        ({"cron": "@daily", "task": ""}, "task=''"),
         ({"cron": "@daily", "priority": "12"}, "priority=12"),
         ({"cron": "@daily", "schedule": "taken"}, "is taken by a schedule of task t"),
     ],

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from jobq.queries import Attempt, JobDetail
-from jobq.web import charts, diffs, show, timeline
-from jobq.web.redaction import Redactor, by_role
+from jobq.web.rendering import charts, diffs, formatting, timeline
+from jobq.web.rendering.redaction import Redactor, redactors_by_role
+from tests.support.checks import some
 
 NOW = datetime(2026, 11, 25, 12, 0, tzinfo=UTC)
 
@@ -22,26 +23,26 @@ NOW = datetime(2026, 11, 25, 12, 0, tzinfo=UTC)
      (5400, "1 h 30 min"), (7200, "2 h"), (129_599, "35 h 59 min"), (129_600, "1 d"), (864_000, "10 d")],
 )  # fmt: skip
 def test_durations(seconds: float | None, text: str) -> None:
-    assert show.duration(seconds) == text
+    assert formatting.duration(seconds) == text
 
 
 @pytest.mark.parametrize(
     ("seconds", "text"), [(0.4, "now"), (-0.4, "now"), (30, "30 s ago"), (-30, "in 30 s"), (150, "2 min ago")]
 )
 def test_ago(seconds: float, text: str) -> None:
-    assert show.ago(NOW - timedelta(seconds=seconds), NOW) == text
-    assert show.ago(None, NOW) == "–"
+    assert formatting.ago(NOW - timedelta(seconds=seconds), NOW) == text
+    assert formatting.ago(None, NOW) == "–"
 
 
 def test_texts_are_shortened() -> None:
-    assert show.visible("abc", 2) == "ab… (1 more characters)"
-    assert show.brief("one\ntwo") == "one…"
-    assert show.brief({"a": "é"}) == '{"a": "é"}'
-    assert show.brief(None) == ""
-    assert show.count(10_000) == "10,000"
-    assert show.count(10_001) == "10,000+"
-    assert len(show.pretty(["x" * 50_000] * 50)) < 21_000
-    assert '"z": 1' in show.pretty({"a": "x" * 50_000, "z": 1})
+    assert formatting.visible("abc", 2) == "ab… (1 more characters)"
+    assert formatting.brief("one\ntwo") == "one…"
+    assert formatting.brief({"a": "é"}) == '{"a": "é"}'
+    assert formatting.brief(None) == ""
+    assert formatting.count(10_000) == "10,000"
+    assert formatting.count(10_001) == "10,000+"
+    assert len(formatting.pretty(["x" * 50_000] * 50)) < 21_000
+    assert '"z": 1' in formatting.pretty({"a": "x" * 50_000, "z": 1})
 
 
 def test_hidden_fields() -> None:
@@ -57,7 +58,7 @@ def test_hidden_fields() -> None:
     deep: Any = 1
     for _ in range(500):
         deep = [deep]
-    assert "nested too deeply" in show.pretty(redact(deep))
+    assert "nested too deeply" in formatting.pretty(redact(deep))
 
 
 @pytest.mark.parametrize(
@@ -125,7 +126,7 @@ def test_no_way_of_writing_a_path_finds_what_is_hidden(field: str, names: tuple[
 
 
 def test_hidden_fields_by_role() -> None:
-    found = by_role(["secret", "args.iban"], {"viewer": ["salary"], "operator": ["args.deep.*"]}, "admin")
+    found = redactors_by_role(["secret", "args.iban"], {"viewer": ["salary"], "operator": ["args.deep.*"]}, "admin")
     value = {"secret": 1, "iban": 2, "salary": 3, "deep": {"er": 4}, "plain": 5}
 
     def seen(role: str | None) -> set[str]:
@@ -134,7 +135,7 @@ def test_hidden_fields_by_role() -> None:
     assert (seen("viewer"), seen("operator"), seen("admin")) == ({"4", "5"}, {"3", "5"}, {"1", "2", "3", "4", "5"})
     # An unknown user sees least.
     assert seen(None) == {"5"}
-    assert by_role(["secret"], {}, None)["admin"]({"secret": 1})["secret"] == "(hidden)"
+    assert redactors_by_role(["secret"], {}, None)["admin"]({"secret": 1})["secret"] == "(hidden)"
 
 
 @pytest.mark.parametrize(
@@ -142,7 +143,7 @@ def test_hidden_fields_by_role() -> None:
     [([], []), ([7], [(7, 7)]), ([1, 2, 3, 7, 9, 10], [(1, 3), (7, 7), (9, 10)])],
 )
 def test_ids_without_gaps_are_runs(ids: list[int], runs: list[tuple[int, int]]) -> None:
-    assert show.runs(ids) == runs
+    assert formatting.runs(ids) == runs
 
 
 def test_bars_show_one_failure_among_thousands() -> None:
@@ -190,7 +191,7 @@ def attempt(number: int, start: float, end: float, **changes: Any) -> Attempt:
     return Attempt(**values | changes)
 
 
-def kinds(found: timeline.Life) -> list[str]:
+def kinds(found: timeline.Timeline) -> list[str]:
     return [span.kind for span in found.spans]
 
 
@@ -198,13 +199,13 @@ def test_timelines() -> None:
     first = attempt(1, 1800, 1700)
     started = NOW - timedelta(seconds=10)
     due = {"run_at": NOW - timedelta(hours=1)}
-    assert kinds(timeline.life(job("ready", **due))) == ["wait"]
+    assert kinds(timeline.timeline(job("ready", **due))) == ["wait"]
     running = job("running", started_at=started, attempts=[first], **due)
-    assert kinds(timeline.life(running)) == ["wait", "error", "wait", "run"]
+    assert kinds(timeline.timeline(running)) == ["wait", "error", "wait", "run"]
     done = job("succeeded", started_at=started, finished_at=NOW, attempts=[first], **due)
-    assert kinds(timeline.life(done)) == ["wait", "error", "wait", "succeeded"]
+    assert kinds(timeline.timeline(done)) == ["wait", "error", "wait", "succeeded"]
     dead = job("failed", started_at=first.started_at, finished_at=first.finished_at, attempts=[first], **due)
-    assert kinds(timeline.life(dead)) == ["wait", "error"]
+    assert kinds(timeline.timeline(dead)) == ["wait", "error"]
 
 
 def test_a_wait_tells_back_off_from_the_queue() -> None:
@@ -212,13 +213,13 @@ def test_a_wait_tells_back_off_from_the_queue() -> None:
     started = NOW - timedelta(seconds=10)
     delayed = {"run_at": NOW - timedelta(seconds=1900)}
     done = job("succeeded", started_at=started, finished_at=NOW, attempts=[first], **delayed)
-    assert kinds(timeline.life(done)) == ["wait", "error", "due", "wait", "succeeded"]
+    assert kinds(timeline.timeline(done)) == ["wait", "error", "due", "wait", "succeeded"]
     waiting = job("scheduled", started_at=first.started_at, attempts=[first], run_at=NOW + timedelta(seconds=300))
-    life = timeline.life(waiting)
+    life = timeline.timeline(waiting)
     assert kinds(life) == ["wait", "error", "due"]
     assert life.now is not None
     assert 85 < life.now < 100
-    untouched = timeline.life(job("scheduled", run_at=NOW + timedelta(hours=1)))
+    untouched = timeline.timeline(job("scheduled", run_at=NOW + timedelta(hours=1)))
     assert kinds(untouched) == ["due"]
     assert untouched.now == pytest.approx(50, abs=0.1)
 
@@ -228,7 +229,7 @@ def test_the_only_attempt_is_not_cut_for_the_sake_of_the_wait_before_it() -> Non
     running = job(
         "running", started_at=started, created_at=started - timedelta(seconds=3), run_at=NOW - timedelta(hours=1)
     )
-    life = timeline.life(running)
+    life = timeline.timeline(running)
     assert not life.cut
     width = {piece.span.kind: piece.width for piece in life.pieces}
     assert width["run"] == pytest.approx(100 * 167 / 170, abs=0.1)
@@ -238,7 +239,7 @@ def test_the_only_attempt_is_not_cut_for_the_sake_of_the_wait_before_it() -> Non
 def test_a_life_is_to_scale() -> None:
     first = attempt(1, 1800, 1200)
     done = job("succeeded", started_at=NOW - timedelta(seconds=600), finished_at=NOW, attempts=[first], run_at=NOW)
-    life = timeline.life(done)
+    life = timeline.timeline(done)
     assert not life.cut
     width = {piece.span.kind: piece.width for piece in life.pieces}
     assert width["error"] == pytest.approx(width["succeeded"], abs=0.05)
@@ -256,20 +257,20 @@ def test_a_stretch_that_would_hide_the_rest_is_cut_and_said_so() -> None:
         finished_at=NOW,
         attempts=[attempt(1, 3601, 3600)],
     )
-    life = timeline.life(short)
+    life = timeline.timeline(short)
     (cut,) = [piece for piece in life.pieces if piece.cut]
     assert cut.span.kind == "wait"
     width = {piece.span.kind: piece.width for piece in life.pieces if not piece.cut}
     # What is left is to scale: 2 s are twice as wide as 1 s.
     assert width["succeeded"] == pytest.approx(2 * width["error"], abs=0.05)
-    assert all(piece.x >= 0 and piece.x + piece.width <= 100.01 for piece in life.pieces)
+    assert all(piece.x >= 0 and piece.x + piece.width <= 100.01 for piece in some(life.pieces))
 
 
 def test_a_job_with_times_out_of_order_is_still_drawn() -> None:
     backwards = attempt(1, 4000, 5000)
-    life = timeline.life(job("running", started_at=NOW - timedelta(days=1), attempts=[backwards], run_at=NOW))
-    assert all(piece.width > 0 and piece.span.seconds >= 0 for piece in life.pieces)
-    assert timeline.life(job("ready", created_at=NOW, run_at=NOW)).pieces == []
+    life = timeline.timeline(job("running", started_at=NOW - timedelta(days=1), attempts=[backwards], run_at=NOW))
+    assert all(piece.width > 0 and piece.span.seconds >= 0 for piece in some(life.pieces))
+    assert timeline.timeline(job("ready", created_at=NOW, run_at=NOW)).pieces == []
 
 
 def test_the_difference_of_two_tracebacks() -> None:
@@ -300,8 +301,8 @@ def test_the_difference_of_two_tracebacks() -> None:
     ],
 )
 def test_sizes(count: int | None, text: str) -> None:
-    assert show.size(count) == text
+    assert formatting.size(count) == text
 
 
 def test_estimates_have_the_digits_they_deserve() -> None:
-    assert [show.rounded(n) for n in (123, 12_345, 4_812_345, 123_456_789)] == ["123", "12,000", "4.8M", "123M"]
+    assert [formatting.rounded(n) for n in (123, 12_345, 4_812_345, 123_456_789)] == ["123", "12,000", "4.8M", "123M"]

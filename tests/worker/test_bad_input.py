@@ -12,16 +12,16 @@ import psycopg
 import pytest
 from psycopg.types.json import Jsonb
 
-from tests.support import apps
+from tests.apps import plain as apps
 from tests.support.jobs import Jobs
-from tests.support.postgres import OwnServer
+from tests.support.servers.postgres import OwnServer
 from tests.support.waiting import wait_until
 from tests.support.workers import WorkerProcess
 
 StartWorker = Callable[..., WorkerProcess]
 
 
-def start(url: str, *arguments: str, app: str = "tests.support.apps:q", **environ: str) -> tuple[int, str]:
+def start(url: str, *arguments: str, app: str = "tests.apps.plain:q", **environ: str) -> tuple[int, str]:
     """Run a worker that should not start; return its exit code and the last line that it says."""
     done = subprocess.run(
         [sys.executable, "-m", "jobq", "worker", app, "--drain", *arguments],

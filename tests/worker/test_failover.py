@@ -10,12 +10,13 @@ from typing import Any
 import pytest
 
 from jobq import DatabaseUnavailable, JobQ, migrate
-from jobq.config import Settings, redact_url
-from jobq.worker.database import Database
-from jobq.worker.errors import ErrorKind, Unreachable, classify
-from tests.support import apps, trouble
+from jobq._worker.database import Database
+from jobq._worker.database_errors import ErrorKind, Unreachable, classify
+from jobq.settings import Settings, redact_url
+from tests.apps import plain as apps
+from tests.apps import trouble
 from tests.support.jobs import Jobs
-from tests.support.replication import Pair
+from tests.support.servers.replication import Pair
 from tests.support.waiting import wait_until
 from tests.support.workers import WorkerProcess
 
@@ -39,7 +40,7 @@ def test_running_jobs_go_on_and_their_outcomes_are_written_to_the_new_primary(
 ) -> None:
     jobs = Jobs(pair.primary.url)
     apps.create_traces(jobs.connection)
-    running = worker(database_url=pair.url, app="tests.support.trouble:q")
+    running = worker(database_url=pair.url, app="tests.apps.trouble:q")
     job = trouble.hang.enqueue(jobs.connection, 4.0).id
     wait_until(lambda: (jobs.live(job) or {}).get("state") == "running", what="the start")
     pair.caught_up()

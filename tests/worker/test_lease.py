@@ -11,17 +11,19 @@ from uuid import uuid4
 import psycopg
 import pytest
 
-from jobq.config import Settings
-from jobq.worker import WorkerOptions
-from jobq.worker.database import Connection, Database, fetch, lease_terms
-from jobq.worker.lease import CLOCK_TOLERANCE, Lease, Peers
-from tests.support import apps
+from jobq._worker import WorkerOptions
+from jobq._worker.database import Connection, Database, fetch
+from jobq._worker.lease import Lease
+from jobq._worker.peers import CLOCK_TOLERANCE, Peers
+from jobq._worker.timeouts import lease_timeouts
+from jobq.settings import Settings
+from tests.apps import plain as apps
 from tests.support.jobs import Jobs
 from tests.support.waiting import wait_until
 from tests.support.workers import WorkerProcess
 
 StartWorker = Callable[..., WorkerProcess]
-TERMS = lease_terms(2.0)
+TERMS = lease_timeouts(2.0)
 
 
 @pytest.fixture
@@ -46,7 +48,7 @@ async def unsuspected(watcher: Connection, lease: Lease) -> bool:
 def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     """What time.monotonic() says to a lease: `clock.now`."""
     clock = SimpleNamespace(now=100.0)
-    monkeypatch.setattr("jobq.worker.lease.time", SimpleNamespace(monotonic=lambda: clock.now))
+    monkeypatch.setattr("jobq._worker.lease.time", SimpleNamespace(monotonic=lambda: clock.now))
     return clock
 
 
@@ -65,7 +67,7 @@ async def test_a_heartbeat_is_as_old_as_a_clock_that_runs_says(
         (110.0, 0.8, 6, 1.0, 5014.3),
     ]:
         clock.now = now
-        await lease.watch(watcher, Peers([(other, beats, True, age, server)], now - took, now))
+        await lease.watch(watcher, Peers([(other, beats, True, age, server, 30.0, 3.5)], now - took, now))
         since.append(lease._watched[other].since)
     # The first is not known before; 1.4 s; the clock was set; no older than the last look; no younger than now; and an answer
     # that was slow to come says no more than when it came at the latest.
@@ -79,7 +81,7 @@ async def test_a_late_look_is_late_and_no_more(database_url: str, watcher: Conne
 
     async def since(now: float) -> float:
         clock.now = now
-        await lease.watch(watcher, Peers([(other, 7, True, now - 100.0, now)], now, now))
+        await lease.watch(watcher, Peers([(other, 7, True, now - 100.0, now, 30.0, 3.5)], now, now))
         return lease._watched[other].since
 
     assert await since(100.0) == 100.0
@@ -97,7 +99,7 @@ async def test_a_free_lock_counts_only_in_the_server_where_it_was_taken(
     database_url: str, watcher: Connection, conn: psycopg.Connection[Any]
 ) -> None:
     lease, database = lease_of(database_url)
-    connection = await database.connect("lease", TERMS)
+    connection = await database.connect("heartbeats", TERMS)
     await lease.register(connection, 1, [])
     assert lease.locked
     assert await unsuspected(watcher, lease)
@@ -109,7 +111,7 @@ async def test_a_free_lock_counts_only_in_the_server_where_it_was_taken(
     conn.commit()
     assert await unsuspected(watcher, lease)
     # The new server's lock counts again, from the first heartbeat that says so.
-    again = await database.connect("lease", TERMS)
+    again = await database.connect("heartbeats", TERMS)
     await lease.beat(again, running=0, state="running", tasks=[])
     assert lease.locked
     await again.close()
@@ -119,7 +121,7 @@ async def test_a_free_lock_counts_only_in_the_server_where_it_was_taken(
 
 async def test_without_a_lock_only_the_whole_lease_counts(database_url: str, watcher: Connection) -> None:
     lease, database = lease_of(database_url, pooler="transaction")
-    connection = await database.connect("lease", TERMS)
+    connection = await database.connect("heartbeats", TERMS)
     await lease.register(connection, 1, [])
     assert not lease.locked
     assert lease.fence_after == pytest.approx(29.5)
@@ -131,7 +133,7 @@ async def test_without_a_lock_only_the_whole_lease_counts(database_url: str, wat
 
 async def test_with_a_lock_that_may_be_lost_the_suspicion_counts(database_url: str) -> None:
     lease, database = lease_of(database_url)
-    connection = await database.connect("lease", TERMS)
+    connection = await database.connect("heartbeats", TERMS)
     await lease.register(connection, 1, [])
     assert lease.fence_after == pytest.approx(29.5)
     lease.locked = False  # as the dispatcher notes when the connection is lost

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.support import apps
+from tests.apps import plain as apps
 from tests.support.jobs import Jobs
 from tests.support.workers import WorkerProcess
 
@@ -74,12 +74,12 @@ def test_a_killed_runner_is_told_with_its_job(jobs: Jobs, worker: StartWorker) -
 
 @pytest.mark.parametrize("length", [10, 100_000])
 def test_a_long_traceback_keeps_its_ends(length: int) -> None:
-    from jobq.worker.ended import MOST_OF_TRACEBACK, _fields
-    from jobq.worker.frames import Ending, Setback
+    from jobq._worker.ipc.messages import Disposition, Failure
+    from jobq._worker.outcomes.outcome_log import MOST_OF_TRACEBACK, failure_fields
 
     text = "Traceback" + "x" * length + "ValueError: at the end"
-    setback = Setback(1, 1, 0, Ending.RETRY, recorded="error", error_type="ValueError", message="", traceback=text)
-    told = _fields(setback, tracebacks=True)["traceback"]
+    setback = Failure(1, 1, 0, Disposition.RETRY, recorded="error", error_type="ValueError", message="", traceback=text)
+    told = failure_fields(setback, tracebacks=True)["traceback"]
     assert told.startswith("Traceback")
     assert told.endswith("ValueError: at the end")
     assert len(told) < MOST_OF_TRACEBACK + 100

@@ -12,16 +12,18 @@ import psycopg
 import pytest
 
 from jobq import migrate, queries
+from jobq._postgres.sql import REVISION
+from jobq._worker import compatibility
 from jobq.diagnostics.finding import Status
 from jobq.diagnostics.server import schema_fits
 from jobq.diagnostics.snapshot import Snapshot
-from jobq.sql import REVISION
-from jobq.worker import compatibility
-from tests.support import apps
+from tests.apps import plain as apps
 from tests.support.jobs import Jobs
-from tests.support.postgres import OwnServer
+from tests.support.servers.postgres import OwnServer
 from tests.support.waiting import wait_until
 from tests.support.workers import WorkerProcess
+
+pytestmark = pytest.mark.process
 
 StartWorker = Callable[..., WorkerProcess]
 

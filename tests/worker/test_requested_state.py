@@ -13,13 +13,13 @@ from typing import Any
 import psycopg
 import pytest
 
-from jobq.worker.brisk import Mode
-from tests.integration.test_health import Probe
-from tests.integration.test_wake import all_ended, load, sentinels, wait_for
-from tests.support import apps
+from jobq._worker.wakeup.policy import NotifyMode
+from tests.apps import plain as apps
 from tests.support.jobs import Jobs
 from tests.support.waiting import wait_until
 from tests.support.workers import WorkerProcess
+from tests.worker.health.test_probes import Probe
+from tests.worker.wakeup.test_wake import all_ended, lead_pollers, load, wait_for
 
 StartWorker = Callable[..., WorkerProcess]
 # So that a word is not heard by the next heartbeat, nor a job found by the next poll.
@@ -27,7 +27,7 @@ SELDOM = ("--poll-interval", "60")
 
 
 def ask(jobs: Jobs, running: WorkerProcess, what: str | None, *, tell: bool = True) -> None:
-    asked = jobs.all("UPDATE jobq.worker SET asked = %s WHERE pid = %s RETURNING id", what, running.pid)
+    asked = jobs.all("UPDATE jobq.worker SET requested_state = %s WHERE pid = %s RETURNING id", what, running.pid)
     assert len(asked) == 1
     if tell:
         jobs.all("SELECT pg_notify('jobq', 'workers')")
@@ -109,6 +109,7 @@ def test_another_takes_over_at_once_what_a_quiet_one_had_fetched_in_advance(
     assert jobs.all("SELECT * FROM jobq.job_attempt") == []
 
 
+@pytest.mark.essential
 def test_a_stop_is_as_graceful_as_sigterm(jobs: Jobs, worker: StartWorker) -> None:
     job = apps.wait.enqueue(jobs.connection, 3.0, "to its end").id
     running = worker("--concurrency", "1", "--processes", "1")
@@ -166,7 +167,7 @@ def test_a_quiet_worker_that_loses_its_lease_begins_a_life_that_nobody_has_asked
         jobs.all("UPDATE jobq.job SET state = 'ready', worker_id = NULL WHERE id = %s RETURNING id", job)
     wait_until(lambda: row(jobs, running).get("id", before) != before, timeout=60, what="the new life")
     wait_until(lambda: len(jobs.traces(job)) == 2, timeout=60, what="the second start")
-    assert row(jobs, running)["asked"] is None
+    assert row(jobs, running)["requested_state"] is None
     # From the next heartbeat on.
     wait_until(lambda: row(jobs, running)["state"] == "running", what="the state in the row")
 
@@ -191,19 +192,19 @@ def test_a_quiet_worker_is_healthy(jobs: Jobs, worker: StartWorker, tmp_path: Pa
     assert (metrics["jobq_quiet",], metrics["jobq_claiming",]) == (1, 0)
 
 
-def test_a_quiet_sentinel_wakes_the_others(jobs: Jobs, database_url: str, worker: StartWorker) -> None:
+def test_a_quiet_lead_poller_wakes_the_others(jobs: Jobs, database_url: str, worker: StartWorker) -> None:
     first = working(worker(*SELDOM))
     with load(database_url) as ids:
-        wait_for(jobs, Mode.BRISK)
-        wait_until(lambda: sentinels(jobs) == [first.pid], what="the sentinel")
+        wait_for(jobs, NotifyMode.POLL)
+        wait_until(lambda: lead_pollers(jobs) == [first.pid], what="the lead poller")
         working(worker(*SELDOM))
         quiet(jobs, first)
         before = len(ids)
         wait_until(lambda: len(ids) > before + 400, what="a second of jobs")
-        assert sentinels(jobs) == [first.pid]
-        # While it is still brisk: by the other, which only the sentinel calls.
+        assert lead_pollers(jobs) == [first.pid]
+        # While the mode is still POLL: by the other, which only the lead poller calls.
         all_ended(jobs, ids[: before + 400], timeout=10)
-        assert jobs.one("SELECT last_value FROM jobq.wake") == Mode.BRISK
+        assert jobs.one("SELECT last_value FROM jobq.notify_mode") == NotifyMode.POLL
 
 
 def test_the_memory_of_a_worker_and_its_runners_is_told(jobs: Jobs, worker: StartWorker) -> None:

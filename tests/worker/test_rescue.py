@@ -8,12 +8,13 @@ from typing import Any
 import psycopg
 import pytest
 
-from jobq.config import Settings
-from jobq.sql import statement
-from jobq.worker.chores import Chores
-from jobq.worker.database import connect
-from jobq.worker.options import WorkerOptions
-from tests.support import apps
+from jobq._postgres.sql import statement
+from jobq._worker.database import connect
+from jobq._worker.maintenance.runner import Maintenance
+from jobq._worker.options import WorkerOptions
+from jobq.settings import Settings
+from tests.apps import plain as apps
+from tests.support.checks import some
 from tests.support.jobs import Jobs
 from tests.support.rows import add_job, add_worker
 from tests.support.waiting import wait_until
@@ -57,7 +58,7 @@ def test_a_job_that_cannot_be_taken_back_is_set_aside_and_the_others_run(
     jobs.connection.execute(REFUSE.format(bad, state).encode())
     jobs.connection.execute("CREATE TRIGGER refuse BEFORE UPDATE ON jobq.job FOR EACH ROW EXECUTE FUNCTION refuse()")
     rescuer = worker(*TIMES)
-    for job in (*ids[:3], *ids[4:], *more):
+    for job in some((*ids[:3], *ids[4:], *more)):
         assert jobs.wait(job, timeout=60)["state"] == "succeeded"
     assert (jobs.live(bad) or {})["worker_id"] == stubborn
     # It is told where an operator looks, and the worker goes on.
@@ -98,7 +99,7 @@ def test_jobs_whose_rescue_takes_too_long_hold_up_neither_the_others_nor_heartbe
         return bool(jobs.one(left, stubborn) == 2)
 
     wait_until(rescued, timeout=60, what="the rescue of the others")
-    for job in ids:
+    for job in some(ids):
         if job not in slow:
             assert jobs.wait(job)["state"] == "succeeded"
     told = "SELECT count(*) FROM jobq.worker, jsonb_array_elements(problems) AS p WHERE p ->> 'what' = 'rescue' AND p ? 'job'"
@@ -116,7 +117,7 @@ def test_a_job_that_an_application_refers_to_cannot_end_by_its_losses(
     jobs: Jobs, db: Conn, worker: StartWorker
 ) -> None:
     """At its tenth loss a job is to be failed, so deleted, which a foreign key refuses: three rescuers do not end of it."""
-    dead, [bad] = put_dead(db, 1, losses=9)
+    dead, [bad] = put_dead(db, 1, worker_deaths=9)
     jobs.connection.execute("CREATE TABLE invoice (job bigint REFERENCES jobq.job (id))")
     jobs.connection.execute("INSERT INTO invoice VALUES (%s)", (bad,))
     rescuers = [worker(*TIMES, "--processes", "1") for _ in range(2)]
@@ -160,16 +161,16 @@ async def test_orphans_are_put_back_without_the_one_that_is_refused(
     deferred = "DEFERRABLE INITIALLY DEFERRED" if "CONSTRAINT" in kind else ""
     trigger = f"CREATE {kind} ON jobq.job {deferred} FOR EACH ROW EXECUTE FUNCTION refuse()"
     jobs.connection.execute(trigger.encode())
-    chores = Chores(WorkerOptions(app="-", settings=Settings(database_url=database_url)))
+    maintenance = Maintenance(WorkerOptions(app="-", settings=Settings(database_url=database_url)))
     worker = add_worker(db)
     async with await connect(Settings(database_url=database_url), "test") as connection:
-        await chores.register(connection)
+        await maintenance.register(connection)
         db.execute(
-            "UPDATE jobq.chore SET due_at = CASE WHEN name = 'orphans' THEN now() ELSE now() + interval '1 h' END"
+            "UPDATE jobq.maintenance_task SET due_at = CASE WHEN name = 'orphans' THEN now() ELSE now() + interval '1 h' END"
         )
         for first in (True, False):
-            assert await chores.run_due(connection, worker) == 1
-            told = "SELECT last_error, last_run_at IS NOT NULL FROM jobq.chore WHERE name = 'orphans'"
+            assert await maintenance.run_due(connection, worker) == 1
+            told = "SELECT last_error, last_run_at IS NOT NULL FROM jobq.maintenance_task WHERE name = 'orphans'"
             [(error, has_run)] = db.execute(told.encode()).fetchall()
             assert has_run
             done = "4 jobs released, 1 cancelled" if first else "0 jobs released"
@@ -177,17 +178,18 @@ async def test_orphans_are_put_back_without_the_one_that_is_refused(
             states = {row["id"]: row["state"] for row in jobs.all("SELECT id, state FROM jobq.job")}
             assert states == {**dict.fromkeys(ids[:5], "ready"), ids[2]: "running"}
             assert (jobs.finished(ids[5]) or {})["state"] == "cancelled"
-            db.execute("UPDATE jobq.chore SET due_at = now() WHERE name = 'orphans'")
+            db.execute("UPDATE jobq.maintenance_task SET due_at = now() WHERE name = 'orphans'")
         # It is left out for a while, not for good.
         db.execute("DROP TRIGGER refuse ON jobq.job")
-        other = Chores(WorkerOptions(app="-", settings=Settings(database_url=database_url)))
+        other = Maintenance(WorkerOptions(app="-", settings=Settings(database_url=database_url)))
         async with connection.transaction():
-            assert await other.release_orphans(connection) == "1 jobs released"
+            assert await other.tasks.release_orphans(connection) == "1 jobs released"
 
 
 # --- places ------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.essential
 def test_a_killed_workers_jobs_run_again_first(jobs: Jobs, worker: StartWorker) -> None:
     """Behind them waits half a minute's work: it does not come first."""
     options = ("--heartbeat-interval", "0.5", "--suspicion", "1.5", "--processes", "1", "--concurrency", "4")
@@ -210,12 +212,12 @@ def test_a_killed_workers_jobs_run_again_first(jobs: Jobs, worker: StartWorker) 
     victim.kill()
     lost = {
         row["id"]: row["run_at"]
-        for row in jobs.all("SELECT id, run_at FROM jobq.job WHERE losses > 0 OR state = 'running'")
+        for row in jobs.all("SELECT id, run_at FROM jobq.job WHERE worker_deaths > 0 OR state = 'running'")
     }
     wait_until(lambda: jobs.one("SELECT count(*) FROM jobq.worker") == 1, timeout=30, what="the rescue")
     again = {
         row["id"]
-        for row in jobs.all("SELECT id FROM jobq.job WHERE losses > 0 UNION SELECT job_id FROM jobq.job_attempt")
+        for row in jobs.all("SELECT id FROM jobq.job WHERE worker_deaths > 0 UNION SELECT job_id FROM jobq.job_attempt")
     }
     assert again
     for job in again:
@@ -248,7 +250,7 @@ def test_a_rescued_job_of_a_group_is_the_next_of_its_group_and_of_its_queue(jobs
     send = apps.noop.options(queue="fair", group="lost")
     lost = [send.enqueue(jobs.connection).id for _ in range(2)]
     dead = add_worker(db)
-    claim = "SELECT id FROM jobq.claim_managed(%s, 'fair', %s) WHERE id IS NOT NULL"
+    claim = "SELECT id FROM jobq.claim_limited(%s, 'fair', %s) WHERE id IS NOT NULL"
     assert jobs.one(claim, dead, 1) == lost[0]
     for n in range(20):
         apps.noop.options(queue="fair", group=f"other {n}").enqueue(jobs.connection)

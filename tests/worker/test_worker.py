@@ -9,7 +9,7 @@ import psycopg
 import pytest
 from psycopg.types.json import Jsonb
 
-from tests.support import apps
+from tests.apps import plain as apps
 from tests.support.jobs import Jobs
 from tests.support.waiting import wait_until
 from tests.support.workers import WorkerProcess
@@ -17,6 +17,7 @@ from tests.support.workers import WorkerProcess
 StartWorker = Callable[..., WorkerProcess]
 
 
+@pytest.mark.essential
 def test_results_of_sync_and_async_tasks(jobs: Jobs, worker: StartWorker) -> None:
     first = apps.record.enqueue(jobs.connection, "a").id
     second = apps.record_async.enqueue(jobs.connection, "b").id
@@ -30,6 +31,7 @@ def test_results_of_sync_and_async_tasks(jobs: Jobs, worker: StartWorker) -> Non
     assert jobs.one("SELECT count(*) FROM jobq.worker") == 0
 
 
+@pytest.mark.essential
 def test_a_rolled_back_job_never_runs(database_url: str, jobs: Jobs, worker: StartWorker) -> None:
     with psycopg.connect(database_url) as connection:
         lost = apps.record.enqueue(connection, "lost").id
@@ -41,6 +43,7 @@ def test_a_rolled_back_job_never_runs(database_url: str, jobs: Jobs, worker: Sta
     assert [row["note"] for row in jobs.all("SELECT note FROM ran")] == ["kept"]
 
 
+@pytest.mark.essential
 def test_a_job_is_noticed_without_waiting_for_a_poll(jobs: Jobs, worker: StartWorker) -> None:
     running = worker("--poll-interval", "600")
     first = apps.record.enqueue(jobs.connection, "first").id
@@ -66,6 +69,7 @@ def test_a_job_that_is_replaced_by_a_sooner_one_is_noticed_without_waiting_for_a
     assert jobs.wait(later)["result"] == "now"
 
 
+@pytest.mark.essential
 def test_retries_until_it_succeeds(jobs: Jobs, worker: StartWorker) -> None:
     job = apps.fail_until.enqueue(jobs.connection, 3).id
     running = worker()
@@ -80,6 +84,7 @@ def test_retries_until_it_succeeds(jobs: Jobs, worker: StartWorker) -> None:
     assert "attempt 2 fails" in running.log
 
 
+@pytest.mark.essential
 def test_the_last_attempt_makes_a_dead_letter(jobs: Jobs, worker: StartWorker) -> None:
     job = apps.always_fail.enqueue(jobs.connection).id
     worker()
@@ -97,6 +102,7 @@ def test_only_chosen_errors_are_retried(jobs: Jobs, worker: StartWorker, kind: s
     assert (ended["state"], ended["attempt"]) == ("failed", attempts)
 
 
+@pytest.mark.essential
 def test_a_task_steers_its_job(jobs: Jobs, worker: StartWorker) -> None:
     cancelled = apps.steer.enqueue(jobs.connection, "cancel").id
     failed = apps.steer.enqueue(jobs.connection, "fail").id
@@ -154,6 +160,7 @@ def test_a_task_that_calls_exit_ends_its_job_only(jobs: Jobs, worker: StartWorke
     assert "a runner" not in running.log
 
 
+@pytest.mark.essential
 @pytest.mark.parametrize("how", ["segfault", "exit"])
 def test_a_crash_is_blamed_on_the_job_that_made_it(jobs: Jobs, worker: StartWorker, how: str) -> None:
     beside = [apps.wait.enqueue(jobs.connection, 0.3, str(n)).id for n in range(5)]
@@ -168,6 +175,7 @@ def test_a_crash_is_blamed_on_the_job_that_made_it(jobs: Jobs, worker: StartWork
     assert running.is_running()
 
 
+@pytest.mark.essential
 @pytest.mark.parametrize("task", [apps.wait, apps.wait_async])
 def test_an_operator_cancels_a_running_job(database_url: str, jobs: Jobs, worker: StartWorker, task: Any) -> None:
     from jobq import operations
@@ -190,6 +198,7 @@ def test_progress_is_written(jobs: Jobs, worker: StartWorker) -> None:
     assert row["progress"] == {"done": 500, "total": 500}
 
 
+@pytest.mark.essential
 def test_priorities_and_fifo(jobs: Jobs, worker: StartWorker) -> None:
     with jobs.connection.transaction():
         for priority in (2, 9, 5):
@@ -254,6 +263,7 @@ def test_a_due_job_that_stays_locked_is_looked_at_for_ever(database_url: str, jo
     assert jobs.wait(job)["state"] == "succeeded"
 
 
+@pytest.mark.essential
 def test_sigterm_lets_running_jobs_end_and_puts_the_others_back(jobs: Jobs, worker: StartWorker) -> None:
     with jobs.connection.transaction():
         ids = [apps.wait.enqueue(jobs.connection, 0.5, str(n)).id for n in range(60)]
@@ -295,6 +305,7 @@ def test_a_second_signal_stops_at_once(jobs: Jobs, worker: StartWorker) -> None:
     assert row["state"] == "ready"
 
 
+@pytest.mark.essential
 def test_runners_share_the_jobs_and_give_all_of_them_back(jobs: Jobs, worker: StartWorker) -> None:
     """Two runners of two slots: four jobs run at once, the fifth waits; at the end each is told, and none is punished."""
     apps.q.enqueue_many(jobs.connection, [apps.wait_async.job(600.0) for _ in range(5)])

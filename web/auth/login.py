@@ -1,4 +1,4 @@
-"""Logging in with the page's own users, and out."""
+"""The views that log users of the page in and out."""
 
 from __future__ import annotations
 
@@ -9,37 +9,39 @@ from urllib.parse import urlsplit
 from flask import Response, make_response, redirect, request, url_for
 from werkzeug.wrappers import Response as BaseResponse
 
-from jobq.web.access import ANYONE
+from jobq.web.auth.access import ANYONE
 from jobq.web.context import current_page
 from jobq.web.routes import Route
 
 logger = logging.getLogger("jobq.web")
 
-_WRONG = "No user has this name and this password."
+_WRONG = "The name or the password is wrong."
 
 
 def login() -> Response:
-    """The form."""
+    """Show the login form."""
     return _form("", request.args.get("next", ""))
 
 
 def login_post() -> BaseResponse:
-    """Begin a session, or say that name or password is wrong: never which."""
+    """Start a session, or report that the name or the password is wrong, without saying which
+    one.
+    """
     page = current_page()
-    assert page.logins.sessions is not None
+    assert page.auth.sessions is not None
     name, password = request.form.get("name", "").strip(), request.form.get("password", "")
-    wanted, address = request.form.get("next", ""), page.logins.address()
-    if wait := page.logins.throttle.take(address, name):
+    wanted, address = request.form.get("next", ""), page.auth.address()
+    if wait := page.auth.throttle.take(address, name):
         response = _form(f"Too many wrong passwords. Try again in {wait} s.", wanted, name=name, code=429)
         response.headers["Retry-After"] = str(wait)
         return response
-    user = page.logins.sessions.check(name, password)
+    user = page.auth.sessions.check(name, password)
     if user is None:
         logger.warning("a login as %r from %s failed", name[:100], address)
         return _form(_WRONG, wanted, name=name, code=403)
-    page.logins.throttle.give_back(address, name)
-    page.logins.sessions.begin(user)
-    page.forms.renew()
+    page.auth.throttle.give_back(address, name)
+    page.auth.sessions.begin(user)
+    page.form_tokens.renew()
     logger.info("%r logged in from %s", user.name, address)
     return redirect(local(wanted, page.root) or page.root, 303)
 
@@ -47,16 +49,18 @@ def login_post() -> BaseResponse:
 def logout() -> BaseResponse:
     """End the session."""
     page = current_page()
-    assert page.logins.sessions is not None
-    page.logins.sessions.end()
-    page.forms.renew()
+    assert page.auth.sessions is not None
+    page.auth.sessions.end()
+    page.form_tokens.renew()
     return redirect(url_for(".login"), 303)
 
 
 def local(wanted: str, root: str) -> str | None:
-    """Return `wanted` if it is a path of this page, which is mounted at `root`; None for every other address.
+    """Return `wanted` if it is a path below `root`, where this page is mounted; None for every
+    other address.
 
-    Browsers take a backslash for a slash, and leave out what is invisible: //elsewhere, /\\elsewhere, /<tab>/elsewhere.
+    Browsers read a backslash as a slash and drop invisible characters, so //elsewhere, /\\elsewhere
+    and /<tab>/elsewhere all lead to another site.
     """
     if not wanted.startswith(root) or wanted.startswith("//") or re.search(r"[\\\s\x00-\x20\x7f]", wanted):
         return None

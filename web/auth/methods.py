@@ -1,4 +1,4 @@
-"""The user that a request comes from: each kind of login is asked in turn, and the first that knows is believed."""
+"""Authentication methods: each is tried in order, and the first one that knows the user decides."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from collections.abc import Callable
 from flask import abort, g, redirect, request, url_for
 from werkzeug.exceptions import TooManyRequests
 
-from jobq.web.access import Identity
-from jobq.web.context import for_programs
+from jobq.web.auth.access import Identity
+from jobq.web.auth.proxy import TrustedProxies
+from jobq.web.auth.sessions import Sessions
+from jobq.web.auth.throttle import Throttle
+from jobq.web.context import wants_json
 from jobq.web.options import Options
-from jobq.web.proxy import Proxies
-from jobq.web.sessions import Sessions
-from jobq.web.throttle import Throttle
 
 
-class Logins:
-    """The logins of one mounted page, as `options` has them."""
+class AuthMethods:
+    """The authentication methods of one mounted page, as configured in `options`."""
 
     def __init__(self, options: Options, sessions: Sessions | None) -> None:
         self.sessions = sessions
         self.throttle = Throttle()
-        self.proxies = Proxies(
+        self.proxies = TrustedProxies(
             options.trusted_proxies,
             user_header=options.proxy_header,
             role_header=options.proxy_role_header,
@@ -34,7 +34,7 @@ class Logins:
         self._password = hashlib.sha256(options.password.encode()).digest() if options.password else None
 
     def identify(self) -> Identity | None:
-        """Return who this request comes from; None when a login is needed and there was none."""
+        """Return the user of this request; None if a login is required and the request has none."""
         options = self._options
         if not options.has_login:
             return Identity(_named(options.actor), options.default_role or "admin")
@@ -42,7 +42,8 @@ class Logins:
             if not isinstance(found, Identity):
                 raise TypeError(f"identify() returned {type(found).__name__}: it has to return an Identity or None")
             return found
-        # First, since it also refuses those who write its headers themselves.
+        # Before the other methods, since it also refuses clients that send the proxy's headers
+        # themselves.
         if (found := self.proxies.identify()) is not None:
             return found
         if self._password is not None and (found := self._basic()) is not None:
@@ -52,18 +53,20 @@ class Logins:
         return found
 
     def address(self) -> str | None:
-        """Return the address that the audit gets."""
+        """Return the client address that the audit records."""
         return self.proxies.address()
 
     def challenge(self) -> None:
-        """Abort: to the login for who came to read a page, with 401 for everything else."""
+        """Abort: redirect a browser that opens a page to the login; answer everything else with
+        401.
+        """
         if self.sessions is not None and _wants_page():
-            # Not what was asked for when that is where a login leads to anyway.
+            # Omit `next` for the overview: a login leads there anyway.
             wanted = request.script_root + request.full_path.rstrip("?")
             root = url_for(".overview")
             abort(redirect(url_for(".login", next=None if wanted == root else wanted), 303))
         g.jobq_ask_password = self._password is not None
-        abort(401, "This page is for those who have logged in. Nothing was changed.")
+        abort(401, "Log in first. Nothing was changed.")
 
     def _basic(self) -> Identity | None:
         given = request.authorization
@@ -72,7 +75,7 @@ class Logins:
         address = self.address()
         if wait := self.throttle.wait(address):
             raise TooManyRequests(f"Too many wrong passwords. Try again in {wait} s.", retry_after=wait)
-        # Digests are of one length, so the comparison tells nothing of the password's.
+        # Digests have equal lengths, so the comparison does not reveal the length of the password.
         if not hmac.compare_digest(hashlib.sha256(given.password.encode()).digest(), self._password or b""):
             self.throttle.take(address, None)
             return None
@@ -80,9 +83,9 @@ class Logins:
 
 
 def _wants_page() -> bool:
-    # A poll that was led to the login would put it where the page's content stands.
+    # If a poll were redirected, the login form would replace the page's content.
     by_hand = request.headers.get("Sec-Fetch-Mode", "navigate") == "navigate" and "HX-Request" not in request.headers
-    return request.method in ("GET", "HEAD") and by_hand and not for_programs()
+    return request.method in ("GET", "HEAD") and by_hand and not wants_json()
 
 
 def _named(given: str | Callable[[], str | None] | None) -> str:

@@ -1,4 +1,6 @@
-"""What a reverse proxy says of a request, believed only where the proxy is one of those that were named."""
+"""Headers of reverse proxies. They count only if the request comes from one of the trusted
+proxies.
+"""
 
 from __future__ import annotations
 
@@ -8,15 +10,17 @@ from collections.abc import Collection, Mapping
 
 from flask import abort, request
 
-from jobq.web.access import ROLES, Identity
+from jobq.web.auth.access import ROLES, Identity
 
 logger = logging.getLogger("jobq.web")
 
 _Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
-class Proxies:
-    """The proxies at `trusted` (addresses and networks) and the headers in which they name user and role."""
+class TrustedProxies:
+    """The proxies at `trusted` (addresses and networks) and the headers in which they name user and
+    role.
+    """
 
     def __init__(
         self,
@@ -34,12 +38,14 @@ class Proxies:
         self._default_role = default_role
 
     def trusted(self, address: str | None) -> bool:
-        """Whether `address` is one of the proxies."""
+        """Return whether `address` is one of the trusted proxies."""
         parsed = _parsed(address)
         return parsed is not None and any(parsed in network for network in self._networks)
 
     def address(self) -> str | None:
-        """Return where this request comes from: what the nearest proxy of ours saw, and nothing that a stranger wrote."""
+        """Return the client address as the outermost trusted proxy saw it; entries beyond that one
+        could be forged.
+        """
         found = request.remote_addr
         if not self.trusted(found):
             return found
@@ -53,32 +59,36 @@ class Proxies:
         return found
 
     def secure(self) -> bool:
-        """Whether the browser speaks https, to us or to a proxy of ours."""
-        # Several proxies make a list of it: the first is what the browser spoke.
+        """Return whether the browser uses HTTPS, to this server or to a trusted proxy."""
+        # Several proxies append to a list; the first entry is the browser's protocol.
         said = request.headers.get("X-Forwarded-Proto", "").partition(",")[0].strip().lower()
         return request.is_secure or (said == "https" and self.trusted(request.remote_addr))
 
     def identify(self) -> Identity | None:
-        """Return the user that the proxy names; None when it names none.
+        """Return the user that the proxy names; None if it names none.
 
-        Aborts with 403 when an untrusted sender sends its headers: either a proxy is missing in `trusted_proxies`, or a client
-        tries to pass for a user.
+        Aborts with 403 if an untrusted sender sends the headers: either a proxy is missing in
+        `trusted_proxies`, or a client tries to impersonate a user.
         """
         if self._user_header is None:
             return None
         headers = [name for name in (self._user_header, self._role_header) if name and name in request.headers]
         if headers and not self.trusted(request.remote_addr):
-            logger.warning("refused %s from %s, which is none of the trusted proxies", headers[0], request.remote_addr)
+            logger.warning("refused %s from %s, which is not a trusted proxy", headers[0], request.remote_addr)
             abort(
                 403,
-                f"{headers[0]} is believed from the proxies in trusted_proxies only, and this request came past them.",
+                f"{headers[0]} is accepted only from addresses in trusted_proxies, and this request came "
+                "from another one.",
             )
         name = request.headers.get(self._user_header, "").strip()
         if not name:
             return None
-        # Servers join a header that comes twice, here the visitor's own and the proxy's, by a comma.
+        # Servers join repeated headers with a comma; here, one would be the visitor's own.
         if "," in name or len(name) > 200 or not name.isprintable():
-            abort(403, f"{self._user_header} names no single user: let the proxy replace the header, not add to it.")
+            abort(
+                403,
+                f"{self._user_header} names more than one user: let the proxy replace the header, not append to it.",
+            )
         return Identity(name, self._role())
 
     def _role(self) -> str:
@@ -94,5 +104,5 @@ def _parsed(address: str | None) -> _Address | None:
         parsed = ipaddress.ip_address(address or "")
     except ValueError:
         return None
-    # ::ffff:192.0.2.1 is what a socket for both families calls 192.0.2.1.
+    # A dual-stack socket reports 192.0.2.1 as ::ffff:192.0.2.1.
     return getattr(parsed, "ipv4_mapped", None) or parsed

@@ -1,4 +1,7 @@
-"""The login with the page's own users: a signed cookie that says who logged in when, and ends with the password or the role."""
+"""Login sessions of the page's own users: a signed cookie with the user and the time of the login.
+
+A session ends when the user's password or role changes.
+"""
 
 from __future__ import annotations
 
@@ -14,24 +17,26 @@ from flask import Response, g, request
 from itsdangerous import BadSignature, URLSafeSerializer
 from werkzeug.security import check_password_hash
 
-from jobq import users
-from jobq.users import User
-from jobq.web.access import Identity
+from jobq.web.auth import users
+from jobq.web.auth.access import Identity
+from jobq.web.auth.users import User
 from jobq.web.database import Database
 
 COOKIE = "jobq_session"
-# For how long reads believe what the database last said of a user; a change asks again.
-_FRESH = 5.0
-_MOST_KNOWN = 1_000
-# A cookie is written again, to say that its owner is still there, at most this often.
-_TOUCH = 60.0
-# So far the clocks of several machines that serve one page may be apart.
-_SKEW = 60.0
+# Seconds for which GET requests reuse a user's row; a POST reads it again.
+_USER_CACHE_SECONDS = 5.0
+_MAX_CACHED_USERS = 1_000
+# Seconds: the least time between two updates of a cookie's `seen`.
+_TOUCH_SECONDS = 60.0
+# Seconds by which the clocks of the machines that serve one page may differ.
+_CLOCK_SKEW = 60.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Session:
-    """What the cookie says. Times are the page's own clock's, in seconds; `changed` names the user's row as it was."""
+    """The content of the cookie. Times are Unix times; `changed` is the user row's `changed_at` at
+    the login.
+    """
 
     name: str
     changed: str
@@ -40,7 +45,7 @@ class Session:
 
 
 class Sessions:
-    """Reads and writes the cookies of one mounted page."""
+    """Reads and writes the session cookies of one mounted page."""
 
     def __init__(
         self,
@@ -58,45 +63,48 @@ class Sessions:
         self._clock = clock
         self._lock = Lock()
         self._known: OrderedDict[str, tuple[User | None, float]] = OrderedDict()
-        # A hash takes 32 MiB and some 50 ms of a CPU: two at a time, for all requests together.
+        # One hash takes 32 MiB and about 50 ms of CPU time: at most two at a time over all
+        # requests.
         self._hashing = BoundedSemaphore(2)
 
     def identify(self) -> Identity | None:
-        """Return whose session this request carries, if it is still good."""
+        """Return the user of this request's session; None if there is no valid session."""
         session = self._read()
         if session is None:
             return None
         now = self._clock()
-        if not (-_SKEW <= now - session.seen <= self._idle and now - session.began <= self._lifetime):
+        if not (-_CLOCK_SKEW <= now - session.seen <= self._idle and now - session.began <= self._lifetime):
             return None
         user = self._user(session.name, fresh=request.method == "POST")
         if user is None or _as_of(user) != session.changed:
             return None
-        # A request that a page makes by itself, without a user at it, says nothing about its owner.
-        if _by_hand() and now - session.seen > min(_TOUCH, self._idle / 2):
+        # Only requests made by a person count as activity; a page that refreshes itself does not.
+        if _by_hand() and now - session.seen > min(_TOUCH_SECONDS, self._idle / 2):
             g.jobq_session = Session(name=session.name, changed=session.changed, began=session.began, seen=now)
         return Identity(user.name, user.role)
 
     def check(self, name: str, password: str) -> User | None:
-        """Return the user if `password` is theirs. A name that no user has takes as long."""
+        """Return the user if `password` is correct, else None. An unknown name takes equally
+        long.
+        """
         with self._database.read() as reader:
-            user = reader.need(users.find, name) if len(name) <= users.LONGEST_NAME else None
+            user = reader.require(users.find, name) if len(name) <= users.LONGEST_NAME else None
         with self._hashing:
             dummy = _dummy_hash()
             good = check_password_hash(user.password_hash if user else dummy, password[: users.LONGEST_PASSWORD + 1])
         return user if user is not None and good else None
 
     def begin(self, user: User) -> None:
-        """Give the answer to this request a session of `user`."""
+        """Start a session of `user` with the response to this request."""
         now = self._clock()
         g.jobq_session = Session(name=user.name, changed=_as_of(user), began=now, seen=now)
 
     def end(self) -> None:
-        """Take the session away with the answer to this request."""
+        """End the session with the response to this request."""
         g.jobq_session = None
 
     def keep_cookie(self, response: Response, *, path: str, secure: bool) -> Response:
-        """Write the session's new state into `response`."""
+        """Set or delete the session cookie in `response`, if the session has changed."""
         if "jobq_session" not in g:
             return response
         session: Session | None = g.jobq_session
@@ -111,7 +119,8 @@ class Sessions:
                 path=path,
                 secure=secure,
                 httponly=True,
-                # A link in a chat still finds its reader logged in; forms have the stricter cookie.
+                # Lax, so that a link from another site finds its reader logged in; form tokens
+                # protect changes.
                 samesite="Lax",
             )
         return response
@@ -130,20 +139,20 @@ class Sessions:
         now = time.monotonic()
         with self._lock:
             known = self._known.get(name)
-        if known is not None and not fresh and now - known[1] < _FRESH:
+        if known is not None and not fresh and now - known[1] < _USER_CACHE_SECONDS:
             return known[0]
         with self._database.read() as reader:
-            user = reader.need(users.find, name)
+            user = reader.require(users.find, name)
         with self._lock:
             self._known[name] = (user, now)
             self._known.move_to_end(name)
-            while len(self._known) > _MOST_KNOWN:
+            while len(self._known) > _MAX_CACHED_USERS:
                 self._known.popitem(last=False)
         return user
 
 
 def _as_of(user: User) -> str:
-    # In UTC: each database session has a time zone of its own.
+    # In UTC, since database sessions may use different time zones.
     return user.changed_at.astimezone(UTC).isoformat()
 
 
@@ -153,5 +162,5 @@ def _by_hand() -> bool:
 
 @cache
 def _dummy_hash() -> str:
-    # Of the same method and cost as every user's.
+    # With the same method and cost as the hashes of users.
     return users.hashed("no one knows this one")

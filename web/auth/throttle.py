@@ -1,4 +1,4 @@
-"""Slowing down those who guess passwords."""
+"""A rate limit on password attempts."""
 
 from __future__ import annotations
 
@@ -9,27 +9,31 @@ from math import ceil
 from threading import Lock
 from time import monotonic
 
-from jobq.users import LONGEST_NAME
+from jobq.web.auth.users import LONGEST_NAME
 
 _MOST_KEYS = 10_000
 
 
 class Throttle:
-    """Tries at a password, counted by address and by name: 10 at once from an address and then one every 10 s; 20 for a name
-    from all of them and then one every 3 s, so that who guesses from many addresses is slowed down and its owner not shut out
-    for long. In this process: of several, each counts for itself, and a restart forgets.
+    """Token buckets for password attempts, by client address and by user name.
 
-    A try is counted before it is judged, so that many at a time are no way round; a right one is given back.
+    An address has 10 attempts, and gains one every 10 s. A name has 20 attempts from all addresses
+    together, and gains one every 3 s: that slows down guessing from many addresses without locking
+    the user out for long. Counts are per process and are lost at a restart.
+
+    An attempt is counted before the password is checked, so that parallel attempts cannot bypass
+    the limit; a correct password gives the attempt back.
     """
 
     def __init__(self, clock: Callable[[], float] = monotonic) -> None:
         self._clock = clock
         self._lock = Lock()
-        # By key: how many tries are left, and when that was so. The least recently used go first.
+        # Per key: the attempts left and when that was computed. The least recently used keys are
+        # dropped first.
         self._left: OrderedDict[tuple[str, str], tuple[float, float]] = OrderedDict()
 
     def take(self, address: str | None, name: str | None) -> int:
-        """Count a try. Return 0 when it may be made, else in how many seconds the next one may."""
+        """Count an attempt. Return 0 if it is allowed, else the seconds until the next one is."""
         with self._lock:
             now = self._clock()
             found = [(key, self._now(key, most, every, now), every) for key, most, every in _buckets(address, name)]
@@ -41,13 +45,13 @@ class Throttle:
             return 0
 
     def wait(self, address: str | None) -> int:
-        """Return 0 when `address` may try, else in how many seconds. Counts nothing."""
+        """Return 0 if `address` may try now, else the seconds until it may. Counts nothing."""
         with self._lock:
             key, most, every = _buckets(address, None)[0]
             return max(0, ceil(every * (1 - self._now(key, most, every, self._clock()))))
 
     def give_back(self, address: str | None, name: str | None) -> None:
-        """The try was right."""
+        """Give an attempt back: the password was correct."""
         with self._lock:
             now = self._clock()
             for key, most, every in _buckets(address, name):
@@ -67,18 +71,19 @@ class Throttle:
 def _buckets(address: str | None, name: str | None) -> list[tuple[tuple[str, str], float, float]]:
     found = [(("address", _network(address)), 10.0, 10.0)]
     if name is not None:
-        # No user's name is that long, and what is kept must stay small.
+        # Cut: no user name is longer, and the table must stay small.
         found.append((("name", name[:LONGEST_NAME]), 20.0, 3.0))
     return found
 
 
 def _network(address: str | None) -> str:
-    # A client with one IPv6 address has the 2**64 of its network.
+    # A client that has one IPv6 address has the 2**64 addresses of its network.
     try:
         parsed = ipaddress.ip_address(address or "")
     except ValueError:
         return address or ""
     if parsed.version == 4:
         return str(parsed)
-    # A socket for both families calls 192.0.2.1 ::ffff:192.0.2.1, which has no network in common with others of the kind.
+    # A dual-stack socket reports 192.0.2.1 as ::ffff:192.0.2.1. All such addresses would share one
+    # /64 network.
     return str(parsed.ipv4_mapped or ipaddress.ip_network((parsed, 64), strict=False))

@@ -1,4 +1,8 @@
-"""Lines and bars as numbers for SVG: what a chart is without JavaScript, and the small ones that stay so."""
+"""Coordinates for SVG charts: the charts of a page without JavaScript, and the sparklines.
+
+Kept beside uPlot, which draws the large charts in browsers with JavaScript: the page has to work
+without.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +14,10 @@ HEIGHT = 24.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Line:
-    """A polyline's points, and the path of the area below it; empty when there is nothing above zero."""
+class Sparkline:
+    """The points of a polyline, and the path of the area below it; empty if no value is above
+    zero.
+    """
 
     points: str
     area: str
@@ -19,24 +25,28 @@ class Line:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bars:
-    """Paths of stacked bars, one for each row of values, and the count that the top stands for."""
+    """Paths of stacked bars, one per row of values; `top` is the value at the upper edge."""
 
     paths: list[str]
     top: int
 
 
-def spark(values: Sequence[int | float | None], *, height: float = HEIGHT) -> Line:
-    """Return `values` as a small line over the whole width, zero at the bottom; None is taken for zero."""
+def spark(values: Sequence[int | float | None], *, height: float = HEIGHT) -> Sparkline:
+    """Return `values` as a sparkline over the whole width, with zero at the bottom. None counts as
+    zero.
+    """
     numbers = [float(value or 0) for value in values]
     top = max(numbers, default=0.0)
     if top <= 0 or len(numbers) < 2:
-        return Line(points="", area="")
+        return Sparkline(points="", area="")
     points = _points(numbers, top, height)
-    return Line(points=points, area=f"M0,{height} L{points.replace(' ', ' L')} L{WIDTH:g},{height} Z")
+    return Sparkline(points=points, area=f"M0,{height} L{points.replace(' ', ' L')} L{WIDTH:g},{height} Z")
 
 
 def lines(rows: Sequence[Sequence[float | None]], *, height: float) -> tuple[list[list[str]], float]:
-    """Return each row as polylines, broken where a value is None, over one common scale; and its top."""
+    """Return each row as polylines on one common scale, broken at None; and the value at the upper
+    edge.
+    """
     top = max((value for row in rows for value in row if value is not None), default=0.0)
     if top <= 0:
         return [[] for _ in rows], 0.0
@@ -44,7 +54,7 @@ def lines(rows: Sequence[Sequence[float | None]], *, height: float) -> tuple[lis
 
 
 def bars(rows: Sequence[Sequence[int]], *, height: float) -> Bars:
-    """Return `rows` stacked in their order; whatever is not zero is to be seen."""
+    """Return `rows` as stacked bars, in their order. Every value above zero is visible."""
     columns = list(zip(*rows, strict=True))
     top = nice(max((sum(column) for column in columns), default=0))
     step = WIDTH / max(len(columns), 1)
@@ -54,7 +64,7 @@ def bars(rows: Sequence[Sequence[int]], *, height: float) -> Bars:
         for row, value in enumerate(column):
             if not value:
                 continue
-            # One failure among thousands must still be seen.
+            # A minimum height: one failure among thousands must be visible.
             tall = max(value / top * height, height * 0.02)
             below = max(below - tall, 0.0)
             paths[row].append(
@@ -64,7 +74,7 @@ def bars(rows: Sequence[Sequence[int]], *, height: float) -> Bars:
 
 
 def nice(number: int) -> int:
-    """Return the next of 5, 10, 20, 50, 100, …"""
+    """Return the smallest of 5, 10, 20, 50, 100, … that is at least `number`."""
     size = 1
     while True:
         for step in (1, 2, 5):
@@ -75,7 +85,7 @@ def nice(number: int) -> int:
 
 def _points(values: Sequence[float], top: float, height: float, start: int = 0, of: int | None = None) -> str:
     last = max((of or len(values)) - 1, 1)
-    # A line at the very edge would lose half its width.
+    # A line at the very edge would lose half of its stroke width.
     return " ".join(
         f"{(start + n) / last * WIDTH:.2f},{height - 1 - value / top * (height - 2):.2f}"
         for n, value in enumerate(values)

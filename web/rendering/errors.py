@@ -1,6 +1,4 @@
-"""From exceptions to pages, or to JSON below ``/api``: one sentence that says what is wrong and what repairs
-it.
-"""
+"""Error responses: pages, or JSON below ``/api``. Each says what is wrong and how to fix it."""
 
 from __future__ import annotations
 
@@ -20,35 +18,37 @@ from jobq.errors import (
     OperationRefused,
     UnknownQueue,
     UnknownSchedule,
+    WorkflowNotFound,
 )
-from jobq.web import show
-from jobq.web.context import for_programs
+from jobq.web.context import wants_json
+from jobq.web.rendering import formatting
 
 logger = logging.getLogger("jobq.web")
 
-_GONE = "The database cannot be reached at the moment. Jobs are safe in it; this page returns with it."
-_SLOW = "The database took too long for this and was stopped; nothing was changed. Try again, or narrow the filter."
+_GONE = "The database cannot be reached. Jobs are safe in it; this page works again as soon as the database does."
+_SLOW = "The query took too long and was cancelled. Nothing was changed. Try again, or narrow the filter."
 _TITLES = {
-    400: "That cannot be",
+    400: "Invalid request",
     401: "Log in",
-    403: "Refused",
+    403: "Not allowed",
     404: "Not found",
-    405: "Not like this",
+    405: "Method not allowed",
     413: "Too large",
-    429: "Too many tries",
-    500: "A fault of ours",
-    503: "No database",
+    429: "Too many attempts",
+    500: "Internal error",
+    503: "Database unavailable",
 }
 
 
 def install(target: Blueprint | Flask) -> None:
-    """Answer the exceptions of `target` with our pages."""
+    """Register our error responses for the exceptions of `target`."""
     target.register_error_handler(HTTPException, _http)
     target.register_error_handler(JobNotFound, _not_found)
     target.register_error_handler(OperationNotFound, _not_found)
     target.register_error_handler(OperationRefused, _refused)
     target.register_error_handler(UnknownQueue, _not_found)
     target.register_error_handler(UnknownSchedule, _not_found)
+    target.register_error_handler(WorkflowNotFound, _not_found)
     target.register_error_handler(InvalidOption, _bad)
     target.register_error_handler(psycopg.DataError, _bad_data)
     target.register_error_handler(psycopg.errors.ReadOnlySqlTransaction, _read_only)
@@ -63,9 +63,9 @@ def _http(error: HTTPException) -> Response:
     if error.code == 404 and text == type(error).description:
         text = "There is nothing at this address."
     if isinstance(error, RequestEntityTooLarge):
-        text = "That is larger than any form of this page. Nothing was changed."
+        text = "The request is larger than any form of this page. Nothing was changed."
     if error.code == 500:
-        text = "jobq's page failed to answer; the server's log says why."
+        text = "The status page could not handle this request. The server's log has the traceback."
     response = _answer(error.code, text)
     if isinstance(error, MethodNotAllowed) and error.valid_methods:
         response.headers["Allow"] = ", ".join(error.valid_methods)
@@ -90,7 +90,7 @@ def _refused(error: Exception) -> Response:
 
 def _bad_data(error: Exception) -> Response:
     logger.info("the database refused a value", exc_info=error)
-    return _answer(400, "The database cannot take one of the values given.")
+    return _answer(400, "The database rejected one of the values.")
 
 
 def _unavailable(error: Exception) -> Response:
@@ -108,12 +108,12 @@ def _read_only(error: Exception) -> Response:
 def _no_tables(error: Exception) -> Response:
     schema = g.jobq_page.settings.schema if "jobq_page" in g else "jobq"
     if isinstance(error, psycopg.errors.UndefinedTable | psycopg.errors.InvalidSchemaName):
-        # None at all, or those of an older revision.
-        text = f"The database has not all of jobq's tables in its schema “{schema}”. Run “jobq migrate”."
+        # No tables, or those of an older revision.
+        text = f"The schema “{schema}” does not contain all of jobq's tables. Run “jobq migrate”."
     elif isinstance(error, psycopg.errors.UndefinedColumn | psycopg.errors.UndefinedFunction):
-        text = f"The tables in schema “{schema}” are not those that this jobq needs. Run “jobq migrate”."
+        text = f"The tables in schema “{schema}” do not fit this version of jobq. Run “jobq migrate”."
     elif isinstance(error, psycopg.errors.InsufficientPrivilege):
-        text = "The database role of this page may not do that: grant it jobq's operator or viewer rights."
+        text = "The page's database role lacks a right. Grant it jobq's operator or viewer rights."
     else:
         raise error
     logger.warning("the status page cannot use the database: %s", error)
@@ -121,13 +121,13 @@ def _no_tables(error: Exception) -> Response:
 
 
 def _answer(code: int, text: str, *, title: str | None = None) -> Response:
-    if for_programs():
+    if wants_json():
         response = jsonify({"error": text, "status": code})
     elif "jobq_page" in g:
         title = title or _TITLES.get(code) or _phrase(code)
         response = make_response(g.jobq_page.render("error.html", code=code, title=title, text=text))
     else:
-        response = Response(f"{code} {_phrase(code)}. {show.visible(text)}\n", mimetype="text/plain")
+        response = Response(f"{code} {_phrase(code)}. {formatting.visible(text)}\n", mimetype="text/plain")
     response.status_code = code
     if code == HTTPStatus.SERVICE_UNAVAILABLE:
         response.headers["Retry-After"] = "5"

@@ -1,4 +1,4 @@
-"""Hiding what the page must not show: values of fields whose name says that they are secret, or whose path was named."""
+"""Hiding of secret values: of fields with a secret name, or at a configured path."""
 
 from __future__ import annotations
 
@@ -9,24 +9,25 @@ from typing import Any
 
 from jobq.errors import InvalidFilter
 from jobq.filters import JobFilter
-from jobq.web.access import ROLES
+from jobq.web.auth.access import ROLES
 
-# A field is hidden when its name, without case and punctuation, contains one of these.
+# A field is hidden if its name, without case and punctuation, contains one of these.
 SECRET_NAMES = (
     "password", "passwd", "passphrase", "pwd", "secret", "token", "authorization", "apikey", "accesskey", "privatekey",
     "credential", "cookie", "sessionid", "signature", "jwt", "creditcard", "cardnumber", "cvv", "iban", "ssn",
 )  # fmt: skip
 HIDDEN = "(hidden)"
 _DEEPEST = 60
-# What PostgreSQL takes for the place of an item in a list, counted from either end.
+# A name that PostgreSQL reads as an index into a list, from either end.
 _ITEM = re.compile(r"\s*[+-]?[0-9]+", re.ASCII)
 
 
 class Redactor:
-    """Replaces the values of secret fields, at any depth, by ``(hidden)``.
+    """Replaces the values of secret fields at any depth with ``(hidden)``.
 
-    Of `fields`, one with a dot is a path from the column on (``args.card.number``), in which ``*`` stands for one or more
-    levels (``*.iban``) and list items are no level; others are parts of names. `reveal`: hide nothing.
+    An entry of `fields` with a dot is a path that begins with the column (``args.card.number``);
+    ``*`` stands for one or more levels (``*.iban``), and list items are not a level. Other entries
+    are parts of names. `reveal`: hide nothing.
     """
 
     def __init__(self, fields: Collection[str] = SECRET_NAMES, *, reveal: bool = False) -> None:
@@ -35,13 +36,15 @@ class Redactor:
         self._reveal = reveal
 
     def is_secret(self, name: str) -> bool:
-        """Whether a field of this name is hidden wherever it stands."""
+        """Return whether a field of this name is hidden at any path."""
         plain = _plain(name)
         return not self._reveal and any(secret in plain for secret in self._names)
 
     def hides(self, root: str, names: Sequence[str]) -> bool:
-        """Whether what stands below the column `root` at `names`, one for each level, or what that stands in, is hidden: who
-        may not see a value may not search by it either.
+        """Return whether the value at the path `names` of the column `root`, or a value that
+        contains it, is hidden.
+
+        A user who may not see a value may not search for it either.
         """
         if self._reveal:
             return False
@@ -49,27 +52,37 @@ class Redactor:
             return True
         steps = [(root.casefold(), False)]
         for name in names:
-            # In a list a number is an item and no level; in an object it is a name. Which of the two it is, is not known here.
-            # So a value is hidden if either reading hides it.
+            # A number is an item of a list, which is no level, or a name in an object. The value is
+            # not known here, so it is hidden if either reading hides it.
             item = _ITEM.fullmatch(name) is not None
             steps += [(step, item) for step in name.casefold().split(".")]
         return any(_begins(pattern, steps) for pattern in self._paths)
 
     def filter(self, text: str) -> str:
-        """Return the text of a job filter without the hidden values that a user who may see them has searched by."""
+        """Return the text of a job filter, without hidden values that a user who may see them has
+        searched for.
+        """
         try:
             jobs = JobFilter.parse(text)
             args = tuple(replace(it, value=HIDDEN) if self.hides("args", it.path) else it for it in jobs.args)
             return text if args == jobs.args else str(replace(jobs, args=args))
         except InvalidFilter:
-            # Another version's, or too long with its values hidden.
+            # Written by another version, or too long once its values are hidden.
             return HIDDEN if "args." in text else text
 
-    def __call__(self, value: Any, root: str = "*") -> Any:
-        """Return `value`, made of what JSON knows, with its secrets hidden and anything deeper than 60 levels cut.
+    def shortened(self, text: str) -> str:
+        """Return the beginning of a value's text, or ``(hidden)`` if it may show a secret.
 
-        `root`: the column that it is from (``args``, ``result``, ``headers``, ``progress``). Without it a path that fits below
-        any of them hides.
+        It is no JSON any more, so a field that is hidden cannot be told from the others: any name
+        of a secret hides the whole, and so does any configured path.
+        """
+        return HIDDEN if not self._reveal and (self._paths or self.is_secret(text)) else text
+
+    def __call__(self, value: Any, root: str = "*") -> Any:
+        """Return the JSON `value` with its secrets hidden, and cut below 60 levels.
+
+        `root`: the column of the value (``args``, ``result``, ``headers``, ``progress``). Without
+        it, a path that matches in any column hides.
         """
         return self._shown(value, (root.casefold(),), 0)
 
@@ -83,7 +96,7 @@ class Redactor:
         return {name: self._field(str(name), item, path, depth) for name, item in value.items()}
 
     def _field(self, name: str, item: Any, path: tuple[str, ...], depth: int) -> Any:
-        # A name with dots in it reads as a path, too.
+        # A name that contains dots is also read as a path.
         steps = name.casefold().split(".")
         here = (*path, *steps)
         named = self.is_secret(name) or any(self._at((*path, *steps[: n + 1])) for n in range(len(steps)))
@@ -95,10 +108,13 @@ class Redactor:
         return not self._reveal and any(_fits(pattern, path) for pattern in self._paths)
 
 
-def by_role(
+def redactors_by_role(
     fields: Collection[str], more: Mapping[str, Collection[str]], reveal_to: str | None
 ) -> dict[str | None, Redactor]:
-    """Return each role's redactor (None: without a role): of `fields` and what `more` adds; from `reveal_to` on, of nothing."""
+    """Return the redactor of each role, and of None for no role.
+
+    A role hides `fields` and its entries in `more`. Roles from `reveal_to` upwards hide nothing.
+    """
     found: dict[str | None, Redactor] = {
         None: Redactor([*fields, *(field for added in more.values() for field in added)])
     }
@@ -113,7 +129,7 @@ def _plain(name: str) -> str:
 
 
 def _fits(pattern: tuple[str, ...], path: tuple[str, ...]) -> bool:
-    # A root that is not known is "*" in the path, and fits everything.
+    # An unknown root is "*" in the path, and matches everything.
     if not pattern or not path:
         return not pattern and not path
     if pattern[0] == "*":
@@ -122,8 +138,9 @@ def _fits(pattern: tuple[str, ...], path: tuple[str, ...]) -> bool:
 
 
 def _begins(pattern: tuple[str, ...], steps: Sequence[tuple[str, bool]]) -> bool:
-    """Whether some beginning of `steps` fits `pattern`; a step with True may be left out."""
-    # How much of the pattern the steps so far can stand for: all possibilities at once, for there are many.
+    """Return whether a prefix of `steps` matches `pattern`; a step with True may be skipped."""
+    # The positions in the pattern that the steps so far can reach: tracked together, since there
+    # are many combinations.
     reached = {0}
     for name, is_item in steps:
         further = set(reached) if is_item else set()

@@ -1,4 +1,6 @@
-"""Our templates as we wrote them, whatever the host application has set for its own: above all they are always escaped."""
+"""Rendering of our templates, independent of the host application's Jinja settings: above all,
+always escaped.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +9,14 @@ from typing import Any
 from flask import current_app, render_template
 from jinja2 import Environment, Undefined, defaults
 
-# Where an application keeps our environment, with the templates that it has compiled.
+# The key of our environment, with its compiled templates, in an application's extensions.
 _KEPT = "jobq.web templates"
 
 
 def render(name: str, values: dict[str, Any]) -> str:
-    """Return the template ``jobq/<name>`` with `values`. The host's loaders, functions and filters are there."""
+    """Return the rendered template ``jobq/<name>``. The host's loaders, functions and filters are
+    available to it.
+    """
     return render_template(_environment().get_template(f"jobq/{name}"), **values)
 
 

@@ -1,4 +1,4 @@
-// Draws the three charts with uPlot from /series; without it the pictures of the server stand. Colours come from tokens.css.
+// Draws the three charts with uPlot from /series. Without it, the server's SVG charts stay. Colors come from tokens.css.
 "use strict";
 (() => {
   if (!window.uPlot || !window.jobq) return;
@@ -9,7 +9,7 @@
   const probe = document.createElement("span");
   probe.hidden = true;
   document.body.append(probe);
-  const colour = (name) => { probe.style.color = `var(--${name})`; return getComputedStyle(probe).color; };
+  const color = (name) => { probe.style.color = `var(--${name})`; return getComputedStyle(probe).color; };
   const faint = (text, alpha) => text.replace(/^rgb\(([^)]+)\)$/, `rgba($1, ${alpha})`);
   const whole = (number) => Number(number).toLocaleString("en-US");
   const seconds = (number) => (number === null || number === undefined ? "–" : window.jobq.duration(number, false));
@@ -17,7 +17,7 @@
 
   const sum = (rows, n) => rows.reduce((total, row) => total + (row[n] ?? 0), 0);
   const CHARTS = {
-    // Stacked: the upper edge of the failed is all that finished.
+    // Stacked: the upper edge of the failed jobs is the total.
     done: (s) => {
       const good = [s.succeeded, s.cancelled, s.expired];
       return {
@@ -26,12 +26,12 @@
         tip: (n) => [["Succeeded", count(s.succeeded[n])], ["Failed", count(s.failed[n])], ["Cancelled", count(s.cancelled[n])], ["Expired", count(s.expired[n])]],
       };
     },
-    late: (s) => ({
+    latency: (s) => ({
       data: [s.at, s.wait_p50, s.wait_p95, s.run_p95],
       series: [["wait p50", "plot-low"], ["wait p95", "plot-mid"], ["run p95", "plot-high"]], axis: seconds,
       tip: (n) => [["Wait p50 / p95 / p99", `${seconds(s.wait_p50[n])} / ${seconds(s.wait_p95[n])} / ${seconds(s.wait_p99[n])}`], ["Run p50 / p95 / p99", `${seconds(s.run_p50[n])} / ${seconds(s.run_p95[n])} / ${seconds(s.run_p99[n])}`]],
     }),
-    deep: (s) => ({ data: [s.at, s.ready], series: [["Due", "plot-good"]], fill: true, axis: count, tip: (n) => [["Due", count(s.ready[n])]] }),
+    depth: (s) => ({ data: [s.at, s.ready], series: [["Due", "plot-good"]], fill: true, axis: count, tip: (n) => [["Due", count(s.ready[n])]] }),
   };
 
   function when(at, long) {
@@ -43,8 +43,8 @@
   }
 
   function options(figure, chart, width) {
-    const ink = colour("ink-3");
-    const line = colour("line");
+    const ink = color("ink-3");
+    const line = color("line");
     const font = `11px ${getComputedStyle(document.body).fontFamily}`;
     const span = chart.data[0].at(-1) - chart.data[0][0];
     return {
@@ -56,10 +56,10 @@
         { stroke: ink, font, grid: { stroke: line, width: 1 }, ticks: { show: false }, size: 52, space: 36, values: (_, places) => places.map((place) => chart.axis(place)) },
       ],
       series: [{}, ...chart.series.map(([label, name]) => ({
-        label, stroke: colour(name), width: chart.bars ? 0 : 1.5, spanGaps: false,
-        // A value between two unknown ones makes no line.
+        label, stroke: color(name), width: chart.bars ? 0 : 1.5, spanGaps: false,
+        // A value between two gaps is drawn as a point.
         points: chart.bars ? { show: false } : { show: true, size: 4, filter: (plot, n) => plot.data[n].flatMap((value, at, all) => (value != null && all[at - 1] == null && all[at + 1] == null ? [at] : [])) },
-        fill: chart.bars ? colour(name) : chart.fill ? faint(colour(name), 0.14) : undefined,
+        fill: chart.bars ? color(name) : chart.fill ? faint(color(name), 0.14) : undefined,
         paths: chart.bars ? uPlot.paths.bars({ size: [0.76, 40], align: 1 }) : undefined,
       }))],
       hooks: { setCursor: [(plot) => tip(figure, plot, chart)] },
@@ -103,7 +103,7 @@
       if (!response.ok || address !== from.dataset.series) return;
       numbers = await response.json();
       all();
-    } catch { /* the server's pictures stand */ }
+    } catch { /* the server's charts stay */ }
   }
 
   load();

@@ -1,22 +1,22 @@
-// Ticked rows, and what may be typed next into a search field. Both only help: the forms work without this file.
+// Selected rows, and completion in search fields. The forms also work without this file.
 "use strict";
 (() => {
-  // --- Ticks ---
+  // --- Selected rows ---
   function count() {
     const bar = document.querySelector("#main [data-bulk]");
     if (!bar) return;
     const boxes = [...document.querySelectorAll("#main input[name=id][type=checkbox]")];
-    const ticked = boxes.filter((box) => box.checked).length;
-    bar.classList.toggle("some", ticked > 0);
-    const says = bar.querySelector("[data-ticked]");
-    const words = ticked ? `${ticked} ticked` : says.dataset.ticked;
-    if (says.textContent !== words) says.textContent = words;
-    bar.querySelectorAll("button[name=action]").forEach((button) => { button.disabled = ticked === 0; });
+    const selected = boxes.filter((box) => box.checked).length;
+    bar.classList.toggle("some", selected > 0);
+    const label = bar.querySelector("[data-selected]");
+    const text = selected ? `${selected} selected` : label.dataset.selected;
+    if (label.textContent !== text) label.textContent = text;
+    bar.querySelectorAll("button[name=action]").forEach((button) => { button.disabled = selected === 0; });
     const all = document.getElementById("tick-all");
     if (all) {
       all.hidden = false;
-      all.checked = ticked > 0 && ticked === boxes.length;
-      all.indeterminate = ticked > 0 && ticked < boxes.length;
+      all.checked = selected > 0 && selected === boxes.length;
+      all.indeterminate = selected > 0 && selected < boxes.length;
     }
   }
   let last = null;
@@ -37,7 +37,7 @@
   document.addEventListener("jobq:fresh", count);
   count();
 
-  // --- What may come next ---
+  // --- Completion ---
   for (const field of document.querySelectorAll("input[data-suggest]")) complete(field);
 
   function complete(field) {

@@ -1,7 +1,7 @@
-// Shortcuts. `?` lists them; they can be switched off there (WCAG 2.1.4), and none works while a field is in use.
+// Keyboard shortcuts. `?` lists them, and a setting there turns them off (WCAG 2.1.4). None works while a field has the focus.
 "use strict";
 (() => {
-  const PAGES = { o: ["", "Overview"], q: ["queues", "Queues"], j: ["jobs", "Jobs"], f: ["failures", "Failures"], c: ["schedules", "Schedules"], w: ["workers", "Workers"], p: ["operations", "Operations"], a: ["audit", "Audit"], s: ["system", "System"] };
+  const PAGES = { o: ["", "Overview"], q: ["queues", "Queues"], j: ["jobs", "Jobs"], l: ["workflows", "Workflows"], f: ["failures", "Failures"], c: ["schedules", "Schedules"], w: ["workers", "Workers"], p: ["operations", "Operations"], a: ["audit", "Audit"], s: ["system", "System"] };
   const base = document.body.dataset.base;
   let on = true;
   try { on = localStorage.getItem("jobq-keys") !== "off"; } catch { /* on */ }
@@ -36,18 +36,18 @@
     add(["?"], "this list");
     add(["/"], "search");
     for (const [key, [, words]] of Object.entries(PAGES)) add(["g", key], words);
-    add(["j", "k"], "next row, row before");
-    add(["x"], "tick the row");
+    add(["j", "k"], "next row, previous row");
+    add(["x"], "select the row");
     add(["Enter"], "open the row");
-    add(["p"], "pause updates, or let them go on");
-    add(["Esc"], "close what is open");
+    add(["p"], "pause or resume updates");
+    add(["Esc"], "close the open form or dialog");
     const label = Object.assign(document.createElement("label"), { className: "row" });
     const box1 = Object.assign(document.createElement("input"), { type: "checkbox", checked: on });
     box1.addEventListener("change", () => {
       on = box1.checked;
       try { localStorage.setItem("jobq-keys", on ? "on" : "off"); } catch { /* for this page */ }
     });
-    label.append(box1, "Single keys do this");
+    label.append(box1, "Enable shortcuts");
     const form = Object.assign(document.createElement("form"), { method: "dialog" });
     form.append(Object.assign(document.createElement("button"), { textContent: "Close" }));
     const foot = Object.assign(document.createElement("div"), { className: "do" });
@@ -83,7 +83,7 @@
     }[event.key];
     if (act) { event.preventDefault(); act(); }
   });
-  // Enter on a row whose link has the focus opens it by itself; after a refresh the row may have lost it.
+  // Enter opens a row whose link has the focus without our help; after a refresh the link may have lost the focus.
   document.addEventListener("keydown", (event) => {
     if (on && event.key === "Enter" && document.activeElement === document.body) at()?.querySelector("a[href]")?.click();
   });
@@ -91,8 +91,8 @@
   document.addEventListener("click", (event) => {
     document.querySelectorAll("details.ask[open]").forEach((one) => { if (!one.contains(event.target)) one.open = false; });
   });
-  // On a phone the pages' names lie in a row: the one that is open is to be seen. Not by scrollIntoView, after which some browsers
-  // begin there with Tab, behind the link that skips to the content.
+  // On a phone the navigation is one row: scroll the current page into view. Not with scrollIntoView: some browsers then continue
+  // with Tab from there, after the link that skips to the content.
   const here = document.querySelector(".side nav [aria-current]"), row = here?.closest("nav");
   if (row) row.scrollLeft = here.offsetLeft - row.offsetLeft - (row.clientWidth - here.offsetWidth) / 2;
   const button = document.getElementById("keys");

@@ -1,5 +1,5 @@
-// Reads the page again every few seconds and lets htmx put in what has changed; without this file the page works all
-// the same. It stands still while a form is in use, text is selected, the tab is hidden, or the reader asked it to.
+// Reloads the page every few seconds and lets htmx swap in the changes; the page also works without this file. It pauses
+// while a form is in use, text is selected, the tab is hidden, or the reader has paused it.
 "use strict";
 (() => {
   const base = Number(document.body.dataset.refresh);
@@ -34,7 +34,7 @@
 
   function show(is, words) {
     live.dataset.is = is;
-    // A status that says the same again is not said again.
+    // Unchanged text is not written again, so that screen readers do not repeat it.
     if (status.textContent !== words) status.textContent = words;
     button.textContent = paused ? "Resume" : "Pause";
     button.title = paused ? "Resume refreshing the page (p)" : "Stop refreshing the page (p)";
@@ -43,8 +43,8 @@
 
   function now() {
     if (paused) show("paused", "Paused");
-    else if (failures > 0) show("lost", "No answer; this is older");
-    else if (inUse()) show("held", "Held while in use");
+    else if (failures > 0) show("lost", "No response; data is old");
+    else if (inUse()) show("held", "Paused while in use");
     else show("live", "Live");
   }
 
@@ -77,7 +77,7 @@
     if (paused || asked || document.hidden || inUse()) { now(); return; }
     asked = true;
     try {
-      // The note of the last action has been read; it must not come back with each answer.
+      // The note of the last action must not reappear with each refresh.
       const url = new URL(location.href);
       url.searchParams.delete("note");
       await htmx.ajax("GET", url.pathname + url.search, { source: "#main", target: "#main", select: "#main", swap: "outerMorph" });
@@ -99,12 +99,12 @@
     const response = event.detail.ctx.response;
     window.jobq.setClock(response.headers.get("Date"));
     if (response.status === 304) { failures = 0; return; }
-    // A page that says that the database is away replaces nothing: what is on the screen is still worth reading.
+    // An error page replaces nothing: the old content is still useful.
     if (response.status !== 200) { failures += 1; event.preventDefault(); return; }
     failures = 0;
     etag = response.headers.get("ETag");
   });
-  // The reader may have opened a form while the answer was on its way.
+  // The reader may have opened a form while the response was on its way.
   document.addEventListener("htmx:before:swap", (event) => {
     if (paused || inUse()) { etag = null; event.preventDefault(); }
   });

@@ -1,4 +1,4 @@
-// Before anything is drawn: the reader's choice of theme. Without this file the system's theme holds.
+// Applies the reader's theme before anything is drawn. Without this file, the system's theme applies.
 "use strict";
 (() => {
   const themes = { auto: "Theme: system", light: "Theme: light", dark: "Theme: dark" };
@@ -15,7 +15,7 @@
     const show = () => {
       const words = themes[theme] ?? themes.auto;
       button.querySelector(".word").textContent = words;
-      button.title = words + ". Press for the next one.";
+      button.title = words + ". Press to change.";
       button.hidden = false;
     };
     show();

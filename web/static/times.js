@@ -1,4 +1,4 @@
-// Times keep moving between two answers of the server, and are told in UTC or in the reader's zone.
+// Keeps relative times current between two refreshes, and shows times in UTC or in the reader's zone.
 "use strict";
 (() => {
   // The server's clock, not this machine's: the newest time on the page is "now" when it arrives.
@@ -8,11 +8,11 @@
 
   const pad = (number, width = 2) => String(number).padStart(width, "0");
 
-  // As show.duration and show.ago in web/show.py say them.
+  // The same as jobq/_core/durations.py and ago in web/rendering/formatting.py.
   function duration(seconds, rough) {
     seconds = Math.max(seconds, 0);
     if (seconds < 0.9995) return Math.round(seconds * 1000) + " ms";
-    if (seconds < 9.95) return seconds.toFixed(1) + " s";
+    if (seconds < 9.95) return seconds.toFixed(Number.isInteger(seconds) ? 0 : 1) + " s";
     const whole = Math.round(seconds);
     if (whole < 90) return whole + " s";
     if (whole < 600) return Math.floor(whole / 60) + " min" + (whole % 60 && !rough ? " " + (whole % 60) + " s" : "");
@@ -41,7 +41,7 @@
 
   const put = (node, text) => { if (node.textContent !== text) node.textContent = text; };
 
-  function tell() {
+  function update() {
     if (String(getSelection())) return;
     const now = Date.now() + skew;
     for (const node of document.querySelectorAll("time[datetime]")) {
@@ -58,13 +58,12 @@
 
   function setClock(date) {
     const server = Date.parse(date ?? "");
-    // The header has whole seconds; a difference of one is none.
+    // The header has whole seconds, so a difference of one second means nothing.
     if (!Number.isNaN(server) && Math.abs(server - Date.now()) > 1500) skew = server - Date.now();
     else skew = 0;
   }
 
-  // In the cards of a job's life, on touch screens: the absolute time by a tap.
-  document.addEventListener("DOMContentLoaded", () => {
+    document.addEventListener("DOMContentLoaded", () => {
     const asOf = document.querySelector(".page-foot time");
     if (asOf) setClock(asOf.dateTime);
     const button = document.getElementById("zone");
@@ -73,7 +72,7 @@
       button.querySelector(".word").textContent = name;
       button.title = name + (local ? " (" + Intl.DateTimeFormat().resolvedOptions().timeZone + "). Press for UTC." : ". Press for your own zone.");
       button.hidden = false;
-      tell();
+      update();
       document.dispatchEvent(new Event("jobq:zone"));
     };
     if (button) {
@@ -84,9 +83,9 @@
         show();
       });
     }
-    setInterval(() => { if (!document.hidden) tell(); }, 1000);
+    setInterval(() => { if (!document.hidden) update(); }, 1000);
   });
-  document.addEventListener("jobq:fresh", tell);
+  document.addEventListener("jobq:fresh", update);
 
-  window.jobq = Object.assign(window.jobq ?? {}, { duration, moment, isLocal: () => local, setClock, tell });
+  window.jobq = Object.assign(window.jobq ?? {}, { duration, moment, isLocal: () => local, setClock, update });
 })();

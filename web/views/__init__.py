@@ -1,15 +1,32 @@
-"""The pages that show, a module a subject. Each has its ROUTES; what changes something is in `jobq.web.actions`."""
+"""The views, one module per subject: its pages (GET) and its forms (POST). Each module lists them
+in ROUTES.
+"""
 
 from __future__ import annotations
 
-from jobq.web.pages import audit, failures, jobs, operations, overview, plots, queues, schedules, system, workers
+from jobq.web.views import (
+    audit,
+    failures,
+    jobs,
+    operations,
+    overview,
+    plots,
+    queues,
+    schedules,
+    signals,
+    system,
+    workers,
+    workflows,
+)
 
 ROUTES = [
     *overview.ROUTES,
     *queues.ROUTES,
     *schedules.ROUTES,
+    *workflows.ROUTES,
     *plots.ROUTES,
     *jobs.ROUTES,
+    *signals.ROUTES,
     *failures.ROUTES,
     *workers.ROUTES,
     *operations.ROUTES,

@@ -1,4 +1,4 @@
-"""What fails: dead letters by task and error."""
+"""Failures: permanently failed jobs, grouped by task and error."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ from flask import abort
 
 from jobq import queries
 from jobq.filters import JobFilter
-from jobq.web import charts
 from jobq.web.context import current_page
-from jobq.web.listing import PAGE, Listing, wanted
-from jobq.web.pages.jobs import BULK_ACTIONS
+from jobq.web.listing import PAGE_SIZE, ListPage, list_query
+from jobq.web.rendering import charts
 from jobq.web.routes import Route
+from jobq.web.views.jobs import BULK_ACTIONS
 
 
 def failures() -> str:
-    """Groups of failed jobs, the largest first or as asked for."""
+    """List the groups of failed jobs, the largest first by default."""
     page = current_page()
-    asked = wanted("failures", queries.FAILURE_SORTS, "-jobs")
+    asked = list_query("failures", queries.FAILURE_SORTS, "-jobs")
     with page.database.read() as reader:
         found = reader(
             queries.failures,
@@ -25,17 +25,17 @@ def failures() -> str:
             sort=asked.sort,
             descending=asked.descending,
             offset=asked.offset,
-            limit=PAGE,
+            limit=PAGE_SIZE,
         )
         now = reader.now()
     if found is None:
-        return page.render("partial.html", title="Failures", now=now)
-    it = Listing(wanted=asked, rows=found.groups, number=found.number, total=found.total)
+        return page.render("unavailable.html", title="Failures", now=now)
+    it = ListPage(query=asked, rows=found.groups, number=found.number, total=found.total)
     return page.render("failures.html", found=found, it=it, now=now, line=charts.spark)
 
 
 def failure(fingerprint: str) -> str:
-    """One group, its newest jobs, and the way to run them again."""
+    """Show one group, its newest jobs, and the form that retries them."""
     page = current_page()
     with page.database.read() as reader:
         found = reader(queries.failure, fingerprint, known=page.failures, name="failure")
@@ -43,10 +43,8 @@ def failure(fingerprint: str) -> str:
         now = reader.now()
     if found is None:
         if reader.missing:
-            return page.render("partial.html", title="Failures", now=now)
-        abort(
-            404, "No job among the newest dead letters failed like this: they were run again, deleted, or are too old."
-        )
+            return page.render("unavailable.html", title="Failures", now=now)
+        abort(404, "None of the newest failed jobs has this error: they were retried or deleted, or are too old.")
     attempt = newest.attempts[-1] if newest is not None and newest.attempts else None
     return page.render(
         "failure.html",

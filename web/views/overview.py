@@ -1,4 +1,4 @@
-"""The whole at a glance."""
+"""The overview."""
 
 from __future__ import annotations
 
@@ -7,27 +7,27 @@ import psycopg
 from jobq import diagnostics, queries
 from jobq.diagnostics import Finding, Status
 from jobq.diagnostics.overview import problems
-from jobq.web import charts
 from jobq.web.context import current_page
 from jobq.web.page import Page
-from jobq.web.pages import plots
+from jobq.web.rendering import charts
 from jobq.web.routes import Route
+from jobq.web.views import plots
 
 _GROUPS = 6
 
 
 def overview() -> str | tuple[str, int]:
-    """How things are in a sentence, in numbers and over time; what fails, and where to look."""
+    """Show the findings, the counts, the charts, and the most frequent failures."""
     page = current_page()
     hours = plots.hours()
     found: list[Finding] = []
     try:
         return _overview(page, hours, found)
     except psycopg.ProgrammingError:
-        # A table, a column or a function is missing: the page tells of it by what was found, if it got so far.
+        # A table, a column or a function is missing. If the findings say so, show them.
         if not any(finding.status is Status.FAIL for finding in found):
             raise
-        return page.render("partial.html", title="Overview", problems=problems(found)), 503
+        return page.render("unavailable.html", title="Overview", problems=problems(found)), 503
 
 
 def _overview(page: Page, hours: int, found: list[Finding]) -> str:
@@ -39,11 +39,11 @@ def _overview(page: Page, hours: int, found: list[Finding]) -> str:
         )
         series = reader(queries.series, hours=hours, name="charts")
         sparks = reader(queries.sparklines, default={})
-        # The same reading as the page of failures has: a group's number must not differ between the two.
+        # Shared with the page of failures, so that a group's count does not differ between the two.
         failures = reader(queries.failures, known=page.failures, limit=_GROUPS)
         now = reader.now()
     if seen is None:
-        return page.render("partial.html", title="Overview", now=now, problems=problems(found))
+        return page.render("unavailable.html", title="Overview", now=now, problems=problems(found))
     return page.render(
         "overview.html",
         seen=seen,

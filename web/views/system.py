@@ -1,4 +1,4 @@
-"""The database below: what slows claims down, what fills up, and who holds dead rows."""
+"""The database: what slows claims down, what grows, and which sessions hold back vacuum."""
 
 from __future__ import annotations
 
@@ -9,14 +9,16 @@ from jobq.web.routes import Route
 
 
 def system() -> str:
-    """Versions, sizes, vacuum, the horizon and who holds it back, notifications, clocks, chores."""
+    """Show versions, sizes, vacuum and what holds it back, notifications, clocks, and maintenance
+    tasks.
+    """
     page = current_page()
     with page.database.read() as reader:
         checked = list(diagnostics.examine(reader.connection, reader.schema, thorough=False))
         found = reader(queries.system)
         now = reader.now()
     if found is None:
-        return page.render("partial.html", title="System", now=now)
+        return page.render("unavailable.html", title="System", now=now)
     return page.render("system.html", it=found, problems=problems(checked, system=True), now=now)
 
 

@@ -1,7 +1,8 @@
 """Structured logs: one JSON object a line for machines, one readable line for people.
 
-Modules log as ``logging.getLogger("jobq.…").info("job failed", extra={"job": 1})``: each of `extra` becomes a
-field. Values are bounded, control characters escaped, and no record, however odd, makes logging raise.
+Modules log as ``logging.getLogger("jobq.…").info("job failed", extra={"job": 1})``: each entry of
+`extra` becomes a field. Values are bounded, control characters are escaped, and no record makes
+logging raise an error.
 """
 
 from __future__ import annotations
@@ -17,16 +18,18 @@ from datetime import UTC, date, datetime
 from typing import IO, Any, Literal, cast
 from uuid import UUID
 
-from jobq import output
+from jobq._core import output
+from jobq._core.logs.deferred import dropped_record
+from jobq._core.output_stream import Output
 
 LogFormat = Literal["text", "json"]
 
 MAX_TEXT = 4_096  # characters of one value or of the message
-MAX_EXCEPTION = 16_384  # characters of a traceback: its beginning and its end are kept
-MAX_ITEMS = 50  # of one collection, and extra fields of one record
+MAX_EXCEPTION = 16_384  # characters of a traceback; its beginning and its end are kept
+MAX_ITEMS = 50  # items of one collection, and extra fields of one record
 MAX_DEPTH = 4
 
-# What every LogRecord has; whatever else it carries came from `extra`.
+# Attributes of every LogRecord. Any other attribute came from `extra`.
 _RECORD_FIELDS = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 _OURS = frozenset({"ts", "level", "logger", "exception"})
 _COLOURS = {"WARNING": "\x1b[33m", "ERROR": "\x1b[31m", "CRITICAL": "\x1b[1;31m", "DEBUG": "\x1b[2m"}
@@ -35,20 +38,26 @@ _COLOURS = {"WARNING": "\x1b[33m", "ERROR": "\x1b[31m", "CRITICAL": "\x1b[1;31m"
 def configure(
     format: LogFormat = "text", level: str = "INFO", *, stream: IO[str] | None = None, waits: bool = True
 ) -> None:
-    """Send this process's logs to `stream` (default: standard error) in `format`, from `level` upwards.
+    """Send this process's logs to `stream` in `format`, from `level` upwards.
 
-    Without `waits` no record waits for the reader of standard error: see `output`.
+    This replaces the root logger's handlers, so a second call changes the format.
 
-    Replaces the root logger's handlers, so that a second call changes the format. Raises ValueError for an
-    unknown `level`.
+    Args:
+        format: ``text`` or ``json``.
+        level: the lowest level to log.
+        stream: where to write (default: standard error).
+        waits: if False, no record waits for the reader of standard error: see `output`.
+
+    Raises:
+        ValueError: `level` is unknown.
     """
-    target: IO[str] | output.Output | None = stream
+    target: IO[str] | Output | None = stream
     if target is None:
         target = sys.stderr if waits else output.standard_error() or sys.stderr
     formatter = JsonFormatter() if format == "json" else TextFormatter(colour=_wants_colour(target))
-    if isinstance(target, output.Output):
-        target.note = lambda number: formatter.format(output.dropped_record(number)) + "\n"
-    # A text stream all the same.
+    if isinstance(target, Output):
+        target.note = lambda number: formatter.format(dropped_record(number)) + "\n"
+    # An Output is a text stream, too.
     handler = _Handler(cast(IO[str], target))
     handler.setFormatter(formatter)
     root = logging.getLogger()
@@ -57,14 +66,12 @@ def configure(
         root.removeHandler(old)
         old.close()
     root.addHandler(handler)
-    # It tells of its plugins whenever it is imported.
-    logging.getLogger("alembic").setLevel(logging.WARNING)
-    # The list of plugins that it sets up at every connection is of no use in the log.
+    # Alembic logs its plugins at every import and at every connection.
     logging.getLogger("alembic").setLevel(max(logging.WARNING, root.level))
 
 
 def default_format(stream: IO[str] | None = None) -> LogFormat:
-    """Return ``text`` when `stream` (default: standard error) is a terminal, else ``json``."""
+    """Return ``text`` if `stream` (default: standard error) is a terminal, else ``json``."""
     return "text" if _is_terminal(sys.stderr if stream is None else stream) else "json"
 
 
@@ -72,7 +79,7 @@ class JsonFormatter(logging.Formatter):
     """One JSON object a line: ``ts`` (UTC, ISO 8601), ``level``, ``logger``, message, fields, exception."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """Return the line, without a newline in it."""
+        """Return the line. It contains no newline."""
         entry: dict[str, Any] = {
             "ts": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="microseconds"),
             "level": record.levelname.lower(),
@@ -86,7 +93,10 @@ class JsonFormatter(logging.Formatter):
 
 
 class TextFormatter(logging.Formatter):
-    """One line for people: local time, level, logger, message, ``field=value``; longer text below."""
+    """One line for people: local time, level, logger, message, ``field=value``.
+
+    Longer text follows.
+    """
 
     def __init__(self, *, colour: bool = False) -> None:
         super().__init__()
@@ -94,7 +104,7 @@ class TextFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the line; a traceback and fields of several lines follow it, indented."""
-        moment = datetime.fromtimestamp(record.created).astimezone()
+        moment = self.moment(record)
         parts = [
             f"{moment:%Y-%m-%d %H:%M:%S}.{moment.microsecond // 1000:03d}",
             f"{record.levelname:<7}",
@@ -102,7 +112,7 @@ class TextFormatter(logging.Formatter):
             _printable(_message(record)),
         ]
         below = []
-        for name, value in _extra(record).items():
+        for name, value in self.fields(record).items():
             if isinstance(value, str) and "\n" in value:
                 below += [f"{_printable(name)}:", *value.rstrip("\n").split("\n")]
             else:
@@ -112,13 +122,21 @@ class TextFormatter(logging.Formatter):
             line = f"{_COLOURS[record.levelname]}{line}\x1b[0m"
         if text := _exception(record):
             below += text.split("\n")
-        # Indented: no value can pass for a line of its own.
+        # Indented, so a value cannot look like a log line.
         line += "".join(f"\n  {_printable(part)}" for part in below)
         return line
 
+    def moment(self, record: logging.LogRecord) -> datetime:
+        """Return the time to show."""
+        return datetime.fromtimestamp(record.created).astimezone()
+
+    def fields(self, record: logging.LogRecord) -> dict[str, Any]:
+        """Return the fields to show and their values, bounded."""
+        return _extra(record)
+
 
 class _Handler(logging.StreamHandler[IO[str]]):
-    """Drops a record that cannot be written: a full disk or a closed pipe must not stop a worker."""
+    """Drops a record that cannot be written: a full disk or closed pipe must not stop a worker."""
 
     def handleError(self, record: logging.LogRecord) -> None:
         pass
@@ -128,7 +146,7 @@ def bounded(value: Any, depth: int = MAX_DEPTH) -> Any:
     """Return `value` as plain JSON types of limited size. Never raises."""
     try:
         return _bounded(value, depth)
-    except Exception as error:  # a __str__ or __iter__ of the user's
+    except Exception as error:  # raised by a user's __str__ or __iter__
         return f"<{type(value).__name__}: cannot be shown, {type(error).__name__}>"
 
 
@@ -208,18 +226,18 @@ def _brief(value: Any) -> str:
 
 
 def _printable(text: str) -> str:
-    """Control characters escaped: a job's data must neither forge a line nor steer a terminal."""
+    """Escape control characters: a job's data must neither forge a line nor control a terminal."""
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
-def _is_terminal(stream: IO[str] | output.Output | None) -> bool:
+def _is_terminal(stream: IO[str] | Output | None) -> bool:
     try:
         return stream is not None and stream.isatty()
     except (AttributeError, ValueError):
         return False
 
 
-def _wants_colour(stream: IO[str] | output.Output | None) -> bool:
+def _wants_colour(stream: IO[str] | Output | None) -> bool:
     return _is_terminal(stream) and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"

@@ -1,4 +1,4 @@
-"""The claim loop's failures: what fails costs only its own piece of a round; it is logged, shown and tried again."""
+"""Failures of the claim loop: each costs only its piece of a round, and is tried again."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import TypeVar
 
 import psycopg
 
-from jobq.worker.database import Connection
-from jobq.worker.errors import ErrorKind, classify
-from jobq.worker.problems import Problems
-from jobq.worker.stalls import Repeats, Trouble
-from jobq.worker.vitals import Pulse
+from jobq._worker.database import Connection
+from jobq._worker.database_errors import ErrorKind, classify
+from jobq._worker.faults.problems import Problems
+from jobq._worker.health.stalls import RateLimitedLog, Stall
+from jobq._worker.health.state import LoopHealth
 
 T = TypeVar("T")
 
@@ -20,9 +20,12 @@ ROUND = "finish a round"
 
 
 class Attempts:
-    """One loop's. `pulse` is told how its rounds go, `problems` what fails."""
+    """The attempts of one loop.
 
-    def __init__(self, pulse: Pulse, problems: Problems, repeats: Repeats) -> None:
+    `pulse` receives how its rounds go, `problems` receives what fails.
+    """
+
+    def __init__(self, pulse: LoopHealth, problems: Problems, repeats: RateLimitedLog) -> None:
         self._pulse = pulse
         self._problems = problems
         self._repeats = repeats
@@ -30,51 +33,51 @@ class Attempts:
         self._failed = False
         """Whether something has failed in this round."""
         self.failures = 0
-        """Rounds that have failed in a row."""
+        """Number of failed rounds in a row."""
         self.error: str | None = None
-        """What failed last in this round, or in the failed rounds before it."""
+        """The last failure in this round, or in the failed rounds before it."""
         self.since: float | None = None
-        """Since when a round trip is wanted that has not succeeded; None: none is wanted."""
+        """Since when the loop waits for a successful round trip. None: it waits for none."""
 
     def begin(self) -> None:
-        """A round begins."""
+        """Start a round."""
         self.since = self.since or time.monotonic()
         self._asked = self._failed = False
         self._pulse.turn()
 
     def asked(self) -> None:
-        """The round asks the database for something."""
+        """Take note that the round sends a statement to the database."""
         self._asked = True
         self._pulse.turn()
 
     def ended(self) -> None:
-        """The round has ended: well, if none of its pieces has failed."""
+        """End the round. It succeeded if none of its pieces failed."""
         if self._asked and not self._failed:
             self._pulse.well()
 
     def rested(self) -> None:
-        """The loop comes back from the end of a round, and from its sleep if there was nothing to do."""
+        """Reset after a round, and after the sleep that follows if there was nothing to do."""
         if self.failures:
             self._problems.clear(ROUND)
         self.failures, self.since, self.error = 0, None, None
 
     def failed(self, what: str, error: BaseException) -> None:
-        """A piece of the round has failed, and not its connection."""
+        """Take note that a piece of the round has failed while its connection is intact."""
         self._failed = True
         self.error = self._repeats.warn(f"cannot {what}; trying again", error)
         self._pulse.failed(error)
         self._problems.note(what, error)
 
     def lost(self, error: BaseException) -> None:
-        """The connection is lost."""
+        """Take note that the connection is lost."""
         self._failed = True
         self.error = self._repeats.warn("the database does not answer", error)
         self._pulse.failed(error)
 
     async def of(self, what: str, work: Awaitable[T], connection: Connection) -> tuple[bool, T | None]:
-        """Do one piece of a round that nothing else is to suffer from; return whether it went well, and what came of it.
+        """Do one piece of a round whose failure must not stop the rest.
 
-        Raises psycopg.Error when the connection is lost.
+        Return whether it succeeded, and its result. Raises psycopg.Error if the connection is lost.
         """
         try:
             done = await work
@@ -86,10 +89,13 @@ class Attempts:
         self._problems.clear(what)
         return True, done
 
-    def trouble(self, doing: str | None) -> Trouble | None:
-        """Return since when and why the database is wanted and does nothing, if that is so."""
-        return Trouble(self.cause(doing), self.since) if self.since is not None else None
+    def trouble(self, doing: str | None) -> Stall | None:
+        """Return the current stall: since when and why the database does not answer.
+
+        None: no stall.
+        """
+        return Stall(self.cause(doing), self.since) if self.since is not None else None
 
     def cause(self, doing: str | None) -> str:
-        """Return what failed last, and what is waited for (`doing`)."""
+        """Return the last failure and the awaited operation (`doing`)."""
         return "; ".join(part for part in (self.error, doing) if part) or "no round trip is under way"

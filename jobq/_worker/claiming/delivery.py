@@ -1,4 +1,4 @@
-"""From a claim's answer to the runners: what is claimed is kept until the next statement is on its way, then handed out."""
+"""Keeps claimed jobs until the next statement is sent, then hands them out to runners."""
 
 from __future__ import annotations
 
@@ -6,53 +6,54 @@ import time
 from collections.abc import Callable
 from uuid import UUID
 
-from jobq.worker.ended import Ended
-from jobq.worker.frames import Ending, Setback
-from jobq.worker.metrics import Metrics
-from jobq.worker.outcomes import Claimed
-from jobq.worker.pool import RunnerPool
+from jobq._worker.claiming.capacity import ClaimGate
+from jobq._worker.health.metrics import Metrics
+from jobq._worker.ipc.messages import Disposition, Failure
+from jobq._worker.outcomes.outcome_buffer import OutcomeBuffer
+from jobq._worker.runners.pool import RunnerPool
+from jobq._worker.statements.results import Claimed
 
 
 class Delivery:
-    """One claim loop's."""
+    """Delivers the claimed jobs of one claim loop."""
 
     def __init__(
         self,
         pool: RunnerPool,
-        ended: Ended,
+        ended: OutcomeBuffer,
         metrics: Metrics | None,
-        closed: Callable[[], bool],
+        gate: ClaimGate,
         on_keyed: Callable[[], None],
     ) -> None:
         self._pool = pool
         self._ended = ended
         self._metrics = metrics
-        self._closed = closed
+        self._gate = gate
         self._on_keyed = on_keyed
         self._claimed: tuple[Claimed, UUID] | None = None
-        """What the last statement claimed and no runner has yet, and in whose name."""
+        """The last claimed jobs, if no runner has them yet, and the worker that claimed them."""
 
     def __len__(self) -> int:
-        """How many jobs are claimed and not handed out."""
+        """Number of claimed jobs that are not handed out."""
         return len(self._claimed[0]) if self._claimed is not None else 0
 
     def keep(self, claimed: Claimed, worker: UUID) -> None:
-        """The last statement has claimed these in the name of `worker`."""
+        """Keep the jobs that the last statement has claimed for `worker`."""
         self._claimed = (claimed, worker)
 
     def forget(self) -> None:
-        """Drop them: they are another's now."""
+        """Drop the kept jobs: they belong to another worker now."""
         self._claimed = None
 
     def deliver(self) -> None:
-        """Hand out what was claimed."""
+        """Hand out the kept jobs."""
         if self._claimed is None:
             return
         (claimed, worker), self._claimed = self._claimed, None
         self.hand_out(claimed, worker)
 
     def hand_out(self, claimed: Claimed, worker: UUID) -> None:
-        """Give these jobs to the runners, or back."""
+        """Send these jobs to the runners, or put them back."""
         if not len(claimed):
             return
         jobs, expired = claimed.jobs()
@@ -60,17 +61,17 @@ class Delivery:
             self._metrics.claimed(jobs)
             self._metrics.claimed(expired)
         for job in expired:
-            self._ended.set_back(Setback(job.id, job.claims, job.started, Ending.EXPIRE, message="expired"))
+            self._ended.set_back(Failure(job.id, job.claims, job.started, Disposition.EXPIRE, message="expired"))
         keyed = claimed.keyed
         if keyed:
             if self._metrics is not None:
                 self._metrics.claimed(keyed)
-            # Parked before they start, those that this code cannot run keep their keys.
+            # Jobs that this code cannot run are parked before they start, so they keep their keys.
             keyed = self._pool.runnable(keyed)
-        # While the statement was on its way, everything may have stood still.
-        if self._closed():
+        # The process may have been suspended while the statement ran.
+        if self._gate.closed:
             for job in jobs + keyed:
-                self._ended.set_back(Setback(job.id, job.claims, job.started, Ending.RELEASE))
+                self._ended.set_back(Failure(job.id, job.claims, job.started, Disposition.RELEASE))
             return
         if jobs:
             self._pool.give(jobs, worker)

@@ -1,10 +1,12 @@
-"""Parked jobs: those that one worker's code cannot run, until another's can.
+"""Parked jobs: one worker's code cannot run them, and they wait for a worker whose code can.
 
-A worker that refuses a job parks it (`parking.py`), which tells the others. A worker claims parked jobs of tasks that its code
-has when it hears of some, at its start, and when it looks every few seconds. Without parked jobs that is one cheap question
-each time, and nothing in the way of other jobs.
+A worker that refuses a job parks it (`parking.py`) and notifies the others. A worker claims parked
+jobs of the tasks in its code at its start, after such a notification, and when it looks every few
+seconds. If there are no parked jobs, this costs one cheap query each time and does not delay other
+jobs.
 
-After a failure they are claimed one by one, and what is refused, or takes too long, is left out for a while (`suspects.py`).
+After a failure, parked jobs are claimed one by one. A job that is refused or takes too long is left
+out for a while (`suspects.py`).
 """
 
 from __future__ import annotations
@@ -17,26 +19,27 @@ from uuid import UUID
 
 import psycopg
 
-from jobq.worker.database import Connection, fetch, fetch_within
-from jobq.worker.errors import ErrorKind, classify
-from jobq.worker.frames import Ending, Setback
-from jobq.worker.managed import Managed
-from jobq.worker.options import WorkerOptions
-from jobq.worker.outcomes import Claimed
-from jobq.worker.problems import Problems
-from jobq.worker.stalls import Repeats
-from jobq.worker.suspects import BRIEF, PATIENCE, SHARE, Suspects, is_slow
+from jobq._worker.database import Connection, fetch, fetch_within
+from jobq._worker.database_errors import ErrorKind, classify
+from jobq._worker.faults.problems import Problems
+from jobq._worker.faults.suspects import BRIEF, PATIENCE, SHARE, Suspects, is_slow
+from jobq._worker.health.stalls import RateLimitedLog
+from jobq._worker.ipc.messages import Disposition, Failure
+from jobq._worker.limited.queues import LimitedQueues
+from jobq._worker.options import WorkerOptions
+from jobq._worker.statements.results import Claimed
 
 logger = logging.getLogger("jobq.worker")
 
-# A worker that has just refused a job itself claims no parked ones for so many seconds. Its runners may have imported
-# different versions of the code, and what one of them has refused must not come back to it again and again.
+# After a worker refuses a job itself, it claims no parked jobs for this many seconds. Its runners
+# may have imported different versions of the code, and a job that one of them refused must not
+# return to it again and again.
 AFTER_REFUSAL = 0.5
-# Seconds until parked jobs are claimed again after a claim of them has failed: doubled each time.
+# Seconds until the next claim of parked jobs after a failed one. Doubled each time.
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 60.0
-# The same while they are claimed one by one.
+# The same while parked jobs are claimed one by one.
 RETRY = 0.05
-# How many are claimed one by one before other work has its turn.
+# Number of jobs to claim one by one before other work gets a turn.
 ONE_BY_ONE = 50
 PROBLEM = "claim parked jobs"
 
@@ -46,65 +49,68 @@ class Code(Protocol):
 
     @property
     def tasks(self) -> list[str]:
-        """The names of its tasks."""
+        """Names of the tasks."""
 
     @property
     def signatures(self) -> list[str]:
-        """Their signatures, in the same order."""
+        """Signatures of the tasks, in the same order."""
 
 
 class Parked:
     """The parked jobs that one worker may claim."""
 
-    def __init__(self, options: WorkerOptions, code: Code, managed: Managed) -> None:
+    def __init__(self, options: WorkerOptions, code: Code, limited: LimitedQueues) -> None:
         self._schema = options.settings.schema
         self._queues = list(options.queues) if options.queues is not None else None
         self._caps = sorted(options.queue_caps)
         self._code = code
-        self._managed = managed
+        self._limited = limited
         self.wanted = True
-        """Whether there may be some to claim."""
+        """Whether there may be parked jobs to claim."""
         self._not_before = 0.0
         self.problems = Problems()
-        """Where it says what cannot be claimed."""
-        self._repeats = Repeats()
+        """Receives the jobs that cannot be claimed."""
+        self._repeats = RateLimitedLog()
         self._suspects: Suspects[int] = Suspects()
         self._of: dict[int, str] = {}
-        """The queues of those."""
+        """Queue of each suspect, by job id."""
         self._careful = False
-        """Whether to claim them one by one."""
+        """Whether to claim the jobs one by one."""
         self._failures = 0
         self._losses = 0
         self._pause = 0.0
-        """For how long parked jobs were let alone after the last claim of them failed."""
+        """Seconds that parked jobs were left alone after the last failed claim."""
 
     def hear(self, task: str) -> bool:
-        """Jobs of `task` were parked. Return whether that concerns this worker."""
+        """Jobs of `task` were parked. Return whether this worker can run them."""
         if task not in self._code.tasks:
             return False
         self.wanted = True
         return True
 
-    def refused(self, setbacks: Sequence[Setback]) -> None:
-        """These have ended; this worker may have refused some of them."""
-        if any(setback.ending is Ending.PARK for setback in setbacks):
+    def refused(self, setbacks: Sequence[Failure]) -> None:
+        """Check ended jobs: this worker may have refused some of them."""
+        if any(setback.ending is Disposition.PARK for setback in setbacks):
             self._not_before = time.monotonic() + AFTER_REFUSAL
 
     @property
     def due_at(self) -> float:
-        """When to claim next, in time.monotonic(); infinity when there is nothing to claim."""
+        """When to claim next, in time.monotonic() seconds. Infinity: there is nothing to claim."""
         return self._not_before if self.wanted else max(self._suspects.due_at, self._not_before)
 
     async def look(self, connection: Connection) -> None:
-        """See whether there are any. Raises psycopg.Error."""
+        """Look whether there are parked jobs. Raises psycopg.Error."""
         if not self.wanted and self._code.tasks:
             [(known,)] = await fetch(connection, self._schema, "parked_known", tasks=self._code.tasks)
-            # A word that has come meanwhile counts.
+            # A notification that arrived in the meantime counts.
             self.wanted = self.wanted or known
 
     async def claim(self, connection: Connection, worker: UUID, want: int) -> Claimed:
-        """Claim up to `want`, and make those due that wait in queues with rules. Raises psycopg.Error."""
-        # What is heard from here on, these statements may not see.
+        """Claim up to `want` jobs, and make jobs due that wait in limited queues.
+
+        Raises psycopg.Error.
+        """
+        # These statements may not see jobs of later notifications.
         self.wanted = False
         known = {"tasks": self._code.tasks, "signatures": self._code.signatures}
         failed: psycopg.Error | None = None
@@ -114,18 +120,18 @@ class Parked:
             await fetch(connection, self._schema, "parked_due", **known, queues=self._queues, channel=self._schema)
             rows = await self._claim(connection, worker, want, queues=self._queues, without=self._caps, **known)
             for queue in self._caps:
-                # A cap of this worker's own is kept by claims of that queue alone.
-                if (room := min(want - len(rows), self._managed.room(queue))) > 0:
+                # Only claims of a single queue can keep a cap of this worker.
+                if (room := min(want - len(rows), self._limited.held.room(queue))) > 0:
                     try:
                         more = await self._claim(connection, worker, int(room), queues=[queue], without=[], **known)
                     except psycopg.Error as error:
                         if classify(error, connection) is ErrorKind.CONNECTION:
                             raise
-                        # What is claimed so far is ours, and the other queues are tried.
+                        # The jobs claimed so far are ours. Try the other queues.
                         failed = error
                         self._suspect(error, connection)
                         continue
-                    self._managed.adopt((row[0], queue) for row in more)
+                    self._limited.held.adopt((row[0], queue) for row in more)
                     rows += more
             if failed is not None and not rows:
                 raise failed
@@ -144,7 +150,10 @@ class Parked:
         return Claimed(0, None, rows)
 
     def _suspect(self, error: BaseException, connection: Connection) -> bool:
-        """A claim of many has failed. Return whether it is to be found out now which is the reason."""
+        """Handle a failed claim of many jobs.
+
+        Return whether to find the job that is the reason now.
+        """
         if self._careful or not isinstance(error, psycopg.Error):
             return False
         kind = classify(error, connection)
@@ -158,7 +167,10 @@ class Parked:
     async def _one_by_one(
         self, connection: Connection, worker: UUID, want: int, known: dict[str, list[str]]
     ) -> Claimed:
-        """Claim some one by one, but for those that are refused; one of them is tried again when it is time for that."""
+        """Claim some jobs one by one, except those that are refused.
+
+        One of the refused jobs is tried again if it is time for that.
+        """
         retry = self._suspects.next()
         refused = [job for job in self._suspects.keys if job != retry]
         rows: list[tuple[Any, ...]] = []
@@ -171,10 +183,10 @@ class Parked:
             most = min(want, ONE_BY_ONE)
             found = await fetch(connection, self._schema, heads, **asked, refused=refused, want=most)
             more = more or len(found) >= most
-            # What may be refused again comes last.
+            # A job that may be refused again comes last.
             for job, queue in sorted(found, key=lambda one: one[0] == retry):
                 claims = name != "parked_due:one"
-                if slow or (claims and queue in self._caps and self._managed.room(queue) <= 0):
+                if slow or (claims and queue in self._caps and self._limited.held.room(queue) <= 0):
                     continue
                 met = met or job == retry
                 within = self._suspects.within(job) if job == retry else BRIEF
@@ -185,12 +197,12 @@ class Parked:
                     more = True
                     if not self._failed(error, kind, job, queue) or kind is ErrorKind.CONNECTION:
                         if rows:
-                            # What is claimed so far is ours.
+                            # The jobs claimed so far are ours.
                             self._not_before = time.monotonic() + FIRST_PAUSE
                             self.wanted = True
                             return Claimed(0, None, rows)
                         raise
-                    # One second of it is enough for now.
+                    # One slow statement per round is enough.
                     slow = is_slow(error)
                     continue
                 self._failures = self._losses = 0
@@ -198,7 +210,7 @@ class Parked:
                 if claims:
                     rows += got
                     if queue in self._caps:
-                        self._managed.adopt((row[0], queue) for row in got)
+                        self._limited.held.adopt((row[0], queue) for row in got)
         if retry is not None and not met and not slow and self._suspects.unmet(retry):
             self._let_in(retry)
         self._pause = 0.0
@@ -209,7 +221,7 @@ class Parked:
         return Claimed(0, None, rows)
 
     def _failed(self, error: psycopg.Error, kind: ErrorKind, job: int, queue: str) -> bool:
-        """Leave out `job`, whose claim has failed. Return whether it is."""
+        """Leave out `job`, whose claim has failed. Return whether it is left out."""
         lost, transient = kind is ErrorKind.CONNECTION, kind is ErrorKind.TRANSIENT and not is_slow(error)
         self._losses += lost
         self._failures += transient

@@ -1,7 +1,8 @@
-"""What this worker cannot do at present: written into its row with each heartbeat, for the page and `jobq doctor`.
+"""Problems: the things that this worker cannot do at present.
 
-A part that fails notes the problem at each try, and clears it once it has succeeded. A problem that
-is not noted again is forgotten.
+They are written into the worker's row with each heartbeat, for the page and `jobq doctor`. A part
+that fails notes the problem at each try and clears it after a success. A problem that is not noted
+again is forgotten.
 """
 
 from __future__ import annotations
@@ -11,12 +12,13 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from jobq.worker.texts import clean
+from jobq._core.storable import storable_text
 
-# The row is rewritten at each heartbeat: it must stay small, whatever fails.
+# The row is rewritten at each heartbeat. It must stay small, whatever fails.
 MOST = 20
 MOST_TEXT = 300
-# Seconds after which a problem is forgotten that is not said again: longer than the longest pause between two tries.
+# Seconds after which a problem that was not noted again is forgotten. This is longer than the
+# longest pause between two tries.
 FORGET_AFTER = 900.0
 
 
@@ -31,14 +33,17 @@ class _Problem:
 
 
 class Problems:
-    """The problems of one worker, at most `MOST`: those that began first."""
+    """The problems of one worker. At most `MOST` are kept, the oldest ones."""
 
     def __init__(self) -> None:
         self._problems: dict[tuple[Any, ...], _Problem] = {}
 
     def note(self, what: str, error: BaseException | str, **subject: Any) -> None:
-        """`what` cannot be done with `subject` (a job, a queue, …), for `error`'s sake."""
-        text = clean(" ".join(str(error).split()) or type(error).__name__, MOST_TEXT)
+        """Note that `what` fails because of `error`.
+
+        `subject` names the affected job, queue and so on.
+        """
+        text = storable_text(" ".join(str(error).split()) or type(error).__name__, MOST_TEXT)
         now = time.monotonic()
         problem = self._problems.get(key := _key(what, subject))
         if problem is not None:
@@ -50,11 +55,14 @@ class Problems:
             self._problems[key] = _Problem(what, subject, text, datetime.now(UTC), now)
 
     def clear(self, what: str, **subject: Any) -> None:
-        """That is over."""
+        """Remove a problem that is solved."""
         self._problems.pop(_key(what, subject), None)
 
     def rows(self) -> list[dict[str, Any]]:
-        """Return what is to be written: ``what``, ``error``, ``since`` (ISO 8601), ``tries``, and the subject's names."""
+        """Return the rows to write.
+
+        Each has ``what``, ``error``, ``since`` (ISO 8601), ``tries``, and the names of the subject.
+        """
         self._forget(time.monotonic())
         return [
             {

@@ -1,9 +1,10 @@
-"""Which tasks run alone for a while, because their jobs have ended this worker's runners.
+"""Quarantine: tasks whose jobs run alone for a while because they have ended this worker's runners.
 
-A runner is shared by many jobs. Its end costs a start of the application, and each job beside the guilty one an attempt. A
-job that is guilty runs alone the next time; but a task whose every job is like it would still end a runner for each. So when
-a task has ended `DEATHS` runners, and that is no rare event among its jobs, all its jobs run alone, until none of them has
-ended a runner for `LASTS` seconds. A task with a bad job in a thousand goes on as usual.
+A runner is shared by many jobs. Its end costs a start of the application, and costs each job beside
+the guilty one an attempt. A guilty job runs alone the next time. But if every job of a task behaves
+like this, the task still ends a runner for each job. So all jobs of a task run alone if the task
+has ended `DEATHS` runners, and if that is not rare among its jobs. This lasts until none of its
+jobs has ended a runner for `LASTS` seconds. A task with one bad job in a thousand is not affected.
 """
 
 from __future__ import annotations
@@ -14,31 +15,37 @@ from dataclasses import dataclass
 
 logger = logging.getLogger("jobq.worker")
 
-# What a worker cannot do with such a task, in its row.
-PROBLEM = "run beside others"
-# Runners that a task must have ended, each at most `LASTS` seconds after the one before.
+# Number of runners that a task must have ended, each at most `LASTS` seconds after the one before.
 DEATHS = 3
-# Of the task's jobs that have ended meanwhile, this share must have ended a runner.
+# Minimum share of the task's ended jobs that must have ended a runner.
 SHARE = 0.05
-# Seconds.
+# Seconds that the quarantine lasts after the last such end.
 LASTS = 60.0
 
 
 @dataclass(slots=True)
 class _Watched:
     last: float
-    """When it last ended a runner, in time.monotonic()."""
+    """When the task last ended a runner, in time.monotonic() seconds."""
     deaths: int = 0
     ended: int = 0
-    """Its jobs that have ended otherwise since it is watched."""
+    """Number of its jobs that have ended otherwise since the task is watched."""
     alone: bool = False
 
 
 class Quarantine:
-    """`task in quarantine` tells whether the task's jobs are to run alone. Costs nothing while no runner dies."""
+    """The tasks in quarantine: `task in quarantine` says whether the task's jobs must run alone.
+
+    It costs nothing while no runner dies.
+    """
 
     def __init__(self, on_change: Callable[[str, int], object] = lambda task, deaths: None) -> None:
-        """`on_change` is told which task runs alone, at each runner that it ends, and how many these are; 0: no longer."""
+        """Create an empty quarantine.
+
+        Args:
+            on_change: Called with a task in quarantine and the number of runners that it has ended,
+                at each such end. The number is 0 when the task leaves quarantine.
+        """
         self._on_change = on_change
         self._watched: dict[str, _Watched] = {}
 
@@ -46,13 +53,14 @@ class Quarantine:
         return task in self._watched and self._watched[task].alone
 
     def __bool__(self) -> bool:
-        """Whether any task is watched: then `heard` is to be told of its jobs."""
+        """Whether any task is watched; then call `heard` for its jobs."""
         return bool(self._watched)
 
     def judged(self, guilty: Iterable[str], suspected: Iterable[str], now: float) -> None:
-        """A runner has ended: by jobs of the tasks `guilty`, for certain; or by a job of one of those `suspected`.
+        """Blame tasks for the end of a runner.
 
-        Of these, it was a task that has ended a runner for certain lately.
+        The jobs of the `guilty` tasks certainly ended it. If a job of one of the `suspected` tasks
+        did, the tasks that have recently ended a runner for certain are blamed.
         """
         for task in guilty:
             self.blame(task, now)
@@ -61,11 +69,11 @@ class Quarantine:
                 self.blame(task, now)
 
     def blame(self, task: str, now: float) -> None:
-        """A job of `task` has ended a runner."""
+        """Note that a job of `task` has ended a runner."""
         watched = self._watched.setdefault(task, _Watched(now))
         watched.last = now
         watched.deaths += 1
-        # The first was before the others were counted.
+        # The first death came before the other jobs were counted.
         later = watched.deaths - 1
         rare = later < SHARE * (later + watched.ended)
         if not watched.alone and watched.deaths >= DEATHS and not rare:
@@ -78,13 +86,13 @@ class Quarantine:
             self._on_change(task, watched.deaths)
 
     def heard(self, tasks: Iterable[str]) -> None:
-        """Jobs of these tasks have ended, and their runner goes on."""
+        """Note that jobs of these tasks have ended while their runner continues."""
         for task in tasks:
             if (watched := self._watched.get(task)) is not None:
                 watched.ended += 1
 
     def tend(self, now: float) -> None:
-        """Release the tasks that have ended no runner for a while."""
+        """Release the tasks that have not ended a runner for a while."""
         for task in [task for task, watched in self._watched.items() if now - watched.last > LASTS]:
             if self._watched.pop(task).alone:
                 logger.info("a task has ended no runner for a while: its jobs run beside others", extra={"task": task})

@@ -1,34 +1,56 @@
-"""Claims that the database refuses: which job is the reason is found, and that job alone is left out, for a while.
+"""Claims that the database refuses.
 
-A trigger, a constraint that came later, a policy or a damaged row makes the whole statement fail. Then fewer jobs are claimed
-at a time, down to one: those before the bad one are claimed on the way. The first of the next is locked and its claim tried in
-the same transaction, so it is known which one is refused. While such jobs exist, a variant of the statement is used that leaves
-them out, and each is tried again by itself, ever more rarely. Without any, nothing of this is asked of the database.
+The job that causes the refusal is found, and only this job is left out for a while. A trigger, a
+constraint added later, a policy or a damaged row makes the whole statement fail. Then fewer jobs
+are claimed at a time, down to one, so the jobs before the bad one are claimed on the way. The first
+of the next jobs is locked and claimed in the same transaction, so it is known which job is refused.
+While such jobs exist, a variant of the statement leaves them out, and each of them is tried again
+separately, at growing intervals. If there are none, this costs no database work.
 
-What takes too long, or ends the session three times, is found in the same way. Once a claim has taken too long, claims are made
-under a short timeout, and apart from acknowledgements, for as long as such a job is left out.
+Jobs whose claim takes too long, or ends the session three times, are found in the same way. Once a
+claim has taken too long, claims get a short timeout and are sent separately from acknowledgements,
+for as long as such a job is left out.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 from uuid import UUID
 
 import psycopg
 
-from jobq.worker.cursor import Position, Scan
-from jobq.worker.database import Connection, fetch_within
-from jobq.worker.errors import ErrorKind, classify
-from jobq.worker.outcomes import MAX_BATCH, Claimed, Ledger, scan_parameters
-from jobq.worker.problems import Problems
-from jobq.worker.stalls import Repeats
-from jobq.worker.suspects import BRIEF, FIRST_PAUSE, MOST, MOST_IN_A_ROW, PATIENCE, Suspects, is_slow
+from jobq._worker.database import Connection, fetch_within
+from jobq._worker.database_errors import ErrorKind, classify
+from jobq._worker.faults.problems import Problems
+from jobq._worker.faults.suspects import BRIEF, FIRST_PAUSE, MOST, MOST_IN_A_ROW, PATIENCE, Suspects, is_slow
+from jobq._worker.health.stalls import RateLimitedLog
+from jobq._worker.ipc.messages import Failure, Success
+from jobq._worker.lanes.cursor import ClaimPlan, Position, scan_parameters
+from jobq._worker.statements.parameters import MAX_BATCH
+from jobq._worker.statements.results import Claimed
 
 JOB = "claim a job"
 ALL = "claim"
+
+
+class ClaimStore(Protocol):
+    """What claims jobs: the `JobStore`."""
+
+    async def advance(
+        self,
+        connection: Connection,
+        worker: UUID,
+        successes: list[Success],
+        scan: ClaimPlan,
+        want: int,
+        *,
+        refused: Sequence[int] = (),
+        within: float | None = None,
+    ) -> tuple[Claimed, list[Failure]]:
+        """Acknowledge `successes` and claim jobs, in one statement. Raises psycopg.Error."""
 
 
 @dataclass(slots=True)
@@ -37,19 +59,19 @@ class _Refused:
     priority: int
     at: Position
     transient: bool = False
-    """Its claim lacked locks or resources."""
+    """Whether its claim failed for lack of locks or resources."""
 
     @property
-    def scan(self) -> Scan:
-        return Scan(queues=[self.queue], priorities=[self.priority], since=[self.at])
+    def scan(self) -> ClaimPlan:
+        return ClaimPlan(queues=[self.queue], priorities=[self.priority], since=[self.at])
 
 
 class RefusedClaims:
-    """One worker's."""
+    """The refused claims of one worker."""
 
-    def __init__(self, schema: str, ledger: Ledger, problems: Problems, repeats: Repeats) -> None:
+    def __init__(self, schema: str, store: ClaimStore, problems: Problems, repeats: RateLimitedLog) -> None:
         self._schema = schema
-        self._ledger = ledger
+        self._store = store
         self._problems = problems
         self._repeats = repeats
         self._jobs: dict[int, _Refused] = {}
@@ -58,55 +80,58 @@ class RefusedClaims:
         self._losses = 0
         self._in_a_row = 0
         self._slow = False
-        """Whether a claim has taken too long a short while ago."""
+        """Whether a recent claim has taken too long."""
         self.most = MAX_BATCH
-        """How many jobs to claim at a time."""
+        """Number of jobs to claim at a time."""
         self.closed_until = 0.0
-        """Until when nothing is to be claimed, in time.monotonic() seconds."""
+        """Time before which no claim is made, in time.monotonic() seconds."""
         self.looking = False
-        """Whether a claim has failed and none has succeeded since."""
+        """Whether a claim has failed and no claim has succeeded since."""
 
     @property
     def ids(self) -> list[int]:
-        """Return the jobs to leave out."""
+        """Ids of the jobs to leave out."""
         return list(self._jobs)
 
     @property
     def due_at(self) -> float:
-        """When to try one of them again, in time.monotonic(); infinity: there is none."""
+        """When to try a job again, in time.monotonic() seconds; infinity if there is none."""
         return self._suspects.due_at
 
     @property
     def any(self) -> bool:
-        """Whether jobs are left out, or it is not known yet which: claims have their statements to themselves."""
+        """Whether jobs are left out, or the bad job is not known yet.
+
+        Then claims have statements of their own.
+        """
         return self.apart or bool(self._jobs)
 
     @property
     def within(self) -> float | None:
-        """How many seconds a claim may take; None: as many as any statement."""
+        """Maximum seconds for a claim; None if the usual limit applies."""
         return BRIEF if self._slow or self._suspects.slow else None
 
     @property
     def apart(self) -> bool:
-        """Whether acknowledgements are not to share the statement of claims."""
+        """Whether acknowledgements and claims must use separate statements."""
         return self.looking or self.within is not None
 
     @property
     def lose_sessions(self) -> bool:
-        """Whether claims lose their sessions: then only `find` is to be used."""
+        """Whether claims lose their sessions. Then use only `find`."""
         return self._losses >= PATIENCE
 
     def forget(self) -> None:
-        """The connection was lost, and with it the reason, perhaps."""
+        """Allow claims again after the connection was lost: the cause may be gone with it."""
         self.closed_until = 0.0
 
     def lost(self) -> None:
-        """A claim has lost its session."""
+        """Note that a claim has lost its session."""
         self.looking = True
         self._losses += 1
 
     def went_well(self) -> None:
-        """A claim went well."""
+        """Note that a claim has succeeded."""
         self._losses = 0
         if not self.looking and self.most == MAX_BATCH:
             self._slow = False
@@ -120,11 +145,12 @@ class RefusedClaims:
         self.most = min(2 * self.most, MAX_BATCH)
 
     async def failed(
-        self, connection: Connection, worker: UUID, scan: Scan, want: int, error: psycopg.Error
+        self, connection: Connection, worker: UUID, scan: ClaimPlan, want: int, error: psycopg.Error
     ) -> Claimed:
-        """A claim of up to `want` jobs has failed, but not its connection. Find out more; return what that claimed.
+        """Investigate the failure of a claim of up to `want` jobs whose connection is intact.
 
-        Raises psycopg.Error when the connection is lost.
+        Returns the jobs claimed by the investigation. Raises psycopg.Error if the connection is
+        lost.
         """
         self.looking = True
         self._failures += 1
@@ -142,16 +168,17 @@ class RefusedClaims:
         longest = 5.0 if refused else 0.25
         self.closed_until = time.monotonic() + min(0.05 * 2.0 ** min(self._failures, 10), longest)
         if self._in_a_row:
-            # Whatever it is, it may be over for all of them at once.
+            # Whatever the reason is, it may disappear for all of these jobs at once.
             for job_id in self.ids[-self._in_a_row :]:
                 self._jobs[job_id].transient = True
         self._in_a_row = 0
         return Claimed()
 
-    async def find(self, connection: Connection, worker: UUID, scan: Scan) -> Claimed | None:
-        """Claim one job; or leave it out, if its claim is refused. None: no single job is the reason.
+    async def find(self, connection: Connection, worker: UUID, scan: ClaimPlan) -> Claimed | None:
+        """Claim one job, or leave it out if its claim is refused.
 
-        Raises psycopg.Error when the connection is lost; then, too, the job is left out if claims have lost theirs repeatedly.
+        Returns None if no single job is the reason. Raises psycopg.Error if the connection is lost.
+        In this case too, the job is left out if claims have lost their connections repeatedly.
         """
         ids = self.ids
         head: list[tuple[Any, ...]] = []
@@ -161,9 +188,7 @@ class RefusedClaims:
                 head = await fetch_within(
                     self.within, connection, self._schema, "claim_head", refused=ids, **parameters
                 )
-                claimed, _ = await self._ledger.advance(
-                    connection, worker, [], scan, 1, refused=ids, within=self.within
-                )
+                claimed, _ = await self._store.advance(connection, worker, [], scan, 1, refused=ids, within=self.within)
         except psycopg.Error as error:
             kind = classify(error, connection)
             lost = kind is ErrorKind.CONNECTION
@@ -179,22 +204,30 @@ class RefusedClaims:
         return claimed
 
     async def retry(self, connection: Connection, worker: UUID, serves: Callable[[str], bool]) -> Claimed:
-        """Try the claim of a job that was left out for long enough. Raises psycopg.Error when the connection is lost.
+        """Try to claim a job that was left out for long enough.
 
-        `serves` tells whether plain claims look at a queue now: it may have been paused since, or have rules.
+        Args:
+            connection: The connection for the claim.
+            worker: Id of this worker.
+            serves: Returns whether plain claims read a queue now. The queue may have been paused,
+                or may have got rules.
+
+        Raises:
+            psycopg.Error: The connection is lost.
         """
         job_id = self._suspects.next()
         if job_id is None:
             return Claimed()
         job = self._jobs[job_id]
         if not serves(job.queue):
-            # A claim that meets it again finds it again.
+            # If a claim meets this job again, the job is found again.
             self._let_in(job_id)
             return Claimed()
         others = [other for other in self._jobs if other != job_id]
         try:
-            # From its own place on: it is the first, unless another worker has claimed it meanwhile.
-            claimed, _ = await self._ledger.advance(
+            # Claim from the job's own position: it is the first, unless another worker has claimed
+            # it.
+            claimed, _ = await self._store.advance(
                 connection, worker, [], job.scan, 1, refused=others, within=self._suspects.within(job_id)
             )
         except psycopg.Error as error:

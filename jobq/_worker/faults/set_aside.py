@@ -1,8 +1,10 @@
-"""Rows that the database refuses to change: found by halving their batch, set aside, and tried again ever more rarely.
+"""Rows that the database refuses to change.
 
-A trigger, a constraint that came later or a damaged row makes a statement about thousands of rows fail for the sake of one.
-That one is found in a few tries, and the others are changed. What such a rule has put off to the end of the transaction (a
-deferred constraint or its trigger) is asked at the end of each try, where it can be charged to the rows of that try.
+They are found by halving their batch, set aside, and tried again at growing intervals. A trigger, a
+constraint added later or a damaged row makes a statement about thousands of rows fail because of
+one row. That row is found in a few tries, and the others are changed. A deferred constraint or its
+trigger is checked at the end of each try. There its error can be attributed to the rows of that
+try.
 """
 
 from __future__ import annotations
@@ -16,44 +18,52 @@ from typing import Any, Generic, TypeVar
 import psycopg
 from psycopg import AsyncConnection
 
-from jobq.backoff import Backoff
-from jobq.worker.database import limited
-from jobq.worker.errors import ErrorKind, classify
-from jobq.worker.partitions import Incomplete
+from jobq._worker.database import statement_deadline
+from jobq._worker.database_errors import ErrorKind, classify
+from jobq.retry import Backoff
 
 Key = TypeVar("Key", int, str, tuple[str, str])
 Result = TypeVar("Result")
 
-# Rows that may be refused in one go: with more, it is no matter of single rows.
+# Maximum number of rows refused in one run. With more rows, the cause is not a single row.
 MOST_AT_ONCE = 20
-# As many are left out at most: their ids are sent with each batch.
+# Maximum number of rows left out, because their ids are sent with each batch.
 MOST = 1_000
 # Seconds until a row is tried again.
 _AGAIN = Backoff(base=60, cap=300)
-# Batches in a row that lack locks, time or resources, before one row is suspected to be the reason.
+# Number of consecutive batches that lack locks, time or resources before one row is suspected.
 _PATIENCE = 3
-# Seconds that a statement about a part of a batch may take.
+# Maximum seconds for a statement about a part of a batch.
 PART_SECONDS = 6.0
+
+
+class Incomplete(Exception):
+    """Refusals for single rows, tables or days, as text; the other work is done."""
 
 
 @dataclass(frozen=True, slots=True)
 class Refused(Generic[Key]):
-    """A row, and why the database does not let it be changed."""
+    """A row that the database refuses to change, with the error."""
 
     key: Key
     error: psycopg.Error
 
 
 async def checked(connection: AsyncConnection[Any]) -> None:
-    """Ask now what constraints would ask at the end of the transaction, whose errors would cost all that was done in it.
+    """Check deferred constraints now.
 
-    In a transaction of the worker's own, at the end of a savepoint: what is deferred stays so only if that is rolled back.
+    At the end of the transaction their errors would undo all of its work. Call this in a
+    transaction of the worker's own, at the end of a savepoint: constraints stay deferred only if
+    the savepoint is rolled back.
     """
     await connection.execute("SET CONSTRAINTS ALL IMMEDIATE")
 
 
 async def attempted(connection: AsyncConnection[Any], change: Callable[[], Awaitable[Result]]) -> Result:
-    """Call `change` in a savepoint, what is deferred included; return what it returned. Raises psycopg.Error."""
+    """Call `change` in a savepoint, including deferred checks; return its result.
+
+    Raises psycopg.Error.
+    """
     async with connection.transaction():
         result = await change()
         await checked(connection)
@@ -67,10 +77,17 @@ async def change_in_parts(
     *,
     seconds: float,
 ) -> tuple[list[Result], list[Refused[Key]]]:
-    """Call `change` with parts of `keys`, half as large after each error; return what it returned, and what it was refused for.
+    """Call `change` with parts of `keys`, halved after each error.
 
-    The server ends each statement after `seconds`: one slow row must not cost as long at each halving as all may take.
-    After `MOST_AT_ONCE` refused keys the rest is left alone. Raises psycopg.Error when the connection is lost.
+    The server ends each statement after `seconds`, so that one slow row does not cost the time of
+    the whole batch at each halving. After `MOST_AT_ONCE` refused keys the remaining keys are not
+    tried.
+
+    Returns:
+        The results of the calls, and the refused keys with their errors.
+
+    Raises:
+        psycopg.Error: The connection is lost.
     """
     results: list[Result] = []
     refused: list[Refused[Key]] = []
@@ -79,7 +96,7 @@ async def change_in_parts(
         if not (part := parts.pop()):
             continue
         try:
-            async with limited(connection, seconds):
+            async with statement_deadline(connection, seconds):
                 result = await attempted(connection, partial(change, part))
         except psycopg.Error as error:
             if classify(error, connection) is ErrorKind.CONNECTION:
@@ -102,10 +119,12 @@ class _Row:
 
 
 class SetAside(Generic[Key]):
-    """The rows that one chore leaves out, of this worker's knowledge.
+    """The rows that one maintenance task leaves out, as far as this worker knows.
 
-    `patience`: how often in a row locks, time or resources may be lacking before one row is suspected to be the reason.
-    `seconds`: what each statement may take then.
+    Args:
+        patience: Number of consecutive failures for lack of locks, time or resources before one row
+            is suspected.
+        seconds: Maximum seconds for each statement about a part of a batch.
     """
 
     def __init__(self, patience: int = _PATIENCE, seconds: float = PART_SECONDS) -> None:
@@ -122,7 +141,10 @@ class SetAside(Generic[Key]):
     async def change(
         self, connection: AsyncConnection[Any], keys: list[Key], change: Callable[[list[Key]], Awaitable[Result]]
     ) -> list[Result]:
-        """Call `change` with `keys`, which are locked, or with parts of them; return what it returned. As `change_whole`."""
+        """Call `change` with `keys`, which are locked, or with parts of them; return the results.
+
+        See `change_whole`.
+        """
 
         async def all_keys() -> list[Key]:
             return keys
@@ -136,10 +158,16 @@ class SetAside(Generic[Key]):
         keys: Callable[[], Awaitable[list[Key]]],
         change: Callable[[list[Key]], Awaitable[Result]],
     ) -> list[Result]:
-        """Call `whole`, or when that is refused `change` with parts of what `keys` returns; return what they returned.
+        """Call `whole`. If it is refused, call `change` with parts of the result of `keys`.
 
-        Called in a transaction. Raises psycopg.Error when the connection is lost, when locks, time or resources are lacking for
-        the first times in a row, and when more rows are refused than may be left out.
+        The caller has opened a transaction.
+
+        Returns:
+            The results of the calls.
+
+        Raises:
+            psycopg.Error: The connection is lost; or locks, time or resources have been lacking
+                fewer than `patience` times in a row; or more rows are refused than may be left out.
         """
         try:
             results = [await attempted(connection, whole)]
@@ -159,21 +187,27 @@ class SetAside(Generic[Key]):
         return results
 
     def report(self, done: str, name: str) -> str:
-        """Return the report `done` of a look at all rows. Raises Incomplete when rows, each a `name`, are left out."""
+        """Return the report `done` of a pass over all rows.
+
+        `name` is the word for a row. Raises Incomplete if rows are left out.
+        """
         if refused := self.refused(name):
             raise Incomplete(f"{done}; refused: {refused}")
         return done
 
     def refused(self, name: str) -> str:
-        """Return which rows, each a `name`, were left out of a look at all of them, and why; "": none."""
-        # Those that were not left out and not refused again are changed, or gone.
+        """Return which rows were left out of a pass over all rows, and why; "" if none were.
+
+        `name` is the word for a row.
+        """
+        # Rows that were not left out and not refused again have been changed or deleted.
         now = time.monotonic()
         self._rows = {key: row for key, row in self._rows.items() if now < row.due}
         some = [f"{name} {_told(key)}: {row.error}" for key, row in sorted(self._rows.items())[:5]]
         return "; ".join(some) + (f", and {len(self._rows) - 5:,} more" if len(self._rows) > 5 else "")
 
     def leave_out(self, refused: Refused[Key]) -> None:
-        """Leave this row out for a while, each time for longer."""
+        """Leave this row out for a while, longer each time."""
         row = self._rows.setdefault(refused.key, _Row(""))
         row.error = str(refused.error).strip().partition("\n")[0]
         row.tries += 1

@@ -1,7 +1,9 @@
-"""What the database refuses, or takes too long over, is left out, and tried again by itself after pauses that grow.
+"""Suspects: items that the database refuses or handles too slowly.
 
-What only is refused costs little to try. What takes too long holds up everything else on its connection, so it is tried more
-rarely, and at first for a second only: each time for longer, so that what takes some seconds gets through at last.
+They are left out of the normal statements and tried again separately, at growing intervals. A
+refused item costs little to try. A slow item holds up everything else on its connection. So it is
+tried more rarely, and at first for one second only. Each try may take longer, so that an item that
+needs some seconds succeeds in the end.
 """
 
 from __future__ import annotations
@@ -13,38 +15,40 @@ from typing import Any, Generic, TypeVar
 
 import psycopg
 
-from jobq.worker.database import Overdue
+from jobq._worker.database import ServerTimeout
 
 Key = TypeVar("Key")
 
-# Seconds until something is tried again: doubled each time.
+# Seconds until an item is tried again; doubled each time.
 FIRST_PAUSE = 1.0
 FIRST_PAUSE_SLOW = 60.0
 LONGEST_PAUSE = 300.0
-# How long a statement may take, in seconds, while it is known that one took too long; and what is tried alone, at most.
+# Maximum seconds for a statement while it is known that one took too long, and maximum seconds for
+# a single try of an item.
 BRIEF = 1.0
 LONGEST_TRY = 8.0
-# Between two tries of what takes too long there are so many times the seconds that the first one took.
+# The pause between two tries of slow items is this multiple of the seconds that the first try took.
 SHARE = 10
-# A statement that has failed so many times in a row because of locks or resources, or has lost its session so many times, is
-# taken to be refused: one row may be the reason.
+# If a statement has failed this many times in a row for lack of locks or resources, or has lost its
+# session this many times, it is treated as refused: one row may be the reason.
 PATIENCE = 3
-# So many in a row, with no success between them: it is no matter of single ones.
+# After this many consecutive refusals without a success, the cause is not a single item.
 MOST_IN_A_ROW = 20
-# As many are left out, at most: they are named in each statement.
+# Maximum number of items left out, because each statement names them.
 MOST = 1_000
-# What is not met when it is tried, for it is gone or has no room: for so many seconds, and so many times.
+# Seconds between tries of an item that a try did not meet, because it is gone or has no free place;
+# and the number of such tries.
 UNMET_PAUSE, UNMET = 5.0, 10
 
 
 def is_slow(error: BaseException) -> bool:
-    """Tell whether `error` says that the statement took too long."""
-    return isinstance(error, (psycopg.errors.QueryCanceled, Overdue))
+    """Return whether `error` says that the statement took too long."""
+    return isinstance(error, (psycopg.errors.QueryCanceled, ServerTimeout))
 
 
 @dataclass(slots=True)
 class Pause:
-    """When something is tried again that is left out."""
+    """When an item that is left out is tried again."""
 
     due: float = 0.0
     tries: int = 0
@@ -53,11 +57,11 @@ class Pause:
 
     @property
     def within(self) -> float:
-        """How long the next try may take, in seconds."""
+        """Maximum seconds for the next try."""
         return min(BRIEF * 2.0 ** max(min(self.tries, 10) - 1, 0), LONGEST_TRY) if self.slow else BRIEF
 
     def again(self, error: BaseException) -> None:
-        """It has failed again."""
+        """Note another failure."""
         self.slow = is_slow(error)
         first = FIRST_PAUSE_SLOW if self.slow else FIRST_PAUSE
         self.due = time.monotonic() + min(first * 2.0 ** min(self.tries, 20), LONGEST_PAUSE)
@@ -66,29 +70,29 @@ class Pause:
 
 
 class Suspects(Generic[Key]):
-    """What one kind of statement leaves out."""
+    """The items that one kind of statement leaves out."""
 
     def __init__(self) -> None:
         self._pauses: dict[Key, Pause] = {}
         self._slow_from = 0.0
-        """Before this nothing slow is tried."""
+        """Time before which no slow item is tried, in time.monotonic() seconds."""
 
     def __len__(self) -> int:
-        """How many there are."""
+        """Return the number of items left out."""
         return len(self._pauses)
 
     def __contains__(self, key: object) -> bool:
-        """Tell whether `key` is left out."""
+        """Return whether `key` is left out."""
         return key in self._pauses
 
     @property
     def keys(self) -> list[Key]:
-        """Return all of them."""
+        """All items left out."""
         return list(self._pauses)
 
     @property
     def slow(self) -> bool:
-        """Whether one of them takes too long: statements that may meet another such one are to be brief."""
+        """Whether an item is slow. Then statements that may meet another slow item must be short."""
         return any(pause.slow for pause in self._pauses.values())
 
     def _due(self, pause: Pause) -> float:
@@ -96,17 +100,17 @@ class Suspects(Generic[Key]):
 
     @property
     def due_at(self) -> float:
-        """When to try one of them again, in time.monotonic(); infinity: there is none."""
+        """When to try an item again, in time.monotonic() seconds; infinity if there is none."""
         return min(map(self._due, self._pauses.values()), default=float("inf"))
 
     def next(self) -> Key | None:
-        """Return the one to be tried now, if there is one."""
+        """Return the item to try now; None if there is none."""
         if self.due_at > time.monotonic():
             return None
         return min(self._pauses, key=lambda key: self._due(self._pauses[key]))
 
     def within(self, key: Key) -> float:
-        """Return how long the next try of `key` may take, in seconds."""
+        """Return the maximum seconds for the next try of `key`."""
         pause = self._pauses.get(key)
         return BRIEF if pause is None else pause.within
 
@@ -118,7 +122,7 @@ class Suspects(Generic[Key]):
         pause.again(error)
 
     def unmet(self, key: Key) -> bool:
-        """It was not met when it was tried. Return whether it is left out no longer."""
+        """Note that a try did not meet `key`. Return whether the item is no longer left out."""
         pause = self._pauses[key]
         pause.unmet += 1
         pause.due = time.monotonic() + UNMET_PAUSE
@@ -128,28 +132,31 @@ class Suspects(Generic[Key]):
         return True
 
     def sooner(self, key: Key, seconds: float) -> None:
-        """Try `key` again in so many seconds at the latest."""
+        """Try `key` again after at most `seconds`."""
         if (pause := self._pauses.get(key)) is not None:
             pause.due = min(pause.due, time.monotonic() + seconds)
 
     def let_in(self, key: Key) -> None:
-        """It went well, or it is gone."""
+        """Remove `key`: it succeeded, or it is gone."""
         if self._pauses.pop(key, None) is None:
             return
-        # What stood in its way may have stood in another's.
+        # The obstacle of this item may have been the obstacle of another item too.
         if others := [pause for pause in self._pauses.values() if not pause.slow]:
             min(others, key=lambda pause: pause.due).due = 0.0
 
 
 _TRIED = re.compile(r"jobq (?:job (\d+) (-?\d+) (\d+)|turn (-?\d+) (.*))", re.DOTALL)
-# Later than anything, in microseconds since 1970, for lines that are not to be read.
+# Later than any time, in microseconds since 1970, for index ranges that must not be read.
 _NEVER = 2**53
 _LANES = 10
 
 
 @dataclass(frozen=True, slots=True)
 class Tried:
-    """What a claim of a managed queue tried: a job of a lane (its place from 0), or the turn of a group, at its time."""
+    """The item that a claim of a limited queue tried.
+
+    The item is a job of a lane (numbered from 0), or a ready group with its time.
+    """
 
     key: int | str
     at: int
@@ -157,7 +164,7 @@ class Tried:
 
     @classmethod
     def read(cls, text: str | None) -> Tried | None:
-        """Return what claim_managed says in `text`; None: it is about something else."""
+        """Return the item that claim_limited names in `text`; None for other texts."""
         found = _TRIED.fullmatch(text or "")
         if found is None:
             return None
@@ -166,12 +173,12 @@ class Tried:
 
     @property
     def subject(self) -> dict[str, Any]:
-        """Return what names it in a problem."""
+        """The names of the item in a problem."""
         return {"job": self.key} if isinstance(self.key, int) else {"group": self.key}
 
     @property
     def since(self) -> dict[str, Any]:
-        """Return the parameters of claim_managed.sql by which it is the first that is found."""
+        """The parameters of claim_limited.sql with which this item is found first."""
         at, ids = [_NEVER] * _LANES, [0] * _LANES
         if isinstance(self.key, str):
             return {"turns_since": self.at, "lanes_since": at, "lanes_since_ids": ids}
@@ -181,16 +188,18 @@ class Tried:
 
 @dataclass(slots=True)
 class QueueTrouble:
-    """What is wrong with the claims of one managed queue, until a claim of all that is wanted goes well and leaves out none.
+    """The state of failing claims of one limited queue.
 
-    After a few failures at most its jobs are claimed one by one, so that it is known which is refused; then twice as many each
-    time, without those. Groups are left out as a whole: jobs behind the one that is refused are not to overtake it.
+    It ends when a claim of the full number of jobs succeeds and leaves out none. After a few
+    failures the jobs are claimed one by one, so that it is known which job is refused. Then the
+    number doubles each time, without the refused jobs. A group is left out as a whole, because jobs
+    behind the refused one must not overtake it.
     """
 
     suspects: Suspects[int | str] = field(default_factory=Suspects)
     tried: dict[int | str, Tried] = field(default_factory=dict)
     most: int | None = None
-    """How many jobs to claim at a time; None: any number, nothing has failed often enough."""
+    """Number of jobs to claim at a time; None for any number, because too few claims have failed."""
     slow: bool = False
     failures: int = 0
     losses: int = 0
@@ -198,13 +207,13 @@ class QueueTrouble:
     retrying: bool = False
 
     def retry(self) -> Tried | None:
-        """Return what is to be tried again now: every other time, at most."""
+        """Return the item to try again now. At most every second call returns one."""
         key = None if self.retrying else self.suspects.next()
         self.retrying = key is not None
         return self.tried[key] if key is not None else None
 
     def parameters(self, retry: Tried | None) -> dict[str, Any]:
-        """Return what a careful claim is to leave out, and from where it is to read."""
+        """Return the parameters for a careful claim: items to leave out, positions to read from."""
         keys = [key for key in self.suspects.keys if retry is None or key != retry.key]
         return {
             "left_out": [key for key in keys if isinstance(key, int)],
@@ -214,13 +223,13 @@ class QueueTrouble:
         }
 
     def within(self, retry: Tried | None) -> float | None:
-        """Return how long the claim may take, in seconds; None: as long as ever."""
+        """Return the maximum seconds for the claim; None for the usual limit."""
         if retry is not None:
             return self.suspects.within(retry.key)
         return BRIEF if self.slow or self.suspects.slow else None
 
     def failed(self, error: BaseException, *, lost: bool, refused: bool) -> bool:
-        """A claim has failed. Return whether to find out which job is the reason."""
+        """Note that a claim has failed. Return whether to find out which job is the reason."""
         self.failures += not refused and not lost
         self.losses += lost
         self.slow = self.slow or is_slow(error)
@@ -229,7 +238,10 @@ class QueueTrouble:
         return self.most is not None
 
     def leave_out(self, tried: Tried, error: BaseException) -> bool:
-        """Leave out what was `tried`. Return False when too many are: it is no matter of single jobs."""
+        """Leave out the item that was `tried`.
+
+        Return False if too many are left out: the cause is then not a single job.
+        """
         if tried.key not in self.suspects and len(self.suspects) >= MOST:
             return False
         self.tried[tried.key] = tried
@@ -241,7 +253,10 @@ class QueueTrouble:
         return False
 
     def went_well(self, most: int) -> bool:
-        """A claim has gone well. Return whether the trouble is over: `most` can be claimed, and nothing is left out."""
+        """Note that a claim has succeeded.
+
+        Return whether `most` jobs can be claimed and nothing is left out.
+        """
         self.failures = self.losses = self.in_a_row = 0
         self.most = min(2 * (self.most or most), most)
         if self.most < most:

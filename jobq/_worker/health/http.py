@@ -1,7 +1,8 @@
-"""The smallest HTTP/1.1 server that a probe needs, in the dispatcher's event loop: GET and HEAD, one request a connection.
+"""A minimal HTTP/1.1 server for probes, in the dispatcher's event loop.
 
-It stands beside the loops that claim and heartbeat, so it must not be possible to hold them up from outside: the size of a
-request, the time of a connection and the number of connections are bounded, and no answer is computed by waiting.
+It answers GET and HEAD, one request per connection. It runs beside the loops that claim and
+heartbeat, so clients must not be able to hold them up. The size of a request, the time of a
+connection and the number of connections are limited, and no answer waits for anything.
 """
 
 from __future__ import annotations
@@ -17,53 +18,23 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from http import HTTPStatus
 
+from jobq._worker.listen_address import Address
 from jobq.errors import ConfigurationError
 
 logger = logging.getLogger("jobq.worker")
 
-# Of the request line and all headers.
+# Maximum bytes of the request line and all headers.
 MAX_HEAD_BYTES = 4096
-# From its accept to its end, whatever it does.
+# Maximum seconds of a connection, from accept to end.
 DEADLINE = 5.0
-# When one more comes, the oldest is cut off: connections that are held open without use cannot keep a probe out.
+# If another connection arrives, the oldest is closed. So unused open connections cannot keep a
+# probe out.
 MAX_CONNECTIONS = 16
-
-_MEND = "give HOST:PORT, as 127.0.0.1:9642 or [::1]:9642, or unix:PATH"
-
-
-@dataclass(frozen=True, slots=True)
-class Address:
-    """Where to listen: `path`, or `host` and `port` (0: a free one)."""
-
-    host: str = ""
-    port: int = 0
-    path: str | None = None
-
-    @classmethod
-    def parse(cls, text: str) -> Address:
-        """Return the address that `text` names. Raises ConfigurationError for a malformed one."""
-        if text.startswith("unix:"):
-            path = text.removeprefix("unix:")
-            # What the kernel's sockaddr_un takes, its final NUL included.
-            if not path.startswith("/") or "\0" in path or len(os.fsencode(path)) > 107:
-                raise ConfigurationError(
-                    f"health_address={text!r}: give an absolute path of at most 107 bytes after unix:"
-                )
-            return cls(path=path)
-        host, colon, port = text.rpartition(":")
-        bracketed = host.startswith("[") and host.endswith("]")
-        if bracketed:
-            host = host[1:-1]
-        if not (colon and host and port.isascii() and port.isdigit() and int(port) < 65_536):
-            raise ConfigurationError(f"health_address={text!r}: {_MEND}")
-        if (":" in host) is not bracketed or any(c.isspace() for c in host):
-            raise ConfigurationError(f"health_address={text!r}: {_MEND}")
-        return cls(host=host, port=int(port))
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A status, a media type and a body."""
+    """An HTTP answer."""
 
     status: int
     media_type: str
@@ -82,7 +53,7 @@ class HealthServer:
         self._inode: int | None = None
 
     async def start(self) -> None:
-        """Listen. Raises ConfigurationError when the address cannot be had."""
+        """Listen. Raises ConfigurationError if the address cannot be used."""
         try:
             self._server = await self._listen()
         except (OSError, OverflowError, UnicodeError) as error:
@@ -93,7 +64,7 @@ class HealthServer:
 
     @property
     def at(self) -> str:
-        """The address that is listened on, with the port that was chosen."""
+        """The address in use, with the actual port."""
         if self._address.path is not None or self._server is None:
             return self._given
         host, port = self._server.sockets[0].getsockname()[:2]
@@ -120,7 +91,8 @@ class HealthServer:
                 writer.write(await self._respond(reader))
                 await writer.drain()
                 writer.write_eof()
-                # Until the other end has read it: closing with unread input of his would take the answer from him.
+                # Wait until the client has read the answer: closing with unread input would make
+                # the client lose it.
                 while await reader.read(MAX_HEAD_BYTES):
                     pass
         except (OSError, TimeoutError, asyncio.IncompleteReadError):
@@ -152,7 +124,7 @@ class HealthServer:
         return _message(answer, body=method == "GET")
 
     async def close(self) -> None:
-        """Stop listening. Connections that are being answered end by their deadline, or with the loop."""
+        """Stop listening. Connections in use end at their deadline, or with the event loop."""
         if self._server is None:
             return
         self._server.close()
@@ -165,7 +137,10 @@ class HealthServer:
 
 
 def _clear_away(path: str) -> None:
-    """Remove the socket of a process that has gone. asyncio would remove that of a living one as well."""
+    """Remove the socket of a process that has ended.
+
+    asyncio would also remove the socket of a live process.
+    """
     try:
         if not stat.S_ISSOCK(os.stat(path).st_mode):
             raise OSError(errno.EEXIST, f"{path} exists and is no socket")
@@ -179,7 +154,7 @@ def _clear_away(path: str) -> None:
             os.unlink(path)
             return
         except BlockingIOError:
-            pass  # its queue is full: someone has it
+            pass  # its queue is full, so a process listens
     raise OSError(errno.EADDRINUSE, "address in use")
 
 

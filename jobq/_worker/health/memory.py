@@ -1,4 +1,4 @@
-"""What a process uses of the machine's memory, as the kernel counts it: one read of a small file."""
+"""The memory use of a process as the kernel counts it: one read of a small file."""
 
 from __future__ import annotations
 
@@ -8,7 +8,10 @@ _PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
 def resident(pid: int | None = None) -> int:
-    """Return the resident memory in bytes of the process `pid` (None: our own); 0 where there is none, or none to be told."""
+    """Return the resident memory in bytes of the process `pid` (None: this process).
+
+    If there is no such process, or the value cannot be read, return 0.
+    """
     try:
         with open(f"/proc/{'self' if pid is None else pid}/statm", "rb") as file:
             return int(file.read().split()[1]) * _PAGE

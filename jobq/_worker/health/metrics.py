@@ -1,7 +1,8 @@
-"""Prometheus metrics of one worker, through prometheus_client (`pip install 'jobq[metrics]'`).
+"""Prometheus metrics of one worker, with prometheus_client (`pip install 'jobq[metrics]'`).
 
-Labels are bounded, whatever the database holds: `task` is a task that this worker's application registers, else
-``(unknown)``; `queue` is one of the first queues seen, further ones are ``(other)``.
+The set of labels is bounded, whatever the database holds. `task` is a task that this worker's
+application registers, otherwise ``(unknown)``. `queue` is one of the first queues seen; all others
+are ``(other)``.
 """
 
 from __future__ import annotations
@@ -10,37 +11,47 @@ import time
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
-from jobq.worker.frames import Ending, Job, Setback, Success
-from jobq.worker.vitals import Vitals
+from jobq._worker.health.state import WorkerHealth
+from jobq._worker.ipc.messages import Disposition, Failure, Job, Success
 
 if TYPE_CHECKING:
     from prometheus_client.core import Metric
 
-# Combinations of task and queue that are told apart.
+# Maximum number of separate combinations of task and queue.
 MAX_PAIRS = 200
 MAX_QUEUES = 50
-# Rendering takes milliseconds of the dispatcher's only thread: a scraper in a tight loop gets the same text again.
+# Rendering takes milliseconds of the dispatcher's only thread. A scraper in a tight loop gets the
+# same text again.
 RENDER_EVERY = 1.0
 _BUCKETS = (0.005, 0.02, 0.1, 0.5, 1, 2.5, 10, 30, 60, 300, 1800, 7200)
 
 _OUTCOMES = {
-    Ending.RETRY: "retried",
-    Ending.FAIL: "failed",
-    Ending.CANCEL: "cancelled",
-    Ending.SNOOZE: "snoozed",
-    Ending.RELEASE: "released",
-    Ending.CRASH: "crashed",
-    Ending.EXPIRE: "expired",
-    Ending.PARK: "parked",
-    Ending.SUCCEED: "succeeded",
+    Disposition.RETRY: "retried",
+    Disposition.FAIL: "failed",
+    Disposition.CANCEL: "cancelled",
+    Disposition.SNOOZE: "snoozed",
+    Disposition.RELEASE: "released",
+    Disposition.CRASH: "crashed",
+    Disposition.EXPIRE: "expired",
+    Disposition.PARK: "parked",
+    Disposition.SUCCEED: "succeeded",
 }
 
 
 class Metrics:
-    """Counts what the advance loop reports and renders it, together with what `vitals` says, for a scraper."""
+    """Counts what the claim loop reports, and renders it together with `vitals` for a scraper."""
 
-    def __init__(self, vitals: Vitals, observe: Callable[[], None], tasks: Callable[[], Iterable[str]]) -> None:
-        """`observe` fills `vitals`, `tasks` returns the registered tasks. Raises ModuleNotFoundError without the extra."""
+    def __init__(self, vitals: WorkerHealth, observe: Callable[[], None], tasks: Callable[[], Iterable[str]]) -> None:
+        """Create the metrics.
+
+        Args:
+            vitals: The worker's health.
+            observe: Updates `vitals`.
+            tasks: Returns the names of the registered tasks.
+
+        Raises:
+            ModuleNotFoundError: prometheus_client is not installed.
+        """
         from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector
         from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
@@ -49,7 +60,8 @@ class Metrics:
         self._vitals = vitals
         self._observe = observe
         self._tasks = tasks
-        # Our own, not the process's: a test, or an embedding program, may have several workers.
+        # Use a registry of our own, not that of the process: a test or an embedding program may
+        # have several workers.
         self._registry = CollectorRegistry()
         ProcessCollector(registry=self._registry)
         self._executions = Counter(
@@ -81,12 +93,12 @@ class Metrics:
         self._rendered_at = -RENDER_EVERY
 
     def claimed(self, jobs: Iterable[Job]) -> None:
-        """These executions are ours from now on; each is told as ended once."""
+        """Note executions that belong to this worker from now on. The end of each is counted once."""
         for job in jobs:
             self._under_way[job.id, job.claims, job.started] = self._labels_of(job.task, job.queue)
 
     def succeeded(self, successes: Iterable[Success]) -> None:
-        """Executions have succeeded, by their runner's word."""
+        """Count successful executions, as their runner reports them."""
         numbers: dict[tuple[str, str], int] = {}
         for success in successes:
             if (labels := self._under_way.pop((success.id, success.claims, success.started), None)) is not None:
@@ -95,8 +107,8 @@ class Metrics:
         for labels, number in numbers.items():
             self._count(labels, "succeeded", number)
 
-    def ended(self, setback: Setback) -> None:
-        """An execution has ended otherwise, by its runner's word or by our judgement."""
+    def ended(self, setback: Failure) -> None:
+        """Count an execution that ended without success, as reported by runner or dispatcher."""
         if (labels := self._under_way.pop((setback.id, setback.claims, setback.started), None)) is None:
             return
         if setback.recorded == "timeout":
@@ -121,11 +133,11 @@ class Metrics:
         histogram.observe(seconds)
 
     def forget(self) -> None:
-        """The executions under way are no longer ours: how they end is another worker's to count."""
+        """Forget the executions under way: another worker counts their ends."""
         self._under_way.clear()
 
     def round_trip(self, seconds: float) -> None:
-        """A statement of work took this long."""
+        """Record the duration of a statement that acknowledges and claims."""
         self._round_trips.observe(seconds)
 
     def _labels_of(self, task: str, queue: str) -> tuple[str, str]:
@@ -137,12 +149,12 @@ class Metrics:
         bounded = len(self._labels) < MAX_PAIRS
         labels = known_task, queue if bounded and queue in self._queues else "(other)"
         if bounded:
-            # Not beyond: the table of names that the database may send must be bounded, too.
+            # Keep no more: the table of names from the database must be bounded, too.
             self._labels[task, queue] = labels
         return labels
 
     def render(self) -> bytes:
-        """Return all metrics in Prometheus' text format; at most a second old."""
+        """Return all metrics in Prometheus' text format; at most one second old."""
         now = time.monotonic()
         if now - self._rendered_at >= RENDER_EVERY:
             self._observe()
@@ -152,13 +164,13 @@ class Metrics:
 
 
 class _Gauges:
-    """Turns Vitals into metrics at each scrape."""
+    """Converts WorkerHealth into metrics at each scrape."""
 
-    def __init__(self, vitals: Vitals) -> None:
+    def __init__(self, vitals: WorkerHealth) -> None:
         self._vitals = vitals
 
     def collect(self) -> Iterable[Metric]:
-        """What prometheus_client calls for."""
+        """Yield the metrics; prometheus_client calls this."""
         from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
         vitals, now = self._vitals, time.monotonic()
@@ -175,8 +187,11 @@ class _Gauges:
             "jobq_claim_age_seconds": ("Since the last claim or probe that succeeded.", age(vitals.claims.answered)),
             "jobq_heartbeat_age_seconds": ("Since the last heartbeat.", age(vitals.heartbeats.answered)),
             "jobq_listener_connected": ("Whether notifications arrive.", int(vitals.listener_connected)),
-            "jobq_brisk": ("Whether producers do not notify, and a sentinel looks for jobs.", int(vitals.brisk)),
-            "jobq_sentinel": ("Whether this worker is the sentinel.", int(vitals.sentinel)),
+            "jobq_polling": (
+                "Whether producers do not notify, and a lead poller looks for jobs.",
+                int(vitals.silent_inserts),
+            ),
+            "jobq_lead_poller": ("Whether this worker is the lead poller.", int(vitals.leading)),
             "jobq_claiming": (
                 "Whether jobs are claimed.",
                 int(vitals.phase == "working" and vitals.held is None and not vitals.quiet),
@@ -198,7 +213,7 @@ class _Gauges:
             deaths.add_metric([reason], vitals.runner_deaths[reason])
         yield deaths
         errors = CounterMetricFamily("jobq_database_errors", "Tries that the database failed.", labels=("connection",))
-        errors.add_metric(["advance"], vitals.claims.errors)
-        errors.add_metric(["lease"], vitals.heartbeats.errors)
-        errors.add_metric(["listen"], vitals.listener_errors)
+        errors.add_metric(["claims"], vitals.claims.errors)
+        errors.add_metric(["heartbeats"], vitals.heartbeats.errors)
+        errors.add_metric(["notifications"], vitals.listener_errors)
         yield errors

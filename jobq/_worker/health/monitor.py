@@ -1,6 +1,8 @@
-"""How a worker shows itself: once a second the vitals are taken, systemd is told, the watch looks.
+"""How a worker reports its health to the outside.
 
-Stands around a worker's whole life, from before the import of the application to after the last outcome is written.
+Once a second the monitor samples the state, notifies systemd, and runs the watchdog. It covers the
+worker's whole life, from before the import of the application until after the last outcome is
+written.
 """
 
 from __future__ import annotations
@@ -11,47 +13,49 @@ import logging
 import time
 from typing import Protocol
 
-from jobq.worker.health import Health
-from jobq.worker.httpd import HealthServer
-from jobq.worker.metrics import Metrics
-from jobq.worker.notify import Notifier
-from jobq.worker.options import WorkerOptions
-from jobq.worker.vitals import Vitals
-from jobq.worker.watch import Watch
+from jobq._worker.health.http import HealthServer
+from jobq._worker.health.metrics import Metrics
+from jobq._worker.health.probes import Health
+from jobq._worker.health.state import WorkerHealth
+from jobq._worker.health.systemd import Notifier
+from jobq._worker.health.watchdog import Watchdog
+from jobq._worker.options import WorkerOptions
 
 logger = logging.getLogger("jobq.worker")
 
 BEAT = 1.0
 STATUS_EVERY = 2.0
-# Each extension asks for this much more, and is renewed long before it is over: a worker that freezes while it starts or
-# stops is still killed soon.
+# Each extension requests this many more seconds and is renewed long before they are over. So a
+# worker that freezes during its start or stop is still killed soon.
 EXTENSION = 15.0
-# What a start gets beyond two imports (one that does not end, noticed and begun again): the database's answers around them.
+# Seconds for a start beyond two imports (one that hangs and is noticed, and the next one), for the
+# answers of the database.
 START_BEYOND = 30.0
-# What a stop needs beyond `shutdown_timeout`: cancelled jobs, last outcomes, the runners' ends, and a busy machine.
+# Seconds for a stop beyond `shutdown_timeout`: for cancelled jobs, last outcomes, the ends of the
+# runners, and a busy machine.
 STOP_BEYOND = 30.0
 
 
 class Worker(Protocol):
-    """What presence asks of a worker: to write down what can only be asked for, not told."""
+    """The facts that the monitor reads from a worker, because no event reports them."""
 
-    def observe(self, vitals: Vitals) -> None:
-        """Fill in what is counted elsewhere."""
+    def observe(self, vitals: WorkerHealth) -> None:
+        """Fill in the values that are counted elsewhere."""
 
     def tasks(self) -> list[str]:
         """Return the names of the registered tasks."""
 
 
-class Presence:
-    """One worker's, as an asynchronous context."""
+class HealthMonitor:
+    """The health monitor of one worker, as an asynchronous context manager."""
 
     def __init__(self, options: WorkerOptions, notifier: Notifier, worker: Worker) -> None:
-        self.vitals = Vitals()
+        self.vitals = WorkerHealth()
         self.metrics: Metrics | None = None
         self._options = options
         self._notifier = notifier
         self._worker = worker
-        self._watch = Watch(options.settings, self.vitals)
+        self._watch = Watchdog(options.settings, self.vitals)
         self._server: HealthServer | None = None
         self._task: asyncio.Task[None] | None = None
         self._fed_at = self._said_at = 0.0
@@ -61,15 +65,15 @@ class Presence:
             health = Health(self.vitals, self.metrics, self._observe)
             self._server = HealthServer(options.health_address, health.answer)
 
-    async def __aenter__(self) -> Presence:
-        """Begin. Raises ConfigurationError when the health address cannot be listened on."""
+    async def __aenter__(self) -> HealthMonitor:
+        """Start the monitor. Raises ConfigurationError if the health address cannot be used."""
         if self._server is not None:
             await self._server.start()
         self._task = asyncio.create_task(self._run(), name="presence")
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        """End, last of all."""
+        """Stop the monitor, after everything else."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
@@ -78,10 +82,13 @@ class Presence:
             await self._server.close()
         self._notifier.close()
 
-    # --- what the dispatcher tells --------------------
+    # --- events from the dispatcher --------------------
 
     def working(self) -> None:
-        """A runner is ready and the worker is registered: it takes jobs from now on."""
+        """Note that the worker takes jobs from now on.
+
+        A runner is ready, and the worker is registered.
+        """
         self.vitals.claims.turn()
         self.vitals.heartbeats.turn()
         if self.vitals.phase == "starting":
@@ -90,7 +97,7 @@ class Presence:
             self._notifier.tell(READY=1, STATUS=self.vitals.line())
 
     def stopping(self) -> None:
-        """The worker is on its way out."""
+        """Note that the worker is stopping."""
         if self.vitals.phase == "stopping":
             return
         self.vitals.begin_to_stop()
@@ -105,7 +112,8 @@ class Presence:
             try:
                 self._beat()
             except Exception:
-                # Half blind is better than dead; a watchdog that is not fed will speak for itself.
+                # It is better to continue with less information than to die. If the watchdog is not
+                # fed, systemd acts.
                 logger.exception("the worker's state cannot be shown")
             await asyncio.sleep(min(BEAT, (self._notifier.watchdog or BEAT * 8) / 8))
 
@@ -124,7 +132,7 @@ class Presence:
             self._extend()
 
     def _extend(self) -> None:
-        """Ask for more time to start or to stop, for as long as our own limits allow that to take."""
+        """Request more time to start or to stop, within our own limits for it."""
         vitals = self.vitals
         match vitals.phase:
             case "starting":

@@ -1,7 +1,8 @@
-"""What the health address answers: `/livez`, `/readyz`, `/metrics`. The transport is in httpd.py.
+"""The answers of the health address: `/livez`, `/readyz`, `/metrics`. The transport is in http.py.
 
-`/livez`: is a restart called for? `/readyz`: is this worker taking jobs at present, or would it if an operator had not asked
-it to be quiet? An outage of the database makes a worker unready and leaves it alive (see watch.py).
+`/livez` says whether a restart is needed. `/readyz` says whether this worker takes jobs at present,
+or would take them if an operator had not asked it to be quiet. An outage of the database makes a
+worker unready, but leaves it alive (see watchdog.py).
 """
 
 from __future__ import annotations
@@ -11,11 +12,11 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from jobq.worker.httpd import Answer
-from jobq.worker.metrics import Metrics
-from jobq.worker.vitals import Vitals
+from jobq._worker.health.http import Answer
+from jobq._worker.health.metrics import Metrics
+from jobq._worker.health.state import WorkerHealth
 
-# The advance loop asks the database at least every 5 s, idle or not.
+# The claim loop queries the database at least every 5 s, whether idle or not.
 PROBE_AGE = 10.0
 
 _TEXT = "text/plain; charset=utf-8"
@@ -23,9 +24,9 @@ _NO_METRICS = "metrics need prometheus_client: pip install 'jobq[metrics]'\n"
 
 
 class Health:
-    """The answers, from `vitals` as `observe` has just filled it."""
+    """Answers requests from `vitals`, which `observe` updates first."""
 
-    def __init__(self, vitals: Vitals, metrics: Metrics | None, observe: Callable[[], None]) -> None:
+    def __init__(self, vitals: WorkerHealth, metrics: Metrics | None, observe: Callable[[], None]) -> None:
         self._vitals = vitals
         self._metrics = metrics
         self._observe = observe
@@ -45,6 +46,7 @@ class Health:
                     "status": "ready" if ready else "not ready",
                     "checks": checks,
                     "problems": self._vitals.problems,
+                    "stalls": self._vitals.stalls,
                     "summary": self._vitals.line(),
                 }
                 return Answer(200 if ready else 503, "application/json", json.dumps(body, indent=2).encode() + b"\n")
@@ -55,8 +57,11 @@ class Health:
         return Answer(404, _TEXT, b"there are /livez, /readyz and /metrics\n")
 
 
-def readiness(vitals: Vitals) -> dict[str, dict[str, Any]]:
-    """Return each check by its name: `ok`, `age` (seconds since what it says began, or was last true) and `detail`."""
+def readiness(vitals: WorkerHealth) -> dict[str, dict[str, Any]]:
+    """Return each check by name.
+
+    Each has `ok`, `age` (seconds since the described state began or was last true) and `detail`.
+    """
     now = time.monotonic()
     answered = vitals.claims.answered
     age = None if answered is None else now - answered
@@ -74,7 +79,8 @@ def readiness(vitals: Vitals) -> dict[str, dict[str, Any]]:
     heartbeats = {
         "ok": vitals.phase != "starting" and vitals.heartbeats.error is None and beaten < PROBE_AGE,
         "age": _rounded(beaten),
-        # A server that only reads answers every claim while there is nothing to claim; a heartbeat is written.
+        # A read-only server answers every claim while there is nothing to claim. A heartbeat is a
+        # write.
         "detail": vitals.heartbeats.error or f"the last heartbeat that succeeded is {beaten:.1f} s old",
     }
     if vitals.listener_connected:
@@ -96,7 +102,7 @@ def readiness(vitals: Vitals) -> dict[str, dict[str, Any]]:
     if vitals.held is not None:
         claimed = f"nothing is claimed: {vitals.held}"
     else:
-        # Wanted, so no fault: an unready worker would stop a rollout, or have someone called.
+        # This is intended and no fault: an unready worker would stop a rollout or page an operator.
         claimed = "off: an operator has asked this worker to be quiet" if vitals.quiet else "on"
     claiming = {
         "ok": vitals.held is None,

@@ -1,11 +1,13 @@
-"""SIGQUIT: print what every thread and every coroutine is doing to standard error, and go on.
+"""SIGQUIT: print what every thread and every coroutine is doing to standard error, and continue.
 
-Two layers. faulthandler prints the threads from within the signal, in C: that works while a task holds the interpreter
-lock, in Python or in C. What needs the interpreter, names, jobs and coroutines, follows as soon as a bytecode of the main
-thread is run. A runner that hangs in C without letting go of the lock gives only the first.
+There are two layers. faulthandler prints the threads from within the signal handler, in C. This
+works even while a task holds the interpreter lock, in Python or in C. Names, jobs and coroutines
+need the interpreter, so they follow as soon as the main thread executes a bytecode. A runner that
+hangs in C without releasing the lock prints only the first layer.
 
-faulthandler writes a line in pieces. So it writes into a pipe, the runner's to its dispatcher, which says whole lines
-(`Relay`): pieces would mix with the lines of others, and a write to a socket that is not read would stop the process.
+faulthandler writes a line in pieces. Pieces would mix with the lines of other processes, and a
+write to a socket that is not read would stop the process. So faulthandler writes into a pipe from
+the runner to its dispatcher, which prints whole lines (`Relay`).
 """
 
 from __future__ import annotations
@@ -25,17 +27,19 @@ from collections.abc import Callable, Iterator
 from types import CodeType, FrameType
 from typing import Any
 
-from jobq import output
+from jobq._core import output
 
-# After a dump, signals are not heeded for this long: a terminal's Ctrl-\ reaches a runner twice, from the terminal and
-# from its dispatcher.
+# After a dump, signals are ignored for this many seconds: Ctrl-\ in a terminal reaches a runner
+# twice, from the terminal and from its dispatcher.
 _MUTE = 1.0
-# The dispatcher passes the signal on after this long, so that a runner that had it already is mute by then, and to one
-# runner after the other, so that their lines do not mix.
+# The dispatcher forwards the signal after this many seconds. A runner that has already received it
+# ignores signals by then. The runners get the signal one after the other, so that their lines do
+# not mix.
 FORWARD_AFTER = 0.25
-# faulthandler prints no more threads than this.
+# faulthandler prints at most this many threads.
 _C_THREADS = 100
-# What a relay's pipe holds at most, and how many seconds a runner waits for its dispatcher to read a full one.
+# Maximum bytes in a relay's pipe, and seconds that a runner waits for its dispatcher to read a full
+# pipe.
 _RELAY_BYTES = 1 << 20
 _RELAY_WITHIN = 0.5
 _STDERR = 2
@@ -44,10 +48,16 @@ _STDERR = 2
 def install(
     who: str, loop: Callable[[], asyncio.AbstractEventLoop | None], *, job: Callable[[str], str], relay: int
 ) -> None:
-    """Dump at SIGQUIT, to the pipe `relay`; and at a fatal signal, to standard error, before dying of it.
+    """Install the dump at SIGQUIT, and a dump before the process dies of a fatal signal.
 
-    Only from the main thread. Without a pipe (-1) both go to standard error. `who` names the process, `loop` returns the event
-    loop whose tasks are of interest, `job` tells for a thread's name what job it executes ('' for none).
+    Call this only from the main thread. The first dump goes to the pipe `relay`, the second to
+    standard error. Without a pipe (-1), both go to standard error.
+
+    Args:
+        who: Name of the process.
+        loop: Returns the event loop whose tasks to print.
+        job: Returns, for a thread's name, the job that it executes ('' for none).
+        relay: Write end of the pipe; -1 for none.
     """
     if relay >= 0:
         os.set_inheritable(relay, False)
@@ -71,7 +81,7 @@ def install(
             timer.daemon = True
             try:
                 timer.start()
-            except RuntimeError:  # no thread can be had
+            except RuntimeError:  # no thread is available
                 _register(threads)
 
     signal.signal(signal.SIGQUIT, dump)
@@ -79,13 +89,16 @@ def install(
 
 
 def install_in_loop(loop: asyncio.AbstractEventLoop, forward: Callable[[], None]) -> None:
-    """The dispatcher's: dump its own stacks, then call `forward`. The caller's loop must run in the main thread."""
+    """Install the dump in the dispatcher: print its own stacks, then call `forward`.
+
+    The caller's loop must run in the main thread.
+    """
 
     def dump() -> None:
         _say(describe(f"jobq dispatcher {os.getpid()}", loop, job=lambda _: ""))
         forward()
 
-    # In this order: faulthandler's handler calls the one that it finds.
+    # This order matters: faulthandler's handler calls the handler that it finds.
     loop.add_signal_handler(signal.SIGQUIT, dump)
     if _has_stderr():
         faulthandler.enable(file=_descriptor())
@@ -94,29 +107,32 @@ def install_in_loop(loop: asyncio.AbstractEventLoop, forward: Callable[[], None]
 
 
 def remove_from_loop(loop: asyncio.AbstractEventLoop) -> None:
-    """End what `install_in_loop` began."""
+    """Remove what `install_in_loop` has installed."""
     faulthandler.unregister(signal.SIGQUIT)
     loop.remove_signal_handler(signal.SIGQUIT)
 
 
 @contextlib.contextmanager
 def held_back() -> Iterator[None]:
-    """A process started within begins with SIGQUIT blocked: it would die of one before it has installed its handler."""
+    """Block SIGQUIT in processes started within the context.
+
+    Such a process would die of the signal before it has installed its handler.
+    """
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGQUIT})
     try:
         yield
     finally:
-        # Not the mask of before: two that overlap would leave the signal blocked.
+        # Do not restore the previous mask: two overlapping contexts would leave the signal blocked.
         let_through()
 
 
 def let_through() -> None:
-    """Take the signals that `held_back` kept from this thread."""
+    """Accept the signals that `held_back` kept from this thread."""
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGQUIT})
 
 
 def describe(who: str, loop: asyncio.AbstractEventLoop | None, *, job: Callable[[str], str]) -> str:
-    """Return the threads by name, with their jobs, and the tasks of `loop` with their stacks."""
+    """Return the threads by name with their jobs, and the tasks of `loop` with their stacks."""
     threads = threading.enumerate()
     frames = sys._current_frames() if len(threads) > _C_THREADS else {}
     lines = [f"=== {who}: its threads"]
@@ -141,7 +157,7 @@ def describe(who: str, loop: asyncio.AbstractEventLoop | None, *, job: Callable[
 
 
 def _coroutine(awaited: Any) -> Iterator[str]:
-    """Yield where a coroutine waits, from the outermost to what it waits for in the end."""
+    """Yield where a coroutine waits, from the outermost frame to the innermost awaited object."""
     for _ in range(100):
         frame: FrameType | None = None
         following: Any = None
@@ -167,12 +183,15 @@ def _place(code: CodeType, line: int | None) -> str:
 
 
 def _plain(text: str) -> str:
-    """No name that user code gives can forge a line or steer a terminal."""
+    """Escape a name from user code, so that it cannot forge a line or control a terminal."""
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 def _say(text: str) -> None:
-    """Write past Python's stream, whose lock the code that was interrupted may hold; and without waiting for the reader."""
+    """Write without Python's stream, and without waiting for the reader.
+
+    The interrupted code may hold the lock of that stream.
+    """
     output.say(text)
 
 
@@ -182,13 +201,16 @@ def say(text: str) -> None:
 
 
 def _register(descriptor: int) -> None:
-    # A task can have closed it.
+    # A task may have closed it.
     with contextlib.suppress(OSError, ValueError):
         faulthandler.register(signal.SIGQUIT, file=descriptor, all_threads=True, chain=True)
 
 
 def _send(relay: int, text: str) -> None:
-    """Write `text` into the pipe, after what faulthandler wrote there; to standard error where the pipe is full or closed."""
+    """Write `text` into the pipe, after the output of faulthandler.
+
+    If the pipe is full or closed, write to standard error.
+    """
     data = text.encode(errors="backslashreplace")
     deadline = time.monotonic() + (_RELAY_WITHIN if relay >= 0 else 0.0)
     with contextlib.suppress(OSError):
@@ -204,9 +226,12 @@ def _send(relay: int, text: str) -> None:
 
 
 class Relay:
-    """A pipe into which writing never waits; a thread of the dispatcher, whose interpreter no task holds, says its lines.
+    """A pipe whose writers never wait.
 
-    What does not fit into it is lost. The thread ends when all have closed the pipe.
+    A thread of the dispatcher, whose interpreter no task holds, prints the lines.
+
+    Data that does not fit into the pipe is lost. The thread ends when all writers have closed the
+    pipe.
     """
 
     def __init__(self, reading: int, writing: int) -> None:
@@ -215,7 +240,7 @@ class Relay:
 
     @classmethod
     def open(cls) -> Relay | None:
-        """Return a new one; None when no descriptor or no thread can be had."""
+        """Return a new relay; None if no descriptor or no thread is available."""
         try:
             reading, writing = os.pipe()
         except OSError:
@@ -223,7 +248,7 @@ class Relay:
         relay = cls(reading, writing)
         try:
             os.set_blocking(writing, False)
-            with contextlib.suppress(OSError):  # more than the user may have
+            with contextlib.suppress(OSError):  # above the user's limit
                 fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, _RELAY_BYTES)
             threading.Thread(target=relay._say_lines, name="jobq-stacks", daemon=True).start()
         except (OSError, RuntimeError):
@@ -233,7 +258,7 @@ class Relay:
         return relay
 
     def close(self) -> None:
-        """Close the writing end of this process."""
+        """Close the write end of this process."""
         if self.writing >= 0:
             os.close(self.writing)
             self.writing = -1
@@ -254,9 +279,12 @@ class Relay:
 
 
 def _descriptor() -> int:
-    """Return where faulthandler writes without a relay, within a signal: a write that waits would stop the process.
+    """Return the descriptor for faulthandler without a relay.
 
-    What the reader does not take is lost then. A socket (the journal's) has only the descriptor that may wait.
+    A write that waits within a signal would stop the process.
+
+    Data that the reader does not take is lost. A socket (the journal's) has only the descriptor
+    that may wait.
     """
     stderr = output.standard_error()
     return _STDERR if stderr is None or stderr.quick_descriptor is None else stderr.quick_descriptor

@@ -1,6 +1,7 @@
-"""Stalls: what stands still although it should move is said once when it has begun, and once when it is over.
+"""Stall detection: each stall is logged once when it has begun, and once when it is over.
 
-A thread looks, for an event loop that stands still cannot say so itself; and says then where the loop stands.
+A thread checks for stalls, because a blocked event loop cannot report itself. The report says where
+the loop stands.
 """
 
 from __future__ import annotations
@@ -17,44 +18,48 @@ from dataclasses import dataclass
 
 logger = logging.getLogger("jobq.worker")
 
-# A wait that is over by then is not reported.
+# A wait shorter than this is not reported.
 AFTER = 5.0
-# Seconds between two looks.
+# Seconds between two checks.
 EVERY = 0.5
-# A thread that comes so many seconds late was stopped, and the loop with it: that is no stall of the loop's.
+# If the checking thread is late by this many seconds, the process was stopped. This is not a stall
+# of the event loop.
 _STOPPED = 2.0
-# An identical warning is logged again after so many seconds at the earliest.
+# Minimum seconds before an identical warning is logged again.
 AGAIN = 60.0
 
 
 @dataclass(frozen=True, slots=True)
-class Trouble:
-    """Something does not move: why, and since when in time.monotonic() seconds (None: since it was first seen)."""
+class Stall:
+    """A stall: its cause, and when it began.
+
+    The time is in time.monotonic() seconds; None means that the stall began when it was first seen.
+    """
 
     cause: str
     since: float | None = None
 
 
-class Stalls:
-    """Looks at everything in `watched` and logs what has stood still for more than `AFTER` seconds."""
+class StallDetector:
+    """Checks everything in `watched` and logs each stall that lasts more than `AFTER` seconds."""
 
-    def __init__(self, watched: Mapping[str, Callable[[], Trouble | None]]) -> None:
+    def __init__(self, watched: Mapping[str, Callable[[], Stall | None]]) -> None:
         self._watched = dict(watched)
         self._seen: dict[str, float] = {}
         self.current: dict[str, str] = {}
-        """What stalls at present, and why."""
+        """The present stalls and their causes, by name."""
 
-    def watch(self, watched: Mapping[str, Callable[[], Trouble | None]]) -> None:
-        """Look at these as well."""
+    def watch(self, watched: Mapping[str, Callable[[], Stall | None]]) -> None:
+        """Watch these as well."""
         self._watched.update(watched)
 
     def look(self) -> None:
-        """Look once; called about twice a second, from any thread."""
+        """Check once; called about twice a second, from any thread."""
         now = time.monotonic()
         for what, ask in list(self._watched.items()):
             try:
                 trouble = ask()
-            except Exception:  # noqa: S112 - it reads what the event loop is changing, and is asked again soon
+            except Exception:  # noqa: S112 - it reads data that the event loop changes; the next check is soon
                 continue
             if trouble is None:
                 since = self._seen.pop(what, now)
@@ -63,7 +68,8 @@ class Stalls:
                 continue
             since = self._seen.setdefault(what, now)
             if trouble.since is not None:
-                # Not since one was first seen: each time it may have been another short wait.
+                # Do not count from the first sighting: each time it may have been another short
+                # wait.
                 since = self._seen[what] = trouble.since
             if what in self.current:
                 self.current[what] = trouble.cause
@@ -75,38 +81,44 @@ class Stalls:
 
 
 class Beat:
-    """Whether an event loop comes round: what it does about twice a second, a thread sees."""
+    """Whether an event loop runs: it leaves a time about twice a second, and a thread checks it."""
 
     def __init__(self, every: float = EVERY) -> None:
-        """Call it in the thread of the loop."""
+        """Create the object in the thread of the loop."""
         self._every = every
         self._thread = threading.get_ident()
         self._at = self._looked = time.monotonic()
 
     async def run(self) -> None:
-        """Beat until cancelled."""
+        """Leave the time of each round until cancelled."""
         while True:
             self._at = time.monotonic()
             await asyncio.sleep(self._every)
 
-    def trouble(self) -> Trouble | None:
-        """Return since when the loop has stood still, and where, if it does; asked about twice a second from another thread."""
+    def trouble(self) -> Stall | None:
+        """Return the stall of the loop; None if it runs.
+
+        Call this about twice a second from another thread.
+        """
         now = time.monotonic()
         if now - self._looked > _STOPPED:
-            # The whole process was stopped, or had no processor.
+            # The whole process was stopped, or got no processor time.
             self._at = now
         self._looked = now
         if now - self._at <= 2 * self._every:
             return None
         frame = sys._current_frames().get(self._thread)
         where = "".join(traceback.format_stack(frame)[-12:]) if frame is not None else "unknown"
-        return Trouble(f"the event loop stands still for {now - self._at:.0f} s, in:\n{where.rstrip()}", self._at)
+        return Stall(f"the event loop stands still for {now - self._at:.0f} s, in:\n{where.rstrip()}", self._at)
 
 
 class Looker:
-    """Has a thread look for stalls about twice a second, while it is entered. Enter it in the thread of the event loop."""
+    """A context manager whose thread checks for stalls about twice a second.
 
-    def __init__(self, stalls: Stalls, every: float = EVERY) -> None:
+    Enter it in the thread of the event loop.
+    """
+
+    def __init__(self, stalls: StallDetector, every: float = EVERY) -> None:
         self._stalls = stalls
         self._every = every
         self._stop = threading.Event()
@@ -129,25 +141,29 @@ class Looker:
         if self._beat is not None:
             self._beat.cancel()
         if self._thread is not None:
-            # It may be waiting for the reader of the log.
+            # The thread may be waiting for the reader of the log.
             self._thread.join(self._every)
 
 
-class Repeats:
-    """Warnings that every failed attempt would log: an identical one at most every `AGAIN` seconds, with their number."""
+class RateLimitedLog:
+    """Rate limit for warnings that every failed attempt would log.
+
+    An identical warning is logged at most once every `AGAIN` seconds, with the number of warnings
+    left out.
+    """
 
     def __init__(self) -> None:
         self._last: dict[str, tuple[float, int]] = {}
 
     def warn(self, message: str, error: BaseException, **extra: object) -> str:
-        """Log `message` with `error` and `extra`, unless that was just done; return the error's text."""
+        """Log `message` with `error` and `extra`, at the limited rate; return the error's text."""
         text = str(error).strip() or type(error).__name__
-        # Ports, process ids and seconds differ where the fault is the same.
+        # Errors that differ only in ports, process ids or seconds count as identical.
         self.note(message, re.sub(r"\d+", "", text), error=text, **extra)
         return text
 
     def note(self, message: str, key: str, **extra: object) -> None:
-        """Log `message` with `extra` unless the same was just logged with the same `key`."""
+        """Log `message` with `extra`, unless the same was just logged with the same `key`."""
         key = f"{message} {key}"
         now = time.monotonic()
         at, kept_back = self._last.get(key, (now - AGAIN, 0))

@@ -1,6 +1,7 @@
-"""What is known of a worker's own health: written by its parts, read by systemd's, Kubernetes' and the operator's windows.
+"""The health of a worker: written by its parts, read by systemd, Kubernetes and the operator.
 
-All times are of time.monotonic(), in seconds. Nothing here waits or asks: a reader gets what was last true.
+All times are time.monotonic() seconds. Nothing here waits or queries: a reader gets the last known
+values.
 """
 
 from __future__ import annotations
@@ -12,39 +13,39 @@ from typing import Any, Literal
 
 Phase = Literal["starting", "working", "stopping"]
 
-# The rate of finished jobs is an average over this long.
+# The rate of finished jobs is an average over this many seconds.
 _RATE_WINDOW = 10.0
 
 
-class Pulse:
-    """One loop that lives by the database: when it last came round, and what the database last said to it."""
+class LoopHealth:
+    """The health of one loop that depends on the database."""
 
     def __init__(self, name: str) -> None:
         now = time.monotonic()
         self.name = name
         self.turned = now
-        """When it last took a step: a loop that stands still does not renew it."""
+        """When the loop last took a step. A blocked loop does not update it."""
         self.answered: float | None = None
-        """When a whole round last went well, the database asked and all of its answers good; None: not yet."""
+        """When a whole round last succeeded, with good answers of the database; None if none has."""
         self.error: str | None = None
-        """Why its rounds fail at present; None when they do not."""
+        """Why its rounds fail at present; None if they do not."""
         self.failing_since: float | None = None
         self.errors = 0
-        """Rounds that have ever failed because the database was away."""
+        """Number of rounds that ever failed because of the database."""
         self.round_trip: float | None = None
-        """Seconds that its last statement of work took; None: none yet."""
+        """Seconds that its last statement of work took; None if there was none."""
 
     def turn(self) -> None:
-        """Take note of a step."""
+        """Note a step."""
         self.turned = time.monotonic()
 
     def well(self) -> None:
-        """Take note of a whole round that went well."""
+        """Note a whole round that succeeded."""
         self.turned = self.answered = time.monotonic()
         self.error = self.failing_since = None
 
     def failed(self, error: BaseException) -> None:
-        """Take note of a round that the database failed."""
+        """Note a round that failed because of the database."""
         self.turned = time.monotonic()
         self.errors += 1
         self.error = " ".join(str(error).split()) or type(error).__name__
@@ -52,56 +53,64 @@ class Pulse:
             self.failing_since = self.turned
 
 
-class Vitals:
-    """One worker's. Its parts write the attributes; `phase` goes from starting over working to stopping."""
+class WorkerHealth:
+    """The health of one worker.
+
+    Its parts write the attributes. `phase` goes from starting to working to stopping.
+    """
 
     def __init__(self) -> None:
         self.started = time.monotonic()
         self.phase: Phase = "starting"
         self.stopping_since: float | None = None
-        self.claims = Pulse("advance")
-        self.heartbeats = Pulse("lease")
+        self.claims = LoopHealth("claims")
+        self.heartbeats = LoopHealth("heartbeats")
         self.stuck: str | None = None
-        """Why the worker is beyond its own repair; None when it is not. See watch.py."""
+        """Why the worker is stuck and needs a restart; None if it is not. See watchdog.py."""
         self.listener_errors = 0
         self.listener_connected = False
         self.polling = False
-        """Whether there is nothing to listen to, because a pooler stands between: that is no fault."""
+        """Whether a pooler prevents listening, so jobs are found by polling: no fault."""
         self.listener_lost_since: float | None = self.started
-        self.brisk = False
-        """Whether jobs are looked for by a sentinel, as producers do not notify, or have not for long."""
-        self.sentinel = False
-        """Whether this worker is that sentinel."""
+        self.silent_inserts = False
+        """Whether the lead poller polls, because producers do not notify or did not until recently."""
+        self.leading = False
+        """Whether this worker is the lead poller."""
         self.runner_deaths: Counter[str] = Counter()
-        """Runners that ended, by why: crashed, or killed by us."""
+        """Number of unexpected runner deaths by reason: ``crashed``, or ``killed`` by the worker."""
         self.finished = 0
-        """Outcomes recorded so far."""
+        """Number of outcomes written so far."""
         self.slots = 0
-        """Jobs that the ready runners can execute at the same time."""
+        """Number of jobs that the ready runners can execute at the same time."""
         self.running = 0
-        """Jobs that runners have, started or not."""
+        """Number of jobs that runners hold, started or not."""
         self.runners_ready = 0
         self.runners_wanted = 0
         self.log_dropped = 0
-        """Lines of output and log records that were dropped, since their reader did not read them."""
+        """Number of output lines and log records dropped because their reader did not read them."""
         self.unrecorded = 0
-        """Executions that have ended and whose outcome is not written down yet."""
+        """Number of executions that have ended but whose outcome is not written yet."""
         self.held: str | None = None
-        """Why nothing may be claimed at present; None when claims go on."""
+        """Why no job may be claimed at present; None if claims continue."""
         self.problems: list[dict[str, Any]] = []
-        """What it cannot do at present, and tries again: as in its row (problems.py)."""
+        """The problems that the worker has at present, as in its row (problems.py)."""
+        self.stalls: dict[str, str] = {}
+        """The present stalls and their causes: see stalls.py."""
         self.quiet = False
-        """Whether nothing is claimed because an operator wants it so: that is no fault."""
+        """Whether no job is claimed because an operator wants this: this is no fault."""
         self._finished_at: deque[tuple[float, int]] = deque([(self.started, 0)])
 
     def begin_to_stop(self) -> None:
-        """From here on no job is claimed, and the worker is on its way out."""
+        """Note that the worker is stopping and claims no more jobs."""
         if self.phase != "stopping":
             self.phase = "stopping"
             self.stopping_since = time.monotonic()
 
     def listening(self, connected: bool, *, polling: bool = False) -> None:
-        """The listener has become connected, or has lost its connection; `polling`: it has nothing to connect to."""
+        """Note whether the listener is connected.
+
+        `polling`: there is nothing to connect to.
+        """
         self.polling = polling
         if connected or polling:
             self.listener_lost_since = None
@@ -110,7 +119,7 @@ class Vitals:
         self.listener_connected = connected
 
     def sample(self) -> None:
-        """Remember how many jobs are finished now, for `rate`. Called about once a second."""
+        """Sample the number of finished jobs for `rate`. Called about once a second."""
         now = time.monotonic()
         self._finished_at.append((now, self.finished))
         while now - self._finished_at[0][0] > _RATE_WINDOW:
@@ -118,12 +127,12 @@ class Vitals:
 
     @property
     def rate(self) -> float:
-        """Jobs finished per second, lately."""
+        """Recent rate of finished jobs per second."""
         (then, before), (now, after) = self._finished_at[0], self._finished_at[-1]
         return (after - before) / (now - then) if now > then else 0.0
 
     def troubles(self) -> Iterable[str]:
-        """Yield what is wrong, the worst first, each as a phrase that can stand in a line."""
+        """Yield the present faults, the worst first, each as a phrase for one line."""
         now = time.monotonic()
         if self.stuck is not None:
             yield self.stuck
@@ -147,7 +156,7 @@ class Vitals:
                 yield f"no notifications for {now - self.listener_lost_since:.0f} s; polling goes on"
 
     def line(self) -> str:
-        """Return the state in one line for people."""
+        """Return the state as one line for people."""
         now = time.monotonic()
         match self.phase:
             case "starting":

@@ -1,6 +1,7 @@
-"""sd_notify: what a service tells systemd of itself, as datagrams to the socket that NOTIFY_SOCKET names.
+"""sd_notify: messages of a service to systemd, as datagrams to the socket that NOTIFY_SOCKET names.
 
-Protocol: sd_notify(3). Without NOTIFY_SOCKET nothing is sent, and nothing fails: the same program runs in a terminal.
+Protocol: sd_notify(3). Without NOTIFY_SOCKET nothing is sent and nothing fails, so the same program
+runs in a terminal.
 """
 
 from __future__ import annotations
@@ -13,23 +14,31 @@ from collections.abc import MutableMapping
 
 logger = logging.getLogger("jobq.worker")
 
-# Words about one moment: kept for later they would be lies.
+# Messages about one moment. If they were sent later, they would be wrong.
 _FLEETING = frozenset({"WATCHDOG", "EXTEND_TIMEOUT_USEC"})
-# systemd cuts nothing, but shows one line.
+# systemd truncates nothing, but shows one line.
 _LONGEST_VALUE = 1_000
 
 
 class Notifier:
-    """Tells the service manager, if there is one. Never blocks and never raises: a service must not fail because of it."""
+    """Notifies the service manager, if there is one.
+
+    It never blocks and never raises: a service must not fail because of it.
+    """
 
     def __init__(self, address: str | None, *, watchdog: float | None = None) -> None:
-        """`address`: a path, or '@' and an abstract name; None: there is no listener. `watchdog`: seconds, None: none asked."""
+        """Create a notifier.
+
+        Args:
+            address: A path, or '@' and an abstract name; None if there is no service manager.
+            watchdog: Seconds of the watchdog; None if none is requested.
+        """
         self._unsent: dict[str, str] = {}
         self._socket: socket.socket | None = None
         self._address = address
         self._complained = False
         self.watchdog = watchdog if address else None
-        """Seconds within which the manager wants each WATCHDOG=1; None when it wants none."""
+        """Seconds within which the manager expects each WATCHDOG=1; None if it expects none."""
         if address is None:
             return
         if not address.startswith(("/", "@")) or len(address) < 2:
@@ -42,9 +51,9 @@ class Notifier:
 
     @classmethod
     def from_environment(cls, environ: MutableMapping[str, str] | None = None) -> Notifier:
-        """Return what the environment asks for, and take the variables out of it.
+        """Return the notifier that the environment asks for, and remove the variables from it.
 
-        Processes that we start must not speak in our name, nor keep our watchdog quiet.
+        Child processes must not send messages in our name, or feed our watchdog.
         """
         env = os.environ if environ is None else environ
         address = env.pop("NOTIFY_SOCKET", None) or None
@@ -57,11 +66,11 @@ class Notifier:
 
     @property
     def listened_to(self) -> bool:
-        """Whether there is a manager to tell."""
+        """Whether there is a service manager."""
         return self._socket is not None
 
     def tell(self, **values: str | int) -> None:
-        """Send `values` (READY=1, STATUS="…") in one datagram, together with what could not be sent before."""
+        """Send `values` (READY=1, STATUS="…") in one datagram, together with unsent earlier values."""
         if self._socket is None:
             return
         for name, value in values.items():
@@ -70,7 +79,8 @@ class Notifier:
         try:
             self._socket.sendto(message.encode(errors="replace"), self._address or "")
         except OSError as error:
-            # Full, or its owner is being replaced: READY and STOPPING are said again with the next words.
+            # The socket is full, or its owner is being replaced. READY and STOPPING are sent again
+            # with the next message.
             for name in _FLEETING & self._unsent.keys():
                 del self._unsent[name]
             if not isinstance(error, BlockingIOError):
@@ -84,7 +94,7 @@ class Notifier:
         self._complained = True
 
     def close(self) -> None:
-        """Close the socket; nothing is sent from here on."""
+        """Close the socket; nothing is sent any more."""
         if self._socket is not None:
             self._socket.close()
         self._socket = None

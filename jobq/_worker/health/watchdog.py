@@ -1,15 +1,17 @@
-"""Whether the worker is beyond its own repair, so that a restart is right: the one verdict that systemd's watchdog and
-Kubernetes' liveness probe act on.
+"""Decides whether the worker is stuck, so that a restart is right.
 
-A restart repairs a loop of ours that hangs. It does not repair a database that is away, and if it were tried, every worker
-would be restarted at the same moment, for nothing, and come back to the same outage. So:
+systemd's watchdog and Kubernetes' liveness probe act on this single decision. A restart repairs a
+loop that hangs. It does not repair a database that is unreachable: every worker would be restarted
+at the same moment, without effect, and would meet the same outage. So:
 
-- A loop that comes round is sound, whether the database answers it or refuses it: it goes on trying, and that is all that
-  a new process could do.
-- A loop that has not come round for STUCK_AFTER is doubted. It may wait for a server that neither answers nor closes the
-  connection. So the database is asked over a new connection: when that answers, the loop is stuck and the verdict falls;
-  when it does not, the database is away, and nothing is held against us.
-- The event loop itself needs no clause: while it stands still nothing feeds the watchdog or answers a probe.
+- A loop that completes rounds is sound, whether the database answers it or refuses it. It keeps
+  trying, and a new process could do no more.
+- A loop that has not completed a round for STUCK_AFTER is in doubt. It may wait for a server that
+  neither answers nor closes the connection. So the database is probed over a new connection. If the
+  probe is answered, the loop is stuck. If not, the database is unreachable, and the worker is not
+  to blame.
+- The event loop itself needs no rule: while it stands still, nothing feeds the watchdog or answers
+  a probe.
 """
 
 from __future__ import annotations
@@ -21,31 +23,35 @@ import time
 
 import psycopg
 
-from jobq.config import Settings
-from jobq.worker.database import connect
-from jobq.worker.vitals import Pulse, Vitals
+from jobq._worker.database import connect
+from jobq._worker.health.state import LoopHealth, WorkerHealth
+from jobq.settings import Settings
 
 logger = logging.getLogger("jobq.worker")
 
-# Longer than a statement may take (statement_timeout is 30 s) and a lost connection needs to be noticed.
+# Longer than a statement may take (statement_timeout is 30 s) and longer than it takes to notice a
+# lost connection.
 STUCK_AFTER = 60.0
-# What the database gets for its answer to a doubt.
+# Seconds for the database to answer a probe.
 PROBE_WITHIN = 10.0
-# Between two probes: a doubt may last as long as an outage.
+# Seconds between two probes. A doubt may last as long as an outage.
 PROBE_EVERY = 5.0
 
 
-class Watch:
-    """Keeps `vitals.stuck`."""
+class Watchdog:
+    """Maintains `vitals.stuck`."""
 
-    def __init__(self, settings: Settings, vitals: Vitals) -> None:
+    def __init__(self, settings: Settings, vitals: WorkerHealth) -> None:
         self._settings = settings
         self._vitals = vitals
         self._probe: asyncio.Task[bool] | None = None
         self._probed_at = 0.0
 
     def look(self) -> None:
-        """Look at the loops; called about once a second. Never waits: a probe goes on beside it."""
+        """Check the loops; called about once a second.
+
+        This never waits: a probe runs in the background.
+        """
         doubted = self._doubted()
         if not doubted:
             self._vitals.stuck = None
@@ -62,9 +68,9 @@ class Watch:
             self._probed_at = time.monotonic()
             self._probe = asyncio.create_task(self._database_answers(), name="probe")
 
-    def _doubted(self) -> list[Pulse]:
+    def _doubted(self) -> list[LoopHealth]:
         if self._vitals.phase == "starting":
-            # Nothing turns yet; how long a start may take is the service manager's to say.
+            # No loop runs yet. The service manager decides how long a start may take.
             return []
         now = time.monotonic()
         patience = STUCK_AFTER + self._settings.connect_timeout
@@ -77,14 +83,14 @@ class Watch:
                 try:
                     await connection.execute("SELECT 1")
                 finally:
-                    # Not a leave-taking, which would wait for the server.
+                    # Do not say goodbye to the server, which would wait for it.
                     connection.pgconn.finish()
         except (psycopg.Error, OSError, TimeoutError):
             return False
         return True
 
     async def close(self) -> None:
-        """End the probe that is under way."""
+        """Cancel the probe under way."""
         if self._probe is not None:
             self._probe.cancel()
             with contextlib.suppress(asyncio.CancelledError):

@@ -1,7 +1,7 @@
-"""What dispatcher and runner say to each other: length-prefixed msgpack over a socket pair.
+"""Messages between dispatcher and runner: length-prefixed msgpack over a socket pair.
 
-Both ends are the same version of jobq on one machine, started together, so the format needs no compatibility. Arguments
-and results pass as bytes that the dispatcher never parses.
+Both ends run the same version of jobq on one machine and are started together, so the format needs
+no compatibility. Arguments and results pass as bytes that the dispatcher never parses.
 """
 
 from __future__ import annotations
@@ -20,15 +20,16 @@ T = TypeVar("T")
 _LENGTH = struct.Struct("!I")
 LENGTH_SIZE = _LENGTH.size
 MAX_FRAME_BYTES = 256 * 1024 * 1024
-# What several jobs or outcomes may add up to in one frame; one alone may be larger.
+# Limit for the total size of several jobs or outcomes in one frame. A single one may be larger.
 BATCH_BYTES = 8 * 1024 * 1024
 
 
 class Job(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    """A claimed job. (id, claims, started) names this one execution.
+    """A claimed job. (id, claims, started) identifies this one execution.
 
-    `claims` never returns to an earlier value, unless a failover loses the last commits of the former primary: the new one
-    then issues the same id and the same count again. It cannot issue the moment of the claim again.
+    `claims` never returns to an earlier value, with one exception: if a failover loses the last
+    commits of the former primary, the new primary issues the same id and the same count again. It
+    cannot issue the same moment of the claim again.
     """
 
     id: int
@@ -39,42 +40,57 @@ class Job(msgspec.Struct, array_like=True, frozen=True, gc=False):
     attempt: int
     max_attempts: int
     crashes: int
-    """Runners that it has taken down; workers that died holding it are not counted."""
+    """Number of runners that the job has ended.
+
+    Workers that died while they held the job are not counted.
+    """
     timeout: float | None
     headers: bytes
     started: int = 0
-    """When it was claimed: `job.started_at` in microseconds since 1970, part of the fence of every write."""
+    """When the job was claimed: `job.started_at` in microseconds since 1970.
+
+    It is part of the fence of every write.
+    """
     run_alone: bool = False
-    """Whether it has cost a runner its life: it gets a runner of its own."""
+    """Whether the job has ended a runner and therefore gets a runner of its own."""
     releases: int = 0
-    """How often its runner ended under it for another job's sake, or without a word."""
+    """How often its runner ended because of another job, or without reporting the outcome."""
 
 
-class Ending(IntEnum):
-    """How an execution ended other than with a result, and what happens to its job."""
+class Disposition(IntEnum):
+    """How an execution ended without a stored result, and what happens to its job."""
 
     RETRY = 1
-    """It raised: run again after `delay`."""
+    """The task raised an error: run the job again after `delay`."""
     FAIL = 2
-    """It raised and may not run again: a dead letter."""
+    """The task raised an error and may not run again: a dead letter."""
     CANCEL = 3
     """The task or an operator cancelled it."""
     SNOOZE = 4
-    """The task asked to run again after `delay`; the attempt is given back."""
+    """The task asked to run again after `delay`; the attempt is not counted."""
     RELEASE = 5
-    """It did not run, or was stopped through no fault of its own; the attempt is given back."""
+    """The job did not run, or was stopped through no fault of its own; the attempt is not counted."""
     CRASH = 6
-    """It took its runner down; counted apart from errors."""
+    """The job ended its runner; counted separately from errors."""
     EXPIRE = 7
     """Its `expires_at` had passed before it could start."""
     PARK = 8
-    """This worker's code cannot run it, and another's may: it waits for that one; the attempt is given back."""
+    """This worker's code cannot run the job, but another worker's code may.
+
+    The job waits for that worker; the attempt is not counted.
+    """
     SUCCEED = 9
-    """It returned, and its result cannot be stored: it succeeded without one, and `message` says why."""
+    """The task returned, but its result cannot be stored.
+
+    The job succeeded without a result, and `message` says why.
+    """
 
 
 class Success(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    """The job returned; `result` is JSON. (id, claims, started) are the claimed job's, as in all outcomes."""
+    """The task returned; `result` is JSON.
+
+    (id, claims, started) are those of the claimed job, as in all outcomes.
+    """
 
     id: int
     claims: int
@@ -83,85 +99,115 @@ class Success(msgspec.Struct, array_like=True, frozen=True, gc=False):
     seconds: float
 
 
-class Setback(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    """The job did not succeed, or without a result. `recorded`: leave a row in job_attempt, with this outcome name."""
+class Failure(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """The job did not succeed, or succeeded without a result.
+
+    If `recorded` is set, a row with this outcome name is added to job_attempt.
+    """
 
     id: int
     claims: int
     started: int
-    ending: Ending
+    ending: Disposition
     delay: float = 0.0
     seconds: float | None = None
     recorded: str | None = None
     error_type: str | None = None
     message: str | None = None
     traceback: str | None = None
+    log: str | None = None
+    """The newest of what the execution has logged, if it is recorded."""
     run_alone: bool = False
-    """Whether it is to run in a runner of its own from now on."""
+    """Whether the job runs in a runner of its own from now on."""
     releases: int = 0
-    """What is added to the count of its releases."""
+    """Number to add to the count of its releases."""
+    waits: bool = False
+    """Whether a signal or the end of a child makes the job due: see `jobq.steps.suspension`."""
     refused: str | None = None
-    """What of a job that is to be parked does not fit: its ``task``, its ``parameters`` or its ``values``."""
+    """Why a job to be parked does not fit: its ``task``, its ``parameters`` or its ``values``."""
     signature: str | None = None
-    """The signature of the task that refused it; None: the task itself is unknown."""
+    """Signature of the task that refused the job; None if the task is unknown."""
     task: str | None = None
-    """The job's task, queue, attempt and most attempts, for the log: set by the dispatcher, where it knows the job."""
+    """Task, queue, attempt and maximum attempts of the job, for the log.
+
+    The dispatcher sets them if it knows the job.
+    """
     queue: str | None = None
     attempt: int | None = None
     max_attempts: int | None = None
 
 
-class Recorded(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    """The execution has ended, and there is nothing left to write. Not `accepted`: the job was no longer ours to write."""
+class AlreadyCommitted(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """The execution has ended, and there is nothing left to write.
+
+    If not `accepted`, the job no longer belonged to this worker.
+    """
 
     id: int
     claims: int
     started: int
     accepted: bool
     unstored: str | None = None
-    """Why its result was not stored, if it was not."""
+    """Why the result was not stored; None if it was."""
 
 
 class Run(msgspec.Struct, array_like=True, tag=1):
-    """To the runner: execute these, in this order, unless the slot table says that their serials are taken back.
+    """To the runner: execute these jobs in this order.
 
-    `first`: the first one's serial; the others follow. `worker`: in whose name they are claimed.
+    A job is skipped if the slot table says that its serial is taken back. `first` is the serial of
+    the first job; the others follow. `worker` is the worker in whose name the jobs are claimed.
     """
 
     first: int
     worker: UUID
     jobs: list[Job]
+    marks: list[int] = []
+    """Mark of each job in the slot table; 0 for a job that runs alone.
+
+    Empty if that is true for all of them.
+    """
 
 
 class CancelJobs(msgspec.Struct, array_like=True, tag=2):
-    """To the runner: an operator wants these stopped, or (`stopping`) the worker shuts down."""
+    """To the runner: stop these jobs.
+
+    An operator wants it, or (`stopping`) the worker shuts down.
+    """
 
     ids: list[int]
     stopping: bool = False
 
 
-class TaskFacts(msgspec.Struct, array_like=True, frozen=True):
-    """What the dispatcher must know of a task to handle its jobs when no runner can be asked."""
+class Draining(msgspec.Struct, array_like=True, tag=3):
+    """To the runner: the worker begins to shut down. Running jobs go on; iterations end at their next item."""
+
+
+class TaskInfo(msgspec.Struct, array_like=True, frozen=True):
+    """The facts about a task that the dispatcher needs when no runner can be asked."""
 
     name: str
     queue: str
     isolated: bool
-    """Its jobs run in a process of their own."""
+    """Whether its jobs run in a process of their own."""
     retries_timeout: bool
     """Whether a job that timed out is tried again."""
     backoff_base: float
     backoff_cap: float
     groups: tuple[str, int | None, str | None] | None = None
-    """How the groups of its queue are to run: mode, limit, and what a retry does to the others."""
+    """Group rules of its queue: mode, limit, and the effect of a retry on the other jobs."""
     signature: str = ""
-    """Names its parameters: see `Arguments.fingerprint`."""
+    """Identifies its parameters: see `Arguments.fingerprint`."""
     backoff_delays: tuple[float, ...] = ()
-    """Instead of base and cap: a list's delays, or what a function said of the first attempts."""
+    """Delays of a list, or a function's delays for the first attempts; replaces base and cap."""
     backoff_jitter: bool | None = None
+    batch: int = 0
+    """Most jobs in one call of a batch task; 0 for any other task."""
+    linger: float = 0.0
+    """Most seconds that a job of a batch task waits in a runner for others."""
 
 
-class ScheduleFacts(msgspec.Struct, array_like=True, frozen=True):
-    """A schedule that the application declares, checked. `args` and `headers` are JSON."""
+class ScheduleInfo(msgspec.Struct, array_like=True, frozen=True):
+    """A validated schedule that the application declares. `args` and `headers` are JSON."""
 
     name: str
     task: str
@@ -177,25 +223,28 @@ class ScheduleFacts(msgspec.Struct, array_like=True, frozen=True):
     missed: str
     max_missed: int
     tick_argument: str | None
+    group_key: str | None = None
+    key: str | None = None
+    expires_in: float | None = None
 
 
-class Hello(msgspec.Struct, array_like=True, tag=3):
-    """From the runner: the application is imported; these tasks can be run, and these schedules are declared."""
+class RunnerReady(msgspec.Struct, array_like=True, tag=3):
+    """From the runner: the application is imported, has these tasks, and declares these schedules."""
 
-    tasks: list[TaskFacts]
-    schedules: list[ScheduleFacts] = []
+    tasks: list[TaskInfo]
+    schedules: list[ScheduleInfo] = []
 
 
 class Outcomes(msgspec.Struct, array_like=True, tag=4):
     """From the runner: executions that have ended."""
 
     successes: list[Success]
-    setbacks: list[Setback]
-    recorded: list[Recorded] = []
+    setbacks: list[Failure]
+    recorded: list[AlreadyCommitted] = []
 
 
 class Progress(msgspec.Struct, array_like=True, tag=5):
-    """From the runner: what a running job says of itself."""
+    """From the runner: the progress that a running job reports."""
 
     id: int
     claims: int
@@ -211,8 +260,22 @@ class ImportFailed(msgspec.Struct, array_like=True, tag=6):
     traceback: str
 
 
-ToRunner = Run | CancelJobs
-FromRunner = Hello | Outcomes | Progress | ImportFailed
+class StartFailed(msgspec.Struct, array_like=True, tag=7):
+    """From the runner: its start failed; the runner exits.
+
+    A start function or a resource of the application has raised an error.
+    """
+
+    message: str
+    traceback: str
+
+
+class WorkerStarted(msgspec.Struct, array_like=True, tag=8):
+    """From the first runner: it has called the application's functions for the start of the worker."""
+
+
+ToRunner = Run | CancelJobs | Draining
+FromRunner = RunnerReady | Outcomes | Progress | ImportFailed | StartFailed | WorkerStarted
 
 _encoder = msgspec.msgpack.Encoder()
 _to_runner = msgspec.msgpack.Decoder(ToRunner)
@@ -220,7 +283,13 @@ _from_runner = msgspec.msgpack.Decoder(FromRunner)
 
 
 def head(items: list[T], size: Callable[[T], int], most: int) -> list[T]:
-    """Return the first of `items`: at most `most`, and at most BATCH_BYTES by what `size` says of them (or one item)."""
+    """Return the first items: at most `most`, and at most BATCH_BYTES in total size (or one item).
+
+    Args:
+        items: The items, in order.
+        size: Returns the size of an item in bytes.
+        most: Maximum number of items.
+    """
     total = 0
     for number, item in enumerate(items[:most]):
         total += size(item)
@@ -230,7 +299,10 @@ def head(items: list[T], size: Callable[[T], int], most: int) -> list[T]:
 
 
 def batches(items: list[T], size: Callable[[T], int]) -> list[list[T]]:
-    """Return `items` in lists of at most BATCH_BYTES each (or of one item), by what `size` says of them, in order."""
+    """Return `items`, in order, as lists of at most BATCH_BYTES each (or of one item).
+
+    `size` returns the size of an item in bytes.
+    """
     sizes = list(map(size, items))
     if sum(sizes) <= BATCH_BYTES:
         return [items] if items else []
@@ -245,23 +317,26 @@ def batches(items: list[T], size: Callable[[T], int]) -> list[list[T]]:
     return found
 
 
-def outcome_size(outcome: Success | Setback | Recorded) -> int:
-    """Return about how many bytes an outcome takes, in a frame or a statement."""
+def outcome_size(outcome: Success | Failure | AlreadyCommitted) -> int:
+    """Return the approximate size of an outcome in bytes, in a frame or a statement."""
     if isinstance(outcome, Success):
         return len(outcome.result)
-    if isinstance(outcome, Recorded):
+    if isinstance(outcome, AlreadyCommitted):
         return 0
-    return len(outcome.message or "") + len(outcome.traceback or "")
+    return len(outcome.message or "") + len(outcome.traceback or "") + len(outcome.log or "")
 
 
 def encode(message: ToRunner | FromRunner) -> bytes:
-    """Return the frame of `message`, its length before it."""
+    """Return the frame of `message`: its length, then its body."""
     body = _encoder.encode(message)
     return _LENGTH.pack(len(body)) + body
 
 
 def length(prefix: bytes) -> int:
-    """Return the length of the body that follows `prefix`; raise ValueError for one that no peer of ours sends."""
+    """Return the length of the body that follows `prefix`.
+
+    Raises ValueError for a length that no valid peer sends.
+    """
     (size,) = _LENGTH.unpack(prefix)
     if size > MAX_FRAME_BYTES:
         raise ValueError(f"a frame of {size} bytes: the stream is corrupt")

@@ -1,18 +1,23 @@
-"""Where a claim begins to read: a hint in memory for each lane, so that claims step over the dead entries of an index.
+"""Where a claim begins to read: one hint in memory per lane, to step over dead index entries.
 
-What was claimed leaves dead entries in job_claim_idx, and while some transaction pins the xmin horizon nothing removes
-them: a claim that reads its lane from the beginning walks over all of them, each time. So a lane is read from where the
-last claim ended (`at`). What could still surface below that is bounded, too: a job's run_at is never earlier than the
-moment of its insert, so when all transactions that had begun to write before that moment have ended, nothing can surface
-below it any more (`low`). As long as few dead entries lie between the two, every claim begins at `low`; else only one in
-`NEAR_EVERY`. A job that is given back keeps its run_at: the worker that gives it back tells all to read from there (`lower`).
+Claimed jobs leave dead entries in job_claim_idx. While a transaction pins the xmin horizon, nothing
+removes them, and a claim that reads its lane from the beginning walks over all of them each time.
+Therefore a lane is read from where the last claim ended (`at`). New jobs may still appear below
+that position, but only down to a bound: a job's run_at is never earlier than the moment of its
+insert. Once all transactions have ended that had begun to write before some moment, nothing can
+appear below that moment any more (`low`; see `horizon.py`). While few dead entries lie between the
+two positions, every claim begins at `low`. Otherwise one claim per `NEAR_EVERY` seconds does. A job
+that is put back keeps its run_at, and the worker that puts it back notifies all workers to read
+from there (`lower`).
 
-Neither is a truth. A plain INSERT may give a run_at in the past, a row may have been locked by a transaction that
-was undone: from time to time everything is read from the beginning (`survey.py`). Ids and run_at are not in the order of
-commits; tests/unit/test_cursor.py plays that out.
+Neither position is a fact. A plain INSERT may set a run_at in the past, or a row may have been
+locked by a transaction that was rolled back. Therefore everything is read from the beginning from
+time to time (`full_scan.py`). Ids and run_at are not in the order of commits;
+tests/worker/lanes/test_cursor.py plays that out.
 
-There is a cursor for each lane that lives, and none for the others (`keep`, `_forget_ended`). The last reading of all lanes
-from their beginnings found nothing in those, so what they get later has a run_at that was not past then: they begin at `_base`.
+Only live lanes have a cursor (`keep`, `_forget_ended`). The last reading of all lanes from their
+beginnings found nothing in the other lanes, so their later jobs have a run_at that was not in the
+past then: those lanes begin at `_base`.
 
 Positions are (microseconds since 1970, id), by the database's clock.
 """
@@ -21,100 +26,63 @@ from __future__ import annotations
 
 import random
 import time
-from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
+
+from jobq._worker.arrays import numbers, texts_array
+from jobq._worker.lanes.horizon import VisibilityHorizon
 
 Position = tuple[int, int]
 BEGINNING: Position = (0, 0)
 
-# Seconds between two looks at what has surfaced below the last claim, where that is costly.
+# Seconds between two reads below the last claim's end, if such a read is costly.
 NEAR_EVERY = 0.25
-# How many dead entries a claim may walk over without being costly: some 0.1 µs each.
+# Number of dead entries that a claim may walk over before it is costly: about 0.1 µs each.
 NEAR_ENTRIES = 1_000
-# A job takes its run_at from the clock just before its transaction is given the id by which we see it: microseconds, or
-# what the machine lets pass between two instructions.
-_MARGIN = 100_000
-_SAMPLES = 128
-# Most claims of one lane that are remembered apart.
+# Number of claims of one lane that are remembered separately.
 _MOST_CLAIMS = 64
-# When more lanes than this are known, those that are read to their ends are forgotten at once, unless more dead entries lie in
-# them than `_FEW`: a claim that begins at `_base` again walks over those.
+# If more lanes than this are known, lanes that are read to their ends are forgotten at once. Lanes
+# with more dead entries than `_FEW` stay, because a claim that begins at `_base` would walk over
+# those again.
 MOST_LANES = 2_000
 _FEW = 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Sight:
-    """What a claim saw: its time, and its snapshot's bounds; and where it ended."""
+class ClaimSnapshot:
+    """What a claim saw: its time, the bounds of its snapshot, and its end position."""
 
     at: int
     """When the statement began, in microseconds."""
     xmin: int
-    """Every transaction below this one had ended."""
+    """Every transaction with a lower id had ended."""
     following: int
-    """The next transaction id: every transaction that had begun to write has one below. Not the snapshot's xmax, which is only
-    the first id after the last one that has *ended*: any number above it may be writing."""
+    """The next transaction id: every transaction that had begun to write has a lower one.
+
+    This is not the snapshot's xmax, which is only the first id after the last transaction that has
+    *ended*. Any id above xmax may belong to a transaction that is writing.
+    """
     cut: int | None = None
-    """The lane, by its place from 0, in which it had found as many jobs as it wanted; None: it read all lanes to their ends."""
+    """Index of the lane where the claim had found all the jobs it wanted. None: no lane.
+
+    If None, it read all lanes to their ends.
+    """
     last: Position = BEGINNING
     """The last job that it found in that lane."""
     counts: tuple[tuple[int, int], ...] = ()
-    """How many jobs it found, by the lane's place."""
-
-
-def next_transaction(above: int, given: int) -> int:
-    """Return the next transaction id, by a snapshot's xmax and age('3'::xid), which is 32 bits of it less 3."""
-    return above + ((given + 3 - above) & 0xFFFFFFFF)
-
-
-class Horizon:
-    """Remembers the bounds of snapshots, and tells below which run_at nothing can surface any more."""
-
-    def __init__(self) -> None:
-        self.floor = 0
-        """In microseconds; 0: nothing is known."""
-        self._samples: deque[tuple[int, int]] = deque()
-        """(next id, time), oldest first: those who had not begun to write at that time have ids from there on."""
-        self._apart = 0
-        """The least time between two samples: while a writer stays at it, they become more, and coarser."""
-        self._last = 0
-
-    def saw(self, at: int, xmin: int, following: int) -> None:
-        """Take note of a snapshot's lower bound, the next transaction id, and the time of the database just before."""
-        samples = self._samples
-        if at < self._last:
-            # The database's clock was set back: what comes has earlier times than what we know.
-            samples.clear()
-            self.floor = 0
-        self._last = at
-        if following <= xmin:
-            # No transaction was writing.
-            samples.clear()
-            self.floor = max(self.floor, at - _MARGIN)
-            return
-        while samples and samples[0][0] <= xmin:
-            self.floor = max(self.floor, samples.popleft()[1] - _MARGIN)
-        if not samples:
-            self._apart = 0
-        elif samples[-1][0] == following:
-            samples.pop()
-        if not samples or at - samples[-1][1] >= self._apart:
-            samples.append((following, at))
-        if len(samples) > _SAMPLES:
-            self._apart = max(1000, 2 * self._apart)
-            self._samples = deque(sample for place, sample in enumerate(samples) if place % 2 == 0)
+    """(index of the lane, number of jobs found there)."""
 
 
 @dataclass(slots=True)
 class _Lane:
     low: Position = BEGINNING
-    """Nothing is left below, and nothing can surface below, but for what only a full reading finds."""
+    """No job is left or can appear below, except those that only a full scan finds."""
     at: Position = BEGINNING
-    """Nothing that was visible is left below."""
+    """No job that was visible is left below."""
     near_due: float = 0.0
     dead: int = 0
-    """How many dead entries of ours lie above `low`."""
+    """Number of dead entries of ours above `low`."""
     claims: list[tuple[int, int]] = field(default_factory=list)
     """(time, jobs) of the claims that left them."""
 
@@ -122,7 +90,7 @@ class _Lane:
         if not jobs:
             return
         if len(self.claims) >= _MOST_CLAIMS:
-            # Those of both go when the later one may.
+            # Merge two claims: the entries of both go when those of the later one may.
             jobs_before = self.claims.pop()[1]
             self.dead -= jobs_before
             jobs += jobs_before
@@ -132,66 +100,72 @@ class _Lane:
     def rise(self, low: Position) -> None:
         self.low = low
         claims = self.claims
-        # A job was claimed no earlier than it was due: what was claimed before `low` lies below it.
+        # A job was claimed no earlier than it was due. So jobs that were claimed before `low` lie
+        # below it.
         while claims and claims[0][0] <= low[0]:
             self.dead -= claims.pop(0)[1]
         if low == self.at:
-            # In a backlog, far below the time of its claims: nothing lies between.
+            # In a backlog, the lane is far below the time of its claims: nothing lies between.
             claims.clear()
             self.dead = 0
 
 
 class Cursor:
-    """Where each lane of one worker is read from."""
+    """The position from which each lane of one worker is read."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._horizon = Horizon()
+        self._horizon = VisibilityHorizon()
         self._lanes: dict[tuple[str, int], _Lane] = {}
         self._base: Position = BEGINNING
-        """Where lanes begin that are not known: nothing was left below in them, and nothing can surface below."""
+        """Where unknown lanes begin. No job is left or can appear below it in them."""
         self.words = 0
-        """Counts the calls of `lower`."""
+        """Number of calls of `lower`."""
         self._lowered: dict[str, int] = {}
-        """Queues that were lowered since the last `keep`, and by which call."""
+        """Queues that were lowered since the last `keep`, with the number of the call."""
         self.epoch = 0
-        """Goes up whenever a reading of all lanes that is under way says nothing of those that it does not find."""
+        """Increases when a current full scan no longer proves that the other lanes are empty."""
 
     def __len__(self) -> int:
-        """How many lanes are known."""
+        """Number of known lanes."""
         return len(self._lanes)
 
     def forget(self) -> None:
-        """Read everything from the beginning: the connection was lost, and who knows what with it."""
-        self._horizon = Horizon()
+        """Read everything from the beginning: the connection was lost, its effects are unknown."""
+        self._horizon = VisibilityHorizon()
         self._lanes.clear()
         self.doubt()
 
     def doubt(self) -> None:
-        """Queues are served that were not: lanes that are not known are read from the beginning, until all have been again."""
+        """New queues are served: read unknown lanes from the beginning until a full scan."""
         self._base = BEGINNING
         self.epoch += 1
 
     def lower(self, queue: str, run_at: int = 0) -> None:
-        """Jobs of `queue` have become claimable again at their old places, the first at this run_at in microseconds."""
+        """Jobs of `queue` can be claimed again at their old places.
+
+        `run_at`: that of the first of them, in microseconds.
+        """
         for priority in range(10):
             known = self._lanes.get((queue, priority))
             low = min(known.low, known.at) if known is not None else min(self._base, self.floor)
             low = min(low, (max(run_at, 0), 0))
-            # In place of the old one: a claim that is under way, and may not see them, must not raise this.
+            # Replace the lane: a claim that is under way may not see these jobs and must not raise
+            # this position.
             self._lanes[(queue, priority)] = _Lane(low=low, at=low)
         self.words += 1
         self._lowered[queue] = self.words
 
     @property
     def floor(self) -> Position:
-        """Nothing surfaces below this any more, in any lane."""
+        """No job appears below this any more, in any lane."""
         return (self._horizon.floor, 0)
 
     def found(self, lane: tuple[str, int], head: Position, floor: Position) -> bool:
-        """A reading from the beginning has found `head` as the lane's first job. Return whether claims would have missed it.
+        """Record that a reading from the beginning found `head` as the lane's first job.
 
-        `floor`: what `floor` was before that reading.
+        Return whether claims would have missed it. `floor`: the value of `floor` before that
+        reading.
         """
         known = self._lanes.get(lane)
         if known is None:
@@ -203,10 +177,13 @@ class Cursor:
         return True
 
     def keep(self, known: Callable[[tuple[str, int]], bool], floor: Position, words: int | None = None) -> None:
-        """All lanes were read from their beginnings. Forget the lanes that are not `known`: they had no job, or have none left.
+        """Record a full scan. Forget the lanes that are not `known`: they have no job.
 
-        `floor`, `words`: what these were before that reading. Lanes that were lowered since are kept, for it may have
-        missed their jobs; with None, none were.
+        Args:
+            known: Returns whether a lane is known to have jobs, or had some recently.
+            floor: The value of `floor` before the scan.
+            words: The value of `words` before the scan. Lanes that were lowered since are kept,
+                because the scan may have missed their jobs. None: no lane was lowered.
         """
         since = self.words if words is None else words
         self._lowered = {queue: word for queue, word in self._lowered.items() if word > since}
@@ -214,13 +191,14 @@ class Cursor:
             del self._lanes[lane]
         self._base = floor
 
-    def plan(self, queues: list[str], priorities: list[int], *, remember: bool = True) -> Scan:
+    def plan(self, queues: list[str], priorities: list[int], *, remember: bool = True) -> ClaimPlan:
         """Return from where the next claim should read these lanes.
 
-        Without `remember`, for a look whose finds are not told to `read`: lanes that are not known stay so.
+        With `remember` False, unknown lanes stay unknown: for a look whose result is not passed to
+        `read`.
         """
         now = self._clock()
-        # After the database's clock was set back, nothing is known of those either.
+        # After the database's clock was set back, nothing is known of those lanes either.
         base = min(self._base, self.floor)
         since: list[Position] = []
         near: list[bool] = []
@@ -235,10 +213,10 @@ class Cursor:
             since.append(min(lane.low, lane.at) if low else lane.at)
             near.append(low)
             lanes.append(lane)
-        return Scan(queues=queues, priorities=priorities, since=since, near=near, lanes=lanes)
+        return ClaimPlan(queues=queues, priorities=priorities, since=since, near=near, lanes=lanes)
 
-    def read(self, scan: Scan, sight: Sight) -> None:
-        """Take note of what the claim saw that was made by `scan`."""
+    def read(self, scan: ClaimPlan, sight: ClaimSnapshot) -> None:
+        """Record what the claim made with `scan` saw."""
         self._horizon.saw(sight.at, sight.xmin, sight.following)
         floor = (self._horizon.floor, 0)
         for place, jobs in sight.counts:
@@ -246,14 +224,15 @@ class Cursor:
         due = self._clock() + NEAR_EVERY * random.uniform(0.8, 1.2)
         for place, (lane, near) in enumerate(zip(scan.lanes, scan.near, strict=True)):
             if lane.at < scan.since[place]:
-                # Sunk while the claim was on its way, to where it has not looked.
+                # The lane was lowered while the claim was under way, to where the claim has not
+                # looked.
                 continue
             if sight.cut is None or place < sight.cut:
                 lane.at = (sight.at, 0)
             elif place == sight.cut:
                 lane.at = (sight.last[0], sight.last[1] + 1)
             else:
-                # Not reached: what it was to find below has still to be looked for.
+                # Not reached: the jobs below that this claim looked for must still be found.
                 lane.at = min(lane.at, scan.since[place])
                 continue
             if near:
@@ -262,19 +241,26 @@ class Cursor:
         if len(self._lanes) > MOST_LANES:
             self._forget_ended(scan, len(scan.lanes) if sight.cut is None else sight.cut)
 
-    def _forget_ended(self, scan: Scan, ended: int) -> None:
-        """Forget the first `ended` lanes of a scan, in which nothing is left: queues that came and went.
+    def _forget_ended(self, scan: ClaimPlan, ended: int) -> None:
+        """Forget the first `ended` lanes of a scan.
 
-        What they get later begins at `_base`: nothing surfaces below that but what `lower` tells of.
+        They have no jobs left: their queues came and went.
+
+        Their later jobs are read from `_base`: nothing appears below it except what `lower`
+        reports.
         """
         for name, lane in zip(zip(scan.queues, scan.priorities, strict=True), scan.lanes[:ended], strict=False):
             if self._lanes.get(name) is lane and lane.dead <= _FEW and name[0] not in self._lowered:
                 del self._lanes[name]
 
-    def looked(self, scan: Scan, sight: Sight, heads: Mapping[int, Position], *, gone: int) -> None:
-        """Take note of a look at the lanes' first jobs, by their places, that took none of them.
+    def looked(self, scan: ClaimPlan, sight: ClaimSnapshot, heads: Mapping[int, Position], *, gone: int) -> None:
+        """Record a look at the lanes' first jobs that claimed none of them.
 
-        `gone`: how many jobs may have come and gone since the last look.
+        Args:
+            scan: The lanes that were looked at.
+            sight: The snapshot of the look.
+            heads: The first job of each lane, by the lane's index.
+            gone: How many jobs may have come and gone since the last look.
         """
         self._horizon.saw(sight.at, sight.xmin, sight.following)
         floor, now = (self._horizon.floor, 0), (sight.at, 0)
@@ -288,22 +274,32 @@ class Cursor:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Scan:
-    """The lanes of one claim, each with where it begins."""
+class ClaimPlan:
+    """The lanes of one claim, each with the position where it begins."""
 
     queues: list[str] = field(default_factory=list)
     priorities: list[int] = field(default_factory=list)
     since: list[Position] = field(default_factory=list)
     near: list[bool] = field(default_factory=list)
-    """Whether the lane is read from as low as anything can surface."""
+    """Whether the lane is read from the lowest position where a job can appear."""
     lanes: list[_Lane] = field(default_factory=list)
 
 
-NOWHERE = Scan()
-"""The scan of a statement that claims nothing."""
+NOWHERE = ClaimPlan()
+"""The plan of a statement that claims nothing."""
 
 
-def everything(lanes: tuple[list[str], list[int]]) -> Scan:
-    """Return a scan of these lanes from their beginnings."""
+def everything(lanes: tuple[list[str], list[int]]) -> ClaimPlan:
+    """Return a plan that reads these lanes from their beginnings."""
     queues, priorities = lanes
-    return Scan(queues=queues, priorities=priorities, since=[BEGINNING] * len(queues))
+    return ClaimPlan(queues=queues, priorities=priorities, since=[BEGINNING] * len(queues))
+
+
+def scan_parameters(scan: ClaimPlan) -> dict[str, Any]:
+    """Return the lanes of `scan` as parameters. Arrays are passed as text."""
+    return {
+        "queues": texts_array(scan.queues),
+        "priorities": numbers(scan.priorities),
+        "since": numbers([since for since, _ in scan.since]),
+        "since_ids": numbers([since_id for _, since_id in scan.since]),
+    }

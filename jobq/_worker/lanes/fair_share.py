@@ -1,9 +1,9 @@
-"""Whose turn it is among queues: jobs by weight while all have some, and nothing saved up by those that have none.
+"""Fair turns among queues: jobs by weight while all have some, and no credit for empty queues.
 
-Each queue advances by jobs / weight; the one that is least advanced comes first. That counts jobs, not claims, so a claim of
-500 that one queue fills is answered by as many of the others' before it is that queue's turn again. A queue that had no job
-to give starts at the point where the one stands that was served in its place: it is first when it has jobs again, and has
-no claim on what it missed.
+Each queue advances by jobs / weight, and the least advanced queue comes first. The count is of
+jobs, not claims: if one queue fills a claim of 500, the others get as many jobs before it is that
+queue's turn again. A queue that had no jobs restarts at the position of the queue that was served
+in its place. When it has jobs again, it is first, but it has no claim on what it missed.
 """
 
 from __future__ import annotations
@@ -12,16 +12,16 @@ import math
 from collections.abc import Mapping, Sequence
 
 
-class Shares:
-    """How far each queue is advanced, in jobs for each unit of its weight."""
+class FairShare:
+    """How far each queue is advanced, in jobs per unit of its weight."""
 
     def __init__(self, weights: Mapping[str, int]) -> None:
         self._weights = weights
         self._advanced: dict[str, float] = {}
         self._start = 0.0
-        """Where a queue starts that has had no jobs: no queue with jobs is less advanced."""
+        """Where a queue without jobs starts: no queue with jobs is less advanced."""
         self._waiting: set[str] = set()
-        """The queues that have due jobs, as far as is known."""
+        """The queues that are known to have due jobs."""
         self._prune_at = 100
 
     def at(self, queue: str) -> float:
@@ -29,33 +29,34 @@ class Shares:
         return max(self._advanced.get(queue, 0.0), self._start)
 
     def advanced(self, queue: str) -> float:
-        """Return how far the queue is advanced by what it had, not by what it missed."""
+        """Return how far the queue is advanced by its own jobs, without what it missed."""
         return self._advanced.get(queue, 0.0)
 
     def expect(self, queue: str) -> None:
-        """There may be due jobs in this queue."""
+        """Record that there may be due jobs in this queue."""
         self._waiting.add(queue)
 
     def drained(self, queue: str) -> None:
-        """There is no due job left in this queue."""
+        """Record that no due job is left in this queue."""
         self._waiting.discard(queue)
 
     def nothing_left(self) -> None:
-        """No queue is left waiting, so none is behind."""
+        """Record that no queue has due jobs, so none is behind."""
         self._advanced.clear()
         self._start = 0.0
         self._waiting.clear()
 
     def first(self, order: Sequence[str], want: int) -> int:
-        """Return how many of `want` jobs to ask for, so that the queue that comes first gets no more than its share.
+        """Return how many of `want` jobs to ask for: the share of the first queue.
 
-        `order`: the queues that the claim looks at, the least advanced first. The next claim then begins with the queue that is
-        behind. Only queues that are known to have jobs have a share: where one alone has some, it is everything.
+        The next claim then begins with the queue that is behind. Only queues that are known to have
+        jobs have a share. If only one queue has jobs, its share is everything. `order`: the queues
+        that the claim looks at, the least advanced first.
         """
         waiting = [queue for queue in order if queue in self._waiting]
         if len(waiting) < 2:
             return want
-        # Water is poured until all those below the surface stand at one level.
+        # Like pouring water until all queues below the surface stand at one level.
         weights, filled, level = 0, float(want), 0.0
         for queue in waiting:
             at, weight = self.at(queue), self._weights.get(queue, 1)
@@ -69,9 +70,10 @@ class Shares:
         return min(want, max(share, 1))
 
     def took(self, order: Sequence[str], jobs: Mapping[str, int], last: str | None) -> None:
-        """Take note of how many jobs a claim found in the queues of `order`, which it read in that order.
+        """Record how many jobs a claim found in the queues of `order`, which it read in that order.
 
-        `last`: where it had as many as it wanted, so that those behind were not looked at; None: all were read to their ends.
+        `last`: the queue where it had as many jobs as it wanted; later queues were not looked at.
+        None: it read all queues to their ends.
         """
         start = self._start if last is None else self.at(last)
         if last is None:
@@ -83,6 +85,6 @@ class Shares:
             self._advanced[queue] = self.at(queue) + count / self._weights.get(queue, 1)
         self._start = start
         if len(self._advanced) > self._prune_at:
-            # Queues that have gone, or had no jobs for long.
+            # These queues are gone, or have had no jobs for long.
             self._advanced = {queue: at for queue, at in self._advanced.items() if at > start}
             self._prune_at = 2 * len(self._advanced) + 100

@@ -1,7 +1,8 @@
-"""Reading which lanes there are, each from its very beginning: what finds the jobs of which nothing was heard.
+"""The full scan: reads all lanes from their beginnings, to find jobs without a notification.
 
-In slices, each a statement of its own, so that neither the server nor the event loop is held up for long. Where there are
-many lanes, or so many dead entries that it takes long, it is done on a connection of its own, beside the claims.
+It works in slices, one statement each, so that it never blocks the server or the event loop for
+long. If there are many lanes, or so many dead entries that a scan takes long, it runs on its own
+connection beside the claims.
 """
 
 from __future__ import annotations
@@ -13,30 +14,33 @@ from collections.abc import Callable
 
 import psycopg
 
-from jobq.worker.aging import PRIORITIES
-from jobq.worker.cursor import Cursor, Position
-from jobq.worker.database import CHORES, Connection, Database, fetch
-from jobq.worker.lanes import Lanes
-from jobq.worker.stalls import Repeats
+from jobq._worker.database import Connection, Database, fetch
+from jobq._worker.health.stalls import RateLimitedLog
+from jobq._worker.lanes.aging import PRIORITIES
+from jobq._worker.lanes.cursor import Cursor, Position
+from jobq._worker.lanes.lanes import Lanes
+from jobq._worker.timeouts import MAINTENANCE
 
-# Seconds between two readings, at most.
+# Most seconds between two scans.
 EVERY = 5.0
-# Seconds; a reading that takes longer is not done on the connection that claims.
+# Seconds. A scan that takes longer does not run on the connection that claims.
 COSTLY = 0.05
-# Between two readings lie at least so many times what one takes; where there was word of more than could be kept, less.
+# The pause between two scans is at least this multiple of a scan's duration. It is shorter after
+# notifications of more queues than could be kept.
 SHARE = 50
 SHARE_TOLD = 10
-# Seconds between two readings, at least: where a worker was told of a job and has found none, and of many queues.
+# Least seconds between two scans: after a notification without a job to claim, and after one of
+# many queues.
 _HASTENED = 1.0
 _TOLD = 0.1
-# The same after a reading that failed.
+# The same after a scan that failed.
 FAILED_RETRY = 0.5
-# Lanes of one statement.
+# Number of lanes in one statement.
 SLICE = 500
 
 
-class Survey:
-    """Reads which lanes there are, for one claiming loop."""
+class FullScan:
+    """Reads which lanes exist, for one claim loop."""
 
     def __init__(
         self,
@@ -48,28 +52,31 @@ class Survey:
         *,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`on_found` is called when there are due jobs, beside the claims."""
+        """Create the scan. `on_found` is called, beside the claims, when there are due jobs."""
         self._database = database
         self._schema = schema
         self._cursor = cursor
         self._lanes = lanes
         self._on_found = on_found
         self._clock = clock
-        self._repeats = Repeats()
+        self._repeats = RateLimitedLog()
         self._task: asyncio.Task[None] | None = None
         self._due_at = 0.0
         self._read_at = float("-inf")
         self._again: float | None = None
-        """A reading is under way, and may have begun too early: how long after it to begin the next one."""
+        """Seconds from the end of the current scan, which may have begun too early, to the next.
+
+        None: no other scan is needed.
+        """
         self.took = 0.0
-        """Seconds that a reading takes."""
+        """Duration of a scan, in seconds."""
         self._last_took = math.inf
         self.slices = 0
-        """Statements that were made, ever."""
+        """Number of all statements so far."""
 
     @property
     def due_at(self) -> float:
-        """When to read again; infinity: that is being done."""
+        """When to scan again. Infinity: a scan is under way."""
         return float("inf") if self._running else self._due_at
 
     @property
@@ -78,39 +85,42 @@ class Survey:
 
     @property
     def costly(self) -> bool:
-        """Whether a reading takes so long that no claim should wait for it."""
+        """Whether a scan takes so long that no claim should wait for it."""
         return self.took > COSTLY
 
     def hasten(self, after: float = _HASTENED, share: float = SHARE) -> None:
-        """There is reason to think that there are jobs of which nothing was heard: read soon, though not all the time."""
+        """Scan soon, though not all the time: there may be jobs that no notification announced."""
         if self._running:
             self._again = min(after, self._again if self._again is not None else after)
             return
         if self._last_took == math.inf:
-            # The last one has failed: FAILED_RETRY.
+            # The last scan has failed: FAILED_RETRY.
             return
         self._due_at = min(self._due_at, self._read_at + max(after, share * self.took))
 
     def told_of_many(self) -> None:
-        """There was word of more queues than could be kept."""
+        """Scan soon: there were notifications of more queues than could be kept."""
         self.hasten(_TOLD, SHARE_TOLD)
 
     async def read(self, connection: Connection) -> None:
-        """Read the lanes; if that takes long, elsewhere. Raises psycopg.Error. Call it when `due_at` has come."""
+        """Read the lanes, on another connection if that takes long. Call it when `due_at` has come.
+
+        Raises psycopg.Error.
+        """
         if self._running:
             return
         reading = _Reading(self._schema, self._cursor, self._lanes, self._clock())
         try:
             done = not self.costly and await self._slice(connection, reading)
         except psycopg.Error:
-            # The next one is made elsewhere if this one took long.
+            # If this scan took long, the next one runs on its own connection.
             self.took = max(self.took, self._clock() - reading.begun)
             self._failed()
             raise
         if done:
             self._finish(reading)
         else:
-            self._task = asyncio.create_task(self._elsewhere(reading), name="survey")
+            self._task = asyncio.create_task(self._elsewhere(reading), name="full scan")
 
     async def _slice(self, connection: Connection, reading: _Reading) -> bool:
         self.slices += 1
@@ -122,7 +132,7 @@ class Survey:
 
     async def _elsewhere(self, reading: _Reading) -> None:
         try:
-            async with await self._database.connect("survey", CHORES) as connection:
+            async with await self._database.connect("claims full scan", MAINTENANCE) as connection:
                 while not await self._slice(connection, reading):
                     pass
         except (psycopg.Error, OSError, TimeoutError) as error:
@@ -141,7 +151,8 @@ class Survey:
         self._due_at = self._read_at + FAILED_RETRY
 
     def _over(self, took: float) -> None:
-        # The less of two: one reading may have waited for a lock, which is no reason to read less often.
+        # The smaller of two durations: one scan may have waited for a lock, which is no reason to
+        # scan less often.
         self.took, self._last_took = min(took, self._last_took), took
         self._read_at = self._clock()
         self._due_at = self._read_at + min(max(EVERY, SHARE * self.took), 600.0)
@@ -151,20 +162,20 @@ class Survey:
             self.hasten(after)
 
     def stop(self) -> None:
-        """What is under way says nothing any more; read again as soon as possible."""
+        """Discard the scan that is under way, and scan again as soon as possible."""
         if self._task is not None:
             self._task.cancel()
         self._task, self._again, self._due_at = None, None, 0.0
 
     async def close(self) -> None:
-        """Stop reading."""
+        """Stop scanning."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
 
 
 class _Reading:
-    """One reading of all lanes, from its first slice to its last."""
+    """One full scan of all lanes, from its first slice to its last."""
 
     def __init__(self, schema: str, cursor: Cursor, lanes: Lanes, begun: float) -> None:
         self._schema = schema
@@ -172,7 +183,7 @@ class _Reading:
         self._lanes = lanes
         self.begun = begun
         self.due = 0
-        """How many lanes had a due job."""
+        """Number of lanes that had a due job."""
         self._floor: Position = cursor.floor
         self._epoch = cursor.epoch
         self._words = cursor.words
@@ -200,7 +211,7 @@ class _Reading:
         return done
 
     def finish(self) -> None:
-        """All lanes were read: of those that were not found nothing need be known."""
+        """Finish the scan: lanes that were not found can be forgotten."""
         self._lanes.live.cool()
         if self._cursor.epoch == self._epoch:
             self._cursor.keep(self._lanes.live.__contains__, self._floor, self._words)

@@ -1,11 +1,12 @@
-"""Which lanes (queue, priority) a claim should look at: those that have due jobs, as far as is known, and no others.
+"""Which lanes (queue, priority) a claim should look at: only lanes known to have due jobs.
 
-A lane is *hot* when there was word of a job in it, or a claim has left some there. A claim that reads it to its end makes it
-*unread ahead*: nothing is due there, and when its next job will be is to be looked up. Then it is *asleep* until that
-time, or it is forgotten. Lanes that brought jobs lately are *warm*: a claim that is made anyway looks at them, too, and so
-does a poll. What no word tells of is found by reading which lanes there are (`survey.py`).
+A lane is *hot* if a notification named it, or if a claim has left jobs there. A claim that reads it
+to its end makes it *unread*: nothing is due there, and the due time of its next job must be looked
+up. After that it is *asleep* until that time, or it is forgotten. Lanes that gave jobs recently are
+*warm*: a claim that is made anyway also looks at them, and so does a poll. Jobs without a
+notification are found by a scan of all lanes (`full_scan.py`).
 
-Nothing here costs more than the lanes that it is about. All times are of time.monotonic(), in seconds.
+Each operation costs only the lanes that it concerns. All times are time.monotonic() seconds.
 """
 
 from __future__ import annotations
@@ -18,44 +19,52 @@ from itertools import islice
 
 Lane = tuple[str, int]
 
-# How long a lane stays warm, and how many lanes stay so for as long as the worker lives.
+# Seconds that a lane stays warm, and the number of lanes that stay warm as long as the worker
+# lives.
 WARM_FOR = 60.0
 WARM_LEAST = 256
 # Most lanes that one step wakes, looks up or drops.
 STEP = 256
-# Seconds until a lane is looked at again whose first job is due and was not claimed: its row is locked. Doubled each
-# time, up to the second.
+# Seconds until the next look at a lane whose first job is due and was not claimed, because its row
+# is locked. Doubled each time, up to the second value.
 _BLOCKED = 0.005
 _BLOCKED_MOST = 1.0
 
 
-class Live:
-    """The lanes of one worker that live."""
+class LiveLanes:
+    """The live lanes of one worker."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self.stamp = 0
-        """Counts the times that a lane became hot: what a claim reads to its end stays hot if that came after its plan."""
+        """Counts how often a lane became hot.
+
+        If a lane became hot after a claim was planned, it stays hot when the claim reads it to its
+        end.
+        """
         self._hot: dict[str, dict[int, int]] = {}
-        """For each queue its hot lanes, by priority, each with the stamp of the last word of it."""
+        """The hot lanes by queue and priority, with the stamp of the last notification."""
         self._asleep: dict[Lane, float] = {}
         self._alarms: list[tuple[float, Lane]] = []
-        """A heap of when lanes wake; those of lanes that sleep no more, or until another time, do not count."""
+        """A heap of wake times.
+
+        Entries of lanes that no longer sleep until that time are ignored.
+        """
         self._unread: dict[Lane, bool] = {}
-        """Lanes whose first job is to be looked up, and whether a claim has read them to their ends before."""
+        """Lanes to look up the first job of. Value: whether a claim has read them to the end."""
         self._warm: dict[Lane, float] = {}
-        """When the lane last brought a job, the longest ago first."""
+        """When the lane last gave a job, the oldest first."""
         self._blocked: dict[Lane, float] = {}
-        """How long the lane was let alone the last time that its first job was due and not claimed."""
+        """Seconds of the lane's last pause, made because its due first job was not claimed."""
 
     def __contains__(self, lane: object) -> bool:
-        """Whether anything is known of the lane."""
+        """Return whether anything is known of the lane."""
         return (
-            lane in self._warm or lane in self._asleep or lane in self._unread or self.is_hot(*lane)  # type: ignore[misc]
+            lane in self._warm or lane in self._asleep or lane in self._unread or self.is_hot(*lane)  # type: ignore[misc]  # a pair
         )
 
     def __len__(self) -> int:
-        """How many entries are kept."""
+        """Number of entries that are kept."""
         return (
             sum(map(len, self._hot.values()))
             + len(self._asleep)
@@ -67,19 +76,19 @@ class Live:
 
     @property
     def any_hot(self) -> bool:
-        """Whether some lane may have due jobs."""
+        """Whether any lane may have due jobs."""
         return bool(self._hot)
 
     def is_hot(self, queue: str, priority: int) -> bool:
-        """Whether that lane may have due jobs."""
+        """Return whether that lane may have due jobs."""
         return priority in self._hot.get(queue, ())
 
     def hot(self, queue: str) -> Iterable[int]:
-        """Return the priorities of which the queue may have due jobs."""
+        """Return the priorities where the queue may have due jobs."""
         return self._hot.get(queue, ())
 
     def heat(self, queue: str, priority: int) -> None:
-        """There may be due jobs in this lane."""
+        """Record that there may be due jobs in this lane."""
         self.stamp += 1
         self._hot.setdefault(queue, {})[priority] = self.stamp
         lane = (queue, priority)
@@ -87,7 +96,10 @@ class Live:
         self._unread.pop(lane, None)
 
     def ask(self, lane: Lane) -> None:
-        """There may be jobs in this lane, and that is to be looked up before a claim looks at it."""
+        """Record that there may be jobs in this lane.
+
+        A look-up comes before a claim looks at it.
+        """
         if not self.is_hot(*lane):
             self._unread.setdefault(lane, False)
 
@@ -99,18 +111,20 @@ class Live:
             for known in (self._asleep, self._unread, self._warm, self._blocked):
                 known.pop(lane, None)
 
-    # --- what claims tell --------------------
+    # --- results of claims --------------------
 
     def brought(self, lane: Lane) -> None:
-        """A claim has found jobs in this lane."""
+        """Record that a claim has found jobs in this lane."""
         self._warm.pop(lane, None)
         self._warm[lane] = self._clock()
         self._blocked.pop(lane, None)
 
     def ended(self, lane: Lane, planned: int, *, brought: bool) -> bool:
-        """A claim has read this lane to its end. Return whether it was the queue's last hot lane.
+        """Record that a claim has read this lane to its end.
 
-        `planned`: `stamp` when the claim was planned.
+        Return whether it was the queue's last hot lane.
+
+        `planned`: the value of `stamp` when the claim was planned.
         """
         queue, priority = lane
         hot = self._hot.get(queue)
@@ -127,22 +141,25 @@ class Live:
         del self._hot[queue]
         return True
 
-    # --- what is to come --------------------
+    # --- future jobs --------------------
 
     @property
     def unread(self) -> bool:
-        """Whether the first jobs of some lanes are to be looked up."""
+        """Whether the first jobs of some lanes must be looked up."""
         return bool(self._unread)
 
     def to_look_up(self) -> list[Lane]:
-        """Return some of the lanes whose first jobs are to be looked up."""
+        """Return some of the lanes whose first jobs must be looked up."""
         return list(islice(self._unread, STEP))
 
     def looked_up(self, lane: Lane, seconds: float | None) -> bool:
-        """Take note of the seconds until the lane's first job is due; None: it has none. Return whether it is to be hot."""
+        """Record the seconds until the lane's first job is due. None: the lane has no job.
+
+        Return whether the caller must make the lane hot.
+        """
         read = self._unread.pop(lane, None)
         if read is None:
-            # There was word of it meanwhile.
+            # A notification for the lane arrived in the meantime.
             return False
         if seconds is None:
             self._blocked.pop(lane, None)
@@ -158,7 +175,7 @@ class Live:
         return False
 
     def sleep(self, lane: Lane, seconds: float) -> None:
-        """The lane's first job is due in so many seconds."""
+        """Record that the lane's first job is due in `seconds`."""
         if self.is_hot(*lane):
             return
         at = self._clock() + seconds
@@ -171,14 +188,14 @@ class Live:
 
     @property
     def alarm_at(self) -> float:
-        """When the next lane wakes; infinity: none sleeps."""
+        """When the next lane wakes. Infinity: none sleeps."""
         alarms = self._alarms
         while alarms and self._asleep.get(alarms[0][1]) != alarms[0][0]:
             heapq.heappop(alarms)
         return alarms[0][0] if alarms else math.inf
 
     def awake(self) -> list[Lane]:
-        """Return some of the lanes whose time has come, which are to be hot."""
+        """Return some of the lanes whose time has come. The caller makes them hot."""
         now = self._clock()
         lanes: list[Lane] = []
         while len(lanes) < STEP and self.alarm_at <= now:
@@ -187,19 +204,19 @@ class Live:
             lanes.append(lane)
         return lanes
 
-    # --- what brought jobs lately --------------------
+    # --- warm lanes --------------------
 
     @property
     def warm_lanes(self) -> int:
-        """How many lanes are warm."""
+        """Number of warm lanes."""
         return len(self._warm)
 
     def warm(self, most: int) -> list[Lane]:
-        """Return the lanes that brought jobs last."""
+        """Return up to `most` of the lanes that gave jobs last."""
         return list(islice(reversed(self._warm), most))
 
     def cool(self) -> None:
-        """Let some lanes be warm no more that have brought nothing for long."""
+        """Drop some lanes from the warm ones that have given no job for long."""
         limit = self._clock() - WARM_FOR
         while len(self._warm) > WARM_LEAST:
             lane = next(iter(self._warm))

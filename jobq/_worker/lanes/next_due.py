@@ -1,4 +1,4 @@
-"""When to claim although nothing is heard of a job: when the next known one is due, at the poll, and after a look around."""
+"""When to claim without a notification: at the next due job, at the poll, after a full scan."""
 
 from __future__ import annotations
 
@@ -6,18 +6,19 @@ import random
 import time
 from collections.abc import Callable
 
-from jobq.worker.cursor import Cursor
-from jobq.worker.database import Connection, fetch
-from jobq.worker.lanes import Lanes
-from jobq.worker.outcomes import scan_parameters
-from jobq.worker.survey import Survey
+from jobq._worker.database import Connection, fetch
+from jobq._worker.lanes.cursor import Cursor, scan_parameters
+from jobq._worker.lanes.full_scan import FullScan
+from jobq._worker.lanes.lanes import Lanes
 
-# A poll finds what no notification told of. While notifications come it is made so many times less often.
-QUIET = 5
-# Seconds between two look-ups while one claim follows the other.
+# A poll finds jobs without a notification. While notifications arrive, polls are this many times
+# rarer.
+NOTIFY = 5
+# Seconds between two look-ups while claims follow each other.
 BUSY_EVERY = 0.1
-# Of all idle workers that hear of a job, about so many go for it at once. The others give them a head start of some
-# milliseconds, longer the more they are, and then look before they claim.
+# When a job is notified, about this many of all idle workers try to claim it at once. The others
+# give them a head start of some milliseconds, longer the more workers there are, and then look
+# before they claim.
 AT_ONCE = 2
 HEAD_START = 0.001
 _EACH = 0.001
@@ -25,21 +26,24 @@ _LONGEST = 0.025
 
 
 def head_start(peers: int) -> float:
-    """Return how long this worker leaves a job to the other `peers` workers, in seconds; 0: it goes for it at once."""
+    """Return the seconds for which this worker leaves a job to `peers` other workers.
+
+    0: it tries to claim the job at once.
+    """
     if random.random() * (peers + 1) < AT_ONCE:
         return 0.0
     return random.uniform(HEAD_START, min(max(5 * HEAD_START, _EACH * peers), _LONGEST))
 
 
-class Due:
-    """The clock of one claiming loop; all times are of time.monotonic(), in seconds."""
+class NextDueTimer:
+    """The clock of one claim loop. All times are time.monotonic() seconds."""
 
     def __init__(
         self,
         schema: str,
         lanes: Lanes,
         cursor: Cursor,
-        survey: Survey,
+        survey: FullScan,
         *,
         poll_interval: float,
         listening: Callable[[], bool],
@@ -54,30 +58,36 @@ class Due:
         self._look_at = 0.0
 
     def wake(self) -> None:
-        """Let lanes whose time has come be looked at by the next claim, and at the poll those that had jobs lately."""
+        """Include lanes with newly due jobs in the next claim.
+
+        At the poll, include warm lanes, too.
+        """
         self._lanes.wake()
         if self._lanes.many:
             self._survey.told_of_many()
         now = time.monotonic()
         if now >= self._poll_at:
             listening = self._listening()
-            self._poll_at = now + self._poll_interval * (QUIET if listening else 1)
+            self._poll_at = now + self._poll_interval * (NOTIFY if listening else 1)
             self._survey.hasten(0.0)
             if not listening or self._survey.costly:
                 self._lanes.poll()
 
     @property
     def next_at(self) -> float:
-        """When there may be something to claim, or to look for, though nothing is heard."""
+        """When there may be something to claim or look for without a notification."""
         return min(self._lanes.live.alarm_at, self._poll_at, self._survey.due_at)
 
     @property
     def look_up_at(self) -> float:
-        """When to look up what is next in lanes that were read to their ends, while there is no time to spare."""
+        """When to look up the next jobs of lanes without due jobs, while claims are frequent."""
         return self._look_at if self._lanes.unread else float("inf")
 
     async def look_up(self, connection: Connection) -> None:
-        """Look up the first jobs of some lanes that were read to their ends. Raises psycopg.Error."""
+        """Look up the first jobs of some lanes that were read to their ends.
+
+        Raises psycopg.Error.
+        """
         self._look_at = time.monotonic() + BUSY_EVERY
         lanes = self._lanes.to_look_up()
         if lanes:

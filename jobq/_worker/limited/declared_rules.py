@@ -1,4 +1,4 @@
-"""How groups run, as the application declares it: written down when a worker starts."""
+"""Rules for groups that the application declares. They are stored when a worker starts."""
 
 from __future__ import annotations
 
@@ -9,22 +9,23 @@ from typing import Any, TypeAlias
 
 import psycopg
 
-from jobq.worker.database import Connection, fetch
+from jobq._worker.database import Connection, fetch
 
 logger = logging.getLogger("jobq.worker")
 
 Rule: TypeAlias = tuple[str, int | None, str | None]
-"""A queue's mode, limit and what a retry does, as in the table of queues."""
+"""A queue's mode, its limit, and what a retry does, as in the table of queues."""
 
-# How long to wait before the next try when another holds a queue's lock, in seconds.
+# Seconds until the next try if another transaction holds a queue's lock.
 _AGAIN_AFTER = 0.5
 
 
 async def declare(connection: Connection, schema: str, rules: Mapping[str, Rule]) -> None:
-    """Set the rules of queues that no operator has configured.
+    """Store the rules of queues that no operator has configured.
 
-    Each under its queue's lock, as `operations.configure` does, and with what follows from it: the running jobs count, and each
-    group with waiting jobs gets a turn, for more of them may begin than when it was last looked at. Waits for the lock.
+    Each rule is set under its queue's lock, as in `operations.configure`, together with its
+    effects: the running jobs are counted, and each group with waiting jobs becomes ready, because
+    the new rule may allow it to start more jobs. Waits for the lock.
     """
     named = sorted(rules.items())
     for (queue,) in await fetch(connection, schema, "rules_differ", **_columns(named)):
@@ -45,9 +46,9 @@ async def _set(connection: Connection, schema: str, queue: str, rule: Rule) -> N
         await fetch(connection, schema, "queue_lock", schema=schema, queue=queue)
         if not await fetch(connection, schema, "declare_rules", channel=schema, **_columns([(queue, rule)])):
             return
-        await fetch(connection, schema, "manage_running", queue=queue)
-        await fetch(connection, schema, "gates_forget", queue=queue)
-        await fetch(connection, schema, "turns_all", queue=queue)
+        await fetch(connection, schema, "count_running", queue=queue)
+        await fetch(connection, schema, "group_heads_forget", queue=queue)
+        await fetch(connection, schema, "group_ready_all", queue=queue)
     logger.info("groups run as the application declares", extra={"queue": queue})
 
 

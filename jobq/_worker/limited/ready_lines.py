@@ -1,8 +1,8 @@
-"""Where a managed queue's lines are read from: its turns, and its ready jobs by priority.
+"""Where a limited queue's lines are read from: its ready groups, and its ready jobs by priority.
 
-As in `cursor.py`: hints in memory, by which a claim steps over the dead index entries that a pinned xmin horizon keeps; never
-truths. Here each claim tells the first entry that it leaves, so a line that one claim does not come to, or an entry that
-is locked, moves nothing.
+As in `cursor.py`, these are hints in memory. With them a claim steps over the dead index entries
+that a pinned xmin horizon keeps. They are never facts. Here each claim returns the first entry that
+it leaves, so a line that a claim does not reach, or a locked entry, moves nothing.
 """
 
 from __future__ import annotations
@@ -13,39 +13,44 @@ from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from jobq.worker.cursor import BEGINNING, NEAR_ENTRIES, NEAR_EVERY, Horizon, Position, next_transaction
+from jobq._worker.lanes.cursor import BEGINNING, NEAR_ENTRIES, NEAR_EVERY, Position
+from jobq._worker.lanes.horizon import VisibilityHorizon, next_transaction
 
 PRIORITIES = 10
-# Seconds between two readings from the beginning, at random between these; and how many times as long as one takes.
+# Seconds between two readings from the beginning, at random in this range. They are at least SHARE
+# times the duration of one reading.
 FULL_EVERY = (10.0, 30.0)
 SHARE = 50
-# Claims that one line remembers to know how many dead entries they left; older ones are put together.
+# Number of claims that one line remembers with their dead entries. Older claims are merged.
 _CLAIMS = 512
 
 
 @dataclass(slots=True)
-class Line:
+class ReadyLine:
     """One range of an index that is read in order."""
 
     low: Position = BEGINNING
-    """Nothing is left below, and nothing can surface below, but for what only a full reading finds."""
+    """No entry is left or can appear below, except those that only a full reading finds."""
     at: Position = BEGINNING
-    """Nothing that was visible is left below."""
+    """No entry that was visible is left below."""
     near: bool = True
-    """Whether the claim under way reads from `low`."""
+    """Whether the claim that is under way reads from `low`."""
     near_due: float = 0.0
     dead: int = 0
-    """How many dead entries of ours lie above `low`."""
+    """Number of dead entries of ours above `low`."""
     claims: deque[tuple[int, int]] = field(default_factory=deque)
     """(time, entries) of the claims that left them."""
 
     def since(self, now: float, *, full: bool) -> Position:
-        """Return from where the next claim reads."""
+        """Return the position from which the next claim reads."""
         self.near = full or self.dead <= NEAR_ENTRIES or now >= self.near_due or self.low >= self.at
         return BEGINNING if full else min(self.low, self.at) if self.near else self.at
 
     def read(self, at: int, floor: int, head: Position | None, gone: int, now: float) -> None:
-        """A claim at the time `at` took `gone` entries and left `head` as the first that is due; None: there is none."""
+        """Record a claim at time `at` that took `gone` entries.
+
+        `head`: the first due entry that it left. None: there is none.
+        """
         if gone:
             self.dead += gone
             self.claims.append((at, gone))
@@ -56,16 +61,17 @@ class Line:
             return
         self.near_due = now + NEAR_EVERY * random.uniform(0.8, 1.2)
         self.low = min((floor, 0), self.at)
-        # An entry was taken no earlier than it was due: what was taken before `low` lies below it.
+        # An entry was taken no earlier than it was due. So entries that were taken before `low` lie
+        # below it.
         while self.claims and self.claims[0][0] <= self.low[0]:
             self.dead -= self.claims.popleft()[1]
         if self.low == self.at:
-            # In a backlog, far below the time of its claims: nothing lies between.
+            # In a backlog, the line is far below the time of its claims: nothing lies between.
             self.claims.clear()
             self.dead = 0
 
     def _halve(self) -> None:
-        """Put claims together by pairs, at the later one's time."""
+        """Merge claims in pairs, at the time of the later one."""
         pairs = list(self.claims)
         self.claims = deque(
             (later[0], earlier[1] + later[1]) for earlier, later in zip(pairs[::2], pairs[1::2], strict=False)
@@ -75,21 +81,21 @@ class Line:
 
 
 @dataclass(slots=True)
-class Lines:
-    """The lines of one managed queue."""
+class ReadyLines:
+    """The lines of one limited queue."""
 
-    turns: Line = field(default_factory=Line)
-    lanes: list[Line] = field(default_factory=lambda: [Line() for _ in range(PRIORITIES)])
+    turns: ReadyLine = field(default_factory=ReadyLine)
+    lanes: list[ReadyLine] = field(default_factory=lambda: [ReadyLine() for _ in range(PRIORITIES)])
     """From priority 9 down to 0."""
     full_due: float = 0.0
     full: bool = False
-    """Whether the claim under way reads all from the beginning."""
+    """Whether the claim that is under way reads everything from the beginning."""
     lowered: bool = False
-    """Whether all is to be read again, whatever the claim under way sees."""
+    """Whether to read everything again, whatever the claim that is under way sees."""
     begun: float = 0.0
 
     def begin(self) -> Mapping[str, object]:
-        """A claim is about to be made. Return the parameters of claim_managed.sql that say from where it reads."""
+        """Return the parameters that say from where the next claim reads."""
         self.begun = now = time.monotonic()
         self.full, self.lowered = now >= self.full_due, False
         since = [lane.since(now, full=self.full) for lane in self.lanes]
@@ -100,11 +106,14 @@ class Lines:
         }
 
     def lower(self) -> None:
-        """Something has surfaced below what was read. A claim under way may not see it: the next one is to read all."""
+        """Entries have appeared below the read range.
+
+        Read everything next, as the current claim may miss them.
+        """
         self.full_due, self.lowered = 0.0, True
 
-    def read(self, seen: str, horizon: Horizon) -> None:
-        """Take note of what the claim saw: the text that claim_managed returns."""
+    def read(self, seen: str, horizon: VisibilityHorizon) -> None:
+        """Record what the claim saw: the text that claim_limited returns."""
         snapshot, turns, counts, lanes = seen.split("|")
         at, xmin, xmax, given = map(int, snapshot.split())
         horizon.saw(at, xmin, next_transaction(xmax, given))

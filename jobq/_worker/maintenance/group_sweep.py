@@ -1,4 +1,7 @@
-"""The sweep for groups that have lost their turn: all of them in time, without those whose turn the database refuses."""
+"""Repair groups that have lost their `group_ready` row.
+
+Groups whose row is refused are set aside.
+"""
 
 from __future__ import annotations
 
@@ -8,33 +11,32 @@ from typing import Any
 import psycopg
 from psycopg import AsyncConnection
 
-from jobq.worker.database import fetch
-from jobq.worker.errors import ErrorKind, classify
-from jobq.worker.partitions import Incomplete
-from jobq.worker.setaside import SetAside, attempted
+from jobq._worker.database import fetch
+from jobq._worker.database_errors import ErrorKind, classify
+from jobq._worker.faults.set_aside import Incomplete, SetAside, attempted
 
 Group = tuple[str, str]
 
-# Groups that are looked at for a turn at a time, and for how long in a row (seconds); the next time, from there on.
+# Number of groups checked at a time, and seconds for one run; the next run continues there.
 GROUPS = 10_000
 SWEEP_SECONDS = 2.0
 
 
-class Sweep:
-    """One schema's sweep. It remembers how far it has come."""
+class GroupSweep:
+    """The sweep of one schema. It remembers its position."""
 
     def __init__(self, schema: str) -> None:
         self._schema = schema
         self._aside = SetAside[Group]()
         self._swept: Group = ("", "")
-        """The queue and the group up to which turns were looked for."""
+        """The queue and the group up to which rows were checked."""
 
     async def run(self, connection: AsyncConnection[Any]) -> str:
-        """Look at groups for a while; forget what rates no longer need. Called in a transaction.
+        """Check groups for a while; delete data that rates no longer need. Called in a transaction.
 
-        Returns a report. Raises Incomplete, when the others are done, with what was refused.
+        Returns a report. After all other groups are done, raises Incomplete with the refusals.
         """
-        # The groups that have turns are looked up all at once, not by each of those that may lack one.
+        # The ready groups are read all at once, not one by one for each group that may lack a row.
         await connection.execute("SET LOCAL enable_hashjoin = on")
         given, begun = 0, time.monotonic()
         while True:
@@ -45,7 +47,7 @@ class Sweep:
                 break
 
         async def prune() -> int:
-            [(pruned,)] = await fetch(connection, self._schema, "gates_prune")
+            [(pruned,)] = await fetch(connection, self._schema, "rate_prune")
             return int(pruned)
 
         report = f"{given} turns given"
@@ -61,17 +63,20 @@ class Sweep:
         return self._aside.report(report, "group")
 
     async def _some(self, connection: AsyncConnection[Any]) -> tuple[int, Group | None]:
-        """Look at the next groups; return how many turns were given, and the last group, if there may be more."""
+        """Check the next groups.
+
+        Return the number of repaired ones, and the last group if more follow.
+        """
         begin, last = self._swept, None
         before: dict[Group, tuple[int, Group]] = {}
-        """Each group's place, and the group before it."""
+        """Each group's position, and the group before it."""
 
         # among: as in the statement.
         async def sweep(
             after: Group, most: int, among: bool | None, groups: list[Group], /
         ) -> tuple[int, Group | None]:
             [(turns, _, *end)] = await fetch(
-                connection, self._schema, "turns_sweep",
+                connection, self._schema, "group_ready_repair",
                 most=most, after_queue=after[0], after_group=after[1], channel=self._schema, among=among,
                 queues=[queue for queue, _ in groups], groups=[group for _, group in groups],
             )  # fmt: skip
@@ -86,7 +91,12 @@ class Sweep:
         async def groups() -> list[Group]:
             nonlocal last
             rows = await fetch(
-                connection, self._schema, "turns_groups", most=GROUPS, after_queue=begin[0], after_group=begin[1]
+                connection,
+                self._schema,
+                "group_ready_candidates",
+                most=GROUPS,
+                after_queue=begin[0],
+                after_group=begin[1],
             )
             found = [(queue, group) for queue, group in rows]
             last = found[-1] if len(found) == GROUPS else None
@@ -95,7 +105,7 @@ class Sweep:
             return [group for group in found if group not in aside]
 
         async def part(of: list[Group]) -> tuple[int, Group | None]:
-            # From the first to the last, those between them that are set aside included.
+            # From the first to the last group, including groups between them that are set aside.
             (first, after), (end, _) = before[of[0]], before[of[-1]]
             return await sweep(after, end - first + 1, True, of)
 

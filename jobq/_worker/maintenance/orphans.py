@@ -1,4 +1,7 @@
-"""Putting back the jobs of workers that are long gone: all at once, or without those that the database refuses to change."""
+"""Put back jobs of workers that are gone.
+
+They are put back all at once, or without jobs that the database refuses to change.
+"""
 
 from __future__ import annotations
 
@@ -6,14 +9,15 @@ from typing import Any
 
 from psycopg import AsyncConnection
 
-from jobq.worker.database import fetch
-from jobq.worker.setaside import SetAside
+from jobq._worker.database import fetch
+from jobq._worker.faults.set_aside import SetAside
 
 
 async def release_orphans(connection: AsyncConnection[Any], schema: str, aside: SetAside[int]) -> str:
-    """Put orphans back, or end those whose cancellation was asked for; return a report.
+    """Put orphans back, or end those whose cancellation was requested; return a report.
 
-    Called in a transaction. Raises Incomplete, when the others are put back, with those that are left `aside`.
+    Called in a transaction. After all other jobs are done, raises Incomplete with the jobs set
+    `aside`.
     """
 
     async def release(jobs: list[int] | None) -> tuple[int, int]:

@@ -1,7 +1,9 @@
-"""The daily partitions of history and attempts: made ahead of time, dropped when they are old, each by itself.
+"""The daily partitions of history and attempts.
 
-Whatever one table and day refuses, the others are made and dropped. Each call is a transaction of its own, so that no lock on a
-table is held for longer than its own partition takes.
+They are created ahead of time, and dropped when old, one by one.
+
+If one table and day is refused, the others are still created and dropped. Each call is a separate
+transaction, so no lock on a table is held longer than its own partition needs.
 """
 
 from __future__ import annotations
@@ -13,20 +15,19 @@ from typing import Any
 import psycopg
 from psycopg import AsyncConnection, sql
 
-from jobq.worker.database import fetch
+from jobq._worker.database import fetch
+from jobq._worker.faults.set_aside import Incomplete
+
+__all__ = ["PARENTS", "Incomplete", "drop_partitions", "make_partitions"]
 
 PARENTS = ("job_history_succeeded", "job_history_failed", "job_history_cancelled", "job_history_expired", "job_attempt")
 
 
-class Incomplete(Exception):
-    """What one table or day refused, in words; the others are done."""
-
-
 async def make_partitions(connection: AsyncConnection[Any], schema: str, days_ahead: int) -> int:
-    """Make what is missing; return how many were made.
+    """Create missing partitions; return their number.
 
-    Raises Incomplete, when all that can be made is made, with what the database said of each of the others, and psycopg.Error
-    when the connection is lost.
+    After all possible partitions are created, raises Incomplete with the database's errors for the
+    others. Raises psycopg.Error if the connection is lost.
     """
     missing = await fetch(
         connection, schema, "partitions_missing", schema_name=schema, parents=list(PARENTS), days_ahead=days_ahead
@@ -50,7 +51,10 @@ async def make_partitions(connection: AsyncConnection[Any], schema: str, days_ah
 async def drop_partitions(
     connection: AsyncConnection[Any], schema: str, keep: Mapping[str, timedelta]
 ) -> tuple[int, list[str]]:
-    """Drop the partitions of which every row was kept for `keep` of its table; return how many, and what was refused."""
+    """Drop partitions whose rows are all older than `keep`.
+
+    Return their number and the refusals.
+    """
     query = sql.SQL("SELECT {}.drop_partitions(%s, %s, 1)").format(sql.Identifier(schema))
     dropped, problems = 0, dict[str, None]()
 

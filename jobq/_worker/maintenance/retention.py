@@ -1,6 +1,7 @@
-"""Retention of what stands in the default partitions: rows for whose day no partition had been made.
+"""Retention in the default partitions: rows for days without a partition.
 
-Each table by itself, a batch at a time, without the rows that the database refuses to delete.
+Each table is handled by itself, a batch at a time, without rows that the database refuses to
+delete.
 """
 
 from __future__ import annotations
@@ -13,16 +14,16 @@ from typing import Any
 import psycopg
 from psycopg import AsyncConnection, sql
 
-from jobq.worker.errors import ErrorKind, classify
-from jobq.worker.partitions import PARENTS
-from jobq.worker.setaside import SetAside
+from jobq._worker.database_errors import ErrorKind, classify
+from jobq._worker.faults.set_aside import SetAside
+from jobq._worker.maintenance.partitions import PARENTS
 
-# Rows that are deleted at a time.
+# Rows deleted at a time.
 REST_BATCH = 5_000
 
 
-class Rest:
-    """The default partitions, and which of their rows are set aside."""
+class DefaultPartitionRetention:
+    """The default partitions, and their rows that are set aside."""
 
     def __init__(self, schema: str) -> None:
         name = sql.Identifier(schema)
@@ -33,10 +34,10 @@ class Rest:
     async def prune(
         self, connection: AsyncConnection[Any], keep: Mapping[str, timedelta], until: float
     ) -> tuple[int, bool, list[str]]:
-        """Delete the rows that were kept for `keep` of their table, a batch at a time.
+        """Delete rows older than `keep` of their table, a batch at a time.
 
-        Returns, at the latest when time.monotonic() is `until`, how many, whether there are more, and what was refused, in
-        words. Raises psycopg.Error when the connection is lost.
+        Returns the number of rows, whether there are more, and the refusals as text, at the latest
+        when time.monotonic() is `until`. Raises psycopg.Error if the connection is lost.
         """
         pruned, more, problems = 0, False, []
         for parent, kept in keep.items():

@@ -1,61 +1,56 @@
-"""Maintenance: rows in `chore`, each done by whichever worker finds it due. There is no leader to lose."""
+"""Maintenance tasks: rows in `maintenance_task`.
+
+The worker that finds one due runs it; no leader.
+"""
 
 from __future__ import annotations
 
-import logging
 import math
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
 from typing import Any
-from uuid import UUID
 
-import psycopg
 from psycopg import AsyncConnection
 
-from jobq.worker.database import fetch
-from jobq.worker.errors import ErrorKind, classify
-from jobq.worker.options import WorkerOptions
-from jobq.worker.orphans import release_orphans
-from jobq.worker.partitions import Incomplete, drop_partitions, make_partitions
-from jobq.worker.rest import Rest
-from jobq.worker.rollup import rollup
-from jobq.worker.setaside import SetAside, attempted
-from jobq.worker.sweep import Sweep
-from jobq.worker.texts import clean
+from jobq._worker.database import fetch
+from jobq._worker.faults.set_aside import Incomplete, SetAside
+from jobq._worker.maintenance.group_sweep import GroupSweep
+from jobq._worker.maintenance.orphans import release_orphans
+from jobq._worker.maintenance.partitions import drop_partitions, make_partitions
+from jobq._worker.maintenance.retention import DefaultPartitionRetention
+from jobq._worker.maintenance.rollup import rollup
+from jobq._worker.maintenance.step_retention import SignalRetention, StepRetention
+from jobq._worker.maintenance.workflow_runs import WorkflowCheck, WorkflowRetention
+from jobq._worker.options import WorkerOptions
 
-logger = logging.getLogger("jobq.worker")
-
-# Partitions are made this many days ahead: as long as no worker may run before rows fall into the default partition.
+# Partitions are created this many days ahead. If no worker runs for longer, rows go to the default
+# partition.
 DAYS_AHEAD = 7
-# Expired keys and old ticks are deleted in batches, each a transaction of its own: an insert that wants an expired key waits
-# for one of them at most.
+# Expired keys and old ticks are deleted in batches, each in its own transaction: an insert that
+# needs an expired key waits for one batch at most.
 KEY_BATCH = 5_000
-# How long batches follow one another, in seconds, before other chores have their turn.
-SHARE = 10.0
-# A chore that has more to do is due again after this.
-UNFINISHED = timedelta(seconds=1)
-# One that commits in between is left alone by other workers for this long: longer than it may take.
-ALONE = timedelta(minutes=10)
-# So are expired jobs and parked ones, fewer: a caller that wants to replace one of them waits for its batch's commit.
+# The same for expired and parked jobs, in smaller batches: a caller that replaces one of them waits
+# for the commit of its batch.
 EXPIRED_BATCH = 2_000
 EXPIRED_BATCHES = 1_000
 
 
 class Unfinished(str):
-    """The report of a chore that has more to do and has used up its time."""
+    """The report of a task that has used up its time and has more to do."""
 
     __slots__ = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Chore:
-    """A piece of maintenance: how often, how soon again after an error, and what to do. Returns its report.
+class MaintenanceTask:
+    """A maintenance task: its interval, its retry interval after an error, and its function.
 
-    `alone`: it commits in between, so its row is not locked meanwhile, but due later.
-    `on_the_minute`: due just after an exact minute of the database's clock, rather than `every` after the last time.
+    The function returns a report. `alone`: it commits between batches, so its row is not locked
+    meanwhile, but due later. `on_the_minute`: due just after a full minute of the database's clock,
+    instead of `every` after the last run.
     """
 
     name: str
@@ -66,30 +61,31 @@ class Chore:
     alone: bool = False
 
 
-class Chores:
-    """The chores of one schema, done over one connection."""
+class MaintenanceTasks:
+    """The functions of the maintenance tasks of one schema."""
 
     def __init__(self, options: WorkerOptions) -> None:
         self._schema = options.settings.schema
-        self._claimed: str | None = None
-        """The chore that is being done, or was done last."""
-        self._expiring = False
-        """Whether there are jobs that will expire, for whose sake to look more often what is due."""
-        self._unfinished: set[str] = set()
-        self._share = SHARE
-        self._until = math.inf
+        self.expiring = False
+        """Whether jobs will expire, so due tasks must be checked more often."""
+        self.until = math.inf
+        """Until when batches may follow one another, in time.monotonic() seconds."""
         self._keys = SetAside[int]()
         self._expired = SetAside[int]()
         self._parked = SetAside[int]()
-        self._rest = Rest(self._schema)
-        # It is done once a minute: that one job is the reason is supposed at once.
+        self._rest = DefaultPartitionRetention(self._schema)
+        # It runs once a minute: that a single job is the cause is assumed at once.
         self._orphans = SetAside[int](patience=1)
         self._ticks = SetAside[tuple[str, str]]()
-        self._sweep = Sweep(self._schema)
+        self._sweep = GroupSweep(self._schema)
         self._rollup = SetAside[tuple[str, str]]()
         succeeded = timedelta(days=options.keep_succeeded_days)
         others = timedelta(days=options.keep_failed_days)
         self._keep_ticks = succeeded
+        self._runs = WorkflowRetention(self._schema, succeeded, others)
+        self._stuck = WorkflowCheck(self._schema)
+        self._old_steps = StepRetention(self._schema, min(succeeded, others))
+        self._old_signals = SignalRetention(self._schema, min(succeeded, others))
         self._park_patience = options.park_patience
         self._keep = {
             "job_history_succeeded": succeeded,
@@ -98,182 +94,102 @@ class Chores:
             "job_history_expired": others,
             "job_attempt": others,
         }
-        self.chores = {
-            chore.name: chore
-            for chore in (
-                Chore(
-                    name="partitions",
-                    every=timedelta(hours=1),
-                    after_error=timedelta(minutes=1),
-                    work=self.make_partitions,
-                    alone=True,
-                ),
-                Chore(
-                    name="retention",
-                    every=timedelta(hours=1),
-                    after_error=timedelta(minutes=1),
-                    work=self.drop_partitions,
-                    alone=True,
-                ),
-                Chore(
-                    name="orphans",
-                    every=timedelta(minutes=1),
-                    after_error=timedelta(minutes=1),
-                    work=self.release_orphans,
-                ),
-                Chore(
-                    name="keys",
-                    every=timedelta(minutes=5),
-                    after_error=timedelta(minutes=1),
-                    work=self.expire_keys,
-                    alone=True,
-                ),
-                # Due each time that a worker looks what is due, which it does more often where it is needed.
-                Chore(
-                    name="expiry",
-                    every=timedelta(seconds=10),
-                    after_error=timedelta(minutes=1),
-                    work=self.expire_jobs,
-                    alone=True,
-                ),
-                Chore(
-                    name="parked",
-                    every=timedelta(seconds=10),
-                    after_error=timedelta(minutes=1),
-                    work=self.fail_parked,
-                    alone=True,
-                ),
-                Chore(
-                    name="turns",
-                    every=timedelta(minutes=1),
-                    after_error=timedelta(minutes=1),
-                    work=self.sweep_turns,
-                ),
-                Chore(
-                    name="ticks",
-                    every=timedelta(minutes=5),
-                    after_error=timedelta(minutes=1),
-                    work=self.expire_ticks,
-                    alone=True,
-                ),
-                Chore(
-                    name="rollup",
-                    every=timedelta(minutes=1),
-                    after_error=timedelta(minutes=1),
-                    work=self.roll_up,
-                    on_the_minute=True,
-                ),
-            )
-        }
 
-    async def register(self, connection: AsyncConnection[Any]) -> None:
-        """Make the rows of chores that have none: a new version's."""
-        await fetch(connection, self._schema, "chore_register", names=sorted(self.chores))
-
-    @property
-    def often(self) -> bool:
-        """Whether to look more often what is due: there are jobs that will expire, or a chore has more to do."""
-        return self._expiring or bool(self._unfinished)
-
-    async def run_due(self, connection: AsyncConnection[Any], worker: UUID, *, share: float = SHARE) -> int:
-        """Do every chore that is due and that no other worker is doing; return how many were done.
-
-        The chore's row stays locked while it is done, or (`Chore.alone`) is due later; its outcome is written even when it
-        fails. What fails is that chore's matter, whatever the error: the others are done. `share`: how many seconds one that
-        goes batch by batch may take. Raises psycopg.Error when the connection is lost, or no chore can be claimed.
-        """
-        self._share = share
-        done = 0
-        left = set(self.chores)
-        while left:
-            try:
-                if not await self._run_one(connection, worker, left):
-                    break
-            except psycopg.Error as failure:
-                if self._claimed is None or classify(failure, connection) is ErrorKind.CONNECTION:
-                    raise
-                # It is done, or not; that cannot be written down. Its row is due as before.
-                logger.warning(
-                    "the outcome of a chore cannot be written",
-                    extra={"chore": self._claimed, "error": str(failure).strip()},
-                )
-                left.discard(self._claimed)
-            done += 1
-        return done
-
-    async def _run_one(self, connection: AsyncConnection[Any], worker: UUID, names: Iterable[str]) -> bool:
-        """Do one chore of `names` that is due; return whether there was one. `_claimed` names it meanwhile."""
-        self._claimed = None
-        async with connection.transaction():
-            rows = await fetch(connection, self._schema, "chore_claim", names=sorted(names))
-            if not rows:
-                return False
-            chore = self.chores[rows[0][0]]
-            self._claimed = chore.name
-            if chore.alone:
-                await fetch(connection, self._schema, "chore_defer", name=chore.name, again=ALONE)
-            else:
-                await self._do(chore, connection, worker)
-        if chore.alone:
-            await self._do(chore, connection, worker)
-        return True
-
-    async def _do(self, chore: Chore, connection: AsyncConnection[Any], worker: UUID) -> None:
-        """Do `chore` and write down what came of it. Raises psycopg.Error when the connection is lost."""
-        report: str | Incomplete = ""
-        error: str | None = None
-        self._until = time.monotonic() + self._share
-        try:
-            if chore.alone:
-                report = await chore.work(connection)
-            else:
-                report = await attempted(connection, partial(self._others, chore, connection))
-        except psycopg.Error as failure:
-            if classify(failure, connection) is ErrorKind.CONNECTION:
-                raise
-            error = clean(str(failure).strip(), 1000)
-            logger.warning("a chore failed", extra={"chore": chore.name, "error": error})
-        except Incomplete as failure:
-            report = failure
-        except OSError:
-            raise
-        except Exception as failure:
-            # A fault of ours in a piece of maintenance must end neither the others nor, one by one, all workers.
-            error = f"{type(failure).__name__}: {failure}".replace("\x00", "")[:1000]
-            logger.exception("a chore failed", extra={"chore": chore.name, "error": error})
-        if isinstance(report, Incomplete):
-            report, error = "", clean(str(report), 1000)
-            logger.warning("a chore failed in part", extra={"chore": chore.name, "error": error})
-        unfinished = isinstance(report, Unfinished)
-        self._unfinished.discard(chore.name)
-        if unfinished:
-            self._unfinished.add(chore.name)
-        await fetch(
-            connection,
-            self._schema,
-            "chore_done",
-            name=chore.name,
-            worker=worker,
-            report=str(report),
-            error=error,
-            again=chore.after_error if error is not None else UNFINISHED if unfinished else chore.every,
-            on_the_minute=chore.on_the_minute,
-        )
-
-    @staticmethod
-    async def _others(chore: Chore, connection: AsyncConnection[Any]) -> str | Incomplete:
-        """Do `chore`; what it was refused is no error, which would take the others with it."""
-        try:
-            return await chore.work(connection)
-        except Incomplete as failure:
-            return failure
+    def all(self) -> list[MaintenanceTask]:
+        """Return the maintenance tasks and their intervals."""
+        return [
+            MaintenanceTask(
+                name="partitions",
+                every=timedelta(hours=1),
+                after_error=timedelta(minutes=1),
+                work=self.make_partitions,
+                alone=True,
+            ),
+            MaintenanceTask(
+                name="retention",
+                every=timedelta(hours=1),
+                after_error=timedelta(minutes=1),
+                work=self.drop_partitions,
+                alone=True,
+            ),
+            MaintenanceTask(
+                name="orphans",
+                every=timedelta(minutes=1),
+                after_error=timedelta(minutes=1),
+                work=self.release_orphans,
+            ),
+            MaintenanceTask(
+                name="keys",
+                every=timedelta(minutes=5),
+                after_error=timedelta(minutes=1),
+                work=self.expire_keys,
+                alone=True,
+            ),
+            # Due at every check for due tasks, which a worker makes more often where needed.
+            MaintenanceTask(
+                name="expiry",
+                every=timedelta(seconds=10),
+                after_error=timedelta(minutes=1),
+                work=self.expire_jobs,
+                alone=True,
+            ),
+            MaintenanceTask(
+                name="parked",
+                every=timedelta(seconds=10),
+                after_error=timedelta(minutes=1),
+                work=self.fail_parked,
+                alone=True,
+            ),
+            MaintenanceTask(
+                name="turns",
+                every=timedelta(minutes=1),
+                after_error=timedelta(minutes=1),
+                work=self.sweep_turns,
+            ),
+            MaintenanceTask(
+                name="ticks",
+                every=timedelta(minutes=5),
+                after_error=timedelta(minutes=1),
+                work=self.expire_ticks,
+                alone=True,
+            ),
+            MaintenanceTask(
+                name="workflows",
+                every=timedelta(minutes=5),
+                after_error=timedelta(minutes=1),
+                work=self.remove_runs,
+                alone=True,
+            ),
+            MaintenanceTask(
+                name="workflow_check",
+                every=timedelta(minutes=5),
+                after_error=timedelta(minutes=5),
+                work=self.check_runs,
+                alone=True,
+            ),
+            MaintenanceTask(
+                name="steps",
+                every=timedelta(minutes=5),
+                after_error=timedelta(minutes=1),
+                work=self.remove_steps,
+                alone=True,
+            ),
+            MaintenanceTask(
+                name="rollup",
+                every=timedelta(minutes=1),
+                after_error=timedelta(minutes=1),
+                work=self.roll_up,
+                on_the_minute=True,
+            ),
+        ]
 
     async def _in_batches(
         self, batch: int, change: Callable[[], Awaitable[tuple[int, int]]], *, most: float = math.inf
     ) -> tuple[int, bool]:
-        """Call `change`, which commits by itself, while it finds whole batches and this chore has time.
+        """Call `change`, which commits, while it finds full batches and the task has time.
 
-        `change` returns how many rows it has found and changed. Returns how many were changed, and whether there may be more.
+        `change` returns the number of rows that it found, and that it changed. Returns the number
+        of changed rows, and whether there may be more.
         """
         total = batches = 0
         while True:
@@ -282,24 +198,24 @@ class Chores:
             batches += 1
             if found < batch:
                 return total, False
-            if batches >= most or time.monotonic() >= self._until:
+            if batches >= most or time.monotonic() >= self.until:
                 return total, True
 
     async def make_partitions(self, connection: AsyncConnection[Any]) -> str:
-        """Make the days' partitions ahead of time."""
+        """Create the daily partitions ahead of time."""
         return f"{await make_partitions(connection, self._schema, DAYS_AHEAD)} partitions made"
 
     async def drop_partitions(self, connection: AsyncConnection[Any]) -> str:
-        """Drop the partitions whose last row has been kept for long enough, and delete such rows of the default partitions."""
+        """Drop partitions whose rows are all too old, and delete such rows in default ones."""
         dropped, problems = await drop_partitions(connection, self._schema, self._keep)
-        pruned, more, refused = await self._rest.prune(connection, self._keep, self._until)
+        pruned, more, refused = await self._rest.prune(connection, self._keep, self.until)
         if problems or refused:
             raise Incomplete("; ".join([*problems, *refused])[:1000])
         report = f"{dropped} partitions dropped, {pruned} rows of default partitions deleted"
         return Unfinished(report) if more else report
 
     async def release_orphans(self, connection: AsyncConnection[Any]) -> str:
-        """Put back jobs that run in the name of a worker that is long gone: claims that crossed with its rescue."""
+        """Put back jobs that run in the name of a worker that is gone: claims during its rescue."""
         return await release_orphans(connection, self._schema, self._orphans)
 
     async def expire_keys(self, connection: AsyncConnection[Any]) -> str:
@@ -329,7 +245,10 @@ class Chores:
         return self._report(f"{total} keys expired", more, self._keys, "key of job")
 
     async def expire_jobs(self, connection: AsyncConnection[Any]) -> str:
-        """Finish jobs that no worker has claimed in time, a batch at a time; a claim finishes those that it meets itself."""
+        """Finish jobs that no worker has claimed in time, in batches.
+
+        Claims finish those they find.
+        """
         since = "-infinity"
 
         async def finish(ids: list[int]) -> int:
@@ -340,13 +259,14 @@ class Chores:
             nonlocal since
             aside = self._expired.keys()
             async with connection.transaction():
-                # By the statistics of an empty table it is best to read and sort all that are late, for each batch.
+                # With the statistics of an empty table, the planner would read and sort all expired
+                # jobs for each batch.
                 await connection.execute("SET LOCAL enable_sort = off")
                 [(ids, last, to_come)] = await fetch(
                     connection, self._schema, "expired_jobs", batch=EXPIRED_BATCH, since=since, aside=aside
                 )
                 expired = await self._expired.change(connection, ids, finish)
-            self._expiring = to_come or len(ids) == EXPIRED_BATCH
+            self.expiring = to_come or len(ids) == EXPIRED_BATCH
             since = last or since
             return len(ids), sum(expired)
 
@@ -354,7 +274,7 @@ class Chores:
         return self._report(f"{total} jobs expired", more, self._expired, "job")
 
     async def fail_parked(self, connection: AsyncConnection[Any]) -> str:
-        """Fail jobs whose arguments have fitted no live worker's code for too long, a batch at a time."""
+        """Fail jobs whose arguments have fitted no live worker's code for too long, in batches."""
 
         async def fail(ids: list[int]) -> int:
             [(failed,)] = await fetch(connection, self._schema, "parked_fail", ids=ids)
@@ -376,11 +296,14 @@ class Chores:
         return Unfinished(done) if more else aside.report(done, name)
 
     async def sweep_turns(self, connection: AsyncConnection[Any]) -> str:
-        """Give a turn to groups that have jobs waiting, none running, and no turn; forget what rates no longer need."""
+        """Repair ready groups: groups with waiting jobs, no running job, and no `group_ready` row.
+
+        Data that rates no longer need is deleted, too.
+        """
         return await self._sweep.run(connection)
 
     async def expire_ticks(self, connection: AsyncConnection[Any]) -> str:
-        """Delete the ticks of schedules that are older than the jobs they became, a batch at a time."""
+        """Delete ticks of schedules that are older than their jobs, a batch at a time."""
 
         async def delete(among: bool | None, ticks: list[tuple[str, str]]) -> int:
             [(deleted,)] = await fetch(
@@ -393,7 +316,7 @@ class Chores:
             aside = self._ticks.keys()
 
             async def old() -> list[tuple[str, str]]:
-                # Those that are set aside stand at the beginning.
+                # Ticks that are set aside come first.
                 most = KEY_BATCH + len(aside)
                 rows = await fetch(connection, self._schema, "schedule_ticks_old", batch=most, keep=self._keep_ticks)
                 left_out = frozenset(aside)
@@ -410,6 +333,27 @@ class Chores:
         total, more = await self._in_batches(KEY_BATCH, batch)
         return self._report(f"{total} ticks expired", more, self._ticks, "tick")
 
+    async def remove_runs(self, connection: AsyncConnection[Any]) -> str:
+        """Remove runs of workflows that ended long ago, in batches."""
+        total, more = await self._in_batches(1, partial(self._runs.batch, connection))
+        return self._report(f"{total} rows of ended workflows deleted", more, self._runs.aside, "workflow")
+
+    async def check_runs(self, connection: AsyncConnection[Any]) -> str:
+        """Look for running workflows that cannot go on; release joins that were not released."""
+        return await self._stuck.run(connection)
+
+    async def remove_steps(self, connection: AsyncConnection[Any]) -> str:
+        """Remove steps of jobs that are gone, and signals to them, in batches."""
+        steps, more = await self._in_batches(1, partial(self._old_steps.batch, connection))
+        signals, more_signals = await self._in_batches(1, partial(self._old_signals.batch, connection))
+        report = f"{steps} steps and {signals} signals of deleted jobs deleted"
+        if more or more_signals:
+            return Unfinished(report)
+        refused = [each.aside.refused(each.name) for each in (self._old_steps, self._old_signals)]
+        if any(refused):
+            raise Incomplete(f"{report}; refused: {'; '.join(filter(None, refused))}")
+        return report
+
     async def roll_up(self, connection: AsyncConnection[Any]) -> str:
-        """Count what finished in the minutes that have ended, for the page's charts."""
+        """Count the finished jobs of past minutes, for the page's charts."""
         return await rollup(connection, self._schema, self._rollup)

@@ -1,4 +1,7 @@
-"""Parking jobs that this worker's code cannot run, for workers whose code can; see `parked.py` for who claims them."""
+"""Parks jobs that this worker's code cannot run.
+
+`parked.py` claims them for workers whose code can.
+"""
 
 from __future__ import annotations
 
@@ -10,32 +13,32 @@ from uuid import UUID
 import msgspec
 from psycopg import AsyncConnection
 
-from jobq.worker.database import fetch
-from jobq.worker.frames import Ending, Setback
+from jobq._worker.database import fetch
+from jobq._worker.ipc.messages import Disposition, Failure
 
 
 @dataclass(frozen=True, slots=True)
 class Verdicts:
     """What park.sql has done with each job."""
 
-    parked: list[Setback] = field(default_factory=list)
-    instead: list[Setback] = field(default_factory=list)
-    """To be settled instead: no live worker's code fits them, or they were to be cancelled."""
-    busy: list[Setback] = field(default_factory=list)
-    """Their rows are locked: to be tried again."""
-    lost: list[Setback] = field(default_factory=list)
+    parked: list[Failure] = field(default_factory=list)
+    instead: list[Failure] = field(default_factory=list)
+    """Failures to settle instead: no live worker's code fits, or a cancel was requested."""
+    busy: list[Failure] = field(default_factory=list)
+    """Their rows are locked: try again."""
+    lost: list[Failure] = field(default_factory=list)
     """The fence refused them."""
 
 
 async def park(
-    connection: AsyncConnection[Any], schema: str, worker: UUID, refused: Sequence[Setback], patience: float
+    connection: AsyncConnection[Any], schema: str, worker: UUID, refused: Sequence[Failure], patience: float
 ) -> Verdicts:
-    """Park what this worker's code has refused. Raises psycopg.Error."""
+    """Park the jobs that this worker's code has refused. Raises psycopg.Error."""
     rows = await fetch(connection, schema, "park", **park_parameters(worker, refused, patience, schema))
     return park_verdicts(refused, rows)
 
 
-def park_parameters(worker: UUID, refused: Sequence[Setback], patience: float, channel: str) -> dict[str, Any]:
+def park_parameters(worker: UUID, refused: Sequence[Failure], patience: float, channel: str) -> dict[str, Any]:
     """Return the parameters of park.sql."""
     ordered = sorted(refused, key=lambda setback: setback.id)
     return {
@@ -51,8 +54,8 @@ def park_parameters(worker: UUID, refused: Sequence[Setback], patience: float, c
     }
 
 
-def park_verdicts(refused: Sequence[Setback], rows: Sequence[tuple[Any, ...]]) -> Verdicts:
-    """Return what the rows of park.sql tell of `refused`."""
+def park_verdicts(refused: Sequence[Failure], rows: Sequence[tuple[Any, ...]]) -> Verdicts:
+    """Parse the rows of park.sql for `refused`."""
     by_id = {setback.id: setback for setback in refused}
     found = Verdicts()
     for id_, verdict in rows:
@@ -61,9 +64,9 @@ def park_verdicts(refused: Sequence[Setback], rows: Sequence[tuple[Any, ...]]) -
             case "parked":
                 found.parked.append(setback)
             case "fails":
-                found.instead.append(msgspec.structs.replace(setback, ending=Ending.FAIL, recorded="failed"))
+                found.instead.append(msgspec.structs.replace(setback, ending=Disposition.FAIL, recorded="failed"))
             case "cancelled":
-                found.instead.append(msgspec.structs.replace(setback, ending=Ending.RELEASE))
+                found.instead.append(msgspec.structs.replace(setback, ending=Disposition.RELEASE))
             case _:
                 found.busy.append(setback)
     found.lost.extend(by_id.values())

@@ -1,4 +1,7 @@
-"""Keeping the account straight: what runs here against what the database thinks runs here; and what running jobs report."""
+"""Compares the jobs that run here with those that the database has for this worker.
+
+Writes progress.
+"""
 
 from __future__ import annotations
 
@@ -8,61 +11,71 @@ from collections.abc import Callable
 
 import psycopg
 
-from jobq.worker.database import Connection, fetch, fetch_within
-from jobq.worker.ended import Name
-from jobq.worker.errors import ErrorKind, classify
-from jobq.worker.frames import Ending, Progress, Setback
-from jobq.worker.lease import Lease
-from jobq.worker.pool import RunnerPool
-from jobq.worker.problems import Problems
-from jobq.worker.suspects import BRIEF, MOST, PATIENCE, Pause, is_slow
+from jobq._worker.database import Connection, fetch, fetch_within
+from jobq._worker.database_errors import ErrorKind, classify
+from jobq._worker.faults.problems import Problems
+from jobq._worker.faults.suspects import BRIEF, MOST, PATIENCE, Pause, is_slow
+from jobq._worker.ipc.messages import Disposition, Failure, Progress
+from jobq._worker.lease import Lease
+from jobq._worker.outcomes.locked_outcomes import Name
+from jobq._worker.runners.pool import RunnerPool
 
 logger = logging.getLogger("jobq.worker")
 
-# A claim whose answer was lost with its connection may still commit while we look: for longer than any statement may take.
+# Seconds. A claim whose answer was lost with its connection may commit later, but within a
+# statement's longest time.
 DOUBT = 60.0
-# How often strays are looked for while nothing runs here and nothing is in doubt, in seconds.
+# Seconds between two looks for strays while nothing runs here and nothing is in doubt.
 IDLE_LOOK = 60.0
 PROBLEM = "write a job's progress"
 
 
-class Account:
-    """The jobs of one worker as both sides see them."""
+class Reconciler:
+    """Compares the jobs of one worker on both sides, and writes their progress."""
 
     def __init__(self, schema: str, lease: Lease, pool: RunnerPool) -> None:
         self._schema = schema
         self._lease = lease
         self._pool = pool
         self.problems = Problems()
-        """Where it says whose progress cannot be written."""
+        """Receives the jobs whose progress cannot be written."""
         self._progress: dict[Name, Progress] = {}
         self._suspects: dict[Name, Pause] = {}
         """Executions whose progress is not written for a while."""
         self._losses = self._failures = 0
         self._singly = False
-        """Whether progress is written one by one, each in little time, after one that took too long or the session."""
+        """Whether progress is written one by one, each within a short time limit.
+
+        Set after a write took too long or lost the session.
+        """
         self._doubt_until = 0.0
         self._look_at = 0.0
         """When to look for strays although nothing runs here."""
 
     def doubt(self) -> None:
-        """A connection was lost: claims that we do not know of may be in our name."""
+        """A connection was lost: the worker may own claims that it does not know of."""
         self._doubt_until = time.monotonic() + DOUBT
 
     def suspect(self) -> None:
-        """An outcome was refused: the database may hold a job in our name that nothing here runs. Look at the next chance."""
+        """An outcome was refused: look at the next chance.
+
+        The database may hold a job in our name that nothing here runs.
+        """
         self._look_at = 0.0
 
     def progressed(self, progress: Progress) -> None:
-        """A job reports progress; its last word before `write_progress` counts."""
+        """Take a progress report. Only a job's last report before `write_progress` is written."""
         self._progress[progress.id, progress.claims, progress.started] = progress
 
     def forget(self) -> None:
-        """Drop what belongs to an identity that is no longer ours."""
+        """Drop everything that belongs to a lost worker identity."""
         self._progress.clear()
 
     async def write_progress(self, connection: Connection) -> None:
-        """Write down what running jobs have said of their progress. Raises psycopg.Error when the connection is lost."""
+        """Write the reported progress of running jobs.
+
+        Raises psycopg.Error if the connection is lost.
+        """
         self._prune()
         if not self._progress:
             return
@@ -80,23 +93,23 @@ class Account:
         try:
             if said:
                 await self._write(connection, said, None, left)
-            # Those that may be refused again come last.
+            # Executions that may be refused again come last.
             for one in sorted(alone, key=lambda one: (one.id, one.claims, one.started) in self._suspects):
                 await self._write(connection, [one], BRIEF, left)
                 if time.monotonic() - now > BRIEF:
                     # That is enough for now.
                     break
         finally:
-            # Until they say something later.
+            # Keep the reports, unless the jobs report something later.
             self._progress = {**left, **self._progress}
 
     @property
     def behind(self) -> bool:
-        """Whether there is progress to be written again soon."""
+        """Whether there is progress to write again soon."""
         return any(name not in self._suspects for name in self._progress)
 
     def _prune(self) -> None:
-        """Forget what has ended."""
+        """Forget executions that have ended."""
         if not self._suspects:
             return
         for name in [name for name in self._suspects if not self._pool.holds(*name)]:
@@ -107,9 +120,9 @@ class Account:
     async def _write(
         self, connection: Connection, said: list[Progress], within: float | None, left: dict[Name, Progress]
     ) -> None:
-        """Write this, in halves if it is refused, and take it from `left`.
+        """Write `said`, in halves if it is refused, and remove what is written from `left`.
 
-        Raises psycopg.Error when the connection is lost, or nothing is known of the reason.
+        Raises psycopg.Error if the connection is lost, or if the reason is unknown.
         """
         try:
             await self._put(connection, said, within)
@@ -157,23 +170,25 @@ class Account:
             totals=[p.total for p in said],
         )
 
-    async def strays(self, connection: Connection, ended: Callable[[], set[Name]]) -> list[Setback]:
-        """Return releases of the jobs that the database holds in our name and that no part of this worker has.
+    async def strays(self, connection: Connection, ended: Callable[[], set[Name]]) -> list[Failure]:
+        """Return releases of jobs that the database has for this worker and that no part of it has.
 
-        Asked on the connection that claims, between two claims, so that no claim of ours is on its way: a job that is not here
-        was lost with a statement whose answer we never saw. `ended`: the names of what has ended here and is not written down.
-        An idle worker looks, too, though not as often.
+        The query runs on the connection that claims, between two claims, so no claim of ours is
+        under way. A job that is not here was lost with a statement whose answer never arrived. An
+        idle worker also looks, but less often. `ended`: returns the names of ended executions whose
+        outcomes are not written.
         """
         now = time.monotonic()
         if not self._pool.held and now > self._doubt_until and now < self._look_at:
             return []
         self._look_at = now + IDLE_LOOK
-        rows = await fetch(connection, self._schema, "held_jobs", worker=self._lease.worker)
-        # Only now: what a runner reported while the statement was on its way has gone from its jobs to the ended ones.
+        rows = await fetch(connection, self._schema, "jobs_of_worker", worker=self._lease.worker)
+        # Call this only now: a job that a runner reported while the statement ran has moved from
+        # the running to the ended ones.
         known = ended()
         found = []
         for job_id, claims, started in rows:
             if (job_id, claims, started) not in known and not self._pool.holds(job_id, claims, started):
                 logger.warning("giving back a job that was claimed and never arrived", extra={"job": job_id})
-                found.append(Setback(job_id, claims, started, Ending.RELEASE))
+                found.append(Failure(job_id, claims, started, Disposition.RELEASE))
         return found

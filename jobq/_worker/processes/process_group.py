@@ -1,6 +1,6 @@
 """Process groups: a runner and the programs that its jobs have started end together.
 
-Out of reach are programs that leave the group, by `setsid` or `setpgid`.
+Programs that leave the group by `setsid` or `setpgid` are out of reach.
 """
 
 from __future__ import annotations
@@ -14,26 +14,27 @@ import select
 import signal
 import sys
 import time
+from pathlib import Path
 
-# Seconds that programs get to end by SIGTERM, when their runner has ended by itself.
+# Seconds for programs to end after SIGTERM, if their runner has ended by itself.
 TERM_PATIENCE = 1.0
 _PR_SET_PDEATHSIG = 1
 
 
 def signal_group(group: int, number: int) -> bool:
-    """Send a signal to all processes of `group`; tell whether there is any."""
+    """Send a signal to all processes of `group`; return whether there is any."""
     try:
         os.killpg(group, number)
     except ProcessLookupError:
         return False
     except PermissionError:
-        # There is one, of another user.
+        # A process exists, but it belongs to another user.
         return True
     return True
 
 
 async def end_group(group: int) -> None:
-    """End what is left of `group`: by SIGTERM, and by SIGKILL what has not ended in time."""
+    """End the remaining processes of `group` by SIGTERM; after a while use SIGKILL."""
     if not signal_group(group, signal.SIGTERM):
         return
     until = time.monotonic() + TERM_PATIENCE
@@ -45,21 +46,28 @@ async def end_group(group: int) -> None:
 
 
 def kill_own_group() -> None:
-    """Kill this process with its group, if it leads one. Else, do nothing."""
+    """Kill this process and its group, if it leads one. Otherwise, do nothing."""
     if os.getpgrp() == os.getpid():
         os.killpg(0, signal.SIGKILL)
 
 
 def die_with_parent(alive: int) -> bool:
-    """Have the kernel kill this process, and its group if it leads one, when its parent ends; tell whether it has already.
+    """Make the kernel kill this process when its parent ends.
 
-    `alive`: the read end of a pipe to which nothing is written; its other end only the parent holds. No code of ours has to run
-    for it: a task may hold the interpreter for ever.
+    If this process leads a group, the whole group is killed. No code of ours has to run for it,
+    because a task may hold the interpreter forever.
+
+    Args:
+        alive: Read end of a pipe to which nothing is written. Only the parent holds the other end.
+
+    Returns:
+        Whether the parent has already ended.
     """
     if sys.platform != "linux":
         return False
     if alive < 0 or not _killed_with_pipe(alive):
-        # Only then. It comes when the parent's thread ends, before the pipe closes: the group would be left.
+        # Use this signal only as a fallback. It comes when the parent's thread ends, before the
+        # pipe closes, and would leave the group behind.
         with contextlib.suppress(OSError, AttributeError):
             ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if alive < 0:
@@ -73,10 +81,21 @@ def _killed_with_pipe(alive: int) -> bool:
     if os.getpgrp() != os.getpid():
         return False
     try:
-        # When the pipe's other end closes, the kernel signals the owner of this end: the group. (See fcntl(2), F_SETSIG.)
+        # When the other end of the pipe closes, the kernel signals the owner of this end: the
+        # group. (See fcntl(2), F_SETSIG.)
         fcntl.fcntl(alive, fcntl.F_SETOWN, -os.getpgrp())
         fcntl.fcntl(alive, fcntl.F_SETSIG, signal.SIGKILL)
         fcntl.fcntl(alive, fcntl.F_SETFL, fcntl.fcntl(alive, fcntl.F_GETFL) | os.O_ASYNC)
     except OSError:
         return False
     return True
+
+
+def children() -> set[int]:
+    """Return the process ids of this process's children."""
+    # Look at every thread: an orphan can become the child of any of them.
+    found: set[int] = set()
+    for path in Path("/proc/self/task").glob("*/children"):
+        with contextlib.suppress(OSError):
+            found.update(map(int, path.read_text().split()))
+    return found

@@ -1,7 +1,8 @@
-"""Reaping orphans: as process 1 of a container, a worker is the parent of every process there whose own parent has ended.
+"""Reaping of orphans, for a worker that adopts processes whose parent has ended.
 
-Only where that is so: as process 1, or as a "child subreaper". The worker's own children are waited for by asyncio, which must
-find their exit statuses; so none is reaped whose id is known, and none at all while one is being started.
+This is the case if the worker is process 1 of a container, or a "child subreaper". asyncio waits
+for the worker's own children and needs their exit statuses. So the reaper never reaps a known
+child, and reaps nothing while a child is being started.
 """
 
 from __future__ import annotations
@@ -12,9 +13,9 @@ import ctypes
 import logging
 import os
 import sys
-from pathlib import Path
 
-from jobq.worker.process import RunnerProcess
+from jobq._worker.processes.process_group import children
+from jobq._worker.processes.spawned_process import OsProcess
 
 logger = logging.getLogger("jobq.worker")
 
@@ -23,7 +24,7 @@ _PR_GET_CHILD_SUBREAPER = 37
 
 
 def adopts_orphans() -> bool:
-    """Tell whether processes without a parent become children of this one."""
+    """Return whether processes without a parent become children of this process."""
     if os.getpid() == 1:
         return True
     if sys.platform != "linux":
@@ -37,31 +38,22 @@ def adopts_orphans() -> bool:
 
 
 async def reap_orphans() -> None:
-    """Reap orphans for ever; return at once where there are none to come."""
+    """Reap orphans until cancelled. If this process adopts no orphans, return at once."""
     if not adopts_orphans():
         return
     while True:
         await asyncio.sleep(INTERVAL)
-        if not RunnerProcess.starting:
-            reap(RunnerProcess.pids)
+        if not OsProcess.starting:
+            reap(OsProcess.pids)
 
 
 def reap(known: set[int]) -> int:
-    """Reap the children that have ended, but for the `known`; return how many."""
+    """Reap the children that have ended, except the `known` ones; return the number reaped."""
     with contextlib.suppress(ChildProcessError):
         if os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
             return 0
     reaped = 0
-    for pid in _children() - known:
+    for pid in children() - known:
         with contextlib.suppress(ChildProcessError):
             reaped += os.waitpid(pid, os.WNOHANG)[0] == pid
     return reaped
-
-
-def _children() -> set[int]:
-    # Of every thread: an orphan can become the child of any.
-    found: set[int] = set()
-    for path in Path("/proc/self/task").glob("*/children"):
-        with contextlib.suppress(OSError):
-            found.update(map(int, path.read_text().split()))
-    return found

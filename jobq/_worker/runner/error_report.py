@@ -1,7 +1,8 @@
-"""What an exception says of itself, as text that can be stored.
+"""Describes exceptions as text that can be stored.
 
-Everything asked of an exception may run user code: `__str__`, properties, metaclasses, notes. That may raise anything,
-SystemExit included, which must end neither the runner nor its event loop. So each part is guarded by itself.
+Reading an exception may run user code: `__str__`, properties, metaclasses, notes. That code may
+raise anything, including SystemExit, which must end neither the runner nor its event loop. So each
+part is guarded separately.
 """
 
 from __future__ import annotations
@@ -10,11 +11,11 @@ import traceback
 from collections.abc import Collection
 from typing import Any
 
-from jobq.worker.texts import clean
+from jobq._core.storable import storable_text
 
-# Longest name of a type, in bytes.
+# Maximum length of a type's name, in bytes.
 _NAME = 200
-# The interpreter's own attributes of a class: a metaclass can hide them by others.
+# The interpreter's own attributes of a class. A metaclass can hide them with others.
 _qualname: Any = type.__dict__["__qualname__"]
 _module: Any = type.__dict__["__module__"]
 
@@ -29,20 +30,23 @@ def type_name(error: BaseException) -> str:
         module = None
     if isinstance(module, str) and module != "builtins":
         name = f"{str.__str__(module)}.{name}"
-    return clean(name, _NAME)
+    return storable_text(name, _NAME)
 
 
 def text_of(error: BaseException) -> str:
-    """Return the error's text; what is wrong with it, when it has none."""
+    """Return the text of the error; if there is none, the reason for that."""
     try:
-        # A plain one: a subclass of str has methods of its own.
+        # Return a plain string: a subclass of str has methods of its own.
         return str.__str__(str(error))
     except BaseException as fault:
         return f"{type_name(error)}, whose text cannot be had: its __str__ raised {type_name(fault)}"
 
 
 def traceback_of(error: BaseException, ours: Collection[str]) -> str:
-    """Return the error's traceback, without the frames of the files `ours` at its beginning: they tell nothing of the task."""
+    """Return the traceback of the error.
+
+    Leading frames in the files `ours` are left out: they say nothing about the task.
+    """
     try:
         inner = error.__traceback__
         while inner is not None and inner.tb_frame.f_code.co_filename in ours:

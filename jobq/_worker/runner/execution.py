@@ -1,7 +1,8 @@
-"""One execution of one job under way: what may be asked of it from outside, and how its task is interrupted."""
+"""One execution of a job under way, and how its task is interrupted."""
 
 from __future__ import annotations
 
+import asyncio
 import ctypes
 import os
 import sys
@@ -13,26 +14,44 @@ from uuid import UUID
 
 import msgspec
 
+from jobq._core.logs.attempt import AttemptLog
+from jobq._worker.ipc.messages import Job
+from jobq._worker.runner.interpreter import tracing
+from jobq._worker.runner.interpreter.forks import end_fork
 from jobq.errors import TimedOut
-from jobq.worker import tracing
-from jobq.worker.forks import end_fork
-from jobq.worker.frames import Job
+from jobq.steps.log import StepLog
 
 
 class Execution(msgspec.Struct, kw_only=True, eq=False):
-    """An execution under way: what may be asked of it from other threads."""
+    """An execution under way, with the methods that other threads may call."""
 
     job: Job
     worker: UUID
-    """In whose name it is claimed."""
+    """The worker in whose name the job is claimed."""
     cancelled: bool = False
     stopping: bool = False
-    """The worker shuts down: however the task reacts, the job goes back unpunished unless it succeeds."""
+    """Whether the worker shuts down.
+
+    Unless the task succeeds, the job goes back and its attempt is not counted.
+    """
+    draining: bool = False
+    """Whether the worker has begun to shut down, and lets the task go on for a while."""
     timed_out: bool = False
-    """The job's timeout has passed, and it was told so."""
+    """Whether the job's timeout has passed and the task was notified."""
     deadline: float | None = None
-    """When its timeout passes, in time.monotonic() seconds."""
+    """When the timeout passes, in time.monotonic() seconds; None for no timeout."""
+    durable: bool = False
+    """Whether its task is known to work in steps."""
+    is_undoing: bool = False
+    """Whether its steps are being undone: it is not interrupted any more."""
+    steps: StepLog | None = None
+    """The steps of a durable job, once its task has asked for the current job."""
+    flow: object = None
+    """The thread (its identifier) or the asyncio task that calls the task's function."""
+    log: AttemptLog | None = None
+    """The newest log records of the task, if they are kept; None until the first record."""
     _interrupt: Callable[[], object] | None = None
+    _is_interrupted: bool = False
     _at_timeout: Callable[[], object] | None = None
     _freeing: threading.Thread | None = None
     _thread: int | None = None
@@ -41,32 +60,60 @@ class Execution(msgspec.Struct, kw_only=True, eq=False):
     _lock: threading.Lock = msgspec.field(default_factory=threading.Lock)
 
     def cancel(self, *, stopping: bool) -> None:
-        """Tell the task that it should stop. Told again, it is not interrupted again: it may be cleaning up."""
+        """Ask the task to stop.
+
+        A second call does not interrupt the task again, because it may be cleaning up.
+        """
         with self._lock:
             self.stopping = self.stopping or stopping
-            already, self.cancelled = self.cancelled, True
-            if self._interrupt is not None and not already:
-                self._interrupt()
+            self.cancelled = True
+            self._interrupt_once()
+
+    def _interrupt_once(self) -> None:
+        if self._interrupt is None or self._is_interrupted or self.is_undoing:
+            return
+        if (
+            self.durable
+            and self.job.claims > 1
+            and not self.stopping
+            and (self.steps is None or self.steps.is_catching_up)
+        ):
+            # It comes to the steps that may have to be undone, and ends at the next new one. The
+            # request is repeated, and interrupts it if it is there by then.
+            return
+        self._is_interrupted = True
+        self._interrupt()
+
+    def is_aside(self) -> bool:
+        """Whether the caller is another thread or asyncio task than that in which the task was called."""
+        try:
+            current: object = asyncio.current_task()
+        except RuntimeError:  # no event loop runs in this thread
+            current = None
+        return (threading.get_ident() if current is None else current) != self.flow
 
     def interruptible(self, interrupt: Callable[[], object]) -> None:
-        """From here on `interrupt` cancels the coroutine; called at once if it should have been already."""
+        """Set the function that cancels the coroutine.
+
+        If the task is already cancelled, call it at once.
+        """
         with self._lock:
             self._interrupt = interrupt
             if self.cancelled:
-                interrupt()
+                self._interrupt_once()
 
     def settled(self) -> None:
-        """The coroutine has ended: there is nothing to cancel."""
+        """Note that the coroutine has ended and cannot be cancelled any more."""
         with self._lock:
             self._interrupt = None
 
     def time_out(self) -> None:
-        """Its deadline has passed: tell it, and raise TimedOut in the thread that runs the task, once.
+        """Note that the deadline has passed, and raise TimedOut once in the task's thread.
 
-        The exception comes when the thread executes its next Python instruction: not during a call into C. A coroutine is
-        cancelled by its event loop instead.
+        The exception comes when the thread executes its next Python instruction, not during a call
+        into C. A coroutine is cancelled by its event loop instead.
         """
-        # Not `with`: the thread that the exception hits may hold the lock, and then never release it.
+        # Do not use `with`: the interrupted thread may hold the lock and then never release it.
         if self.timed_out or not self._lock.acquire(timeout=0.01):
             return
         try:
@@ -77,7 +124,7 @@ class Execution(msgspec.Struct, kw_only=True, eq=False):
                 )
                 self._freeing.start()
             else:
-                self._strike()
+                self._raise_timeout()
         finally:
             self._lock.release()
 
@@ -85,25 +132,29 @@ class Execution(msgspec.Struct, kw_only=True, eq=False):
         do()
         if self._lock.acquire(timeout=1):
             try:
-                self._strike()
+                self._raise_timeout()
             finally:
                 self._lock.release()
 
-    def _strike(self) -> None:
+    def _raise_timeout(self) -> None:
         if self._thread is not None:
             self._struck = True
             _raise_in(self._thread, TimedOut)
 
     def at_timeout(self, do: Callable[[], object]) -> None:
-        """Have `do` called, in a thread of its own, when the deadline passes: to end a wait that TimedOut cannot reach.
+        """Call `do`, in a separate thread, when the deadline passes.
 
-        TimedOut follows: sent first, it would be on its way for as long as the wait.
+        This ends a wait that TimedOut cannot interrupt. TimedOut follows. If it were sent first, it
+        would stay pending for as long as the wait.
         """
         with self._lock:
             self._at_timeout = do
 
     def past_timeout(self) -> bool:
-        """From here on nothing is done at a timeout any more; tell whether it was, after waiting for its end."""
+        """Disable `at_timeout`.
+
+        If its function was called, wait until it has ended. Return whether it was called.
+        """
         with self._lock:
             self._at_timeout = None
         if self._freeing is None:
@@ -112,10 +163,10 @@ class Execution(msgspec.Struct, kw_only=True, eq=False):
         return True
 
     def call(self, function: Callable[..., Any], arguments: Mapping[str, Any]) -> Any:
-        """Call a task's function in this thread, where TimedOut can hit it, and only it."""
+        """Call a task's function in this thread, where TimedOut can interrupt only this function."""
         process = os.getpid()
         try:
-            # Without a timeout nothing will hit it.
+            # Without a timeout, nothing can interrupt it.
             return function(**arguments) if self.job.timeout is None else self._call_in_time(function, arguments)
         finally:
             if os.getpid() != process:
@@ -133,30 +184,35 @@ class Execution(msgspec.Struct, kw_only=True, eq=False):
             return function(**arguments)
         finally:
             if os.getpid() != process:
-                # The lock may be held by a thread that this process does not have.
+                # The lock may be held by a thread that does not exist in this process.
                 end_fork(sys.exc_info()[1])
-            # An exception that is on its way when the lock is taken is withdrawn; one that arrives in these lines is the
-            # function's, which has ended at the very moment of its timeout. It comes once, so nothing comes after it.
+            # An exception that is pending when the lock is taken is cleared. An exception that
+            # arrives in these lines belongs to the function, which ended at the moment of its
+            # timeout. TimedOut is sent only once, so no other follows.
             with self._lock:
                 self._thread, struck = None, self._struck
             if struck:
-                _withdraw()
+                _clear_pending()
 
 
 class _Withdrawn(BaseException):
-    """Takes the place of an exception that is on its way to this thread."""
+    """Replaces a pending exception of this thread."""
 
 
 def _raise_in(thread: int, error: type[BaseException]) -> None:
-    """Raise `error` in a thread as soon as it executes Python code, instead of one that is on its way to it."""
+    """Raise `error` in a thread when it next executes Python code.
+
+    This replaces a pending exception.
+    """
     ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), ctypes.py_object(error))
 
 
-def _withdraw() -> None:
-    """See to it that no exception is on its way to this thread.
+def _clear_pending() -> None:
+    """Clear any pending exception of this thread.
 
-    Not by setting NULL, which the C function offers: up to Python 3.12 that leaves the interpreter's sign up that there is
-    something to raise, for ever. Every call is slower from then on, and where functions are traced the first one hangs.
+    Setting NULL, which the C function allows, does not work: up to Python 3.12 the interpreter's
+    flag for pending exceptions then stays set permanently. Every later call is slower, and where
+    functions are traced the first call hangs.
     """
     try:
         _raise_in(threading.get_ident(), _Withdrawn)

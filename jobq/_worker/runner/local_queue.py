@@ -1,14 +1,16 @@
-"""The jobs that a runner has and has not started, and the threads that come for them.
+"""The queue of unstarted jobs in a runner, and the threads that take them.
 
-A slot belongs to the one that took it off the list of idle ones: its own thread, or the event loop, which executes the jobs
-of async tasks itself while the slot's thread sleeps.
+A slot belongs to whichever took it from the list of idle slots: its own thread, or the event loop.
+The event loop executes the jobs of async tasks itself while the slot's thread sleeps.
 
-Waking a thread costs as much as many a short job. So only one thread at a time is called, and the one that takes a job while
-others wait calls the next: a called thread gets the interpreter when the one before it waits for something (or after 5 ms),
-takes a job and calls in its turn. While one slot keeps up, no other runs; when jobs wait for something, all slots soon work.
+Waking a thread costs as much as many short jobs. So only one thread at a time is called. If that
+thread takes a job while others wait, it calls the next thread. A called thread gets the interpreter
+when the thread before it waits for something (or after 5 ms), takes a job and calls in its turn.
+While one slot keeps up, no other runs. When jobs wait for something, all slots soon work.
 
-No lock: `deque` and `list` operations are single steps. A slot that becomes idle says so first and then looks for jobs again;
-a job is put first and then idle slots are looked for. So one of the two notices.
+There is no lock: `deque` and `list` operations are single steps. A slot that becomes idle first
+enters the idle list and then checks for jobs again. A new job is first added, and then idle slots
+are looked for. So one of the two notices.
 """
 
 from __future__ import annotations
@@ -19,19 +21,22 @@ from collections.abc import Callable, Container, Iterable
 from typing import Any, cast
 from uuid import UUID
 
-from jobq.worker.forks import Over
-from jobq.worker.frames import Job
+from jobq._worker.ipc.messages import Job
+from jobq._worker.runner.interpreter.forks import Over
 
-Given = tuple[int, UUID, Job]
-"""A job with its serial and in whose name it is claimed."""
+QueuedJob = tuple[int, UUID, Job]
+"""A job with its serial and the worker in whose name it is claimed."""
 
 
-class Stock:
-    """Jobs for `slots` slots.
+class LocalQueue:
+    """The unstarted jobs for `slots` slots.
 
-    `on_loop`: the tasks whose jobs the event loop executes. `drive` has the loop begin jobs, each in its slot; it may be called
-    by any thread. `flush` is called by a slot's thread before it sleeps and when it was called: that one is on its way lets
-    others leave their outcomes to it.
+    Args:
+        slots: Number of slots.
+        on_loop: Tasks whose jobs the event loop executes.
+        drive: Makes the event loop begin jobs, each in its slot. Any thread may call it.
+        flush: Sends outcomes. A slot's thread calls it before it sleeps and when it was called.
+            Other threads may leave their outcomes to a thread that is on its way.
     """
 
     def __init__(
@@ -39,39 +44,42 @@ class Stock:
         slots: int,
         *,
         on_loop: Container[str],
-        drive: Callable[[list[tuple[int, Given]]], object],
+        drive: Callable[[list[tuple[int, QueuedJob]]], object],
         flush: Callable[[], object],
     ) -> None:
         self._on_loop = on_loop
         self._drive = drive
         self._flush = flush
-        self._jobs: deque[Given] = deque()
+        self._jobs: deque[QueuedJob] = deque()
         self._idle: list[int] = []
-        self._handed: list[Given | None] = [None] * slots
-        """What a slot's thread finds when it was rung for; None: look for yourself."""
+        self._handed: list[QueuedJob | None] = [None] * slots
+        """Job handed to a waiting slot; None means: take one from the queue."""
         self._bells = [threading.Lock() for _ in range(slots)]
         for bell in self._bells:
             bell.acquire()
         self.called = False
-        """Whether a thread is on its way that will flush, and look for jobs. Each one who sets it rings for a thread that
-        unsets it later, so it cannot stay set with no thread on the way."""
+        """Whether a called thread is on its way, which will flush and look for jobs.
+
+        A thread that sets this wakes a thread that resets it later. So it cannot stay set with no
+        thread on its way.
+        """
 
     def __len__(self) -> int:
-        """How many jobs wait to be started."""
+        """Return the number of jobs that wait to be started."""
         return len(self._jobs)
 
     def abandon(self) -> None:
-        """In a forked process: the jobs are its parent's."""
+        """Disable the queue in a forked process: the jobs belong to its parent."""
         self._jobs = cast(Any, Over())
 
-    def put(self, jobs: Iterable[Given]) -> None:
-        """Add jobs, and have someone come for them."""
+    def put(self, jobs: Iterable[QueuedJob]) -> None:
+        """Add jobs, and wake a thread for them."""
         self._jobs.extend(jobs)
         if not self.called:
             self._call()
 
-    def take(self, slot: int) -> Given:
-        """Return the next job for the thread of `slot`; waits for one."""
+    def take(self, slot: int) -> QueuedJob:
+        """Return the next job for the thread of `slot`; wait for one."""
         jobs = self._jobs
         while True:
             try:
@@ -93,8 +101,11 @@ class Stock:
             if other == slot and (handed := self._sleep(slot)) is not None:
                 return handed
 
-    def after(self, slot: int) -> Given | None:
-        """Return the next job for the event loop to execute in `slot`, which is its own; None: the slot is not any more."""
+    def after(self, slot: int) -> QueuedJob | None:
+        """Return the next job for the event loop to execute in `slot`, which belongs to it.
+
+        Returns None if the slot no longer belongs to the event loop.
+        """
         jobs = self._jobs
         while True:
             try:
@@ -111,8 +122,8 @@ class Stock:
             return None
 
     def _call(self) -> None:
-        """Have the loop begin what comes first, if it is the loop's, and a thread come for what is not."""
-        driven: list[tuple[int, Given]] = []
+        """Make the event loop begin its jobs at the head of the queue; wake a thread for others."""
+        driven: list[tuple[int, QueuedJob]] = []
         jobs, idle = self._jobs, self._idle
         try:
             while jobs[0][2].task in self._on_loop:
@@ -120,7 +131,8 @@ class Stock:
                 try:
                     given = jobs.popleft()
                 except IndexError:
-                    # Taken meanwhile. Said to be idle again before the next look at the jobs.
+                    # The job was taken meanwhile. The slot must be in the idle list again before
+                    # the next look at the jobs.
                     idle.append(slot)
                     continue
                 if given[2].task in self._on_loop:
@@ -132,16 +144,16 @@ class Stock:
                 self.called = True
                 self._bells[slot].release()
         except IndexError:
-            pass  # nothing left, or no slot is idle: the next to be so will look
+            pass  # no job is left, or no slot is idle: the next idle slot will look for jobs
         if driven:
             self._drive(driven)
 
-    def _hand(self, slot: int, given: Given) -> None:
+    def _hand(self, slot: int, given: QueuedJob) -> None:
         self._handed[slot] = given
         self._bells[slot].release()
 
     def _idles(self, slot: int) -> bool:
-        """Put `slot` on the list of idle ones; tell whether it was left there, or was taken off already."""
+        """Put `slot` on the idle list; return whether it stayed there or was already taken off."""
         self._idle.append(slot)
         if not self._jobs:
             return True
@@ -151,11 +163,11 @@ class Stock:
             return True
         return False
 
-    def _rest(self, slot: int) -> Given | None:
+    def _rest(self, slot: int) -> QueuedJob | None:
         self._flush()
         return self._sleep(slot) if self._idles(slot) else None
 
-    def _sleep(self, slot: int) -> Given | None:
+    def _sleep(self, slot: int) -> QueuedJob | None:
         self._bells[slot].acquire()
         given, self._handed[slot] = self._handed[slot], None
         if given is None:

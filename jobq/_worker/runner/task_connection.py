@@ -1,8 +1,7 @@
-"""The connections of transactional tasks, one kind for `def` and one for `async def`, both driven from the slot's thread.
+"""The database connections of the slots that execute transactional tasks.
 
-What a task gets is a psycopg connection in a transaction that is not its own to end: `commit` is refused, and `rollback` is
-remembered. It is an object of that job's own, on the slot's connection: once the job has ended it is closed, so that a thread
-or coroutine which the task has left behind cannot write into the next job's transaction.
+There is one kind for `def` tasks and one for `async def` tasks. Both are driven from the slot's
+thread. The task gets an object of its own job on the connection: see `guarded_transaction.py`.
 """
 
 from __future__ import annotations
@@ -12,103 +11,46 @@ import os
 import socket
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Coroutine
-from typing import TYPE_CHECKING, Any, Literal, NoReturn
+from typing import TYPE_CHECKING, Any
 
 import psycopg
-from psycopg import generators
 from psycopg.conninfo import conninfo_to_dict
-from psycopg.errors import error_from_result
-from psycopg.pq import ExecStatus, PGconn, TransactionStatus
-from psycopg.rows import TupleRow, tuple_row
+from psycopg.pq import TransactionStatus
+from psycopg.rows import tuple_row
 
-from jobq import sessions
-from jobq.config import Settings
-from jobq.errors import TransactionEnded
+from jobq._postgres import connecting
+from jobq._postgres.guarded_transaction import CLOSED, AsyncTaskConnection, TaskConnection, Undone, execute_several
+from jobq.settings import Settings
 
 if TYPE_CHECKING:
-    from psycopg import pq
-    from psycopg.abc import PQGen
     from sqlalchemy import Engine
     from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
     from sqlalchemy.orm import Session
 
-# Stands for the libpq connection of a job that has ended.
-_CLOSED = PGconn.connect_start(b"host=/")
-_CLOSED.finish()
 _LOST = "the connection of the task's transaction was lost"
 _PREPARE_THRESHOLD = 5
 
-Undone = Literal["failed", "ended"]
-
-# Both ends notice within seconds that the other is gone: a transaction that no one will end holds locks. Planner settings
-# and the isolation level are the database's own: what runs here is the application.
+# Both ends notice within seconds that the other end is gone: a transaction that no process will end
+# holds locks. Planner settings and the isolation level stay the database's defaults, because the
+# application runs here.
 _OPTIONS = (
     "-c tcp_keepalives_idle=5 -c tcp_keepalives_interval=2 -c tcp_keepalives_count=3 -c tcp_user_timeout=10000 "
     "-c client_min_messages=warning"
 )
-# A backend that is busy with a statement, or with a slow commit, sees that its runner was killed, where its system can tell.
+# With this setting, a backend that is busy with a statement or a slow commit notices that its
+# runner was killed, if its operating system supports it.
 _WATCH_CLIENT = "client_connection_check_interval"
 
 
-class _Refusing:
-    """What both kinds of connection have beyond psycopg's."""
+class TaskConnectionDriver(ABC):
+    """A slot's connection of one kind, and the SQLAlchemy session on it.
 
-    info: psycopg.ConnectionInfo
-    undone: Undone | None = None
-    """Whether the transaction was rolled back under the task's hands: after a failed statement, or for no such reason."""
-    adopting = False
-    """Whether SQLAlchemy is making itself acquainted with the connection: it rolls back afterwards, and must not."""
-
-    def _refuse(self) -> NoReturn:
-        raise TransactionEnded(
-            "the transaction of a transactional task is committed by jobq, together with the job's success: remove this "
-            "commit(), or use connection.transaction() or session.begin_nested() for a part of it"
-        )
-
-    def _note_rollback(self) -> bool:
-        """Take note that the task rolls back; tell whether it may."""
-        if self.adopting:
-            return False
-        match self.info.transaction_status:
-            case TransactionStatus.INTRANS | TransactionStatus.ACTIVE:
-                self.undone = self.undone or "ended"
-            case TransactionStatus.INERROR:
-                self.undone = self.undone or "failed"
-        return True
-
-
-class TaskConnection(_Refusing, psycopg.Connection[TupleRow]):
-    """The connection of a transactional ``def`` task."""
-
-    def commit(self) -> None:
-        """Refuse: raise TransactionEnded."""
-        self._refuse()
-
-    def rollback(self) -> None:
-        """Roll back; the job cannot succeed any more."""
-        if self._note_rollback():
-            super().rollback()
-
-
-class AsyncTaskConnection(_Refusing, psycopg.AsyncConnection[TupleRow]):
-    """The connection of a transactional ``async def`` task."""
-
-    async def commit(self) -> None:
-        """Refuse: raise TransactionEnded."""
-        self._refuse()
-
-    async def rollback(self) -> None:
-        """Roll back; the job cannot succeed any more."""
-        if self._note_rollback():
-            await super().rollback()
-
-
-class Link(ABC):
-    """A slot's connection of one kind, and the SQLAlchemy session on it. Every method is for the slot's thread."""
+    Only the slot's thread may call the methods.
+    """
 
     _made: TaskConnection | AsyncTaskConnection | None = None
     _lent: TaskConnection | AsyncTaskConnection | None = None
-    """What the present job has got."""
+    """The connection object that the present job has."""
 
     @property
     def usable(self) -> bool:
@@ -123,14 +65,17 @@ class Link(ABC):
 
     @property
     def undone(self) -> Undone | None:
-        """Whether the transaction was rolled back under the task's hands, and why."""
+        """Whether and why the transaction was rolled back during the task."""
         return next((each.undone for each in (self._made, self._lent) if each is not None and each.undone), None)
 
     def take_back(self) -> None:
-        """Close what the job has got, for what it has left behind. A statement of theirs that is under way is the job's own."""
+        """Close the connection object of the job, in case code of the job still runs.
+
+        If such code is executing a statement, that statement belongs to the job.
+        """
         lent, self._lent = self._lent, None
         if lent is not None:
-            lent.pgconn = _CLOSED
+            lent.pgconn = CLOSED
             if self._made is not None:
                 self._made.undone = self._made.undone or lent.undone
 
@@ -141,12 +86,9 @@ class Link(ABC):
         base = f"{_OPTIONS} {given}" if given else _OPTIONS
         options: dict[str, Any] = {
             "conninfo": url,
-            "application_name": "jobq task",
-            "connect_timeout": int(max(2, min(settings.connect_timeout, 3600))),
-            "keepalives_idle": 5,
-            "keepalives_interval": 2,
-            "keepalives_count": 3,
-            "tcp_user_timeout": 10_000,
+            "purpose": "task",
+            "within": settings.connect_timeout,
+            **connecting.KEEPALIVES,
         }
         try:
             self._made = self._connected({**options, "options": f"{base} -c {_WATCH_CLIENT}=1s"})
@@ -161,11 +103,11 @@ class Link(ABC):
 
     @abstractmethod
     def begin(self, opening: bytes) -> None:
-        """Send `opening`, several statements that leave a transaction open."""
+        """Send `opening`, which contains several statements and leaves a transaction open."""
 
     @abstractmethod
     def flush(self) -> None:
-        """Write what the session has not written yet."""
+        """Flush the session."""
 
     @abstractmethod
     def fetch(self, query: bytes, parameters: dict[str, Any]) -> tuple[Any, ...]:
@@ -181,10 +123,17 @@ class Link(ABC):
 
     @abstractmethod
     def end(self) -> None:
-        """After commit or rollback: let go of the session, and of what the task has set on the connection's Python side."""
+        """Clean up after commit or rollback.
+
+        This releases the session and resets the Python settings that the task made on the
+        connection.
+        """
 
     def drop(self) -> None:
-        """Close the connection without asking the server, which rolls back what is open."""
+        """Close the connection without a message to the server.
+
+        The server rolls back an open transaction.
+        """
         self.take_back()
         made, self._made = self._made, None
         if made is None or made.closed:
@@ -192,8 +141,9 @@ class Link(ABC):
         if made.info.transaction_status is not TransactionStatus.ACTIVE:
             made.pgconn.finish()
             return
-        # Someone whom the task has left behind is in the midst of using it: freeing it under his hands could end the
-        # process. The end of its stream is an error to him, and to the server a reason to roll back.
+        # Code that the task has left behind is using the connection. Freeing the connection during
+        # this use could end the process. Shutting down its stream causes an error in that code and
+        # a rollback in the server.
         with contextlib.suppress(OSError), socket.socket(fileno=os.dup(made.pgconn.socket)) as stream:
             stream.shutdown(socket.SHUT_RDWR)
 
@@ -204,8 +154,8 @@ class Link(ABC):
         made.prepare_threshold = _PREPARE_THRESHOLD
 
 
-class SyncLink(Link):
-    """For ``def`` tasks."""
+class SyncConnectionDriver(TaskConnectionDriver):
+    """The connection driver for ``def`` tasks."""
 
     _made: TaskConnection | None = None
     _lent: TaskConnection | None = None
@@ -214,29 +164,33 @@ class SyncLink(Link):
 
     @property
     def connection(self) -> TaskConnection:
-        """The slot's connection. Raises psycopg.OperationalError once it is lost."""
+        """The slot's connection. Raises psycopg.OperationalError if it is lost."""
         if self._made is None:
             raise psycopg.OperationalError(_LOST)
         return self._made
 
     def lend(self) -> TaskConnection:
-        """Return what the task gets. Raises psycopg.OperationalError once the connection is lost."""
+        """Return the connection object for the task.
+
+        Raises psycopg.OperationalError if the connection is lost.
+        """
         if self._lent is None:
             made = self.connection
             self._lent = TaskConnection(made.pgconn)
-            # One of both at a time, and the names of prepared statements are the session's.
+            # Only one of the two objects may be used at a time, and the names of prepared
+            # statements belong to the database session.
             self._lent.lock, self._lent._prepared = made.lock, made._prepared
         return self._lent
 
     @property
     def session(self) -> Session:
-        """The session on the connection, made at the first use."""
-        from sqlalchemy import create_engine, event
+        """The session on the connection, created at the first use."""
+        from sqlalchemy import event
         from sqlalchemy.orm import Session
         from sqlalchemy.pool import StaticPool
 
         if self._engine is None:
-            self._engine = create_engine("postgresql+psycopg://", creator=self._adopt, poolclass=StaticPool)
+            self._engine = connecting.engine(self._adopt, StaticPool)
             event.listen(self._engine, "checkout", self._adopted)
         if self._session is None:
             self._session = Session(self._engine)
@@ -250,12 +204,12 @@ class SyncLink(Link):
         self.connection.adopting = False
 
     def _connected(self, options: dict[str, Any]) -> TaskConnection:
-        return sessions.connect_as(TaskConnection, **options)
+        return connecting.connect_as(TaskConnection, **options)
 
     def begin(self, opening: bytes) -> None:
         self._renew()
         with self.connection.lock:
-            self.connection.wait(_several(self.connection.pgconn, opening))
+            self.connection.wait(execute_several(self.connection.pgconn, opening))
 
     def flush(self) -> None:
         if self._session is not None:
@@ -268,7 +222,7 @@ class SyncLink(Link):
         return row
 
     def cancel(self) -> None:
-        """Ask the server to cancel the statement that is running; called from another thread."""
+        """Ask the server to cancel the running statement. Called from another thread."""
         made = self._made
         if made is not None:
             with contextlib.suppress(psycopg.Error, OSError):
@@ -284,17 +238,22 @@ class SyncLink(Link):
         session, self._session = self._session, None
         if session is not None:
             session.close()
-            # For what the job has left behind: it would begin again, on the next job's transaction.
+            # Code that the job has left behind would otherwise begin again, in the transaction of
+            # the next job.
             session.bind = None
 
     def drop(self) -> None:
         super().drop()
-        # The session may be a task's own trouble by now; what it holds goes with the connection.
+        # The task may have broken the session by now. Its resources are released with the
+        # connection.
         self._session = self._engine = None
 
 
-class AsyncLink(Link):
-    """For ``async def`` tasks. `run` runs a coroutine to its end on the tasks' event loop."""
+class AsyncConnectionDriver(TaskConnectionDriver):
+    """The connection driver for ``async def`` tasks.
+
+    `run` runs a coroutine to its end on the tasks' event loop.
+    """
 
     _made: AsyncTaskConnection | None = None
     _lent: AsyncTaskConnection | None = None
@@ -304,29 +263,33 @@ class AsyncLink(Link):
 
     @property
     def connection(self) -> AsyncTaskConnection:
-        """The slot's connection. Raises psycopg.OperationalError once it is lost."""
+        """The slot's connection. Raises psycopg.OperationalError if it is lost."""
         if self._made is None:
             raise psycopg.OperationalError(_LOST)
         return self._made
 
     def lend(self) -> AsyncTaskConnection:
-        """Return what the task gets. Raises psycopg.OperationalError once the connection is lost."""
+        """Return the connection object for the task.
+
+        Raises psycopg.OperationalError if the connection is lost.
+        """
         if self._lent is None:
             made = self.connection
             self._lent = AsyncTaskConnection(made.pgconn)
-            # One of both at a time, and the names of prepared statements are the session's.
+            # Only one of the two objects may be used at a time, and the names of prepared
+            # statements belong to the database session.
             self._lent.lock, self._lent._prepared = made.lock, made._prepared
         return self._lent
 
     @property
     def session(self) -> AsyncSession:
-        """The session on the connection, made at the first use."""
+        """The session on the connection, created at the first use."""
         from sqlalchemy import event
-        from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
+        from sqlalchemy.ext.asyncio import AsyncSession
         from sqlalchemy.pool import StaticPool
 
         if self._engine is None:
-            self._engine = create_async_engine("postgresql+psycopg://", async_creator=self._adopt, poolclass=StaticPool)
+            self._engine = connecting.async_engine(self._adopt, StaticPool)
             event.listen(self._engine.sync_engine, "checkout", self._adopted)
         if self._session is None:
             self._session = AsyncSession(self._engine)
@@ -340,13 +303,13 @@ class AsyncLink(Link):
         self.connection.adopting = False
 
     def _connected(self, options: dict[str, Any]) -> AsyncTaskConnection:
-        made: AsyncTaskConnection = self.run(sessions.connect_async_as(AsyncTaskConnection, **options))
+        made: AsyncTaskConnection = self.run(connecting.connect_async_as(AsyncTaskConnection, **options))
         return made
 
     def begin(self, opening: bytes) -> None:
         async def begin() -> None:
             async with self.connection.lock:
-                await self.connection.wait(_several(self.connection.pgconn, opening))
+                await self.connection.wait(execute_several(self.connection.pgconn, opening))
 
         self._renew()
         self.run(begin())
@@ -380,11 +343,3 @@ class AsyncLink(Link):
     def drop(self) -> None:
         super().drop()
         self._session = self._engine = None
-
-
-def _several(pgconn: pq.abc.PGconn, query: bytes) -> PQGen[None]:
-    """Execute several statements in one message; psycopg itself would begin a transaction before them."""
-    pgconn.send_query(query)
-    for result in (yield from generators.execute(pgconn)):
-        if result.status == ExecStatus.FATAL_ERROR:
-            raise error_from_result(result)

@@ -1,31 +1,31 @@
-"""What a runner tells its dispatcher of the application, which the dispatcher itself never imports."""
+"""Describes the application for the dispatcher, which never imports it."""
 
 from __future__ import annotations
 
 from contextlib import suppress
 from typing import Any
 
+from jobq._worker.ipc.messages import RunnerReady, ScheduleInfo, TaskInfo
 from jobq.app import JobQ
-from jobq.backoff import Backoff
 from jobq.errors import TimedOut
-from jobq.tasks import BaseTask
-from jobq.worker.frames import Hello, ScheduleFacts, TaskFacts
+from jobq.retry import Backoff
+from jobq.task import BaseTask
 
-# A function's delays are asked for so many attempts in advance: the dispatcher, which retries a job whose runner it had to
-# kill, cannot call it.
+# Delays from a function are computed for this many attempts in advance. The dispatcher retries a
+# job whose runner it had to kill, but cannot call the function.
 _ASKED = 20
 
 
-def describe(app: JobQ) -> Hello:
-    """Return what the dispatcher must know of the application's tasks and schedules."""
-    return Hello(
+def describe(app: JobQ) -> RunnerReady:
+    """Return the facts about the application's tasks and schedules that the dispatcher needs."""
+    return RunnerReady(
         [_facts(task) for _, task in sorted(app.tasks.items())],
-        [ScheduleFacts(**schedule.columns()) for _, schedule in sorted(app.schedules.items())],
+        [ScheduleInfo(**schedule.columns()) for _, schedule in sorted(app.schedules.items())],
     )
 
 
-def _facts(task: BaseTask[..., Any]) -> TaskFacts:
-    return TaskFacts(
+def _facts(task: BaseTask[..., Any]) -> TaskInfo:
+    return TaskInfo(
         task.name,
         task.queue,
         task.isolation == "process",
@@ -36,6 +36,8 @@ def _facts(task: BaseTask[..., Any]) -> TaskFacts:
         task.arguments.fingerprint,
         _delays(task.backoff),
         task.backoff.jitter,
+        task.batch or 0,
+        task.linger,
     )
 
 
@@ -45,7 +47,7 @@ def _delays(backoff: Backoff) -> tuple[float, ...]:
     if not callable(backoff.delays):
         return tuple(backoff.longest(number) for number in range(1, len(backoff.delays) + 1))
     found: list[float] = []
-    # A function may raise: then the delay before it stands in, or the default.
+    # If the function raises, the last delay before is used, or the default.
     with suppress(Exception):
         found.extend(backoff.longest(number) for number in range(1, _ASKED + 1))
     return tuple(found)

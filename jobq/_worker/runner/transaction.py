@@ -1,8 +1,10 @@
-"""The transactions of transactional tasks: begun before the task, committed with its success, or rolled back.
+"""The transactions of transactional tasks.
 
-A transaction belongs to one execution, its connection to one slot of one kind, kept from job to job. Before each, the
-session is brought back to how it was connected: settings, roles, cursors, temporary tables, advisory locks, listening. What
-is prepared stays, or nothing would ever be prepared twice.
+A transaction is begun before the task, and then committed with the task's success or rolled back.
+It belongs to one execution. Its connection belongs to one slot and one kind of task, and is kept
+from job to job. Before each job, the session is reset to its state after connecting: settings,
+roles, cursors, temporary tables, advisory locks, listening. Prepared statements stay; otherwise
+each job would prepare them again.
 """
 
 from __future__ import annotations
@@ -16,27 +18,30 @@ from psycopg import sql
 from psycopg.pq import TransactionStatus
 from psycopg.rows import TupleRow
 
-from jobq.config import Settings
+from jobq._postgres.sql import statement
+from jobq._worker.ipc.messages import AlreadyCommitted
+from jobq._worker.runner.execution import Execution
+from jobq._worker.runner.executor import Before, Transaction
+from jobq._worker.runner.task_connection import AsyncConnectionDriver, SyncConnectionDriver, TaskConnectionDriver
+from jobq._worker.runner.verdict import CommitUnknown
 from jobq.errors import NotTransactional, ResultError, TransactionEnded
-from jobq.sql import statement
-from jobq.worker.execution import Execution
-from jobq.worker.executor import CommitUnknown, Transaction
-from jobq.worker.frames import Recorded
-from jobq.worker.links import AsyncLink, Link, SyncLink
+from jobq.settings import Settings
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncSession
     from sqlalchemy.orm import Session
 
-# One message, one round trip. The session is reset in a transaction of its own: rolling the task's back must not undo it,
-# and a default of the former task's must not govern it. `jobq.execution` is how succeed.sql knows this transaction again.
+# This is one message and one round trip. The session is reset in a separate transaction, so that a
+# rollback of the task's transaction does not undo the reset, and a default of the previous task
+# does not govern it. ack_in_task_transaction.sql recognizes this transaction by `jobq.execution`.
 _BEGIN = sql.SQL(
     "BEGIN; SET SESSION AUTHORIZATION DEFAULT; RESET ALL; CLOSE ALL; UNLISTEN *; DISCARD TEMP; DISCARD SEQUENCES; "
     "SELECT pg_advisory_unlock_all(); COMMIT; "
     "BEGIN; SET LOCAL jobq.execution = {execution}; SET LOCAL application_name = {name}"
 )
 _IDLE_LIMIT = sql.SQL("; SET LOCAL idle_in_transaction_session_timeout = {limit}")
-# What a session may idle beyond its job's timeout before the server ends it: by then its runner should have.
+# Seconds that a session may idle beyond its job's timeout before the server ends it. Its runner
+# should have ended it earlier.
 _IDLE_GRACE = 5.0
 
 _ENDED = (
@@ -58,10 +63,14 @@ class Transactions:
         self._slot = threading.local()
 
     def begin(self, execution: Execution, *, is_async: bool) -> Transaction:
-        """Begin a transaction on this slot's connection, made again when it is broken. Raises psycopg.Error."""
+        """Begin a transaction on this slot's connection; if the connection is broken, reconnect.
+
+        Raises psycopg.Error.
+        """
         link, fresh = self._link(is_async), False
-        if isinstance(link, AsyncLink):
-            # An execution of its own: to cancel the task's must not interrupt what is done around it.
+        if isinstance(link, AsyncConnectionDriver):
+            # Use a separate execution: cancelling the task's execution must not interrupt the work
+            # around it.
             link.run = lambda coroutine: self._run_coroutine(
                 Execution(job=execution.job, worker=execution.worker), coroutine
             )
@@ -74,7 +83,7 @@ class Transactions:
                 link.begin(opening)
             except psycopg.Error:
                 link.drop()
-                # One that was kept may have died since; one just made has not.
+                # A kept connection may have died since its last use. A new connection has not.
                 if fresh:
                     raise
             except BaseException:
@@ -88,28 +97,29 @@ class Transactions:
         for link in vars(self._slot).values():
             link.drop()
 
-    def _link(self, is_async: bool) -> Link:
-        kept: Link | None = getattr(self._slot, "asynchronous" if is_async else "synchronous", None)
+    def _link(self, is_async: bool) -> TaskConnectionDriver:
+        kept: TaskConnectionDriver | None = getattr(self._slot, "asynchronous" if is_async else "synchronous", None)
         if kept is not None:
             return kept
         if is_async:
-            self._slot.asynchronous = made = AsyncLink()
+            self._slot.asynchronous = made = AsyncConnectionDriver()
             return made
-        self._slot.synchronous = plain = SyncLink()
+        self._slot.synchronous = plain = SyncConnectionDriver()
         return plain
 
 
 class _Transaction:
-    """One execution's transaction; see `jobq.worker.executor.Transaction`."""
+    """The transaction of one execution; see `jobq._worker.runner.executor.Transaction`."""
 
-    def __init__(self, link: Link, execution: Execution, schema: str) -> None:
+    def __init__(self, link: TaskConnectionDriver, execution: Execution, schema: str) -> None:
         self._link = link
         self._execution = execution
         self._over = False
-        if isinstance(link, SyncLink):
-            # A thread that waits for the server is in a call into C, which TimedOut does not reach. (A coroutine is cancelled.)
+        if isinstance(link, SyncConnectionDriver):
+            # A thread that waits for the server is in a call into C, which TimedOut cannot
+            # interrupt. (A coroutine is cancelled.)
             execution.at_timeout(link.cancel)
-        self._success = statement("succeed", schema)
+        self._success = statement("ack_in_task_transaction", schema)
 
     @property
     def connection(self) -> psycopg.Connection[TupleRow]:
@@ -127,9 +137,9 @@ class _Transaction:
     def async_session(self) -> AsyncSession:
         return self._asynchronous("async_session").session
 
-    def _synchronous(self, wanted: str) -> SyncLink:
+    def _synchronous(self, wanted: str) -> SyncConnectionDriver:
         self._refuse_late(wanted)
-        if isinstance(self._link, SyncLink):
+        if isinstance(self._link, SyncConnectionDriver):
             return self._link
         raise NotTransactional(
             f"current_job().{wanted}: {self._execution.job.task!r} is an async task: use current_job().async_{wanted}"
@@ -139,21 +149,25 @@ class _Transaction:
         if self._over:
             raise NotTransactional(f"current_job().{wanted}: the job has ended, and its transaction with it")
 
-    def _asynchronous(self, wanted: str) -> AsyncLink:
+    def _asynchronous(self, wanted: str) -> AsyncConnectionDriver:
         self._refuse_late(wanted)
-        if isinstance(self._link, AsyncLink):
+        if isinstance(self._link, AsyncConnectionDriver):
             return self._link
         raise NotTransactional(
             f"current_job().{wanted}: {self._execution.job.task!r} is a `def` task: use current_job()."
             f"{wanted.removeprefix('async_')}"
         )
 
-    def succeed(self, result: bytes | None, seconds: float, unstored: str | None = None) -> Recorded:
+    def succeed(
+        self, result: bytes | None, seconds: float, unstored: str | None = None, before: Before | None = None
+    ) -> AlreadyCommitted:
         job, link = self._execution.job, self._link
         self._end_use()
         link.flush()
         self._check()
         disturbed = self._execution.past_timeout()
+        if before is not None:
+            before(link.fetch)
         parameters = {
             "id": job.id,
             "claims": job.claims,
@@ -172,11 +186,12 @@ class _Transaction:
             raise TransactionEnded(_ENDED)
         if not accepted:
             self.abandon()
-            return Recorded(job.id, job.claims, job.started, accepted=False)
+            return AlreadyCommitted(job.id, job.claims, job.started, accepted=False)
         try:
             link.commit()
         except psycopg.Error as error:
-            # With the connection intact it is the server's answer: a deferred constraint, a serialization failure.
+            # If the connection is intact, this is the server's answer: a deferred constraint, or a
+            # serialization failure.
             if link.usable:
                 raise
             raise CommitUnknown(
@@ -186,10 +201,10 @@ class _Transaction:
             link.drop()
         else:
             self._leave(lambda: None)
-        return Recorded(job.id, job.claims, job.started, accepted=True, unstored=unstored)
+        return AlreadyCommitted(job.id, job.claims, job.started, accepted=True, unstored=unstored)
 
     def _check(self) -> None:
-        """Raise unless the transaction is still open and can be committed."""
+        """Raise an error unless the transaction is still open and can be committed."""
         link = self._link
         if not link.usable:
             raise psycopg.OperationalError("the connection of the task's transaction was lost, or closed by the task")
@@ -203,23 +218,31 @@ class _Transaction:
         raise psycopg.errors.InFailedSqlTransaction(_FAILED) if link.undone == "failed" else TransactionEnded(_ENDED)
 
     def _end_use(self) -> None:
-        """What the task still does from here on, in threads that it has left behind, is not the job's any more."""
+        """End the task's use of the connection.
+
+        Later work in threads that the task has left behind does not belong to the job.
+        """
         self._over = True
         self._link.take_back()
 
     def abandon(self) -> None:
         link = self._link
         self._end_use()
-        # A cancellation that was sent may still arrive: not at the next job's statement.
+        # A cancellation that was sent may still arrive. It must not hit a statement of the next
+        # job.
         undisturbed = not self._execution.past_timeout()
         if undisturbed and link.usable and link.status in (TransactionStatus.INTRANS, TransactionStatus.INERROR):
             self._leave(link.rollback)
         else:
-            # Lost; or ended by the task, which may have done more to it; or still in use by a thread that it has left behind.
+            # The connection is lost; or the task ended the transaction and may have done more; or a
+            # thread left behind still uses it.
             link.drop()
 
     def _leave(self, how: Callable[[], None]) -> None:
-        """Leave the connection as the next job expects it; without it, the server rolls back by itself."""
+        """Leave the connection as the next job expects it.
+
+        If that fails, close it, and the server rolls back.
+        """
         try:
             how()
             self._link.end()

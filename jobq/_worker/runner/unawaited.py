@@ -1,4 +1,7 @@
-"""Work that a task has returned instead of doing it: a coroutine that nothing awaits, a generator that nothing runs."""
+"""Detection of work that a task returned instead of doing it.
+
+Examples are a coroutine that nothing awaits and a generator that nothing runs.
+"""
 
 from __future__ import annotations
 
@@ -7,17 +10,18 @@ from collections.abc import AsyncGenerator, Coroutine
 from types import CoroutineType, GeneratorType
 from typing import Any
 
-from jobq import callables
+from jobq._core import callables
 from jobq.errors import NotAwaited
-from jobq.tasks import BaseTask
+from jobq.task import BaseTask
 
 
 def check_done(task: BaseTask[..., Any], value: object) -> None:
-    """Close what `task` returned and raise NotAwaited when it is work that has not been done."""
+    """If `task` returned work that was not done, close it and raise NotAwaited."""
     if value is None:
         return
     if isinstance(value, GeneratorType):
-        # The task's own, behind a wrapper. Another may be a value, for an annotation such as Iterable.
+        # Only the task's own generator, behind a wrapper, is an error. Another generator may be a
+        # value, for an annotation such as Iterable.
         if value.gi_code is not getattr(callables.innermost(task.function), "__code__", None):
             return
         advice = "return a list, or loop over it in the wrapper"
@@ -33,5 +37,5 @@ def check_done(task: BaseTask[..., Any], value: object) -> None:
 def _is_awaitable(value: object) -> bool:
     try:
         return isinstance(value, (Coroutine, AsyncGenerator, asyncio.Future))
-    except Exception:  # its __class__ is the application's
+    except Exception:  # the application may define its __class__
         return False

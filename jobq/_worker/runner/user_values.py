@@ -1,4 +1,7 @@
-"""What user code hands over, taken with care: an attribute may be a property that raises, and a number none at all."""
+"""Careful reading of values from user code.
+
+An attribute may be a property that raises, and a number may be no number at all.
+"""
 
 from __future__ import annotations
 
@@ -6,15 +9,18 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from jobq.backoff import Backoff
+from jobq._core.storable import LONGEST_DELAY
 from jobq.errors import Retry, Snooze
-from jobq.worker.texts import LONGEST_DELAY
+from jobq.retry import Backoff
 
 _DEFAULT = Backoff()
 
 
 def snooze_seconds(error: Snooze) -> float:
-    """Return for how long a task wants to be snoozed. Raises ValueError: it has changed `seconds` to what is no duration."""
+    """Return the number of seconds that a task wants to be snoozed.
+
+    Raises ValueError if the task has changed `seconds` to an invalid duration.
+    """
     seconds = _number(lambda: error.seconds)
     if seconds is None or not 0 <= seconds <= LONGEST_DELAY:
         raise ValueError(
@@ -24,13 +30,14 @@ def snooze_seconds(error: Snooze) -> float:
 
 
 def retry_seconds(error: Retry) -> float | None:
-    """Return in how many seconds a task wants its next attempt; None: as its backoff says. Raises ValueError as
-    `snooze_seconds` does.
+    """Return the number of seconds until the task wants its next attempt; None to use its backoff.
+
+    Raises ValueError as `snooze_seconds` does.
     """
     try:
         if error.after is None:
             return None
-    except BaseException:  # noqa: S110  # a property that raises: told below
+    except BaseException:  # noqa: S110  # a property that raises: reported below
         pass
     seconds = _number(lambda: error.after)
     if seconds is None or not 0 <= seconds <= LONGEST_DELAY:
@@ -41,12 +48,13 @@ def retry_seconds(error: Retry) -> float | None:
 
 
 def retry_delay(ask: Callable[[], float | None], attempt: int) -> float | None:
-    """Return what a task's own rule says of the next attempt: seconds, or None for none. A rule that raises, or says what is
-    no duration, is not asked again: the default backoff stands in for it.
+    """Return the delay in seconds that a task's own rule sets; None for no further attempt.
+
+    If the rule raises, or returns an invalid duration, the default backoff replaces it.
     """
     try:
         said = ask()
-    except BaseException:  # a `Backoff` of the application's, or the class of an exception; SystemExit too
+    except BaseException:  # an application's `Backoff` or exception class may raise SystemExit too
         return _DEFAULT.delay(attempt)
     if said is None:
         return None

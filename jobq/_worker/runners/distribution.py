@@ -1,28 +1,29 @@
-"""Which runner gets which of the jobs that were claimed."""
+"""Distributes claimed jobs to runners."""
 
 from __future__ import annotations
 
 from heapq import heapify, heappop, heapreplace
 
-from jobq.worker.children import Child
-from jobq.worker.frames import Job
+from jobq._worker.ipc.messages import Job
+from jobq._worker.runners.process import RunnerProcess
 
 
 def distribute(
-    jobs: list[Job], ready: list[Child], limit: int | None
-) -> tuple[list[tuple[Child, list[Job]]], list[Job]]:
-    """Return what each of the `ready` runners gets, the least loaded first, those slow to react last; and what none takes.
+    jobs: list[Job], ready: list[RunnerProcess], limit: int | None
+) -> tuple[list[tuple[RunnerProcess, list[Job]]], list[Job]]:
+    """Return each runner's jobs, and the jobs that no runner takes.
 
-    `limit`: how many jobs one runner gets in its life.
+    The least loaded of the `ready` runners comes first, runners that react slowly come last.
+    `limit`: how many jobs a runner gets during its life.
     """
     if len(ready) == 1 and limit is None:
         return ([(ready[0], jobs)] if jobs else []), []
     shares: list[list[Job]] = [[] for _ in ready]
-    # A slow runner counts as one whose slots are full: it comes after those that have some free.
+    # A slow runner counts as one whose slots are full: it comes after runners with free slots.
     loads = [
-        (len(child.jobs) + (child.slots if child.slow else 0), index)
-        for index, child in enumerate(ready)
-        if limit is None or child.given < limit
+        (runner.held.load + (runner.slots if runner.liveness.slow else 0), index)
+        for index, runner in enumerate(ready)
+        if limit is None or runner.held.given < limit
     ]
     heapify(loads)
     for number, job in enumerate(jobs):
@@ -30,12 +31,12 @@ def distribute(
             return _given(ready, shares), jobs[number:]
         load, index = loads[0]
         shares[index].append(job)
-        if limit is not None and len(shares[index]) + ready[index].given >= limit:
+        if limit is not None and len(shares[index]) + ready[index].held.given >= limit:
             heappop(loads)
         else:
             heapreplace(loads, (load + 1, index))
     return _given(ready, shares), []
 
 
-def _given(ready: list[Child], shares: list[list[Job]]) -> list[tuple[Child, list[Job]]]:
-    return [(child, share) for child, share in zip(ready, shares, strict=True) if share]
+def _given(ready: list[RunnerProcess], shares: list[list[Job]]) -> list[tuple[RunnerProcess, list[Job]]]:
+    return [(runner, share) for runner, share in zip(ready, shares, strict=True) if share]

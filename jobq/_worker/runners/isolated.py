@@ -1,10 +1,15 @@
-"""Runners for one job at a time: for tasks that ask for a process of their own, and for jobs that have met with trouble.
+"""Isolated runners, each for one job at a time.
 
-- A job that has cost a runner its life, or has seen two runners crash, runs here, so that its next crash can only be its own.
-- So do, for a while, all jobs of a task that has ended several runners (`quarantine.py`).
-- A job whose runner was ended under it twice for the sake of others runs here, so that it can end.
+These jobs run in isolated runners:
 
-The former may take long to fail, for they hang until their timeouts. So they share no places with the others.
+- A job that has ended a runner, or that has seen two runners crash. Its next crash can then only be
+  its own.
+- For a while, all jobs of a task that has ended several runners (`quarantine.py`).
+- A job whose runner was ended twice because of other jobs. Here it can end.
+- A job of a task that asks for a process of its own.
+
+Jobs of the first two kinds are suspects. They may take long to fail, because they hang until their
+timeouts. So they do not share places with the other two kinds.
 """
 
 from __future__ import annotations
@@ -14,63 +19,67 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from uuid import UUID
 
-from jobq.backoff import Backoff
-from jobq.worker.children import Child
-from jobq.worker.frames import Job
-from jobq.worker.quarantine import Quarantine
+from jobq._worker.faults.quarantine import Quarantine
+from jobq._worker.ipc.messages import Job
+from jobq._worker.runners.process import RunnerProcess
+from jobq.retry import Backoff
 
 logger = logging.getLogger("jobq.worker")
 
 _RESTART = Backoff(base=0.5, cap=30)
-# Between the starts of runners that their jobs end one after the other: each start costs an import of the application.
+# Delay between starts of runners that their jobs end one after the other. Each start costs an
+# import of the application.
 _NEXT = Backoff(base=0.25, cap=2)
 _NEXT_WITHIN = 30.0
 
-# A job that has seen this many runners crash, or end for the sake of others, runs in a runner of its own.
+# A job that has seen this many runners crash, or end because of other jobs, gets a runner of its
+# own.
 QUARANTINE_AFTER = 2
 SHELTER_AFTER = 2
-# Seconds that a runner without a job stays, for the next one: it has the application imported.
+# Seconds that an idle runner stays for the next job, because it has already imported the
+# application.
 KEEP_IDLE = 10.0
-# How long a job waits here for a process before it goes back to the database.
+# Seconds that a job waits here for a runner before it goes back to the database.
 WAIT_AT_MOST = 1.0
 
 
-class Solos:
-    """At most `limit` such runners, made by `hire` as they are needed, each for at most `most` jobs (None: any number).
+class IsolatedRunners:
+    """At most `limit` isolated runners, created with `start_runner` when needed.
 
-    Lives in the dispatcher's event loop.
+    Each runner executes at most `most` jobs (None: any number). The object belongs to the
+    dispatcher's event loop.
     """
 
-    def __init__(self, limit: int, most: int | None, hire: Callable[[], Child]) -> None:
+    def __init__(self, limit: int, most: int | None, start_runner: Callable[[], RunnerProcess]) -> None:
         self._limit = limit
         self._most = most
-        self._hire = hire
+        self._start_runner = start_runner
         self._failures = 0
         self._again_at = 0.0
-        """When the next runner may be started, after one that could not import the application."""
+        """Earliest start of the next runner, after a runner that could not import the application."""
         self._ends: deque[float] = deque()
-        """When runners last ended under their jobs."""
+        """When runners recently ended while they held jobs."""
         self._waiting: deque[tuple[Job, UUID, float]] = deque()
-        """Jobs, each with in whose name it is claimed, and since when it waits."""
-        self.children: list[Child] = []
+        """Waiting jobs: job, worker that claimed it, and since when it waits."""
+        self.runners: list[RunnerProcess] = []
 
     def __len__(self) -> int:
-        """How many jobs wait here for a process."""
+        """Return the number of jobs that wait here for a runner."""
         return len(self._waiting)
 
     @property
     def free(self) -> int:
-        """How many jobs could begin now, each in a process of its own."""
-        return max(0, self._limit - sum(bool(child.jobs) for child in self.children) - len(self._waiting))
+        """Number of jobs that could begin now, each in a runner of its own."""
+        return max(0, self._limit - sum(bool(runner.jobs) for runner in self.runners) - len(self._waiting))
 
     def waiting(self) -> list[Job]:
-        """Return the jobs that wait here for a process."""
+        """Return the jobs that wait here for a runner."""
         return [job for job, _, _ in self._waiting]
 
     def give(self, jobs: list[Job], worker: UUID, now: float, *, first: bool = False) -> None:
-        """Take jobs over, claimed in the name of `worker`; those for which no process is idle wait for one.
+        """Accept jobs claimed in the name of `worker`. If no runner is idle, the jobs wait.
 
-        `first`: before those that wait already.
+        `first`: put the jobs before those that wait already.
         """
         waiting = [(job, worker, now) for job in jobs]
         if first:
@@ -80,30 +89,34 @@ class Solos:
         self.assign(now)
 
     def assign(self, now: float) -> None:
-        """Give each idle runner a waiting job, and start runners while there are too few."""
+        """Send a waiting job to each idle runner, and start runners while there are too few."""
         while self._waiting:
-            child = next((child for child in self.children if not child.jobs and self._usable(child)), None)
-            if child is None:
-                # One that is ending in good order takes no place.
-                if sum(not child.dismissed for child in self.children) >= self._limit or now < self._again_at:
+            runner = next((runner for runner in self.runners if not runner.jobs and self._usable(runner)), None)
+            if runner is None:
+                # A runner that is ending in good order takes no place.
+                if sum(not runner.dismissed for runner in self.runners) >= self._limit or now < self._again_at:
                     return
                 try:
-                    child = self._hire()
+                    runner = self._start_runner()
                 except OSError as error:
                     logger.error("no runner can be started", extra={"error": str(error)})
                     return
-                self.children.append(child)
+                self.runners.append(runner)
             job, worker, _ = self._waiting.popleft()
-            child.send([job], worker, now)
+            runner.send([job], worker, now)
 
-    def buried(self, child: Child, now: float) -> None:
-        """One of these has ended. After those that could not import the application the next waits ever longer."""
-        self.children.remove(child)
-        if child.imported:
+    def on_exit(self, runner: RunnerProcess, now: float) -> None:
+        """Note that one of these runners has ended.
+
+        After consecutive runners that could not import the application, the next start waits longer
+        and longer.
+        """
+        self.runners.remove(runner)
+        if runner.imported:
             self._failures = 0
-            if not child.dismissed:
+            if not runner.dismissed:
                 self._ended(now)
-        elif child.killed_for is None:
+        elif runner.killed_for is None:
             self._failures += 1
             self._again_at = now + _RESTART.longest(self._failures)
 
@@ -111,16 +124,16 @@ class Solos:
         self._ends.append(now)
         while now - self._ends[0] > _NEXT_WITHIN:
             self._ends.popleft()
-        # As many as there are places, twice, are followed at once.
+        # Up to twice as many ends as there are places have no delay.
         if (more := len(self._ends) - 2 * self._limit) > 0:
             self._again_at = now + _NEXT.longest(min(more, 10))
 
     def surplus(self) -> list[Job]:
-        """Return the waiting jobs, the last ones, that are more than there may be runners; and let go of them."""
+        """Remove and return the last waiting jobs that exceed the limit of runners."""
         return [self._waiting.pop()[0] for _ in range(len(self._waiting) - self._limit)]
 
     def overdue(self, now: float) -> list[Job]:
-        """Return the jobs that have waited for too long, and let go of them."""
+        """Remove and return the jobs that have waited for too long."""
         if all(now - since <= WAIT_AT_MOST for _, _, since in self._waiting):
             return []
         back = [job for job, _, since in self._waiting if now - since > WAIT_AT_MOST]
@@ -128,47 +141,57 @@ class Solos:
         return back
 
     def withdraw(self, ids: set[int] | None = None) -> list[Job]:
-        """Return the waiting jobs (those of `ids` only), and let go of them."""
+        """Remove and return the waiting jobs; if `ids` is set, only these jobs."""
         back = [job for job, _, _ in self._waiting if ids is None or job.id in ids]
         self._waiting = deque(waiting for waiting in self._waiting if ids is not None and waiting[0].id not in ids)
         return back
 
     def dismiss_idle(self, now: float) -> None:
-        """End the runners that have had nothing to do for a while, and those that are worn."""
-        for child in self.children:
-            if child.imported and not child.jobs and (child.worn or now - child.idle_since > KEEP_IDLE):
-                child.dismiss(child.worn or "nothing to do in isolation")
+        """End the runners that were idle for a while and those that need a replacement."""
+        for runner in self.runners:
+            if (
+                runner.imported
+                and not runner.jobs
+                and (runner.needs_replacement or now - runner.held.idle_since > KEEP_IDLE)
+            ):
+                runner.dismiss(runner.needs_replacement or "nothing to do in isolation")
 
-    def _usable(self, child: Child) -> bool:
-        # One that is still importing will read its job when it is ready.
-        fresh = self._most is None or child.given < self._most
-        return fresh and child.killed_for is None and child.worn is None and child.retiring is None
+    def _usable(self, runner: RunnerProcess) -> bool:
+        # A runner that is still importing reads its job when it is ready.
+        fresh = self._most is None or runner.held.given < self._most
+        return fresh and runner.killed_for is None and runner.needs_replacement is None and runner.draining is None
 
 
 class Isolation:
-    """Jobs that run alone: `declared` by their tasks or sheltered from others, and `suspects`, each up to `limit` at a time."""
+    """The jobs that run alone, in two kinds with up to `limit` runners each.
 
-    def __init__(self, limit: int, most: int | None, hire: Callable[[], Child], quarantine: Quarantine) -> None:
+    `declared` holds jobs whose tasks ask for isolation and jobs that are sheltered from others.
+    `suspects` holds jobs that may end their runner.
+    """
+
+    def __init__(
+        self, limit: int, most: int | None, start_runner: Callable[[], RunnerProcess], quarantine: Quarantine
+    ) -> None:
         self._quarantine = quarantine
-        self._declared = Solos(limit, most, hire)
-        self._suspects = Solos(limit, most, hire)
+        self._declared = IsolatedRunners(limit, most, start_runner)
+        self._suspects = IsolatedRunners(limit, most, start_runner)
         self._kinds = (self._declared, self._suspects)
 
     @property
-    def children(self) -> list[Child]:
-        """The runners."""
-        return self._declared.children + self._suspects.children
+    def runners(self) -> list[RunnerProcess]:
+        """All isolated runners."""
+        return self._declared.runners + self._suspects.runners
 
     def __len__(self) -> int:
-        """How many jobs wait for a process."""
+        """Return the number of jobs that wait for a runner."""
         return len(self._declared) + len(self._suspects)
 
     def waiting(self) -> list[Job]:
-        """Return the jobs that wait for a process."""
+        """Return the jobs that wait for a runner."""
         return self._declared.waiting() + self._suspects.waiting()
 
-    def _kind(self, job: Job, isolated: frozenset[str]) -> Solos | None:
-        """Return where `job` is to run alone; None: it does not."""
+    def _kind(self, job: Job, isolated: frozenset[str]) -> IsolatedRunners | None:
+        """Return the runners for `job`; None if it does not run alone."""
         if job.run_alone or job.crashes >= QUARANTINE_AFTER or job.task in self._quarantine:
             return self._suspects
         if job.releases >= SHELTER_AFTER or job.task in isolated:
@@ -176,15 +199,21 @@ class Isolation:
         return None
 
     def takes(self, job: Job, isolated: frozenset[str]) -> bool:
-        """Tell whether `job` is to run alone."""
+        """Return whether `job` must run alone."""
         return self._kind(job, isolated) is not None
 
     def pick(
         self, jobs: Iterable[Job], worker: UUID, now: float, isolated: frozenset[str], again: frozenset[int]
     ) -> list[Job]:
-        """Take over those of `jobs` that are to run alone, those of the tasks `isolated` among them; return the others.
+        """Accept the jobs that must run alone; return the others.
 
-        `again`: the ids of those that must share no runner with an earlier execution of the same id.
+        Args:
+            jobs: The jobs to look at.
+            worker: Id of the worker that claimed them.
+            now: Current time.monotonic().
+            isolated: Tasks whose jobs run in a process of their own.
+            again: Ids of jobs that must not share a runner with an earlier execution of the same
+                id.
         """
         others: list[Job] = []
         suspects: list[Job] = []
@@ -209,22 +238,32 @@ class Isolation:
         return others
 
     def surplus(self) -> list[Job]:
-        """Return the suspects that are too many to wait for a process, and let go of them."""
+        """Remove and return the suspects that exceed the limit of waiting jobs."""
         return self._suspects.surplus()
 
     def keep_others_out(self, slots: int) -> int:
-        """Return how many other jobs, for all of the `slots` of ordinary runners, are not to be claimed for those that wait.
+        """Return how many slots of the ordinary runners to keep free while isolated jobs wait.
 
-        What waits must not pile up; but a stream of suspects must not keep the others from their slots.
+        Waiting jobs must not pile up. But a stream of suspects must not keep the other jobs from
+        their slots.
+
+        Args:
+            slots: Number of slots of all ordinary runners.
         """
         return len(self._declared) + min(len(self._suspects), slots // 2)
 
     def suspects(self, job: Job, isolated: frozenset[str]) -> bool:
-        """Tell whether `job` is to run alone because it, or its task, has ended runners."""
+        """Return whether `job` must run alone because the job or its task has ended runners."""
         return self._kind(job, isolated) is self._suspects
 
     def startable(self, jobs: list[Job], free: int, isolated: frozenset[str]) -> list[Job]:
-        """Return those of `jobs`, from the first, that could begin now, when `free` slots of ordinary runners are."""
+        """Return the jobs, in order, that could begin now.
+
+        Args:
+            jobs: The jobs to look at.
+            free: Number of idle slots of ordinary runners.
+            isolated: Tasks whose jobs run in a process of their own.
+        """
         rooms = {kind: kind.free for kind in self._kinds}
         found = []
         for job in jobs:
@@ -239,14 +278,17 @@ class Isolation:
             found.append(job)
         return found
 
-    def freed(self, child: Child, now: float) -> None:
-        """A runner has told of ends: if it is one of these, it can take another job."""
+    def freed(self, runner: RunnerProcess, now: float) -> None:
+        """Note that jobs of `runner` have ended: an isolated runner can take another job."""
         for kind in self._kinds:
-            if child in kind.children:
+            if runner in kind.runners:
                 kind.assign(now)
 
     def tend(self, now: float) -> list[Job]:
-        """Start, use and dismiss runners as needed; return the jobs that have waited for too long, and let go of them."""
+        """Start, use and dismiss runners as needed.
+
+        Returns the jobs that have waited for too long, and removes them.
+        """
         back = []
         for kind in self._kinds:
             back += kind.overdue(now)
@@ -254,12 +296,12 @@ class Isolation:
             kind.dismiss_idle(now)
         return back
 
-    def buried(self, child: Child, now: float) -> None:
-        """One of these has ended."""
+    def on_exit(self, runner: RunnerProcess, now: float) -> None:
+        """Note that a runner has ended, if it is an isolated one."""
         for kind in self._kinds:
-            if child in kind.children:
-                kind.buried(child, now)
+            if runner in kind.runners:
+                kind.on_exit(runner, now)
 
     def withdraw(self, ids: set[int] | None = None) -> list[Job]:
-        """Return the waiting jobs (those of `ids` only), and let go of them."""
+        """Remove and return the waiting jobs; if `ids` is set, only these jobs."""
         return self._declared.withdraw(ids) + self._suspects.withdraw(ids)

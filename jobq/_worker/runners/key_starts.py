@@ -1,8 +1,9 @@
-"""Claimed jobs whose keys hold until they start, until a runner has a free slot for them.
+"""Claimed jobs that hold their keys until they start, and wait here for a free slot.
 
-A claim is not a start: an enqueue under such a key before the job runs is to reach this very job. So these are given to no
-runner that would keep them waiting. When a slot is free, one statement (start_jobs.sql) releases their keys and returns their
-arguments as they are then, and only after that commit a runner gets them.
+A claim is not a start: an enqueue with such a key before the job runs must reach this very job.
+Therefore these jobs are not sent to a runner that would keep them waiting. When a slot is free, one
+statement (start_jobs.sql) releases their keys and returns their current arguments. A runner gets
+the jobs only after that commit.
 """
 
 from __future__ import annotations
@@ -18,35 +19,36 @@ from uuid import UUID
 import msgspec
 import psycopg
 
-from jobq.worker.database import Connection, fetch, fetch_within
-from jobq.worker.errors import ErrorKind
-from jobq.worker.frames import Job
-from jobq.worker.suspects import BRIEF, MOST, PATIENCE, Pause, is_slow
+from jobq._worker.database import Connection, fetch, fetch_within
+from jobq._worker.database_errors import ErrorKind
+from jobq._worker.faults.suspects import BRIEF, MOST, PATIENCE, Pause, is_slow
+from jobq._worker.ipc.messages import Job
 
-# How long a job waits here for a slot before it goes back to the database.
+# Seconds that a job waits here for a slot before it goes back to the database.
 WAIT_AT_MOST = 1.0
-# When to try a job again whose row a caller's transaction has locked.
+# Seconds until the next try for a job whose row a caller's transaction has locked.
 LOCKED_RETRY = 0.05
-# How long that is tried before the job is put back, and how many may be tried at a time.
+# Seconds of such tries before the job is put back, and the number of jobs that are tried at a time.
 LOCKED_AT_MOST = 1.0
 MOST_LOCKED = 200
-# When to try again after a statement that a row refused, and after one that lacked a lock or time.
+# Seconds until the next try after a statement that a row refused, and after one without a lock or
+# time.
 FAILED_RETRY = 0.01
 TRANSIENT_RETRY = 0.25
-# Seconds before a job may be claimed again whose start the database refused, at the least.
+# Seconds, at the least, until a job may be claimed again after the database refused its start.
 REFUSED_FOR = 60.0
 REFUSED = "start a job"
-# Seconds before such a job may be claimed again, at the earliest.
+# Seconds, at the least, until such a job may be claimed again.
 PUT_BACK_FOR = 1.0
 
 
 Startable = Callable[[list[Job]], list[Job]]
-"""Returns those of the jobs for which there are slots."""
+"""Returns the jobs for which there are slots."""
 
 
 @dataclass(slots=True)
 class Waiting:
-    """A job that waits here: in whose name it is claimed, since when it waits, and since when it is known to be locked."""
+    """A waiting job, the worker that claimed it, and since when it waits and is locked."""
 
     job: Job
     worker: UUID
@@ -56,7 +58,7 @@ class Waiting:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdicts:
-    """What start_jobs.sql said: which jobs start, which go back, which had expired."""
+    """Result of start_jobs.sql: the jobs that start, that go back, and that had expired."""
 
     start: list[Job] = field(default_factory=list)
     back: list[Job] = field(default_factory=list)
@@ -66,7 +68,7 @@ class Verdicts:
 
 
 def judged(jobs: Sequence[Job], rows: Sequence[tuple[Any, ...]]) -> Verdicts:
-    """Return what the rows of start_jobs.sql tell of `jobs`."""
+    """Parse the rows of start_jobs.sql for `jobs`."""
     by_id = {job.id: job for job in jobs}
     found = Verdicts()
     lists = {
@@ -85,7 +87,7 @@ def judged(jobs: Sequence[Job], rows: Sequence[tuple[Any, ...]]) -> Verdicts:
 
 
 def names(jobs: Sequence[Job]) -> dict[str, list[int]]:
-    """Return the parameters by which statements name these executions, in the order of ids."""
+    """Return the parameters that identify these executions in statements, ordered by id."""
     ordered = sorted(jobs, key=lambda job: job.id)
     return {
         "ids": [job.id for job in ordered],
@@ -95,63 +97,73 @@ def names(jobs: Sequence[Job]) -> dict[str, list[int]]:
 
 
 class Starts:
-    """The jobs of one worker that are claimed, have not started, and hold keys until then. Lives in the dispatcher's loop."""
+    """The jobs of one worker that are claimed, have not started, and hold keys until they start.
+
+    Lives in the dispatcher's event loop.
+    """
 
     def __init__(self) -> None:
         self._waiting: deque[Waiting] = deque()
         self._locked: dict[int, Waiting] = {}
         self._asked: dict[int, Waiting] = {}
-        """Those about which the database is being asked."""
+        """Jobs in the statement that is under way."""
         self._try_locked_at = 0.0
         self._again_at = 0.0
-        """Not before, after a statement that failed."""
+        """No statement before this time, after one that failed."""
         self._one_by_one = False
-        """Whether a statement has failed for one of its jobs, and it is not known which."""
+        """Whether a statement has failed because of one of its jobs, and that job is unknown."""
         self._last: tuple[int, ...] = ()
         """The ids of the last statement."""
         self._failures = 0
         self._losses = 0
         self._slow = False
-        """Whether a statement has taken too long, and it is not known for which job."""
+        """Whether a statement has taken too long, and the job that is the reason is unknown."""
         self._suspects: dict[int, Pause] = {}
-        """Jobs whose start has failed when they stood alone: they start alone, in little time."""
+        """Jobs whose start has failed while they were alone.
+
+        They start alone, within a short time limit.
+        """
 
     def __len__(self) -> int:
-        """How many wait for a slot."""
+        """Number of jobs that wait for a slot."""
         return len(self._waiting) + sum(waiting.locked_since is None for waiting in self._asked.values())
 
     @property
     def held(self) -> int:
-        """How many are here: those that wait for a slot, and those that are locked."""
+        """Number of jobs here: waiting for a slot, locked, or in the statement under way."""
         return len(self._waiting) + len(self._locked) + len(self._asked)
 
     def holds(self, job_id: int, claims: int, started: int) -> bool:
-        """Tell whether this execution is here."""
+        """Return whether this execution is here."""
         if not self.held:
             return False
         here = (*self._waiting, *self._locked.values(), *self._asked.values())
         return any((one.job.id, one.job.claims, one.job.started) == (job_id, claims, started) for one in here)
 
     def give(self, jobs: list[Job], worker: UUID, now: float) -> None:
-        """Take over jobs that are claimed in the name of `worker`."""
+        """Take over jobs that `worker` has claimed."""
         self._waiting.extend(Waiting(job, worker, now) for job in jobs)
 
     def due(self, startable: Startable, now: float) -> bool:
-        """Tell whether some can be started."""
+        """Return whether some jobs can be started."""
         return bool(self.held and now >= self._again_at and startable([one.job for one in self._candidates(now)]))
 
     def due_at(self, startable: Startable) -> float:
-        """Return when to try again what is locked or failed, by time.monotonic(); infinity when nothing is."""
+        """Return when to try locked or failed jobs again, in time.monotonic() seconds.
+
+        Infinity: there are none.
+        """
         if self._again_at > time.monotonic() and self.held:
             return self._again_at
         could = self._locked and startable([one.job for one in self._locked.values()])
         return self._try_locked_at if could else math.inf
 
     def failed(self, error: psycopg.Error, kind: ErrorKind) -> list[tuple[Job, float]]:
-        """The last statement has failed. Try again soon, one job at a time.
+        """Handle a failure of the last statement. Try again soon, one job at a time.
 
-        Return the job that is the reason, and let go of it, once it stands alone and is refused, takes too long, or has failed
-        otherwise a few times; and the seconds for which it is to be let alone.
+        Return the job that is the reason, with the seconds for which to leave it alone. The job is
+        removed from here. This happens once the job was alone in a statement, and the statement was
+        refused, took too long, or failed otherwise a few times. Otherwise the list is empty.
         """
         slow = is_slow(error)
         self._slow = self._slow or slow
@@ -174,7 +186,7 @@ class Starts:
         return []
 
     def _chosen(self, jobs: list[Job]) -> set[int]:
-        """Return the ids of those of `jobs` to ask about next."""
+        """Return the ids of the jobs to start next, from `jobs`."""
         if self._suspects and (others := [job for job in jobs if job.id not in self._suspects]) != jobs:
             jobs = others or jobs[:1]
         return {job.id for job in jobs[: 1 if self._one_by_one else None]}
@@ -190,9 +202,10 @@ class Starts:
         return [*locked, *self._waiting]
 
     async def start(self, connection: Connection, schema: str, worker: UUID, startable: Startable) -> Verdicts:
-        """Start those jobs claimed in the name of `worker` for which there are slots.
+        """Start those jobs claimed by `worker` for which there are slots.
 
-        Raises psycopg.Error; then what was asked about waits here again, and may have started as far as the database knows.
+        Raises psycopg.Error. The jobs of the statement then wait here again; for the database, they
+        may have started.
         """
         candidates = self._candidates(time.monotonic())
         chosen = self._chosen(startable([one.job for one in candidates]))
@@ -210,7 +223,8 @@ class Starts:
             self._asked.clear()
             raise
         now = time.monotonic()
-        # Those withdrawn meanwhile are not known here any more; their withdrawal has said what is to happen.
+        # Jobs that were withdrawn in the meantime are not known here any more. Their withdrawal
+        # decided what happens to them.
         found = judged(jobs, [row for row in rows if row[0] in self._asked])
         for job in found.locked:
             one = self._asked[job.id]
@@ -227,7 +241,10 @@ class Starts:
         return found
 
     def stubborn(self, now: float) -> list[Job]:
-        """Return the jobs that have been locked for too long, or are too many; `put_back` is to follow."""
+        """Return the jobs that have been locked for too long, or are too many.
+
+        Call `put_back` next.
+        """
         beyond = len(self._locked) - MOST_LOCKED
         return [
             one.job
@@ -236,7 +253,10 @@ class Starts:
         ]
 
     async def put_back(self, connection: Connection, schema: str, worker: UUID, jobs: list[Job]) -> list[Job]:
-        """Put locked jobs back for a while, and release their keys; return those that are. Raises psycopg.Error."""
+        """Put locked jobs back for a while, and release their keys.
+
+        Return the jobs that were put back. Raises psycopg.Error.
+        """
         rows = await fetch(
             connection,
             schema,
@@ -249,12 +269,12 @@ class Starts:
         done = [self._locked.pop(job_id).job for (job_id,) in rows if job_id in self._locked]
         for job in jobs:
             if (one := self._locked.get(job.id)) is not None:
-                # A `replace` that is not committed: it can only be waited for.
+                # An uncommitted `replace` holds it: only waiting helps.
                 one.locked_since = time.monotonic()
         return done
 
     def overdue(self, now: float, startable: Startable) -> list[Job]:
-        """Return the jobs that have waited for a slot for too long, and let go of them."""
+        """Remove and return the jobs that have waited for a slot for too long."""
         back = []
         while self._waiting and now - self._waiting[0].since > WAIT_AT_MOST:
             back.append(self._waiting.popleft().job)
@@ -264,9 +284,10 @@ class Starts:
         return back
 
     def withdraw(self, ids: set[int] | None = None) -> list[Job]:
-        """Return the jobs (those of `ids` only), and let go of them.
+        """Remove and return the jobs, or only those of `ids`.
 
-        One that is being asked about may have started as far as the database knows: its release takes its key again.
+        For the database, a job in a statement that is under way may have started: its release takes
+        its key again.
         """
         here = [*self._waiting, *self._locked.values(), *self._asked.values()]
         back = [one.job for one in here if ids is None or one.job.id in ids]

@@ -1,4 +1,7 @@
-"""Which lanes (queue, priority) the sentinel looks at next: all of them at each look while they are few, else some in turn."""
+"""The lanes (queue, priority) that the lead poller polls next.
+
+If there are few, it polls all of them at each poll; otherwise some in rotation.
+"""
 
 from __future__ import annotations
 
@@ -6,49 +9,52 @@ import time
 from collections.abc import Callable
 from itertools import islice
 
-from jobq.worker.aging import PRIORITIES
-from jobq.worker.live import Lane
+from jobq._worker.lanes.aging import PRIORITIES
+from jobq._worker.lanes.live_lanes import Lane
 
-# Most lanes of one look.
+# Most lanes of one poll.
 LOOK = 256
-# Queues of which all priorities are looked at, jobs or none; of more, only the lanes that have jobs.
+# Up to this many queues, all priorities are polled. With more, only lanes that have jobs.
 _WHOLE = LOOK // len(PRIORITIES)
-# How long a lane is looked at after it last had a job, in seconds.
+# Seconds for which a lane is polled after it last had a job.
 REMEMBER = 60.0
 
 
-class Rota:
-    """The lanes that may have jobs; all times are of time.monotonic(), in seconds."""
+class LaneRotation:
+    """The lanes that may have jobs. Times are time.monotonic() seconds."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._seen: dict[Lane, float] = {}
-        """When the lane was last seen with a job, or its queue named; the one looked at last is at the end."""
+        """When the lane last had a job, or its queue was named.
+
+        The lane polled last is at the end.
+        """
 
     def __len__(self) -> int:
-        """How many lanes there are."""
+        """Number of lanes."""
         return len(self._seen)
 
     def __contains__(self, lane: object) -> bool:
-        """Whether the lane is looked at."""
+        """Whether the lane is polled."""
         return lane in self._seen
 
     def name(self, queue: str) -> None:
-        """There may be jobs in this queue, of whatever priority."""
+        """Record that this queue may have jobs of any priority."""
         if len(self._seen) < _WHOLE * len(PRIORITIES) or (queue, PRIORITIES[0]) in self._seen:
             now = self._clock()
             for priority in PRIORITIES:
                 self._seen[(queue, priority)] = now
 
     def seen(self, lane: Lane) -> None:
-        """The lane has a job."""
+        """Record that the lane has a job."""
         if lane not in self._seen:
             # Its queue may get jobs of other priorities.
             self.name(lane[0])
         self._seen[lane] = self._clock()
 
     def next(self) -> list[Lane]:
-        """Return the lanes to look at now; those that have had no job for long are dropped."""
+        """Return the lanes to poll now. Lanes without a job for a long time are dropped."""
         lanes = list(islice(self._seen, LOOK))
         now, few = self._clock(), len(self._seen) <= LOOK
         for lane in lanes:

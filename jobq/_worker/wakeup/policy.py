@@ -1,6 +1,6 @@
-"""When producers had better not notify, and how often the sentinel then looks: what it decides by, without a database.
+"""When producers should send no notifications, and how often the lead poller then polls.
 
-All times are of time.monotonic(), in seconds.
+This module only decides, without a database. Times are time.monotonic() seconds.
 """
 
 from __future__ import annotations
@@ -11,63 +11,70 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import IntEnum
 
-from jobq.worker.live import Lane
+from jobq._worker.lanes.live_lanes import Lane
 
-# Commits that notify, from which on they should not: what a notification costs is paid by the commit, so a bulk insert
-# counts once, and a backlog by itself costs nothing.
-BRISK_FROM = 100.0
-# Jobs a second below which they may again. A fifth, so that a load about the limit does not flap.
+# From this many notifying commits a second, inserts should send none. The commit pays for a
+# notification, so a bulk insert counts once, and a backlog by itself costs nothing.
+POLL_FROM = 100.0
+# Below this many jobs a second, inserts may notify again. It is a fifth, so that a load near the
+# limit does not switch back and forth.
 QUIET_BELOW = 20.0
-# Seconds of notifications that are enough to tell the one, and of silence to tell the other.
+# Seconds of notifications that suffice to detect a high rate, and of silence to detect a low one.
 _HEAR = 1.0
 _CALM = 2.0
-# Seconds between two looks at the heads: while jobs come, and when none has come for a while.
+# Seconds between two polls of the heads: while jobs arrive, and after none has arrived for a while.
 SOONEST = 0.002
 LATEST = 0.010
-# Seconds between two calls for a queue's workers, at first, doubled for as long as the same jobs stay at the heads; the
-# most that becomes, and the most while further jobs arrive.
+# Seconds between two calls of a queue's workers: at first, doubled while the same jobs stay at the
+# heads; the maximum; and the maximum while further jobs arrive.
 _CALL_AGAIN = 0.005
 _CALL_AT_LEAST = 1.0
 _CALL_ARRIVED = 0.05
-# A head that our own loop ought to take and has not taken for so long is for the others, too.
+# If the own loop has not taken a head for this many seconds, other workers are called, too.
 _OVERDUE = 0.02
 
 
-class Mode(IntEnum):
-    """How workers learn of new jobs: the values of the sequence `wake`."""
+class NotifyMode(IntEnum):
+    """How workers learn of new jobs: the notify mode, stored in the sequence `notify_mode`."""
 
-    QUIET = 1
+    NOTIFY = 1
     """The insert notifies."""
-    BRISK = 2
-    """The insert is silent, and the sentinel polls."""
-    SETTLING = 3
-    """The insert notifies again; the sentinel polls until no transaction is left that may have read BRISK."""
+    POLL = 2
+    """Notify mode POLL: the insert does not notify, and the lead poller polls."""
+    DRAINING = 3
+    """Notify mode DRAINING: the insert notifies again.
+
+    The lead poller polls until every transaction that may have read POLL has ended.
+    """
 
 
-class Arrivals:
-    """How thick and fast jobs come: by notifications while there are some, else by the ids given out."""
+class InsertRate:
+    """How fast jobs arrive: counted by notifications if there are any, else by inserted ids."""
 
     def __init__(self) -> None:
-        self._heard: deque[float] = deque(maxlen=int(BRISK_FROM * _HEAR))
+        self._heard: deque[float] = deque(maxlen=int(POLL_FROM * _HEAR))
         self._since: float | None = None
         self._id = 0
 
     def heard(self) -> None:
-        """An insert has notified."""
+        """Record a notification from an insert."""
         self._heard.append(time.monotonic())
 
     @property
     def many(self) -> bool:
-        """Whether notifications come so fast that there should be none."""
+        """Whether notifications are so frequent that inserts should send none."""
         return len(self._heard) == self._heard.maxlen and time.monotonic() - self._heard[0] <= _HEAR
 
     def begin(self) -> None:
-        """Count by ids from the next one told."""
+        """Count ids, starting with the next one reported."""
         self._since = None
         self._heard.clear()
 
     def calm(self, last_id: int | None) -> bool:
-        """Take note of the last id given out; tell whether few enough were, for long enough. None: none ever was."""
+        """Record the last inserted id (None: there is none).
+
+        Return whether the rate was low for long enough.
+        """
         now, last_id = time.monotonic(), last_id or 0
         if self._since is None or last_id - self._id > QUIET_BELOW * _CALM:
             self._since, self._id = now, last_id
@@ -75,17 +82,20 @@ class Arrivals:
 
 
 class LastClaim:
-    """What the own loop's last claim tells: while it goes round after round, its claims are the poll."""
+    """The result of the own loop's last claim.
+
+    While it claims continuously, its claims are the polls.
+    """
 
     def __init__(self) -> None:
         self.begun = 0.0
         self.full = False
-        """Whether it got as many jobs as it wanted, so that it may have left some behind."""
+        """Whether it got as many jobs as it wanted, so jobs may be left."""
         self.found = 0.0
-        """When the last one was begun that got any."""
+        """When the last claim that got jobs began."""
 
     def made(self, begun: float, *, want: int, got: int, complete: bool = True) -> None:
-        """Take note of a claim that has succeeded. `complete`: it looked at every lane that had jobs lately."""
+        """Record a successful claim. `complete`: it covered every lane that had jobs recently."""
         if complete:
             self.begun = begun
         self.full = got >= want
@@ -93,10 +103,11 @@ class LastClaim:
             self.found = begun
 
 
-class Rhythm:
-    """Seconds between the beginnings of looks: `SOONEST` while something is found, growing to `LATEST` while nothing is.
+class PollInterval:
+    """Seconds between polls: `SOONEST` while jobs are found, growing to `LATEST` while none are.
 
-    Longer when looking takes long: the database is not to be busy with it more than half the time.
+    If polling is slow, the interval is longer: the database must not be busy with polls for more
+    than half of the time.
     """
 
     def __init__(self) -> None:
@@ -105,23 +116,23 @@ class Rhythm:
 
     @property
     def pause(self) -> float:
-        """How long after the beginning of the last look to begin the next."""
+        """Seconds from the beginning of the last poll to the next."""
         return max(self._pause, 2 * self._took)
 
     def looked(self, *, found: bool, took: float) -> None:
-        """Take note of a look that took so many seconds."""
+        """Record a poll that took `took` seconds."""
         self._pause = SOONEST if found else min(self._pause * 1.5, LATEST)
         self._took = took
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Head:
+class LaneHead:
     """The first job of a lane."""
 
     lane: Lane
     id: int
     seconds: float
-    """Until it is due; 0 or less: it is."""
+    """Seconds until it is due; 0 or less if it is due."""
 
 
 @dataclass(slots=True)
@@ -131,32 +142,40 @@ class _Waiting:
     """When this head was first seen."""
     next: float
     told: float
-    """When the others were last called."""
+    """When other workers were last called."""
     called: float = 0.0
     gap: float = _CALL_AGAIN
 
 
-class Calls:
-    """Which queues' workers to call, from one look to the next: not those who come by themselves, nor again and again."""
+class WakeupTargets:
+    """The queues whose workers are called, from one poll to the next.
+
+    Workers that come by themselves are not called, and no worker is called again and again.
+    """
 
     def __init__(self) -> None:
         self._lanes: dict[Lane, _Waiting] = {}
-        """The lanes that had due jobs when they were last looked at."""
+        """The lanes that had due jobs at their last poll."""
         self.news = False
-        """Whether the last look found due heads that the one before had not."""
+        """Whether the last poll found due heads that the previous one had not."""
 
     def __len__(self) -> int:
-        """How many lanes wait for a worker."""
+        """Number of lanes that wait for a worker."""
         return len(self._lanes)
 
     def look(
-        self, lanes: Iterable[Lane], heads: Iterable[Head], *, arrived: bool, take: Callable[[Lane], bool]
+        self, lanes: Iterable[Lane], heads: Iterable[LaneHead], *, arrived: bool, take: Callable[[Lane], bool]
     ) -> list[str]:
-        """Call the own loop by `take` to the lanes that have due jobs; return the queues whose other workers are to be called.
+        """Call the own loop for lanes with due jobs; return the queues whose other workers to call.
 
-        `heads` are all that `lanes` have; other lanes were not looked at. `take` returns whether the own loop will take all
-        there is. `arrived`: ids were given out since the last look. A lane whose head stays the same is one that no worker
-        has room for, or its head is locked: it is called ever more seldom, less so when there may be something new behind it.
+        If the head of a lane stays the same, no worker has room for it, or it is locked. It is then
+        called less and less often, but more often if new jobs may be behind it.
+
+        Args:
+            lanes: the lanes that were polled; other lanes were not looked at.
+            heads: all heads of `lanes`.
+            arrived: whether ids were used since the last poll.
+            take: calls the own loop for a lane; returns whether the loop will take all its jobs.
         """
         now = time.monotonic()
         found = {head.lane: head.id for head in heads if head.seconds <= 0}

@@ -1,4 +1,4 @@
-"""Why a job is not running, or what it is doing: one sentence, from facts, in the order in which they stand in its way."""
+"""Why a job is not running, or what it does: one sentence. The first obstacle is named."""
 
 from __future__ import annotations
 
@@ -7,21 +7,25 @@ from typing import Any
 
 from psycopg import Connection
 
-from jobq.queries.gated import gated, span
+from jobq._core.durations import roughly
+from jobq._core.text import be, one_line, plural
+from jobq._postgres.statements import fetch
+from jobq.queries.fleet import workers
 from jobq.queries.groups import queue_settings
 from jobq.queries.parked import why_parked
-from jobq.queries.rest import workers
-from jobq.queries.rows import fetch
+from jobq.queries.reasons.blocked import gated
+from jobq.queries.reasons.steps import suspended
 from jobq.queries.values import COUNT_LIMIT, Attempt, JobDetail, WorkerInfo
 
-# Of an error, in a sentence.
+# Most characters of an error in a sentence.
 _ERROR = 120
 
 
 def why_waiting(conn: Connection[Any], schema: str, job: JobDetail) -> str | None:
-    """Return one sentence on what a live job waits for, or does; None for one that has ended.
+    """Return one sentence on what a live job waits for or does; None for a finished job.
 
-    It tells of the moment of the call, not of when `job` was read. It may hold text of the job's last error.
+    It describes the time of the call, not the time at which `job` was read. It may quote the
+    job's last error.
     """
     match job.state:
         case "ready":
@@ -48,7 +52,7 @@ def _ready(conn: Connection[Any], schema: str, job: JobDetail) -> str:
     if isinstance(working, str):
         return working
     settings = queue_settings(conn, schema, job.queue)
-    if settings.managed and (said := gated(conn, schema, job, settings)) is not None:
+    if settings.limited and (said := gated(conn, schema, job, settings)) is not None:
         return said
     slots, taken = sum(worker.slots for worker in working), sum(worker.running for worker in working)
     ahead = f"{_ahead(facts['ahead'])} ahead of it" if facts["ahead"] else ""
@@ -63,7 +67,7 @@ def _ready(conn: Connection[Any], schema: str, job: JobDetail) -> str:
 def _waiting(conn: Connection[Any], schema: str, job: JobDetail) -> str:
     (facts,) = _facts(conn, schema, job)
     if job.run_at > job.read_at:
-        due = _due(job) + "; then it is for its group's turn"
+        due = _due(conn, schema, job) + "; then it is for its group's turn"
         return f"{_but_paused(job, facts, due)}."
     if facts["paused_at"] is not None:
         return _paused(job, facts) + "."
@@ -81,11 +85,11 @@ def _waiting(conn: Connection[Any], schema: str, job: JobDetail) -> str:
 
 
 def _full(working: list[WorkerInfo], taken: int, slots: int) -> str:
-    return f"All slots of the {_count(len(working), 'worker')} that can run it are taken ({taken} of {slots})"
+    return f"All slots of the {plural(len(working), 'worker')} that can run it are taken ({taken} of {slots})"
 
 
 def _working(conn: Connection[Any], schema: str, job: JobDetail) -> list[WorkerInfo] | str:
-    """Return the workers that can run the job, or a sentence on why there is none."""
+    """Return the workers that can run the job, or a sentence on why there are none."""
     alive = [worker for worker in workers(conn, schema) if worker.health != "silent"]
     if not alive:
         return "No worker is alive: start one with `jobq worker`."
@@ -108,16 +112,19 @@ def _working(conn: Connection[Any], schema: str, job: JobDetail) -> list[WorkerI
 
 def _scheduled(conn: Connection[Any], schema: str, job: JobDetail) -> str:
     (facts,) = _facts(conn, schema, job)
-    return f"{_but_paused(job, facts, _due(job))}."
+    return f"{_but_paused(job, facts, _due(conn, schema, job))}."
 
 
-def _due(job: JobDetail) -> str:
-    due = f"It is due in {span((job.run_at - job.read_at).total_seconds())}"
+def _due(conn: Connection[Any], schema: str, job: JobDetail) -> str:
     last = job.attempts[-1] if job.attempts else None
-    if last is not None and last.retry_at is not None and last.claims == job.claims:
+    is_retry = last is not None and last.retry_at is not None and last.claims == job.claims
+    if job.claims and not is_retry and (said := suspended(conn, schema, job.id, job.read_at)) is not None:
+        return said
+    due = f"It is due in {roughly((job.run_at - job.read_at).total_seconds())}"
+    if last is not None and is_retry:
         due += f": attempt {last.attempt} of {job.max_attempts} {_end(last)}, and it is tried again then"
     elif job.parked_at is not None:
-        due += f": the code of the worker that claimed it could not run it ({_brief(job.parked_reason or '')})"
+        due += f": the code of the worker that claimed it could not run it ({one_line(job.parked_reason, _ERROR)})"
     elif job.claims and not job.attempt:
         due += ": it was put off until then, and no attempt has been counted so far"
     elif job.claims:
@@ -140,16 +147,16 @@ def _running(conn: Connection[Any], schema: str, job: JobDetail) -> str:
         return "Its worker is gone: the job is put back within a minute or two."
     where = f"{worker.host}, process {worker.pid}"
     if worker.health == "silent":
-        return f"Its worker ({where}) has not been heard of for {span(worker.heartbeat_seconds)}: the job is being put back."
+        return f"Its worker ({where}) has not been heard of for {roughly(worker.heartbeat_seconds)}: the job is being put back."
     said = f"It runs on {where}"
     if job.started_at is not None:
         spent = (job.read_at - job.started_at).total_seconds()
-        said = f"It has been running for {span(spent)} on {where}"
+        said = f"It has been running for {roughly(spent)} on {where}"
         if job.timeout is not None:
             left = job.timeout - spent
-            said += f", and has {span(left)} left" if left > 0 else f", and its time was over {span(-left)} ago"
+            said += f", and has {roughly(left)} left" if left > 0 else f", and its time was over {roughly(-left)} ago"
     if job.cancel_requested_at is not None:
-        ago = span((job.read_at - job.cancel_requested_at).total_seconds())
+        ago = roughly((job.read_at - job.cancel_requested_at).total_seconds())
         said += f"; it was asked to stop {ago} ago"
     return said + "."
 
@@ -164,10 +171,10 @@ def _facts(conn: Connection[Any], schema: str, job: JobDetail) -> list[dict[str,
 
 def _paused(job: JobDetail, facts: dict[str, Any]) -> str:
     since: datetime = facts["paused_at"]
-    said = f"Queue {job.queue} has been paused for {span((job.read_at - since).total_seconds())}"
+    said = f"Queue {job.queue} has been paused for {roughly((job.read_at - since).total_seconds())}"
     if facts["paused_by"]:
         said += f" by {facts['paused_by']}"
-    return said + (f" ({_brief(facts['pause_reason'])})" if facts["pause_reason"] else "")
+    return said + (f" ({one_line(facts['pause_reason'], _ERROR)})" if facts["pause_reason"] else "")
 
 
 def _end(attempt: Attempt) -> str:
@@ -176,13 +183,8 @@ def _end(attempt: Attempt) -> str:
         "crashed": "ended with its process",
         "released": "was interrupted because its process was ended on account of another job",
     }.get(attempt.outcome, "failed")
-    text = ": ".join(part for part in (attempt.error_type, _brief(attempt.message or "")) if part)
+    text = ": ".join(part for part in (attempt.error_type, one_line(attempt.message, _ERROR)) if part)
     return f"{what} with {text}" if text and what == "failed" else what
-
-
-def _brief(text: str) -> str:
-    line = text.strip().partition("\n")[0]
-    return line if len(line) <= _ERROR else line[: _ERROR - 1] + "…"
 
 
 def _all(some: list[WorkerInfo], states: str) -> str:
@@ -194,8 +196,4 @@ def _all(some: list[WorkerInfo], states: str) -> str:
 def _ahead(number: int) -> str:
     if number > COUNT_LIMIT:
         return f"more than {COUNT_LIMIT:,} jobs are"
-    return "1 job is" if number == 1 else f"{number:,} jobs are"
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+    return f"{plural(number, 'job')} {be(number)}"

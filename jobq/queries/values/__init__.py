@@ -1,4 +1,7 @@
-"""What the reads return. All times are aware and from the database's clock; all durations are seconds."""
+"""Result types of the reads.
+
+Times are aware and from the database's clock; durations are seconds.
+"""
 
 from __future__ import annotations
 
@@ -7,25 +10,26 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from jobq.flow import QueueSettings
+from jobq.limits import QueueSettings
 from jobq.queries.cursor import Cursor
 
-# Counts stop here: a page must not take longer because a table is larger.
+# Counts stop here, so that a page does not take longer because a table is larger.
 COUNT_LIMIT = 10_000
-# A worker whose heartbeat is older than the first is late, older than its lease silent. The second stands for the lease of a
-# worker whose row does not tell it: one of an earlier version.
+# A worker with an older heartbeat is late. If the heartbeat is older than its own lease, the
+# worker is silent.
 LATE_SECONDS = 5.0
-SILENT_SECONDS = 30.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QueueInfo:
-    """One queue. Counts above COUNT_LIMIT mean "more than", those of `ready` and `scheduled` already above `counted_to`: where
-    there are many queues, each is counted less far. `waiting`: for their groups' turn. `parked`: for a worker with other code.
-    `failed` counts among the newest
-    COUNT_LIMIT dead letters. `due` counts all jobs that are due, whatever their state: ready, waiting, or parked; and
-    `oldest_ready_seconds` is how long the oldest of these has been due. `oldest_unheld_seconds` is the same of those in state
-    ready alone, which neither a group's turn nor other code holds back.
+    """One queue. Counts above COUNT_LIMIT mean "more than".
+
+    If there are many queues, each is counted less far: counts of `ready` and `scheduled` mean "more
+    than" already above `counted_to`. `waiting`: jobs that wait for their groups. `parked`: jobs
+    that wait for a worker with other code. `failed` counts among the newest COUNT_LIMIT dead
+    letters. `due` counts all due jobs: ready, waiting, or parked; `oldest_ready_seconds` is how
+    long the oldest of them has been due. `oldest_unheld_seconds` is the same for jobs in state
+    ready alone, which neither their groups nor missing code holds back.
     """
 
     name: str
@@ -47,9 +51,7 @@ class QueueInfo:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobRow:
-    """One job in a list. `state` is one of STATES; `args` is None when they are too large for a list (over 2
-    kB).
-    """
+    """One job in a list. `state` is one of STATES; `args` is None if they are larger than 2 kB."""
 
     id: int
     task: str
@@ -73,15 +75,14 @@ class JobRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobPage:
-    """Rows found by a search, newest first. `before_id` continues it, and is None when nothing is left to
-    search.
+    """Rows found by a search, newest first. `before_id` continues it; None: nothing is left.
 
-    `complete` is False when the search gave up, having looked at many jobs, before the page was full: `searched` says at
-    how many, those of the states asked for, and `floor_id` what the lowest of their ids is. Where an index leads to what
-    is wanted, no more than the rows were looked at.
+    If the search gave up after many jobs before the page was full, `complete` is False. `searched`
+    is then the number of jobs of the requested states that it looked at, and `floor_id` is the
+    lowest id of them. If an index leads to the jobs, only the returned rows were looked at.
 
-    `order` is ``id`` or ``finished``; in the latter the page ends with the job that finished at `before_at`, and `before` has
-    both.
+    `order` is ``id`` or ``finished``. With ``finished``, the page ends with the job that finished
+    at `before_at`, and `before` has both values.
     """
 
     rows: list[JobRow]
@@ -94,13 +95,16 @@ class JobPage:
 
     @property
     def before(self) -> Cursor | None:
-        """What continues it, in its own order."""
+        """The cursor that continues the page, in its own order."""
         return None if self.before_id is None else Cursor(self.before_id, self.before_at)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attempt:
-    """One attempt that did not succeed. `claims` tells attempts apart across snoozes and redrives."""
+    """One attempt that did not succeed.
+
+    `claims` identifies attempts across snoozes and redrives.
+    """
 
     claims: int
     attempt: int
@@ -112,6 +116,33 @@ class Attempt:
     error_type: str | None
     message: str | None
     traceback: str | None
+    log: str | None = None
+    """The newest log records of the attempt, in UTC.
+
+    None: it logged nothing, its runner was killed, or logs are not kept.
+    """
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobNode:
+    """The node of a workflow's run that a job is."""
+
+    id: int
+    """The run."""
+    name: str
+    """The workflow."""
+    node: str
+    """The node's name."""
+    number: int
+    """The node's number in the run, from 1."""
+    item: int | None
+    """The item of a map, from 0; None if the node is no map."""
+    parent_job_id: int | None = None
+    """The durable job whose child the run is; None: it is no child."""
+
+    def __str__(self) -> str:
+        item = "" if self.item is None else f", item {self.item},"
+        return f"node '{self.node}'{item} of workflow run {self.id} '{self.name}'"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,21 +175,24 @@ class JobDetail:
     result: Any
     read_at: datetime
     parked_at: datetime | None = None
-    """Since when workers' code has refused it; None when it was not refused, or has run since."""
+    """When workers' code first refused it; None if it was not refused, or has run since."""
     parked_reason: str | None = None
     parked_signature: str | None = None
     key_scope: str | None = None
-    """Of a job with a key: ``task``, or ``global`` for one key for all tasks."""
+    """For a job with a key: ``task``, or ``global`` if all tasks share the key."""
     attempts: list[Attempt] = field(default_factory=list)
+    workflow: JobNode | None = None
+    """The node that it is; None if it belongs to no run, or retention has removed the run."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerInfo:
-    """One dispatcher, as its last heartbeat left it. `queues` is None when it serves every queue.
+    """One dispatcher, as of its last heartbeat. `queues` is None if it serves every queue.
 
-    `asked` is what an operator wants of it (``quiet``, ``stop``; None: that it works), `state` what it does: it hears of the
-    one, and shows the other, within a heartbeat. `rss` is its memory and its runners', in bytes; None: unknown. `problems` are
-    what it cannot do at present: each with ``what``, ``error``, ``since`` (ISO 8601), ``tries`` and its subject (``job``, …).
+    `requested_state` is the state that an operator has requested (``quiet``, ``stop``; None: work). `state`
+    is the actual state, which follows within a heartbeat. `rss` is the memory of the worker and its
+    runners in bytes; None: unknown. `problems` lists what it cannot do at present: each entry has
+    ``what``, ``error``, ``since`` (ISO 8601), ``tries`` and its subject (``job``, …).
     """
 
     id: UUID
@@ -171,28 +205,30 @@ class WorkerInfo:
     tasks: list[str]
     slots: int
     running: int
-    asked: str | None
+    requested_state: str | None
     rss: int | None
     started_at: datetime
     heartbeat_at: datetime
     heartbeat_seconds: float
-    lease: float | None = None
-    """Seconds without a heartbeat after which its jobs are others'."""
+    lease: float
+    """Seconds without a heartbeat after which other workers take its jobs."""
     problems: list[dict[str, Any]] = field(default_factory=list)
 
     @property
     def health(self) -> str:
-        """``alive``, ``late`` (no heartbeat for 5 s) or ``silent`` (for as long as its lease: its jobs are being given to
-        others).
+        """``alive``, ``late`` (no heartbeat for 5 s) or ``silent``.
+
+        A worker is silent if its last heartbeat is older than its lease: other workers take its
+        jobs.
         """
-        if self.heartbeat_seconds >= (SILENT_SECONDS if self.lease is None else self.lease):
+        if self.heartbeat_seconds >= self.lease:
             return "silent"
         return "late" if self.heartbeat_seconds >= LATE_SECONDS else "alive"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ChoreInfo:
-    """One maintenance chore: when it is due, when it last ran, and how that went."""
+class MaintenanceTaskInfo:
+    """One maintenance task: when it is due, when it last ran, and the result."""
 
     name: str
     due_at: datetime
@@ -205,10 +241,11 @@ class ChoreInfo:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AuditEntry:
-    """One operator's action and what it touched: ``{"ids": […]}``, ``{"queue": …}``, ``{"worker": …}`` or ``{"operation": …}``.
+    """One operator's action and its target.
 
-    `role` and `address` are of those who came over the status page. `before` and `after` are what the action changed: of one
-    job ``{"priority": 5}``, of several the same by id; None where nothing is to be told.
+    The target is ``{"ids": […]}``, ``{"queue": …}``, ``{"worker": …}`` or ``{"operation": …}``.
+    `role` and `address` are set if the action came from the status page. `before` and `after` are
+    the changed values: ``{"priority": 5}`` for one job, the same by id for several jobs, or None.
     """
 
     id: int
@@ -225,7 +262,7 @@ class AuditEntry:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Minute:
-    """Jobs that finished within one minute; `minutes_ago` 0 is the running one."""
+    """Jobs that finished within one minute. `minutes_ago` is 0 for the current minute."""
 
     minutes_ago: int
     succeeded: int = 0
@@ -235,14 +272,15 @@ class Minute:
 
     @property
     def total(self) -> int:
-        """All that finished in this minute."""
+        """Number of jobs that finished in this minute."""
         return self.succeeded + self.failed + self.cancelled + self.expired
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Throughput:
-    """The last hour, oldest minute first. `since` is set when only the time after it could be read
-    cheaply.
+    """The last hour, oldest minute first.
+
+    `since` is set if only the time after it could be read cheaply.
     """
 
     minutes: list[Minute]
@@ -250,17 +288,17 @@ class Throughput:
 
     @property
     def total(self) -> int:
-        """All that finished in the time seen."""
+        """Number of jobs that finished in the covered time."""
         return sum(minute.total for minute in self.minutes)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Overview:
-    """The state of the whole at one moment. Counts above COUNT_LIMIT mean "more than".
+    """The state of the whole system at one moment. Counts above COUNT_LIMIT mean "more than".
 
-    `aside_complete` is False when parked jobs were counted among the newest COUNT_LIMIT live jobs
-    only. `estimates` has the planner's number for each state whose count is more than COUNT_LIMIT: never exact, and as old as
-    the last ANALYZE.
+    If `aside_complete` is False, parked jobs were counted only among the newest COUNT_LIMIT live
+    jobs. `estimates` has the planner's number for each state with more than COUNT_LIMIT jobs: it is
+    never exact, and as old as the last ANALYZE.
     """
 
     counts: dict[str, int]
@@ -274,17 +312,20 @@ class Overview:
     read_at: datetime
     estimates: dict[str, int] = field(default_factory=dict)
     due: int = 0
-    """Jobs that are due, whatever their state, as far as they were counted; `oldest_ready_seconds` is of these."""
+    """Due jobs in any state, as far as they were counted.
+
+    `oldest_ready_seconds` covers the same jobs.
+    """
 
     @property
     def workers_alive(self) -> int:
-        """Workers heard of within their leases."""
+        """Workers with a heartbeat within their leases."""
         return sum(worker.health != "silent" for worker in self.workers)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stats:
-    """The numbers of :class:`Overview` without its lists, for machines."""
+    """The numbers of :class:`Overview` without its lists, for programs."""
 
     counts: dict[str, int]
     queues: list[QueueInfo]

@@ -1,6 +1,6 @@
-"""A bulk operation as a value: what was asked, how far it has come, and the outcomes of the jobs.
+"""A bulk operation as a value: the request, the progress, and the outcomes of its jobs.
 
-`jobq.operations` makes and changes them, `jobq.queries` reads them.
+`jobq.operations` creates and changes them, `jobq.queries` reads them.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from typing import Any
 from jobq.filters import JobFilter
 
 UNFINISHED_STATES = ("draft", "running", "paused", "failed")
-# A preview older than this is not of what is there now.
+# After this many seconds a preview is outdated.
 DRAFT_SECONDS = 3600.0
-# Above it, the count has to be typed.
+# If an operation has more jobs than this, the user must type the count.
 TYPED_ABOVE = 100
 
 
@@ -22,10 +22,11 @@ TYPED_ABOVE = 100
 class Operation:
     """One change over a filter. Times are aware and from the database's clock.
 
-    `state`: ``draft`` (previewed, not started), ``running``, ``paused``, ``cancelled``, ``done``, ``failed`` (`error` says
-    why; it can be resumed). `expected`: how many jobs the preview counted, None when it stopped at `counted`. `seen`: how many
-    were come to, of which `done` were changed and `refused` left as they are, by reason in `refusals`. `rate`: jobs a second
-    at most, None: as fast as it goes. `after_id`: up to which id it has come, of `up_to`.
+    `state`: ``draft`` (previewed, not started), ``running``, ``paused``, ``cancelled``, ``done``,
+    ``failed`` (`error` says why; it can be resumed). `expected`: number of jobs that the preview
+    counted; None if it stopped at `counted`. `seen`: number of jobs handled so far; of them, `done`
+    were changed and `refused` were left unchanged, by reason in `refusals`. `rate`: most jobs a
+    second; None: no limit. `after_id`: the last handled id, of `up_to`.
     """
 
     id: int
@@ -55,27 +56,30 @@ class Operation:
 
     @property
     def jobs(self) -> JobFilter:
-        """The filter as a value. Raises InvalidFilter when another version of jobq wrote what this one cannot read."""
+        """The filter as a value.
+
+        Raises InvalidFilter if another version wrote it in an unknown form.
+        """
         return JobFilter.parse(self.filter)
 
     @property
     def count_text(self) -> str:
-        """How many jobs it is about, as far as that was counted: ``37``, ``more than 100,000``."""
+        """The number of jobs, as far as counted: ``37``, ``more than 100,000``."""
         return f"{self.counted:,}" if self.expected is not None else f"more than {self.counted:,}"
 
     @property
     def typed(self) -> int | None:
-        """The number that has to be typed to start it; None: none has."""
+        """The number that must be typed to start it; None: not needed."""
         return self.counted if self.expected is None or self.expected > TYPED_ABOVE else None
 
     @property
     def is_stale(self) -> bool:
-        """Whether it is a draft that is too old to be started."""
+        """Whether it is a draft that is too old to start."""
         return self.state == "draft" and (self.read_at - self.created_at).total_seconds() > DRAFT_SECONDS
 
     @property
     def progress(self) -> float:
-        """From 0 to 1: of the jobs that were counted, or, where the count stopped, of the ids."""
+        """Progress from 0 to 1: by jobs, or, if the count stopped, by ids."""
         if self.state == "done":
             return 1.0
         of, come = (self.expected, self.seen) if self.expected is not None else (self.up_to + 1, self.after_id + 1)
@@ -84,7 +88,10 @@ class Operation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OperationBatch:
-    """The outcome of each job of one batch: those changed, and why each other was left as it is. `n` counts from 1."""
+    """The outcome of each job in one batch: changed jobs, and reasons for the others.
+
+    `n` starts at 1.
+    """
 
     n: int
     at: datetime

@@ -1,4 +1,7 @@
-"""What the page's numbers return: series, groups of failures, one queue. All times are aware and from the database's clock."""
+"""Result types of the page's statistics: series, failure groups, one queue.
+
+All times are aware and from the database's clock.
+"""
 
 from __future__ import annotations
 
@@ -10,10 +13,12 @@ from jobq.queries.values import JobRow, QueueInfo, WorkerInfo
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Series:
-    """What a chart draws: parallel lists, oldest first. None: nothing was counted then (no worker ran), or nothing measured.
+    """Data of a chart: parallel lists, oldest first.
 
-    `at` is when each span begins, in seconds since 1970; durations are seconds; `ready` is as found at the end of the span, and
-    None throughout for a task. Counts of a busy system (some 4,000 jobs a second) are estimates from a sample.
+    None: nothing was counted (no worker ran), or nothing was measured. `at` is the start of each
+    span in seconds since 1970; durations are seconds. `ready` is the number at the end of the span;
+    it is always None for a task. In a busy system (about 4,000 jobs a second) counts are estimates
+    from a sample.
     """
 
     span: int
@@ -34,7 +39,7 @@ class Series:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Percentiles:
-    """Half, 95 % and 99 % of the durations are at most so many seconds; None where nothing was measured."""
+    """50 %, 95 % and 99 % of the durations are at most this many seconds; None: not measured."""
 
     p50: float | None
     p95: float | None
@@ -43,10 +48,10 @@ class Percentiles:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FailureGroup:
-    """Dead letters of one task whose errors differ in what changes from job to job only.
+    """Dead letters of one task whose errors differ only in text that varies from job to job.
 
-    `error` is the text without that, `sample` the newest one's own (300 characters); `trend` counts by hour, 24 of them, the
-    running one last, among the jobs searched.
+    `error` is the text without that part; `sample` is the newest error itself (300 characters).
+    `trend` counts the searched jobs by hour: 24 hours, the current one last.
     """
 
     fingerprint: str
@@ -63,9 +68,10 @@ class FailureGroup:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Failures:
-    """Groups among the newest `searched` dead letters, largest first. `complete`: these are all there are.
+    """Groups among the newest `searched` dead letters, largest first.
 
-    `number` is how many groups there are of those asked for, of which `groups` may be a part, and `total` how many of all.
+    `complete`: there are no other dead letters. `number`: how many groups match the request;
+    `groups` may be a part of them. `total`: how many groups there are.
     """
 
     groups: list[FailureGroup]
@@ -78,7 +84,7 @@ class Failures:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FailureDetail:
-    """One group with its newest jobs, newest first."""
+    """One group with its newest jobs first."""
 
     group: FailureGroup
     jobs: list[JobRow]
@@ -89,7 +95,7 @@ class FailureDetail:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QueueTask:
-    """Due jobs of one task, among those of the queue that were looked at."""
+    """Due jobs of one task among the jobs of the queue that were looked at."""
 
     task: str
     number: int
@@ -97,7 +103,7 @@ class QueueTask:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GroupInfo:
-    """One group of a queue. `limit`: how many of it may run at a time, where that is set for it alone."""
+    """One group of a queue. `limit`: its own limit of running jobs; None: not set."""
 
     key: str
     waiting: int
@@ -107,7 +113,7 @@ class GroupInfo:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GroupLimit:
-    """How many of one group may run at a time."""
+    """Most jobs of one group that may run at a time."""
 
     key: str
     limit: int
@@ -117,10 +123,11 @@ class GroupLimit:
 class Groups:
     """The groups of one queue that have waiting jobs.
 
-    `number` is how many they are, above `bound`: more than that, and `largest` are the largest of these; counts of their jobs
-    above `counted_to` mean "more than". `turns` is how many times a claim is to look at one of them, `turns_due` at once, and
-    `oldest_turn_seconds` for how long the first of these has been due. `limits`: groups with limits of their own, the first
-    by name, all of them where `limits_complete`.
+    `number` is the number of groups; above `bound` it means "more than". `largest` are the largest
+    of these; counts of jobs above `counted_to` mean "more than". `turns` is the number of ready
+    groups, `turns_due` the number that are due now, and `oldest_turn_seconds` how long the first
+    has been due. `limits` are groups with their own limits, the first ones by name;
+    `limits_complete` says whether these are all.
     """
 
     number: int
@@ -136,8 +143,9 @@ class Groups:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QueueDetail:
-    """One queue. `tasks` counts among the `looked_at` jobs that are next in line; `waits` and `runs` are of the last hour;
-    `groups` is None where it has no rule for groups and no job waits for its group's turn.
+    """One queue. `tasks` counts the `looked_at` next jobs; `waits` and `runs` cover the last hour.
+
+    `groups` is None if the queue has no group rule and no job waits for its group.
     """
 
     info: QueueInfo

@@ -1,19 +1,20 @@
-"""What the page tells of the database below. None stands for what the reading role may not see."""
+"""The state of the database for the page. None: the reading role may not see the value."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
 
-from jobq.queries.values import ChoreInfo
+from jobq.queries.values import MaintenanceTaskInfo
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class XminHolder:
-    """What keeps vacuum from removing dead rows. `kind`: session, prepared transaction, or replication slot.
+    """Something that keeps vacuum from removing dead rows.
 
-    `age` is how many transactions back; `seconds` since its transaction began, where there is one; `query` at most 200
-    characters; `fix` the statement that ends it, for a person to judge.
+    `kind`: session, prepared transaction, or replication slot. `age`: its age in transactions.
+    `seconds`: time since its transaction began, if it has one. `query`: at most 200 characters.
+    `fix`: the statement that ends it; a person should decide whether to run it.
     """
 
     kind: str
@@ -27,7 +28,10 @@ class XminHolder:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TableInfo:
-    """One table, or all partitions of history of one state, or of attempts. Sizes in bytes; rows by the server's estimate."""
+    """One table, or all partitions of one state's history or of attempts.
+
+    Sizes are bytes; rows are the server's estimate.
+    """
 
     name: str
     partitions: int
@@ -41,13 +45,13 @@ class TableInfo:
 
     @property
     def size(self) -> int:
-        """All of it, in bytes."""
+        """Its total size in bytes."""
         return self.heap + self.indexes + self.toast
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IndexInfo:
-    """The index that claims read. `entries` are live and dead ones by the server's estimate."""
+    """The index that claims read. `entries`: live and dead entries, estimated by the server."""
 
     name: str
     size: int
@@ -55,15 +59,19 @@ class IndexInfo:
 
     @property
     def bytes_per_entry(self) -> float | None:
-        """Some 60 with names of ten letters when tight; several times as much: bloated, or emptied a moment ago."""
+        """About 60 if tight, with names of ten letters.
+
+        Several times as much: bloated, or just emptied.
+        """
         return self.size / self.entries if self.entries > 0 else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class System:
-    """The server, the schema and what goes on in them. `clock_ahead_seconds`: of the server's, compared with this process's.
+    """The server, the schema and their activity.
 
-    `oldest_xmin_age` is that of the first of `holders`, which are oldest first, at most 20. `notify_usage` is a share (0 to 1).
+    `clock_ahead_seconds`: the server's clock minus this process's clock. `holders` are at most 20,
+    oldest first; `oldest_xmin_age` is the age of the first. `notify_usage` is a share (0 to 1).
     """
 
     server_version: str
@@ -79,16 +87,6 @@ class System:
     notify_usage: float
     connections: int
     max_connections: int
-    chores: list[ChoreInfo]
+    maintenance_tasks: list[MaintenanceTaskInfo]
     versions: list[str]
     read_at: datetime
-
-    @property
-    def versions_mixed(self) -> bool:
-        """Whether workers of more than one version of jobq are alive."""
-        return len(self.versions) > 1
-
-    @property
-    def revision_fits(self) -> bool:
-        """Whether the schema is that for which this jobq is written."""
-        return self.revision == self.revision_wanted

@@ -14,7 +14,7 @@ import re
 import time
 
 from jobq import Backoff, Cancel, Fail, JobQ, Snooze, current_job
-from tests.chaos import ledger
+from tests.chaos.scene import ledger
 
 q = JobQ()
 

@@ -10,8 +10,8 @@ from collections.abc import Iterable, Iterator
 from itertools import combinations
 from typing import Any
 
-from tests.chaos.history import Execution, Final, History, JobRow, Limits, Placed, Violation
-from tests.chaos.ledger import Record
+from tests.chaos.scene.history import Execution, Final, History, JobRow, Limits, Placed, Violation
+from tests.chaos.scene.ledger import Record
 
 # Between CLOCK_MONOTONIC and the database's clock, in nanoseconds, while both are of one machine.
 TOLERANCE = 50_000_000

@@ -20,18 +20,18 @@ import psycopg
 from psycopg.rows import dict_row
 
 from jobq import migrate, operations
-from tests.chaos import ledger
-from tests.chaos.app import act, q
-from tests.chaos.checker import check
-from tests.chaos.history import Final, JobRow, Limits
-from tests.chaos.producer import OWN_DATA
-from tests.support.postgres import OwnServer
-from tests.support.waiting import wait_until
+from tests.chaos.scene import ledger
+from tests.chaos.scene.app import act, q
+from tests.chaos.scene.checker import check
+from tests.chaos.scene.history import Final, JobRow, Limits
+from tests.chaos.scene.producer import OWN_DATA
+from tests.support.servers.postgres import OwnServer
+from tests.support.waiting import hold, wait_until
 from tests.support.workers import ROOT, WorkerProcess
 
 # Short, so that a scenario sees several leases end; the proportions are those of the defaults.
 TIMES = ("--heartbeat-interval", "0.5", "--suspicion", "2", "--lease", "4")
-APP = "tests.chaos.app:q"
+APP = "tests.chaos.scene.app:q"
 _NANOSECONDS = "(extract(epoch FROM finished_at) * 1000000)::bigint * 1000"
 
 
@@ -72,6 +72,7 @@ class Arena:
         env: Mapping[str, str] | None = None,
         times: tuple[str, ...] = TIMES,
         unread: bool = False,
+        app: str = APP,
     ) -> WorkerProcess:
         """Start a worker and wait until it works. `unread`: what it prints goes to a pipe that is never read."""
         log = self.directory / f"worker{len(self.workers)}.log"
@@ -80,7 +81,7 @@ class Arena:
             os.mkfifo(log)
             # Open in both directions: neither does the opening wait, nor does a write fail because there is no reader.
             self.unread.append(os.open(log, os.O_RDWR))
-            worker = WorkerProcess(url or self.url, log, *times, *args, app=APP, env=environ)
+            worker = WorkerProcess(url or self.url, log, *times, *args, app=app, env=environ)
             self.workers.append(worker)
             with self.connect() as connection:
                 registered = "SELECT FROM jobq.worker WHERE pid = %s AND beats > 0"
@@ -88,7 +89,7 @@ class Arena:
                     lambda: connection.execute(registered, (worker.pid,)).rowcount, timeout=60, what="a silent worker"
                 )
             return worker
-        worker = WorkerProcess(url or self.url, log, *times, *args, app=APP, env=environ)
+        worker = WorkerProcess(url or self.url, log, *times, *args, app=app, env=environ)
         self.workers.append(worker)
         wait_until(lambda: "working" in worker.log or not worker.is_running(), timeout=60, what=f"a start in {log}")
         assert worker.is_running(), worker.log
@@ -106,7 +107,7 @@ class Arena:
             }  # fmt: skip
             with (self.directory / f"producer{number}.log").open("wb") as log:
                 process = subprocess.Popen(
-                    [sys.executable, "-m", "tests.chaos.producer", json.dumps(wish)],
+                    [sys.executable, "-m", "tests.chaos.scene.producer", json.dumps(wish)],
                     cwd=ROOT,
                     env={**os.environ, ledger.VARIABLE: str(self.directory)},
                     stdin=subprocess.DEVNULL,
@@ -146,8 +147,8 @@ class Arena:
         self.ledger.write("fault", what=what, **values)
 
     def pause(self, least: float, most: float) -> None:
-        """Let the load run on for a random while."""
-        time.sleep(self.random.uniform(least, most))
+        """Let the load run on for a random while: when a fault strikes is drawn from the seed."""
+        hold(self.random.uniform(least, most))
 
     def torment(self, step: Callable[[], None], *, every: tuple[float, float], most: int | None = None) -> None:
         """Call `step` again and again until the producers are done, once at least; in the short form `most` times."""
@@ -210,13 +211,18 @@ class Arena:
         wait_until(lambda: not self.producing, timeout=300 if self.long else 60, what=f"the producers{self.where()}")
         failed = [process.args for process in self.producers if process.returncode]
         assert not failed, f"a producer failed{self.where()}"
-        deadline = time.monotonic() + timeout
         looked = 0.0
-        while not self._drained() and time.monotonic() < deadline:
+
+        def drained() -> bool:
+            nonlocal looked
             if time.monotonic() - looked > 0.5:
                 self.look()
                 looked = time.monotonic()
-            time.sleep(0.1)
+            return self._drained()
+
+        # What is left then is among the violations.
+        with contextlib.suppress(AssertionError):
+            wait_until(drained, timeout=timeout, what="the end of all jobs")
         running = [worker for worker in self.workers if worker.is_running()]
         for worker in running:
             worker.terminate()
@@ -277,7 +283,9 @@ class Arena:
                 f"SELECT job_id, outcome, {_NANOSECONDS} AS at FROM jobq.job_attempt "
                 "WHERE outcome IN ('crashed', 'released')".encode()
             ).fetchall()
-            keys = connection.execute("SELECT key FROM jobq.job_key WHERE until IS NULL OR until > now()").fetchall()
+            keys = connection.execute(
+                "SELECT key FROM jobq.job_key WHERE expires_at IS NULL OR expires_at > now()"
+            ).fetchall()
             data = connection.execute("SELECT token FROM own_data").fetchall()
         for row in finished:
             row["finished_at"] = row["finished_at"] - between if clocks else None

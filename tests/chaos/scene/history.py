@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from tests.chaos.ledger import Record
+from tests.chaos.scene.ledger import Record
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,6 @@
 """A producer: enqueues inside transactions of its own, some rolled back, and writes down the outcome of each.
 
-    python -m tests.chaos.producer '{"url": …, "name": "p0", "seed": 1, "jobs": 100, "seconds": 5, "mix": "calm"}'
+    python -m tests.chaos.scene.producer '{"url": …, "name": "p0", "seed": 1, "jobs": 100, "seconds": 5, "mix": "calm"}'
 
 It goes on until so many jobs are committed, or may be. What it cannot know it says: a connection that dies at COMMIT
 leaves either outcome.
@@ -21,9 +21,10 @@ from typing import Any
 import psycopg
 
 from jobq import JobqError
-from jobq.jobs import KeyHolds, KeyScope
-from jobq.tasks import TaskOptions
-from tests.chaos import app, ledger
+from jobq.enqueueing import TaskOptions
+from jobq.job import KeyHolds, KeyScope
+from tests.chaos.scene import app, ledger
+from tests.support.waiting import hold
 
 PAUSE = 0.1
 
@@ -146,9 +147,9 @@ class Producer:
             how = self._random.choices(("commit", "rollback", "submit"), (75, 12, 13))[0]
             done = self._submit(wishes[0]) if how == "submit" else self._transact(wishes, how == "rollback")
             placed += done
-            # The pace of the load.
+            # The load is spread over the seconds; after a failure there is a pause for the database to come back in.
             ahead = begun + self._seconds * placed / self._jobs - time.monotonic()
-            time.sleep(max(ahead, 0.0 if done or how == "rollback" else PAUSE))
+            hold(max(ahead, 0.0 if done or how == "rollback" else PAUSE))
 
     def _wishes(self, transaction: int, number: int) -> Iterator[Wish]:
         rng = self._random

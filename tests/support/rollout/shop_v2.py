@@ -12,7 +12,7 @@ from jobq import JobQ, JobRef, current_job
 
 q = JobQ()
 _ledger = os.open(os.environ["SHOP_LEDGER"], os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC)
-# What enqueue takes since revision 0009 of tests.support.installed.
+# What enqueue takes since revision 0010 of tests.support.installed.
 _NOTE = ", note => 'from v2'" if os.environ.get("SHOP_NOTE") else ""
 
 

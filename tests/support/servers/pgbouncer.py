@@ -13,13 +13,9 @@ from urllib.parse import urlsplit
 import psycopg
 
 from jobq.dev import drop_privileges
-from tests.support.replication import free_port
+from tests.support import programs
+from tests.support.servers.replication import free_port
 from tests.support.waiting import wait_until
-
-
-def program() -> str | None:
-    """Where PgBouncer is, if it is installed."""
-    return shutil.which("pgbouncer", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
 
 
 class PgBouncer:
@@ -28,7 +24,7 @@ class PgBouncer:
     def __init__(
         self, database_url: str, *, mode: str = "transaction", size: int = 4, ignore_options: bool = False
     ) -> None:
-        found = program()
+        found = programs.find("pgbouncer")
         assert found is not None
         self.directory = Path(tempfile.mkdtemp(prefix="jobq-test-pgbouncer-"))
         server = urlsplit(database_url)

@@ -14,7 +14,7 @@ from pathlib import Path
 import psycopg
 
 from jobq.dev import drop_privileges
-from tests.support.postgres import _programs
+from tests.support.servers.postgres import _programs
 from tests.support.waiting import wait_until
 
 

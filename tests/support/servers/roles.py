@@ -13,7 +13,7 @@ from psycopg import sql
 
 from jobq.dev import bindir
 
-ROLES_SQL = Path(__file__).resolve().parents[2] / "deploy" / "roles.sql"
+ROLES_SQL = Path(__file__).resolve().parents[3] / "deploy" / "roles.sql"
 ROLES = ("producer", "worker", "viewer", "operator")
 
 Login = Callable[[str | None], str]

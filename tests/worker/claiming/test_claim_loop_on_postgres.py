@@ -9,17 +9,20 @@ from typing import Any
 
 import pytest
 
-from jobq.config import Settings
-from jobq.worker import due as module
-from jobq.worker.advance import Advance
-from jobq.worker.database import fetch
-from jobq.worker.frames import Ending, Job, Recorded, Setback, Success
-from jobq.worker.lease import Lease
-from jobq.worker.options import WorkerOptions
-from jobq.worker.pool import RunnerPool
-from jobq.worker.vitals import Pulse
-from tests.support import apps
+from jobq._worker.claiming.loop import ClaimLoop
+from jobq._worker.database import fetch
+from jobq._worker.health.state import LoopHealth
+from jobq._worker.ipc.messages import AlreadyCommitted, Disposition, Failure, Job, Success
+from jobq._worker.lanes import next_due as module
+from jobq._worker.lease import Lease
+from jobq._worker.loops import Topic
+from jobq._worker.options import WorkerOptions
+from jobq._worker.runners.pool import RunnerPool
+from jobq.settings import Settings
+from tests.apps import plain as apps
+from tests.support.claim_loops import running
 from tests.support.jobs import Jobs
+from tests.support.waiting import wait_until_async
 
 
 class OneSlot(RunnerPool):
@@ -42,7 +45,7 @@ class OneSlot(RunnerPool):
 
         self.free = 1
 
-    def room(self, prefetch: int) -> int:
+    def room(self, prefetch: int, soon: float = 0.0) -> int:
         return self.free
 
     def holds(self, job_id: int, claims: int, started: int) -> bool:
@@ -55,10 +58,7 @@ class OneSlot(RunnerPool):
 
 
 async def until(holds: Callable[[], bool]) -> None:
-    while True:
-        if holds():
-            return
-        await asyncio.sleep(0.01)
+    await wait_until_async(holds, timeout=60, what="what the test waits for")
 
 
 @pytest.fixture
@@ -71,43 +71,36 @@ async def test_a_job_told_of_while_the_next_due_one_is_looked_up_is_not_forgotte
 ) -> None:
     """The answer does not know of it, and a poll may be far away."""
     pool = OneSlot(options)
-    advance = Advance(options, pool, Lease(options, "test"), Pulse("claims"))
+    loop = ClaimLoop(options, pool, Lease(options, "test"), LoopHealth("claims"))
     inserted: list[int] = []
 
     async def slow_fetch(connection: Any, schema: str, name: str, /, **parameters: Any) -> Any:
         rows = await fetch(connection, schema, name, **parameters)
         if name == "next_due" and not inserted:
             inserted.append(apps.noop.options(delay=1.0).enqueue(jobs.connection).id)
-            advance.notified("insert default")
+            loop.wake(Topic("insert", "default"))
         return rows
 
     monkeypatch.setattr(module, "fetch", slow_fetch)
     apps.noop.options(delay=3600).enqueue(jobs.connection)
-    advance.notified("insert default")
-    stop = asyncio.Event()
-    running = asyncio.create_task(advance.run(stop))
-    try:
+    loop.wake(Topic("insert", "default"))
+    async with running(loop):
         async with asyncio.timeout(4):
             assert await pool.given.get() == inserted[0]
-    finally:
-        stop.set()
-        advance.poke()
-        await running
-        await advance.close()
 
 
 @pytest.mark.parametrize(
     "outcome",
-    [Success(1 << 60, 1, 0, b"null", 0.0), Setback(1 << 60, 1, 0, Ending.RETRY), None],
+    [Success(1 << 60, 1, 0, b"null", 0.0), Failure(1 << 60, 1, 0, Disposition.RETRY), None],
     ids=["success", "setback", "full when told"],
 )
 async def test_a_round_without_room_does_not_forget_that_there_is_more(
-    jobs: Jobs, options: WorkerOptions, outcome: Success | Setback | None, monkeypatch: pytest.MonkeyPatch
+    jobs: Jobs, options: WorkerOptions, outcome: Success | Failure | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It has not looked, and what makes room may be nothing to write: a transactional job's end."""
     options = replace(options, queues=("default",))
     pool = OneSlot(options)
-    advance = Advance(options, pool, Lease(options, "test"), Pulse("claims"))
+    loop = ClaimLoop(options, pool, Lease(options, "test"), LoopHealth("claims"))
     looked: list[str] = []
 
     async def noted_fetch(connection: Any, schema: str, name: str, /, **parameters: Any) -> Any:
@@ -118,32 +111,25 @@ async def test_a_round_without_room_does_not_forget_that_there_is_more(
 
     monkeypatch.setattr(module, "fetch", noted_fetch)
     # Else a setback that is written has it looked up again.
-    monkeypatch.setattr(advance._lanes, "poll", lambda: None)
-    monkeypatch.setattr(advance._survey, "hasten", lambda *_: None)
-    stop = asyncio.Event()
-    running = asyncio.create_task(advance.run(stop))
-    try:
+    monkeypatch.setattr(loop.finder.lanes, "poll", lambda: None)
+    monkeypatch.setattr(loop.finder.survey, "hasten", lambda *_: None)
+    async with running(loop):
         async with asyncio.timeout(10):
             await until(lambda: bool(looked))
             job = apps.noop.enqueue(jobs.connection).id
             pool.free = int(outcome is not None)
-            assert advance.found("default") == (outcome is not None)
+            assert loop.finder.found("default") == (outcome is not None)
             pool.free = 0
             if isinstance(outcome, Success):
-                advance.ended.succeeded([outcome])
+                loop.outcomes.succeeded([outcome])
             elif outcome is not None:
-                advance.ended.set_back(outcome)
+                loop.outcomes.set_back(outcome)
             # Written down, and the loop sleeps.
-            await until(lambda: not len(advance.ended) and advance.trouble() is None)
+            await until(lambda: not len(loop.outcomes) and loop.stall() is None)
             pool.free = 1
-            advance.ended.recorded(Recorded(1 << 60, 1, 0, accepted=True))
+            loop.outcomes.recorded(AlreadyCommitted(1 << 60, 1, 0, accepted=True))
             async with asyncio.timeout(2):
                 assert await pool.given.get() == job
-    finally:
-        stop.set()
-        advance.poke()
-        await running
-        await advance.close()
 
 
 async def test_what_was_claimed_does_not_wait_for_setbacks_to_be_written(
@@ -151,10 +137,10 @@ async def test_what_was_claimed_does_not_wait_for_setbacks_to_be_written(
 ) -> None:
     """That is a statement of its own, and may take long."""
     pool = OneSlot(options)
-    advance = Advance(options, pool, Lease(options, "test"), Pulse("claims"))
+    loop = ClaimLoop(options, pool, Lease(options, "test"), LoopHealth("claims"))
     given: list[bool] = []
-    settle = advance.ended.settle
-    exchange = advance._exchange
+    settle = loop.outcomes.settle
+    exchange = loop.claimer._exchange
 
     async def noted_settle(connection: Any) -> Any:
         given.append(not pool.given.empty())
@@ -163,19 +149,12 @@ async def test_what_was_claimed_does_not_wait_for_setbacks_to_be_written(
     async def and_meanwhile(*arguments: Any) -> None:
         await exchange(*arguments)
         if not given:
-            advance.ended.set_back(Setback(1 << 60, 1, 0, Ending.RELEASE))
+            loop.outcomes.set_back(Failure(1 << 60, 1, 0, Disposition.RELEASE))
 
-    monkeypatch.setattr(advance.ended, "settle", noted_settle)
-    monkeypatch.setattr(advance, "_exchange", and_meanwhile)
+    monkeypatch.setattr(loop.outcomes, "settle", noted_settle)
+    monkeypatch.setattr(loop.claimer, "_exchange", and_meanwhile)
     apps.noop.enqueue(jobs.connection)
-    stop = asyncio.Event()
-    running = asyncio.create_task(advance.run(stop))
-    try:
+    async with running(loop):
         async with asyncio.timeout(10):
             await until(lambda: bool(given))
         assert given[0]
-    finally:
-        stop.set()
-        advance.poke()
-        await running
-        await advance.close()

@@ -3,7 +3,7 @@
 One job of one queue, one worker. What makes the loop look is `more` (a claim may find jobs) and that its queue is in a lane
 (`known`): lanes are read now and then, and a queue without a ready job is in none. A statement may fail, as under another's
 lock on the table, and changes nothing then. A lost wake-up is a state in which the job is ready and the loop would sleep until
-the lanes are read again, which may be half a minute later. tests/integration/test_somebodys_locks.py has the same with a real
+the lanes are read again, which may be half a minute later. tests/worker/faults/test_foreign_locks.py has the same with a real
 worker.
 """
 

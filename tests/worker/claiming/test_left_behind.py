@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from jobq.jobs import NewJob
+from jobq.job import NewJob
 from tests.support import leftovers
 from tests.support.jobs import Jobs
 from tests.support.workers import WorkerProcess

@@ -14,12 +14,13 @@ from typing import Any
 
 import pytest
 
-from jobq.worker.brisk import Calls, Head
-from jobq.worker.cursor import Cursor, Sight
-from jobq.worker.lanes import MOST_HEARD, MOST_LANES, Lanes
-from jobq.worker.live import STEP, WARM_FOR, WARM_LEAST, Live
-from jobq.worker.rota import LOOK, Rota
-from jobq.worker.served import QueueOrder
+from jobq._worker.lanes.cursor import ClaimSnapshot, Cursor
+from jobq._worker.lanes.lanes import MOST_HEARD, MOST_LANES, Lanes
+from jobq._worker.lanes.live_lanes import STEP, WARM_FOR, WARM_LEAST, LiveLanes
+from jobq._worker.queue_spec import QueueOrder
+from jobq._worker.wakeup.lane_rotation import LOOK, LaneRotation
+from jobq._worker.wakeup.policy import LaneHead, WakeupTargets
+from tests.support.checks import some
 
 MANY = 10_000
 SECOND = 1_000_000
@@ -90,7 +91,7 @@ def test_a_claim_takes_a_bounded_number_of_lanes(order: QueueOrder) -> None:
             assert len(scan.queues) <= MOST_LANES + 9 + 64
             turn += 1
             at = turn * SECOND
-            sight = Sight(
+            sight = ClaimSnapshot(
                 at=at,
                 xmin=1,
                 following=1,
@@ -119,7 +120,7 @@ def test_queues_beyond_one_claim_have_their_shares() -> None:
         lanes.found(queue, 5, 0)
     for turn in range(6 * 120):
         scan = Cursor().plan(*lanes.arrays(8))
-        sight = Sight(at=turn + 1, xmin=1, following=1, cut=0, last=(1, 1), counts=((0, 1),))
+        sight = ClaimSnapshot(at=turn + 1, xmin=1, following=1, cut=0, last=(1, 1), counts=((0, 1),))
         lanes.claimed(scan, sight)
         total[scan.queues[0]] += 1
     for queue, weight in weights.items():
@@ -128,7 +129,7 @@ def test_queues_beyond_one_claim_have_their_shares() -> None:
 
 def test_aging_reaches_a_lane_that_no_claim_comes_to() -> None:
     """More than a claim looks at have a high priority: one of the lowest has its turn all the same."""
-    from jobq.worker.aging import Aging
+    from jobq._worker.lanes.aging import Aging
 
     lanes = Lanes(None, aging=Aging(1.0))
     for n in range(2 * MOST_LANES):
@@ -136,7 +137,7 @@ def test_aging_reaches_a_lane_that_no_claim_comes_to() -> None:
     lanes.found("low", 0, 0)
     for turn in range(20):
         scan = Cursor().plan(*lanes.arrays())
-        lanes.claimed(scan, Sight(at=turn + 1, xmin=1, following=1, cut=0, last=(1, 1), counts=((0, 1),)))
+        lanes.claimed(scan, ClaimSnapshot(at=turn + 1, xmin=1, following=1, cut=0, last=(1, 1), counts=((0, 1),)))
         if ("low", 0) in set(zip(scan.queues, scan.priorities, strict=True)):
             return
     pytest.fail("no claim has looked at it")
@@ -144,7 +145,7 @@ def test_aging_reaches_a_lane_that_no_claim_comes_to() -> None:
 
 def test_lanes_that_sleep_are_woken_by_and_by() -> None:
     clock = Clock()
-    live = Live(clock)
+    live = LiveLanes(clock)
     for n in range(MANY):
         live.sleep((f"q{n}", 5), 60.0)
     with steps() as counted:
@@ -161,8 +162,7 @@ def test_lanes_that_sleep_are_woken_by_and_by() -> None:
 def test_nothing_is_left_of_queues_that_have_gone() -> None:
     """Each customer's queue has a job now and then, and another name each time."""
     clock = Clock()
-    lanes, cursor = Lanes(None), Cursor(clock)
-    lanes.live = Live(clock)
+    lanes, cursor = Lanes(None, live=LiveLanes(clock)), Cursor(clock)
     sizes = []
     for generation in range(8):
         for n in range(MANY // 10):
@@ -170,7 +170,7 @@ def test_nothing_is_left_of_queues_that_have_gone() -> None:
         while lanes.more or lanes.unread:
             scan = cursor.plan(*lanes.arrays(warm=64))
             counts = tuple((place, 1) for place, queue in enumerate(scan.queues) if lanes.live.hot(queue))
-            sight = Sight(at=int(clock.now * SECOND), xmin=1, following=1, counts=counts)
+            sight = ClaimSnapshot(at=int(clock.now * SECOND), xmin=1, following=1, counts=counts)
             cursor.read(scan, sight)
             lanes.claimed(scan, sight)
             for lane in lanes.to_look_up():
@@ -179,21 +179,19 @@ def test_nothing_is_left_of_queues_that_have_gone() -> None:
         lanes.live.cool()
         cursor.keep(lanes.live.__contains__, cursor.floor)
         gc.collect()
-        sizes.append(
-            (len(lanes.live), len(cursor), len(lanes._in_line) + len(lanes._line) + len(lanes._shares._advanced))
-        )
+        sizes.append((len(lanes.live), len(cursor), len(lanes._line) + len(lanes._shares._advanced)))
     assert max(live for live, *_ in sizes[1:]) <= 2 * WARM_LEAST
     assert max(lanes for _, lanes, _ in sizes[1:]) <= 2 * WARM_LEAST
     assert max(line for *_, line in sizes[1:]) <= 2 * MOST_LANES
 
 
-def test_the_sentinel_looks_at_a_bounded_number_of_lanes_and_at_each_in_turn() -> None:
+def test_the_lead_poller_looks_at_a_bounded_number_of_lanes_and_at_each_in_turn() -> None:
     clock = Clock()
-    rota = Rota(clock)
+    rota = LaneRotation(clock)
     for n in range(MANY):
         rota.seen((f"q{n}", 5))
     seen: set[tuple[str, int]] = set()
-    for _ in range(MANY // LOOK + 3):
+    for _ in some(range(MANY // LOOK + 3)):
         with steps() as counted:
             seen.update(rota.next())
         assert counted() <= EACH * LOOK
@@ -204,8 +202,8 @@ def test_the_sentinel_looks_at_a_bounded_number_of_lanes_and_at_each_in_turn() -
     assert len(rota) == 0
 
 
-def test_the_sentinel_looks_at_all_priorities_of_few_queues() -> None:
-    rota = Rota()
+def test_the_lead_poller_looks_at_all_priorities_of_few_queues() -> None:
+    rota = LaneRotation()
     for n in range(LOOK // 10):
         rota.name(f"q{n}")
     assert len(rota.next()) == len(rota) == LOOK // 10 * 10
@@ -213,10 +211,10 @@ def test_the_sentinel_looks_at_all_priorities_of_few_queues() -> None:
 
 
 def test_calls_forget_the_lanes_that_have_no_job_any_more() -> None:
-    calls = Calls()
+    calls = WakeupTargets()
     for turn in range(20):
         lanes = [(f"t{turn}-{n}", 5) for n in range(LOOK)]
-        heads = [Head(lane=lane, id=n, seconds=-1.0) for n, lane in enumerate(lanes)]
+        heads = [LaneHead(lane=lane, id=n, seconds=-1.0) for n, lane in enumerate(lanes)]
         assert len(calls.look(lanes, heads, arrived=True, take=lambda _: False)) == LOOK
         assert len(calls) == LOOK
         # Other lanes were not looked at: what is known of these stays.
@@ -228,7 +226,7 @@ def test_calls_forget_the_lanes_that_have_no_job_any_more() -> None:
 
 def test_a_locked_head_is_looked_at_ever_more_seldom() -> None:
     clock = Clock()
-    live, lane = Live(clock), ("q", 5)
+    live, lane = LiveLanes(clock), ("q", 5)
     pauses = []
     for _ in range(12):
         live.heat(*lane)
@@ -244,7 +242,7 @@ def test_a_locked_head_is_looked_at_ever_more_seldom() -> None:
 
 
 def test_a_word_that_comes_while_the_lane_is_read_is_not_lost() -> None:
-    live, lane = Live(), ("q", 5)
+    live, lane = LiveLanes(), ("q", 5)
     live.heat(*lane)
     planned = live.stamp
     live.heat(*lane)

@@ -10,13 +10,14 @@ import psycopg
 import pytest
 
 from jobq import operations, queries
+from jobq._postgres.sql import statement
+from jobq._worker.inline import drain
 from jobq.diagnostics import Snapshot, Status
 from jobq.diagnostics.queues import QUEUE_CHECKS
 from jobq.diagnostics.workers import WORKER_CHECKS
 from jobq.filters import JobFilter
-from jobq.sql import statement
-from jobq.worker.inprocess import drain
 from tests.support import rolling
+from tests.support.checks import some
 from tests.support.jobs import Jobs
 from tests.support.rows import add_job, add_worker
 from tests.support.waiting import wait_until
@@ -43,6 +44,7 @@ def delays(jobs: Jobs, ids: list[int]) -> list[float]:
     return sorted(row["delay"] for row in rows)
 
 
+@pytest.mark.essential
 def test_a_new_task_in_a_rolling_deployment(jobs: Jobs, worker: StartWorker) -> None:
     """Two versions beside each other: each job of the new task begins within a second, whichever worker claims it first."""
     start(worker, "old")
@@ -67,7 +69,7 @@ def test_a_new_parameter_in_a_rolling_deployment(jobs: Jobs, worker: StartWorker
     for number in range(10):
         ids += [rolling.send_new.enqueue(jobs.connection, number, copy_to="a@b").id]
         ids += [rolling.send_old.enqueue(jobs.connection, number).id]
-        for job in ids[-2:]:
+        for job in some(ids[-2:]):
             assert jobs.wait(job)["state"] == "succeeded"
     assert max(delays(jobs, ids)) < 1.0
     assert {jobs.wait(job)["result"] for job in ids[::2]} == {"new"}, "only the new code takes copy_to"
@@ -152,8 +154,8 @@ def test_patience_ends(jobs: Jobs, worker: StartWorker) -> None:
     job = rolling.send_new.enqueue(jobs.connection, 1, copy_to="a@b").id
     unknown = rolling.fresh.enqueue(jobs.connection).id
     wait_until(lambda: jobs.one("SELECT count(*) FROM jobq.job WHERE state = 'parked'") == 2, what="both parked")
-    jobs.connection.execute("UPDATE jobq.chore SET due_at = now() WHERE name = 'parked'")
-    # Another worker's start does the chores that are due.
+    jobs.connection.execute("UPDATE jobq.maintenance_task SET due_at = now() WHERE name = 'parked'")
+    # Another worker's start does the maintenance tasks that are due.
     wait_until(
         lambda: jobs.one("SELECT clock_timestamp() > max(parked_at) + interval '0.6 s' FROM jobq.job"), what="it"
     )
@@ -179,7 +181,7 @@ def test_an_ordered_group_keeps_its_order(jobs: Jobs, worker: StartWorker) -> No
     assert [end["attempt"] for end in ends] == [1] * 6
     moments = [end["started_at"] for end in ends]
     assert moments == sorted(moments)
-    assert all(after["started_at"] >= before["finished_at"] for before, after in itertools.pairwise(ends))
+    assert all(after["started_at"] >= before["finished_at"] for before, after in some(itertools.pairwise(ends)))
 
 
 def test_a_refused_head_holds_its_group_and_no_permit(db: Conn) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from jobq import JobQ
-from tests.support import apps
+from tests.apps import plain as apps
 from tests.support.jobs import Jobs
 from tests.support.waiting import wait_until
 from tests.support.workers import WorkerProcess

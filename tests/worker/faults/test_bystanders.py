@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable
 
 import pytest
 
-from jobq.tasks import BaseTask
-from tests.support import rough, trouble
+from jobq.task import BaseTask
+from tests.apps import rough, trouble
+from tests.support.checks import some
 from tests.support.jobs import Jobs
 from tests.support.waiting import wait_until
 from tests.support.workers import WorkerProcess
 
 StartWorker = Callable[..., WorkerProcess]
-APP = "tests.support.rough:q"
+APP = "tests.apps.rough:q"
 QUICK = ("--timeout-grace", "0.2")
 
 
@@ -51,7 +53,7 @@ def test_a_long_job_beside_a_stream_of_hanging_ones_ends(jobs: Jobs, worker: Sta
     assert {row["outcome"] for row in attempts} == {"released"}
     assert 1 <= len(attempts) <= 2
     assert ended["claims"] == len(attempts) + 1
-    assert all("was killed (a job passed its timeout)" in row["message"] for row in attempts)
+    assert all("was killed (a job passed its timeout)" in row["message"] for row in some(attempts))
 
 
 def test_a_job_that_cost_a_runner_by_its_timeout_runs_alone_next(jobs: Jobs, worker: StartWorker) -> None:
@@ -97,11 +99,14 @@ def test_a_job_after_which_its_runner_cannot_report_fails(
     job = task.enqueue(jobs.connection).id
     ended = jobs.wait(job, timeout=40)
     assert (ended["state"], ended["crashes"]) == ("failed", 3)
-    assert "its outcome never arrived" in ended["error"]
+    # If the job's end is heard before the runner's, the outcome is what is missing; else the runner itself tells why.
+    said = "its outcome never arrived|its runner ended since it could not send outcomes any more"
+    assert re.search(said, ended["error"]), ended["error"]
     assert [row["outcome"] for row in jobs.attempts(job)] == ["released", "crashed", "crashed", "crashed"]
     # The one beside it was interrupted once, for the next time the job was alone.
     ended = jobs.wait(beside, timeout=40)
-    assert (ended["state"], ended["claims"], ended["crashes"]) == ("succeeded", 2, 0)
+    # Not the number of claims: one that a slow machine has not begun within a second goes back.
+    assert (ended["state"], ended["attempt"], ended["crashes"]) == ("succeeded", 1, 0)
     assert [row["outcome"] for row in jobs.attempts(beside)] == ["released"]
     assert running.is_running()
 

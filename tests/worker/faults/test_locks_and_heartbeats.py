@@ -11,7 +11,7 @@ import psycopg
 import pytest
 
 from jobq import queries
-from tests.support import apps
+from tests.apps import plain as apps
 from tests.support.jobs import Jobs
 from tests.support.rows import add_worker
 from tests.support.waiting import wait_until
@@ -20,7 +20,7 @@ from tests.support.workers import WorkerProcess
 StartWorker = Callable[..., WorkerProcess]
 # With these, a worker that took an error for a lost connection would kill its jobs after a second and a half.
 TIMES = ("--heartbeat-interval", "0.5", "--suspicion", "2", "--lease", "30")
-LEASE = "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'jobq worker lease'"
+LEASE = "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'jobq worker heartbeats'"
 
 
 @contextmanager
@@ -126,10 +126,11 @@ def test_the_row_tells_its_lease(jobs: Jobs, worker: StartWorker) -> None:
 
 
 def test_a_worker_is_silent_after_its_own_lease(db: psycopg.Connection[Any]) -> None:
-    for lease in (None, 120.0, 10.0):
+    add_worker(db, ago=45, host="default")
+    for lease in (120.0, 10.0):
         add_worker(db, lease=lease, ago=45, host=str(lease))
     assert {worker.host: worker.health for worker in queries.workers(db, "jobq")} == {
-        "None": "silent",
+        "default": "silent",
         "120.0": "late",
         "10.0": "silent",
     }

@@ -8,12 +8,12 @@ from typing import Any
 import psycopg
 import pytest
 
-from tests.integration.test_one_bad_row import StartWorker, allow, good_ones_run, refuse, stops
-from tests.integration.test_somebodys_locks import working
-from tests.support import apps
+from tests.apps import plain as apps
 from tests.support.jobs import Jobs
 from tests.support.waiting import wait_until
 from tests.support.workers import WorkerProcess
+from tests.worker.faults.test_foreign_locks import working
+from tests.worker.faults.test_one_bad_row import StartWorker, allow, good_ones_run, refuse, stops
 
 Conn = psycopg.Connection[Any]
 
@@ -81,12 +81,12 @@ def test_a_job_whose_claim_is_refused(jobs: Jobs, db: Conn, worker: StartWorker,
 
 def test_the_gate_of_a_group_is_refused(jobs: Jobs, db: Conn, worker: StartWorker) -> None:
     rule(db, group_mode="fair", group_rate_jobs=100, group_rate_seconds=1, group_rate_burst=100)
-    refuse(db, "gate", "INSERT", "NEW.group_key = 'bad'", "23514")
+    refuse(db, "rate_state", "INSERT", "NEW.group_key = 'bad'", "23514")
     bad = ruled(jobs, "bad", "bad")
     others = [ruled(jobs, "good", f"g{n}") for n in range(8)]
     running = started(worker)
     all_end(jobs, others)
-    allow(db, "gate")
+    allow(db, "rate_state")
     all_end(jobs, [bad])
     stops(running)
 

@@ -7,13 +7,14 @@ from typing import Any
 import psycopg
 import pytest
 
-from tests.integration.test_one_bad_managed_row import KILL
-from tests.integration.test_one_bad_row import StartWorker, allow, good_ones_run, refuse, stops
-from tests.integration.test_slow_rows import SLEEP, plain_jobs_go_on
-from tests.integration.test_somebodys_locks import working
-from tests.support import apps
+from tests.apps import plain as apps
+from tests.support.checks import some
 from tests.support.jobs import Jobs
 from tests.support.waiting import wait_until
+from tests.worker.faults.test_foreign_locks import working
+from tests.worker.faults.test_one_bad_limited_row import KILL
+from tests.worker.faults.test_one_bad_row import StartWorker, allow, good_ones_run, refuse, stops
+from tests.worker.faults.test_slow_rows import SLEEP, plain_jobs_go_on
 
 Conn = psycopg.Connection[Any]
 
@@ -33,7 +34,7 @@ def test_the_claim_of_one_is_refused(jobs: Jobs, db: Conn, worker: StartWorker, 
     what = {"do": how} if how == KILL else {"state": how}
     refuse(db, "job", "UPDATE", "NEW.queue = 'bad' AND NEW.state = 'running'", **what)
     running = worker("--processes", "1")
-    for job in others:
+    for job in some(others):
         assert jobs.wait(job, timeout=20)["state"] == "succeeded"
     good_ones_run(jobs)
     assert (jobs.live(bad) or {})["state"] == "parked"

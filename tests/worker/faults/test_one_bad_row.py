@@ -9,7 +9,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from tests.support import apps
+from tests.apps import plain as apps
 from tests.support.jobs import Jobs
 from tests.support.waiting import wait_until
 from tests.support.workers import WorkerProcess
@@ -173,7 +173,7 @@ def test_counters_at_the_ends_of_their_ranges(jobs: Jobs, worker: StartWorker) -
         insert(jobs, "attempt", attempt=most),
         insert(jobs, "claims", claims=most),
         insert(jobs, "both", attempt=most - 1, claims=most - 1, max_attempts=most),
-        insert(jobs, "crashes", crashes=32767, losses=32767, releases=32767),
+        insert(jobs, "crashes", crashes=32767, worker_deaths=32767, releases=32767),
     ]
     states = [jobs.wait(job)["state"] for job in found]
     assert states == ["succeeded"] * 4
@@ -240,7 +240,7 @@ KILL = "PERFORM pg_terminate_backend(pg_backend_pid()); PERFORM pg_sleep(0.1);"
 def test_a_row_that_ends_the_session(
     jobs: Jobs, db: Conn, worker: StartWorker, table: str, event: str, condition: str
 ) -> None:
-    """As a crash of its server process does: after a few losses that job is left out, or its outcome written apart."""
+    """As a crash of its server process does: after a few worker_deaths that job is left out, or its outcome written apart."""
     refuse(db, table, event, condition, do=KILL)
     running = worker("--processes", "1")
     first = [apps.record.enqueue(jobs.connection, f"before {n}").id for n in range(5)]

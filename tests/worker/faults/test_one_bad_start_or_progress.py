@@ -7,13 +7,13 @@ from typing import Any
 import psycopg
 import pytest
 
-from tests.integration.test_one_bad_managed_row import KILL
-from tests.integration.test_one_bad_row import StartWorker, good_ones_run, refuse, stops
-from tests.integration.test_slow_rows import SLEEP, plain_jobs_go_on
-from tests.integration.test_somebodys_locks import working
-from tests.support import apps
+from tests.apps import plain as apps
 from tests.support.jobs import Jobs
 from tests.support.waiting import wait_until
+from tests.worker.faults.test_foreign_locks import working
+from tests.worker.faults.test_one_bad_limited_row import KILL
+from tests.worker.faults.test_one_bad_row import StartWorker, good_ones_run, refuse, stops
+from tests.worker.faults.test_slow_rows import SLEEP, plain_jobs_go_on
 
 Conn = psycopg.Connection[Any]
 

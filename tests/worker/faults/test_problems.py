@@ -7,8 +7,9 @@ import time
 import psycopg
 import pytest
 
-from jobq.worker.errors import ErrorKind, Unreachable, classify
-from jobq.worker.problems import FORGET_AFTER, MOST, MOST_TEXT, Problems
+from jobq._worker.database_errors import ErrorKind, Unreachable, classify
+from jobq._worker.faults.problems import FORGET_AFTER, MOST, MOST_TEXT, Problems
+from tests.support.checks import some
 
 
 def test_a_problem_is_counted_until_it_is_over() -> None:
@@ -27,7 +28,7 @@ def test_many_problems_stay_small(monkeypatch: pytest.MonkeyPatch) -> None:
     for job in range(1000):
         problems.note("write an outcome", "x" * 10_000, job=job)
     assert len(problems.rows()) == MOST
-    assert all(len(row["error"]) <= MOST_TEXT + 50 for row in problems.rows())
+    assert all(len(row["error"]) <= MOST_TEXT + 50 for row in some(problems.rows()))
     now = time.monotonic()
     monkeypatch.setattr(time, "monotonic", lambda: now + FORGET_AFTER + 1)
     assert problems.rows() == []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from jobq.worker.quarantine import DEATHS, LASTS, SHARE, Quarantine
+from jobq._worker.faults.quarantine import DEATHS, LASTS, SHARE, Quarantine
 
 
 def test_a_task_runs_alone_until_it_has_ended_no_runner_for_a_while() -> None:

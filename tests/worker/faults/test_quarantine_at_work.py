@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from jobq.diagnostics.snapshot import Snapshot
 from jobq.diagnostics.workers import WORKER_CHECKS
-from tests.support import apps
+from tests.apps import plain as apps
 from tests.support.jobs import Jobs
 from tests.support.waiting import wait_until
 from tests.support.workers import WorkerProcess

@@ -1,4 +1,4 @@
-"""Schedules and chores that the database refuses: that one is recorded and left alone for a while, and the others go on."""
+"""Schedules and maintenance tasks that the database refuses: that one is recorded and left alone, and the others go on."""
 
 from __future__ import annotations
 
@@ -12,15 +12,16 @@ import pytest
 from click.testing import CliRunner
 from flask import Flask
 
+from jobq._worker import WorkerOptions
+from jobq._worker.database import Database
+from jobq._worker.faults.set_aside import SetAside
+from jobq._worker.maintenance.partitions import Incomplete
+from jobq._worker.maintenance.runner import Maintenance
+from jobq._worker.sources.schedule_tick import tick
+from jobq._worker.timeouts import Timeouts
 from jobq.cli import main
-from jobq.config import Settings
-from jobq.worker import WorkerOptions
-from jobq.worker.chores import Chores
-from jobq.worker.database import Database, Terms
-from jobq.worker.partitions import Incomplete
-from jobq.worker.scheduler import tick
-from jobq.worker.setaside import SetAside
-from tests.support import apps
+from jobq.settings import Settings
+from tests.apps import plain as apps
 from tests.support.jobs import Jobs
 from tests.support.rows import add_worker
 from tests.support.workers import WorkerProcess
@@ -77,27 +78,33 @@ async def test_a_schedule_whose_job_is_refused(database_url: str, db: Conn, jobs
             assert error == "the rule"
 
 
-async def test_a_chore_that_is_refused(database_url: str, db: Conn) -> None:
+async def test_a_maintenance_task_that_is_refused(database_url: str, db: Conn) -> None:
     options = WorkerOptions(app="-", settings=Settings(database_url=database_url))
-    chores = Chores(options)
+    maintenance = Maintenance(options)
     worker = add_worker(db)
     async with await Database(Settings(database_url=database_url)).connect("test") as connection:
-        await chores.register(connection)
-        everything = await chores.run_due(connection, worker)
+        await maintenance.register(connection)
+        everything = await maintenance.run_due(connection, worker)
         for state in STATES:
-            refuse(db, "chore", "UPDATE", "NEW.name = 'keys' AND NEW.last_run_at > OLD.last_run_at", state)
-            db.execute("ALTER TABLE jobq.chore DISABLE TRIGGER refuse")
-            db.execute("UPDATE jobq.chore SET due_at = now() - interval '1 second', last_run_at = '2020-01-01'")
-            db.execute("ALTER TABLE jobq.chore ENABLE TRIGGER refuse")
-            assert await chores.run_due(connection, worker) == everything
-            [(left,)] = db.execute("SELECT array_agg(name) FROM jobq.chore WHERE last_run_at = '2020-01-01'").fetchall()
+            refuse(db, "maintenance_task", "UPDATE", "NEW.name = 'keys' AND NEW.last_run_at > OLD.last_run_at", state)
+            db.execute("ALTER TABLE jobq.maintenance_task DISABLE TRIGGER refuse")
+            db.execute(
+                "UPDATE jobq.maintenance_task SET due_at = now() - interval '1 second', last_run_at = '2020-01-01'"
+            )
+            db.execute("ALTER TABLE jobq.maintenance_task ENABLE TRIGGER refuse")
+            assert await maintenance.run_due(connection, worker) == everything
+            [(left,)] = db.execute(
+                "SELECT array_agg(name) FROM jobq.maintenance_task WHERE last_run_at = '2020-01-01'"
+            ).fetchall()
             assert left == ["keys"], state
 
 
 @pytest.mark.parametrize("state", [*STATES, "deferred"])
-async def test_rows_that_a_chore_may_not_change_hold_up_no_others(database_url: str, db: Conn, state: str) -> None:
+async def test_rows_that_a_maintenance_task_may_not_change_hold_up_no_others(
+    database_url: str, db: Conn, state: str
+) -> None:
     options = WorkerOptions(app="-", settings=Settings(database_url=database_url), park_patience=0)
-    chores = Chores(options)
+    maintenance = Maintenance(options)
     # Expired keys and jobs, and parked jobs whose arguments fit no code: the third of each is refused, so is the last but one.
     db.execute(
         "INSERT INTO jobq.job_key SELECT n, now(), now() - n * interval '1 s', n, 'period' FROM generate_series(1, 40) n"
@@ -119,9 +126,9 @@ async def test_rows_that_a_chore_may_not_change_hold_up_no_others(database_url: 
             refuse(db, table, "DELETE", condition, state)
     async with await Database(Settings(database_url=database_url)).connect("test") as connection:
         for work, name in (
-            (chores.expire_keys, "key of job"),
-            (chores.expire_jobs, "job"),
-            (chores.fail_parked, "job"),
+            (maintenance.tasks.expire_keys, "key of job"),
+            (maintenance.tasks.expire_jobs, "job"),
+            (maintenance.tasks.fail_parked, "job"),
         ):
             if state[:2] in ("40", "53", "55", "57"):
                 # It may have been the lock of another, or the moment: all of them again, twice.
@@ -137,10 +144,10 @@ async def test_rows_that_a_chore_may_not_change_hold_up_no_others(database_url: 
         ]
         # Once the rule is gone, and it is time to try again.
         db.execute("DROP TRIGGER refuse ON jobq.job; DROP TRIGGER refuse ON jobq.job_key")
-        other = Chores(options)
-        assert await other.expire_keys(connection) == "2 keys expired"
-        assert await other.expire_jobs(connection) == "2 jobs expired"
-        assert (await other.fail_parked(connection)).startswith("2 jobs failed")
+        other = Maintenance(options)
+        assert await other.tasks.expire_keys(connection) == "2 keys expired"
+        assert await other.tasks.expire_jobs(connection) == "2 jobs expired"
+        assert (await other.tasks.fail_parked(connection)).startswith("2 jobs failed")
 
 
 async def test_a_row_that_takes_too_long_is_found_in_short_tries(database_url: str, db: Conn) -> None:
@@ -156,7 +163,9 @@ async def test_a_row_that_takes_too_long_is_found_in_short_tries(database_url: s
     async def delete(part: list[str]) -> int:
         return (await connection.execute("DELETE FROM jobq.job_key WHERE key = ANY(%s)", [part])).rowcount
 
-    async with await Database(Settings(database_url=database_url)).connect("test", Terms(statement=3.0)) as connection:
+    async with await Database(Settings(database_url=database_url)).connect(
+        "test", Timeouts(statement=3.0)
+    ) as connection:
         begun = time.monotonic()
         async with connection.transaction():
             assert sum(await aside.change(connection, keys, delete)) == 63
@@ -179,14 +188,14 @@ async def test_ticks_that_cannot_be_deleted_hold_up_no_others(database_url: str,
         refuse(db, "schedule_tick", "DELETE", "OLD.schedule = 'bad'", state)
     options = WorkerOptions(app="-", settings=Settings(database_url=database_url))
     async with await Database(Settings(database_url=database_url)).connect("test") as connection:
-        chores = Chores(options)
+        maintenance = Maintenance(options)
         for deleted in (39, 0):
             told = rf"^{deleted} ticks expired; refused: tick bad/2020-01-01 00:00:03\+00: the rule$"
             with pytest.raises(Incomplete, match=told):
-                await chores.expire_ticks(connection)
+                await maintenance.tasks.expire_ticks(connection)
         assert db.execute("SELECT schedule FROM jobq.schedule_tick").fetchall() == [("bad",)]
         db.execute("DROP TRIGGER refuse ON jobq.schedule_tick")
-        assert await Chores(options).expire_ticks(connection) == "1 ticks expired"
+        assert await Maintenance(options).tasks.expire_ticks(connection) == "1 ticks expired"
 
 
 async def test_a_job_that_an_application_refers_to_holds_up_no_other_that_expires(database_url: str, db: Conn) -> None:
@@ -195,14 +204,14 @@ async def test_a_job_that_an_application_refers_to_holds_up_no_other_that_expire
     late = "INSERT INTO jobq.job (task, expires_at) SELECT 't', now() - interval '1 s' FROM generate_series(1, 40)"
     db.execute(late)
     db.execute("INSERT INTO invoice SELECT min(id) FROM jobq.job")
-    chores = Chores(WorkerOptions(app="-", settings=Settings(database_url=database_url)))
+    maintenance = Maintenance(WorkerOptions(app="-", settings=Settings(database_url=database_url)))
     async with await Database(Settings(database_url=database_url)).connect("test") as connection:
         with pytest.raises(Incomplete, match=r"^39 jobs expired; refused: job \d+: .* violates foreign key"):
-            await chores.expire_jobs(connection)
+            await maintenance.tasks.expire_jobs(connection)
     assert db.execute("SELECT array_agg(id) = array_agg(job) FROM jobq.job, invoice").fetchall() == [(True,)]
 
 
-async def test_a_chore_is_charged_with_what_is_asked_at_its_commit(
+async def test_a_maintenance_task_is_charged_with_what_is_asked_at_its_commit(
     database_url: str, db: Conn, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     db.execute("CREATE TABLE other (n integer)")
@@ -216,14 +225,14 @@ async def test_a_chore_is_charged_with_what_is_asked_at_its_commit(
         await connection.execute("INSERT INTO public.other VALUES (1)")
         return "done"
 
-    monkeypatch.setattr("jobq.worker.chores.rollup", rollup)
-    chores = Chores(WorkerOptions(app="-", settings=Settings(database_url=database_url)))
+    monkeypatch.setattr("jobq._worker.maintenance.tasks.rollup", rollup)
+    maintenance = Maintenance(WorkerOptions(app="-", settings=Settings(database_url=database_url)))
     async with await Database(Settings(database_url=database_url)).connect("test") as connection:
-        await chores.register(connection)
-        await chores.run_due(connection, add_worker(db))
-    [(error,)] = db.execute("SELECT last_error FROM jobq.chore WHERE name = 'rollup'").fetchall()
+        await maintenance.register(connection)
+        await maintenance.run_due(connection, add_worker(db))
+    [(error,)] = db.execute("SELECT last_error FROM jobq.maintenance_task WHERE name = 'rollup'").fetchall()
     assert error.startswith("the rule")
-    assert db.execute("SELECT count(*) FROM jobq.chore WHERE last_run_at IS NULL").fetchall() == [(0,)]
+    assert db.execute("SELECT count(*) FROM jobq.maintenance_task WHERE last_run_at IS NULL").fetchall() == [(0,)]
 
 
 def test_problems_are_shown(database_url: str, db: Conn, make_app: Callable[..., Flask]) -> None:
@@ -246,12 +255,14 @@ def test_problems_are_shown(database_url: str, db: Conn, make_app: Callable[...,
     assert "the &lt;rule&gt;" in shown
 
 
-@pytest.mark.parametrize("statement", ["INSERT INTO jobq.chore (name) VALUES ('keys') ON CONFLICT DO NOTHING"])
+@pytest.mark.parametrize(
+    "statement", ["INSERT INTO jobq.maintenance_task (name) VALUES ('keys') ON CONFLICT DO NOTHING"]
+)
 def test_an_error_of_data_at_the_start_does_not_end_a_worker(
     db: Conn, jobs: Jobs, worker: Callable[..., WorkerProcess], statement: str
 ) -> None:
     db.execute(statement)
-    refuse(db, "chore", "UPDATE", "true", "23505")
+    refuse(db, "maintenance_task", "UPDATE", "true", "23505")
     running = worker("--processes", "1")
     job = apps.noop.enqueue(jobs.connection).id
     assert jobs.wait(job)["state"] == "succeeded"

@@ -12,17 +12,19 @@ from typing import Any
 import psycopg
 import pytest
 
-from jobq.config import Settings
-from jobq.worker.database import Connection, Database, Overdue, fetch, lease_terms
-from jobq.worker.errors import ErrorKind, classify
-from tests.support import apps
+from jobq._worker.database import Connection, Database, ServerTimeout, fetch
+from jobq._worker.database_errors import ErrorKind, classify
+from jobq._worker.timeouts import lease_timeouts
+from jobq.settings import Settings
+from tests.apps import plain as apps
+from tests.support.checks import some
 from tests.support.jobs import Jobs
-from tests.support.silence import Proxy
+from tests.support.servers.silence import Proxy
 from tests.support.waiting import wait_until
 from tests.support.workers import WorkerProcess
 
 StartWorker = Callable[..., WorkerProcess]
-TERMS = lease_terms(2.0)
+TERMS = lease_timeouts(2.0)
 
 
 @pytest.fixture
@@ -45,7 +47,7 @@ async def test_a_statement_without_an_answer_ends_its_connection(proxy: Proxy) -
     connection = await through(proxy, 0.3)
     await fetch(connection, "jobq", "queue_rules")
     proxy.silence()
-    with pytest.raises(Overdue, match=r"no answer to statement queue_rules within 0\.3 s") as raised:
+    with pytest.raises(ServerTimeout, match=r"no answer to statement queue_rules within 0\.3 s") as raised:
         await fetch(connection, "jobq", "queue_rules")
     assert classify(raised.value, None) is ErrorKind.CONNECTION
     assert connection.closed
@@ -59,7 +61,7 @@ async def test_a_commit_without_an_answer_ends_its_connection(proxy: Proxy) -> N
             await fetch(connection, "jobq", "queue_rules")
             proxy.silence()
 
-    with pytest.raises(Overdue):
+    with pytest.raises(ServerTimeout):
         await silenced_before_the_commit()
     assert connection.closed
 
@@ -114,7 +116,7 @@ def test_a_worker_outlasts_the_silence_and_tells_of_it_once(proxy: Proxy, jobs: 
         timeout=60,
         what="their end",
     )
-    assert all(line["seconds"] > 5 for line in messages(running, "a stall is over"))
+    assert all(line["seconds"] > 5 for line in some(messages(running, "a stall is over")))
     for what in ("claims", "heartbeats"):
         assert len([line for line in messages(running, "stalled") if line["stalled"] == what]) == 1
     # Nothing was told at each attempt.

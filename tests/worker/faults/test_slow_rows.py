@@ -8,12 +8,12 @@ from typing import Any
 
 import psycopg
 
-from tests.integration.test_one_bad_row import StartWorker, refuse, stops
-from tests.integration.test_somebodys_locks import feed, waits, working
-from tests.support import apps
+from tests.apps import plain as apps
 from tests.support.jobs import Jobs
 from tests.support.waiting import wait_until
 from tests.support.workers import WorkerProcess
+from tests.worker.faults.test_foreign_locks import feed, waits, working
+from tests.worker.faults.test_one_bad_row import StartWorker, refuse, stops
 
 Conn = psycopg.Connection[Any]
 SLEEP = "PERFORM pg_sleep(15);"

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from jobq._worker.health import http
+from jobq._worker.health.http import Answer, HealthServer
+from jobq._worker.listen_address import Address
 from jobq.errors import ConfigurationError
-from jobq.worker import httpd
-from jobq.worker.httpd import Address, Answer, HealthServer
 
 Exchange = Callable[[bytes], Awaitable[bytes]]
 
@@ -80,7 +81,7 @@ async def test_each_request_has_its_status(tmp_path: Path, request_: bytes, stat
 
 
 async def test_who_says_nothing_or_reads_nothing_is_let_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(httpd, "DEADLINE", 0.3)
+    monkeypatch.setattr(http, "DEADLINE", 0.3)
     async with serving(tmp_path) as path:
         silent = await asyncio.open_unix_connection(path)
         slow = await asyncio.open_unix_connection(path)
@@ -104,11 +105,11 @@ async def test_who_says_nothing_or_reads_nothing_is_let_go(tmp_path: Path, monke
 
 async def test_connections_that_are_held_open_keep_nobody_out(tmp_path: Path) -> None:
     async with serving(tmp_path) as path:
-        idle = [await asyncio.open_unix_connection(path) for _ in range(5 * httpd.MAX_CONNECTIONS)]
+        idle = [await asyncio.open_unix_connection(path) for _ in range(5 * http.MAX_CONNECTIONS)]
         begun = time.monotonic()
         said = await exchange(path, b"GET /a HTTP/1.1\r\n\r\n")
         assert said.startswith(b"HTTP/1.1 200")
-        assert time.monotonic() - begun < httpd.DEADLINE
+        assert time.monotonic() - begun < http.DEADLINE
         gone = 0
         for reader, writer in idle:
             try:
@@ -118,7 +119,7 @@ async def test_connections_that_are_held_open_keep_nobody_out(tmp_path: Path) ->
             except ConnectionError:
                 gone += 1
             writer.transport.abort()
-        assert gone >= 4 * httpd.MAX_CONNECTIONS
+        assert gone >= 4 * http.MAX_CONNECTIONS
 
 
 async def test_the_loop_goes_on_under_a_flood(tmp_path: Path) -> None:
@@ -161,5 +162,5 @@ def test_addresses(text: str, address: Address) -> None:
     "text", ["", ":", "a:b", "a", ":1", "1:2:3", "[a]", "unix:x", "unix:/\0", "h:1 ", "h:+1", "h:1_0"]
 )
 def test_malformed_addresses(text: str) -> None:
-    with pytest.raises(ConfigurationError, match=r"health_address=.*: give"):
+    with pytest.raises(ConfigurationError, match=r"health_address=.*: expected"):
         Address.parse(text)

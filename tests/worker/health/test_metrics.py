@@ -7,11 +7,11 @@ import sys
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from jobq.worker import metrics
-from jobq.worker.frames import Ending, Job, Setback, Success
-from jobq.worker.health import Health
-from jobq.worker.metrics import Metrics
-from jobq.worker.vitals import Vitals
+from jobq._worker.health import metrics
+from jobq._worker.health.metrics import Metrics
+from jobq._worker.health.probes import Health
+from jobq._worker.health.state import WorkerHealth
+from jobq._worker.ipc.messages import Disposition, Failure, Job, Success
 
 
 def job(id_: int, task: str = "mail", queue: str = "default") -> Job:
@@ -21,7 +21,7 @@ def job(id_: int, task: str = "mail", queue: str = "default") -> Job:
 @pytest.fixture
 def counted(monkeypatch: pytest.MonkeyPatch) -> Metrics:
     monkeypatch.setattr(metrics, "RENDER_EVERY", 0)
-    return Metrics(Vitals(), lambda: None, lambda: ["mail", "bill"])
+    return Metrics(WorkerHealth(), lambda: None, lambda: ["mail", "bill"])
 
 
 def samples(of: Metrics, name: str) -> dict[tuple[str, ...], float]:
@@ -37,15 +37,15 @@ def samples(of: Metrics, name: str) -> dict[tuple[str, ...], float]:
     ("outcome", "name"),
     [
         (Success(1, 1, 0, b"null", 0.1), "succeeded"),
-        (Setback(1, 1, 0, Ending.RETRY, recorded="error", seconds=0.1), "retried"),
-        (Setback(1, 1, 0, Ending.RETRY, recorded="timeout", seconds=0.1), "timed_out"),
-        (Setback(1, 1, 0, Ending.FAIL, recorded="crashed"), "crashed"),
-        (Setback(1, 1, 0, Ending.FAIL, recorded="error"), "failed"),
-        (Setback(1, 1, 0, Ending.EXPIRE), "expired"),
-        (Setback(1, 1, 0, Ending.RELEASE), "released"),
+        (Failure(1, 1, 0, Disposition.RETRY, recorded="error", seconds=0.1), "retried"),
+        (Failure(1, 1, 0, Disposition.RETRY, recorded="timeout", seconds=0.1), "timed_out"),
+        (Failure(1, 1, 0, Disposition.FAIL, recorded="crashed"), "crashed"),
+        (Failure(1, 1, 0, Disposition.FAIL, recorded="error"), "failed"),
+        (Failure(1, 1, 0, Disposition.EXPIRE), "expired"),
+        (Failure(1, 1, 0, Disposition.RELEASE), "released"),
     ],
 )
-def test_outcomes(counted: Metrics, outcome: Success | Setback, name: str) -> None:
+def test_outcomes(counted: Metrics, outcome: Success | Failure, name: str) -> None:
     counted.claimed([job(1)])
     for _ in range(2):
         if isinstance(outcome, Success):
@@ -57,7 +57,7 @@ def test_outcomes(counted: Metrics, outcome: Success | Setback, name: str) -> No
 
 
 def test_every_ending_has_a_name() -> None:
-    assert set(metrics._OUTCOMES) == set(Ending)
+    assert set(metrics._OUTCOMES) == set(Disposition)
 
 
 def test_what_is_no_longer_ours_is_not_counted(counted: Metrics) -> None:
@@ -97,7 +97,7 @@ def test_a_scraper_in_a_loop_gets_what_was_rendered(monkeypatch: pytest.MonkeyPa
         rendered += 1
 
     monkeypatch.setattr(metrics, "RENDER_EVERY", 3600)
-    made = Metrics(Vitals(), observe, list[str])
+    made = Metrics(WorkerHealth(), observe, list[str])
     assert made.render() == made.render()
     assert rendered == 1
 
@@ -107,8 +107,8 @@ def test_without_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "prometheus_client", None)
     with pytest.raises(ModuleNotFoundError):
-        Metrics(Vitals(), lambda: None, list[str])
-    answer = Health(Vitals(), None, lambda: None).answer("/metrics")
+        Metrics(WorkerHealth(), lambda: None, list[str])
+    answer = Health(WorkerHealth(), None, lambda: None).answer("/metrics")
     assert answer.status == 501
     assert b"pip install 'jobq[metrics]'" in answer.body
 

@@ -14,18 +14,22 @@ from typing import Any
 import pytest
 
 from jobq import migrate
-from tests.support import apps, postgres, trouble
+from tests.apps import plain as apps
+from tests.apps import trouble
 from tests.support.jobs import Jobs
 from tests.support.notified import NotifySocket
+from tests.support.servers import postgres
 from tests.support.waiting import wait_until
 from tests.support.workers import WorkerProcess
+
+pytestmark = pytest.mark.process
 
 StartWorker = Callable[..., WorkerProcess]
 # A worker whose loops count as stuck sooner, so that a test need not wait for more than a minute; and which come round
 # sooner than that when they are idle.
 IMPATIENT = (
-    "import sys, jobq.worker.advance as advance, jobq.worker.watch as watch\n"
-    "advance.QUIET_RECONCILE_INTERVAL, watch.STUCK_AFTER, watch.PROBE_EVERY = 0.5, 2.0, 0.2\n"
+    "import sys, jobq._worker.claiming.periodic_sync as sync, jobq._worker.health.watchdog as watch\n"
+    "sync.QUIET_RECONCILE_INTERVAL, watch.STUCK_AFTER, watch.PROBE_EVERY = 0.5, 2.0, 0.2\n"
     "from jobq.cli import main; sys.exit(main())"
 )
 
@@ -72,7 +76,7 @@ def test_a_life_in_order(manager: NotifySocket, jobs: Jobs, worker: StartWorker)
 def test_programs_that_tasks_start_cannot_speak_for_the_worker(
     manager: NotifySocket, jobs: Jobs, worker: StartWorker
 ) -> None:
-    worker(app="tests.support.trouble:q", env=env(manager, WATCHDOG_USEC="1000000"))
+    worker(app="tests.apps.trouble:q", env=env(manager, WATCHDOG_USEC="1000000"))
     seen = jobs.wait(trouble.environment.enqueue(jobs.connection).id)["result"]
     assert {name for name in seen if "NOTIFY" in name or "WATCHDOG" in name} == set()
     assert "PATH" in seen
@@ -86,14 +90,14 @@ def test_no_watchdog_of_another_process_is_fed(manager: NotifySocket, worker: St
 
 
 def test_a_start_that_takes_long_asks_for_time(manager: NotifySocket, worker: StartWorker) -> None:
-    worker(app="tests.support.trouble:q", env=env(manager, TROUBLE_IMPORT="5"))
+    worker(app="tests.apps.trouble:q", env=env(manager, TROUBLE_IMPORT="5"))
     manager.wait("READY")
     asked = [heard.at for heard in manager.heard if heard.name == "EXTEND_TIMEOUT_USEC"]
     assert len(asked) >= 2
 
 
 def test_a_signal_while_importing(manager: NotifySocket, worker: StartWorker) -> None:
-    running = worker(app="tests.support.trouble:q", env=env(manager, TROUBLE_IMPORT="60"))
+    running = worker(app="tests.apps.trouble:q", env=env(manager, TROUBLE_IMPORT="60"))
     manager.wait("STATUS", what="importing")
     running.terminate()
     assert running.wait() == 0
@@ -161,7 +165,7 @@ def test_a_loop_that_hangs_beside_a_database_that_answers_is_not_fed(
             # Between two statements of work: one that is stopped while it connects is given up sooner than it is doubted, and
             # one within a statement may hold a lock that every new connection needs.
             query = (
-                "SELECT pid FROM pg_stat_activity WHERE application_name = 'jobq worker advance' "
+                "SELECT pid FROM pg_stat_activity WHERE application_name = 'jobq worker claims' "
                 "AND state = 'idle' AND query LIKE '%.job AS %'"
             )
 
@@ -176,7 +180,7 @@ def test_a_loop_that_hangs_beside_a_database_that_answers_is_not_fed(
 
             backend = wait_until(stopped_between_statements, what="the claiming backend")
             try:
-                told = manager.wait("STATUS", what="hangs though the database answers: advance", timeout=60)
+                told = manager.wait("STATUS", what="hangs though the database answers: claims", timeout=60)
                 later = told.at + 3
                 wait_until(lambda: manager.heard[-1].at > later, what="three more seconds of words")
                 assert not [h for h in manager.heard if h.name == "WATCHDOG" and told.at + 0.5 < h.at <= later]

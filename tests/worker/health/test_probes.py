@@ -17,8 +17,9 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from jobq import migrate
-from tests.support import apps, postgres
+from tests.apps import plain as apps
 from tests.support.jobs import Jobs
+from tests.support.servers import postgres
 from tests.support.waiting import wait_until
 from tests.support.workers import WorkerProcess
 
@@ -76,7 +77,7 @@ def probe(tmp_path: Path) -> Probe:
 
 
 def test_alive_before_it_is_ready(probe: Probe, worker: StartWorker) -> None:
-    worker(*probe.option, app="tests.support.trouble:q", env={"TROUBLE_IMPORT": "3"})
+    worker(*probe.option, app="tests.apps.trouble:q", env={"TROUBLE_IMPORT": "3"})
     wait_until(lambda: probe.status("/livez") == 200, what="life")
     assert probe.failing() >= {"runners", "phase", "claims"}
     probe.wait_ready()
@@ -135,7 +136,7 @@ def test_the_database_goes_and_comes_back(probe: Probe, own_server: postgres.Own
     own_server.restart()
     probe.wait_ready(60)
     assert running.is_running()
-    assert probe.metrics()["jobq_database_errors_total", "advance"] >= 1
+    assert probe.metrics()["jobq_database_errors_total", "claims"] >= 1
 
 
 def test_a_server_that_hangs_makes_unready(probe: Probe, own_server: postgres.OwnServer, worker: StartWorker) -> None:
@@ -147,7 +148,7 @@ def test_a_server_that_hangs_makes_unready(probe: Probe, own_server: postgres.Ow
         backends = [
             pid
             for (pid,) in admin.execute(
-                "SELECT pid FROM pg_stat_activity WHERE application_name LIKE 'jobq worker advance'"
+                "SELECT pid FROM pg_stat_activity WHERE application_name LIKE 'jobq worker claims'"
             )
         ]
     assert len(backends) == 1
@@ -188,19 +189,19 @@ def test_the_listener_alone(probe: Probe, server: postgres.Server, jobs: Jobs, w
     with server.admin() as admin:
         # No new connection gets in, and the connections that there are stay.
         admin.execute(f'ALTER DATABASE "{name}" ALLOW_CONNECTIONS false'.encode())
-        cut(jobs, "listen")
+        cut(jobs, "notifications")
         wait_until(lambda: probe.failing() == {"listener"}, what="a deaf worker")
         job = apps.record.enqueue(jobs.connection, "found by polling").id
         wait_until(lambda: jobs.live(job) is None or jobs.live(job)["state"] == "running", what="the poll")  # type: ignore[index]
         admin.execute(f'ALTER DATABASE "{name}" ALLOW_CONNECTIONS true'.encode())
     probe.wait_ready()
-    assert probe.metrics()["jobq_database_errors_total", "listen"] >= 1
+    assert probe.metrics()["jobq_database_errors_total", "notifications"] >= 1
     assert running.is_running()
 
 
 def test_no_runner_no_readiness(probe: Probe, tmp_path: Path, worker: StartWorker) -> None:
     """The application has become impossible to import: the runner that dies is not replaced by one that works."""
-    (tmp_path / "frail.py").write_text("from tests.support.apps import q\n")
+    (tmp_path / "frail.py").write_text("from tests.apps.plain import q\n")
     running = worker(*probe.option, "--processes", "1", app="frail:q", env={"PYTHONPATH": f"{tmp_path}:{os.getcwd()}"})
     probe.wait_ready()
     (tmp_path / "frail.py").write_text("raise RuntimeError('broken')\n")
@@ -208,7 +209,7 @@ def test_no_runner_no_readiness(probe: Probe, tmp_path: Path, worker: StartWorke
     os.kill(runner, signal.SIGKILL)
     wait_until(lambda: probe.failing() == {"runners"}, what="unreadiness")
     assert probe.metrics()["jobq_runner_deaths_total", "crashed"] >= 1
-    (tmp_path / "frail.py").write_text("from tests.support.apps import q\n")
+    (tmp_path / "frail.py").write_text("from tests.apps.plain import q\n")
     probe.wait_ready()
 
 
@@ -254,7 +255,7 @@ def test_nothing_else_is_served(probe: Probe, worker: StartWorker, target: str) 
 def test_a_malformed_address(worker: StartWorker, address: str) -> None:
     running = worker("--health-address", address)
     assert running.wait() == 78
-    assert f"health_address={address!r}: give" in running.log
+    assert f"health_address={address!r}: expected" in running.log
 
 
 def test_an_address_that_is_taken(tmp_path: Path, worker: StartWorker) -> None:

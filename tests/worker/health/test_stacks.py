@@ -14,13 +14,15 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import apps, trouble
+from tests.apps import plain as apps
+from tests.apps import trouble
+from tests.support.checks import some
 from tests.support.jobs import Jobs
 from tests.support.waiting import wait_until
 from tests.support.workers import ROOT, WorkerProcess
 
 StartWorker = Callable[..., WorkerProcess]
-APP = "tests.support.trouble:q"
+APP = "tests.apps.trouble:q"
 
 
 def runners(worker: WorkerProcess) -> list[int]:
@@ -45,10 +47,10 @@ def test_everyone_tells_and_goes_on(jobs: Jobs, worker: StartWorker) -> None:
     wait_until(lambda: len(runners(running)) == 2, what="both runners")
     said = dump(running, 3)
     assert f"=== jobq dispatcher {running.pid}: its threads" in said
-    for loop in ("advance", "lease", "wake", "chores", "supervise", "presence"):
+    for loop in ("claims", "heartbeats", "notifications", "maintenance", "runners", "presence"):
         assert f"\ntask {loop}\n" in said
-    assert "advance.py" in said
-    for pid in runners(running):
+    assert "loop.py" in said
+    for pid in some(runners(running)):
         assert said.count(f"=== jobq runner {pid}: its threads") == 1
         assert f"runner {pid} is asked for its stacks" in said
     assert re.search(rf"0x[0-9a-f]{{16}} jobq-slot-\d: job {sync}, task wait, for \d+\.\d s", said)
@@ -56,8 +58,8 @@ def test_everyone_tells_and_goes_on(jobs: Jobs, worker: StartWorker) -> None:
     # The C layer's threads are those of the list, and the coroutine is shown down to the line of user code.
     (ident,) = re.findall(rf"(0x[0-9a-f]+) jobq-slot-\d: job {sync},", said)
     assert f"Thread {ident} (most recent call first)" in said
-    assert re.search(r'File ".*apps\.py", line \d+ in wait_async', said)
-    assert re.search(r'File ".*apps\.py", line \d+ in wait\n', said)
+    assert re.search(r'File ".*plain\.py", line \d+ in wait_async', said)
+    assert re.search(r'File ".*plain\.py", line \d+ in wait\n', said)
 
     jobs.wait(apps.record.enqueue(jobs.connection, "after").id)
     assert running.is_running()
@@ -126,7 +128,7 @@ def test_the_terminals_quit_key(database_url: str, jobs: Jobs, tmp_path: Path, t
     master, slave = pty.openpty()
     process = subprocess.Popen(
         [sys.executable, "-c", "import os,sys,fcntl,termios; os.setsid(); fcntl.ioctl(0, termios.TIOCSCTTY, 0); "
-         "os.execv(sys.executable, [sys.executable, '-m', 'jobq', 'worker', 'tests.support.apps:q', '--processes', '1'])"],
+         "os.execv(sys.executable, [sys.executable, '-m', 'jobq', 'worker', 'tests.apps.plain:q', '--processes', '1'])"],
         cwd=ROOT, stdin=slave, stdout=slave, stderr=(tmp_path / "log").open("wb"),
         env={**os.environ, "JOBQ_DATABASE_URL": database_url},
     )  # fmt: skip
@@ -144,7 +146,7 @@ def test_the_terminals_quit_key(database_url: str, jobs: Jobs, tmp_path: Path, t
         wait_until(lambda: f"jobq runner {pid}: end of its stacks" in log(), what="the runner's stacks")
         jobs.wait(apps.record.enqueue(jobs.connection, "after").id)
         assert log().count(f"=== jobq runner {pid}: its threads") == 1
-        assert len(re.findall(r'apps\.py", line \d+ in wait\n', log())) == 1
+        assert len(re.findall(r'plain\.py", line \d+ in wait\n', log())) == 1
         assert process.poll() is None
     finally:
         process.terminate()

@@ -9,15 +9,15 @@ from collections.abc import Callable
 
 import pytest
 
-from jobq.worker import stalls
-from jobq.worker.stalls import Beat, Looker, Repeats, Stalls, Trouble
+from jobq._worker.health import stalls
+from jobq._worker.health.stalls import Beat, Looker, RateLimitedLog, Stall, StallDetector
 
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
     """Set what time.monotonic() says."""
     now = [1000.0]
-    monkeypatch.setattr("jobq.worker.stalls.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("jobq._worker.health.stalls.time.monotonic", lambda: now[0])
 
     def advance(seconds: float) -> None:
         now[0] += seconds
@@ -28,8 +28,8 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
 def test_told_once_when_it_has_lasted_and_once_when_over(
     clock: Callable[[float], None], caplog: pytest.LogCaptureFixture
 ) -> None:
-    trouble: list[Trouble | None] = [Trouble("the disk is full")]
-    watched = Stalls({"claims": lambda: trouble[0]})
+    trouble: list[Stall | None] = [Stall("the disk is full")]
+    watched = StallDetector({"claims": lambda: trouble[0]})
     with caplog.at_level(logging.INFO, "jobq.worker"):
         for _ in range(10):
             watched.look()
@@ -50,10 +50,10 @@ def test_told_once_when_it_has_lasted_and_once_when_over(
 
 
 def test_a_short_one_is_not_told(clock: Callable[[float], None], caplog: pytest.LogCaptureFixture) -> None:
-    trouble: list[Trouble | None] = [Trouble("a blink")]
-    watched = Stalls({"claims": lambda: trouble[0]})
+    trouble: list[Stall | None] = [Stall("a blink")]
+    watched = StallDetector({"claims": lambda: trouble[0]})
     for _ in range(20):
-        trouble[0] = Trouble("a blink")
+        trouble[0] = Stall("a blink")
         watched.look()
         clock(4)
         trouble[0] = None
@@ -62,7 +62,7 @@ def test_a_short_one_is_not_told(clock: Callable[[float], None], caplog: pytest.
 
 
 def test_the_beginning_that_is_known_counts(clock: Callable[[float], None], caplog: pytest.LogCaptureFixture) -> None:
-    watched = Stalls({"heartbeats": lambda: Trouble("late", since=990.0)})
+    watched = StallDetector({"heartbeats": lambda: Stall("late", since=990.0)})
     watched.look()
     assert [record.__dict__["seconds"] for record in caplog.records] == [10.0]
 
@@ -70,7 +70,7 @@ def test_the_beginning_that_is_known_counts(clock: Callable[[float], None], capl
 def test_an_identical_warning_is_kept_back_and_counted(
     clock: Callable[[float], None], caplog: pytest.LogCaptureFixture
 ) -> None:
-    repeats = Repeats()
+    repeats = RateLimitedLog()
     for port in range(100):
         assert repeats.warn("no heartbeat", OSError(f"refused by port {port}")) == f"refused by port {port}"
         clock(0.25)
@@ -85,7 +85,7 @@ async def test_a_loop_that_stands_still_is_told_while_it_does(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(stalls, "AFTER", 0.2)
-    watched = Stalls({})
+    watched = StallDetector({})
     told: list[str] = []
     with Looker(watched, every=0.02):
         await asyncio.sleep(0.1)
@@ -105,15 +105,15 @@ async def test_a_process_that_was_stopped_is_no_stall_of_its_loop(monkeypatch: p
     beat = Beat()
     assert beat.trouble() is None
     now = time.monotonic()
-    monkeypatch.setattr("jobq.worker.stalls.time.monotonic", lambda: now + 60)
+    monkeypatch.setattr("jobq._worker.health.stalls.time.monotonic", lambda: now + 60)
     assert beat.trouble() is None
-    monkeypatch.setattr("jobq.worker.stalls.time.monotonic", lambda: now + 61.5)
+    monkeypatch.setattr("jobq._worker.health.stalls.time.monotonic", lambda: now + 61.5)
     assert beat.trouble() is not None
 
 
 def test_many_short_waits_are_no_stall(clock: Callable[[float], None], caplog: pytest.LogCaptureFixture) -> None:
     """Each round trip of a loop that is never idle is looked at in its midst."""
-    watched = Stalls({"claims": lambda: Trouble("a statement", since=time.monotonic() - 0.01)})
+    watched = StallDetector({"claims": lambda: Stall("a statement", since=time.monotonic() - 0.01)})
     for _ in range(40):
         watched.look()
         clock(0.5)

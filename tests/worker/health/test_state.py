@@ -7,17 +7,18 @@ import time
 
 import pytest
 
-from jobq.config import Settings
-from jobq.worker import watch
-from jobq.worker.health import readiness
-from jobq.worker.vitals import Vitals
-from jobq.worker.watch import Watch
+from jobq._worker.health import watchdog
+from jobq._worker.health.probes import readiness
+from jobq._worker.health.state import WorkerHealth
+from jobq._worker.health.watchdog import Watchdog
+from jobq.settings import Settings
+from tests.support.checks import some
 
 
 @pytest.fixture
-def vitals() -> Vitals:
+def vitals() -> WorkerHealth:
     """A worker in good health."""
-    healthy = Vitals()
+    healthy = WorkerHealth()
     healthy.phase = "working"
     healthy.claims.well()
     healthy.heartbeats.well()
@@ -27,13 +28,13 @@ def vitals() -> Vitals:
     return healthy
 
 
-def test_good_health(vitals: Vitals) -> None:
+def test_good_health(vitals: WorkerHealth) -> None:
     assert list(vitals.troubles()) == []
     assert vitals.line() == "5 running in 32 slots, 0.0 jobs/s"
-    assert all(check["ok"] for check in readiness(vitals).values())
+    assert all(check["ok"] for check in some(readiness(vitals).values()))
 
 
-def test_the_rate_is_of_late(vitals: Vitals) -> None:
+def test_the_rate_is_of_late(vitals: WorkerHealth) -> None:
     vitals._finished_at.clear()
     vitals._finished_at.append((time.monotonic() - 8, 100))
     vitals.finished = 500
@@ -44,7 +45,7 @@ def test_the_rate_is_of_late(vitals: Vitals) -> None:
     assert vitals.rate == 0
 
 
-def test_what_is_wrong_is_said_in_one_line(vitals: Vitals) -> None:
+def test_what_is_wrong_is_said_in_one_line(vitals: WorkerHealth) -> None:
     for pulse in (vitals.claims, vitals.heartbeats):
         pulse.failed(OSError("connection refused\n\tIs the server running?"))
         pulse.failing_since = time.monotonic() - 12
@@ -59,10 +60,10 @@ def test_what_is_wrong_is_said_in_one_line(vitals: Vitals) -> None:
         "claims", "heartbeats", "runners", "claiming",
     }  # fmt: skip
     vitals.claims.well()
-    assert "the lease connection fails for 12 s" in vitals.line()
+    assert "the heartbeats connection fails for 12 s" in vitals.line()
 
 
-def test_silence_is_told_without_an_error(vitals: Vitals) -> None:
+def test_silence_is_told_without_an_error(vitals: WorkerHealth) -> None:
     vitals.claims.answered = time.monotonic() - 15
     assert "the database has not answered a claim for 15 s" in vitals.line()
     assert not readiness(vitals)["claims"]["ok"]
@@ -70,11 +71,11 @@ def test_silence_is_told_without_an_error(vitals: Vitals) -> None:
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(watch, "STUCK_AFTER", 0.2)
-    monkeypatch.setattr(watch, "PROBE_EVERY", 0.05)
+    monkeypatch.setattr(watchdog, "STUCK_AFTER", 0.2)
+    monkeypatch.setattr(watchdog, "PROBE_EVERY", 0.05)
 
 
-async def looked_at(watching: Watch, vitals: Vitals, seconds: float) -> set[str | None]:
+async def looked_at(watching: Watchdog, vitals: WorkerHealth, seconds: float) -> set[str | None]:
     """Look as often as a worker does in a long time; return the verdicts."""
     verdicts = set()
     until = time.monotonic() + seconds
@@ -87,15 +88,15 @@ async def looked_at(watching: Watch, vitals: Vitals, seconds: float) -> set[str 
 
 
 @pytest.mark.usefixtures("impatient")
-async def test_a_loop_that_stands_still_beside_a_database_that_answers(vitals: Vitals, database_url: str) -> None:
-    watching = Watch(Settings(database_url=database_url, connect_timeout=0.1), vitals)
+async def test_a_loop_that_stands_still_beside_a_database_that_answers(vitals: WorkerHealth, database_url: str) -> None:
+    watching = Watchdog(Settings(database_url=database_url, connect_timeout=0.1), vitals)
     vitals.claims.turned = time.monotonic() - 5
     until = time.monotonic() + 20
     while vitals.stuck is None and time.monotonic() < until:
         vitals.heartbeats.turn()
         watching.look()
         await asyncio.sleep(0.02)
-    assert (vitals.stuck or "").startswith("a loop of the worker hangs though the database answers: advance for ")
+    assert (vitals.stuck or "").startswith("a loop of the worker hangs though the database answers: claims for ")
     vitals.claims.turn()
     watching.look()
     assert vitals.stuck is None
@@ -103,15 +104,15 @@ async def test_a_loop_that_stands_still_beside_a_database_that_answers(vitals: V
 
 
 @pytest.mark.usefixtures("impatient")
-async def test_loops_that_stand_still_for_want_of_a_database(vitals: Vitals) -> None:
+async def test_loops_that_stand_still_for_want_of_a_database(vitals: WorkerHealth) -> None:
     nowhere = Settings(database_url="postgresql://127.0.0.1:1/none", connect_timeout=0.1)
     vitals.claims.turned = vitals.heartbeats.turned = time.monotonic() - 500
-    assert await looked_at(Watch(nowhere, vitals), vitals, 1.0) == {None}
+    assert await looked_at(Watchdog(nowhere, vitals), vitals, 1.0) == {None}
 
 
 @pytest.mark.usefixtures("impatient")
 async def test_a_start_is_not_judged(database_url: str) -> None:
-    vitals = Vitals()
+    vitals = WorkerHealth()
     vitals.claims.turned = time.monotonic() - 500
-    watching = Watch(Settings(database_url=database_url, connect_timeout=0.1), vitals)
+    watching = Watchdog(Settings(database_url=database_url, connect_timeout=0.1), vitals)
     assert await looked_at(watching, vitals, 0.5) == {None}

@@ -10,9 +10,19 @@ from uuid import uuid4
 
 import pytest
 
-from jobq.worker import frames
-from jobq.worker.frames import CancelJobs, FromRunner, Job, Outcomes, Progress, Recorded, Run, Setback, Success
-from jobq.worker.line import Line
+from jobq._worker.ipc import messages
+from jobq._worker.ipc.messages import (
+    AlreadyCommitted,
+    CancelJobs,
+    Failure,
+    FromRunner,
+    Job,
+    Outcomes,
+    Progress,
+    Run,
+    Success,
+)
+from jobq._worker.ipc.transport import FrameTransport
 
 
 def test_frames_are_heard_however_they_are_cut() -> None:
@@ -23,10 +33,10 @@ def test_frames_are_heard_however_they_are_cut() -> None:
         else Outcomes([Success(number, 1, 0, b"x" * chance.choice([0, 10, 5000]), 0.1)], [])
         for number in range(300)
     ]
-    stream = b"".join(map(frames.encode, said))
+    stream = b"".join(map(messages.encode, said))
     for longest in (1, 3, 100, 10_000, len(stream)):
         heard: list[FromRunner] = []
-        line = Line(heard.append, lambda error: pytest.fail(repr(error)))
+        line = FrameTransport(heard.append, lambda error: pytest.fail(repr(error)))
         at = 0
         while at < len(stream):
             size = chance.randint(1, longest)
@@ -49,33 +59,33 @@ def _listener(fault: str) -> Callable[[FromRunner], None]:
     [
         (b"\xff\xff\xff\xff", None),
         (b"\0\0\0\1\xc1", None),
-        (frames.encode(Progress(1, 1, 0, 1, None)), _listener("the listener's own fault")),
+        (messages.encode(Progress(1, 1, 0, 1, None)), _listener("the listener's own fault")),
     ],
 )
 def test_nothing_is_heard_after_a_fault(stream: bytes, listener: Callable[[FromRunner], None] | None) -> None:
     heard: list[FromRunner] = []
     faults: list[Exception] = []
-    line = Line(listener or heard.append, faults.append)
+    line = FrameTransport(listener or heard.append, faults.append)
     line.data_received(stream)
-    line.data_received(frames.encode(Progress(1, 1, 0, 1, None)))
+    line.data_received(messages.encode(Progress(1, 1, 0, 1, None)))
     assert (len(faults), heard, line.over.is_set()) == (1, [], True)
 
 
 @pytest.fixture
-async def pair() -> AsyncIterator[tuple[Line, socket.socket]]:
+async def pair() -> AsyncIterator[tuple[FrameTransport, socket.socket]]:
     ours, theirs = socket.socketpair()
     ours.setblocking(False)
     loop = asyncio.get_running_loop()
-    _, line = await loop.create_connection(lambda: Line(lambda _: None, lambda _: None), sock=ours)
+    _, line = await loop.create_connection(lambda: FrameTransport(lambda _: None, lambda _: None), sock=ours)
     yield line, theirs
     line.close()
     theirs.close()
 
 
-async def test_what_is_told_after_the_runner_has_gone_is_no_error(pair: tuple[Line, socket.socket]) -> None:
+async def test_what_is_told_after_the_runner_has_gone_is_no_error(pair: tuple[FrameTransport, socket.socket]) -> None:
     line, theirs = pair
     line.tell(CancelJobs([1]))
-    assert frames.decode_to_runner(theirs.recv(1000)[frames.LENGTH_SIZE :]) == CancelJobs([1])
+    assert messages.decode_to_runner(theirs.recv(1000)[messages.LENGTH_SIZE :]) == CancelJobs([1])
     theirs.close()
     async with asyncio.timeout(10):
         await line.over.wait()
@@ -85,14 +95,14 @@ async def test_what_is_told_after_the_runner_has_gone_is_no_error(pair: tuple[Li
 
 
 def test_a_batch_is_cut_by_bytes_and_keeps_its_order(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(frames, "BATCH_BYTES", 10)
-    assert frames.batches([], int) == []
-    assert frames.batches([5, 5], int) == [[5, 5]]
-    assert frames.batches([5, 5, 1, 30, 2, 8, 1], int) == [[5, 5], [1], [30], [2, 8], [1]]
-    setback = Setback(1, 1, 0, frames.Ending.FAIL, message="m" * 20)
-    outcomes: list[Success | Setback | Recorded] = [
+    monkeypatch.setattr(messages, "BATCH_BYTES", 10)
+    assert messages.batches([], int) == []
+    assert messages.batches([5, 5], int) == [[5, 5]]
+    assert messages.batches([5, 5, 1, 30, 2, 8, 1], int) == [[5, 5], [1], [30], [2, 8], [1]]
+    setback = Failure(1, 1, 0, messages.Disposition.FAIL, message="m" * 20)
+    outcomes: list[Success | Failure | AlreadyCommitted] = [
         setback,
         Success(2, 1, 0, b"", 0.0),
-        Recorded(3, 1, 0, accepted=True),
+        AlreadyCommitted(3, 1, 0, accepted=True),
     ]
-    assert frames.batches(outcomes, frames.outcome_size) == [outcomes[:1], outcomes[1:]]
+    assert messages.batches(outcomes, messages.outcome_size) == [outcomes[:1], outcomes[1:]]

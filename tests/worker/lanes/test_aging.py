@@ -9,11 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobq.worker import aging as module
-from jobq.worker.aging import Aging
-from jobq.worker.cursor import Scan, Sight, everything
-from jobq.worker.lanes import Lanes
-from jobq.worker.served import QueueOrder
+from jobq._worker.lanes import aging as module
+from jobq._worker.lanes.aging import Aging
+from jobq._worker.lanes.cursor import ClaimPlan, ClaimSnapshot, everything
+from jobq._worker.lanes.lanes import Lanes
+from jobq._worker.queue_spec import QueueOrder
+from tests.support.checks import some
 
 SECOND = 1_000_000
 NOW = 1_000_000 * SECOND
@@ -36,7 +37,7 @@ def look(aging: Aging, monkeypatch: pytest.MonkeyPatch, ages: Ages, queues: list
     """Let `aging` see lanes whose first jobs have these ages, in seconds; a negative one is still to come."""
 
     async def fetch(connection: Any, schema: str, name: str, /, **parameters: Any) -> list[tuple[Any, ...]]:
-        assert name == "heads"
+        assert name == "due_lane_heads"
         lanes = list(zip(scan.queues, scan.priorities, strict=True))
         heads = [
             (lanes.index(lane), 1, NOW - round(age * SECOND), -age, None, None, None) for lane, age in ages.items()
@@ -53,8 +54,10 @@ def is_due(aging: Aging) -> bool:
     return aging.due
 
 
-def cut(scan: Scan, place: int, age: float, at: int = NOW) -> Sight:
-    return Sight(at=at, xmin=1, following=1, cut=place, last=(at - round(age * SECOND), 1), counts=((place, 1),))
+def cut(scan: ClaimPlan, place: int, age: float, at: int = NOW) -> ClaimSnapshot:
+    return ClaimSnapshot(
+        at=at, xmin=1, following=1, cut=place, last=(at - round(age * SECOND), 1), counts=((place, 1),)
+    )
 
 
 def test_a_job_goes_before_a_higher_one_when_it_has_waited_long_enough(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -77,8 +80,8 @@ def test_the_order_is_that_of_priority_and_age(ages: dict[int, int], seconds: in
     values = [priority * seconds + ages.get(priority, 0) for priority in order]
     assert values == sorted(values, reverse=True)
     # Of equals the higher priority.
-    for (first, value), (second, other) in zip(
-        zip(order, values, strict=True), zip(order[1:], values[1:], strict=True), strict=False
+    for (first, value), (second, other) in some(
+        zip(zip(order, values, strict=True), zip(order[1:], values[1:], strict=True), strict=False)
     ):
         assert value > other or first > second
 
@@ -118,7 +121,7 @@ def test_it_looks_four_times_in_its_time_and_only_while_claims_leave_something(
     scan = everything(Lanes(("q",)).arrays())
     aging.claimed(scan, cut(scan, 0, age=0))
     assert is_due(aging)
-    aging.claimed(scan, Sight(at=NOW, xmin=1, following=1))
+    aging.claimed(scan, ClaimSnapshot(at=NOW, xmin=1, following=1))
     assert not is_due(aging)
     assert aging.order(["q"]) == {}
     # However short: at most four times a second.

@@ -8,8 +8,17 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from jobq.worker import cursor as module
-from jobq.worker.cursor import BEGINNING, MOST_LANES, NEAR_ENTRIES, Cursor, Horizon, Position, Sight
+from jobq._worker.lanes import cursor as module
+from jobq._worker.lanes import horizon as horizon_module
+from jobq._worker.lanes.cursor import (
+    BEGINNING,
+    MOST_LANES,
+    NEAR_ENTRIES,
+    ClaimSnapshot,
+    Cursor,
+    Position,
+)
+from jobq._worker.lanes.horizon import VisibilityHorizon
 
 SECOND = 1_000_000
 START = 1_700_000_000 * SECOND
@@ -85,7 +94,7 @@ class Model:
         self.dead += [job.position for job in found]
         self.jobs = [job for job in self.jobs if not job.taken]
         cut = len(found) == want
-        sight = Sight(
+        sight = ClaimSnapshot(
             at=self.now,
             xmin=xmin,
             following=self.next_xid + 1,
@@ -224,7 +233,7 @@ def test_jobs_of_one_moment_are_told_apart_by_their_ids() -> None:
 
 
 def test_nothing_is_known_when_the_clock_of_the_database_was_set_back() -> None:
-    horizon = Horizon()
+    horizon = VisibilityHorizon()
     horizon.saw(START, 100, 100)
     assert horizon.floor > 0
     horizon.saw(START - SECOND, 100, 101)
@@ -232,11 +241,11 @@ def test_nothing_is_known_when_the_clock_of_the_database_was_set_back() -> None:
 
 
 def test_the_samples_of_a_writer_of_hours_are_few_and_still_serve() -> None:
-    horizon = Horizon()
+    horizon = VisibilityHorizon()
     for second in range(3600):
         horizon.saw(START + second * SECOND, 100, 101 + second)
     assert horizon.floor == 0
-    assert len(horizon._samples) <= 2 * module._SAMPLES
+    assert len(horizon._samples) <= 2 * horizon_module._SAMPLES
     horizon.saw(START + 3600 * SECOND, 101 + 1800, 101 + 3600)
     behind = START + 1800 * SECOND - horizon.floor
     assert 0 <= behind <= 120 * SECOND
@@ -297,16 +306,16 @@ def test_queues_that_came_and_went_take_no_memory() -> None:
         names = [f"{batch}-{n}" for n in range(500)]
         scan = cursor.plan(names, [5] * 500)
         counts = tuple((place, 1) for place in range(500))
-        cursor.read(scan, Sight(at=now, xmin=100, following=100, counts=counts))
+        cursor.read(scan, ClaimSnapshot(at=now, xmin=100, following=100, counts=counts))
     assert len(cursor) <= MOST_LANES
     # A look at when they have something next is no reason to remember them.
     cursor.plan([f"0-{n}" for n in range(500)], [5] * 500, remember=False)
     assert len(cursor) <= MOST_LANES
     # One that has jobs left is known, and one that was lowered.
     scan = cursor.plan(["full", "other"], [5, 5])
-    cursor.read(scan, Sight(at=now, xmin=100, following=100, cut=0, last=(now - SECOND, 7), counts=((0, 100),)))
+    cursor.read(scan, ClaimSnapshot(at=now, xmin=100, following=100, cut=0, last=(now - SECOND, 7), counts=((0, 100),)))
     cursor.lower("back", now - 5 * SECOND)
-    cursor.read(cursor.plan(["back"], [5]), Sight(at=now, xmin=100, following=100))
+    cursor.read(cursor.plan(["back"], [5]), ClaimSnapshot(at=now, xmin=100, following=100))
     assert cursor.plan(["full", "back"], [5, 5]).since == [(now - SECOND, 8), (now - 100_000, 0)]
 
 
@@ -324,7 +333,7 @@ def test_what_was_put_back_in_its_place_is_found() -> None:
     model.jobs.append(job)
     model.cursor.lower("q")
     # A claim that was under way has not seen it.
-    model.cursor.read(scan, Sight(at=model.now, xmin=model.next_xid + 1, following=model.next_xid + 1))
+    model.cursor.read(scan, ClaimSnapshot(at=model.now, xmin=model.next_xid + 1, following=model.next_xid + 1))
     assert model.claim(5) == [job]
 
 
@@ -338,7 +347,7 @@ def test_a_held_writer_does_not_make_the_cursor_grow() -> None:
         model.commit(xid)
         model.claim(100)
         scan = model.cursor.plan(["q"], [5])
-        model.cursor.looked(scan, Sight(at=model.now, xmin=100, following=model.next_xid + 1), {}, gone=1)
+        model.cursor.looked(scan, ClaimSnapshot(at=model.now, xmin=100, following=model.next_xid + 1), {}, gone=1)
     (lane,) = model.cursor._lanes.values()
     assert len(lane.claims) <= 64
     assert lane.dead == sum(jobs for _, jobs in lane.claims)
@@ -347,7 +356,7 @@ def test_a_held_writer_does_not_make_the_cursor_grow() -> None:
 def _claimed(cursor: Cursor, at: int) -> None:
     """A claim that found nothing, while no transaction was writing."""
     scan = cursor.plan(["q"], [5])
-    cursor.read(scan, Sight(at=at, xmin=100, following=100))
+    cursor.read(scan, ClaimSnapshot(at=at, xmin=100, following=100))
 
 
 def test_what_a_reading_elsewhere_finds_outlives_the_claim_that_is_under_way() -> None:
@@ -357,7 +366,7 @@ def test_what_a_reading_elsewhere_finds_outlives_the_claim_that_is_under_way() -
     scan = cursor.plan(["q"], [5])
     below = (START - 60 * SECOND, 7)
     assert cursor.found(("q", 5), below, cursor.floor)
-    cursor.read(scan, Sight(at=START + SECOND, xmin=100, following=100))
+    cursor.read(scan, ClaimSnapshot(at=START + SECOND, xmin=100, following=100))
     assert cursor.plan(["q"], [5]).since == [below]
     _claimed(cursor, START + SECOND)
     assert cursor.plan(["q"], [5]).since > [below]

@@ -9,14 +9,14 @@ from uuid import uuid4
 import psycopg
 import pytest
 
-from jobq.config import Settings
-from jobq.sql import statement
-from jobq.worker.cursor import Cursor, Scan
-from jobq.worker.database import Connection, Database
-from jobq.worker.lanes import Lanes
-from jobq.worker.outcomes import Ledger
-from jobq.worker.survey import Survey
-from tests.support import apps
+from jobq._postgres.sql import statement
+from jobq._worker.database import Connection, Database
+from jobq._worker.lanes.cursor import ClaimPlan, Cursor
+from jobq._worker.lanes.full_scan import FullScan
+from jobq._worker.lanes.lanes import Lanes
+from jobq._worker.outcomes.store import JobStore
+from jobq.settings import Settings
+from tests.apps import plain as apps
 from tests.support.jobs import Jobs
 from tests.support.workers import WorkerProcess
 
@@ -31,16 +31,16 @@ class Claims:
     def __init__(self, connection: Connection) -> None:
         self.cursor = Cursor()
         self._connection = connection
-        self._ledger = Ledger("jobq")
+        self._ledger = JobStore("jobq")
         self._worker = uuid4()
 
     async def read(self) -> None:
         """Read all lanes from their beginnings."""
-        survey = Survey(Database(Settings()), "jobq", self.cursor, Lanes(None), lambda: None)
+        survey = FullScan(Database(Settings()), "jobq", self.cursor, Lanes(None), lambda: None)
         await survey.read(self._connection)
 
     async def claim(self, want: int = 100) -> list[int]:
-        scan: Scan = self.cursor.plan(QUEUES, PRIORITIES)
+        scan: ClaimPlan = self.cursor.plan(QUEUES, PRIORITIES)
         claimed, _ = await self._ledger.advance(self._connection, self._worker, [], scan, want)
         assert claimed.sight is not None
         self.cursor.read(scan, claimed.sight)
@@ -149,7 +149,7 @@ async def test_what_the_cursor_cannot_know_is_found_by_a_full_reading(jobs: Jobs
 
 async def test_a_survey_finds_it_too(jobs: Jobs, claims: Claims, database: Database) -> None:
     found = asyncio.Event()
-    survey = Survey(database, "jobq", claims.cursor, Lanes(None), found.set)
+    survey = FullScan(database, "jobq", claims.cursor, Lanes(None), found.set)
     # As after one that took long: it is made on a connection of its own.
     survey.took = 1.0
     jobs.connection.execute("SELECT pg_sleep(0.2)")

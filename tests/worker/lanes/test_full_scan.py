@@ -7,12 +7,12 @@ from typing import Any
 import psycopg
 import pytest
 
-from jobq.config import Settings
-from jobq.worker import survey as module
-from jobq.worker.cursor import Cursor
-from jobq.worker.database import Connection, Database
-from jobq.worker.lanes import Lanes
-from jobq.worker.survey import COSTLY, EVERY, SHARE, SLICE, Survey
+from jobq._worker.database import Connection, Database
+from jobq._worker.lanes import full_scan as module
+from jobq._worker.lanes.cursor import Cursor
+from jobq._worker.lanes.full_scan import COSTLY, EVERY, SHARE, SLICE, FullScan
+from jobq._worker.lanes.lanes import Lanes
+from jobq.settings import Settings
 
 
 class Clock:
@@ -38,9 +38,9 @@ def lanes() -> Lanes:
 
 
 @pytest.fixture
-def survey(clock: Clock, lanes: Lanes) -> Survey:
+def survey(clock: Clock, lanes: Lanes) -> FullScan:
     database = Refusing(Settings(database_url="postgresql://nowhere"))
-    return Survey(database, "jobq", Cursor(), lanes, lambda: None, clock=clock)
+    return FullScan(database, "jobq", Cursor(), lanes, lambda: None, clock=clock)
 
 
 @pytest.fixture
@@ -59,7 +59,7 @@ def database(monkeypatch: pytest.MonkeyPatch, clock: Clock) -> list[float]:
     return state
 
 
-async def test_a_costly_reading_is_made_less_often(survey: Survey, database: list[float], clock: Clock) -> None:
+async def test_a_costly_reading_is_made_less_often(survey: FullScan, database: list[float], clock: Clock) -> None:
     await survey.read(None)  # type: ignore[arg-type]
     assert survey.due_at == clock.now + EVERY
     assert survey.took <= COSTLY
@@ -72,7 +72,7 @@ async def test_a_costly_reading_is_made_less_often(survey: Survey, database: lis
     assert survey.due_at == clock.now + SHARE
 
 
-async def test_told_of_a_job_and_finding_none_hastens_it(survey: Survey, database: list[float], clock: Clock) -> None:
+async def test_told_of_a_job_and_finding_none_hastens_it(survey: FullScan, database: list[float], clock: Clock) -> None:
     await survey.read(None)  # type: ignore[arg-type]
     survey.hasten()
     assert survey.due_at == clock.now + 1.0
@@ -81,7 +81,7 @@ async def test_told_of_a_job_and_finding_none_hastens_it(survey: Survey, databas
 
 
 async def test_many_lanes_are_read_elsewhere_and_nothing_is_due_meanwhile(
-    survey: Survey, database: list[float], clock: Clock
+    survey: FullScan, database: list[float], clock: Clock
 ) -> None:
     """It would be due at once, and as long as that lasts."""
     database[0] = SLICE + 1
@@ -96,7 +96,7 @@ async def test_many_lanes_are_read_elsewhere_and_nothing_is_due_meanwhile(
 
 
 async def test_one_that_fails_at_once_does_not_make_readings_cheap(
-    survey: Survey, database: list[float], clock: Clock
+    survey: FullScan, database: list[float], clock: Clock
 ) -> None:
     """Else the next is made on the connection of the claims, which are held up by it."""
     survey.took = 3.0

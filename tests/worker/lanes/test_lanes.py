@@ -11,13 +11,14 @@ from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from jobq._worker.lanes.cursor import ClaimSnapshot, everything
+from jobq._worker.lanes.lanes import Lanes
+from jobq._worker.options import WorkerOptions
+from jobq._worker.queue_spec import QueueOrder, QueueSpec, parse
 from jobq.cli.worker import worker
-from jobq.config import Settings
 from jobq.errors import ConfigurationError
-from jobq.worker.cursor import Sight, everything
-from jobq.worker.lanes import Lanes
-from jobq.worker.options import WorkerOptions
-from jobq.worker.served import QueueOrder, ServedQueue, parse
+from jobq.settings import Settings
+from tests.support.checks import some
 
 # --- What may be said
 
@@ -25,26 +26,26 @@ from jobq.worker.served import QueueOrder, ServedQueue, parse
 @pytest.mark.parametrize(
     ("text", "queue"),
     [
-        ("mail", ServedQueue(name="mail")),
-        (" mail ", ServedQueue(name="mail")),
-        ("mail:3", ServedQueue(name="mail", weight=3)),
-        ("mail:max=2", ServedQueue(name="mail", cap=2)),
-        ("mail:3:max=2", ServedQueue(name="mail", weight=3, cap=2)),
-        ("tenant:a", ServedQueue(name="tenant:a")),
-        ("tenant:5:1", ServedQueue(name="tenant:5", weight=1)),
-        ("tenant:5:1:max=9", ServedQueue(name="tenant:5", weight=1, cap=9)),
-        ("odd:max=2:1", ServedQueue(name="odd:max=2", weight=1)),
-        ("v1.5", ServedQueue(name="v1.5")),
-        ("a:b=2", ServedQueue(name="a:b=2")),
-        (":a", ServedQueue(name=":a")),
-        ("::3", ServedQueue(name=":", weight=3)),
-        ("a\nb:3", ServedQueue(name="a\nb", weight=3)),
-        ("x" * 100 + ":1000000", ServedQueue(name="x" * 100, weight=1_000_000)),
+        ("mail", QueueSpec(name="mail")),
+        (" mail ", QueueSpec(name="mail")),
+        ("mail:3", QueueSpec(name="mail", weight=3)),
+        ("mail:max=2", QueueSpec(name="mail", cap=2)),
+        ("mail:3:max=2", QueueSpec(name="mail", weight=3, cap=2)),
+        ("tenant:a", QueueSpec(name="tenant:a")),
+        ("tenant:5:1", QueueSpec(name="tenant:5", weight=1)),
+        ("tenant:5:1:max=9", QueueSpec(name="tenant:5", weight=1, cap=9)),
+        ("odd:max=2:1", QueueSpec(name="odd:max=2", weight=1)),
+        ("v1.5", QueueSpec(name="v1.5")),
+        ("a:b=2", QueueSpec(name="a:b=2")),
+        (":a", QueueSpec(name=":a")),
+        ("::3", QueueSpec(name=":", weight=3)),
+        ("a\nb:3", QueueSpec(name="a\nb", weight=3)),
+        ("x" * 100 + ":1000000", QueueSpec(name="x" * 100, weight=1_000_000)),
     ],
 )
-def test_a_queue_is_read(text: str, queue: ServedQueue) -> None:
-    assert ServedQueue.parse(text) == queue
-    assert ServedQueue.parse(str(queue)) == queue
+def test_a_queue_is_read(text: str, queue: QueueSpec) -> None:
+    assert QueueSpec.parse(text) == queue
+    assert QueueSpec.parse(str(queue)) == queue
 
 
 NAMES = st.text(min_size=1, max_size=100).map(str.strip).filter(bool)
@@ -53,11 +54,11 @@ NAMES = st.text(min_size=1, max_size=100).map(str.strip).filter(bool)
 @given(NAMES, st.integers(1, 1_000_000), st.none() | st.integers(1, 1_000_000))
 def test_every_name_can_be_written_with_its_weight(name: str, weight: int, cap: int | None) -> None:
     text = f"{name}:{weight}" + (f":max={cap}" if cap is not None else "")
-    queue = ServedQueue(name=name, weight=weight, cap=cap)
-    assert ServedQueue.parse(text) == queue
+    queue = QueueSpec(name=name, weight=weight, cap=cap)
+    assert QueueSpec.parse(text) == queue
     assert str(queue) == text
-    unweighted = ServedQueue(name=name, cap=cap)
-    assert ServedQueue.parse(str(unweighted)) in (unweighted, ServedQueue(name=name, weight=1, cap=cap))
+    unweighted = QueueSpec(name=name, cap=cap)
+    assert QueueSpec.parse(str(unweighted)) in (unweighted, QueueSpec(name=name, weight=1, cap=cap))
 
 
 @pytest.mark.parametrize(
@@ -146,7 +147,7 @@ Backlog = dict[tuple[str, int], int]
 
 
 def claim(lanes: Lanes, backlog: Backlog, want: int, *, limited: bool = False) -> Counter[str]:
-    """Claim as advance.sql does, and tell the lanes of it. `limited`: by no more than the first one's share.
+    """Claim as ack_and_claim.sql does, and tell the lanes of it. `limited`: by no more than the first one's share.
 
     Of every job there was word, or a reading has found it.
     """
@@ -169,7 +170,7 @@ def claim(lanes: Lanes, backlog: Backlog, want: int, *, limited: bool = False) -
         if not left:
             cut = place
             break
-    lanes.claimed(scan, Sight(at=1, xmin=1, following=1, cut=cut, last=(1, 1), counts=tuple(counts)))
+    lanes.claimed(scan, ClaimSnapshot(at=1, xmin=1, following=1, cut=cut, last=(1, 1), counts=tuple(counts)))
     return found
 
 
@@ -221,10 +222,10 @@ def test_single_slots_are_shared_by_weight(weights: dict[str, int], order: Queue
     """At every moment, not only in the end: no queue is ahead or behind by more than its next few jobs."""
     lanes, total = Lanes(tuple(weights), order=order, weights=weights), Counter[str]()
     backlog = {(queue, 5): 10_000 for queue in weights}
-    for done in range(1, claims + 1):
+    for done in some(range(1, claims + 1)):
         total += claim(lanes, backlog, 1)
         if done % 50 == 0:
-            for queue, share in shares_of(weights, done).items():
+            for queue, share in some(shares_of(weights, done).items()):
                 # Each is served while it is the least advanced one, so it is never more than one job ahead of any.
                 assert share - weights[queue] - 1 <= total[queue] <= share + len(weights)
 
@@ -238,7 +239,7 @@ def test_claims_of_any_size_are_shared_by_weight(weights: dict[str, int], order:
     for want in wants:
         total += claim(lanes, backlog, want)
     largest = max(wants)
-    for queue, share in shares_of(weights, sum(wants)).items():
+    for queue, share in some(shares_of(weights, sum(wants)).items()):
         assert total[queue] <= share + largest + 1
         assert total[queue] >= share - largest * weights[queue] - 1
 
@@ -254,7 +255,7 @@ def test_many_free_slots_at_once_are_shared_by_weight(weights: dict[str, int], o
         total += claim(lanes, backlog, free, limited=True)
         claims += 1
     assert claims <= len(weights)
-    for queue, share in shares_of(weights, slots).items():
+    for queue, share in some(shares_of(weights, slots).items()):
         assert share - len(weights) <= total[queue] <= share + 1
 
 

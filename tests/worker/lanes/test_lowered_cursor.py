@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from jobq.worker.cursor import Cursor, Scan, Sight
+from jobq._worker.lanes.cursor import ClaimPlan, ClaimSnapshot, Cursor
 
 QUEUES, PRIORITIES = ["a", "b"], [5, 5]
 PLACE = 1_000_000_000_000_000
 LATER = PLACE + 60_000_000
 
 
-def sight(at: int) -> Sight:
+def sight(at: int) -> ClaimSnapshot:
     """A claim that read all lanes to their ends at this time, while no transaction was writing."""
-    return Sight(at=at, xmin=100, following=100)
+    return ClaimSnapshot(at=at, xmin=100, following=100)
 
 
-def begin(cursor: Cursor) -> Scan:
+def begin(cursor: Cursor) -> ClaimPlan:
     return cursor.plan(QUEUES, PRIORITIES)
 
 
@@ -41,7 +41,7 @@ def test_a_claim_under_way_does_not_take_the_word_back() -> None:
     assert begin(cursor).since[0] <= (PLACE, 0)
 
 
-def test_neither_does_a_look_of_the_sentinel() -> None:
+def test_neither_does_a_look_of_the_lead_poller() -> None:
     cursor = Cursor()
     under_way = begin(cursor)
     cursor.lower("a", PLACE)

@@ -1,4 +1,4 @@
-"""Claims of managed queues against whatever else happens to their jobs: moves, locks, pinned horizons, clocks, many turns."""
+"""Claims of limited queues against whatever else happens to their jobs: moves, locks, pinned horizons, clocks, many turns."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ import pytest
 from psycopg.rows import namedtuple_row, tuple_row
 
 from jobq import operations
-from jobq.config import Settings
-from jobq.sql import statement
-from jobq.worker import sweep
-from jobq.worker.chores import Chores
-from jobq.worker.database import Database
-from jobq.worker.frames import Ending
-from jobq.worker.managed import Managed
-from jobq.worker.options import WorkerOptions
-from jobq.worker.partitions import Incomplete
-from jobq.worker.rules import declare
-from tests.integration.test_groups import WORKER, Conn, claim, claimed, put, rule, set_back, states, succeed, turns
+from jobq._postgres.sql import statement
+from jobq._worker.database import Database
+from jobq._worker.ipc.messages import Disposition
+from jobq._worker.limited.declared_rules import declare
+from jobq._worker.limited.queues import LimitedQueues
+from jobq._worker.maintenance import group_sweep
+from jobq._worker.maintenance.partitions import Incomplete
+from jobq._worker.maintenance.runner import Maintenance
+from jobq._worker.options import WorkerOptions
+from jobq.settings import Settings
 from tests.support.rows import ALL_GROUPS
 from tests.support.waiting import wait_until
+from tests.worker.limited.test_groups import WORKER, Conn, claim, claimed, put, rule, set_back, states, succeed, turns
 
 PLANNER = (
     "-c enable_seqscan=off -c enable_hashjoin=off -c enable_mergejoin=off -c jit=off "
@@ -44,27 +44,27 @@ def db(database_url: str) -> Iterator[Conn]:
 
 
 class Caller:
-    """A worker that remembers from claim to claim what claim_managed told it."""
+    """A worker that remembers from claim to claim what claim_limited told it."""
 
     def __init__(self, db: Conn) -> None:
         self.db = db
         self.id = uuid4()
-        self.managed = Managed("jobq", 60.0)
-        self.managed.refresh(["mail", "other"])
+        self.limited = LimitedQueues("jobq", 60.0)
+        self.limited.refresh(["mail", "other"])
 
     def claim(self, want: int = 100, queue: str = "mail") -> list[int]:
-        parameters = self.managed.begin(self.id, queue, want)
+        parameters = self.limited.begin(self.id, queue, want)
         with self.db.cursor(row_factory=tuple_row) as cursor:
-            rows = cursor.execute(statement("claim_managed", "jobq").query, parameters).fetchall()
-        return [row[0] for row in self.managed.took(parameters, rows).rows]
+            rows = cursor.execute(statement("claim_limited", "jobq").query, parameters).fetchall()
+        return [row[0] for row in self.limited.took(parameters, rows).rows]
 
     def pages(self, want: int, queue: str = "mail") -> tuple[int, list[int]]:
         """Claim, and return how many pages that touched: dead index entries cost a page each."""
         before = self.db.execute("SELECT coalesce(max(id), 0) FROM jobq.job").fetchone()
         assert before is not None
-        parameters = self.managed.begin(self.id, queue, want)
+        parameters = self.limited.begin(self.id, queue, want)
         with self.db.cursor(row_factory=tuple_row) as cursor:
-            query = statement("claim_managed", "jobq").query
+            query = statement("claim_limited", "jobq").query
             cursor.execute("DROP TABLE IF EXISTS claimed_now")
             plan = cursor.execute(
                 b"EXPLAIN (ANALYZE, BUFFERS, TIMING OFF, FORMAT JSON) CREATE TEMP TABLE claimed_now AS " + query,
@@ -72,7 +72,7 @@ class Caller:
             ).fetchone()
             assert plan is not None
             rows = cursor.execute("SELECT * FROM claimed_now ORDER BY id NULLS LAST").fetchall()
-        found = self.managed.took(parameters, rows).rows
+        found = self.limited.took(parameters, rows).rows
         return plan[0][0]["Plan"]["Shared Hit Blocks"], [row[0] for row in found]
 
 
@@ -85,7 +85,7 @@ PAUSE = 424242
 @pytest.fixture
 def paused_claims(db: Conn) -> None:
     """Claims of this database wait for the lock PAUSE after they have picked the heads of groups."""
-    row = db.execute("SELECT pg_get_functiondef('jobq.claim_managed'::regproc)").fetchone()
+    row = db.execute("SELECT pg_get_functiondef('jobq.claim_limited'::regproc)").fetchone()
     assert row is not None
     assert row[0].count(PICKED) == 1
     paused = row[0].replace(PICKED, f"PERFORM pg_advisory_xact_lock({PAUSE});\n{PICKED}")
@@ -170,7 +170,7 @@ def test_moves_and_snoozes_never_let_claims_exceed_a_limit(
                     # Back into a queue, as a snooze from inside does.
                     back = own.execute("SELECT claims FROM jobq.job WHERE id = %s", (id_,)).fetchone()
                     assert back is not None
-                    set_back(own, id_, Ending.SNOOZE, worker=caller.id)
+                    set_back(own, id_, Disposition.SNOOZE, worker=caller.id)
 
     def moves() -> None:
         with connect() as own:
@@ -221,16 +221,16 @@ def test_what_callers_know_of_running_jobs_is_never_too_little(db: Conn, mode: s
         running = db.execute("SELECT id, group_key, worker_id FROM jobq.job WHERE state = 'running'").fetchall()
         assert len(running) <= 6
         most = {"ordered": 1, "limited": 2, None: 6}[mode]
-        assert all(count <= most for count in Counter(row.group_key for row in running if mode).values())
+        assert max(Counter(row.group_key for row in running).values(), default=0) <= most
         for row in running:
             what = chooser.random()
             if what < 0.25:
                 succeed(db, row.id, worker=row.worker_id)
             elif what < 0.35:
-                set_back(db, row.id, Ending.RETRY, worker=row.worker_id)
+                set_back(db, row.id, Disposition.RETRY, worker=row.worker_id)
             else:
                 continue
-            of_worker[row.worker_id].managed.forget()
+            of_worker[row.worker_id].limited.forget()
         if chooser.random() < 0.05:
             # Without a rule one more is claimed as a plain job; when the rule is back, it counts.
             rule(db, max_running=None, group_mode=None, group_limit=None)
@@ -241,7 +241,7 @@ def test_what_callers_know_of_running_jobs_is_never_too_little(db: Conn, mode: s
                 (caller.id,),
             )
             rule(db, max_running=6, **groups)
-            db.execute(statement("manage_running", "jobq").query, {"queue": "mail"})
+            db.execute(statement("count_running", "jobq").query, {"queue": "mail"})
             left = Counter(r.group_key for r in db.execute("SELECT group_key FROM jobq.job WHERE state = 'running'"))
             for group, number in left.items():
                 # The plain claim has heeded no group: end what is too much.
@@ -262,7 +262,7 @@ def test_what_is_known_is_void_when_the_rule_has_changed(db: Conn) -> None:
     caller = Caller(db)
     first, *_ = put(db, *[None] * 6)
     assert caller.claim(1) == [first]
-    known = caller.managed._known["mail"]
+    known = caller.limited._known["mail"]
     assert (known.ran, known.ran_by is not None) == (f"{{{first}}}", True)
     # As if it had run under a number of long ago, which a plain claim leaves as it is.
     db.execute("UPDATE jobq.job SET permit = 0")
@@ -283,7 +283,7 @@ def test_a_claim_waits_for_no_lock_and_says_so(db: Conn, database_url: str) -> N
         operations.configure(other, "jobq", "mail", limit=2, actor="anna")
         db.execute("SET lock_timeout = '1ms'")
         db.execute("SET statement_timeout = '5s'")
-        rows = db.execute("SELECT * FROM jobq.claim_managed(%s, 'mail', 1)", (WORKER,)).fetchall()
+        rows = db.execute("SELECT * FROM jobq.claim_limited(%s, 'mail', 1)", (WORKER,)).fetchall()
         assert [(row.id, row.task) for row in rows] == [(None, "locked")]
         assert caller.claim() == []
         other.rollback()
@@ -335,7 +335,7 @@ def test_a_claim_steps_over_the_turns_that_are_gone(db: Conn, database_url: str)
         holder.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
         holder.execute("SELECT count(*) FROM jobq.job")
         db.execute(
-            "INSERT INTO jobq.job_turn (queue, group_key) SELECT 'mail', 'g' || n FROM generate_series(1, 8000) AS n"
+            "INSERT INTO jobq.group_ready (queue, group_key) SELECT 'mail', 'g' || n FROM generate_series(1, 8000) AS n"
         )
         while turns(db):
             assert knowing.claim(40) == []
@@ -361,7 +361,7 @@ def test_whoever_comes_after_many_single_jobs_of_another_is_next(db: Conn, want:
     rule(db, group_mode="fair")
     put(db, *["a"] * 100)
     # Each transaction gives a turn.
-    db.execute("INSERT INTO jobq.job_turn (queue, group_key) SELECT 'mail', 'a' FROM generate_series(1, 20000)")
+    db.execute("INSERT INTO jobq.group_ready (queue, group_key) SELECT 'mail', 'a' FROM generate_series(1, 20000)")
     (late,) = put(db, "b")
     got = [one for _ in range(2) for one in claim(db, want)]
     assert late in got
@@ -388,13 +388,13 @@ def test_the_job_that_comes_back_is_the_head_again_whatever_is_known_of_its_grou
     first, second, third = put(db, "a", "a", "a")
     assert caller.claim() == [first]
     # What a claim writes down now and then.
-    db.execute("INSERT INTO jobq.gate (queue, group_key, head_id) VALUES ('mail', 'a', %s)", (first,))
-    set_back(db, first, Ending.RETRY, worker=caller.id)
+    db.execute("INSERT INTO jobq.rate_state (queue, group_key, head_id) VALUES ('mail', 'a', %s)", (first,))
+    set_back(db, first, Disposition.RETRY, worker=caller.id)
     assert caller.claim() == [first]
     succeed(db, first, worker=caller.id)
     # An operator brings one back that is lower than that.
-    db.execute("UPDATE jobq.gate SET head_id = %s", (third,))
-    db.execute("INSERT INTO jobq.job_turn (queue, group_key) VALUES ('mail', 'a')")
+    db.execute("UPDATE jobq.rate_state SET head_id = %s", (third,))
+    db.execute("INSERT INTO jobq.group_ready (queue, group_key) VALUES ('mail', 'a')")
     assert caller.claim() == [second]
     succeed(db, second, worker=caller.id)
     assert caller.claim() == [third]
@@ -405,7 +405,7 @@ def test_a_job_for_later_that_is_made_due_is_found_below_what_is_known(db: Conn)
     caller = Caller(db)
     (later,) = put(db, "a", delay=3600)
     assert caller.claim() == []
-    db.execute("INSERT INTO jobq.gate (queue, group_key, head_at) SELECT 'mail', 'a', run_at FROM jobq.job")
+    db.execute("INSERT INTO jobq.rate_state (queue, group_key, head_at) SELECT 'mail', 'a', run_at FROM jobq.job")
     assert operations.retry(db, "jobq", [later], actor="test").done == [later]
     wait_until(lambda: caller.claim() == [later], what="the job")
 
@@ -419,7 +419,7 @@ async def test_rules_that_an_application_declares_let_go_what_the_former_held_ba
         assert claim(db) == []
         held, behind = put(db, "a", "a", queue="other")
         assert claim(db, queue="other") == [held]
-        set_back(db, held, Ending.RETRY, delay=3600)
+        set_back(db, held, Disposition.RETRY, delay=3600)
         assert claim(db, queue="other") == []
         await declare(connection, "jobq", {"mail": ("limited", 3, None), "other": ("ordered", None, "pass")})
         assert claim(db) == ids[1:]
@@ -437,18 +437,18 @@ async def test_the_sweep_comes_to_every_group(db: Conn, database_url: str, monke
     rule(db, "other", group_mode="fair")
     for queue in ("mail", "other"):
         put(db, *[f"g{n}" for n in range(12)], queue=queue)
-    db.execute("DELETE FROM jobq.job_turn")
-    monkeypatch.setattr(sweep, "GROUPS", 10)
+    db.execute("DELETE FROM jobq.group_ready")
+    monkeypatch.setattr(group_sweep, "GROUPS", 10)
     options = WorkerOptions(app="-", settings=Settings(database_url=database_url))
     async with await Database(options.settings).connect("test") as connection:
         # Out of time after each look.
-        monkeypatch.setattr(sweep, "SWEEP_SECONDS", -1.0)
-        swept = Chores(options)
-        said = [await swept.sweep_turns(connection) for _ in range(4)]
+        monkeypatch.setattr(group_sweep, "SWEEP_SECONDS", -1.0)
+        swept = Maintenance(options)
+        said = [await swept.tasks.sweep_turns(connection) for _ in range(4)]
         assert [text.split()[0] for text in said] == ["10", "10", "4", "0"]
-        db.execute("DELETE FROM jobq.job_turn")
-        monkeypatch.setattr(sweep, "SWEEP_SECONDS", 60.0)
-        assert (await Chores(options).sweep_turns(connection)).startswith("24 turns given")
+        db.execute("DELETE FROM jobq.group_ready")
+        monkeypatch.setattr(group_sweep, "SWEEP_SECONDS", 60.0)
+        assert (await Maintenance(options).tasks.sweep_turns(connection)).startswith("24 turns given")
     assert sorted(turns(db).values()) == [2] * 12
 
 
@@ -459,45 +459,45 @@ async def test_groups_that_cannot_get_a_turn_hold_up_no_others(
     rule(db, "other", group_mode="fair")
     for queue in ("mail", "other"):
         put(db, *[f"g{n}" for n in range(12)], queue=queue)
-    db.execute("DELETE FROM jobq.job_turn")
+    db.execute("DELETE FROM jobq.group_ready")
     refused = "NEW.queue = 'mail' AND NEW.group_key IN ('g3', 'g7')"
     db.execute(
         "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
         f" IF {refused} THEN RAISE EXCEPTION 'the rule'; END IF; RETURN NEW; END $$"
     )
-    db.execute("CREATE TRIGGER refuse BEFORE INSERT ON jobq.job_turn FOR EACH ROW EXECUTE FUNCTION refuse()")
-    monkeypatch.setattr(sweep, "GROUPS", 10)
-    monkeypatch.setattr(sweep, "SWEEP_SECONDS", 60.0)
+    db.execute("CREATE TRIGGER refuse BEFORE INSERT ON jobq.group_ready FOR EACH ROW EXECUTE FUNCTION refuse()")
+    monkeypatch.setattr(group_sweep, "GROUPS", 10)
+    monkeypatch.setattr(group_sweep, "SWEEP_SECONDS", 60.0)
     told = r" turns given, 0 rates forgotten; refused: group mail/g3: the rule; group mail/g7: the rule$"
-    found = Chores(WorkerOptions(app="-", settings=Settings(database_url=database_url)))
+    found = Maintenance(WorkerOptions(app="-", settings=Settings(database_url=database_url)))
     async with await Database(Settings(database_url=database_url)).connect("test") as connection:
         for given in (22, 0):
             async with connection.transaction():
                 with pytest.raises(Incomplete, match=f"^{given}{told}"):
-                    await found.sweep_turns(connection)
+                    await found.tasks.sweep_turns(connection)
             assert sorted(turns(db)) == sorted(f"g{n}" for n in range(12))
-            assert db.execute("SELECT count(*) FROM jobq.job_turn").fetchall() == [(22,)]
-        db.execute("DROP TRIGGER refuse ON jobq.job_turn")
-        other = Chores(WorkerOptions(app="-", settings=Settings(database_url=database_url)))
+            assert db.execute("SELECT count(*) FROM jobq.group_ready").fetchall() == [(22,)]
+        db.execute("DROP TRIGGER refuse ON jobq.group_ready")
+        other = Maintenance(WorkerOptions(app="-", settings=Settings(database_url=database_url)))
         async with connection.transaction():
-            assert await other.sweep_turns(connection) == "2 turns given, 0 rates forgotten"
+            assert await other.tasks.sweep_turns(connection) == "2 turns given, 0 rates forgotten"
 
 
 async def test_rates_that_cannot_be_forgotten_keep_no_turn_back(db: Conn, database_url: str) -> None:
     rule(db, group_mode="fair")
     put(db, "a")
-    db.execute("DELETE FROM jobq.job_turn")
+    db.execute("DELETE FROM jobq.group_ready")
     db.execute(
         "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'the rule'; END $$"
     )
-    db.execute("CREATE TRIGGER refuse BEFORE DELETE ON jobq.gate EXECUTE FUNCTION refuse()")
-    found = Chores(WorkerOptions(app="-", settings=Settings(database_url=database_url)))
+    db.execute("CREATE TRIGGER refuse BEFORE DELETE ON jobq.rate_state EXECUTE FUNCTION refuse()")
+    found = Maintenance(WorkerOptions(app="-", settings=Settings(database_url=database_url)))
     async with (
         await Database(Settings(database_url=database_url)).connect("test") as connection,
         connection.transaction(),
     ):
         with pytest.raises(Incomplete, match=r"^1 turns given; no rate forgotten: the rule"):
-            await found.sweep_turns(connection)
+            await found.tasks.sweep_turns(connection)
     assert turns(db) == {"a": 1}
 
 
@@ -508,7 +508,7 @@ def test_a_rate_goes_on_after_the_clock_was_ahead(db: Conn) -> None:
     rule(db, rate_jobs=10, rate_seconds=1.0, rate_burst=5)
     put(db, *[None] * 20)
     assert len(claim(db)) == 5
-    db.execute("UPDATE jobq.gate SET paid_until = paid_until + interval '1 hour'")
+    db.execute("UPDATE jobq.rate_state SET paid_until = paid_until + interval '1 hour'")
     jobs, last = claimed(db)
     assert jobs == []
     assert last.timeout < 1
@@ -519,8 +519,8 @@ def test_a_rate_of_groups_goes_on_after_the_clock_was_ahead(db: Conn) -> None:
     rule(db, group_mode="fair", group_rate_jobs=10, group_rate_seconds=1.0, group_rate_burst=5)
     put(db, *["a"] * 20)
     assert len(claim(db)) == 5
-    db.execute("UPDATE jobq.gate SET paid_until = paid_until + interval '1 hour'")
-    db.execute("UPDATE jobq.job_turn SET due_at = clock_timestamp()")
+    db.execute("UPDATE jobq.rate_state SET paid_until = paid_until + interval '1 hour'")
+    db.execute("UPDATE jobq.group_ready SET due_at = clock_timestamp()")
     jobs, last = claimed(db)
     assert jobs == []
     assert last.timeout < 1
@@ -531,10 +531,10 @@ def test_a_rate_of_groups_goes_on_after_the_clock_was_ahead(db: Conn) -> None:
 def test_turns_of_a_clock_that_was_ahead_are_not_waited_for(db: Conn, mode: str) -> None:
     rule(db, group_mode=mode)
     ids = put(db, "a", "b")
-    db.execute("UPDATE jobq.job_turn SET due_at = due_at + interval '1 hour'")
+    db.execute("UPDATE jobq.group_ready SET due_at = due_at + interval '1 hour'")
     later = put(db, "c", delay=7200)
     assert claim(db) == []
-    query = statement("turns_sweep", "jobq").query
+    query = statement("group_ready_repair", "jobq").query
     with db.cursor(row_factory=tuple_row) as cursor:
         cursor.execute(query, {"most": 100, "after_queue": "", "after_group": "", "channel": "jobq", **ALL_GROUPS})
         # That of c is at its time.
@@ -552,7 +552,7 @@ def test_a_rate_whose_share_is_no_whole_number_of_microseconds_is_not_exceeded(d
     ids = put(db, *["a" if of == "group" else None] * 100)
     assert claim(db) == ids
     (row,) = db.execute(
-        "SELECT extract(epoch FROM paid_until - started_at)::float8 AS paid FROM jobq.gate, jobq.job LIMIT 1"
+        "SELECT extract(epoch FROM paid_until - started_at)::float8 AS paid FROM jobq.rate_state, jobq.job LIMIT 1"
     ).fetchall()
     assert 100 / 9_500 <= row.paid <= 100 / 9_500 + 2e-6
 

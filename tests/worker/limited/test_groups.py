@@ -1,9 +1,8 @@
-"""Groups, limits and rates as the database keeps them: claims of a managed queue, one after the other and at once."""
+"""Groups, limits and rates as the database keeps them: claims of a limited queue, one after the other and at once."""
 
 from __future__ import annotations
 
 import threading
-import time
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from typing import Any
@@ -14,11 +13,12 @@ import pytest
 from psycopg.rows import namedtuple_row, tuple_row
 
 from jobq import JobQ, migrate, operations
-from jobq.sql import statement
-from jobq.worker.cursor import NOWHERE
-from jobq.worker.frames import Ending, Setback, Success
-from jobq.worker.inprocess import drain
-from jobq.worker.outcomes import advance_parameters, settle_parameters
+from jobq._postgres.sql import statement
+from jobq._worker.inline import drain
+from jobq._worker.ipc.messages import Disposition, Failure, Success
+from jobq._worker.lanes.cursor import NOWHERE
+from jobq._worker.statements.parameters import advance_parameters, settle_parameters
+from tests.support.checks import some
 from tests.support.rows import ALL_GROUPS
 from tests.support.waiting import wait_until
 
@@ -60,12 +60,14 @@ def claim(db: Conn, want: int = 100, *, queue: str = "mail", worker: UUID | None
 
 def claimed(db: Conn, want: int = 100, *, queue: str = "mail", worker: UUID | None = None) -> tuple[list[Any], Any]:
     """Claim, and return the jobs, and the last row: what is to be said of the next claim."""
-    query = "SELECT * FROM jobq.claim_managed(%s, %s, %s)"
-    while True:
-        *jobs, last = db.execute(query, (worker or WORKER, queue, want)).fetchall()
-        if last.task != "locked":
-            return sorted(jobs), last
-        time.sleep(0.001)
+    query = "SELECT * FROM jobq.claim_limited(%s, %s, %s)"
+
+    def rows() -> list[Any] | None:
+        found = db.execute(query, (worker or WORKER, queue, want)).fetchall()
+        return None if found[-1].task == "locked" else found
+
+    *jobs, last = wait_until(rows, what="the queue's lock") or []
+    return sorted(jobs), last
 
 
 WORKER = uuid4()
@@ -76,14 +78,14 @@ def succeed(db: Conn, *ids: int, worker: UUID = WORKER) -> None:
     names = {row[0]: row for row in db.execute(NAMES, (list(ids),)).fetchall()}
     done = [Success(id_, names[id_][1], names[id_][2], b"null", 0.001) for id_ in ids]
     with db.cursor(row_factory=tuple_row) as cursor:
-        cursor.execute(statement("advance", "jobq").query, advance_parameters(worker, done, NOWHERE, 0))
+        cursor.execute(statement("ack_and_claim", "jobq").query, advance_parameters(worker, done, NOWHERE, 0))
         assert (cursor.fetchone() or (None,))[0] == len(ids)
 
 
-def set_back(db: Conn, id_: int, ending: Ending, delay: float = 0.0, *, worker: UUID = WORKER) -> None:
+def set_back(db: Conn, id_: int, ending: Disposition, delay: float = 0.0, *, worker: UUID = WORKER) -> None:
     [(_, claims, started)] = db.execute(NAMES, ([id_],)).fetchall()
-    back = Setback(id_, claims, started, ending, delay=delay, recorded="error", error_type="E", message="e")
-    settle, parameters = statement("settle", "jobq").query, settle_parameters(worker, [back])
+    back = Failure(id_, claims, started, ending, delay=delay, recorded="error", error_type="E", message="e")
+    settle, parameters = statement("record_failures", "jobq").query, settle_parameters(worker, [back])
     # A row that another transaction has locked is passed over, as by a worker, which tries again.
     [row] = wait_until(lambda: db.execute(settle, parameters).fetchall(), what="the job's row")
     assert tuple(row)[:2] == (1, True)
@@ -94,7 +96,7 @@ def states(db: Conn) -> dict[int, str]:
 
 
 def turns(db: Conn) -> Counter[str]:
-    return Counter(row.group_key for row in db.execute("SELECT group_key FROM jobq.job_turn").fetchall())
+    return Counter(row.group_key for row in db.execute("SELECT group_key FROM jobq.group_ready").fetchall())
 
 
 # --- entering ----------------------------------------------------------------------------------------------------------
@@ -166,7 +168,7 @@ def test_a_retrying_head_holds_its_group_back(db: Conn) -> None:
     rule(db, group_mode="ordered")
     first, second = put(db, "a", "a")
     assert claim(db) == [first]
-    set_back(db, first, Ending.RETRY, delay=3600)
+    set_back(db, first, Disposition.RETRY, delay=3600)
     assert states(db) == {first: "waiting", second: "waiting"}
     jobs, last = claimed(db)
     assert jobs == []
@@ -186,7 +188,7 @@ def test_a_retrying_head_is_passed_over_where_that_is_wanted(db: Conn) -> None:
     rule(db, group_mode="ordered", group_retry="pass")
     first, second, third = put(db, "a", "a", "a")
     assert claim(db) == [first]
-    set_back(db, first, Ending.RETRY, delay=3600)
+    set_back(db, first, Disposition.RETRY, delay=3600)
     assert claim(db) == [second]
     operations.retry(db, "jobq", [first], actor="test")
     assert claim(db) == []
@@ -203,9 +205,9 @@ def test_a_head_that_leaves_lets_the_next_one_go(db: Conn, way: str) -> None:
     first, second = put(db, "a", "a")
     assert claim(db) == [first]
     if way == "fail":
-        set_back(db, first, Ending.FAIL)
+        set_back(db, first, Disposition.FAIL)
     else:
-        set_back(db, first, Ending.RETRY, delay=3600)
+        set_back(db, first, Disposition.RETRY, delay=3600)
         assert claim(db) == []
         getattr(operations, way)(db, "jobq", [first], actor="test")
     assert claim(db) == [second]
@@ -263,13 +265,13 @@ def test_a_retry_gives_its_permit_back(db: Conn) -> None:
     rule(db, group_mode="limited", group_limit=1)
     first, second = put(db, "a", "a")
     assert claim(db) == [first]
-    set_back(db, first, Ending.RETRY, delay=3600)
+    set_back(db, first, Disposition.RETRY, delay=3600)
     assert claim(db) == [second]
 
 
 def test_a_limit_of_one_group_alone(db: Conn) -> None:
     rule(db, group_mode="limited", group_limit=1)
-    db.execute("INSERT INTO jobq.gate (queue, group_key, max_running) VALUES ('mail', 'big', 3)")
+    db.execute("INSERT INTO jobq.rate_state (queue, group_key, max_running) VALUES ('mail', 'big', 3)")
     ids = put(db, *["big"] * 5, "small", "small")
     assert claim(db) == [*ids[:3], ids[5]]
 
@@ -303,7 +305,7 @@ def test_a_group_is_only_a_name_in_a_queue_with_a_limit(db: Conn) -> None:
     rule(db, max_running=1)
     first, second = put(db, "a", "a")
     assert claim(db) == [first]
-    set_back(db, first, Ending.RETRY, delay=0.0)
+    set_back(db, first, Disposition.RETRY, delay=0.0)
     assert states(db) == {first: "ready", second: "ready"}
     assert claim(db) == [second]
 
@@ -376,10 +378,10 @@ def test_a_rate_refills_with_time(db: Conn) -> None:
     rule(db, rate_jobs=1, rate_seconds=100.0, rate_burst=3)
     ids = put(db, *[None] * 5)
     assert claim(db) == ids[:3]
-    db.execute("UPDATE jobq.gate SET paid_until = paid_until - interval '101 seconds'")
+    db.execute("UPDATE jobq.rate_state SET paid_until = paid_until - interval '101 seconds'")
     assert claim(db) == ids[3:4]
     # However long nothing came, no more than the burst.
-    db.execute("UPDATE jobq.gate SET paid_until = now() - interval '1 day'")
+    db.execute("UPDATE jobq.rate_state SET paid_until = now() - interval '1 day'")
     put(db, *[None] * 5)
     assert len(claim(db)) == 3
 
@@ -391,8 +393,8 @@ def test_a_rate_of_each_group(db: Conn) -> None:
     assert [job.id for job in jobs] == [ids[0], ids[1], ids[4], ids[5]]
     assert 95 < last.timeout <= 100.1
     assert claim(db) == []
-    db.execute("UPDATE jobq.gate SET paid_until = paid_until - interval '101 seconds' WHERE group_key = 'a'")
-    db.execute("UPDATE jobq.job_turn SET due_at = due_at - interval '101 seconds'")
+    db.execute("UPDATE jobq.rate_state SET paid_until = paid_until - interval '101 seconds' WHERE group_key = 'a'")
+    db.execute("UPDATE jobq.group_ready SET due_at = due_at - interval '101 seconds'")
     assert claim(db) == [ids[2]]
 
 
@@ -453,7 +455,7 @@ def test_claims_at_once_never_exceed_a_limit_nor_break_an_order(db: Conn, databa
     assert faults == []
     assert sum(map(len, ended.values())) == len(groups)
     if mode == "ordered":
-        assert all(ids == sorted(ids) for ids in ended.values())
+        assert all(ids == sorted(ids) for ids in some(ended.values()))
 
 
 # --- operators ---------------------------------------------------------------------------------------------------------
@@ -477,7 +479,7 @@ def test_a_redriven_job_waits_for_its_turn(db: Conn) -> None:
     rule(db, group_mode="ordered")
     first, second = put(db, "a", "a")
     assert claim(db) == [first]
-    set_back(db, first, Ending.FAIL)
+    set_back(db, first, Disposition.FAIL)
     assert claim(db) == [second]
     assert operations.retry(db, "jobq", [first], actor="test").done == [first]
     assert states(db)[first] == "waiting"
@@ -511,7 +513,7 @@ def test_a_paused_queue_gives_nothing(db: Conn) -> None:
     rule(db, group_mode="fair")
     ids = put(db, "a")
     operations.pause(db, "jobq", "mail", actor="test")
-    assert db.execute("SELECT * FROM jobq.claim_managed(%s, 'mail', 10)", (WORKER,)).fetchall() == []
+    assert db.execute("SELECT * FROM jobq.claim_limited(%s, 'mail', 10)", (WORKER,)).fetchall() == []
     operations.resume(db, "jobq", "mail", actor="test")
     assert claim(db) == ids
 
@@ -545,7 +547,7 @@ def test_groups_of_one_name_in_two_schemas_have_a_turn_each(database_url: str, d
         for schema in ("jobq", "other"):
             connection.execute(f"SELECT {schema}.enqueue('t', queue => 'mail', group_key => 'a')")
     for schema in ("jobq", "other"):
-        assert [row.group_key for row in db.execute(f"SELECT group_key FROM {schema}.job_turn").fetchall()] == ["a"]
+        assert [row.group_key for row in db.execute(f"SELECT group_key FROM {schema}.group_ready").fetchall()] == ["a"]
 
 
 def test_names_that_look_alike_are_different_groups(database_url: str, db: Conn) -> None:
@@ -579,7 +581,7 @@ def test_a_cap_of_one_worker_makes_no_group_of_a_name(db: Conn) -> None:
     """No other worker would come to a turn: to others the queue is a plain one."""
     ids = put(db, "a", "a")
     assert claim(db) == ids
-    set_back(db, ids[0], Ending.RETRY)
+    set_back(db, ids[0], Disposition.RETRY)
     succeed(db, ids[1])
     assert states(db) == {ids[0]: "ready"}
     assert turns(db) == {}
@@ -587,7 +589,9 @@ def test_a_cap_of_one_worker_makes_no_group_of_a_name(db: Conn) -> None:
 
 def test_a_drain_in_process_goes_past_groups_that_have_nothing(db: Conn) -> None:
     rule(db, group_mode="fair")
-    db.execute("INSERT INTO jobq.job_turn (queue, group_key) SELECT 'mail', n::text FROM generate_series(1, 3000) AS n")
+    db.execute(
+        "INSERT INTO jobq.group_ready (queue, group_key) SELECT 'mail', n::text FROM generate_series(1, 3000) AS n"
+    )
     put(db, "a")
     assert drain(q, db).succeeded == 1
     assert states(db) == {}
@@ -595,11 +599,11 @@ def test_a_drain_in_process_goes_past_groups_that_have_nothing(db: Conn) -> None
 
 def test_what_rates_no_longer_need_is_forgotten(db: Conn) -> None:
     db.execute(
-        "INSERT INTO jobq.gate (queue, group_key, max_running, paid_until) VALUES ('mail', 'limited', 3, '2020-01-01'), "
+        "INSERT INTO jobq.rate_state (queue, group_key, max_running, paid_until) VALUES ('mail', 'limited', 3, '2020-01-01'), "
         "('mail', 'long ago', NULL, '2020-01-01'), ('mail', 'still', NULL, now() + interval '1 hour')"
     )
-    assert db.execute(statement("gates_prune", "jobq").query).fetchall() == [(1,)]
-    assert db.execute("SELECT group_key FROM jobq.gate ORDER BY 1").fetchall() == [("limited",), ("still",)]
+    assert db.execute(statement("rate_prune", "jobq").query).fetchall() == [(1,)]
+    assert db.execute("SELECT group_key FROM jobq.rate_state ORDER BY 1").fetchall() == [("limited",), ("still",)]
 
 
 def test_a_group_without_a_turn_gets_one(db: Conn) -> None:
@@ -608,10 +612,10 @@ def test_a_group_without_a_turn_gets_one(db: Conn) -> None:
     lost, _, kept, running, _ = put(db, "a", "a", "b", "c", "c")
     assert claim(db, 3) == [lost, kept, running]
     db.execute("UPDATE jobq.job SET state = 'waiting' WHERE id = ANY(%s)", ([lost, kept],))
-    db.execute("INSERT INTO jobq.job_turn (queue, group_key) VALUES ('mail', 'b')")
+    db.execute("INSERT INTO jobq.group_ready (queue, group_key) VALUES ('mail', 'b')")
     with db.cursor(row_factory=tuple_row) as cursor:
         look = {"most": 100, "after_queue": "", "after_group": "", "channel": "jobq", **ALL_GROUPS}
-        cursor.execute(statement("turns_sweep", "jobq").query, look)
+        cursor.execute(statement("group_ready_repair", "jobq").query, look)
         assert cursor.fetchall() == [(1, 1, None, None)]
     assert turns(db) == {"a": 1, "b": 1}
     assert claim(db) == [lost, kept]

@@ -1,4 +1,4 @@
-"""Every way by which a job of a managed queue becomes claimable wakes who can claim it; and who claims does so for all."""
+"""Every way by which a job of a limited queue becomes claimable wakes who can claim it; and who claims does so for all."""
 
 from __future__ import annotations
 
@@ -13,19 +13,21 @@ import pytest
 from psycopg.rows import tuple_row
 
 from jobq import operations
-from jobq.config import Settings
-from jobq.sql import statement
-from jobq.worker.advance import Advance
-from jobq.worker.brisk import Mode
-from jobq.worker.frames import Job, Recorded, Success
-from jobq.worker.lease import Lease
-from jobq.worker.options import WorkerOptions
-from jobq.worker.pool import RunnerPool
-from jobq.worker.served import QueueOrder
-from jobq.worker.vitals import Pulse
-from tests.support import apps
+from jobq._postgres.sql import statement
+from jobq._worker.claiming.loop import ClaimLoop
+from jobq._worker.health.state import LoopHealth
+from jobq._worker.ipc.messages import AlreadyCommitted, Job, Success
+from jobq._worker.lease import Lease
+from jobq._worker.loops import Topic
+from jobq._worker.options import WorkerOptions
+from jobq._worker.queue_spec import QueueOrder
+from jobq._worker.runners.pool import RunnerPool
+from jobq._worker.wakeup.policy import NotifyMode
+from jobq.settings import Settings
+from tests.apps import plain as apps
+from tests.support.claim_loops import running
 from tests.support.jobs import Jobs
-from tests.support.waiting import wait_until
+from tests.support.waiting import wait_until, wait_until_async
 from tests.support.workers import WorkerProcess
 
 StartWorker = Callable[..., WorkerProcess]
@@ -41,7 +43,7 @@ def rule(jobs: Jobs, queue: str, **columns: Any) -> None:
 
 
 def claim(jobs: Jobs, queue: str = "mail", want: int = 10, worker: Any = None) -> list[int]:
-    rows = jobs.all("SELECT id FROM jobq.claim_managed(%s, %s, %s)", worker or uuid4(), queue, want)
+    rows = jobs.all("SELECT id FROM jobq.claim_limited(%s, %s, %s)", worker or uuid4(), queue, want)
     return sorted(row["id"] for row in rows if row["id"] is not None)
 
 
@@ -80,11 +82,11 @@ def test_a_head_that_leaves_wakes_those_who_can_claim_the_next(
 
 
 def test_a_job_that_is_replaced_wakes_while_producers_are_silent(jobs: Jobs, heard: Callable[[], list[str]]) -> None:
-    """The sentinel looks at the heads of lanes: what waits for its group's turn is in none."""
+    """The lead poller looks at the heads of lanes: what waits for its group's turn is in none."""
     rule(jobs, "mail", group_mode="fair")
     options: dict[str, Any] = {"queue": "mail", "group": "a", "key": "k", "key_holds": "until_started"}
     apps.noop.options(**options, delay=3600).enqueue(jobs.connection)
-    jobs.connection.execute("SELECT setval('jobq.wake', %s)", (int(Mode.BRISK),))
+    jobs.connection.execute("SELECT setval('jobq.notify_mode', %s)", (int(NotifyMode.POLL),))
     heard()
     assert apps.noop.options(**options, on_conflict="replace").enqueue(jobs.connection).replaced
     assert heard() == ["insert mail"]
@@ -113,7 +115,7 @@ def test_a_drain_waits_for_a_rate_of_groups_as_for_one_of_the_queue(jobs: Jobs) 
     [first] = claim(jobs, worker=worker)
     jobs.connection.execute("DELETE FROM jobq.job WHERE id = %s", (first,))
     with jobs.connection.cursor(row_factory=tuple_row) as cursor:
-        drained = statement("drained", "jobq").query
+        drained = statement("is_drained", "jobq").query
         assert cursor.execute(drained, {"queues": None, "leaving": []}).fetchone() == (False,)
         cursor.execute("DELETE FROM jobq.job WHERE run_at <= now()")
         assert cursor.execute(drained, {"queues": None, "leaving": []}).fetchone() == (True,)
@@ -142,7 +144,7 @@ class Pool(RunnerPool):
         self.busy = 0
         self.ends: Callable[[list[Success]], None] = lambda _: None
 
-    def room(self, prefetch: int) -> int:
+    def room(self, prefetch: int, soon: float = 0.0) -> int:
         return self.slots - self.busy
 
     def holds(self, job_id: int, claims: int, started: int) -> bool:
@@ -166,29 +168,20 @@ class Stage:
         self.options = WorkerOptions(app="-", settings=Settings(database_url=url), poll_interval=100, **options)
         self.pool = Pool(self.options)
         self.lease = Lease(self.options, "test")
-        self.advance = Advance(self.options, self.pool, self.lease, Pulse("claims"))
-        self.pool.ends = self.advance.ended.succeeded
+        self.loop = ClaimLoop(self.options, self.pool, self.lease, LoopHealth("claims"))
+        self.pool.ends = self.loop.outcomes.succeeded
 
     async def until(self, holds: Callable[[], bool]) -> None:
         """Run the loop until that."""
-        stop = asyncio.Event()
-        running = asyncio.create_task(self.advance.run(stop))
-        try:
-            async with asyncio.timeout(60):
-                while not holds() and not running.done():  # noqa: ASYNC110
-                    await asyncio.sleep(0.005)
-        finally:
-            stop.set()
-            self.advance.poke()
-            await running
-            await self.advance.close()
+        async with running(self.loop) as task:
+            await wait_until_async(lambda: holds() or task.done(), timeout=60, what="what the test waits for")
 
     @property
     def queues(self) -> list[str]:
         return [job.queue for job in self.pool.given]
 
 
-async def test_a_busy_managed_queue_does_not_starve_another(jobs: Jobs, database_url: str) -> None:
+async def test_a_busy_limited_queue_does_not_starve_another(jobs: Jobs, database_url: str) -> None:
     """Each round acknowledges jobs of the busy one, and claims into their room."""
     for queue in ("busy", "seldom"):
         rule(jobs, queue, max_running=10)
@@ -196,12 +189,12 @@ async def test_a_busy_managed_queue_does_not_starve_another(jobs: Jobs, database
     stage = Stage(database_url)
     await stage.until(lambda: len(stage.queues) >= 20)
     apps.noop.options(queue="seldom").enqueue(jobs.connection)
-    stage.advance.notified("insert seldom")
+    stage.loop.wake(Topic("insert", "seldom"))
     await stage.until(lambda: "seldom" in stage.queues or len(stage.queues) >= 400)
     assert "seldom" in stage.queues[:200]
 
 
-async def test_managed_queues_share_by_their_weights(jobs: Jobs, database_url: str) -> None:
+async def test_limited_queues_share_by_their_weights(jobs: Jobs, database_url: str) -> None:
     for queue in ("a", "b"):
         rule(jobs, queue, max_running=1000)
         apps.q.enqueue_many(jobs.connection, [apps.noop.options(queue=queue).job() for _ in range(600)])
@@ -212,7 +205,7 @@ async def test_managed_queues_share_by_their_weights(jobs: Jobs, database_url: s
     assert share["a"] > 1.5 * share["b"] > 0, share
 
 
-async def test_managed_queues_keep_a_strict_order(jobs: Jobs, database_url: str) -> None:
+async def test_limited_queues_keep_a_strict_order(jobs: Jobs, database_url: str) -> None:
     names = ("d", "a", "c", "b")
     for queue in names:
         rule(jobs, queue, max_running=10)
@@ -227,7 +220,7 @@ async def test_a_claim_that_never_arrived_makes_room_when_it_is_put_back(jobs: J
     stage = Stage(database_url)
     lost, behind = (apps.noop.options(queue="mail").enqueue(jobs.connection).id for _ in range(2))
     assert claim(jobs, want=1, worker=stage.lease.worker) == [lost]
-    stage.advance._account.doubt()
+    stage.loop.sync._reconciler.doubt()
     await stage.until(lambda: len(stage.pool.given) == 2)
     assert sorted(job.id for job in stage.pool.given) == [lost, behind]
 
@@ -242,15 +235,15 @@ async def test_a_worker_at_its_end_tells_of_all_the_room_that_it_makes(
     stage.pool.slots = 2
     stage.pool.ends = lambda _: None
     await stage.until(lambda: len(stage.pool.given) == 2)
-    stage.advance.leave()
+    stage.loop.leave()
     heard()
-    stage.advance.ended.succeeded([Success(ids[0], 1, 0, b"null", 0.0)])
-    await stage.advance.flush()
-    stage.advance.recorded(Recorded(ids[1], 1, 0, accepted=True))
-    await stage.advance.flush()
-    await stage.advance.close()
+    stage.loop.outcomes.succeeded([Success(ids[0], 1, 0, b"null", 0.0)])
+    await stage.loop.flush()
+    stage.loop.claimer.recorded(AlreadyCommitted(ids[1], 1, 0, accepted=True))
+    await stage.loop.flush()
+    await stage.loop.close()
     assert heard() == ["due mail"] * 2
-    assert stage.advance.finished
+    assert stage.loop.finished
 
 
 async def test_a_claim_beside_an_acknowledgement_is_not_made_twice(jobs: Jobs, database_url: str) -> None:
@@ -258,27 +251,27 @@ async def test_a_claim_beside_an_acknowledgement_is_not_made_twice(jobs: Jobs, d
     apps.q.enqueue_many(jobs.connection, [apps.noop.options(queue="mail").job() for _ in range(50)])
     stage = Stage(database_url)
     claims: list[int] = []
-    begin = stage.advance._managed.begin
+    begin = stage.loop.finder.limited.begin
 
     def counted(*args: Any, **kwargs: Any) -> dict[str, Any]:
         claims.append(1)
         return begin(*args, **kwargs)
 
-    stage.advance._managed.begin = counted  # type: ignore[method-assign]
+    stage.loop.finder.limited.begin = counted  # type: ignore[method-assign]
     await stage.until(lambda: len(stage.pool.given) == 50)
     assert len(claims) < 60
 
 
-async def test_idle_managed_queues_cost_one_look_for_all(jobs: Jobs, database_url: str) -> None:
+async def test_idle_limited_queues_cost_one_look_for_all(jobs: Jobs, database_url: str) -> None:
     jobs.connection.execute(
         "INSERT INTO jobq.queue (name, max_running) SELECT 'idle' || n, 5 FROM generate_series(1, 300) AS n"
     )
     stage = Stage(database_url)
-    managed = stage.advance._managed
-    managed._poll_interval = 0.02
+    limited = stage.loop.finder.limited
+    limited._poll_interval = 0.02
     looks: list[int] = []
     claims: list[str] = []
-    poll, begin = managed.poll, managed.begin
+    poll, begin = limited.poll, limited.begin
 
     async def counted(connection: Any) -> None:
         looks.append(1)
@@ -288,7 +281,7 @@ async def test_idle_managed_queues_cost_one_look_for_all(jobs: Jobs, database_ur
         claims.append(queue)
         return begin(worker, queue, *args, **kwargs)
 
-    managed.poll, managed.begin = counted, claimed  # type: ignore[method-assign]
+    limited.poll, limited.begin = counted, claimed  # type: ignore[method-assign]
     await stage.until(lambda: len(looks) >= 5)
     assert claims == []
     # What nothing told of, a look finds.
@@ -306,7 +299,7 @@ async def test_an_outcome_is_written_while_the_lock_of_its_queue_is_held(jobs: J
     with psycopg.connect(database_url) as operator:
         operator.execute("SELECT 1")
         operations.configure(operator, "jobq", "mail", limit=2, actor="anna")
-        stage.advance.ended.succeeded([Success(first, 1, stage.pool.given[0].started, b"null", 0.0)])
+        stage.loop.outcomes.succeeded([Success(first, 1, stage.pool.given[0].started, b"null", 0.0)])
         stage.pool.busy = 0
         await stage.until(lambda: bool(jobs.finished(first)))
         assert [job.id for job in stage.pool.given] == [first]
@@ -314,7 +307,7 @@ async def test_an_outcome_is_written_while_the_lock_of_its_queue_is_held(jobs: J
     await stage.until(lambda: [job.id for job in stage.pool.given] == [first, second])
 
 
-async def test_plain_jobs_start_while_many_managed_queues_are_locked(jobs: Jobs, database_url: str) -> None:
+async def test_plain_jobs_start_while_many_limited_queues_are_locked(jobs: Jobs, database_url: str) -> None:
     names = [f"locked{n}" for n in range(60)]
     for queue in names:
         rule(jobs, queue, max_running=10)
@@ -325,7 +318,7 @@ async def test_plain_jobs_start_while_many_managed_queues_are_locked(jobs: Jobs,
         stage = Stage(database_url)
         for n in range(5):
             apps.noop.options(queue="plain").enqueue(jobs.connection)
-            stage.advance.notified("insert plain")
+            stage.loop.wake(Topic("insert", "plain"))
             await stage.until(lambda n=n: len(stage.queues) == n + 1)  # type: ignore[misc]
         assert set(stage.queues) == {"plain"}
     await stage.until(lambda: len(stage.queues) == 65)

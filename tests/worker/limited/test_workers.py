@@ -10,7 +10,8 @@ from typing import Any
 import psycopg
 import pytest
 
-from tests.support import apps
+from tests.apps import plain as apps
+from tests.support.checks import some
 from tests.support.jobs import Jobs
 from tests.support.waiting import wait_until
 from tests.support.workers import WorkerProcess
@@ -71,9 +72,10 @@ def test_ordered_groups_over_two_workers_and_a_kill(jobs: Jobs, worker: StartWor
         assert list(dict.fromkeys(row["job"] for row in rows if row["note"].startswith("end"))) == ids
         ends = {row["job"]: row["at"] for row in rows if row["note"].startswith("end")}
         starts = {row["job"]: row["at"] for row in reversed(rows) if row["note"].startswith("start")}
-        assert all(ends[before] <= starts[after] for before, after in pairwise(ids))
+        assert all(ends[before] <= starts[after] for before, after in some(pairwise(ids)))
 
 
+@pytest.mark.essential
 def test_a_limit_over_two_workers(jobs: Jobs, worker: StartWorker) -> None:
     rule(jobs, "mail", max_running=3)
     for _ in range(2):
@@ -156,9 +158,9 @@ def test_a_cap_is_kept_by_each_worker(jobs: Jobs, worker: StartWorker) -> None:
 @pytest.mark.parametrize("task", ["transactional", "crash"])
 def test_every_end_of_a_job_makes_room(jobs: Jobs, worker: StartWorker, task: str) -> None:
     rule(jobs, "mail", group_mode="ordered", max_running=1)
-    app = "tests.support.transfers:q" if task == "transactional" else "tests.support.apps:q"
+    app = "tests.apps.transfers:q" if task == "transactional" else "tests.apps.plain:q"
     if task == "transactional":
-        from tests.support import transfers
+        from tests.apps import transfers
 
         transfers.create(jobs.connection)
         ends = [transfers.act.options(queue="mail", group="a").enqueue(jobs.connection, f"t{n}").id for n in range(5)]
@@ -173,10 +175,10 @@ def test_every_end_of_a_job_makes_room(jobs: Jobs, worker: StartWorker, task: st
     assert [one["state"] for one in found] == (
         ["succeeded"] * 5 if task == "transactional" else ["failed", "succeeded"]
     )
-    assert all(before["finished_at"] <= after["started_at"] for before, after in pairwise(found))
+    assert all(before["finished_at"] <= after["started_at"] for before, after in some(pairwise(found)))
 
 
-def test_plain_and_managed_queues_share_a_worker(jobs: Jobs, worker: StartWorker) -> None:
+def test_plain_and_limited_queues_share_a_worker(jobs: Jobs, worker: StartWorker) -> None:
     """Neither starves: while both have more than the worker can take, each goes on."""
     rule(jobs, "mail", group_mode="fair")
     many = apps.q.enqueue_many(jobs.connection, [apps.noop.options(queue="mail", group="a").job() for _ in range(3000)])
@@ -209,7 +211,7 @@ def test_a_rule_that_the_application_declares(jobs: Jobs, worker: StartWorker) -
     early = [apps.in_order.options(group="a").enqueue(jobs.connection, str(n)).id for n in range(6)]
     first = worker("--processes", "1", "--concurrency", "4")
     found = [jobs.wait(one) for one in early]
-    assert all(before["finished_at"] <= after["started_at"] for before, after in pairwise(found))
+    assert all(before["finished_at"] <= after["started_at"] for before, after in some(pairwise(found)))
     assert jobs.one("SELECT group_mode FROM jobq.queue WHERE name = 'in-order'") == "ordered"
     first.terminate()
     assert first.wait() == 0
@@ -225,7 +227,7 @@ def test_what_runs_when_a_limit_is_set_counts_against_it(jobs: Jobs, worker: Sta
     first = [apps.wait.options(queue="mail").enqueue(jobs.connection, 1.5).id for _ in range(3)]
     wait_until(lambda: all(jobs.traces(one) for one in first), what="three jobs")
     rule(jobs, "mail", max_running=3)
-    wait_until(lambda: jobs.one("SELECT count(*) = 3 FROM jobq.job WHERE managed"), what="the worker's look")
+    wait_until(lambda: jobs.one("SELECT count(*) = 3 FROM jobq.job WHERE limited"), what="the worker's look")
     behind = apps.record.options(queue="mail").enqueue(jobs.connection, "x").id
     ended = [jobs.wait(one) for one in first]
     assert jobs.wait(behind)["started_at"] >= min(one["finished_at"] for one in ended)
@@ -239,7 +241,7 @@ def test_a_lock_that_somebody_holds_keeps_other_queues_from_nothing(jobs: Jobs, 
     before = apps.noop.options(queue="mail").enqueue(jobs.connection).id
     jobs.wait(before)
     with psycopg.connect(jobs.connection.info.dsn) as holder:
-        holder.execute("SELECT pg_advisory_xact_lock('jobq.job_turn'::regclass::oid::integer, hashtext('mail'))")
+        holder.execute("SELECT pg_advisory_xact_lock('jobq.group_ready'::regclass::oid::integer, hashtext('mail'))")
         held = [apps.noop.options(queue="mail").enqueue(jobs.connection).id for _ in range(5)]
         for _ in range(30):
             jobs.wait(apps.noop.enqueue(jobs.connection).id)

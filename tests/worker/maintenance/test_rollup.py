@@ -1,4 +1,4 @@
-"""The rollup chore: what it counts is what history holds, whatever happens in between."""
+"""The rollup maintenance task: what it counts is what history holds, whatever happens in between."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ import psycopg
 import pytest
 from psycopg.rows import dict_row
 
-from jobq.config import Settings
-from jobq.histograms import BOUNDS, BUCKETS
-from jobq.worker import rollup
-from jobq.worker.chores import Chores
-from jobq.worker.database import CHORES, Database
-from jobq.worker.options import WorkerOptions
-from jobq.worker.rollup import Part, plan
+from jobq._core.histograms import BOUNDS, BUCKETS
+from jobq._worker.database import Database
+from jobq._worker.maintenance import rollup, rollup_statements
+from jobq._worker.maintenance.rollup_statements import Part, plan
+from jobq._worker.maintenance.runner import Maintenance
+from jobq._worker.options import WorkerOptions
+from jobq._worker.timeouts import MAINTENANCE
+from jobq.settings import Settings
 from tests.support.rows import add_finished, add_job
 
 Conn = psycopg.Connection[Any]
@@ -43,10 +44,10 @@ def fill(db: Conn, number: int, *, ago: float, till: float = 0) -> None:
 
 
 def run(url: str) -> str:
-    """One run of the chore, over a connection as the worker has it."""
+    """One run of the maintenance task, over a connection as the worker has it."""
 
     async def once() -> str:
-        connection = await Database(Settings(database_url=url)).connect("chores", CHORES)
+        connection = await Database(Settings(database_url=url)).connect("maintenance", MAINTENANCE)
         async with connection, connection.transaction():
             return await rollup.rollup(connection, "jobq")
 
@@ -219,7 +220,7 @@ def test_one_that_breaks_off_leaves_nothing(db: Conn, database_url: str) -> None
     fill(db, 3_000, ago=900)
 
     async def broken() -> None:
-        connection = await Database(Settings(database_url=database_url)).connect("chores", CHORES)
+        connection = await Database(Settings(database_url=database_url)).connect("maintenance", MAINTENANCE)
         async with connection, connection.transaction():
             await rollup.rollup(connection, "jobq")
             raise ZeroDivisionError
@@ -232,20 +233,20 @@ def test_one_that_breaks_off_leaves_nothing(db: Conn, database_url: str) -> None
 
 
 def test_two_workers_at_the_same_time(db: Conn, database_url: str) -> None:
-    """One of them does it; the row of the chore is locked meanwhile, and not due afterwards."""
+    """One of them does it; the row of the maintenance task is locked meanwhile, and not due afterwards."""
     fill(db, 2_000, ago=900)
     settings = Settings(database_url=database_url)
 
     async def worker() -> int:
-        chores = Chores(WorkerOptions(settings=settings, app="tests.support.apps:q"))
-        async with await Database(settings).connect("chores", CHORES) as connection:
-            await chores.register(connection)
-            return await chores.run_due(connection, uuid4())
+        maintenance = Maintenance(WorkerOptions(settings=settings, app="tests.apps.plain:q"))
+        async with await Database(settings).connect("maintenance", MAINTENANCE) as connection:
+            await maintenance.register(connection)
+            return await maintenance.run_due(connection, uuid4())
 
     async def both() -> tuple[int, int]:
         return await asyncio.gather(worker(), worker())
 
-    assert sum(asyncio.run(both())) == db.execute("SELECT count(*) FROM jobq.chore").fetchall()[0][0]
+    assert sum(asyncio.run(both())) == db.execute("SELECT count(*) FROM jobq.maintenance_task").fetchall()[0][0]
     assert check(db) > 1_500
 
 
@@ -295,8 +296,8 @@ def test_depth_of_a_deep_queue_is_estimated(db: Conn, database_url: str, monkeyp
 
 def test_a_sample_comes_near(db: Conn, database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     fill(db, 150_000, ago=600)
-    monkeypatch.setattr(rollup, "PAGES", 400)
-    monkeypatch.setattr(rollup, "SLACK_PAGES", 10)
+    monkeypatch.setattr(rollup_statements, "PAGES", 400)
+    monkeypatch.setattr(rollup_statements, "SLACK_PAGES", 10)
     assert "from a sample" in run(database_url)
     row = db.execute(
         "SELECT sum(succeeded), sum(failed) FROM jobq.rollup_queue WHERE span = 3600 AND queue = ''"
@@ -313,6 +314,7 @@ def test_a_sample_comes_near(db: Conn, database_url: str, monkeypatch: pytest.Mo
 
 def test_a_minute_has_a_bounded_number_of_rows(db: Conn, database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rollup, "NAMES", 3)
+    monkeypatch.setattr(rollup_statements, "NAMES", 3)
     for n in range(6):
         for _ in range(n + 1):
             add_finished(db, "succeeded", queue=f"q{n}", task=f"t{n}", ago=90)
@@ -355,34 +357,34 @@ def test_marks_stay_few(db: Conn, database_url: str) -> None:
 
 
 def test_it_is_due_just_after_a_minute(db: Conn, database_url: str) -> None:
-    """`Chores.run_due` with every chore: one that is aligned to the clock, and those that are not."""
+    """`Maintenance.run_due` with every maintenance task: one that is aligned to the clock, and those that are not."""
     settings = Settings(database_url=database_url)
-    chores = Chores(WorkerOptions(settings=settings, app="tests.support.apps:q"))
+    maintenance = Maintenance(WorkerOptions(settings=settings, app="tests.apps.plain:q"))
 
     async def once() -> int:
-        async with await Database(settings).connect("chores", CHORES) as connection:
-            await chores.register(connection)
-            return await chores.run_due(connection, uuid4())
+        async with await Database(settings).connect("maintenance", MAINTENANCE) as connection:
+            await maintenance.register(connection)
+            return await maintenance.run_due(connection, uuid4())
 
-    assert asyncio.run(once()) == len(chores.chores)
+    assert asyncio.run(once()) == len(maintenance.by_name)
     with db.cursor(row_factory=dict_row) as cursor:
         rows = {
             row["name"]: row
             for row in cursor.execute(
-                "SELECT *, extract(second FROM due_at) AS second, due_at - now() AS wait FROM jobq.chore"
+                "SELECT *, extract(second FROM due_at) AS second, due_at - now() AS wait FROM jobq.maintenance_task"
             ).fetchall()
         }
-    assert {name: row["last_error"] for name, row in rows.items()} == dict.fromkeys(chores.chores)
+    assert {name: row["last_error"] for name, row in rows.items()} == dict.fromkeys(maintenance.by_name)
     assert rows["rollup"]["second"] == 2
     assert timedelta(0) < rows["rollup"]["wait"] <= timedelta(seconds=62)
     assert rows["rollup"]["last_report"].endswith("minutes")
 
 
-def test_a_chore_that_fails_keeps_no_other_and_no_worker_back(
+def test_a_maintenance_task_that_fails_keeps_no_other_and_no_worker_back(
     db: Conn, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = Settings(database_url=database_url)
-    chores = Chores(WorkerOptions(settings=settings, app="tests.support.apps:q"))
+    maintenance = Maintenance(WorkerOptions(settings=settings, app="tests.apps.plain:q"))
 
     async def divides_by_nothing(*_: Any) -> str:
         return str(1 / 0)
@@ -393,18 +395,18 @@ def test_a_chore_that_fails_keeps_no_other_and_no_worker_back(
         return ""
 
     async def once() -> int:
-        async with await Database(settings).connect("chores", CHORES) as connection:
-            await chores.register(connection)
-            return await chores.run_due(connection, uuid4())
+        async with await Database(settings).connect("maintenance", MAINTENANCE) as connection:
+            await maintenance.register(connection)
+            return await maintenance.run_due(connection, uuid4())
 
     for work, told in ((divides_by_nothing, "ZeroDivisionError: division by zero"), (takes_too_long, "timeout")):
-        db.execute("UPDATE jobq.chore SET due_at = now() - interval '1 hour', last_error = NULL")
-        monkeypatch.setattr("jobq.worker.chores.rollup", work)
-        assert asyncio.run(once()) == len(chores.chores)
-        errors = dict(db.execute("SELECT name, last_error FROM jobq.chore").fetchall())
+        db.execute("UPDATE jobq.maintenance_task SET due_at = now() - interval '1 hour', last_error = NULL")
+        monkeypatch.setattr("jobq._worker.maintenance.tasks.rollup", work)
+        assert asyncio.run(once()) == len(maintenance.by_name)
+        errors = dict(db.execute("SELECT name, last_error FROM jobq.maintenance_task").fetchall())
         assert told in errors.pop("rollup")
         assert set(errors.values()) == {None}
-        assert db.execute("SELECT FROM jobq.chore WHERE due_at <= now()").fetchall() == []
+        assert db.execute("SELECT FROM jobq.maintenance_task WHERE due_at <= now()").fetchall() == []
 
 
 @pytest.mark.parametrize("kind", ["TRIGGER refuse BEFORE INSERT", "CONSTRAINT TRIGGER refuse AFTER INSERT"])
@@ -422,23 +424,23 @@ def test_a_queue_and_a_task_that_are_refused_cost_no_other_its_counts(db: Conn, 
     add_job(db, queue="bad")
     add_job(db, queue="deep")
 
-    async def once(chores: Chores) -> tuple[Any, ...]:
-        async with await Database(settings).connect("chores", CHORES) as connection:
-            await chores.register(connection)
+    async def once(maintenance: Maintenance) -> tuple[Any, ...]:
+        async with await Database(settings).connect("maintenance", MAINTENANCE) as connection:
+            await maintenance.register(connection)
             db.execute(
-                "UPDATE jobq.chore SET due_at = CASE WHEN name = 'rollup' THEN now() ELSE now() + interval '1 h' END"
+                "UPDATE jobq.maintenance_task SET due_at = CASE WHEN name = 'rollup' THEN now() ELSE now() + interval '1 h' END"
             )
-            await chores.run_due(connection, uuid4())
-        [row] = db.execute("SELECT last_report, last_error FROM jobq.chore WHERE name = 'rollup'").fetchall()
+            await maintenance.run_due(connection, uuid4())
+        [row] = db.execute("SELECT last_report, last_error FROM jobq.maintenance_task WHERE name = 'rollup'").fetchall()
         return tuple(row)
 
     def sums(of: str, span: int) -> dict[str, int]:
         query = f"SELECT {of}, sum(succeeded)::integer FROM jobq.rollup_{of} WHERE span = %s GROUP BY 1"
         return {name: number for name, number in db.execute(query.encode(), (span,)).fetchall() if number}
 
-    chores = Chores(WorkerOptions(settings=settings, app="tests.support.apps:q"))
+    maintenance = Maintenance(WorkerOptions(settings=settings, app="tests.apps.plain:q"))
     for _ in range(2):
-        _, error = asyncio.run(once(chores))
+        _, error = asyncio.run(once(maintenance))
         assert error.endswith("refused: row queue/bad: the rule; row task/odd: the rule")
         for span in (60, 600, 3600):
             assert sums("queue", span) == {"": 40, "q0": 6, "q1": 6, "q2": 6, "q3": 5, "q4": 6, "q5": 5, "q6": 5}
@@ -447,7 +449,7 @@ def test_a_queue_and_a_task_that_are_refused_cost_no_other_its_counts(db: Conn, 
         assert [queue for (queue,) in db.execute(deep).fetchall()] == ["", "deep"]
     for of in ("queue", "task"):
         db.execute(f"DROP TRIGGER refuse ON jobq.rollup_{of}")
-    report, error = asyncio.run(once(Chores(WorkerOptions(settings=settings, app="tests.support.apps:q"))))
+    report, error = asyncio.run(once(Maintenance(WorkerOptions(settings=settings, app="tests.apps.plain:q"))))
     assert (report.split()[0], error) == ("40", None)
     assert sums("queue", 3600)["bad"] == sums("task", 3600)["odd"] == 1
 
@@ -462,13 +464,13 @@ def test_old_rows_that_cannot_be_deleted_keep_nothing_from_being_counted(db: Con
     settings = Settings(database_url=database_url)
 
     async def once() -> None:
-        async with await Database(settings).connect("chores", CHORES) as connection:
-            chores = Chores(WorkerOptions(settings=settings, app="tests.support.apps:q"))
-            await chores.register(connection)
-            await chores.run_due(connection, uuid4())
+        async with await Database(settings).connect("maintenance", MAINTENANCE) as connection:
+            maintenance = Maintenance(WorkerOptions(settings=settings, app="tests.apps.plain:q"))
+            await maintenance.register(connection)
+            await maintenance.run_due(connection, uuid4())
 
     asyncio.run(once())
-    [(error,)] = db.execute("SELECT last_error FROM jobq.chore WHERE name = 'rollup'").fetchall()
+    [(error,)] = db.execute("SELECT last_error FROM jobq.maintenance_task WHERE name = 'rollup'").fetchall()
     assert error.startswith("1 jobs in ")
     assert "no old row deleted: the rule" in error
     assert sum(row[0] for row in db.execute("SELECT succeeded FROM jobq.rollup_task WHERE span = 60").fetchall()) == 1
@@ -505,4 +507,4 @@ def test_the_plan_of_pages_covers_all_or_an_even_sample() -> None:
                 assert sum(((stretch.end or 0) - stretch.first) * stretch.weight for stretch in found) == pytest.approx(
                     size
                 )
-                assert pages <= rollup.PAGES
+                assert pages <= rollup_statements.PAGES

@@ -15,19 +15,20 @@ import psycopg
 import pytest
 from psycopg.rows import tuple_row
 
-from jobq.config import Settings
+from jobq._postgres.sql import statement
+from jobq._worker.database import connect
+from jobq._worker.ipc.messages import Disposition, Failure
+from jobq._worker.lanes.cursor import everything
+from jobq._worker.lease import Lease
+from jobq._worker.options import WorkerOptions
+from jobq._worker.outcomes import reconcile
+from jobq._worker.outcomes.reconcile import Reconciler
+from jobq._worker.runners.pool import RunnerPool
+from jobq._worker.statements.parameters import advance_parameters, settle_parameters
+from jobq._worker.statements.results import claimed
 from jobq.operations import jobs as operations
-from jobq.sql import statement
-from jobq.worker import account
-from jobq.worker.account import Account
-from jobq.worker.cursor import everything
-from jobq.worker.database import connect
-from jobq.worker.frames import Ending, Setback
-from jobq.worker.lease import Lease
-from jobq.worker.options import WorkerOptions
-from jobq.worker.outcomes import advance_parameters, claimed, settle_parameters
-from jobq.worker.pool import RunnerPool
-from tests.support import apps
+from jobq.settings import Settings
+from tests.apps import plain as apps
 from tests.support.jobs import Jobs
 from tests.support.waiting import wait_until
 
@@ -45,7 +46,7 @@ def claim(jobs: Jobs, want: int = 1, queue: str = "default") -> list[tuple[int, 
     """Claim as a worker does, and return (id, claims, started) of what came."""
     scan = everything(([queue], [5]))
     with jobs.connection.cursor(row_factory=tuple_row) as cursor:
-        cursor.execute(statement("advance", "jobq").query, advance_parameters(WORKER, [], scan, want))
+        cursor.execute(statement("ack_and_claim", "jobq").query, advance_parameters(WORKER, [], scan, want))
         first, *rows = cursor.fetchall()
     found, _ = claimed(first, rows, scan).jobs()
     return sorted((job.id, job.claims, job.started) for job in found)
@@ -85,13 +86,17 @@ def cancel(url: str, job: int) -> None:
         assert operations.cancel(operator, "jobq", [job], actor="anna")
 
 
-@pytest.mark.parametrize("ending", [Ending.RETRY, Ending.SNOOZE, Ending.RELEASE, Ending.CRASH])
-def test_a_cancellation_that_crosses_with_a_setback_ends_the_job(database_url: str, jobs: Jobs, ending: Ending) -> None:
+@pytest.mark.parametrize("ending", [Disposition.RETRY, Disposition.SNOOZE, Disposition.RELEASE, Disposition.CRASH])
+def test_a_cancellation_that_crosses_with_a_setback_ends_the_job(
+    database_url: str, jobs: Jobs, ending: Disposition
+) -> None:
     add_worker(jobs)
     job = apps.noop.enqueue(jobs.connection).id
     [(_, claims, started)] = claim(jobs)
-    setback = Setback(job, claims, started, ending, recorded="error", error_type="E", message="e")
-    paused = Paused(database_url, "settle", 'FROM "jobq".job AS job WHERE ', settle_parameters(WORKER, [setback]))
+    setback = Failure(job, claims, started, ending, recorded="error", error_type="E", message="e")
+    paused = Paused(
+        database_url, "record_failures", 'FROM "jobq".job AS job WHERE ', settle_parameters(WORKER, [setback])
+    )
     with paused.between():
         cancel(database_url, job)
     assert [row[:2] for row in paused.rows] == [(1, True)]
@@ -103,15 +108,19 @@ def test_so_does_one_in_an_ordered_group_whose_next_job_then_runs(database_url: 
     add_worker(jobs)
     jobs.connection.execute("INSERT INTO jobq.queue (name, group_mode) VALUES ('line', 'ordered')")
     first, second = (apps.noop.options(queue="line", group="g").enqueue(jobs.connection).id for _ in range(2))
-    managed = "SELECT id, claims, started FROM jobq.claim_managed(%s, 'line', 5) WHERE id IS NOT NULL"
-    [row] = jobs.all(managed, WORKER)
+    limited = "SELECT id, claims, started FROM jobq.claim_limited(%s, 'line', 5) WHERE id IS NOT NULL"
+    [row] = jobs.all(limited, WORKER)
     assert row["id"] == first
-    setback = Setback(first, row["claims"], row["started"], Ending.RETRY, recorded="error", error_type="E", message="e")
-    paused = Paused(database_url, "settle", 'FROM "jobq".job AS job WHERE ', settle_parameters(WORKER, [setback]))
+    setback = Failure(
+        first, row["claims"], row["started"], Disposition.RETRY, recorded="error", error_type="E", message="e"
+    )
+    paused = Paused(
+        database_url, "record_failures", 'FROM "jobq".job AS job WHERE ', settle_parameters(WORKER, [setback])
+    )
     with paused.between():
         cancel(database_url, first)
     assert (jobs.finished(first) or {})["state"] == "cancelled"
-    assert [row["id"] for row in jobs.all(managed, WORKER)] == [second]
+    assert [row["id"] for row in jobs.all(limited, WORKER)] == [second]
 
 
 @pytest.mark.parametrize("what", ["cancel", "loss"])
@@ -125,7 +134,7 @@ def test_a_rescue_decides_by_what_it_locked(database_url: str, jobs: Jobs, what:
         if what == "cancel":
             cancel(database_url, job)
         else:
-            jobs.connection.execute("UPDATE jobq.job SET losses = 2")
+            jobs.connection.execute("UPDATE jobq.job SET worker_deaths = 2")
     assert paused.rows[0][:3] == (1, 0, 1)
     assert jobs.live(job) is None
     assert (jobs.finished(job) or {})["state"] == ("cancelled" if what == "cancel" else "failed")
@@ -159,14 +168,18 @@ def test_each_setback_is_accepted_busy_or_refused(database_url: str, jobs: Jobs)
     for _ in range(3):
         apps.noop.enqueue(jobs.connection)
     names = claim(jobs, 3)
-    setbacks = [Setback(*names[0], Ending.RETRY), Setback(*names[1], Ending.FAIL), Setback(*names[2], Ending.RETRY)]
-    late = Setback(names[0][0], names[0][1], names[0][2] - 1, Ending.FAIL)
+    setbacks = [
+        Failure(*names[0], Disposition.RETRY),
+        Failure(*names[1], Disposition.FAIL),
+        Failure(*names[2], Disposition.RETRY),
+    ]
+    late = Failure(names[0][0], names[0][1], names[0][2] - 1, Disposition.FAIL)
     with psycopg.connect(database_url) as holder:
         holder.execute("SELECT FROM jobq.job WHERE id = %s FOR UPDATE", (names[1][0],))
         jobs.connection.execute("UPDATE jobq.job SET worker_id = %s WHERE id = %s", (uuid4(), names[2][0]))
         with jobs.connection.cursor(row_factory=tuple_row) as cursor:
             parameters = settle_parameters(WORKER, [late, *setbacks])
-            rows = cursor.execute(statement("settle", "jobq").query, parameters).fetchall()
+            rows = cursor.execute(statement("record_failures", "jobq").query, parameters).fetchall()
     # By place: the late execution's is refused and the present one's accepted, though they name one job; the second is busy;
     # the third is another's.
     assert sorted(row[:2] for row in rows) == [(2, True), (3, False)]
@@ -186,12 +199,12 @@ async def test_an_idle_worker_gives_back_what_it_does_not_have(
         on_progress=lambda _: None,
         on_ready=lambda: None,
     )
-    books = Account("jobq", lease, pool)
+    books = Reconciler("jobq", lease, pool)
     async with await connect(options.settings, "test") as connection:
         assert await books.strays(connection, set) == []
         apps.noop.enqueue(jobs.connection)
         [name] = claim(jobs)
-        stray = [Setback(*name, Ending.RELEASE)]
+        stray = [Failure(*name, Disposition.RELEASE)]
         # Nothing runs here, no connection was lost, and the last look is not long ago.
         assert await books.strays(connection, set) == []
         # After an outcome that was refused: at once, and once.
@@ -199,7 +212,7 @@ async def test_an_idle_worker_gives_back_what_it_does_not_have(
         assert await books.strays(connection, set) == stray
         assert await books.strays(connection, set) == []
         # When the interval has passed.
-        monkeypatch.setattr(account, "IDLE_LOOK", 0.0)
+        monkeypatch.setattr(reconcile, "IDLE_LOOK", 0.0)
         books.suspect()
         assert await books.strays(connection, set) == stray
         assert await books.strays(connection, set) == stray

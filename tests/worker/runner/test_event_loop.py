@@ -9,14 +9,14 @@ from typing import Any
 
 import pytest
 
-from jobq.tasks import BaseTask
-from tests.support import rough
+from jobq.task import BaseTask
+from tests.apps import rough
 from tests.support.jobs import Jobs
 from tests.support.waiting import wait_until
 from tests.support.workers import WorkerProcess
 
 StartWorker = Callable[..., WorkerProcess]
-APP = "tests.support.rough:q"
+APP = "tests.apps.rough:q"
 
 
 def test_jobs_that_exit_or_stop_the_loop_harm_nobody(jobs: Jobs, worker: StartWorker) -> None:

@@ -10,8 +10,8 @@ from uuid import uuid4
 import pytest
 
 from jobq import TimedOut
-from jobq.worker.execution import Execution
-from jobq.worker.frames import Job
+from jobq._worker.ipc.messages import Job
+from jobq._worker.runner.execution import Execution
 
 
 def test_a_timeout_before_the_task_begins_is_not_lost() -> None:

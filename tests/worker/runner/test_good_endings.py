@@ -10,14 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.test_health import Probe
-from tests.support import rough
+from tests.apps import rough
 from tests.support.jobs import Jobs
 from tests.support.waiting import wait_until
 from tests.support.workers import WorkerProcess
+from tests.worker.health.test_probes import Probe
 
 StartWorker = Callable[..., WorkerProcess]
-APP = "tests.support.rough:q"
+APP = "tests.apps.rough:q"
 
 
 def lines(notes: Path) -> list[str]:

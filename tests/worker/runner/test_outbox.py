@@ -9,9 +9,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from jobq.worker import frames
-from jobq.worker.frames import LENGTH_SIZE, FromRunner, Job, Outcomes, Progress, Success
-from jobq.worker.outbox import Outbox
+from jobq._worker.ipc import messages
+from jobq._worker.ipc.messages import LENGTH_SIZE, FromRunner, Job, Outcomes, Progress, Success
+from jobq._worker.runner.outbox import Outbox
 from tests.support.waiting import wait_until
 
 JOB = Job(1, 1, "task", "default", b"{}", 1, 1, 0, None, b"{}")
@@ -34,8 +34,8 @@ def hear(end: socket.socket) -> list[FromRunner]:
     """Return what has come so far."""
     data, found = end.recv(1 << 20), []
     while data:
-        size = LENGTH_SIZE + frames.length(data[:LENGTH_SIZE])
-        found.append(frames.decode_from_runner(data[LENGTH_SIZE:size]))
+        size = LENGTH_SIZE + messages.length(data[:LENGTH_SIZE])
+        found.append(messages.decode_from_runner(data[LENGTH_SIZE:size]))
         data = data[size:]
     return found
 
@@ -73,7 +73,7 @@ def test_a_socket_that_takes_nothing_holds_up_nobody(ends: tuple[Outbox, socket.
     stream = theirs.makefile("rb")
     heard: list[Success] = []
     while len(heard) < len(sent):
-        message = frames.decode_from_runner(stream.read(frames.length(stream.read(LENGTH_SIZE))))
+        message = messages.decode_from_runner(stream.read(messages.length(stream.read(LENGTH_SIZE))))
         assert isinstance(message, Outcomes)
         heard += message.successes
     assert heard == sent
@@ -93,7 +93,7 @@ def test_none_is_left_behind_by_threads_that_end_jobs_at_once(ends: tuple[Outbox
     def listen() -> None:
         stream = theirs.makefile("rb")
         while len(heard) < 20_000:
-            message = frames.decode_from_runner(stream.read(frames.length(stream.read(LENGTH_SIZE))))
+            message = messages.decode_from_runner(stream.read(messages.length(stream.read(LENGTH_SIZE))))
             assert isinstance(message, Outcomes)
             heard.extend(message.successes)
 

@@ -9,8 +9,8 @@ import psycopg
 import pytest
 
 from jobq import JobQ, Retry, current_job
-from jobq.worker.inprocess import drain
-from tests.support import apps
+from jobq._worker.inline import drain
+from tests.apps import plain as apps
 from tests.support.jobs import Jobs
 from tests.support.workers import WorkerProcess
 

@@ -16,9 +16,21 @@ from uuid import uuid4
 import msgspec
 import pytest
 
-from jobq.worker import frames
-from jobq.worker.frames import CancelJobs, Ending, FromRunner, Hello, Job, Outcomes, Progress, Run, Setback, Success
-from jobq.worker.slots import SlotTable
+from jobq._worker.ipc import messages
+from jobq._worker.ipc.messages import (
+    CancelJobs,
+    Disposition,
+    Failure,
+    FromRunner,
+    Job,
+    Outcomes,
+    Progress,
+    Run,
+    RunnerReady,
+    Success,
+)
+from jobq._worker.ipc.slot_table import SlotTable
+from tests.support.checks import some
 from tests.support.specs import spec
 
 # Far more than anything here takes, also on a busy machine.
@@ -26,7 +38,7 @@ PATIENCE = 30.0
 
 
 Call = tuple[str, dict[str, object]]
-Outcome = Success | Setback
+Outcome = Success | Failure
 
 
 class Driven:
@@ -37,10 +49,10 @@ class Driven:
         self.connection, theirs = socket.socketpair()
         self.connection.settimeout(PATIENCE)
         given = msgspec.structs.replace(
-            spec(concurrency), app="tests.support.rush:q", socket_fd=theirs.fileno(), slots_fd=self.table.fd
+            spec(concurrency), app="tests.apps.rush:q", socket_fd=theirs.fileno(), slots_fd=self.table.fd
         )
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "jobq.worker.runner"],
+            [sys.executable, "-m", "jobq._worker.runner.main"],
             pass_fds=(theirs.fileno(), self.table.fd),
             env={**os.environ, "JOBQ_RUNNER": msgspec.json.encode(given).decode()},
         )
@@ -50,11 +62,11 @@ class Driven:
         self.ended: dict[int, Outcome] = {}
         """What has been told, by job."""
         self.progress: list[Progress] = []
-        assert isinstance(self.hear(), Hello)
+        assert isinstance(self.hear(), RunnerReady)
 
     def hear(self) -> FromRunner:
-        size = frames.length(self._stream.read(frames.LENGTH_SIZE))
-        message = frames.decode_from_runner(self._stream.read(size))
+        size = messages.length(self._stream.read(messages.LENGTH_SIZE))
+        message = messages.decode_from_runner(self._stream.read(size))
         match message:
             case Outcomes(successes, setbacks, recorded):
                 assert not recorded
@@ -80,11 +92,11 @@ class Driven:
             for number, (task, args) in enumerate(calls, first)
         ]
         self._serial += len(jobs)
-        self.connection.sendall(frames.encode(Run(first, uuid4(), jobs)))
+        self.connection.sendall(messages.encode(Run(first, uuid4(), jobs)))
         return [job.id for job in jobs]
 
     def cancel(self, ids: list[int]) -> None:
-        self.connection.sendall(frames.encode(CancelJobs(ids)))
+        self.connection.sendall(messages.encode(CancelJobs(ids)))
 
     def close(self) -> None:
         self.process.kill()
@@ -119,7 +131,7 @@ def told_of(outcomes: list[Outcome], task: str) -> bool:
     its jobs are given back.
     """
     return all(
-        isinstance(outcome, Success) or (task == "nothing_async" and outcome.ending is Ending.RELEASE)
+        isinstance(outcome, Success) or (task == "nothing_async" and outcome.ending is Disposition.RELEASE)
         for outcome in outcomes
     )
 
@@ -172,7 +184,7 @@ def test_an_event_loop_that_is_held_up_holds_up_no_slot(drive: Drive, tmp_path: 
     ids = runner.run(*[("nothing_async", {})] * 10, *[("nothing", {})] * 10)
     given_back = runner.until(ids)
     assert succeeded(given_back[10:])
-    assert {outcome.ending for outcome in given_back[:10] if isinstance(outcome, Setback)} == {Ending.RELEASE}
+    assert {outcome.ending for outcome in given_back[:10] if isinstance(outcome, Failure)} == {Disposition.RELEASE}
     assert not succeeded(given_back[:10])
     assert holding not in runner.ended
     go.touch()
@@ -196,7 +208,7 @@ def test_what_is_taken_back_is_told_and_never_run(drive: Drive, tmp_path: Path) 
     outcomes = runner.until([*ids, *more])
     ran = Counter(map(int, notes.read_text().split()))
     assert ran == Counter(outcome.id for outcome in outcomes if isinstance(outcome, Success))
-    assert {outcome.ending for outcome in outcomes if isinstance(outcome, Setback)} == {Ending.RELEASE}
+    assert {outcome.ending for outcome in outcomes if isinstance(outcome, Failure)} == {Disposition.RELEASE}
     assert {ran[job] for job in more} == {1}
     assert runner.table.started() == []
     assert runner.table.newest >= more[0]
@@ -209,15 +221,15 @@ def test_a_timeout_and_a_cancellation_reach_their_job_only(drive: Drive, tmp_pat
     (late,) = runner.run(never, timeout=0.2)
     (beside,) = runner.run((wait, {"path": str(tmp_path / "go")}))
     (outcome,) = runner.until([late])
-    assert isinstance(outcome, Setback)
-    assert (outcome.recorded, outcome.ending) == ("timeout", Ending.RETRY)
+    assert isinstance(outcome, Failure)
+    assert (outcome.recorded, outcome.ending) == ("timeout", Disposition.RETRY)
     if wait == "wait_on_loop":
         (stopped,) = runner.run(never)
         assert succeeded(runner.until(runner.run(("nothing_async", {}))))
         runner.cancel([stopped])
         (outcome,) = runner.until([stopped])
-        assert isinstance(outcome, Setback)
-        assert (outcome.recorded, outcome.ending) == ("cancelled", Ending.CANCEL)
+        assert isinstance(outcome, Failure)
+        assert (outcome.recorded, outcome.ending) == ("cancelled", Disposition.CANCEL)
     (tmp_path / "go").touch()
     assert succeeded(runner.until([beside]))
 
@@ -225,11 +237,11 @@ def test_a_timeout_and_a_cancellation_reach_their_job_only(drive: Drive, tmp_pat
 def test_no_coroutine_ends_the_runner_or_loses_a_slot(drive: Drive) -> None:
     runner = drive(4)
     (left,) = runner.until(runner.run(("leave_the_process", {})))
-    assert isinstance(left, Setback)
+    assert isinstance(left, Failure)
     assert left.error_type == "SystemExit"
     for _ in range(20):
         ids = runner.run(("cancel_the_others", {}), *[("nothing_async", {})] * 10)
-        for outcome in runner.until(ids):
+        for outcome in some(runner.until(ids)):
             assert isinstance(outcome, Success) or outcome.error_type == "asyncio.exceptions.CancelledError"
     assert succeeded(runner.until(runner.run(*[("nothing_async", {})] * 10)))
 

@@ -6,12 +6,14 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.support import apps, trouble
+from tests.apps import plain as apps
+from tests.apps import trouble
+from tests.support.checks import some
 from tests.support.jobs import Jobs
 from tests.support.workers import WorkerProcess
 
 StartWorker = Callable[..., WorkerProcess]
-APP = "tests.support.trouble:q"
+APP = "tests.apps.trouble:q"
 
 
 def test_a_coroutine_is_cancelled(jobs: Jobs, worker: StartWorker) -> None:
@@ -51,6 +53,7 @@ def test_a_thread_is_interrupted(jobs: Jobs, worker: StartWorker, then: str, sta
     assert {jobs.wait(job)["state"] for job in after} == {"succeeded"}
 
 
+@pytest.mark.essential
 def test_a_task_that_does_not_react_is_killed(jobs: Jobs, worker: StartWorker) -> None:
     job = trouble.loop_past_timeout.enqueue(jobs.connection, "ignore").id
     beside = trouble.hang.enqueue(jobs.connection, 3.0).id
@@ -85,5 +88,5 @@ def test_an_attempt_that_ends_in_time_is_not_touched(jobs: Jobs, worker: StartWo
     refs = trouble.q.enqueue_many(jobs.connection, [trouble.about_as_long_as_its_timeout.job() for _ in range(400)])
     ends = [jobs.wait(ref.id, timeout=60) for ref in refs]
     assert {end["state"] for end in ends} <= {"succeeded", "failed"}
-    assert all("timed out after 0.05 s" in end["error"] for end in ends if end["state"] == "failed")
+    assert all(some("timed out after 0.05 s" in end["error"] for end in ends if end["state"] == "failed"))
     assert jobs.wait(trouble.calm.enqueue(jobs.connection, "after").id)["state"] == "succeeded"

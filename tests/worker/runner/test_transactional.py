@@ -11,17 +11,17 @@ import pytest
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from jobq import JobQ, current_job, operations
-from jobq.tasks import BaseTask
+from jobq._worker import inline
+from jobq._worker.inline import drain
+from jobq.task import BaseTask
 from jobq.testing import JobqTester
-from jobq.worker import inprocess
-from jobq.worker.inprocess import drain
-from tests.support import late_writers, transfers
+from tests.apps import late_writers, transfers
 from tests.support.jobs import Jobs
 from tests.support.waiting import wait_until
 from tests.support.workers import WorkerProcess
 
 StartWorker = Callable[..., WorkerProcess]
-APP = "tests.support.transfers:q"
+APP = "tests.apps.transfers:q"
 
 
 @pytest.fixture
@@ -35,6 +35,7 @@ def effects(jobs: Jobs, job: int) -> list[str]:
     return [row["note"] for row in jobs.all("SELECT note FROM effect WHERE job = %s ORDER BY at", job)]
 
 
+@pytest.mark.essential
 @pytest.mark.parametrize("task", [transfers.act, transfers.act_async])
 def test_effect_and_success_commit_together(jobs: Jobs, start: StartWorker, task: BaseTask[..., Any]) -> None:
     job = task.options(key="k", key_holds="until_finished").enqueue(jobs.connection, "done").id
@@ -63,7 +64,7 @@ def test_what_a_task_leaves_behind_does_not_write_into_the_next_transaction(
     jobs: Jobs, worker: StartWorker, leave: BaseTask[[str, bool], None], how: str, fails: bool
 ) -> None:
     transfers.create(jobs.connection)
-    worker("--processes", "1", "--concurrency", "1", app="tests.support.late_writers:q")
+    worker("--processes", "1", "--concurrency", "1", app="tests.apps.late_writers:q")
     first = leave.enqueue(jobs.connection, how, fails).id
     assert jobs.wait(first)["state"] == ("failed" if fails else "succeeded")
     act = late_writers.act_slowly_async if leave is late_writers.leave_writer_async else late_writers.act_slowly
@@ -433,7 +434,7 @@ def test_transactions_are_where_the_drained_jobs_are(tester: JobqTester) -> None
     with psycopg.connect(url, autocommit=True) as connection:
         note.enqueue(connection, "one")
         assert drain(q, connection).succeeded == 2
-        given = conninfo_to_dict(inprocess._settings(q.settings, connection).database_url or "")
+        given = conninfo_to_dict(inline._settings(q.settings, connection).database_url or "")
         assert given["password"] == "secret's"
     assert tester.connection.execute("SELECT count(*) FROM effect").fetchone() == (2,)
 

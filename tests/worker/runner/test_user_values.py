@@ -8,12 +8,12 @@ from uuid import uuid4
 
 import pytest
 
-from jobq.backoff import Backoff
+from jobq._core.storable import LONGEST_DELAY
+from jobq._worker.ipc.messages import Disposition, Failure
+from jobq._worker.runner.user_values import retry_delay, retry_seconds, snooze_seconds
+from jobq._worker.statements.parameters import settle_parameters
 from jobq.errors import Retry, Snooze
-from jobq.worker.frames import Ending, Setback
-from jobq.worker.handed_over import retry_delay, retry_seconds, snooze_seconds
-from jobq.worker.outcomes import settle_parameters
-from jobq.worker.texts import LONGEST_DELAY
+from jobq.retry import Backoff
 
 
 class Sly(Snooze):
@@ -76,11 +76,11 @@ def test_a_rule_that_raises_or_is_endless() -> None:
 
 def test_what_reaches_the_database_is_bounded() -> None:
     setbacks = [
-        Setback(
+        Failure(
             n,
             1,
             0,
-            Ending.RETRY,
+            Disposition.RETRY,
             delay=delay,
             seconds=seconds,
             error_type="E\x00",

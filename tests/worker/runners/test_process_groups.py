@@ -12,13 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import rough
+from tests.apps import rough
 from tests.support.jobs import Jobs
 from tests.support.waiting import wait_until
 from tests.support.workers import WorkerProcess
 
 StartWorker = Callable[..., WorkerProcess]
-APP = "tests.support.rough:q"
+APP = "tests.apps.rough:q"
 _unique = itertools.count(1)
 
 

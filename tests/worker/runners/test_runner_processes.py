@@ -12,8 +12,8 @@ from uuid import uuid4
 
 import pytest
 
-from jobq.worker.children import Child
-from jobq.worker.frames import FromRunner, Hello, Job
+from jobq._worker.ipc.messages import FromRunner, Job, RunnerReady
+from jobq._worker.runners.process import RunnerProcess
 from tests.support.specs import spec
 
 
@@ -22,10 +22,11 @@ def _descriptors() -> int:
     return len(os.listdir("/proc/self/fd"))
 
 
-def _child(
-    on_exit: Callable[[Child, int], None], on_message: Callable[[Child, FromRunner], None] = lambda *_: None
-) -> Child:
-    return Child(spec(), on_message=on_message, on_exit=on_exit)
+def _runner(
+    on_exit: Callable[[RunnerProcess, int], None],
+    on_message: Callable[[RunnerProcess, FromRunner], None] = lambda *_: None,
+) -> RunnerProcess:
+    return RunnerProcess(spec(), on_message=on_message, on_exit=on_exit)
 
 
 def _job(job_id: int) -> Job:
@@ -42,27 +43,27 @@ async def test_a_runner_that_cannot_be_started_ends(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(asyncio, "create_subprocess_exec", fail)
     ended: list[int] = []
     before = _descriptors()
-    child = _child(lambda _, status: ended.append(status))
-    child.open()
-    child.send([_job(1)], uuid4(), 0.0)
+    runner = _runner(lambda _, status: ended.append(status))
+    runner.open()
+    runner.send([_job(1)], uuid4(), 0.0)
     async with asyncio.timeout(10):
-        await child.closed()
+        await runner.closed()
     assert ended == [71]
-    assert child.killed_for == "it could not be started"
+    assert runner.killed_for == "it could not be started"
     assert _descriptors() == before
 
 
 async def test_what_came_after_a_recall_is_recalled_as_well() -> None:
     """A worker that stops takes back everything, though the runner was being asked for some of it already."""
-    child = _child(lambda *_: None)
-    child.send([_job(1), _job(2)], uuid4(), 0.0)
-    child.revoke(10.0)
-    child.send([_job(3)], uuid4(), 10.01)
-    child.revoke(10.02)
-    assert child.revoked(10.06) == []
-    assert [job.id for job in child.revoked(10.08)] == [1, 2, 3]
-    assert child.jobs == {}
-    await child.closed()
+    runner = _runner(lambda *_: None)
+    runner.send([_job(1), _job(2)], uuid4(), 0.0)
+    runner.held.revoke(10.0)
+    runner.send([_job(3)], uuid4(), 10.01)
+    runner.held.revoke(10.02)
+    assert runner.held.take_revoked(10.06) == []
+    assert [job.id for job in runner.held.take_revoked(10.08)] == [1, 2, 3]
+    assert runner.jobs == {}
+    await runner.closed()
 
 
 async def test_an_idle_runner_outlives_the_lease_and_gets_nothing_until_there_is_another() -> None:
@@ -70,39 +71,39 @@ async def test_an_idle_runner_outlives_the_lease_and_gets_nothing_until_there_is
     ended: list[tuple[int, bool]] = []
     ready = asyncio.Event()
 
-    def hear(child: Child, message: FromRunner) -> None:
-        if isinstance(message, Hello):
-            child.begin(time.monotonic())
+    def hear(runner: RunnerProcess, message: FromRunner) -> None:
+        if isinstance(message, RunnerReady):
+            runner.on_ready(time.monotonic())
             ready.set()
 
-    child = _child(lambda child, status: ended.append((status, child.ended_by_lease)), hear)
-    child.open()
+    runner = _runner(lambda runner, status: ended.append((status, runner.table.ended_by_lease)), hear)
+    runner.open()
     over = time.monotonic()
     async with asyncio.timeout(30):
         while not ready.is_set():
-            child.vouch(over, time.monotonic())
+            runner.extend_deadline(over, time.monotonic())
             await asyncio.sleep(0.02)
     # Long enough for its pulse to look at the lease, a few times.
-    beats = _beats(child)
+    beats = _beats(runner)
     async with asyncio.timeout(10):
-        while _beats(child) < beats + 0.3:
-            child.vouch(over, time.monotonic())
+        while _beats(runner) < beats + 0.3:
+            runner.extend_deadline(over, time.monotonic())
             await asyncio.sleep(0.02)
-    takes_jobs = [child.ready]
-    child.vouch(time.monotonic() + 60, time.monotonic())
-    takes_jobs.append(child.ready)
+    takes_jobs = [runner.ready]
+    runner.extend_deadline(time.monotonic() + 60, time.monotonic())
+    takes_jobs.append(runner.ready)
     assert takes_jobs == [False, True]
     assert ended == []
     # With a job it must end.
-    child.send([_job(1)], uuid4(), time.monotonic())
-    child.vouch(over, time.monotonic())
+    runner.send([_job(1)], uuid4(), time.monotonic())
+    runner.extend_deadline(over, time.monotonic())
     async with asyncio.timeout(10):
-        await child.closed()
+        await runner.closed()
     # By its own hand, with the programs that it has started.
     assert ended == [(-signal.SIGKILL, True)]
 
 
-def _beats(child: Child) -> float:
+def _beats(runner: RunnerProcess) -> float:
     """Return when its pulse was last felt."""
-    at, _ = child._table.pulse
+    at, _ = runner.table.pulse
     return at

@@ -9,13 +9,14 @@ from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 
-from tests.support import trouble
+from tests.apps import trouble
+from tests.support.checks import some
 from tests.support.jobs import Jobs
 from tests.support.waiting import wait_until
 from tests.support.workers import WorkerProcess
 
 StartWorker = Callable[..., WorkerProcess]
-APP = "tests.support.trouble:q"
+APP = "tests.apps.trouble:q"
 
 
 def children(pid: int) -> list[int]:
@@ -31,7 +32,7 @@ def test_isolated_jobs_have_a_process_to_themselves(jobs: Jobs, worker: StartWor
     assert len(pids) == 2
     for pid in pids:
         spans = sorted((start, end) for process, start, end in results if process == pid)
-        assert all(before[1] <= after[0] for before, after in pairwise(spans)), spans
+        assert all(before[1] <= after[0] for before, after in some(pairwise(spans))), spans
     assert not pids & {jobs.wait(job)["result"] for job in beside}
 
 
@@ -126,7 +127,7 @@ def test_a_stopped_runner_gives_back_what_it_had_not_started(jobs: Jobs, worker:
     os.kill(runner, signal.SIGSTOP)
     try:
         refs = trouble.q.enqueue_many(jobs.connection, [trouble.calm.job(str(n)) for n in range(50)])
-        for ref in refs:
+        for ref in some(refs):
             assert jobs.wait(ref.id, timeout=20)["state"] == "succeeded"
     finally:
         os.kill(runner, signal.SIGCONT)
@@ -142,7 +143,7 @@ def test_a_runner_that_dies_at_import_is_reported_and_tried_again(
     deadly.touch()
     running = worker("--processes", "1", app=APP, env={"TROUBLE_DIE": str(deadly)})
     wait_until(lambda: "waiting before the next runner is started" in running.log, what="the back-off")
-    assert "was killed by SIGSEGV before it had imported 'tests.support.trouble:q'" in running.log
+    assert "was killed by SIGSEGV before it had imported 'tests.apps.trouble:q'" in running.log
     deadly.unlink()
     assert jobs.wait(trouble.calm.enqueue(jobs.connection, "at last").id)["state"] == "succeeded"
 

@@ -7,52 +7,53 @@ from collections.abc import Iterator
 
 import pytest
 
-from jobq.config import Settings
-from jobq.worker.children import Child, Held
-from jobq.worker.frames import Job
-from jobq.worker.options import WorkerOptions
-from jobq.worker.overseer import Overseer
-from jobq.worker.slots import SlotTable
+from jobq._worker.ipc.messages import Job
+from jobq._worker.ipc.slot_table import SlotTable
+from jobq._worker.options import WorkerOptions
+from jobq._worker.runners.held_jobs import HeldJob
+from jobq._worker.runners.process import RunnerProcess
+from jobq._worker.runners.supervisor import RunnerSupervisor
+from jobq.settings import Settings
 from tests.support.specs import spec
 
 OPTIONS = WorkerOptions(app="app:q", settings=Settings(), timeout_grace=0.2, bystander_grace=30, processes=1)
 
 
 class Watched:
-    """A runner without a process, and the overseer that looks at it."""
+    """A runner without a process, and the supervisor that looks at it."""
 
     def __init__(self) -> None:
-        self.child = Child(
-            spec(concurrency=2), on_message=lambda _child, _message: None, on_exit=lambda _child, _status: None
+        self.runner = RunnerProcess(
+            spec(concurrency=2), on_message=lambda _runner, _message: None, on_exit=lambda _runner, _status: None
         )
-        self.child.imported = True
-        self.table: SlotTable = self.child._table
-        self._overseer = Overseer(OPTIONS)
+        self.runner.imported = True
+        self.table: SlotTable = self.runner.table
+        self._supervisor = RunnerSupervisor(OPTIONS)
 
     def start(self, job_id: int, *, deadline: float | None) -> None:
         """Have it execute a job, in a slot of its own."""
         job = Job(job_id, 1, "task", "default", b"[]", 1, 1, 0, None, b"{}")
-        self.child.jobs[job_id] = Held(job, 9.0, job_id)
+        self.runner.jobs[job_id] = HeldJob(job, 9.0, job_id)
         self.table.start(job_id - 1, job_id, job_id, 1, now=9.0, deadline=deadline)
 
     def end(self, job_id: int) -> None:
         """The job has ended, and its outcome was heard."""
-        del self.child.jobs[job_id]
+        del self.runner.jobs[job_id]
         self.table.clear(job_id - 1)
 
     def look(self, at: float, *, pulse: float) -> str | None:
         """Look once; return why the runner was killed, if it was."""
         self.table.beat(pulse, 0.0)
-        self._overseer.begin([self.child], at)
-        self._overseer.look(self.child, at)
-        return self.child.killed_for
+        self._supervisor.begin([self.runner], at)
+        self._supervisor.look(self.runner, at)
+        return self.runner.killed_for
 
 
 @pytest.fixture
 def watched() -> Iterator[Watched]:
     watched = Watched()
     yield watched
-    asyncio.run(watched.child.closed())
+    asyncio.run(watched.runner.closed())
 
 
 def test_a_pause_of_the_machine_costs_no_runner_its_grace(watched: Watched) -> None:

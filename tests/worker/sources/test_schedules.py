@@ -14,10 +14,10 @@ import pytest
 from psycopg import AsyncConnection
 
 from jobq import InvalidArguments, InvalidOption, JobQ, UnknownSchedule, UnknownTask, operations, queries
-from jobq.schedules import Schedule
-from jobq.sql import statement
-from jobq.ticks import Cron, Every, When
-from jobq.worker.scheduler import Ticked, tick
+from jobq._postgres.sql import statement
+from jobq._worker.sources.schedule_tick import Ticked, tick
+from jobq.cron import Cron, Every, When
+from jobq.schedule import Schedule
 from tests.support.rows import ALL_TICKS, add_worker
 
 Conn = psycopg.Connection[Any]
@@ -168,7 +168,7 @@ async def test_a_row_written_by_hand_begins_now(db: Conn, database_url: str) -> 
 @pytest.mark.parametrize(
     ("column", "bad", "said"),
     [
-        ("cron", "61 * * * *", "its minute '61' cannot be"),
+        ("cron", "61 * * * *", "its minute '61' is invalid"),
         ("timezone", "Mars/Phobos", "is no zone"),
         ("priority", 77, "priority"),
         ("queue", "", "queue"),
@@ -245,7 +245,7 @@ def test_when_a_schedule_is_withdrawn(db: Conn) -> None:
         return [row[0] for row in db.execute(statement("schedule_withdraw", "jobq").query, {"only": None})]
 
     add(db)
-    add(db, "run time")
+    add(db, "runtime")
     db.execute("UPDATE jobq.schedule SET source = 'code', app = 'shop:q' WHERE name = 's'")
     # Its application has no worker at all: no one knows.
     declaring(db, [], app="blog:q")
@@ -277,7 +277,7 @@ def test_adding_and_replacing(db: Conn) -> None:
     assert operations.set_schedule(db, "jobq", daily, actor="ann", reason="needed")
     first = value(db, "next_at")
     assert first > datetime.now(UTC)
-    with pytest.raises(InvalidOption, match="name='s' is taken by a schedule of task t: give another, or replace it"):
+    with pytest.raises(InvalidOption, match="name='s' is taken by a schedule of task t: choose another, or replace it"):
         operations.set_schedule(db, "jobq", daily, actor="ann")
     other = Schedule(name="s", task="u", when=Cron("0 7 * * *", "Europe/Berlin"), priority=9)
     assert not operations.set_schedule(db, "jobq", other, actor="bob", replace=True)
@@ -433,7 +433,7 @@ def test_what_is_shown_of_each(db: Conn) -> None:
         "still": "paused",
     }
     fine = next(info for info in found if info.name == "fine")
-    assert fine.words == "at 07:00 on Monday through Friday, Europe/Berlin"
+    assert fine.description == "at 07:00 on Monday through Friday, Europe/Berlin"
     assert len(fine.next_ticks) == 4
     assert fine.next_ticks[0] == fine.next_at
     # A page at a time.

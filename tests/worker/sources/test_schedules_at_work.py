@@ -11,14 +11,14 @@ from typing import Any
 import pytest
 
 from jobq import operations
-from jobq.schedules import Schedule
-from jobq.ticks import Every
+from jobq.cron import Every
+from jobq.schedule import Schedule
 from tests.support.jobs import Jobs
 from tests.support.waiting import wait_until
 from tests.support.workers import WorkerProcess
 
 StartWorker = Callable[..., WorkerProcess]
-APP = "tests.support.scheduled:q"
+APP = "tests.apps.scheduled:q"
 SMALL = ("--processes", "1", "--concurrency", "4")
 
 
@@ -67,6 +67,7 @@ def test_each_second_is_one_job_with_two_workers_of_which_one_is_killed(worker: 
     assert notes == {f"seconds {moment.isoformat()}" for moment in moments}
 
 
+@pytest.mark.essential
 def test_the_tick_is_passed_as_an_argument(worker: StartWorker, jobs: Jobs) -> None:
     start(worker, "told")
     wait_until(lambda: jobs.all("SELECT FROM ran"), what="a job")
@@ -175,7 +176,7 @@ def test_what_cannot_be_understood_stops_nothing_else(worker: StartWorker, jobs:
     jobs.all("INSERT INTO jobq.schedule (name, task, every) VALUES ('z', 'tick', '1 s') RETURNING name")
     running = start(worker, "none")
     wait_until(lambda: len(ticks(jobs, "z")) >= 3, what="ticks")
-    assert "its minute '61' cannot be" in row(jobs, "a")["last_error"]
+    assert "its minute '61' is invalid" in row(jobs, "a")["last_error"]
     assert "is no zone" in row(jobs, "b")["last_error"]
     assert "its day of month '30'" in row(jobs, "c")["last_error"]
     wait_until(lambda: row(jobs, "d")["last_error"], what="the error of one whose jobs cannot be inserted")
@@ -194,7 +195,7 @@ def test_a_name_that_is_taken_at_run_time_stays_so(worker: StartWorker, jobs: Jo
     operations.set_schedule(jobs.connection, "jobq", made, actor="ann")
     running = start(worker, "nightly")
     wait_until(lambda: row(jobs, "nightly")["last_error"], what="the complaint")
-    assert (row(jobs, "nightly")["source"], row(jobs, "nightly")["every"]) == ("run time", timedelta(days=1))
+    assert (row(jobs, "nightly")["source"], row(jobs, "nightly")["every"]) == ("runtime", timedelta(days=1))
     # Its row is committed a moment before the log has it.
     wait_until(lambda: "a schedule's name is taken by one made at run time" in running.log, what="the warning")
 

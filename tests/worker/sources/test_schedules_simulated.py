@@ -12,9 +12,9 @@ import pytest
 from psycopg import AsyncConnection
 
 from jobq import operations
-from jobq.schedules import Schedule
-from jobq.ticks import Cron, Every, When
-from jobq.worker.scheduler import tick
+from jobq._worker.sources.schedule_tick import tick
+from jobq.cron import Cron, Every, When
+from jobq.schedule import Schedule
 
 BEGIN = datetime(2024, 1, 1, tzinfo=UTC)
 DAYS = 1000

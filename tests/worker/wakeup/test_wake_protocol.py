@@ -1,7 +1,7 @@
-"""The protocol by which a sentinel goes quiet, as a small model of which every interleaving is gone through.
+"""The protocol by which a lead poller returns to notifications, as a small model of which every interleaving is gone through.
 
 The model's transaction ids and snapshots are PostgreSQL's: a snapshot's xmax is the id after the last that has *ended*, and
-its xmin the oldest that runs below that. tests/integration/test_wake.py holds both, and the protocol, against a real server.
+its xmin the oldest that runs below that. tests/worker/wakeup/test_wake.py holds both, and the protocol, against a real server.
 A lost wake-up is a state in which nothing is left to happen, and a committed job that no worker will look for.
 """
 
@@ -12,6 +12,8 @@ from dataclasses import dataclass, replace
 
 import pytest
 
+from tests.support.checks import some
+
 PRODUCERS, WORKERS = 2, 2
 
 
@@ -20,13 +22,13 @@ class Variant:
     """The protocol, or one that leaves something out."""
 
     grace: bool = True
-    """Poll until who may have read BRISK has ended; else poll once."""
+    """Poll until who may have read POLL has ended; else poll once."""
     mark: str = "own id"
     """What is waited for: an `own id` taken after the mode was set, or the snapshot's `xmax`."""
     insert_first: bool = True
     """A producer inserts, which gives it its id, and then reads the mode; else the other way round."""
-    settling: bool = True
-    """The wait has a mode of its own; else it is spent under QUIET."""
+    draining: bool = True
+    """The wait has its own mode, DRAINING; else it is spent under NOTIFY."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -40,7 +42,7 @@ class Producer:
 
 @dataclass(frozen=True, slots=True)
 class Worker:
-    """`doing`: asleep, brisk (and polling), setting (it has the id under which it sets the mode), set, settling, over; dead."""
+    """`doing`: asleep, polling, setting (it has the id under which it sets the mode), set, draining, over; dead."""
 
     doing: str = "asleep"
     mark: int = 0
@@ -49,11 +51,11 @@ class Worker:
 
 @dataclass(frozen=True, slots=True)
 class State:
-    mode: str = "quiet"
+    mode: str = "notify"
     next_xid: int = 1
     last_ended: int = 0
     bursts: int = 2
-    """How often so many jobs may come yet that a worker wants to go brisk."""
+    """How often so many jobs may come yet that a worker wants to poll."""
     producers: tuple[Producer, ...] = (Producer(),) * PRODUCERS
     workers: tuple[Worker, ...] = (Worker(),) * WORKERS
 
@@ -127,13 +129,13 @@ def produce(state: State, n: int, producer: Producer, variant: Variant) -> Itera
 
 def act(state: State, n: int, producer: Producer, what: str) -> State:
     if what == "read":
-        return state.producer(n, replace(producer, silent=state.mode == "brisk"))
+        return state.producer(n, replace(producer, silent=state.mode == "poll"))
     return replace(state.producer(n, replace(producer, xid=state.next_xid)), next_xid=state.next_xid + 1)
 
 
 def work(state: State, n: int, worker: Worker, variant: Variant) -> Iterator[State]:
     locked = any(other.doing not in ("asleep", "dead") for other in state.workers)
-    waiting = "settling" if variant.settling else "quiet"
+    waiting = "draining" if variant.draining else "notify"
 
     def now(doing: str, mark: int = 0) -> State:
         return state.worker(n, Worker(doing, mark=mark, woken=worker.woken))
@@ -145,13 +147,13 @@ def work(state: State, n: int, worker: Worker, variant: Variant) -> Iterator[Sta
         case "asleep":
             if worker.woken:
                 yield state.polled().worker(n, Worker())
-            if not locked and state.mode != "quiet":
+            if not locked and state.mode != "notify":
                 # Every heartbeat shows it.
-                yield now("brisk")
-            if not locked and state.mode == "quiet" and state.bursts:
-                # No transaction is missed by a mode that is set to BRISK, so that one step is enough.
-                yield replace(now("brisk"), mode="brisk", bursts=state.bursts - 1)
-        case "brisk":
+                yield now("polling")
+            if not locked and state.mode == "notify" and state.bursts:
+                # No transaction is missed by a mode that is set to POLL, so that one step is enough.
+                yield replace(now("polling"), mode="poll", bursts=state.bursts - 1)
+        case "polling":
             yield state.polled()
             yield replace(now("setting", mark=state.next_xid), next_xid=state.next_xid + 1)
         case "setting":
@@ -159,17 +161,17 @@ def work(state: State, n: int, worker: Worker, variant: Variant) -> Iterator[Sta
             yield replace(now("set"), mode=waiting).ended(worker.mark)
         case "set":
             if variant.mark == "own id":
-                yield replace(now("settling", mark=state.next_xid), next_xid=state.next_xid + 1).ended(state.next_xid)
+                yield replace(now("draining", mark=state.next_xid), next_xid=state.next_xid + 1).ended(state.next_xid)
             else:
-                yield now("settling", mark=state.xmax)
-        case "settling":
-            if state.bursts and state.mode == "settling":
+                yield now("draining", mark=state.xmax)
+        case "draining":
+            if state.bursts and state.mode == "draining":
                 # Jobs come thick and fast again.
-                yield replace(now("brisk"), mode="brisk", bursts=state.bursts - 1)
+                yield replace(now("polling"), mode="poll", bursts=state.bursts - 1)
             over = not variant.grace or state.xmin > worker.mark
             yield now("over").polled() if over else state.polled()
         case "over":
-            yield replace(now("asleep"), mode="quiet")
+            yield replace(now("asleep"), mode="notify")
 
 
 def lost_wake_up(variant: Variant) -> State | None:
@@ -199,14 +201,14 @@ def test_no_wake_up_is_lost() -> None:
         pytest.param(Variant(grace=False), id="without the grace period"),
         pytest.param(Variant(insert_first=False), id="the mode is read before the insert"),
         pytest.param(Variant(mark="xmax"), id="the snapshot's xmax for a mark"),
-        pytest.param(Variant(settling=False), id="a sentinel that dies in the grace period under QUIET"),
+        pytest.param(Variant(draining=False), id="a lead poller that dies in the grace period under NOTIFY"),
     ],
 )
 def test_the_model_finds_what_each_part_is_for(variant: Variant) -> None:
     end = lost_wake_up(variant)
     assert end is not None
     lost = [producer for producer in end.producers if producer.step != "taken"]
-    assert all(producer == Producer("committed", silent=True) for producer in lost)
-    assert end.mode == "quiet"
+    assert all(producer == Producer("committed", silent=True) for producer in some(lost))
+    assert end.mode == "notify"
     # Whichever of the states with a loss was found first: no live worker will look.
-    assert all(worker.doing == "dead" or worker == Worker("asleep") for worker in end.workers)
+    assert all(worker.doing == "dead" or worker == Worker("asleep") for worker in some(end.workers))

@@ -1,4 +1,5 @@
--- The outcome of each job of a batch. The operation's row is locked: no other process counts.
+-- Writes the outcome of each job of a batch. The operation's row is locked, so no other process
+-- counts.
 -- Plan: operation_batch_pkey backwards, one row.
 INSERT INTO {schema}.operation_batch (operation_id, n, at, done, refused)
 VALUES (%(id)s,

@@ -1,4 +1,4 @@
--- The outcome of each job of an operation, from the batch after `after` on.
+-- Returns the outcome of each job of an operation, from the batch after `after` on.
 -- Plan: operation_batch_pkey.
 SELECT n, at, done, refused FROM {schema}.operation_batch
 WHERE operation_id = %(id)s AND n > %(after)s

@@ -1,4 +1,4 @@
--- What the preview counted.
+-- Writes the counts of the preview.
 -- Plan: operation_pkey.
 UPDATE {schema}.operation SET expected = %(expected)s::bigint, counted = %(counted)s
 WHERE id = %(id)s

@@ -1,3 +1,3 @@
--- One bulk operation.
+-- Returns one bulk operation.
 -- Plan: operation_pkey.
 SELECT operation.*, clock_timestamp() AS read_at FROM {schema}.operation WHERE id = %(id)s

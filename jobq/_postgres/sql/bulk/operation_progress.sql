@@ -1,5 +1,5 @@
--- How far a batch has brought an operation. With a rate, `progressed_at` is until when the jobs done had been allowed, but
--- no more than a second ago.
+-- Records the progress of an operation after a batch. With a rate, `progressed_at` is the time
+-- until which the finished jobs were allowed, but no more than a second ago.
 -- Plan: operation_pkey.
 UPDATE {schema}.operation
 SET after_id = %(after)s, seen = seen + %(done)s + %(refused)s, done = done + %(done)s, refused = refused + %(refused)s,

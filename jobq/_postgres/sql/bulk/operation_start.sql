@@ -1,4 +1,4 @@
--- Lets a draft run, in the name of the actor that starts it.
+-- Starts a draft in the name of the actor that starts it.
 -- Plan: operation_pkey.
 UPDATE {schema}.operation
 SET state = 'running', rate = %(rate)s::double precision, reason = %(reason)s, actor = %(actor)s, role = %(role)s,

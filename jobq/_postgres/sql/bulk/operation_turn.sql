@@ -1,4 +1,4 @@
--- Gives an operation another state.
+-- Changes the state of an operation.
 -- Plan: operation_pkey.
 UPDATE {schema}.operation
 SET state = %(state)s::text, error = %(error)s,

@@ -1,7 +1,9 @@
--- Whether no job of these queues (NULL: all) is due or running, and no group has its turn. Jobs in `leaving` do not count: they
--- cannot be claimed or ended. Nor do paused queues: no worker claims from them.
--- The lanes (queue, priority) are found by a loose index scan, and each is asked for one due job: future jobs are not read.
--- LIMIT keeps the question a probe for each lane; as EXISTS it could become a join with the whole table.
+-- Returns whether no job of these queues (NULL: all) is due or running, and no group is ready. Jobs
+-- in `leaving` do not count, because they cannot be claimed or ended. Paused queues do not count,
+-- because no worker claims from them.
+-- A loose index scan finds the lanes (queue, priority), and each lane is probed for one due job:
+-- future jobs are not read. LIMIT keeps this a probe per lane; as EXISTS it could become a join
+-- with the whole table.
 -- Plan: in the recursion and for each lane one row of job_claim_idx; no Sort, no Seq Scan on job.
 WITH RECURSIVE lane AS (
     (SELECT job.queue, job.priority FROM {schema}.job
@@ -36,10 +38,10 @@ SELECT NOT EXISTS (
     SELECT
     FROM {schema}.queue AS settings
     CROSS JOIN LATERAL (
-        SELECT FROM {schema}.job_turn AS turn
+        SELECT FROM {schema}.group_ready AS turn
         WHERE turn.queue = settings.name
           AND (turn.due_at <= now()
-               -- Due, and kept waiting by its group's rate, or because its row is locked.
+               -- Due, but its group's rate keeps it waiting, or its row is locked.
                OR (settings.group_rate_jobs IS NOT NULL OR turn.due_at <= now() + interval '1 second')
                   AND CASE WHEN settings.group_mode = 'ordered' AND settings.group_retry IS DISTINCT FROM 'pass'
                            THEN (SELECT head.run_at FROM {schema}.job AS head

@@ -1,7 +1,10 @@
--- The lanes (queue, priority) behind one that have ready jobs, each with its first job, due or for later: at most `most` of them,
--- so that a reader of all of them holds up nothing for long. A loose index scan from the lanes' very beginnings: one descent of
--- job_claim_idx a lane, whatever the backlog; it walks over the dead entries that lie before a lane's first job.
--- queue, priority, run_at in microseconds since 1970, id, and the seconds until it is due (0 or less: now).
+-- Returns the lanes (queue, priority) after a given one that have ready jobs, each with its first
+-- job, due or later. It returns at most `most` lanes, so that reading all lanes never blocks
+-- anything for long. A loose index scan from the beginning of each lane: one descent of
+-- job_claim_idx per lane, whatever the backlog. It walks over the dead entries before a lane's
+-- first job.
+-- Columns: queue, priority, run_at in microseconds since 1970, id, and the seconds until it is due
+-- (0 or less: now).
 -- Plan: Index Only Scan using job_claim_idx, in a recursion; no Sort, no Seq Scan on job.
 WITH RECURSIVE lane AS (
     (SELECT job.queue, job.priority, job.run_at, job.id FROM {schema}.job

@@ -1,14 +1,16 @@
--- Returns the managed queues that have something to claim now or later, and in how many seconds their next turn or ready job is
--- due (0 or less: now). One look for all of them, so that those without a job cost nothing: loose index scans hop over the queues
--- that have turns, and the lanes that have ready jobs, those of plain queues too: one descent for each of these. `capped`: the queues that this worker has a cap of its own for.
--- Plan: job_turn_idx and job_claim_idx in recursions, an entry a hop; queue_pkey for each queue found; no Sort of jobs.
+-- Returns the limited queues that have something to claim now or later, and the seconds until their
+-- next ready group or ready job is due (0 or less: now). One statement covers all of them, so
+-- queues without jobs cost nothing: loose index scans hop over the queues with ready groups, and
+-- over the lanes with ready jobs, including those of plain queues, with one descent for each.
+-- `capped`: the queues for which this worker has its own cap.
+-- Plan: group_ready_idx and job_claim_idx in recursions, an entry a hop; queue_pkey for each queue found; no Sort of jobs.
 WITH RECURSIVE turned (queue, due_at) AS (
-    (SELECT turn.queue, turn.due_at FROM {schema}.job_turn AS turn ORDER BY turn.queue, turn.due_at LIMIT 1)
+    (SELECT turn.queue, turn.due_at FROM {schema}.group_ready AS turn ORDER BY turn.queue, turn.due_at LIMIT 1)
     UNION ALL
     SELECT following.queue, following.due_at
     FROM turned
     CROSS JOIN LATERAL (
-        SELECT turn.queue, turn.due_at FROM {schema}.job_turn AS turn
+        SELECT turn.queue, turn.due_at FROM {schema}.group_ready AS turn
         WHERE turn.queue > turned.queue ORDER BY turn.queue, turn.due_at LIMIT 1
     ) AS following
 ), lane (queue, priority, run_at) AS (

@@ -1,5 +1,5 @@
--- Which of these jobs cannot be finished now, because another transaction has them or their keys locked. Waits for no lock,
--- and releases at once what it locks itself.
+-- Returns the jobs that cannot be finished now, because another transaction has locked them or
+-- their keys. Waits for no lock, and releases its own locks at once.
 -- Plan: job_pkey, twice; job_key_pkey; no Seq Scan on job.
 WITH free AS MATERIALIZED (
     SELECT job.id FROM {schema}.job AS job WHERE job.id = ANY (%(ids)s::bigint[]) ORDER BY job.id FOR UPDATE SKIP LOCKED

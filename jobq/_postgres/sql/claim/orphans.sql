@@ -1,4 +1,5 @@
--- The jobs that release_orphans.sql would release, one after the other where all together are refused.
+-- Returns the jobs that release_orphans.sql would release. If all together are refused, they are
+-- released one by one.
 -- Plan: Index Scan using job_running_idx; no Seq Scan on job.
 SELECT lost.id FROM {schema}.job AS lost
 WHERE lost.state = 'running' AND lost.started_at < now() - interval '1 minute'

@@ -1,8 +1,9 @@
--- Starts claimed jobs whose keys hold until the start: in one commit their keys are released, and the arguments returned are what
--- the last `replace` has left. Same fence as advance.sql. A row that a caller's transaction has locked (`replace` or `return`, until
--- its commit) is not waited for.
--- Returns for each job what is to happen (start; locked: try again; later: a `replace` has moved it, or it is to be cancelled;
--- expired; lost: no longer this worker's), and its arguments and headers.
+-- Starts claimed jobs that hold their keys until the start: one commit releases the keys and
+-- returns the arguments that the last `replace` has left. Same fence as ack_and_claim.sql. If a
+-- caller's transaction has locked a row (`replace` or `return`, until its commit), the statement
+-- does not wait for it.
+-- Returns for each job a verdict (start; locked: try again; later: a `replace` has moved it, or it
+-- is to be cancelled; expired; lost: no longer this worker's), and its arguments and headers.
 -- Plan: Index Scan using job_pkey under LockRows; job_key_pkey; no Seq Scan on job or job_key.
 WITH free AS MATERIALIZED (
     SELECT job.id, job.claims, job.worker_id, job.started_at, job.key, job.args, job.headers, job.run_at, job.expires_at, job.cancel_requested_at
@@ -30,7 +31,8 @@ WITH free AS MATERIALIZED (
       AND holds = 'until_started'
 )
 SELECT judged.id,
-       -- Absent among the locked: it is gone. What was locked in this very moment is tried again.
+       -- Jobs that are missing among the locked ones are gone. Jobs that were locked in this very
+       -- moment are tried again.
        CASE WHEN judged.verdict = 'locked' AND NOT EXISTS (SELECT FROM {schema}.job WHERE job.id = judged.id) THEN 'lost'
             ELSE judged.verdict END,
        judged.args::text, judged.headers::text

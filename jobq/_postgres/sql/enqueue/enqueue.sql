@@ -1,12 +1,16 @@
--- Inserts jobs without keys. Returns the ids in the order given: rows of an INSERT … SELECT from functions in ROWS FROM are
--- numbered and returned as they come.
--- Each column comes as a JSON array with one element a job, or, when it is the same for all, as that value beside an empty
--- array. JSON arrays, since the arguments are JSON already: they need only be joined, not quoted, and are parsed once.
+-- Inserts jobs without keys. Returns the ids in the given order: rows of an INSERT … SELECT from
+-- functions in ROWS FROM are numbered and returned in their order.
+-- Each column is a JSON array with one element per job. If the value is the same for all jobs, it
+-- is that value beside an empty array. The arrays are JSON because the arguments already are: they
+-- are joined without quoting, and parsed once.
 -- Plan: Insert over one function scan; no Sort, no other table read.
-INSERT INTO {schema}.job (task, args, queue, priority, run_at, max_attempts, timeout, headers, group_key, expires_at)
+INSERT INTO {schema}.job (
+    --include insert_job
+)
 SELECT coalesce(input.task, %(task)s::text), input.args, coalesce(input.queue, %(queue)s::text),
        coalesce(input.priority::smallint, %(priority)s::smallint),
-       -- Never before this moment: a worker need not look for new jobs in a past that it has read (worker/cursor.py).
+       -- Never before this moment: workers need not look for new jobs in a past that they have read
+       -- (_worker/lanes/cursor.py).
        greatest(
            coalesce(
                input.run_at::timestamptz, %(run_at)s::timestamptz,

@@ -1,7 +1,9 @@
--- Inserts jobs of which some have idempotency keys, by the function of the same name: see its comment in migrations/sql.
--- Returns one row a job; with a conflict under on_conflict 'raise', only the conflicts, and nothing is inserted.
--- In the arrays of values that may be missing a value that no job has stands for the missing one: NULL as a word in the text of an
--- array is one where the session's array_nulls is on, and a caller's session may have it off.
+-- Inserts jobs, some with idempotency keys, by the function of the same name: see its
+-- comment in migrations/functions.
+-- Returns one row per job. After a conflict under on_conflict 'raise', it returns only the
+-- conflicts, and inserts nothing.
+-- In arrays of optional values, a value that no job has stands for a missing one. The word NULL in
+-- the text of an array needs array_nulls on, and a caller's session may have it off.
 -- Plan: one function scan.
 SELECT job_id, created, replaced, ord, other_task
 FROM {schema}.enqueue_keyed(

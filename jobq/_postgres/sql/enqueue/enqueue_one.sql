@@ -1,9 +1,12 @@
 -- Inserts one job without a key and returns its id.
 -- Plan: Insert over one Result; no table read.
-INSERT INTO {schema}.job (task, args, queue, priority, run_at, max_attempts, timeout, headers, group_key, expires_at)
+INSERT INTO {schema}.job (
+    --include insert_job
+)
 VALUES (
     %(task)s::text, %(args)s::jsonb, %(queue)s::text, %(priority)s::smallint,
-    -- Never before this moment: a worker need not look for new jobs in a past that it has read (worker/cursor.py).
+    -- Never before this moment: workers need not look for new jobs in a past that they have read
+    -- (_worker/lanes/cursor.py).
     greatest(
         coalesce(%(run_at)s::timestamptz, clock_timestamp() + %(delay)s::double precision * interval '1 second'),
         clock_timestamp()

@@ -1,4 +1,4 @@
--- Inserts one job that has an idempotency key, by the function enqueue_one: see its comment in migrations/sql.
+-- Inserts one job that has an idempotency key, by the function enqueue_one: see its comment in migrations/functions.
 -- Plan: one function scan.
 SELECT job_id, created, replaced, 1, other_task
 FROM {schema}.enqueue_one(

@@ -1,6 +1,9 @@
--- Every worker's count of beats, and whether there is nothing against it: its advisory lock is held, or it took none since
--- this server started (a pooler stands before it, or this server was a standby then), so that a free lock says nothing.
--- Also the age of its last heartbeat in seconds, and the server's clock, by which lease.py tells whether the age can be trusted.
+-- Every worker's heartbeat count, and whether its advisory lock raises no suspicion: the lock is
+-- held, or the worker has taken none since this server started (it connects through a pooler, or
+-- this server was a standby then), so that a free lock says nothing.
+-- Then the age of its last heartbeat in seconds, the server's clock, by which lease.py decides
+-- whether the age can be trusted, its lease, and its suspicion. A worker relies on its own times,
+-- whatever the times of the asking worker are.
 SELECT worker.id, worker.beats, worker.lock_server_start IS DISTINCT FROM pg_postmaster_start_time() OR EXISTS (
     SELECT FROM pg_locks AS lock
     WHERE lock.locktype = 'advisory' AND lock.objsubid = 1 AND lock.granted
@@ -9,5 +12,5 @@ SELECT worker.id, worker.beats, worker.lock_server_start IS DISTINCT FROM pg_pos
       AND lock.objid = (worker.lock_key & 4294967295)::oid
 ) AS unsuspected,
     greatest(extract(epoch FROM clock_timestamp() - worker.heartbeat_at), 0)::double precision AS age,
-    extract(epoch FROM clock_timestamp())::double precision AS clock
+    extract(epoch FROM clock_timestamp())::double precision AS clock, worker.lease, worker.suspicion
 FROM {schema}.worker

@@ -1,5 +1,6 @@
--- Sets how the groups of queues run, as the application declares it, where no operator has configured the queue (`changed_at`)
--- and something else, or nothing, is set. Tells the workers, and returns the queues.
+-- Sets how the groups of queues run, as the application declares it, if no operator has configured
+-- the queue (`changed_at`) and the current rule differs. Notifies the workers, and returns the
+-- queues.
 -- Plan: queue_pkey.
 WITH declared AS (
     INSERT INTO {schema}.queue AS entry (name, group_mode, group_limit, group_retry)

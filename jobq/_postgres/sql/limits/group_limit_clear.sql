@@ -1,12 +1,12 @@
--- Takes the limit of one group away; its row stays only while it tells how far the group's rate is used up.
--- Plan: gate_pkey, twice.
+-- Removes the limit of one group. Its row stays only while it records the use of the group's rate.
+-- Plan: rate_state_pkey, twice.
 WITH gone AS (
-    DELETE FROM {schema}.gate
+    DELETE FROM {schema}.rate_state
     WHERE queue = %(queue)s::text AND group_key = %(group)s::text
       AND (paid_until IS NULL OR paid_until <= statement_timestamp())
     RETURNING 1
 ), kept AS (
-    UPDATE {schema}.gate SET max_running = NULL
+    UPDATE {schema}.rate_state SET max_running = NULL
     WHERE queue = %(queue)s::text AND group_key = %(group)s::text AND paid_until > statement_timestamp()
     RETURNING 1
 )

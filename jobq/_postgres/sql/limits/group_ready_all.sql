@@ -1,5 +1,5 @@
--- Gives each group of the queue that has waiting jobs a turn: more of them may begin than when they were last looked at. A turn
--- too many costs a look. Returns how many.
+-- Makes each group of the queue with waiting jobs ready: more of them may start than at the last
+-- look. A ready group without such a job costs only a look. Returns the number of groups.
 -- Plan: a loose index scan hops over job_waiting_idx or job_waiting_due_idx from one group to the next; no Sort.
 WITH RECURSIVE one AS (
     (SELECT job.group_key FROM {schema}.job
@@ -14,7 +14,7 @@ WITH RECURSIVE one AS (
         ORDER BY job.queue, job.group_key LIMIT 1
     ) AS following
 ), given AS (
-    INSERT INTO {schema}.job_turn (queue, group_key) SELECT %(queue)s::text, one.group_key FROM one
+    INSERT INTO {schema}.group_ready (queue, group_key) SELECT %(queue)s::text, one.group_key FROM one
     RETURNING 1
 )
 SELECT count(*) FROM given

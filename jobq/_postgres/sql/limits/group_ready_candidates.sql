@@ -1,4 +1,5 @@
--- The groups that turns_sweep.sql looks at, to be looked at in parts where all together are refused.
+-- Returns the groups that group_ready_repair.sql looks at. If all together are refused, they are
+-- handled in parts.
 -- Plan: Index Scan using job_waiting_idx, in a recursion; no Seq Scan on job.
 WITH RECURSIVE found (queue, group_key, n) AS (
     (SELECT queue, group_key, 1 FROM {schema}.job

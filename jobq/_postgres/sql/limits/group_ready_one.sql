@@ -1,6 +1,6 @@
--- Gives one group a turn, if it has waiting jobs.
+-- Makes one group ready if it has waiting jobs.
 -- Plan: job_waiting_idx, one entry.
-INSERT INTO {schema}.job_turn (queue, group_key)
+INSERT INTO {schema}.group_ready (queue, group_key)
 SELECT first.queue, first.group_key
 FROM (SELECT queue, group_key FROM {schema}.job
       WHERE state = 'waiting' AND queue = %(queue)s::text AND group_key = %(group)s::text

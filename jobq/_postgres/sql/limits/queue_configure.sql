@@ -1,4 +1,5 @@
--- Sets a queue's limit, rates and rule for its groups, all of them; its pause stays. Workers see by changed_at that it is another.
+-- Sets a queue's limit, rates and rule for its groups, all together. Its pause stays. Workers see
+-- the change by changed_at.
 -- Plan: queue_pkey.
 INSERT INTO {schema}.queue AS entry (
     name, max_running, rate_jobs, rate_seconds, rate_burst, group_mode, group_limit, group_retry,

@@ -1,4 +1,5 @@
--- Which queues do not run their groups as the application declares it, but for those that an operator has configured.
+-- Returns the queues whose rule for groups differs from the application's declaration, except those
+-- that an operator has configured.
 -- Plan: queue_pkey for each.
 SELECT wanted.queue
 FROM unnest(%(queues)s::text[], %(modes)s::text[], %(limits)s::integer[], %(retries)s::text[])

@@ -1,5 +1,7 @@
--- Deletes keys whose period is over, which keys_expired.sql has locked in this transaction. Returns how many.
--- A key may be held in several scopes, and a job holds one: by key and job it is the one that was locked.
+-- Deletes keys whose period is over and which keys_expired.sql has locked in this transaction.
+-- Returns their number.
+-- A key may be held in several scopes, and a job holds one: key and job together identify the
+-- locked row.
 -- Plan: job_key_pkey; no Seq Scan.
 WITH gone AS (
     DELETE FROM {schema}.job_key AS held

@@ -1,5 +1,5 @@
--- What came of a chore, and when it is due again.
-UPDATE {schema}.chore
+-- Writes the result of a maintenance task, and when it is due again.
+UPDATE {schema}.maintenance_task
 SET last_run_at = now(), last_worker = %(worker)s, last_error = %(error)s,
     last_report = CASE WHEN %(error)s::text IS NULL THEN %(report)s ELSE last_report END,
     due_at = CASE WHEN %(on_the_minute)s::boolean

@@ -1,4 +1,5 @@
--- The daily partitions that do not exist yet, for yesterday and up to `days_ahead` days from now, today's first.
+-- Returns the daily partitions that do not exist yet, from yesterday to `days_ahead` days from now,
+-- today's first.
 -- Plan: two functions; no table.
 SELECT parent, day::text
 FROM unnest(%(parents)s::text[]) AS parent,

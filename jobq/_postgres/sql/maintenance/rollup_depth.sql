@@ -1,5 +1,5 @@
--- How many jobs of each queue are due, whatever their state (ready, waiting for their group's turn, parked), each counted up to
--- `bound`, and how long the oldest seen has been.
+-- Counts the due jobs of each queue in every state (ready, waiting for their group, parked), each
+-- up to `bound`, and returns how long the oldest job seen has been due.
 -- Plan: a loose index scan hops over job_claim_idx from one (queue, priority) to the next; a lane, and a queue's
 -- waiting jobs in job_waiting_due_idx, count at most `bound` entries; job_parked_idx up to 10,000.
 WITH RECURSIVE pair AS (

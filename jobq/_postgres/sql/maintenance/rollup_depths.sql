@@ -1,5 +1,5 @@
--- Writes the depths found to the minute that has just ended; a queue without any row there gets one. Those `aside` are left as
--- they are, as are all but those `among`, unless it is NULL.
+-- Writes the depths to the minute that has just ended. A queue without a row there gets one. The
+-- queues `aside` stay unchanged; so do all except those in `among`, unless it is NULL.
 INSERT INTO {schema}.rollup_queue AS old (span, at, queue, ready, oldest_ready_seconds)
 SELECT 60, %(at)s::timestamptz, *
 FROM unnest(%(queues)s::text[], %(ready)s::integer[], %(oldest)s::double precision[])

@@ -1,5 +1,6 @@
--- Adds the spans that a stretch of time touches up from the next shorter ones. The depth is that at the end: the newest known.
--- {some} chooses among the names, where some are refused.
+-- Sums the spans that touch a stretch of time from the next shorter spans. The depth is that at the
+-- end: the newest known.
+-- If some names are refused, {some} selects among the names.
 -- Plan: the range of the primary key for the shorter span, at most ten minutes' or an hour's rows.
 INSERT INTO {table} AS old (span, at, {of}, succeeded, failed, cancelled, expired, waits, runs{depth})
 SELECT {span}, date_bin({width}, at, 'epoch') AS whole, {of}, sum(succeeded), sum(failed), sum(cancelled), sum(expired),

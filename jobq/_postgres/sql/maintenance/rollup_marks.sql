@@ -1,5 +1,5 @@
--- Remembers how many pages the partitions had, and forgets what no later rollup asks for: all but the newest of those of more
--- than ten minutes before what is counted, and everything of the days before.
+-- Stores how many pages the partitions had, and deletes marks that no later rollup asks for: marks
+-- older than ten minutes before the counted time except the newest, and all marks of earlier days.
 WITH kept AS (
     INSERT INTO {schema}.rollup_mark (part, at, pages)
     SELECT * FROM unnest(%(parts)s::text[], %(ats)s::timestamptz[], %(pages)s::bigint[])

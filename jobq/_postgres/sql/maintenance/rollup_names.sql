@@ -1,5 +1,6 @@
--- The queues and tasks that rollup_write.sql would write, to be written in parts where all together are refused.
--- Plan: as that one.
+-- Returns the queues and tasks that rollup_write.sql would write. If all together are refused, they
+-- are written in parts.
+-- Plan: as rollup_write.sql.
 WITH seen AS MATERIALIZED (
     SELECT DISTINCT queue, task FROM ({rows}) AS part
 )

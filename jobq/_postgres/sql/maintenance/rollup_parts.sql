@@ -1,5 +1,6 @@
--- The partitions that hold what finished in a stretch of days, with their sizes in pages now and how many they had before
--- the stretch began (0: unknown, read from the start). A day's rows are in that day's partition, or in `_rest` where there is none.
+-- Returns the partitions with jobs that finished in a stretch of days, with their current sizes in
+-- pages and their sizes before the stretch began (0: unknown, read from the start). A day's rows
+-- are in that day's partition, or in `_rest` if it has none.
 -- Plan: catalogues only, and the few rows of rollup_mark.
 SELECT parent.relname || coalesce(part.suffix, '_rest') AS name,
        substr(parent.relname, length('job_history_') + 1) AS state,

@@ -1,7 +1,9 @@
--- Counts rows of history by minute and queue, by minute and task, and by minute, in one pass over them; what was counted of the
--- same minutes before is replaced, the depth left as it is. {rows} is the union of ranges of pages (worker/rollup.py).
--- At most `names` queues and tasks a minute, those with the most jobs; all are in the minute's total, which is queue ''.
--- {some_queues} and {some_tasks} choose among them, where some are refused.
+-- Counts rows of history by minute and queue, by minute and task, and by minute, in one pass.
+-- Earlier counts of the same minutes are replaced; the depth stays. {rows} is the union of ranges
+-- of pages (_worker/maintenance/rollup.py).
+-- It writes at most `names` queues and tasks per minute, those with the most jobs. The minute's
+-- total, which is queue '', includes all jobs.
+-- If some names are refused, {some_queues} and {some_tasks} select among them.
 -- Plan: Tid Range Scans, each on one partition; HashAggregate.
 WITH seen AS (
     SELECT date_bin('1 minute', finished_at, 'epoch') AS at, queue, task, state, weight,
@@ -26,7 +28,7 @@ WITH seen AS (
     SELECT 60, at, coalesce(queue, ''), succeeded, failed, cancelled, expired, waits, runs
     FROM fresh WHERE NOT of_task AND place <= {names} AND {some_queues}
     UNION ALL
-    -- Every minute has a total; and what was counted before and is there no more is nothing.
+    -- Every minute has a total. Earlier counts that are no longer found become zero.
     SELECT 60, gone.at, gone.queue, 0, 0, 0, 0, '{{}}'::integer[], '{{}}'::integer[]
     FROM ((SELECT at, '' AS queue FROM generate_series({since}, {until} - interval '1 minute', interval '1 minute') AS at
            UNION SELECT at, queue FROM {queue_table} WHERE span = 60 AND at >= {since} AND at < {until})

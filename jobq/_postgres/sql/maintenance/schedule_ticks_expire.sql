@@ -1,5 +1,6 @@
--- Deletes a batch of ticks that were inserted long ago: of all (`among` is NULL), of those of `schedules` and `ticks` alone (true),
--- or of all but those (false). Returns how many. One worker at a time does, which holds the chore.
+-- Deletes a batch of old ticks: of all (`among` is NULL), only those of `schedules` and `ticks`
+-- (true), or all except those (false). Returns their number. Only the worker that holds the
+-- maintenance task runs it.
 -- Plan: schedule_tick_inserted_at_idx up to the time; rows by their ctid.
 WITH old AS (
     DELETE FROM {schema}.schedule_tick WHERE ctid = ANY (ARRAY(

@@ -1,4 +1,4 @@
--- Pauses a queue. No row when it was paused already, and then nothing changes.
+-- Pauses a queue. If it is already paused, nothing changes and no row is returned.
 -- Plan: queue_pkey.
 INSERT INTO {schema}.queue AS entry (name, paused_at, paused_by, pause_reason)
 VALUES (%(queue)s, clock_timestamp(), %(actor)s, %(reason)s)

@@ -1,4 +1,4 @@
--- Lets a paused queue go on. No row when it was not paused.
+-- Resumes a paused queue. If it is not paused, no row is returned.
 -- Plan: queue_pkey.
 WITH paused AS MATERIALIZED (
     SELECT name, paused_by, pause_reason FROM {schema}.queue WHERE name = %(queue)s AND paused_at IS NOT NULL FOR UPDATE

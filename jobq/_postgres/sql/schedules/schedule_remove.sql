@@ -1,2 +1,2 @@
--- Removes a schedule. Its ticks go when they are old.
+-- Removes a schedule. Its ticks are deleted when they are old.
 DELETE FROM {schema}.schedule WHERE name = %(name)s

@@ -1,6 +1,8 @@
--- Locks a batch of jobs that do not run and whose time has passed, except those `aside`; jobs that are locked are left for
--- the next time. `since`: where the batch before this one ended, so that the dead entries that it left are not walked over.
--- Returns their ids; the latest expires_at among them as text, for the next batch; and whether there are jobs that will expire.
+-- Locks a batch of jobs that are not running and have expired, except those `aside`. Jobs that are
+-- locked are left for the next time. `since`: the end of the batch before this one, so that the
+-- dead entries that it left are not walked over.
+-- Returns their ids; the latest expires_at among them as text, for the next batch; and whether
+-- there are jobs that will expire.
 -- Plan: job_expires_idx under LockRows and Limit, in its order, and one entry of it; no Sort, no Seq Scan on job.
 WITH chosen AS MATERIALIZED (
     SELECT id, expires_at

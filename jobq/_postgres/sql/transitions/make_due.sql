@@ -1,5 +1,6 @@
--- Makes jobs due that wait for a retry or for their time, and wakes the workers of their queues. Parked ones go back to where they
--- entered, so that any worker may claim them again: what refused them is forgotten.
+-- Makes jobs due that wait for a retry or for their time, and notifies the workers of their queues.
+-- Parked jobs go back to where they entered, so that any worker may claim them again: the record of
+-- what refused them is cleared.
 -- Plan: job_pkey, twice.
 WITH chosen AS MATERIALIZED (
     SELECT id, run_at, state FROM {schema}.job
@@ -14,9 +15,10 @@ WITH chosen AS MATERIALIZED (
     WHERE id = ANY(ARRAY(SELECT id FROM chosen))
     RETURNING id, queue, run_at, state, group_key
 ), turned AS (
-    INSERT INTO {schema}.job_turn (queue, group_key) SELECT queue, group_key FROM moved WHERE state = 'waiting'
+    INSERT INTO {schema}.group_ready (queue, group_key) SELECT queue, group_key FROM moved WHERE state = 'waiting'
 ), woken AS MATERIALIZED (
-    SELECT pg_notify(%(channel)s, 'insert ' || fresh.queue) FROM (SELECT DISTINCT queue FROM moved) AS fresh
+    --include notify_queues
+    (SELECT DISTINCT queue FROM moved) AS fresh
 )
 SELECT moved.id, jsonb_build_object('run_at', chosen.run_at) AS before, jsonb_build_object('run_at', moved.run_at) AS after
 FROM moved JOIN chosen USING (id)

@@ -1,6 +1,8 @@
--- Gives jobs that do not run another queue or priority, and wakes the workers of the queue where they can be claimed now. A due
--- job gets the present as its run_at, for workers have read its new lane up to then (worker/cursor.py). One with a group waits for
--- its group's turn where the queue has a rule for groups, and its former group has a turn, whose head it may have been.
+-- Moves jobs that are not running to another queue or priority, and notifies the workers of the
+-- queue if the jobs can be claimed now. A due job gets the current time as its run_at, because
+-- workers have read its new lane up to then (_worker/lanes/cursor.py). If the queue has a rule for
+-- groups, a job with a group waits for its group. The job's former group becomes ready, because the
+-- job may have been its head.
 -- Plan: job_pkey, twice.
 WITH chosen AS MATERIALIZED (
     SELECT id, queue, priority, state, group_key FROM {schema}.job
@@ -17,7 +19,7 @@ WITH chosen AS MATERIALIZED (
     WHERE id = ANY(ARRAY(SELECT id FROM chosen))
     RETURNING id, queue, priority, state, group_key, run_at, task, parked_at
 ), turned AS (
-    INSERT INTO {schema}.job_turn (queue, group_key, due_at)
+    INSERT INTO {schema}.group_ready (queue, group_key, due_at)
     SELECT queue, group_key, run_at FROM moved WHERE state = 'waiting'
     UNION ALL
     SELECT queue, group_key, clock_timestamp() FROM chosen WHERE state = 'waiting'

@@ -1,13 +1,16 @@
--- Set jobs aside that the code of this worker cannot run: until a worker claims them whose code can (claim_parked.sql). Their
--- attempts do not count, their run_at stays, and the other workers are told. Same fence as settle.sql; locked rows are not waited
--- for, and every decision is made by the versions that `free` has locked: the snapshot may be older than a cancellation.
--- In a queue with a limit, a rate or a rule for groups a parked job would leave its group's order and would not be counted, so
--- there it goes back to where it entered, with a delay that grows: 0.1 s, then a quarter of the time since it was first refused,
--- at most 15 s while a live worker may know it, else a minute. The head of an ordered group holds its group as a retry does.
--- What is refused again right after a refusal keeps its time, and the list of signatures that refused it grows: so no two
--- workers can pass a job to each other and back.
--- Returns one verdict for each: parked; fails (no live worker may fit it: values at once, parameters after `patience`);
--- cancelled (an operator has asked for that); busy (locked: try again).
+-- Parks jobs that the code of this worker cannot run, until a worker whose code can run them claims
+-- them (claim_parked.sql). Their attempts do not count, their run_at stays, and the other workers
+-- are notified. Same fence as record_failures.sql. The statement does not wait for locked rows, and
+-- every decision uses the versions that `free` has locked: the snapshot may be older than a
+-- cancellation.
+-- In a queue with a limit, a rate or a rule for groups, a parked job would leave its group's order
+-- and would not be counted. So there it goes back to where it entered, with a growing delay: 0.1 s,
+-- then a quarter of the time since it was first refused, at most 15 s while a live worker may know
+-- it, otherwise a minute. The head of an ordered group holds its group as a retry does.
+-- If a job is refused again right after a refusal, it keeps its time, and the list of signatures
+-- that refused it grows. So two workers cannot pass a job back and forth.
+-- Returns one verdict for each job: parked; fails (no live worker may fit it: values at once,
+-- parameters after `patience`); cancelled (an operator has requested it); busy (locked: try again).
 -- Plan: Index Scan using job_pkey; the workers' table whole; no Seq Scan on job.
 WITH refused AS (
     SELECT *
@@ -42,7 +45,7 @@ WITH refused AS (
         SELECT EXISTS (
             SELECT FROM {schema}.worker
             CROSS JOIN LATERAL unnest(worker.tasks, worker.signatures) AS known (task, signature)
-            WHERE worker.heartbeat_at > clock_timestamp() - coalesce(worker.lease, 30) * interval '1 second'
+            WHERE worker.heartbeat_at > clock_timestamp() - worker.lease * interval '1 second'
               AND worker.state <> 'draining' AND known.task = mine.task
               AND NOT coalesce(known.signature = ANY (string_to_array(mine.signatures, ' ')), false)) AS may
     ) AS others
@@ -55,22 +58,23 @@ WITH refused AS (
                           CASE WHEN judged.may THEN interval '15 seconds' ELSE interval '1 minute' END)
                       ELSE job.run_at END,
         worker_id = NULL, started_at = NULL, attempt = job.attempt - 1,
-        -- It has not started after all, as far as its key is concerned.
+        -- As far as its key is concerned, the job has not started.
         key_until_started = job.key_until_started
                             OR (job.key_holds IS NOT DISTINCT FROM 'until_started' AND job.attempt = 1),
         parked_at = coalesce(judged.since, clock_timestamp()), parked_claims = job.claims, parked_reason = judged.reason,
         parked_signature = nullif(judged.signatures, '')
     FROM judged
     WHERE job.id = judged.id AND NOT judged.fails AND NOT judged.cancelled
-    RETURNING job.id, job.task, job.queue, job.state, job.managed, job.group_key, job.run_at, job.key, job.key_scope, job.key_until_started
+    RETURNING job.id, job.task, job.queue, job.state, job.limited, job.group_key, job.run_at, job.key, job.key_scope, job.key_until_started
 ), retaken AS MATERIALIZED (
-    -- Its key was released for a start that did not come: it is taken again, unless another job has it by now.
+    -- Its key was released for a start that did not happen: take the key again, unless another job
+    -- has it by now.
     SELECT {schema}.take_key(key, id, 'until_started', task, key_scope) FROM parked WHERE key_until_started
 ), turned AS (
-    INSERT INTO {schema}.job_turn (queue, group_key, due_at)
+    INSERT INTO {schema}.group_ready (queue, group_key, due_at)
     SELECT queue, group_key, run_at FROM parked WHERE state = 'waiting'
     UNION ALL
-    SELECT queue, group_key, clock_timestamp() FROM parked WHERE managed AND group_key IS NOT NULL
+    SELECT queue, group_key, clock_timestamp() FROM parked WHERE limited AND group_key IS NOT NULL
 ), woken AS (
     SELECT pg_notify(%(channel)s, word)
     FROM (SELECT 'parked ' || task AS word FROM parked WHERE state = 'parked'

@@ -1,7 +1,8 @@
--- Makes jobs due that other workers' code has refused, of tasks that this one has with another signature, where the queue has a
--- limit, a rate or a rule for groups: those wait there for a while (park.sql), or were parked before the rule was set. Tells the
--- workers of their queues. Jobs that have run since they were refused keep the time of their retry.
--- The variant `parked_due:one` makes one job due only (parked.py).
+-- Makes jobs due that other workers' code has refused, of tasks that this worker has with another
+-- signature, in queues with a limit, a rate or a rule for groups: such jobs wait there for a while
+-- (park.sql), or were parked before the rule was set. Notifies the workers of their queues. Jobs
+-- that have run since they were refused keep the time of their retry.
+-- The variant `parked_due:one` makes only one job due (parked.py).
 -- Plan: job_parked_idx for each task under LockRows and Limit; queue_pkey; job_pkey; no Seq Scan on job.
 WITH chosen AS MATERIALIZED (
     SELECT refused.id
@@ -9,15 +10,9 @@ WITH chosen AS MATERIALIZED (
     CROSS JOIN LATERAL (
         SELECT job.id
         FROM {schema}.job AS job
-        WHERE job.parked_at IS NOT NULL AND job.task = known.task AND job.parked_claims = job.claims
-          AND (job.state = 'parked' OR job.state IN ('ready', 'waiting') AND job.run_at > clock_timestamp())
-          AND NOT coalesce(known.signature = ANY (string_to_array(job.parked_signature, ' ')), false)
-          AND (%(queues)s::text[] IS NULL OR job.queue = ANY (%(queues)s::text[]))
-          --one AND job.id = %(only)s
-          AND EXISTS (
-              SELECT FROM {schema}.queue AS rule
-              WHERE rule.name = job.queue
-                AND (rule.max_running IS NOT NULL OR rule.rate_jobs IS NOT NULL OR rule.group_mode IS NOT NULL))
+        WHERE
+            --include parked_in_line
+            --one AND job.id = %(only)s
         ORDER BY job.priority DESC, job.run_at, job.id
         LIMIT 500
         FOR NO KEY UPDATE OF job SKIP LOCKED
@@ -30,12 +25,16 @@ WITH chosen AS MATERIALIZED (
     WHERE job.id = ANY (ARRAY(SELECT id FROM chosen))
     RETURNING job.queue, job.group_key, job.state, job.run_at
 ), turned AS (
-    INSERT INTO {schema}.job_turn (queue, group_key, due_at)
+    INSERT INTO {schema}.group_ready (queue, group_key, due_at)
     SELECT queue, group_key, greatest(run_at, clock_timestamp()) FROM due WHERE state = 'waiting'
 ), woken AS (
-    -- They have their old times, which workers have read past.
-    SELECT pg_notify(%(channel)s, concat_ws(
-               ' ', 'below', (extract(epoch FROM greatest('epoch', least(min(run_at), now()))) * 1000000)::bigint, queue))
+    -- They keep their old times, and workers have read past those.
+    SELECT pg_notify(
+        %(channel)s,
+        concat_ws(
+            ' ', 'below',
+            --include lowest_place
+            , queue))
     FROM due GROUP BY queue
 )
 SELECT (SELECT count(*) FROM due), (SELECT count(*) FROM woken)

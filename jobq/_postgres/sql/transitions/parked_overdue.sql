@@ -1,6 +1,7 @@
--- Locks a batch of parked jobs, but for those `aside`, whose arguments fit the parameters of no live worker's task, when they have
--- waited for `patience` seconds; jobs whose task no worker knows keep waiting. A live worker whose code may fit them claims them,
--- so those are left. Returns their ids.
+-- Locks a batch of parked jobs, except those `aside`, that have waited for `patience` seconds and
+-- whose arguments fit the parameters of no live worker's task. Jobs whose task no worker knows keep
+-- waiting. If a live worker's code may fit a job, that worker claims it, so it is skipped here.
+-- Returns the ids.
 -- Plan: job_parked_idx from its beginning to its end, under LockRows and Limit; no Seq Scan on job.
 WITH chosen AS MATERIALIZED (
     SELECT job.id
@@ -11,10 +12,11 @@ WITH chosen AS MATERIALIZED (
       AND NOT EXISTS (
           SELECT FROM {schema}.worker
           CROSS JOIN LATERAL unnest(worker.tasks, worker.signatures) AS known (task, signature)
-          WHERE worker.heartbeat_at > clock_timestamp() - coalesce(worker.lease, 30) * interval '1 second'
+          WHERE worker.heartbeat_at > clock_timestamp() - worker.lease * interval '1 second'
             AND worker.state <> 'draining'
-            AND known.task = job.task
-            AND NOT coalesce(known.signature = ANY (string_to_array(job.parked_signature, ' ')), false))
+            AND known.task = job.task AND
+            --include signature_not_refused refusals=job.parked_signature
+      )
     ORDER BY job.task, job.priority, job.run_at, job.id
     LIMIT %(batch)s
     FOR UPDATE OF job SKIP LOCKED

@@ -1,5 +1,6 @@
--- What running jobs say of themselves. Same fence as advance.sql; `progress` is in no index, so the update is HOT.
--- A row that someone has locked is passed over: a transactional job that is committing may take its time over it.
+-- Writes the progress that running jobs report. Same fence as ack_and_claim.sql. `progress` is in
+-- no index, so the update is HOT.
+-- A locked row is skipped: a transactional job that is committing may hold it for long.
 UPDATE {schema}.job AS job
 SET progress = jsonb_build_object('done', said.done, 'total', said.total)
 FROM unnest(%(ids)s::bigint[], %(claims)s::integer[], %(started)s::bigint[], %(done)s::bigint[], %(totals)s::bigint[])

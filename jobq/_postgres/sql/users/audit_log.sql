@@ -1,5 +1,7 @@
--- Operators' actions with id < `before`, newest first; of one actor, of one kind.
--- Plan: audit_pkey backwards, past what is not wanted: a table that people fill.
+-- Returns operators' actions with id < `before`, newest first, optionally of one actor and one
+-- kind.
+-- Plan: audit_pkey backwards, skipping entries that do not match: the table holds only actions of
+-- people.
 SELECT id, at, actor, action, target, reason, role, address, before, after
 FROM {schema}.audit
 WHERE id < %(before)s

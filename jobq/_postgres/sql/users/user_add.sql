@@ -1,4 +1,4 @@
--- Adds a user of the page, and says so in the audit. No row when the name is taken.
+-- Adds a user of the page, and records it in the audit. No row: the name is taken.
 -- Plan: web_user_pkey.
 WITH added AS (
     INSERT INTO {schema}.web_user (name, role, password_hash)

@@ -1,5 +1,5 @@
--- Changes a user's role (NULL: keep it) or password (NULL: keep it), which ends their sessions, and says so in the audit. No row
--- when there is no such user.
+-- Changes a user's role (NULL: keep it) or password (NULL: keep it), which ends their sessions, and
+-- records it in the audit. No row: there is no such user.
 -- Plan: web_user_pkey.
 WITH known AS (
     SELECT name, role FROM {schema}.web_user WHERE name = %(name)s FOR UPDATE

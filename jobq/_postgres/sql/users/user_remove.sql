@@ -1,4 +1,4 @@
--- Removes a user of the page, and says so in the audit. No row when there is no such user.
+-- Removes a user of the page, and records it in the audit. No row: there is no such user.
 -- Plan: web_user_pkey.
 WITH removed AS (
     DELETE FROM {schema}.web_user WHERE name = %(name)s RETURNING name, role

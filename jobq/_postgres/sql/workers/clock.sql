@@ -1,2 +1,2 @@
--- The database's time.
+-- Returns the database's time.
 SELECT clock_timestamp() AS at

@@ -1,7 +1,7 @@
-"""Processes that a task forks: they may do what they like, but must not come back to their runner's work.
+"""Processes that a task forks: they may do anything, but must not return to their runner's work.
 
-Such a process has copies of the jobs in stock and of every other job's coroutine, and shares the slot table, sockets and
-transactions with its parent: it would run its neighbours' jobs a second time.
+Such a process has copies of the queued jobs and of every other job's coroutine. It shares the slot
+table, sockets and transactions with its parent. It would run the other jobs a second time.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _CAME_BACK = (
 
 
 def end_fork(error: BaseException | None) -> NoReturn:
-    """End a process that a task has forked and that has come back from it, as its parent will."""
+    """End a forked process that has returned from the task, in the same way as its parent will."""
     status = 0
     try:
         if isinstance(error, SystemExit) and (error.code is None or isinstance(error.code, int)):
@@ -29,12 +29,12 @@ def end_fork(error: BaseException | None) -> NoReturn:
         sys.stdout.flush()
         sys.stderr.flush()
     finally:
-        # Whatever user code the above has called, and whatever that has raised.
+        # This must happen whatever user code ran above and whatever it raised.
         os._exit(status)
 
 
 class Over:
-    """Stands, in a forked process, for what is its parent's. Whatever is done with it ends the process."""
+    """Replaces the parent's objects in a forked process. Any use of it ends the process."""
 
     def _end(self, *_: object) -> NoReturn:
         try:
@@ -43,7 +43,7 @@ class Over:
         finally:
             os._exit(1)
 
-    # What Python itself asks of a class is not asked by `__getattr__`.
+    # Python looks up these methods in the class, not through `__getattr__`.
     __len__ = __bool__ = __iter__ = __getitem__ = _end
 
     def __getattr__(self, name: str) -> Any:

@@ -1,4 +1,7 @@
-"""The interpreter's recursion limit, which is the whole process's: a job that lowers it must not break what runs beside it."""
+"""The interpreter's recursion limit, which belongs to the whole process.
+
+A job that lowers it must not break other jobs.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ _kept = sys.getrecursionlimit()
 
 
 def keep() -> None:
-    """Take the present limit for the right one: that which the application has set while it was imported."""
+    """Keep the present limit, which the application may have set during its import."""
     global _kept  # noqa: PLW0603 - so is the limit itself
     _kept = sys.getrecursionlimit()
 

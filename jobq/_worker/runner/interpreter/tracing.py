@@ -1,6 +1,7 @@
-"""Trace and profile functions (`sys.settrace`, `sys.setprofile`) that a task has left behind: they end with its job.
+"""Removal of trace and profile functions that a task has left behind.
 
-They are the thread's, and would be called in jobq's own code: what they raise there would end the runner.
+The functions (`sys.settrace`, `sys.setprofile`) end with the job. They belong to the thread and
+would be called in jobq's own code. An error that they raise there would end the runner.
 """
 
 from __future__ import annotations
@@ -12,12 +13,15 @@ _kept = threading.local()
 
 
 def keep() -> None:
-    """Take this thread's present functions for the right ones: coverage's, for instance."""
+    """Keep this thread's present functions as the right ones: those of coverage, for instance."""
     _kept.functions = sys.gettrace(), sys.getprofile()
 
 
 def restore() -> None:
-    """Set the right ones again, where `keep` was called. May raise whatever a task's function raises, which unsets it."""
+    """Restore the right functions in a thread that called `keep`.
+
+    This may raise whatever a task's function raises; the error unsets that function.
+    """
     functions = getattr(_kept, "functions", None)
     if functions is not None:
         sys.settrace(functions[0])

@@ -1,5 +1,6 @@
--- Dead letters: how many there are, how many of them failed in the last 24 hours (of the newest `bound` by id), and of the last hour
--- how many jobs finished and how many of them failed, as the rollup chore has counted them.
+-- Counts dead letters: all of them, those that failed in the last 24 hours (among the newest
+-- `bound` by id), and, for the last hour, how many jobs finished and how many of them failed, as
+-- counted by the rollup.
 -- Plan: the newest entries of the failed partitions' job_history_id_idx; the last hour's range of rollup_queue_pkey.
 SELECT dead.number::integer AS number, dead.recent::integer AS recent, hour.finished::bigint AS finished_hour, hour.failed::bigint AS failed_hour
 FROM (

@@ -1,4 +1,4 @@
--- Dead letters by id, those that failed last first, as lists show them.
+-- Returns dead letters by id, latest failures first, as lists show them.
 -- Plan: job_history_id_idx of the failed partitions, once per id.
 SELECT id, task, queue, state, priority, attempt, max_attempts, run_at, created_at, started_at, finished_at,
        NULL::timestamptz AS cancel_requested_at, worker_id, key, "left"(error, 500) AS error,

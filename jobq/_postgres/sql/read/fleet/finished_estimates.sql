@@ -1,5 +1,5 @@
--- How many finished jobs of each state there are, as the planner knows: by the last VACUUM or ANALYZE of each partition, and
--- for one that never had any by the rows that the server has counted coming in.
+-- Returns the number of finished jobs of each state, as the planner knows it: from the last VACUUM
+-- or ANALYZE of each partition, or, if it never had one, from the server's count of inserted rows.
 -- Plan: catalogues only.
 SELECT substr(parent.relname, length('job_history_') + 1) AS state,
        sum(CASE WHEN part.reltuples >= 0 AND part.relpages > 0

@@ -1,4 +1,5 @@
--- The day partitions that hold what finished within the last hour, with their sizes in pages.
+-- Returns the day partitions with jobs that finished within the last hour, and their sizes in
+-- pages.
 -- Plan: catalogues only.
 SELECT part.relname AS name, substr(parent.relname, length('job_history_') + 1) AS state,
        (pg_relation_size(part.oid) / current_setting('block_size')::integer)::bigint AS pages

@@ -1,5 +1,6 @@
--- Finished jobs by state, each counted up to `bound` (successes only if asked), those that wait
--- for their group's turn, and parked ones: those that wait for other code, or among the newest `bound` live ones.
+-- Counts finished jobs by state, each up to `bound` (successes only on request), jobs that wait for
+-- their group, and parked jobs: those that wait for other code, or among the newest `bound` live
+-- ones.
 -- Plan: the newest entries of each state's job_history_id_idx; job_waiting_idx; job_parked_idx; job_pkey from its end. No whole table is read.
 SELECT
     CASE WHEN %(succeeded)s THEN (

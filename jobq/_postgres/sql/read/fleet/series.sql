@@ -1,4 +1,5 @@
--- The rollups of one length of span since a time, of one queue ('' is all) or one task, and which spans were counted at all.
+-- Returns the rollups of one length of span since a time, for one queue ('' is all) or one task,
+-- and which spans were counted at all.
 -- Plan: two ranges of the primary keys.
 SELECT extract(epoch FROM total.at)::bigint AS at,
        coalesce(own.succeeded, 0) AS succeeded, coalesce(own.failed, 0) AS failed, coalesce(own.cancelled, 0) AS cancelled,

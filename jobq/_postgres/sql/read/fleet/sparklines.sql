@@ -1,4 +1,4 @@
--- What finished by queue in each two minutes of the last hour.
+-- Returns the finished jobs by queue for each two minutes of the last hour.
 -- Plan: the last hour's range of rollup_queue_pkey.
 SELECT queue, (extract(epoch FROM at - %(since)s::timestamptz) / 120)::integer AS point,
        sum(succeeded + failed + cancelled + expired)::bigint AS number

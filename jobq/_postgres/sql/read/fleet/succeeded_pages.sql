@@ -1,5 +1,6 @@
--- How many pages the succeeded jobs take that finished before a day ends (NULL: all). They have no index by their end, which every
--- acknowledgement would pay for: so many pages are read to sort them.
+-- Returns how many pages hold the succeeded jobs that finished before the end of a day (NULL: all).
+-- These jobs have no index by finish time, because every acknowledgement would pay for it: sorting
+-- them reads this many pages.
 -- Plan: catalogues only.
 SELECT coalesce(sum(pg_relation_size(part.oid) / current_setting('block_size')::integer), 0)::bigint AS pages
 FROM pg_class AS parent

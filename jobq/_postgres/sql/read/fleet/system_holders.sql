@@ -1,4 +1,5 @@
--- What holds the vacuum horizon back, oldest first. Of other users' sessions a role without pg_read_all_stats sees nothing.
+-- Returns what holds the vacuum horizon back, oldest first. A role without pg_read_all_stats sees
+-- nothing of other users' sessions.
 -- Plan: shared memory only.
 SELECT *
 FROM (

@@ -1,4 +1,5 @@
--- The size of the index that claims read, and its entries by the last VACUUM or ANALYZE.
+-- Returns the size of the index that claims read, and its number of entries at the last VACUUM or
+-- ANALYZE.
 -- Plan: catalogues only.
 SELECT class.relname AS name, pg_relation_size(class.oid) AS size, greatest(class.reltuples, 0)::bigint AS entries
 FROM pg_class AS class

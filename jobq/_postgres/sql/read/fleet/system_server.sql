@@ -1,4 +1,5 @@
--- The server at a glance. Connections by pg_stat_database: pg_stat_activity hides others' from a role without pg_read_all_stats.
+-- Returns an overview of the server. Connections are from pg_stat_database: pg_stat_activity hides
+-- other users' connections from a role without pg_read_all_stats.
 -- Plan: catalogues and shared memory only.
 SELECT current_setting('server_version') AS server_version, pg_postmaster_start_time() AS started_at,
        clock_timestamp() AS read_at, pg_notification_queue_usage() AS notify_usage,

@@ -1,4 +1,5 @@
--- Sizes, estimated rows and vacuums of jobq's tables, partitions added up by state and for attempts.
+-- Returns sizes, estimated rows and vacuums of jobq's tables. Partitions are summed by state and
+-- for attempts.
 -- Plan: catalogues only; a call of pg_relation_size for each table and index.
 WITH part AS (
     SELECT class.oid, class.relname, class.reltuples, class.reltoastrelid,

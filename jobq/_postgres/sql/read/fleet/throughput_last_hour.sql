@@ -1,5 +1,5 @@
--- What the rollup chore counted of the last hour, all queues together, if it did so within the last four minutes; up to when
--- it has counted, and when the running minute ends.
+-- Returns the rollup's counts of the last hour, all queues together, if it ran within the last four
+-- minutes; the time up to which it has counted, and the end of the current minute.
 -- Plan: the last hour's range of rollup_queue_pkey.
 SELECT (extract(epoch FROM this.minute - rolled.at) / 60)::integer AS minutes_ago, rolled.succeeded, rolled.failed,
        rolled.cancelled, rolled.expired, max(rolled.at) OVER () + interval '1 minute' AS until,

@@ -1,4 +1,4 @@
--- These jobs with all that is known of them, newest first: for an export, a few at a time.
+-- Returns these jobs with all their data, newest first, for an export: a few at a time.
 -- Plan: job_pkey, and job_history_id_idx of each partition.
 SELECT id, task, queue, CASE WHEN state = 'ready' AND run_at > statement_timestamp() THEN 'scheduled' ELSE state END AS state,
        priority, attempt, max_attempts, crashes, run_at, created_at, started_at, NULL::timestamptz AS finished_at,

@@ -1,7 +1,9 @@
--- The next `size` finished jobs below (`before_at`, `before_id`) by when they finished: how many they are, and the last of them (the
--- aggregate takes them in the order of the subquery; a sort of its own would cost more than all the rest).
--- Plan: each partition's job_history_finished_idx backwards, merged, `size` entries in all; a later day's are left out. Succeeded jobs
--- have no such index and are sorted: the caller asks for them only while they are few (succeeded_pages.sql).
+-- Returns the number and the last of the next `size` finished jobs below (`before_at`,
+-- `before_id`), by finish time (the aggregate reads them in the order of the subquery; a sort of
+-- its own would cost more than the rest).
+-- Plan: each partition's job_history_finished_idx backwards, merged, `size` entries in all;
+-- partitions of later days are left out. Succeeded jobs have no such index and are sorted: the
+-- caller asks for them only while they are few (succeeded_pages.sql).
 SELECT count(*) AS number, min(entry.finished_at) AS floor_at,
        (array_agg(entry.id))[count(*)] AS floor_id
 FROM (

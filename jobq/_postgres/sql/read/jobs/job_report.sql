@@ -1,5 +1,5 @@
--- One job's state, attempts, progress and last error. An attempt that was released does not count, and its error is none of the
--- job's.
+-- Returns one job's state, attempts, progress and last error. A released attempt does not count,
+-- and its error is not the job's.
 -- Plan: index scans by id; the history's below a one-time filter; job_attempt_job_id_idx of each partition.
 SELECT live.state, live.attempt, live.max_attempts,
        extract(epoch FROM live.run_at - clock_timestamp())::double precision AS due_in,

@@ -1,4 +1,5 @@
--- One job's state, result and error. History is read only when no live job has the id: its index has a part a day.
+-- Returns one job's state, result and error. History is read only if no live job has the id,
+-- because its index has one part per day.
 -- Plan: index scans by id; the history's below a one-time filter.
 SELECT live.state, NULL AS result, NULL AS error
 FROM {schema}.job AS live

@@ -1,5 +1,5 @@
--- The actor that paused the queue, and how many due jobs of it are claimed before this one, counted up to `bound`: those of higher
--- priority, then those due earlier.
+-- Returns the actor that paused the queue, and how many of its due jobs are claimed before this
+-- one, counted up to `bound`: jobs of higher priority, then jobs that are due earlier.
 -- Plan: the beginnings of the lanes' ranges of job_claim_idx.
 SELECT coalesce(sum(lane.number), 0)::bigint AS ahead,
        (SELECT paused_at FROM {schema}.queue WHERE name = %(queue)s) AS paused_at,

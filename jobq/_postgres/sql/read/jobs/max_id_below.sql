@@ -1,4 +1,5 @@
--- The highest id below `before`, live or finished: where a search goes on after a gap. No row: nothing is left.
+-- Returns the highest id below `before`, live or finished: where a search continues after a gap. No
+-- row: nothing is left.
 -- Plan: one entry of job_pkey and of each partition's job_history_id_idx.
 SELECT max(entry.id) AS id FROM (
     (SELECT id FROM {schema}.job WHERE id < %(before)s ORDER BY id DESC LIMIT 1)

@@ -1,4 +1,5 @@
--- As search_page, but only what tells whether a job fits and how large it is, stored: no payload is read.
+-- As search_page, but returns only what is needed to decide whether a job matches, and its stored
+-- size: no payload is read.
 -- Plan: as search_page.
 SELECT * FROM (
     (SELECT id, task, NULL::text AS error, pg_column_size(args) + pg_column_size(headers) AS size

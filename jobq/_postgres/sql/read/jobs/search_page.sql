@@ -1,7 +1,9 @@
--- Live and finished jobs as one list, with `floor` <= id < `before` and what a filter says of either, newest first. Only the
--- page's own rows read their arguments, and only small ones.
--- Plan: job_pkey and each partition's job_history_id_idx backwards, merged, until the page is full; with {among} by these ids.
--- The filter is applied on the way: the caller bounds [floor, before) when it lets little through.
+-- Returns live and finished jobs as one list, with `floor` <= id < `before` and the conditions of a
+-- filter on either, newest first. Arguments are read only for the rows of the page, and only if
+-- they are small.
+-- Plan: job_pkey and each partition's job_history_id_idx backwards, merged, until the page is full;
+-- with {among} by these ids. The filter is applied during the read: if it matches little, the
+-- caller bounds [floor, before).
 SELECT * FROM (
     (SELECT id, task, queue,
             CASE WHEN state = 'ready' AND run_at > statement_timestamp() THEN 'scheduled' ELSE state END AS state,

@@ -1,4 +1,4 @@
--- The ids of running jobs, of one worker or of all.
+-- Returns the ids of running jobs, of one worker or of all.
 -- Plan: job_running_idx, which holds no more than the workers' slots.
 SELECT id FROM {schema}.job
 WHERE state = 'running' AND (%(worker)s::uuid IS NULL OR worker_id = %(worker)s)

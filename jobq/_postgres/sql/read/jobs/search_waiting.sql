@@ -1,4 +1,4 @@
--- The ids of a queue's jobs that wait for their groups' turn, when they are few.
+-- Returns the ids of a queue's jobs that wait for their groups, for queues with few of them.
 -- Plan: job_waiting_idx, in its order.
 SELECT id FROM {schema}.job
 WHERE state = 'waiting' AND queue = %(queue)s::text

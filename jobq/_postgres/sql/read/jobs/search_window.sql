@@ -1,5 +1,6 @@
--- The lowest id of the next `size` jobs below `before`, and how many they are: what a search looks at next. {sides} are the
--- tables that can have a match; of history, the partitions that can: so every entry read counts.
+-- Returns the lowest id and the number of the next `size` jobs below `before`: the range that a
+-- search looks at next. {sides} are the tables that can have a match; for history, the partitions
+-- that can. So every entry read counts.
 -- Plan: job_pkey and each partition's job_history_id_idx backwards, merged, `size` entries in all.
 SELECT count(*) AS number, min(entry.id) AS floor FROM (
     SELECT side.id FROM ({sides}) AS side

@@ -1,5 +1,6 @@
--- Which tasks the due jobs are of, by queue: of the first ones of each lane and of each queue's waiting jobs, some `budget` in all and
--- at least 2 of each. `whole` is false where there are more than were looked at. `queue`: of this queue only (NULL: of all).
+-- Counts due jobs by task and queue, among the first jobs of each lane and of each queue's waiting
+-- jobs: about `budget` jobs in all, and at least 2 of each. If there are more than were looked at,
+-- `whole` is false. `queue`: only this queue (NULL: all).
 -- Parked jobs are in parked_tasks.sql.
 -- Plan: a loose index scan hops over job_claim_idx from one (queue, priority) to the next; the beginnings of the lanes' ranges, and of
 -- the queues' in job_waiting_due_idx.

@@ -1,8 +1,9 @@
--- The groups of a queue that have waiting jobs, largest first: those with the most of `bound` groups, whose jobs together are
--- counted up to about `budget`, so each up to `counted_to`. `waiting` counts as far too; `running` and `limit_of` are of the
--- first `most` alone.
+-- Returns the groups of a queue with waiting jobs, largest first: those with the most jobs among
+-- `bound` groups. About `budget` jobs are counted in all, so each group is counted up to
+-- `counted_to`. `waiting` counts as far, too; `running` and `limit_of` are only for the first
+-- `most` groups.
 -- Plan: a loose index scan hops over job_waiting_idx or job_waiting_due_idx from one group to the next and counts entries of
--- its range; job_managed_idx and gate_pkey for those shown.
+-- its range; job_limited_idx and rate_state_pkey for those shown.
 WITH RECURSIVE one AS (
     (SELECT job.group_key FROM {schema}.job
      WHERE job.state = 'waiting' AND job.queue = %(queue)s::text AND job.group_key IS NOT NULL
@@ -36,10 +37,10 @@ SELECT largest.group_key AS key, largest.number::integer AS waiting, cap.number:
        cap.entries::integer - 1 AS counted_to,
        (SELECT count(*) FROM (
             SELECT FROM {schema}.job
-            WHERE job.state = 'running' AND job.managed AND job.queue = %(queue)s::text AND job.group_key = largest.group_key
+            WHERE job.state = 'running' AND job.limited AND job.queue = %(queue)s::text AND job.group_key = largest.group_key
             ORDER BY job.queue, job.group_key LIMIT (SELECT entries FROM cap)) AS entry)::integer AS running,
-       gate.max_running AS limit_of
+       rate_state.max_running AS limit_of
 FROM largest
 CROSS JOIN cap
-LEFT JOIN {schema}.gate ON gate.queue = %(queue)s::text AND gate.group_key = largest.group_key
+LEFT JOIN {schema}.rate_state ON rate_state.queue = %(queue)s::text AND rate_state.group_key = largest.group_key
 ORDER BY largest.number DESC, largest.group_key

@@ -1,4 +1,5 @@
--- One queue's depth, each count up to `bound`, and what is set for it. `due` and the oldest: see queues.sql.
+-- Returns one queue's depth, each count up to `bound`, and its settings. `due` and the oldest: see
+-- queues.sql.
 -- Plan: the lanes' ranges of job_claim_idx, job_running_idx, job_waiting_due_idx, job_parked_idx, the newest entries of the failed partitions' job_history_id_idx.
 SELECT
     sum(depth.ready)::integer AS ready, sum(depth.scheduled)::integer AS scheduled,
@@ -69,7 +70,8 @@ CROSS JOIN (
            min(least(entry.run_at, entry.parked_at)) FILTER (WHERE entry.due) AS oldest
     FROM (SELECT queue, state, run_at, parked_at, (state = 'parked') = (run_at <= statement_timestamp()) AS due
           FROM {schema}.job
-          WHERE parked_at IS NOT NULL AND (state = 'parked' OR state IN ('ready', 'waiting') AND parked_claims = claims)
+          WHERE
+              --include parked_jobs
           LIMIT %(bound)s) AS entry
     WHERE entry.queue = %(queue)s
 ) AS parked

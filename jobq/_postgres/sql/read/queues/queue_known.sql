@@ -1,5 +1,7 @@
--- Whether a queue has a row, live jobs, a worker serving it by name, or a job among the newest 10,000 finished ones.
--- ORDER BY … LIMIT 1, not EXISTS: the planner takes a scan of the whole table for it when it expects many matches.
+-- Returns whether a queue has a row, live jobs, a worker that serves it by name, or a job among the
+-- newest 10,000 finished ones.
+-- ORDER BY … LIMIT 1, not EXISTS: for EXISTS, the planner scans the whole table when it expects
+-- many matches.
 -- Plan: queue_pkey, job_claim_idx, job_running_idx, then bounded reads from the end of job_pkey and job_history_id_idx.
 SELECT EXISTS (SELECT FROM {schema}.queue WHERE name = %(queue)s)
     OR (SELECT id FROM {schema}.job WHERE state = 'ready' AND queue = %(queue)s

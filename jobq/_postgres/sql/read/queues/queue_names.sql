@@ -1,4 +1,5 @@
--- The names of queues that have ready jobs, a row, or a worker serving them by name: to choose from.
+-- Returns the names of queues that have ready jobs, a row, or a worker that serves them by name, as
+-- suggestions.
 -- Plan: a loose index scan hops over job_claim_idx from one queue to the next.
 WITH RECURSIVE lane AS (
     (SELECT job.queue FROM {schema}.job WHERE job.state = 'ready' ORDER BY job.queue LIMIT 1)

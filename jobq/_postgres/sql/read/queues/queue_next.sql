@@ -1,4 +1,5 @@
--- What a queue does next: its due jobs in the order of claims, at most `bound` of them, by task.
+-- Returns what a queue does next: its due jobs in the order of claims, at most `bound` of them, by
+-- task.
 -- Plan: the beginnings of the lanes' ranges of job_claim_idx.
 SELECT next.task, count(*) AS number
 FROM (

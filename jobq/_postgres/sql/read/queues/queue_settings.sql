@@ -1,5 +1,7 @@
--- What is set for one queue; no row where nothing ever was. The columns in the order of jobq.operations.settings.COLUMNS.
--- Times as text, which is the same whatever the DateStyle of the session: it may be a caller's.
+-- Returns the settings of one queue; no row if nothing was ever set. The columns are in the order
+-- of jobq.operations.queue_settings.COLUMNS.
+-- Times are text, which is the same for every DateStyle of the session: it may be a caller's
+-- session.
 -- Plan: queue_pkey.
 SELECT max_running, rate_jobs, rate_seconds, rate_burst, group_mode, group_limit, group_retry, group_rate_jobs,
        group_rate_seconds, group_rate_burst,

@@ -1,9 +1,13 @@
--- Every queue with its depth: what is due, what is for later, what runs, what failed, and the actor that paused it.
--- `due` counts due jobs whatever their state: ready, waiting for their group's turn, parked (those that were put back into a queue
--- with rules included, which are tried again in seconds). `oldest` is the oldest of them; of the waiting ones it looks at the first
--- `entries`, and if there are more at the heads of a fiftieth as many groups.
--- All queues together count about `budget` entries of each kind, so each counts at most `counted_to` + 1 of them: `bound` where
--- queues are few, five hundred where they are many, a hundred beyond 400. The totals over all queues are counted up to `bound` whatever their number.
+-- Returns every queue with its depth: jobs that are due, scheduled, running and failed, and the
+-- actor that paused it.
+-- `due` counts due jobs in every state: ready, waiting for their group, parked (including those
+-- that were put back into a queue with rules and are tried again in seconds). `oldest` is the
+-- oldest of them. Of the waiting jobs it looks at the first `entries`, and if there are more, at
+-- the heads of a fiftieth as many groups.
+-- All queues together count about `budget` entries of each kind, so each counts at most
+-- `counted_to` + 1 of them: `bound` if there are few queues, five hundred if there are many, a
+-- hundred beyond 400. The totals over all queues are counted up to `bound`, whatever the number of
+-- queues.
 -- Plan: a loose index scan hops over job_claim_idx from one (queue, priority) to the next, and counts entries of its ranges;
 -- running by job_running_idx; waiting by job_waiting_due_idx; parked by job_parked_idx; failed by the newest `bound` entries of job_history_id_idx.
 WITH RECURSIVE pair AS (
@@ -73,7 +77,8 @@ WITH RECURSIVE pair AS (
     FROM (SELECT queue FROM {schema}.job_history WHERE state = 'failed' ORDER BY id DESC LIMIT %(bound)s) AS entry
     GROUP BY entry.queue
 ), waiting AS (
-    -- Jobs wait for their group's turn where there is, or was, a rule for groups: such a queue has a row.
+    -- Jobs wait for their group if the queue has, or had, a rule for groups: such a queue has a
+    -- row.
     SELECT entry.name, counted.number, counted.due, least(counted.oldest, heads.oldest) AS oldest
     FROM (SELECT queue.name FROM {schema}.queue ORDER BY queue.name LIMIT 5000) AS entry
     CROSS JOIN LATERAL (
@@ -105,11 +110,12 @@ WITH RECURSIVE pair AS (
            count(*) FILTER (WHERE entry.due) AS due, min(least(entry.run_at, entry.parked_at)) FILTER (WHERE entry.due) AS oldest
     FROM (
         SELECT job.queue, job.state, job.run_at, job.parked_at,
-               -- What is parked and due, or was put back for a moment; other due jobs are counted as ready or waiting.
+               -- Jobs that are parked and due, or were put back for a moment. Other due jobs are
+               -- counted as ready or waiting.
                (job.state = 'parked') = (job.run_at <= statement_timestamp()) AS due
         FROM {schema}.job
-        WHERE job.parked_at IS NOT NULL
-          AND (job.state = 'parked' OR job.state IN ('ready', 'waiting') AND job.parked_claims = job.claims)
+        WHERE
+            --include parked_jobs
         LIMIT %(bound)s
     ) AS entry
     GROUP BY entry.queue
@@ -127,7 +133,7 @@ SELECT name.queue AS name,
        coalesce(running.number, 0)::integer AS running,
        coalesce(failed.number, 0)::integer AS failed,
        (coalesce(depth.ready, 0) + coalesce(waiting.due, 0) + coalesce(parked.due, 0))::integer AS due,
-       -- One that will be due has no age yet.
+       -- A job that is not due yet has no age.
        extract(epoch FROM now() - least(depth.oldest, parked.oldest, CASE WHEN waiting.oldest <= statement_timestamp() THEN waiting.oldest END))::double precision
            AS oldest_ready_seconds,
        extract(epoch FROM now() - depth.oldest)::double precision AS oldest_unheld_seconds,

@@ -1,4 +1,4 @@
--- Names of arguments of the newest jobs, the most frequent first.
+-- Returns names of arguments of the newest jobs, the most frequent first.
 -- Plan: the ends of job_pkey and of each partition's job_history_id_idx.
 SELECT name FROM (
     (SELECT args FROM {schema}.job ORDER BY id DESC LIMIT 50)

@@ -1,4 +1,4 @@
--- Groups that were seen lately, to choose from: of the newest live jobs.
+-- Returns recent groups of the newest live jobs, as suggestions.
 -- Plan: the end of job_pkey.
 SELECT entry.group_key AS "group"
 FROM (SELECT group_key FROM {schema}.job ORDER BY id DESC LIMIT 2000) AS entry

@@ -1,4 +1,5 @@
--- Names of tasks to choose from: those that live workers know, that finished in the last day, and of the newest jobs.
+-- Returns names of tasks as suggestions: tasks that live workers know, that finished in the last
+-- day, and of the newest jobs.
 -- Plan: the worker table, a range of rollup_task_pkey, the ends of job_pkey and of each partition's job_history_id_idx.
 SELECT DISTINCT task FROM (
     SELECT unnest(tasks) AS task FROM {schema}.worker

@@ -1,0 +1,1 @@
+"""References between the nodes of workflows, and whether their types fit."""

@@ -1,0 +1,2 @@
+-- Returns the heartbeats, locks and times of all workers: see the fragment.
+--include peer_list

@@ -1,0 +1,1 @@
+"""The worker's part in workflows: see README.md."""

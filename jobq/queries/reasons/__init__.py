@@ -1,0 +1,1 @@
+"""Why a job or a node waits, in words."""

@@ -1,0 +1,111 @@
+"""Durable jobs: their steps, the signals to them, and what they wait for.
+
+A job may have 100,000 steps, and a value may have megabytes, so both have bounds: the newest steps
+are listed, and large values are left out.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from psycopg import Connection
+
+from jobq._core.validation import check_int
+from jobq._postgres.statements import fetch
+from jobq.filters import MAX_ID
+from jobq.queries.jobs import parsed
+from jobq.queries.values.steps import JobSteps, JobWait, JobWaits, RunWait, SignalInfo, StepInfo
+
+MAX_LISTED_STEPS = 100_000
+# Bytes of a value as stored.
+_LARGEST = 10_000
+_MOST_WAITS = 100
+_MOST_RUN_WAITS = 1_000
+
+
+def job_steps(conn: Connection[Any], schema: str, id: int, *, limit: int = 1000) -> JobSteps:
+    """Return the newest steps of a job, oldest first; none if the job is not durable, or unknown.
+
+    Args:
+        conn: a psycopg connection.
+        schema: the schema of jobq's tables.
+        id: the job.
+        limit: most steps, 1 to 100,000.
+
+    Raises:
+        InvalidOption: `limit` is out of range.
+    """
+    check_int("limit", limit, 1, MAX_LISTED_STEPS)
+    rows = fetch(conn, schema, "job_steps", {"id": id, "limit": limit, "bytes": _LARGEST}) if 0 <= id <= MAX_ID else []
+    total = rows[0]["total"] if rows else 0
+    return JobSteps(steps=[_step(row) for row in reversed(rows)], total=total)
+
+
+def job_signals(conn: Connection[Any], schema: str, id: int, *, limit: int = 100) -> list[SignalInfo]:
+    """Return the signals that were sent to a job, newest first. Those to its workflow's run: `run_signals`.
+
+    Args:
+        conn: a psycopg connection.
+        schema: the schema of jobq's tables.
+        id: the job.
+        limit: most signals, 1 to 100,000.
+
+    Raises:
+        InvalidOption: `limit` is out of range.
+    """
+    return _signals(conn, schema, "signals:job", id, limit)
+
+
+def run_signals(conn: Connection[Any], schema: str, id: int, *, limit: int = 100) -> list[SignalInfo]:
+    """Return the signals that were sent to a run of a workflow, newest first. Arguments as of `job_signals`."""
+    return _signals(conn, schema, "signals:run", id, limit)
+
+
+def job_waits(conn: Connection[Any], schema: str, id: int) -> JobWaits:
+    """Return what a suspended job waits for, at most 100 steps. Of a job that is not suspended, it says nothing."""
+    rows = fetch(conn, schema, "job_waits", {"id": id, "limit": _MOST_WAITS}) if 0 <= id <= MAX_ID else []
+    total = rows[0]["total"] if rows else 0
+    return JobWaits(waits=[_wait(row) for row in rows], total=total)
+
+
+def run_waits(conn: Connection[Any], schema: str, id: int) -> list[RunWait]:
+    """Return the jobs of a workflow's run that wait for signals, by the signals' names, at most 1,000."""
+    rows = fetch(conn, schema, "run_waits", {"id": id, "limit": _MOST_RUN_WAITS}) if 0 <= id <= MAX_ID else []
+    return [RunWait(is_over=row.pop("sent"), **row) for row in rows]
+
+
+def _signals(conn: Connection[Any], schema: str, statement: str, id: int, limit: int) -> list[SignalInfo]:
+    check_int("limit", limit, 1, MAX_LISTED_STEPS)
+    rows = fetch(conn, schema, statement, {"id": id, "limit": limit, "bytes": _LARGEST}) if 0 <= id <= MAX_ID else []
+    return [SignalInfo(payload=parsed(row.pop("payload")), **row) for row in rows]
+
+
+def _step(row: dict[str, Any]) -> StepInfo:
+    del row["total"]
+    args, shortened = _arguments(row.pop("args"))
+    row["error_type"] = _class_name(row["error_type"])
+    return StepInfo(args=args, shortened_args=shortened, result=parsed(row.pop("result")), **row)
+
+
+def _arguments(text: str | None) -> tuple[Any, str | None]:
+    """Return the arguments, or the text of arguments that the step has stored shortened."""
+    if text is None:
+        return None, None
+    try:
+        return json.loads(text), None
+    except (RecursionError, ValueError):
+        return None, text
+
+
+def _wait(row: dict[str, Any]) -> JobWait:
+    ended = row["kind"] == "child" and row["run_state"] is not None and row["run_state"] != "running"
+    is_over = row.pop("sent") or ended
+    row["error_type"] = _class_name(row["error_type"])
+    del row["total"], row["run_state"]
+    return JobWait(is_over=is_over, **row)
+
+
+def _class_name(stored: str | None) -> str | None:
+    """Return the name of an exception's class, stored as ``module:Class``, or of a child's end."""
+    return None if stored is None else stored.removeprefix("builtins:").replace(":", ".")

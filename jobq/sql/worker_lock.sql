@@ -1,2 +1,0 @@
--- Take a worker's advisory lock for the session, if no lost connection of its own still holds it.
-SELECT pg_try_advisory_lock(%(lock_key)s)

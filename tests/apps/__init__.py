@@ -1,0 +1,1 @@
+"""Applications that workers run in tests."""

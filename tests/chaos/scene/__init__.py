@@ -1,0 +1,1 @@
+"""What the chaos tests are played with: an application, producers, faults, the history and its checker."""

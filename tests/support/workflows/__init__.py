@@ -1,0 +1,1 @@
+"""Helps for tests of workflows."""

@@ -1,0 +1,3 @@
+"""From values to responses: templates, text formatting, charts, redaction, the page cache and error
+pages.
+"""
