@@ -16,6 +16,7 @@ from flask import Response, abort
 from jobq import queries
 from jobq.diagnostics.metrics import CONTENT_TYPE, render
 from jobq.web.context import current_page, filters, int_arg, job_filter, ordering, text_arg
+from jobq.web.rendering import step_table
 from jobq.web.routes import Route
 
 _REDACTED_FIELDS = ("args", "headers", "result", "progress", "payload")
@@ -166,8 +167,10 @@ def plain(value: Any) -> Any:
         redact = current_page().redact
         fields = {name: getattr(value, name) for name in value.__dataclass_fields__}
         shown = {name: redact(item, name) if name in _REDACTED_FIELDS else plain(item) for name, item in fields.items()}
-        if (text := shown.get("shortened_args")) is not None:
-            shown["shortened_args"] = redact.shortened(text)
+        if isinstance(value, queries.StepInfo):
+            shown["result"] = redact(value.result, step_table.root(value))
+            if value.shortened_args is not None and value.kind != "undo":
+                shown["shortened_args"] = redact.shortened(value.shortened_args)
         return shown
     if isinstance(value, dict):
         return {

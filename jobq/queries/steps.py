@@ -83,15 +83,18 @@ def _signals(conn: Connection[Any], schema: str, statement: str, id: int, limit:
 
 def _step(row: dict[str, Any]) -> StepInfo:
     del row["total"]
-    args, shortened = _arguments(row.pop("args"))
+    args, shortened = _arguments(row["kind"], row.pop("args"))
     row["error_type"] = _class_name(row["error_type"])
     return StepInfo(args=args, shortened_args=shortened, result=parsed(row.pop("result")), **row)
 
 
-def _arguments(text: str | None) -> tuple[Any, str | None]:
-    """Return the arguments, or the text of arguments that the step has stored shortened."""
-    if text is None:
-        return None, None
+def _arguments(kind: str, text: str | None) -> tuple[Any, str | None]:
+    """Return the arguments, or the text of arguments that the step has stored shortened.
+
+    A step that undoes has the name of its function there, which may look like JSON.
+    """
+    if text is None or kind == "undo":
+        return None, text
     try:
         return json.loads(text), None
     except (RecursionError, ValueError):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from jobq import JobQ, step
+from jobq import Fail, JobQ, step
 
 q = JobQ()
 
@@ -27,6 +27,10 @@ def decline(order: int) -> None:
     raise ConnectionError(f"the bank is away, order {order}")
 
 
+def revoke_token(reserved: dict[str, int]) -> None:
+    """Undoes a reservation."""
+
+
 def describe(text: str) -> int:
     return len(text)
 
@@ -45,6 +49,13 @@ def order(number: int, timeout: float | None = None) -> str:
         return step.wait_for("approval", Decision).by
     found = step.wait_for("approval", Decision, timeout=timeout)
     return "nobody" if found is None else found.by
+
+
+@q.task(durable=True)
+def refused(number: int) -> None:
+    """Reserves, fails, and undoes what it has reserved."""
+    step.options(undo=revoke_token).run(reserve, number)
+    raise Fail("the customer has no account")
 
 
 @q.task(durable=True)

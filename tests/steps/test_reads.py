@@ -181,6 +181,16 @@ def test_a_nodes_job_waits_for_a_signal_to_it_or_to_its_run(tester: JobqTester, 
     assert len(queries.run_waits(jobs.connection, "jobq", run)) == 1
 
 
+def test_a_step_that_undoes_has_the_name_of_its_function(tester: JobqTester, jobs: Jobs) -> None:
+    job = apps.refused.enqueue(jobs.connection, 7)
+    tester.drain()
+    for stored, shown in [("revoke_token", "revoke_token"), ("null", "null")]:
+        jobs.connection.execute("UPDATE jobq.job_step SET args = %s WHERE kind = 'undo' AND name = 'reserve'", (stored,))
+        steps = queries.job_steps(jobs.connection, "jobq", job.id).steps
+        [undo] = [step for step in steps if step.kind == "undo" and step.name]
+        assert (undo.args, undo.shortened_args) == (None, shown)
+
+
 def test_large_values_are_left_out(tester: JobqTester, jobs: Jobs) -> None:
     job: JobRef[int] = apps.wordy.enqueue(jobs.connection, "x" * 2000)
     tester.drain()

@@ -178,6 +178,32 @@ def test_shortened_arguments_hide_secrets(
         assert (read["steps"][0]["shortened_args"] == "(hidden)") is hidden
 
 
+def test_a_path_of_payloads_hides_the_result_of_a_wait(
+    db: Conn, tester: JobqTester, make_app: Callable[..., Flask], database_url: str
+) -> None:
+    job = apps.order.enqueue(db, 7).id
+    operations.send_signal(db, "jobq", job, "approval", {"by": "ada", "limit": 3}, actor="ann")
+    tester.drain()
+    for path, result, items in [("payload.by", {"by": "(hidden)", "limit": 3}, 3), ("result.items", None, "(hidden)")]:
+        client = make_app(database_url, redact=[path]).test_client()
+        steps = client.get(f"/api/jobs/{job}/steps").get_json()["steps"]
+        assert steps[2]["result"] == (result or {"by": "ada", "limit": 3})
+        assert steps[0]["result"] == {"order": 7, "items": items}
+
+
+def test_the_name_of_a_function_that_undoes_is_no_secret(
+    db: Conn, tester: JobqTester, make_app: Callable[..., Flask], database_url: str
+) -> None:
+    job = apps.refused.enqueue(db, 7).id
+    tester.drain()
+    for options in [{}, {"redact": ["args.card.number"]}]:
+        client = make_app(database_url, **options).test_client()
+        assert any("revoke_token" in row for row in rows(client.get(f"/jobs/{job}").text, "step"))
+        steps = client.get(f"/api/jobs/{job}/steps").get_json()["steps"]
+        undone = [step["shortened_args"] for step in steps if step["kind"] == "undo" and step["name"]]
+        assert undone == ["revoke_token"]
+
+
 def test_the_json_has_steps_waits_and_signals(client: FlaskClient, db: Conn, tester: JobqTester) -> None:
     job = apps.order.enqueue(db, 7).id
     tester.drain()

@@ -54,6 +54,11 @@ def signal_rows(signals: Sequence[SignalInfo], redact: Redactor) -> list[SignalR
     return [SignalRow(signal=one, payload=_value(redact(one.payload, "payload"), one.payload_bytes)) for one in signals]
 
 
+def root(step: StepInfo) -> str:
+    """Return the root of the paths that hide parts of the step's result."""
+    return "payload" if step.kind == "signal" else "result"
+
+
 def _row(job: JobDetail, step: StepInfo, on: Axis, redact: Redactor) -> StepRow:
     is_open = step.state in ("waiting", "retrying")
     state = "unfinished" if is_open and job.finished_at is not None else step.state
@@ -63,14 +68,10 @@ def _row(job: JobDetail, step: StepInfo, on: Axis, redact: Redactor) -> StepRow:
         state=state,
         args=_arguments(step, redact),
         # A step that ended by an error has no value.
-        value="" if step.state != "done" else _value(redact(step.result, _root(step)), step.result_bytes),
+        value="" if step.state != "done" else _value(redact(step.result, root(step)), step.result_bytes),
         seconds=None if step.kind == "since" else (end - step.started_at).total_seconds(),
         bars=_bars(step, state, end, on),
     )
-
-
-def _root(step: StepInfo) -> str:
-    return "payload" if step.kind == "signal" else "result"
 
 
 def _arguments(step: StepInfo, redact: Redactor) -> str:
@@ -82,6 +83,9 @@ def _arguments(step: StepInfo, redact: Redactor) -> str:
         taken = step.args if isinstance(step.args, dict) else {}
         by = f" by {formatting.line(taken['by'], 80)}" if taken.get("by") else ""
         return f"signal {taken['id']}{by}" if "id" in taken else ""
+    if step.kind == "undo":
+        # The name of the function that undoes, and no value.
+        return formatting.brief(step.shortened_args, _LONGEST)
     if step.shortened_args is not None:
         return formatting.brief(redact.shortened(step.shortened_args), _LONGEST)
     # The arguments of a function without any say nothing.

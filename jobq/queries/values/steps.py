@@ -27,7 +27,8 @@ class StepInfo:
     args: Any
     """Its arguments by name. Of a sleep ``{"seconds": …}``; of a signal that was taken ``{"id": …, "by": …}``."""
     shortened_args: str | None
-    """The beginning of arguments that are longer than 1,000 characters; then `args` is None."""
+    """The beginning of arguments that are longer than 1,000 characters; then `args` is None. Of a
+    step of the kind ``undo``: the name of the function that undoes."""
     result: Any
     """What it returned, or the payload of its signal. None: also if it is larger than 10 kB as stored."""
     result_bytes: int | None
