@@ -2,24 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
-
 import click
 
 from jobq.cli import output
 from jobq.cli.exits import Exit
 from jobq.cli.options import app_option, database_options, json_option
 from jobq.cli.session import current
-
-if TYPE_CHECKING:
-    import psycopg
-
-    from jobq.app import JobQ
-    from jobq.steps.check import Replayed
-
-# Jobs read at a time.
-_MOST = 500
 
 
 @click.group(short_help="Check the stored steps of durable jobs against the code.")
@@ -39,36 +27,22 @@ def check(*, app: str, as_json: bool) -> None:
     fit the code: that job would fail with StepChanged.
     """
     from jobq.app import load
+    from jobq.queries.steps import unfinished
+    from jobq.steps.check import replay
 
     session = current()
-    loaded = load(app)
+    tasks = {name: task for name, task in load(app).tasks.items() if task.durable}
     with session.connect() as connection:
-        found = list(_replayed(connection, session.schema, loaded))
+        found = [replay(tasks[job["task"]], job, kept) for job, kept in unfinished(connection, session.schema, tasks)]
     bad = [each for each in found if not each.is_good]
     if as_json:
         output.print_json({"checked": len(found), "changed": bad})
     else:
         for each in bad:
-            click.echo(f"job {each.job_id}, task {each.task}: {each.message}")
+            click.echo(output.line(f"job {each.job_id}, task {each.task}: {each.message}"))
             if each.step is not None:
-                click.echo(f"  step {each.step!r} is stored with {each.stored}\n  the code calls it with {each.given}")
-        click.echo(f"{len(found)} durable jobs checked, {len(bad)} of them do not fit the code")
+                click.echo(output.line(f"  step {each.step!r} is stored with {each.stored}"))
+                click.echo(output.line(f"  the code calls it with {each.given}"))
+        misfits = f"{len(bad):,} {'does' if len(bad) == 1 else 'do'} not fit the code"
+        click.echo(f"{output.plural(len(found), 'durable job')} checked, {misfits}")
     click.get_current_context().exit(Exit.NOT_DONE if bad else Exit.OK)
-
-
-def _replayed(connection: psycopg.Connection[object], schema: str, app: JobQ) -> Iterator[Replayed]:
-    from psycopg.rows import tuple_row
-
-    from jobq._postgres.statements import fetch
-    from jobq.steps.check import replay
-    from jobq.steps.rows import loaded
-
-    after: int | None = -1
-    while after is not None:
-        first, *jobs = fetch(connection, schema, "steps_unfinished", {"after": after, "most": _MOST})
-        after = first["next_after"]
-        jobs = [job for job in jobs if job["task"] in app.tasks and app.tasks[job["task"]].durable]
-        rows = fetch(connection, schema, "steps_load", {"ids": [job["id"] for job in jobs]}, tuple_row)
-        kept = loaded(rows)
-        for job in jobs:
-            yield replay(app.tasks[job["task"]], job, kept.get(job["id"], []))

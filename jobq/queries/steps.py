@@ -7,21 +7,27 @@ are listed, and large values are left out.
 from __future__ import annotations
 
 import json
+from collections.abc import Collection, Iterator
 from typing import Any
 
 from psycopg import Connection
+from psycopg.rows import tuple_row
 
 from jobq._core.validation import check_int
 from jobq._postgres.statements import fetch
 from jobq.filters import MAX_ID
 from jobq.queries.jobs import parsed
 from jobq.queries.values.steps import JobSteps, JobWait, JobWaits, RunWait, SignalInfo, StepInfo
+from jobq.steps.rows import loaded
+from jobq.steps.store import StoredStep
 
 MAX_LISTED_STEPS = 100_000
 # Bytes of a value as stored.
 _LARGEST = 10_000
 _MOST_WAITS = 100
 _MOST_RUN_WAITS = 1_000
+# Jobs whose steps are read at a time.
+_MOST_UNFINISHED = 500
 
 
 def job_steps(conn: Connection[Any], schema: str, id: int, *, limit: int = 1000) -> JobSteps:
@@ -73,6 +79,23 @@ def run_waits(conn: Connection[Any], schema: str, id: int) -> list[RunWait]:
     """Return the jobs of a workflow's run that wait for signals, by the signals' names, at most 1,000."""
     rows = fetch(conn, schema, "run_waits", {"id": id, "limit": _MOST_RUN_WAITS}) if 0 <= id <= MAX_ID else []
     return [RunWait(is_over=row.pop("sent"), **row) for row in rows]
+
+
+def unfinished(
+    conn: Connection[Any], schema: str, tasks: Collection[str]
+) -> Iterator[tuple[dict[str, Any], list[StoredStep]]]:
+    """Yield the unfinished jobs of `tasks` that have stored steps, by id, each with all of its steps.
+
+    A job is the row of ``steps_unfinished``: id, task, args, queue, attempt, max_attempts, headers.
+    """
+    after: int | None = -1
+    while after is not None:
+        first, *jobs = fetch(conn, schema, "steps_unfinished", {"after": after, "most": _MOST_UNFINISHED})
+        after = first["next_after"]
+        jobs = [job for job in jobs if job["task"] in tasks]
+        steps = loaded(fetch(conn, schema, "steps_load", {"ids": [job["id"] for job in jobs]}, tuple_row))
+        for job in jobs:
+            yield job, steps.get(job["id"], [])
 
 
 def _signals(conn: Connection[Any], schema: str, statement: str, id: int, limit: int) -> list[SignalInfo]:

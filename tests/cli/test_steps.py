@@ -48,7 +48,7 @@ def test_code_that_fits(db: Conn, run: Run) -> None:
     called = list(apps.called)
     before = db.execute("SELECT * FROM jobq.job_step ORDER BY 1, 2, 3").fetchall()
     found = run()
-    assert (found.exit_code, found.output) == (0, "4 durable jobs checked, 0 of them do not fit the code\n")
+    assert (found.exit_code, found.output) == (0, "4 durable jobs checked, 0 do not fit the code\n")
     assert apps.called == called
     assert db.execute("SELECT * FROM jobq.job_step ORDER BY 1, 2, 3").fetchall() == before
 
@@ -61,7 +61,7 @@ def test_code_that_does_not_fit(db: Conn, run: Run, monkeypatch: pytest.MonkeyPa
     assert found.exit_code == 1
     assert f"job {jobs[1]}, task other_arguments: " in found.output
     assert "step 'load' is stored with {\"number\": 1}" in found.output.replace('{"number":1}', '{"number": 1}')
-    assert "4 durable jobs checked, 2 of them do not fit the code" in found.output
+    assert "4 durable jobs checked, 2 do not fit the code" in found.output
     document = json.loads(run("--json").stdout)
     assert document["checked"] == 4
     assert [(each["job_id"], each["outcome"], each["step"]) for each in document["changed"]] == [
@@ -70,8 +70,19 @@ def test_code_that_does_not_fit(db: Conn, run: Run, monkeypatch: pytest.MonkeyPa
     ]
 
 
+def test_job_data_forges_no_line(db: Conn, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    apps.other_arguments.enqueue(db, 1)
+    drain(apps.q, db)
+    db.execute("UPDATE jobq.job_step SET args = %s WHERE kind = 'run'", ('{"number": "\x9b1\njob 9, task same: "}',))
+    monkeypatch.setattr(apps, "VERSION", "2")
+    told = run().output
+    assert "\x9b" not in told
+    assert [line.split()[0] for line in told.splitlines()] == ["job", "step", "the", "1"]
+    assert told.endswith("\n1 durable job checked, 1 does not fit the code\n")
+
+
 def test_many_jobs_are_read_in_parts(db: Conn, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("jobq.cli.steps._MOST", 2)
+    monkeypatch.setattr("jobq.queries.steps._MOST_UNFINISHED", 2)
     for number in range(5):
         apps.same.enqueue(db, number)
     drain(apps.q, db)
