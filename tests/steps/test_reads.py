@@ -185,7 +185,9 @@ def test_a_step_that_undoes_has_the_name_of_its_function(tester: JobqTester, job
     job = apps.refused.enqueue(jobs.connection, 7)
     tester.drain()
     for stored, shown in [("revoke_token", "revoke_token"), ("null", "null")]:
-        jobs.connection.execute("UPDATE jobq.job_step SET args = %s WHERE kind = 'undo' AND name = 'reserve'", (stored,))
+        jobs.connection.execute(
+            "UPDATE jobq.job_step SET args = %s WHERE kind = 'undo' AND name = 'reserve'", (stored,)
+        )
         steps = queries.job_steps(jobs.connection, "jobq", job.id).steps
         [undo] = [step for step in steps if step.kind == "undo" and step.name]
         assert (undo.args, undo.shortened_args) == (None, shown)
