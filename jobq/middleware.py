@@ -335,7 +335,7 @@ class _EnqueueCall:
         self._called = True
         try:
             yield merged
-        except Exception:
+        except Exception:  # of the database, or of a middleware further inside: it is raised again
             self._called = False
             raise
 

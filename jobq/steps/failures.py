@@ -19,7 +19,7 @@ def encode(error: BaseException) -> str:
     kind = type(error)
     try:
         message = str(error)
-    except Exception:
+    except Exception:  # a class whose __str__ raises
         message = ""
     found: dict[str, Any] = {
         "type": f"{kind.__module__}:{kind.__qualname__}",

@@ -246,7 +246,7 @@ class _Transaction:
         try:
             how()
             self._link.end()
-        except Exception:
+        except Exception:  # a lost connection, or a session that the task has broken
             self._link.drop()
 
 
