@@ -27,8 +27,8 @@ _ID = click.IntRange(0, 2**63 - 1)
 def signal(*, job: int, name: str, payload: str | None, reason: str | None, as_json: bool) -> None:
     """Send the signal NAME to the durable job JOB, which takes it by step.wait_for(NAME).
 
-    PAYLOAD is JSON (default: null); - reads it from standard input. The job need not wait yet: the
-    signal is kept until it is taken. `jobq jobs show JOB --steps` says what a job waits for.
+    PAYLOAD is JSON (default: null); - reads it from standard input. The signal may be sent before the
+    job waits: it is kept until it is taken. `jobq jobs show JOB --steps` says what a job waits for.
     """
     send(name, payload, reason, as_json, job=job)
 
@@ -81,5 +81,5 @@ def _parsed(payload: str | None) -> Any:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
         raise click.BadParameter(
-            f"not valid JSON: {error}. A text stands in quotation marks: '\"yes\"'", param_hint="PAYLOAD"
+            f"not valid JSON: {error}. Put quotation marks around a text: '\"yes\"'", param_hint="PAYLOAD"
         ) from None

@@ -63,7 +63,7 @@ class _Item:
 
 
 def lay_out(parents: Sequence[Sequence[int]]) -> Layout:
-    """Return the places of boxes, of which each has these `parents`.
+    """Return the places of boxes. `parents` has the parents of each box.
 
     If there is a cycle, as the folding of parts can make one, the lines back are left out.
     """

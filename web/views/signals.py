@@ -57,7 +57,7 @@ def _payload() -> Any:
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
-        abort(400, f'payload: not valid JSON: {error}. A text stands in quotation marks: "yes".')
+        abort(400, f'payload: not valid JSON: {error}. Put quotation marks around a text: "yes".')
 
 
 ROUTES = [
