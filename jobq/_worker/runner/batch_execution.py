@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from jobq._worker.ipc.messages import Job
-from jobq._worker.runner.execution import Execution
+from jobq._worker.runner.execution import Execution, Tracebacks
 
 
 class BatchExecution(Execution, kw_only=True, eq=False):
@@ -30,8 +30,11 @@ class BatchExecution(Execution, kw_only=True, eq=False):
         if len(self.cancelled_ids) == len(self.jobs):
             self.cancel(stopping=stopping)
 
-    def of(self, job: Job) -> Execution:
-        """Return what this execution is for one of its jobs, to judge how it ended."""
+    def of(self, job: Job, tracebacks: Tracebacks | None = None) -> Execution:
+        """Return what this execution is for one of its jobs, to judge how it ended.
+
+        `tracebacks`: see `Execution.tracebacks`.
+        """
         return Execution(
             job=job,
             worker=self.worker,
@@ -39,4 +42,5 @@ class BatchExecution(Execution, kw_only=True, eq=False):
             stopping=self.stopping,
             timed_out=self.timed_out,
             log=self.log,
+            tracebacks=tracebacks,
         )

@@ -18,6 +18,7 @@ from jobq._core.storable import storable_text
 from jobq._worker.ipc import unexecuted
 from jobq._worker.ipc.messages import Failure, Job
 from jobq._worker.runner.batch_execution import BatchExecution
+from jobq._worker.runner.execution import Tracebacks
 from jobq._worker.runner.executor import Executor, Outcome, in_time, succeeded, within
 from jobq._worker.runner.interpreter import tracing
 from jobq._worker.runner.interpreter.forks import end_fork
@@ -150,13 +151,13 @@ class _BatchCall:
         executor, task, failures = self._executor, self._task, self._batch.failures
         entries = task.outcomes(value, len(self.jobs))
         seconds = time.monotonic() - self._started
-        outcomes = self.refused
+        outcomes, tracebacks = list(self.refused), Tracebacks()
         for place, (job, entry) in enumerate(zip(self.jobs, entries, strict=True)):
             error = failures.get(place)
             if error is None and issubclass(type(entry), BaseException):
                 error = entry  # type: ignore[assignment]  # isinstance would ask the value for its class
             if error is not None:
-                outcomes.append(self._failure(job, error, seconds))
+                outcomes.append(self._failure(job, error, seconds, tracebacks))
             else:
                 outcomes.append(succeeded(job, *executor._encoded(task, entry), seconds))
         return outcomes
@@ -164,13 +165,15 @@ class _BatchCall:
     def failed(self, error: BaseException) -> list[Outcome]:
         """Return the outcomes of a call that raised `error`: it is the failure of every job."""
         failures, seconds = self._batch.failures, time.monotonic() - self._started
-        outcomes = self.refused
+        outcomes, tracebacks = list(self.refused), Tracebacks()
         for place, job in enumerate(self.jobs):
-            outcomes.append(self._failure(job, failures.get(place, error), seconds))
+            outcomes.append(self._failure(job, failures.get(place, error), seconds, tracebacks))
         return outcomes
 
-    def _failure(self, job: Job, error: BaseException, seconds: float) -> Failure:
-        found = self._executor._setback(self._execution.of(job), self._task, error, seconds)
+    # `tracebacks` is a local of the callers, and no attribute: an error's traceback refers to this call and
+    # its execution, and a reference cycle would keep the items until the garbage collector comes.
+    def _failure(self, job: Job, error: BaseException, seconds: float, tracebacks: Tracebacks) -> Failure:
+        found = self._executor._setback(self._execution.of(job, tracebacks), self._task, error, seconds)
         if (count := len(self.jobs)) == 1 or not (found.traceback or found.log):
             return found
         # Each job stores a copy of the same text.

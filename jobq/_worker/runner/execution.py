@@ -21,6 +21,12 @@ from jobq._worker.runner.interpreter.forks import end_fork
 from jobq.errors import TimedOut
 from jobq.steps.log import StepLog
 
+Tracebacks = dict[int, tuple[BaseException, str]]
+"""Errors and their formatted tracebacks, by `id` of the error.
+
+An entry keeps its error alive: the next error could get the id of one that is gone.
+"""
+
 
 class Execution(msgspec.Struct, kw_only=True, eq=False):
     """An execution under way, with the methods that other threads may call."""
@@ -50,6 +56,8 @@ class Execution(msgspec.Struct, kw_only=True, eq=False):
     """The thread (its identifier) or the asyncio task that calls the task's function."""
     log: AttemptLog | None = None
     """The newest log records of the task, if they are kept; None until the first record."""
+    tracebacks: Tracebacks | None = None
+    """The formatted tracebacks of errors with which several jobs of a call end; None: reuse none."""
     _interrupt: Callable[[], object] | None = None
     _is_interrupted: bool = False
     _at_timeout: Callable[[], object] | None = None

@@ -92,7 +92,7 @@ def _judge(
             recorded=recorded,
             error_type=type_name(error),
             message=storable_text(_message(execution, error), 2000),
-            traceback=storable_text(traceback_of(error, hidden), max_error_bytes) if recorded else None,
+            traceback=_traceback(execution, error, max_error_bytes, hidden) if recorded else None,
         )
 
     wanted: float | None = None
@@ -175,6 +175,17 @@ def _unjudged(
         error_type=type_name(error),
         message=f"an error of this type was raised, and to look at it raised {type_name(fault)}",
     )
+
+
+def _traceback(execution: Execution, error: BaseException, max_bytes: int, hidden: Collection[str]) -> str:
+    """Return the traceback for the attempt's record: the one that the execution already knows, or a new one."""
+    known = execution.tracebacks
+    if known is not None and id(error) in known:
+        return known[id(error)][1]
+    text = storable_text(traceback_of(error, hidden), max_bytes)
+    if known is not None:
+        known[id(error)] = error, text
+    return text
 
 
 def _retry_text(error: Retry) -> str:

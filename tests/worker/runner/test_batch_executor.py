@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Collection, Iterator
 from typing import Any
 from uuid import uuid4
 
 import pytest
 
-from jobq import Cancel, JobQ, current_batch
+from jobq import Cancel, JobQ, Snooze, current_batch
 from jobq._worker.ipc.messages import Disposition, Failure, Job, Success
+from jobq._worker.runner import error_report, verdict
 from jobq._worker.runner.batch_execution import BatchExecution
 from jobq._worker.runner.batch_executor import BatchExecutor
 from jobq._worker.runner.execution import Execution
@@ -39,6 +41,27 @@ async def half_async(numbers: list[int]) -> list[int | Exception]:
 @q.task(batch=10)
 def long_error(numbers: list[int]) -> None:
     raise ValueError("x" * 2000)
+
+
+@q.task(batch=10)
+def bad_snooze(numbers: list[int]) -> list[int | Exception]:
+    errors: list[int | Exception] = []
+    for number in numbers:
+        error = Snooze(1)
+        error.seconds = -number
+        errors.append(error)
+    return errors
+
+
+class Broken(list[int]):
+    def __iter__(self) -> Iterator[int]:
+        yield 1
+        raise ConnectionError("the rest was not received")
+
+
+@q.task(batch=10)
+def broken_list(numbers: list[int]) -> list[int]:
+    return Broken(numbers)
 
 
 @q.task
@@ -114,6 +137,38 @@ def test_the_jobs_of_a_failed_call_share_the_space_for_its_traceback() -> None:
     [alone] = executor.execute_batch(batch(job(1, "long_error")), time.monotonic())
     assert isinstance(alone, Failure)
     assert len(str(alone.traceback)) > 2000
+
+
+def test_the_traceback_of_a_failed_call_is_formatted_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    formatted: list[str] = []
+
+    def traceback_of(error: BaseException, ours: Collection[str]) -> str:
+        formatted.append(str(error))
+        return error_report.traceback_of(error, ours)
+
+    monkeypatch.setattr(verdict, "traceback_of", traceback_of)
+    outcomes = executor.execute_batch(batch(*(job(n, "half") for n in range(10, 60))), time.monotonic())
+    assert formatted == ["13"]
+    assert len({each.traceback for each in outcomes if isinstance(each, Failure)}) == 1
+    # A call that fails later formats its own error.
+    executor.execute_batch(batch(*(job(n, "half") for n in range(10, 60))), time.monotonic())
+    assert formatted == ["13", "13"]
+
+
+def test_jobs_that_fail_by_themselves_keep_their_own_tracebacks() -> None:
+    """Even if the error that is recorded exists only while its job is judged."""
+    outcomes = executor.execute_batch(batch(*(job(n, "bad_snooze") for n in range(1, 50))), time.monotonic())
+    for each in outcomes:
+        assert isinstance(each, Failure)
+        assert f"ten years (-{each.id})" in str(each.message)
+        assert f"ten years (-{each.id})" in str(each.traceback)
+
+
+def test_each_job_has_one_outcome_if_the_results_cannot_be_read_to_their_end() -> None:
+    outcomes = executor.execute_batch(
+        batch(job(1, "broken_list"), job(2, "broken_list", "other"), job(3, "broken_list")), time.monotonic()
+    )
+    assert told(outcomes) == {1: Disposition.RETRY, 2: Disposition.PARK, 3: Disposition.RETRY}
 
 
 @pytest.mark.parametrize("task", ["half", "half_async"])
