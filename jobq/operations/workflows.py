@@ -89,7 +89,7 @@ def cancel(
 
 
 def retry(run_id: int, note: AuditRecord | None) -> Script[RunChange | None]:
-    """Let a run go on: its failed and cancelled jobs are put back, and what waited for them waits again.
+    """Let a run go on: its failed and cancelled jobs are put back, and nodes that did not run wait again.
 
     `note` is None for a repeated round. Returns what was done; None: there is no such run.
     """
@@ -186,13 +186,14 @@ def retry_workflow(
 ) -> RunChange:
     """Let a run go on: its jobs that failed, expired or were cancelled run again, with all their attempts.
 
-    Jobs that were deleted, or that retention has removed, are inserted again from their nodes.
-    Nodes that did not run because of them wait for their parents again. Nodes that succeeded or
-    were skipped stay so. Rounds, arguments and errors are those of `cancel_workflow`.
+    Jobs that were deleted, or that retention has removed, are inserted again from their nodes, and
+    so are all lost items of maps. Nodes that did not run because of them wait for their parents
+    again. Nodes that succeeded or were skipped stay so. Rounds, arguments and errors are those of `cancel_workflow`.
 
-    With `from_node` or `all_nodes`, nodes run again whatever they ended as, also in a run that has
+    With `from_node` or `all_nodes`, nodes run again whatever they ended as, even if the run has
     succeeded. Their jobs that succeeded are kept as finished jobs of no run, until retention
-    removes them. Jobs that have not started are taken back. This is one transaction: all or nothing.
+    removes them. Jobs that have not started are taken back. A durable node begins from its start:
+    its steps are dropped, and its children are cancelled. This is one transaction: all or nothing.
 
     Args:
         conn: a psycopg connection.
@@ -201,7 +202,7 @@ def retry_workflow(
         actor: who the audit log names.
         reason: text for the audit log, at most 1,000 characters.
         from_node: the name of a node, or its number from 1: this node and everything downstream of
-            it runs again. Other nodes stay as they are, also those that failed.
+            it runs again. Other nodes stay as they are, even if they failed.
         all_nodes: True: every node of the run runs again.
 
     Returns:
@@ -211,7 +212,7 @@ def retry_workflow(
         that the node has not started, or does not exist.
 
     Raises:
-        InvalidOption: also if `from_node` and `all_nodes` are both given.
+        InvalidOption: `actor` or `reason` is unusable, or `from_node` and `all_nodes` are both given.
     """
     note = AuditRecord("retry_workflow", actor, reason)
     one_round = retrying(run_id, from_node=from_node, all_nodes=all_nodes, note=note)

@@ -45,7 +45,7 @@ class ManyItems:
         them, and not more than those of about a second. The item at which an error is raised comes
         again.
 
-        The body of the loop is no step: its effects should bear a repetition. In it, steps are refused.
+        The body of the loop is no step: it must tolerate that an item comes twice. In it, steps are refused.
         A loop that is left by ``break`` is over when the task comes to its next step.
 
         Args:

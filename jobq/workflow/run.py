@@ -125,16 +125,17 @@ class WorkflowRun(Generic[R_co]):
         return self._check(await self._source.cancel_workflow_async(self.id, reason))
 
     def retry(self, reason: str | None = None, *, from_node: str | int | None = None, all_nodes: bool = False) -> bool:
-        """Let the run go on, also one that has ended.
+        """Let the run go on, even if it has ended.
 
         Without `from_node` and `all_nodes`, the jobs that failed, expired or were cancelled run
-        again, and what waited for them waits again. It needs the rights of ``jobq_operator``
-        (deploy/roles.sql), and leaves an audit entry.
+        again, and nodes that did not run because of them wait again. It needs the rights of
+        ``jobq_operator`` (deploy/roles.sql), and leaves an audit entry.
 
         Args:
             reason: text for the audit log, at most 1,000 characters.
             from_node: the name of a node, or its number from 1: this node and everything downstream
-                of it runs again, also what has succeeded. Other nodes keep their ends.
+                of it run again, even if they succeeded. A durable node begins from its start.
+                Other nodes keep their ends.
             all_nodes: True: every node runs again.
 
         Returns:

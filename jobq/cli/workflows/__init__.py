@@ -183,7 +183,7 @@ def cancel(*, id: int, reason: str | None, yes: bool, as_json: bool) -> None:
     "from_node",
     metavar="NODE",
     show_envvar=True,
-    help="This node (its name or its number) and everything downstream of it runs again, also what succeeded.",
+    help="This node (its name or its number) and everything downstream of it run again, even if they succeeded.",
 )
 @click.option("--all", "all_nodes", is_flag=True, show_envvar=True, help="Every node runs again.")
 @reason_option
@@ -192,9 +192,11 @@ def cancel(*, id: int, reason: str | None, yes: bool, as_json: bool) -> None:
 def retry(
     *, id: int, only_failed: bool, from_node: str | None, all_nodes: bool, reason: str | None, yes: bool, as_json: bool
 ) -> None:
-    """Let a run go on, also one that has ended: its jobs that failed run again, and what waited for them waits again.
+    """Let a run go on, even if it has ended.
 
-    With --from or --all nothing is done if a node that would run again has a running job.
+    Jobs that failed run again, and nodes that did not run because of them wait for their parents again.
+    With --from or --all, a durable node begins from its start: its steps are dropped, and its children
+    are cancelled. If a node that would run again has a running job, nothing is done.
     """
     if only_failed + (from_node is not None) + all_nodes > 1:
         raise click.UsageError("pass one of --failed, --from and --all")
