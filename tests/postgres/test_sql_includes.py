@@ -19,12 +19,13 @@ def texts_in(*folder: str) -> dict[str, str]:
     return {
         file.stem: file.read_text(encoding="utf-8")
         for file in sorted(ROOT.joinpath(*folder).rglob("*.sql"))
-        if file.parent.name != "fragments" or folder[-1] == "fragments"
+        if "fragments" not in file.parts
     }
 
 
 STATEMENTS = texts_in("jobq", "_postgres", "sql")
-FRAGMENTS = texts_in("jobq", "_postgres", "sql", "fragments")
+_FRAGMENTS = ROOT.joinpath("jobq", "_postgres", "sql", "fragments")
+FRAGMENTS = {file.relative_to(_FRAGMENTS).with_suffix("").as_posix() for file in _FRAGMENTS.rglob("*.sql")}
 FUNCTIONS = {f"{name}()": text for name, text in texts_in("migrations", "functions").items()}
 SQL = {**STATEMENTS, **FUNCTIONS}
 
@@ -58,7 +59,7 @@ MORE_COLUMNS = {
 
 def included(text: str) -> set[str]:
     """The names of the fragments that `text` includes, itself or by another fragment."""
-    names = set(re.findall(r"^ *--include (\w+)", text, re.MULTILINE))
+    names = set(re.findall(r"^ *--include ([\w/]+)", text, re.MULTILINE))
     return names.union(*(included(fragment(name)) for name in names))
 
 
@@ -109,7 +110,7 @@ def test_a_fragment_that_is_not_there_is_an_error() -> None:
 
 
 def test_every_fragment_is_used_and_every_include_is_right() -> None:
-    assert set().union(*map(included, SQL.values())) == set(FRAGMENTS)
+    assert set().union(*map(included, SQL.values())) == FRAGMENTS
     for text in SQL.values():
         assert "$jobs" not in expand(text)
         assert "--include" not in expand(text)

@@ -1,5 +1,6 @@
 """Shared parts of SQL texts: the line ``--include <name>`` stands for ``fragments/<name>.sql``.
 
+The name of a fragment of one subject begins with its folder: ``--include steps/has_undo job=job.id``.
 A fragment may take words: ``--include release_keys jobs=bound`` replaces ``$jobs`` in the fragment
 by ``bound``. All words are required; there are no defaults. A fragment may include others. Includes
 are resolved once, when the text is loaded, so the server sees ordinary statements.
@@ -12,7 +13,7 @@ from collections.abc import Callable
 from importlib.resources import files
 from string import Template
 
-_INCLUDE = re.compile(r"^(?P<indent> *)--include (?P<name>[a-z_]+)(?P<words>(?: [a-z_]+=\S+)*) *$")
+_INCLUDE = re.compile(r"^(?P<indent> *)--include (?P<name>(?:[a-z_]+/)?[a-z_]+)(?P<words>(?: [a-z_]+=\S+)*) *$")
 _WORD = re.compile(r"([a-z_]+)=(\S+)")
 
 

@@ -11,7 +11,7 @@
 -- Plan: no Seq Scan on job.
 WITH free AS MATERIALIZED (
     SELECT lost.id, lost.cancel_requested_at IS NOT NULL AND NOT
-           --include has_undo job=lost.id
+           --include steps/has_undo job=lost.id
            AS ends
     FROM {schema}.job AS lost
     WHERE lost.state = 'running' AND lost.started_at < now() - interval '1 minute'

@@ -7,7 +7,7 @@ WITH chosen AS MATERIALIZED (
     SELECT id, CASE WHEN state = 'ready' AND run_at > clock_timestamp() THEN 'scheduled' ELSE state END AS state
     FROM {schema}.job
     WHERE id = ANY(%(ids)s) AND state <> 'running' AND NOT
-        --include has_undo job=job.id
+        --include steps/has_undo job=job.id
     ORDER BY id
     FOR UPDATE SKIP LOCKED
 ), finished AS (

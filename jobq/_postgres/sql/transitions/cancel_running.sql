@@ -6,7 +6,7 @@ WITH chosen AS MATERIALIZED (
     SELECT id, cancel_requested_at, CASE WHEN state = 'ready' AND run_at > clock_timestamp() THEN 'scheduled' ELSE state END AS state
     FROM {schema}.job
     WHERE id = ANY(%(ids)s) AND (state = 'running' OR
-        --include has_undo job=job.id
+        --include steps/has_undo job=job.id
         )
     ORDER BY id
     FOR NO KEY UPDATE SKIP LOCKED

@@ -14,6 +14,8 @@
 -- group ready, however it ended.
 -- A job whose cancellation an operator has requested is not run again: it ends as cancelled, unless a
 -- worker is to undo steps of it first. The children of cancelled durable jobs are cancelled.
+-- If a durable job ends because it has expired, or because its runner was ended, its task could not undo
+-- its steps: the job is put back for that (`undoes`).
 -- Returns a row for each accepted execution (true), with the queue of a job that can be claimed
 -- again, and its run_at in microseconds if it keeps its place; and a row for each execution to try
 -- again (false). The first column is its position in the arrays, from 1. Executions that are not
@@ -33,14 +35,21 @@ WITH ended AS (
     SELECT job.id, job.claims, job.worker_id, job.started_at, job.cancel_requested_at
     FROM {schema}.job AS job WHERE job.id = ANY (%(ids)s::bigint[]) ORDER BY job.id FOR UPDATE SKIP LOCKED
 ), due AS MATERIALIZED (
-    SELECT ended.*, CASE WHEN ended.new_state = 'ready' AND free.cancel_requested_at IS NOT NULL AND NOT
-                             --include has_undo job=ended.id
+    SELECT ended.*, CASE WHEN undone.is_due THEN 'ready'
+                         WHEN ended.new_state = 'ready' AND free.cancel_requested_at IS NOT NULL AND NOT
+                             --include steps/has_undo job=ended.id
                              THEN 'cancelled' ELSE ended.new_state END AS final_state,
+           undone.is_due AS undoes,
            -- It is put back to be undone: now, unless the undo itself waits for its next try.
            free.cancel_requested_at IS NOT NULL AND ended.delay > 0 AND NOT EXISTS (
                SELECT FROM {schema}.job_step AS undo
                WHERE undo.job_id = ended.id AND undo.kind = 'undo' AND strpos(undo.args_hash, '/') = 0 OFFSET 0) AS hurries
     FROM ended JOIN free ON free.id = ended.id
+    CROSS JOIN LATERAL (
+        SELECT (ended.new_state = 'expired' OR ended.new_state = 'failed' AND ended.recorded IN ('crashed', 'timeout')) AND
+            --include steps/undo_is_due job=ended.id
+            AS is_due
+    ) AS undone
     WHERE free.claims = ended.claims
       AND free.worker_id = %(worker)s
       AND free.started_at = to_timestamp(ended.started / 1e6::float8)
@@ -62,16 +71,21 @@ WITH ended AS (
         -- A `replace` may have set a later time for a job that was claimed and had not started.
         run_at = coalesce(greatest(clock_timestamp() + CASE WHEN due.hurries THEN 0 ELSE due.delay END * interval '1 second',
                                    CASE WHEN job.key_until_started THEN job.run_at END), job.run_at),
-        worker_id = NULL, started_at = NULL, attempt = job.attempt - due.given_back, crashes = least(job.crashes + due.crashed, 32767),
+        expires_at = CASE WHEN due.undoes THEN NULL ELSE job.expires_at END,
+        worker_id = NULL, started_at = NULL, attempt = job.attempt - greatest(due.given_back, due.undoes::integer), crashes = least(job.crashes + due.crashed, 32767),
         run_alone = job.run_alone OR due.run_alone, releases = least(job.releases + due.released, 32767),
         key_until_started = job.key_until_started OR (
             job.key_holds IS NOT DISTINCT FROM 'until_started' AND job.attempt = 1 AND due.given_back = 1 AND due.crashed = 0
             AND due.seconds IS NULL)
     FROM due
     WHERE job.id = due.id AND due.final_state = 'ready'
-    RETURNING job.id, job.claims, job.queue, job.attempt + due.given_back AS attempt, job.run_at, due.place, due.seconds,
+    RETURNING job.id, job.claims, job.queue, job.attempt + greatest(due.given_back, due.undoes::integer) AS attempt, job.run_at, due.place, due.seconds,
               due.recorded, due.error_type, due.message, due.traceback, due.log, job.limited, job.group_key,
               due.delay IS NULL AS keeps_place, due.waits, job.key, job.key_until_started, job.task, job.key_scope
+), verdicts AS (
+    SELECT requeued.id AS job_id, requeued.attempt, CASE due.new_state WHEN 'expired' THEN 'EXPIRE' ELSE 'FAIL' END AS ending,
+           due.error_type, due.message
+    FROM requeued JOIN due ON due.id = requeued.id AND due.undoes
 ), retaken AS MATERIALIZED (
     -- Its key was released for a start that did not happen: take the key again, unless another job
     -- has it by now.
@@ -92,6 +106,8 @@ WITH ended AS (
     SELECT queue, group_key, CASE WHEN keeps_place THEN least(run_at, clock_timestamp()) ELSE clock_timestamp() END, id,
            '-infinity'::timestamptz
     FROM requeued WHERE limited AND group_key IS NOT NULL
+), told AS (
+    --include steps/undo_verdict jobs=verdicts
 ), children AS MATERIALIZED (
     SELECT {schema}.cancel_children(ARRAY(SELECT id FROM finished WHERE state = 'cancelled'))
 ), wakeups AS (

@@ -3,7 +3,8 @@
 -- rescuers cannot both take the jobs. It deletes the row, unless `only` names jobs: then
 -- worker_gone.sql deletes it when no job is left.
 -- The attempt does not count, and a crash is counted as a worker death, because it is unknown
--- whether the job caused it. A job that has seen %(max_losses)s of its workers die is failed.
+-- whether the job caused it. A job that has seen %(max_losses)s of its workers die is failed. If it is a
+-- durable job with steps to undo, it is put back once more for that (`undoes`).
 -- The statement does not wait for a locked row: otherwise a dead worker's transaction that hangs in
 -- its commit would block its rescuers. Such a row is left to release_orphans.sql.
 -- As in record_failures.sql, `free` locks the rows, and every decision uses the values of the
@@ -20,8 +21,10 @@ WITH dead AS MATERIALIZED (
 ), free AS MATERIALIZED (
     SELECT job.id, job.worker_deaths,
            (job.cancel_requested_at IS NOT NULL AND NOT
-            --include has_undo job=job.id
-            ) OR job.worker_deaths + 1 >= %(max_losses)s AS ends
+            --include steps/has_undo job=job.id
+            ) OR (job.worker_deaths + 1 >= %(max_losses)s AND NOT
+            --include steps/undo_is_due job=job.id
+            ) AS ends
     FROM dead CROSS JOIN {schema}.job AS job
     WHERE job.worker_id = %(dead)s AND job.state = 'running'
       AND (%(only)s::bigint[] IS NULL OR job.id = ANY (%(only)s::bigint[]))
@@ -45,7 +48,16 @@ WITH dead AS MATERIALIZED (
         worker_id = NULL, started_at = NULL, attempt = job.attempt - 1, crashes = least(job.crashes + 1, 32767),
         worker_deaths = least(job.worker_deaths + 1, 32767)
     WHERE job.id = ANY (ARRAY(SELECT id FROM free WHERE NOT ends))
-    RETURNING job.id, job.claims, job.attempt + 1 AS attempt, job.queue, job.run_at, job.limited, job.group_key
+    RETURNING job.id, job.claims, job.attempt + 1 AS attempt, job.queue, job.run_at, job.limited, job.group_key, job.worker_deaths,
+              job.cancel_requested_at
+), verdicts AS (
+    SELECT id AS job_id, attempt,
+           CASE WHEN cancel_requested_at IS NOT NULL THEN 'CANCEL' ELSE 'FAIL' END AS ending, NULL AS error_type,
+           CASE WHEN cancel_requested_at IS NOT NULL THEN 'cancelled by an operator; its worker died'
+                ELSE 'lost with its worker ' || worker_deaths || ' times' END AS message
+    FROM requeued WHERE worker_deaths >= %(max_losses)s
+), told AS (
+    --include steps/undo_verdict jobs=verdicts
 ), attempts AS (
     INSERT INTO {schema}.job_attempt (job_id, claims, attempt, outcome, worker_id, error_type, message)
     SELECT id, claims, attempt, 'crashed', %(dead)s, 'WorkerDied', 'the worker stopped giving signs of life' FROM requeued
