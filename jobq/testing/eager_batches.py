@@ -7,7 +7,7 @@ import contextvars
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 from uuid import uuid4
 
 from jobq._worker.runner.batch_execution import BatchExecution
@@ -21,23 +21,18 @@ if TYPE_CHECKING:
     from jobq.app import JobQ
 
 
-class JobList(Protocol):
-    """The jobs of an `eager` block."""
-
-    jobs: list[EagerJob]
-
-
 class EagerBatches:
     """Runs jobs of batch tasks in batches, until no attempt follows.
 
-    `begin` and `end` note the beginning and the end of an attempt. `end` returns whether another
-    attempt follows. `open_resources` returns an outcome if a resource cannot be created. `refuse` returns
-    the outcome of another execution for the reason for which that of a job was refused.
+    `jobs` are all jobs of the `eager` block by their ids, which count from 1. `begin` and `end` note the
+    beginning and the end of an attempt. `end` returns whether another attempt follows. `open_resources`
+    returns an outcome if a resource cannot be created. `refuse` returns the outcome of another execution for
+    the reason for which that of a job was refused.
     """
 
     def __init__(
         self,
-        block: JobList,
+        jobs: list[EagerJob],
         app: JobQ,
         executor: BatchExecutor,
         *,
@@ -46,7 +41,7 @@ class EagerBatches:
         open_resources: Callable[[EagerJob, Execution, AsyncExitStack], Awaitable[Outcome | None]],
         refuse: Callable[[Execution, int], Outcome],
     ) -> None:
-        self._block = block
+        self._jobs = jobs
         self._app = app
         self._executor = executor
         self._begin = begin
@@ -59,7 +54,7 @@ class EagerBatches:
         return self._app.get_task(job.task).batch is not None
 
     def run(self, jobs: list[EagerJob]) -> None:
-        """Run `jobs`."""
+        """Run those of `jobs` that are ready: other jobs may have cancelled some of them."""
         while jobs:
             again: list[EagerJob] = []
             for batch in self._batches(jobs):
@@ -67,7 +62,7 @@ class EagerBatches:
             jobs = again
 
     async def run_async(self, jobs: list[EagerJob]) -> None:
-        """Run `jobs`; those of async tasks on the running event loop."""
+        """Run `jobs` as `run` does; those of async tasks on the running event loop."""
         self.run([job for job in jobs if not self._app.get_task(job.task).is_async])
         jobs = [job for job in jobs if self._app.get_task(job.task).is_async]
         async with AsyncExitStack() as resources:
@@ -85,9 +80,9 @@ class EagerBatches:
         return await asyncio.create_task(running, context=contextvars.copy_context())
 
     def _batches(self, jobs: list[EagerJob]) -> list[BatchExecution]:
-        """Return the batches that a worker would make of jobs that arrive together."""
+        """Begin those of `jobs` that are ready; return the batches that a worker would make of them."""
         batches = InlineBatches(self._app.tasks, uuid4())
-        found = batches.add([self._begin(job).job for job in jobs]) + batches.rest()
+        found = batches.add([self._begin(job).job for job in jobs if job.state == "ready"]) + batches.rest()
         return [batch for batch in found if isinstance(batch, BatchExecution)]
 
     def _ended(self, outcomes: list[Outcome]) -> list[EagerJob]:
@@ -106,4 +101,4 @@ class EagerBatches:
         return again
 
     def _job(self, job_id: int) -> EagerJob:
-        return self._block.jobs[job_id - 1]
+        return self._jobs[job_id - 1]

@@ -59,6 +59,7 @@ class EagerJobs(EagerSteps):
         self._keys = EagerKeys()
         self._loop = Loop()
         self._raised: dict[int, BaseException] = {}
+        """The last exception of each job that is running: several do if one enqueues another, or on an event loop."""
         self._resources = OpenResources(app.resources, self._loop.run_alone)
         self._shared = SharedResources(app.resources, self._resources)
         self._bodies = TaskBodies(app, self._resources, keep=False)
@@ -79,7 +80,7 @@ class EagerJobs(EagerSteps):
             raised=self._raised,
         )
         self._batches = EagerBatches(
-            self,
+            self.jobs,
             app,
             self._executor,
             begin=self._begin,
@@ -213,7 +214,7 @@ class EagerJobs(EagerSteps):
 
     def _execute(self, job: EagerJob) -> None:
         while True:
-            self._raised.clear()
+            self._raised.pop(job.id, None)
             execution = self._begin(job)
             outcome = self._executor.execute(execution, time.monotonic())
             if not self._end(job, outcome, execution):
@@ -225,7 +226,7 @@ class EagerJobs(EagerSteps):
             return
         async with AsyncExitStack() as resources:
             while True:
-                self._raised.clear()
+                self._raised.pop(job.id, None)
                 execution = self._begin(job)
                 outcome = await self._open_resources(job, execution, resources)
                 if outcome is None:

@@ -171,6 +171,33 @@ def test_eager_mode_records_and_runs_later() -> None:
     assert search.calls == [[0, 1, 2, 3], [4, 5]]
 
 
+def app_with_cancels() -> tuple[JobQ, list[str]]:
+    own = JobQ()
+    calls: list[str] = []
+
+    @own.task(batch=3)
+    def batched(names: list[str]) -> None:
+        calls.extend(names)
+
+    @own.task
+    def cancel(job_id: int) -> None:
+        own.ref(job_id).cancel("not wanted")
+
+    return own, calls
+
+
+@pytest.mark.parametrize("run", [True, False], ids=["at once", "drain"])
+def test_eager_mode_runs_no_job_that_another_one_has_cancelled(run: bool) -> None:
+    own, calls = app_with_cancels()
+    batched, cancel = own.tasks["batched"], own.tasks["cancel"]
+    with eager(own, run=run) as jobs:
+        own.enqueue_many(None, [batched.job("a"), batched.job("b"), cancel.job(1)])  # type: ignore[arg-type]
+        if not run:
+            jobs.drain()
+    assert calls == ["b"]
+    assert [(job.state, job.attempt) for job in jobs.jobs] == [("cancelled", 0), ("succeeded", 1), ("succeeded", 1)]
+
+
 async def test_eager_mode_on_an_event_loop() -> None:
     with eager(q) as jobs:
         await q.enqueue_many_async(None, [touch.job(number) for number in (1, -2, 3, 4, 5)])  # type: ignore[arg-type]

@@ -120,6 +120,23 @@ def test_async_tasks_run_without_a_loop(jobq_eager: EagerJobs) -> None:
     assert ran == [("ann", 1)]
 
 
+async def test_jobs_that_run_at_the_same_time_keep_their_exceptions() -> None:
+    """The second attempt of the first job begins before the end of the second job is recorded."""
+    own = JobQ()
+
+    @own.task(max_attempts=2, backoff=[0])
+    async def twice(name: str) -> None:
+        raise ValueError(name)
+
+    @own.task(max_attempts=1)
+    async def once(name: str) -> None:
+        raise ValueError(name)
+
+    with eager(own) as jobs:
+        await asyncio.gather(twice.submit_async("first"), once.submit_async("second"))
+    assert [str(job.exception) for job in jobs.jobs] == ["first", "second"]
+
+
 def test_recorded_jobs_wait() -> None:
     with eager(q, run=False) as jobs:
         first, second = q.enqueue_many(object(), [send.job("ann"), send.job("later")])  # type: ignore[arg-type]
