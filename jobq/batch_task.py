@@ -85,24 +85,25 @@ class BatchArguments(Arguments):
             return self._result(found)
         if name not in self._signature.parameters:
             return found
-        if typing.get_origin(found) is not list:
+        if not (item := _item_type(found)):
             raise TaskDefinitionError(
                 f"{self._task}: {name} takes the items of a batch and is no list[…]: write {name}: list[T] for items of type T"
             )
-        return typing.get_args(found)[0]
+        return item[0]
 
     def _result(self, hint: Any) -> Any:
         if hint is Any or hint is None or hint is types.NoneType:
             return hint
-        if typing.get_origin(hint) is not list:
+        if not (item := _item_type(hint)):
             raise TaskDefinitionError(
                 f"{self._task}: a batch task returns {hint!r}: expected None, or list[…] with one result for each job"
             )
-        [kind] = typing.get_args(hint)
-        if typing.get_origin(kind) not in UNIONS:
-            return kind
+        [kind] = item
+        kinds = typing.get_args(kind) if typing.get_origin(kind) in UNIONS else (kind,)
         # An exception in the list is a failure, and never stored.
-        values = tuple(part for part in typing.get_args(kind) if not _is_exception(part))
+        values = tuple(part for part in kinds if not _is_exception(part))
+        if len(values) == len(kinds):
+            return kind
         return typing.Union[values] if values else types.NoneType  # noqa: UP007  # of a tuple
 
 
@@ -188,6 +189,14 @@ class AsyncBatchTask(AnyBatchTask[T, R]):
 def batch_task_class(function: Callable[..., Any]) -> type[BatchTask[Any, Any]] | type[AsyncBatchTask[Any, Any]]:
     """Return the class of batch task for `function`."""
     return AsyncBatchTask if callables.is_coroutine_function(function) else BatchTask
+
+
+def _item_type(hint: Any) -> tuple[Any, ...]:
+    """Return the T of ``list[T]`` in a tuple, or an empty tuple if `hint` is something else.
+
+    That includes ``typing.List`` without brackets, whose origin is list, too.
+    """
+    return typing.get_args(hint) if typing.get_origin(hint) is list else ()
 
 
 def _is_exception(hint: Any) -> bool:

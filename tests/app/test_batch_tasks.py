@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, List  # noqa: UP035
 
 import psycopg
 import pytest
@@ -86,6 +86,8 @@ def no_list(item: int) -> None: ...
 def two(first: list[int], second: list[int]) -> None: ...
 def none() -> None: ...
 def with_default(items: list[int] = []) -> None: ...  # noqa: B006
+def bare_list(items: List) -> None: ...  # type: ignore[type-arg]  # noqa: UP006
+def bare_results(items: list[int]) -> List: ...  # type: ignore[type-arg, empty-body]  # noqa: UP006
 def one_result(items: list[int]) -> int:
     return len(items)
 
@@ -97,6 +99,8 @@ def fine(items: list[int]) -> None: ...
     ("function", "options", "message"),
     [
         (no_list, {"batch": 5}, "item takes the items of a batch and is no list"),
+        (bare_list, {"batch": 5}, "items takes the items of a batch and is no list"),
+        (bare_results, {"batch": 5}, "a batch task returns typing.List: expected None, or list"),
         (two, {"batch": 5}, "has one parameter without a default"),
         (none, {"batch": 5}, "has one parameter without a default"),
         (with_default, {"batch": 5}, "has one parameter without a default"),
@@ -259,6 +263,19 @@ def test_a_result_for_no_job_in_particular_fails_all_of_them(value: Any, message
         own.enqueue_many(None, [wrong.job(1), wrong.job(2)])  # type: ignore[arg-type]
     assert [(job.state, job.attempt) for job in jobs.jobs] == [("failed", 1)] * 2
     assert all(message in str(job.error) for job in some(jobs.jobs))
+
+
+def test_an_annotation_of_exceptions_only_stores_no_result() -> None:
+    own = JobQ()
+
+    @own.task(batch=5, max_attempts=1)
+    def check(items: list[int]) -> list[Exception]:
+        return [ValueError(str(item)) for item in items]
+
+    assert check.arguments.returned_type is type(None)
+    with eager(own) as jobs:
+        own.enqueue_many(None, [check.job(1), check.job(2)])  # type: ignore[arg-type]
+    assert [job.error for job in jobs.jobs] == ["ValueError: 1", "ValueError: 2"]
 
 
 def test_a_named_failure_stays_when_the_call_fails() -> None:
