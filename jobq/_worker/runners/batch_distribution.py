@@ -93,7 +93,7 @@ class BatchDistribution:
                 alone.append(job)
             else:
                 by_task.setdefault(job.task, []).append(job)
-        loads = {runner: runner.held.load + (runner.slots if runner.liveness.slow else 0) for runner in ready}
+        loads = {runner: runner.load for runner in ready}
         room = {runner: len(jobs) if most is None else most - runner.held.given for runner in ready}
         shares: dict[RunnerProcess, list[Job]] = {}
         left: list[Job] = []

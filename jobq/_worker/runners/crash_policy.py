@@ -46,10 +46,8 @@ class RunnerExit:
     """The jobs that the runner held."""
     running: Sequence[Started]
     """The jobs that the runner was executing."""
-    newest: int
-    """Serial of the newest job that the runner had started outside a batch."""
-    waiting: frozenset[int] = frozenset()
-    """Ids of the jobs of batch tasks, at least, that the runner had not started."""
+    unstarted: frozenset[int]
+    """Ids of the held jobs that the runner had not started."""
     killed_for: str | None = None
     """Why the worker ended the runner; None if the runner ended by itself."""
     of_worker: bool = False
@@ -99,9 +97,7 @@ def judge(runner: RunnerExit, facts: Mapping[str, TaskInfo], *, max_crashes: int
     running = {(slot.id, slot.claims): slot for slot in runner.running}
     unheard = {
         held.job.id for held in runner.held
-        if (held.job.id, held.job.claims) not in running
-        and (held.mark > 0 or held.serial <= runner.newest)
-        and held.job.id not in runner.waiting
+        if (held.job.id, held.job.claims) not in running and held.job.id not in runner.unstarted
     }  # fmt: skip
     # If the runner could not send, or if nothing else was running, one of the ended jobs is to
     # blame.

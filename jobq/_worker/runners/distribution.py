@@ -19,12 +19,7 @@ def distribute(
     if len(ready) == 1 and limit is None:
         return ([(ready[0], jobs)] if jobs else []), []
     shares: list[list[Job]] = [[] for _ in ready]
-    # A slow runner counts as one whose slots are full: it comes after runners with free slots.
-    loads = [
-        (runner.held.load + (runner.slots if runner.liveness.slow else 0), index)
-        for index, runner in enumerate(ready)
-        if limit is None or runner.held.given < limit
-    ]
+    loads = [(runner.load, index) for index, runner in enumerate(ready) if limit is None or runner.held.given < limit]
     heapify(loads)
     for number, job in enumerate(jobs):
         if not loads:

@@ -98,6 +98,14 @@ class RunnerProcess:
         )
 
     @property
+    def load(self) -> int:
+        """Number of slots that the held jobs take, for the choice of the runner that gets the next jobs.
+
+        A runner that reacts slowly counts as one whose slots are full: it comes after runners with free slots.
+        """
+        return self.held.load + (self.slots if self.liveness.slow else 0)
+
+    @property
     def rss(self) -> int:
         """Resident memory in bytes; 0 if there is no process."""
         return 0 if self.pid is None else resident(self.pid)

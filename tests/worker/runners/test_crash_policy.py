@@ -31,7 +31,8 @@ def ended(
     held = [HeldJob(each, NOW - 10, serial) for serial, each in enumerate([*begun, *waiting], 1)]
     deadline = None if late is None else NOW - late
     slots = [Started(each.id, each.claims, NOW - 3, deadline) for each in running]
-    return RunnerExit(status=-11, at=NOW, held=held, running=slots, newest=len(begun), **how)
+    unstarted = frozenset(each.id for each in waiting)
+    return RunnerExit(status=-11, at=NOW, held=held, running=slots, unstarted=unstarted, **how)
 
 
 def judged(end: RunnerExit, facts: dict[str, TaskInfo] | None = None) -> Verdict:
@@ -137,7 +138,12 @@ def test_jobs_beside_one_that_was_ended_by_force_go_back_and_the_release_is_coun
     late = Started(1, 1, NOW - 9, NOW - GRACE - 1)
     end = ended(job(1, timeout=2.0), job(2), killed_for="a job passed its timeout")
     end = RunnerExit(
-        status=-9, at=NOW, held=end.held, running=[late, end.running[1]], newest=2, killed_for=end.killed_for
+        status=-9,
+        at=NOW,
+        held=end.held,
+        running=[late, end.running[1]],
+        unstarted=frozenset(),
+        killed_for=end.killed_for,
     )
     setbacks = by_job(judged(end))
     assert setbacks[1].recorded == "timeout"
@@ -185,5 +191,5 @@ def test_suspects_that_found_no_process_wait_longer_each_time() -> None:
 )
 def test_how_a_runner_ended_is_told(how: dict[str, Any], told: str) -> None:
     assert ended(**how).how == told
-    assert RunnerExit(status=3, at=NOW, held=[], running=[], newest=0).how == "ended with status 3"
-    assert RunnerExit(status=-200, at=NOW, held=[], running=[], newest=0).how == "was killed by signal 200"
+    assert RunnerExit(status=3, at=NOW, held=[], running=[], unstarted=frozenset()).how == "ended with status 3"
+    assert RunnerExit(status=-200, at=NOW, held=[], running=[], unstarted=frozenset()).how == "was killed by signal 200"
