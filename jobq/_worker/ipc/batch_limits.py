@@ -23,10 +23,16 @@ _STEPS = 3
 
 
 def batch_limit(size: int, job: Job) -> int:
-    """Return the most jobs of a batch with `job`, of a task whose batches have up to `size` jobs.
+    """Return the most jobs of a batch with `job`: a number from 1 to `size`.
 
-    Jobs share a batch only if they have the same limit. A task whose jobs have one attempt uses full
-    batches: its jobs were never to be tried again.
+    Jobs share a batch only if they have the same limit. It is `size` at the first attempt, and then smaller
+    at each. It is 1 after three failed attempts, at the last attempt, and always if the job has crashed, was
+    released, or is marked to run alone. A task whose jobs have one attempt uses full batches: its jobs were
+    never to be tried again.
+
+    Args:
+        size: Most jobs of a batch of the job's task.
+        job: The job, with its counts at this claim.
     """
     if job.crashes or job.run_alone or job.releases:
         return 1

@@ -101,7 +101,12 @@ class BatchExecutor(Executor):
 
 
 class _BatchCall:
-    """The jobs of one call: their items, and what became their outcomes."""
+    """One call of a batch task: what its function is called with, and the outcomes of its jobs.
+
+    A new one decodes the items, and sets the current batch of the calling context. The caller then calls the
+    function with `arguments`, unless there are no `jobs`. `returned` or `failed` gives the outcomes of all
+    jobs, including the `refused` ones; `failed` may follow a `returned` that has raised an error.
+    """
 
     def __init__(
         self, executor: BatchExecutor, execution: BatchExecution, task: AnyBatchTask[Any, Any], started: float

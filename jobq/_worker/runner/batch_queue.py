@@ -26,7 +26,9 @@ class BatchSettings(NamedTuple):
     """The size and the linger of a batch task."""
 
     size: int
+    """Most jobs in one call."""
     linger: float
+    """Most seconds that a job waits for others to fill its batch."""
 
 
 class BatchKey(NamedTuple):
@@ -34,17 +36,23 @@ class BatchKey(NamedTuple):
 
     task: str
     timeout: float | None
+    """Seconds for the call; None for no timeout."""
     limit: int
+    """Most jobs of the batch: see `batch_limit`."""
 
 
 class QueuedItem(NamedTuple):
     """A job that waits for its batch."""
 
     serial: int
+    """Its position among all jobs sent to this runner."""
     mark: int
+    """Its mark in the slot table."""
     worker: UUID
+    """The worker in whose name the job is claimed."""
     job: Job
     arrived: float
+    """When it arrived, in time.monotonic() seconds."""
 
 
 class BatchTicket(Job, array_like=True, frozen=True, gc=True, kw_only=True):
@@ -63,7 +71,10 @@ def ticket(key: BatchKey) -> QueuedJob:
 
 @dataclass(slots=True)
 class _Waiting:
-    """The jobs of one key. Tickets that no slot has taken yet cover the first of them."""
+    """The jobs of one key. Tickets that no slot has taken yet cover the first of them.
+
+    Each of these tickets covers at least one job: there are more than `(tickets - 1) * limit` jobs.
+    """
 
     linger: float
     items: deque[QueuedItem] = field(default_factory=deque)
@@ -85,7 +96,11 @@ class BatchQueue:
         self._lock = threading.Lock()
 
     def put(self, items: Iterable[QueuedItem]) -> list[QueuedJob]:
-        """Add jobs; return tickets for the batches that are ready now."""
+        """Add jobs; return tickets for the batches that are ready now: full ones, and those of tasks without linger.
+
+        The caller puts the tickets into the local queue. The slot that gets one calls `take` once, with its
+        key. The other jobs wait until more jobs fill their batch, or until `expire` returns their ticket.
+        """
         ready: list[QueuedJob] = []
         with self._lock:
             for item in items:
@@ -119,7 +134,10 @@ class BatchQueue:
             ready.append(ticket(key))
 
     def take(self, key: BatchKey) -> list[QueuedItem]:
-        """Return the jobs for one ticket, in their order."""
+        """Return the jobs for one ticket of `key`, in their order: at least one, and at most the key's limit.
+
+        Call it once for each ticket.
+        """
         with self._lock:
             waiting = self._waiting[key]
             waiting.tickets -= 1

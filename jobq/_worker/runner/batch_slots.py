@@ -17,6 +17,7 @@ from jobq._worker.runner.batch_executor import BatchExecutor
 from jobq._worker.runner.batch_queue import BatchQueue, BatchSettings, BatchTicket, LingerThread, QueuedItem
 from jobq._worker.runner.execution import Execution
 from jobq._worker.runner.executor import Outcome
+from jobq._worker.runner.exit import heed_lease
 from jobq._worker.runner.interpreter import recursion
 from jobq._worker.runner.interpreter.forks import Over
 from jobq._worker.runner.local_queue import LocalQueue, QueuedJob
@@ -38,13 +39,11 @@ class BatchSlots:
         running: dict[int, Execution],
         *,
         put: Callable[[Outcome, float, float], object],
-        heed_lease: Callable[[SlotTable, float], object],
     ) -> None:
         self._table = table
         self._stock = stock
         self._running = running
         self._put = put
-        self._heed_lease = heed_lease
         self.executor = executor
         tasks = executor.tasks
         self._queue = BatchQueue(settings_of(tasks))
@@ -79,10 +78,8 @@ class BatchSlots:
 
     def begin(self, slot: int, given: QueuedJob, now: float) -> BatchExecution | None:
         """Start the batch of a ticket in `slot`, unless all of its jobs were taken back."""
-        self._heed_lease(self._table, now)
+        heed_lease(self._table, now)
         items = self._queue.take(cast(BatchTicket, given[2]).key)
-        if not items:
-            return None
         timeout = items[0].job.timeout
         deadline = None if timeout is None else now + timeout
         with self._start_lock:

@@ -25,7 +25,11 @@ from jobq._worker.ipc.messages import Job
 from jobq._worker.runner.interpreter.forks import Over
 
 QueuedJob = tuple[int, UUID, Job]
-"""A job with its serial and the worker in whose name it is claimed."""
+"""What one slot executes at a time: its serial, the worker in whose name it is claimed, and the job.
+
+The serial is the job's position among all jobs sent to this runner, from 1. If it is 0, the entry stands
+for a batch: the job is a `BatchTicket`, and the worker is `NO_WORKER` (`batch_queue.py`).
+"""
 
 
 class LocalQueue:

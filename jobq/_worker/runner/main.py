@@ -158,9 +158,7 @@ class Runner:
             drive=self._loop_slots.begin,
             flush=self._outbox.flush,
         )
-        self.batches = BatchSlots(
-            self._table, self._stock, self.executor, self._running, put=self.put, heed_lease=heed_lease
-        )
+        self.batches = BatchSlots(self._table, self._stock, self.executor, self._running, put=self.put)
         os.register_at_fork(after_in_child=self._forked)
         # Send this before any job can run: a job that closes our socket would make the dispatcher
         # wait for the import.

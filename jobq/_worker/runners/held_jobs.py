@@ -30,7 +30,7 @@ class HeldJob(msgspec.Struct, gc=False):
     linger: float = 0.0
     """Seconds for which the runner may let it wait for others on purpose."""
     share: float = 0.0
-    """The part of a batch that it fills: one over the most jobs of a batch with it."""
+    """The part of a batch that it fills, above 0 and at most 1: one over its `batch_limit`. 0: it has no mark."""
 
 
 class HeldJobs:
@@ -49,7 +49,7 @@ class HeldJobs:
         self._batched = 0
         """Number of held jobs that have a mark."""
         self._shares = 0.0
-        """Number of batches that these jobs fill."""
+        """Number of batches that these jobs fill: the sum of their shares."""
         self._free_marks: deque[int] = deque()
         """Marks that were used before."""
         self._marks = 0
@@ -81,9 +81,10 @@ class HeldJobs:
         self.given += len(jobs)
         self._serial += len(jobs)
         self.by_id.update({job.id: HeldJob(job, now, serial) for serial, job in enumerate(jobs, first)})
-        for job in jobs if batches else ():
-            if batches and (task := batches.get(job.task)) is not None:
-                self._mark(self.by_id[job.id], task)
+        if batches:
+            for job in jobs:
+                if (task := batches.get(job.task)) is not None:
+                    self._mark(self.by_id[job.id], task)
         return first
 
     def _mark(self, held: HeldJob, task: TaskInfo) -> None:
