@@ -115,7 +115,7 @@ GRANT INSERT, DELETE, UPDATE (run_at, queue, priority, state, cancel_requested_a
 GRANT INSERT ON :"schema".group_ready TO :"operator";
 SELECT format('GRANT EXECUTE ON FUNCTION %s TO %I', oid::regprocedure, :'operator')
 FROM pg_proc WHERE pronamespace = to_regnamespace(format('%I', :'schema')) AND proname IN ('entry_state', 'take_key', 'enqueue_one', 'workflow_cancel',
-    'workflow_retry', 'workflow_retry_from', 'workflow_resume', 'send_signal', 'try_send_signal', 'cancel_children') \gexec
+    'workflow_retry', 'workflow_retry_from', 'workflow_resume', 'workflow_undo', 'send_signal', 'try_send_signal', 'cancel_children') \gexec
 GRANT INSERT, DELETE, UPDATE (finished_at) ON :"schema".job_history TO :"operator";
 GRANT DELETE ON :"schema".job_key, :"schema".job_attempt TO :"operator";
 -- A delete of a durable job removes its steps and signals. A retry runs the step again that has failed, or its child.

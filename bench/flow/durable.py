@@ -36,6 +36,8 @@ def waiters(
     parked = time.monotonic() - began
     stage.connection.execute("VACUUM ANALYZE jobq.job, jobq.job_step")
     until(lambda: stage.one("SELECT count(*) FROM jobq.job_wakeup") == 0, "the wakeups")
+    # After a burst, one worker polls for all for some seconds.
+    until(lambda: stage.one("SELECT last_value FROM jobq.notify_mode") == 1, "the end of polling")
     time.sleep(5)
     commits = "SELECT xact_commit FROM pg_stat_database WHERE datname = current_database()"
     before, since = stage.one(commits), time.monotonic()

@@ -162,6 +162,9 @@ def _row(node: BaseNode, options: JobOptions) -> dict[str, Any]:
         row["inputs"] = [{"at": list(map(str, one.place)), **_reference(one.reference)} for one in node._inputs]
     if node._condition is not None:
         row["condition"] = _reference(node._condition)
+    if node._undo is not None:
+        undo, parameter = node._undo
+        row["undo"] = {"name": f"undo {node.label}"[:200], "args": {}, "parameter": parameter, **_columns(undo)}
     if isinstance(node, Many):
         row["item_parameter"] = node._parameter
         row["min_success"] = node._min_success

@@ -29,7 +29,7 @@ from jobq.operations.schedules import (
 )
 from jobq.operations.signals import send_signal, send_workflow_signal
 from jobq.operations.workers import ask_worker
-from jobq.operations.workflows import RunChange, cancel_workflow, retry_workflow
+from jobq.operations.workflows import RunChange, cancel_workflow, retry_workflow, undo_workflow
 from jobq.queries.values.bulk import Operation
 
 __all__ = [
@@ -77,4 +77,5 @@ __all__ = [
     "snooze",
     "start",
     "step",
+    "undo_workflow",
 ]

@@ -1,4 +1,4 @@
-"""Change runs of workflows: cancel, retry.
+"""Change runs of workflows: cancel, retry, undo.
 
 `cancel` and `retry` are one round of the change, in one transaction. A round leaves alone jobs
 whose rows are locked: repeat it until it returns `left=0`, as `cancel_workflow` and
@@ -45,6 +45,8 @@ class RunChange:
     """Why jobs could not be put back; if a retry from a node on did nothing, why."""
     nodes: int = 0
     """Number of nodes that run again, if the retry was one from a node on, or of all nodes."""
+    undo_run: int | None = None
+    """The run that undoes this one, if that was asked for."""
 
 
 RunRound = Callable[[bool], Script["RunChange | None"]]
@@ -93,7 +95,10 @@ def retry(run_id: int, note: AuditRecord | None) -> Script[RunChange | None]:
 
     `note` is None for a repeated round. Returns what was done; None: there is no such run.
     """
-    [(ids, restarted)] = yield "workflow_retry", {"id": run_id}
+    [(ids, restarted, undo_run)] = yield "workflow_retry", {"id": run_id}
+    if undo_run is not None:
+        said = f"run {undo_run} undoes the nodes that have succeeded: retry all nodes (--all)"
+        return RunChange(done=False, refused=(said,))
     if ids is None:
         found = yield "workflow_status", {"id": run_id}
         return RunChange(done=False) if found else None
@@ -128,6 +133,17 @@ def retry_from(run_id: int, node: str | int | None, note: AuditRecord) -> Script
     target = {"workflow": run_id} if wanted is None else {"workflow": run_id, "from": wanted}
     yield "audit_write", note.row(target, after={"nodes": nodes})
     return RunChange(done=True, nodes=nodes)
+
+
+def undo(run_id: int, note: AuditRecord) -> Script[RunChange | None]:
+    """Undo a run that has ended, in one transaction. Returns what was done; None: there is no such run."""
+    [(undo_run, problem)] = yield "workflow_undo", {"id": run_id}
+    if problem is not None:
+        return RunChange(done=False, refused=(problem,))
+    if undo_run is None:
+        return None
+    yield "audit_write", note.row({"workflow": run_id}, after={"undo_run": undo_run})
+    return RunChange(done=True, undo_run=undo_run)
 
 
 def retrying(run_id: int, *, from_node: str | int | None, all_nodes: bool, note: AuditRecord) -> RunRound:
@@ -253,6 +269,33 @@ class Rounds:
         if self._stalled >= _TRIES:
             raise JobBusy(f"workflow run {self._run_id}: {plural(done.left, 'job')} stayed locked by others: try again")
         return None
+
+
+def undo_workflow(
+    conn: Connection[Any], schema: str, run_id: int, *, actor: str | Actor, reason: str | None = None
+) -> RunChange:
+    """Undo a run that has ended: call the `undo` tasks of the nodes that have succeeded (``Node.undo``), the last to end first.
+
+    A run that fails or is cancelled is undone without this call. It is for a run that has succeeded. The
+    jobs belong to a run of their own: `RunChange.undo_run`. It is one transaction, or a savepoint inside
+    the caller's transaction.
+
+    Args:
+        conn: a psycopg connection.
+        schema: the schema of jobq's tables.
+        run_id: the run.
+        actor: who the audit log names.
+        reason: text for the audit log, at most 1,000 characters.
+
+    Returns:
+        What was done. `done` is False if the run has not ended, has nothing to undo, or was undone: `refused` says which.
+
+    Raises:
+        WorkflowNotFound: there is no such run.
+        InvalidOption: `actor` or `reason` is unusable.
+    """
+    note = AuditRecord("undo_workflow", actor, reason)
+    return _rounds(conn, schema, run_id, lambda _: undo(run_id, note))
 
 
 def _rounds(conn: Connection[Any], schema: str, run_id: int, one_round: RunRound) -> RunChange:

@@ -53,6 +53,10 @@ class WorkflowInfo:
     """When it was cancelled. Until it has ended, its running jobs are asked to stop."""
     parent_job_id: int | None = None
     """The durable job whose child it is; None: it is no child."""
+    undo_id: int | None = None
+    """The run that undoes it, or has undone it; None: there is none."""
+    undoes_id: int | None = None
+    """The run that this one undoes; None: it undoes none."""
     nodes: int
     """Number of nodes. A map is one node."""
     ended: int
@@ -100,6 +104,8 @@ class NodeInfo:
     """Why it did not succeed: the first 2,000 characters."""
     why: str | None
     """What it waits for or does, in words; None if it has ended."""
+    undo: str | None = None
+    """The task that undoes it, if the run fails or is cancelled; None: nothing does."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -207,7 +213,7 @@ def workflow_names(conn: Connection[Any], schema: str) -> list[str]:
 
 _NODE_COLUMNS = (
     "number", "id", "name", "kind", "task", "queue", "state", "job_id", "items", "released_at", "started_at",
-    "finished_at", "error",
+    "finished_at", "error", "undo",
 )  # fmt: skip
 
 

@@ -18,6 +18,7 @@ from jobq._core.graphs.type_fit import NoSuchPart, part
 from jobq._core.validation import check_text
 from jobq.errors import InvalidOption, WorkflowError
 from jobq.job import JobOptions
+from jobq.workflow.undo import UndoTask, undo_of
 
 if TYPE_CHECKING:
     from jobq.workflow import Workflow
@@ -83,6 +84,8 @@ class BaseNode:
         self._after: list[tuple[BaseNode, ...]] = []
         """The nodes of each call of `after`. Equal tuples are the same object."""
         self._condition: Reference | None = None
+        self._undo: tuple[JobOptions, str] | None = None
+        """How to undo it: a job with these options, and the parameter that gets the result."""
         self._name, self._prefix, self._number = workflow._add(self, task.name)
 
     @property
@@ -136,6 +139,11 @@ class BaseNode:
         except NoSuchPart as error:
             raise WorkflowError(f"node {self.label!r}: when({condition!r}): {error}") from None
         self._condition = condition
+
+    def _set_undo(self, task: object) -> None:
+        where = f"node {self.label!r}"
+        self._workflow._check_open(f"{where}: undo({task!r})")
+        self._undo = undo_of(where, self._task, task)
 
     def hint_of(self, reference: Reference) -> Any:
         """Return the type of a reference to this node. Raises NoSuchPart."""
@@ -216,6 +224,28 @@ class Node(BaseNode, Generic[R]):
         self._set_condition(condition)
         return self
 
+    def undo(self, task: UndoTask[R]) -> Node[R]:
+        """If the run ends as failed or cancelled, and this node has succeeded, call `task` with the node's result.
+
+        The nodes that have succeeded are undone one after the other, the last to end first. Their jobs
+        belong to a run of their own, ``<workflow> (undo)``. If one of them fails, that run is blocked
+        until it is retried. Each task is called at least once. Default: nothing is undone. The price:
+        a run that was undone can only be retried as a whole.
+
+        Args:
+            task: a task of this application with one parameter, or whose others have defaults. Its options
+                (``task.options(queue=…)``) are those of the job.
+
+        Raises:
+            WorkflowError: `task` is no such task, or the result does not fit its parameter.
+
+        Example::
+
+            paid = charge.node(order.result).undo(refund)
+        """
+        self._set_undo(task)
+        return self
+
     def hint_of(self, reference: Reference) -> Any:
         match kind_of(reference):
             case "outcome":
@@ -292,6 +322,14 @@ class Many(BaseNode, Generic[R]):
                 f"node {self.label!r}: min_success={fraction!r}: expected a number above 0 and at most 1"
             )
         self._min_success = float(fraction)
+        return self
+
+    def undo(self, task: UndoTask[R]) -> Many[R]:
+        """If the run ends as failed or cancelled, call `task` with the result of each item that has succeeded.
+
+        These calls run side by side, also if the map has failed. The rest is as in ``Node.undo``.
+        """
+        self._set_undo(task)
         return self
 
     def _references(self) -> list[Reference]:

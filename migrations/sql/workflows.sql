@@ -7,6 +7,8 @@ CREATE TABLE {schema}.workflow (
     deadline_at timestamptz,
     cancel_requested_at timestamptz,
     parent_job_id bigint,
+    undo_id bigint,
+    undoes_id bigint,
     nodes integer NOT NULL,
     name text NOT NULL,
     key text,
@@ -61,6 +63,7 @@ CREATE TABLE {schema}.workflow_node (
     condition jsonb,
     items jsonb,
     given jsonb,
+    undo jsonb,
     CONSTRAINT workflow_node_pkey PRIMARY KEY (id),
     CONSTRAINT workflow_node_kind_check CHECK (kind IN ('task', 'map'))
 );
@@ -68,6 +71,8 @@ CREATE TABLE {schema}.workflow_node (
 CREATE UNIQUE INDEX workflow_node_number_idx ON {schema}.workflow_node (workflow_id, number);
 
 CREATE INDEX workflow_node_added_idx ON {schema}.workflow_node (added_by) WHERE added_by IS NOT NULL;
+
+CREATE INDEX workflow_node_undo_idx ON {schema}.workflow_node (workflow_id) WHERE undo IS NOT NULL;
 
 CREATE INDEX workflow_node_join_idx ON {schema}.workflow_node (join_id) WHERE join_id IS NOT NULL;
 
@@ -107,7 +112,7 @@ CREATE TABLE {schema}.workflow_turn (
     from_item integer DEFAULT 0 NOT NULL,
     kind text NOT NULL,
     CONSTRAINT workflow_turn_pkey PRIMARY KEY (id),
-    CONSTRAINT workflow_turn_kind_check CHECK (kind IN ('expand', 'stopped', 'cancel', 'prune'))
+    CONSTRAINT workflow_turn_kind_check CHECK (kind IN ('expand', 'stopped', 'cancel', 'undo', 'prune'))
 )
 WITH (autovacuum_vacuum_threshold = 500, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_cost_delay = 0);
 

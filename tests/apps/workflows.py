@@ -60,6 +60,15 @@ def number(value: int) -> int:
 
 
 @q.task
+def take_back(number: int) -> None: ...
+
+
+@q.task
+def refuse(value: int) -> None:
+    raise Fail(f"does not want {value}")
+
+
+@q.task
 def add(left: int, right: int) -> int:
     return left + right
 

@@ -164,6 +164,25 @@ def test_a_blocked_run(run: Run, jobs: Jobs, worker: Callable[..., WorkerProcess
     assert f"run {ref.id} has succeeded; nothing was changed" in run("retry", ref.id, "--yes", code=1).stderr
 
 
+def test_undo_of_a_run_that_has_succeeded(run: Run, jobs: Jobs, database_url: str) -> None:
+    db = psycopg.connect(database_url, autocommit=True)
+    with q.workflow("sum") as wf:
+        one = apps.number.node(1).named("one").undo(apps.take_back)
+    ref = wf.enqueue(jobs.connection, one)
+    assert f"run {ref.id} cannot be undone; nothing was changed" in run("undo", ref.id, "--yes", code=1).stderr
+    end_node(db, ref.id, "one", result=1)
+    said = run("undo", ref.id, answer="y\n")
+    assert f"Undo run {ref.id} of workflow sum, succeeded, 1 of 1 nodes ended?" in said.stderr
+    assert f"run {ref.id} is being undone by run {ref.id + 1}" in said.stdout
+    shown = " ".join(run("show", ref.id).stdout.split())
+    assert f"undone by run {ref.id + 1}" in shown
+    shown = " ".join(run("show", ref.id + 1).stdout.split())
+    assert f"run {ref.id + 1} workflow sum (undo) undoes run {ref.id}" in shown
+    told = read(run("undo", ref.id, "--yes", "--json", code=1))
+    assert (told["done"], told["undo_run"], len(told["refused"])) == (False, None, 1)
+    assert f"run {ref.id + 1} undoes the nodes" in run("retry", ref.id, "--from", "1", "--yes", code=1).stderr
+
+
 def test_retry_from_a_node_and_of_all(run: Run, jobs: Jobs, database_url: str) -> None:
     db = psycopg.connect(database_url, autocommit=True)
     with q.workflow("sum") as wf:

@@ -153,6 +153,7 @@ FUNCTIONS = {
         "workflow_cancel",
         "workflow_retry",
         "workflow_retry_from",
+        "workflow_undo",
         "workflow_resume",
         "send_signal",
         "try_send_signal",

@@ -208,6 +208,7 @@ INNER = [
                 "SELECT jobq.workflow_cancel(1, 'failed', '')",
                 "SELECT jobq.workflow_retry(1)",
                 "SELECT jobq.workflow_retry_from(1, NULL)",
+                "SELECT jobq.workflow_undo(1)",
                 "SELECT jobq.workflow_prune('{1}', 1)",
                 "INSERT INTO jobq.workflow_result (node_id, item, state, finished_at) VALUES (1, 0, 'succeeded', now())",
             ],
@@ -217,6 +218,7 @@ INNER = [
             [
                 "SELECT jobq.workflow_retry(1)",
                 "SELECT jobq.workflow_retry_from(1, NULL)",
+                "SELECT jobq.workflow_undo(1)",
                 "DELETE FROM jobq.workflow_result",
                 "UPDATE jobq.workflow_turn SET from_item = 0",
             ],

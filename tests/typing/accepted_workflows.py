@@ -156,6 +156,12 @@ def maps() -> None:
     total.node(double.map([1]).results)
 
 
+def undos() -> None:
+    assert_type(double.node(1).undo(double), Node[int])
+    assert_type(double.node(1).undo(double.options(queue="undo")).after(noop.node()), Node[int])
+    assert_type(double.map([1]).undo(perhaps), Many[int])
+
+
 def _generated() -> Iterator[int]:
     yield 1
 

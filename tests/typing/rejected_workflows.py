@@ -99,6 +99,14 @@ def references() -> None:
     close.node(fetch.node(1).outcome, notify.map(["ann"]).outcomes)  # error
 
 
+def undos() -> None:
+    fetch.node(1).undo(double)  # error
+    double.node(1).undo(notify)  # error
+    double.node(1).undo(noop)  # error
+    double.map([1]).undo(total)  # error
+    double.node(1).undo(print)  # error
+
+
 def maps() -> None:
     order = fetch.node(17)
     notify.map([1, 2])  # error

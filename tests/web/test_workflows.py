@@ -226,6 +226,25 @@ def test_a_run_is_cancelled_and_retried(client: FlaskClient, db: Conn) -> None:
     assert client.post("/workflows/4711/retry", data=form).status_code == 404
 
 
+def test_a_run_that_has_succeeded_is_undone(client: FlaskClient, db: Conn) -> None:
+    with q.workflow("once") as wf:
+        apps.number.node(1).named("one").undo(apps.take_back)
+    run = wf.enqueue(db).id
+    at = f"/workflows/{run}/undo"
+    form = {"csrf": token(client, f"/workflows/{run}"), "reason": "sold twice"}
+    assert at not in client.get(f"/workflows/{run}").text
+    refused = unescape(client.post(at, data=form, follow_redirects=True).text)
+    assert "Nothing changed: it has not ended: cancel it" in refused
+    end_node(db, run, "one", result=1)
+    assert f'action="{at}"' in client.get(f"/workflows/{run}").text
+    text = client.post(at, data=form, follow_redirects=True).text
+    assert f"Run {run + 1} undoes this one." in text
+    assert f'action="{at}"' not in text
+    assert f'<dt>Undone by</dt><dd><a href="/workflows/{run + 1}">' in text
+    assert f'<dt>Undoes</dt><dd><a href="/workflows/{run}">' in client.get(f"/workflows/{run + 1}").text
+    assert audit(db) == [("web", "undo_workflow")]
+
+
 def test_a_run_is_retried_from_a_node_on(client: FlaskClient, db: Conn) -> None:
     run = order(db)
     end_node(db, run, "fetch", result=ORDER)

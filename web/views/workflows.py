@@ -111,9 +111,14 @@ def workflow(id: int) -> str:
         spans={node.number: workflow_times.spans(node, axis) for node in nodes.rows},
         describe=workflow_times.describe,
         critical=marked,
+        can_undo=_can_undo(found),
         on_path=workflow_times.totals([node for node in found.nodes if node.number in marked], axis),
         now=now,
     )
+
+
+def _can_undo(found: queries.WorkflowDetail) -> bool:
+    return found.run.finished_at is not None and found.run.undo_id is None and any(node.undo for node in found.nodes)
 
 
 def _by_signal(waits: list[queries.RunWait]) -> dict[str, list[queries.RunWait]]:
@@ -183,6 +188,14 @@ def workflow_retry(id: int) -> Response:
     return _redirect(id, changed, said)
 
 
+def workflow_undo(id: int) -> Response:
+    """Undo a run that has ended, by a run of its own."""
+    changed = _change(id, operations.undo_workflow)
+    if changed is None or changed.done:
+        return _redirect(id, changed, f"Run {changed.undo_run if changed else ''} undoes this one.")
+    return _redirect(id, changed, f"Nothing changed: {'; '.join(changed.refused)}.")
+
+
 def _change(id: int, change: Callable[..., operations.RunChange]) -> operations.RunChange | None:
     """Return what was done; None: some jobs were locked by others."""
     page = current_page()
@@ -212,4 +225,5 @@ ROUTES = [
     Route("/workflows/<int:id>", "GET", workflow, needs="view"),
     Route("/workflows/<int:id>/cancel", "POST", workflow_cancel, needs="cancel"),
     Route("/workflows/<int:id>/retry", "POST", workflow_retry, needs="retry"),
+    Route("/workflows/<int:id>/undo", "POST", workflow_undo, needs="retry"),
 ]

@@ -32,7 +32,7 @@ ON_FAILURE = ("hold", "cancel", "continue")
 CANCELLED_AS = ("cancelled", "failed")
 NODE_KINDS = ("task", "map")
 JOIN_KINDS = ("nodes", "map", "end")
-TURN_KINDS = ("expand", "stopped", "cancel", "prune")
+TURN_KINDS = ("expand", "stopped", "cancel", "undo", "prune")
 
 # Tables whose rows are few and change often: vacuumed after fewer dead rows than HOT says.
 _SMALL = {**HOT, "autovacuum_vacuum_threshold": "500"}
@@ -71,6 +71,10 @@ def _run(meta: MetaData) -> None:
         timestamp("cancel_requested_at", nullable=True),
         # The durable job that has started it and waits for its end.
         Column("parent_job_id", BigInteger),
+        # The run that undoes what its nodes have done (functions/workflows/workflow_undo.sql).
+        Column("undo_id", BigInteger),
+        # The run that this one undoes.
+        Column("undoes_id", BigInteger),
         # The number of nodes; a map is one.
         Column("nodes", Integer, nullable=False),
         Column("name", Text, nullable=False),
@@ -156,11 +160,15 @@ def _node(meta: MetaData) -> None:
         # A map that workers expand: its items, args and inputs as they were inserted, because these
         # columns then have the values that the references had at the start.
         Column("given", JSONB),
+        # How it is undone: the row of a node, and the parameter that gets the result.
+        Column("undo", JSONB),
         PrimaryKeyConstraint("id"),
         CheckConstraint(one_of("kind", NODE_KINDS), name="kind_check"),
         Index("workflow_node_number_idx", "workflow_id", "number", unique=True),
         # The nodes that a node which runs again has added (functions/workflows/workflow_remove_added.sql).
         Index("workflow_node_added_idx", "added_by", postgresql_where=text("added_by IS NOT NULL")),
+        # Whether a run that fails has something to undo.
+        Index("workflow_node_undo_idx", "workflow_id", postgresql_where=text("undo IS NOT NULL")),
         # The nodes that a release starts.
         Index("workflow_node_join_idx", "join_id", postgresql_where=text("join_id IS NOT NULL")),
     )

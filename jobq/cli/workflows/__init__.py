@@ -1,4 +1,4 @@
-"""``jobq workflows list|show|why|cancel|retry|signal|export``."""
+"""``jobq workflows list|show|why|cancel|retry|undo|signal|export``."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ _MOST = 100_000
 _LINES = 20
 
 
-@click.group(short_help="List, show, cancel, retry and signal runs of workflows.")
+@click.group(short_help="List, show, cancel, retry, undo and signal runs of workflows.")
 def workflows() -> None:
-    """List, show, cancel, retry and signal runs of workflows."""
+    """List, show, cancel, retry, undo and signal runs of workflows."""
 
 
 @workflows.command("list")
@@ -101,6 +101,8 @@ def show(*, id: int, limit: int, as_json: bool) -> None:
         "run": run.id,
         "workflow": run.name,
         "parent": None if parent is None else f"job {parent}",
+        "undoes": None if run.undoes_id is None else f"run {run.undoes_id}",
+        "undone by": None if run.undo_id is None else f"run {run.undo_id}",
         "state": _state(run),
         "reason": run.reason,
         "nodes": f"{_ended(run)} ended" + (f", {run.failed:,} failed" if run.failed else ""),
@@ -201,6 +203,20 @@ def retry(
     if only_failed + (from_node is not None) + all_nodes > 1:
         raise click.UsageError("pass one of --failed, --from and --all")
     _change("retry", id, reason, yes, as_json, from_node=from_node, all_nodes=all_nodes)
+
+
+@workflows.command()
+@click.argument("id", type=_ID)
+@database_options
+@reason_option
+@yes_option
+@json_option
+def undo(*, id: int, reason: str | None, yes: bool, as_json: bool) -> None:
+    """Undo a run that has ended: call the undo tasks of its nodes that succeeded, the last to end first.
+
+    A run that fails or is cancelled is undone without this command. The jobs belong to a run of their own.
+    """
+    _change("undo", id, reason, yes, as_json)
 
 
 @workflows.command()
@@ -312,6 +328,8 @@ def _change(
         )
         if verb == "cancel":
             done = operations.cancel_workflow(connection, session.schema, id, actor=actor(), reason=reason)
+        elif verb == "undo":
+            done = operations.undo_workflow(connection, session.schema, id, actor=actor(), reason=reason)
         else:
             done = operations.retry_workflow(
                 connection,
@@ -323,8 +341,9 @@ def _change(
                 all_nodes=all_nodes,
             )
     if as_json:
-        told = {"workflow": id, "done": done.done, "jobs": done.jobs, "refused": done.refused}
-        output.print_json(told | ({"nodes": done.nodes} if all_nodes or from_node is not None else {}))
+        told: dict[str, object] = {"workflow": id, "done": done.done, "jobs": done.jobs, "refused": done.refused}
+        told |= {"nodes": done.nodes} if all_nodes or from_node is not None else {}
+        output.print_json(told | ({"undo_run": done.undo_run} if verb == "undo" else {}))
     else:
         tell(verb, run, done)
     if not done.done or done.refused:

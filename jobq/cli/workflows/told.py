@@ -17,11 +17,11 @@ _LINES = 20
 
 
 def tell(verb: str, run: WorkflowInfo, done: RunChange) -> None:
-    """Print what `cancel` or `retry` has done to the run as it was before."""
+    """Print what `cancel`, `retry` or `undo` has done to the run as it was before."""
     id = run.id
     if not done.done:
         if done.refused:
-            why = "cannot be retried like this now"
+            why = "cannot be undone" if verb == "undo" else "cannot be retried like this now"
         elif verb == "cancel":
             why = "has ended already"
         elif run.state == "succeeded":
@@ -31,6 +31,8 @@ def tell(verb: str, run: WorkflowInfo, done: RunChange) -> None:
         output.note(f"run {id} {why}; nothing was changed")
     elif verb == "cancel":
         click.echo(f"run {id} is cancelled: {output.plural(done.jobs, 'job')} cancelled or asked to stop")
+    elif verb == "undo":
+        click.echo(f"run {id} is being undone by run {done.undo_run}")
     elif done.nodes:
         click.echo(f"run {id} goes on: {output.plural(done.nodes, 'node')} to run again")
     else:

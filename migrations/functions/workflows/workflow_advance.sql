@@ -143,6 +143,16 @@ BEGIN
             IF FOUND THEN
                 PERFORM {schema}.workflow_notify();
             END IF;
+            IF array_remove(finished_states, 'succeeded') <> '{}' THEN
+                -- What was done is undone by workflow_step: a result that is refused there must not hold up this end.
+                INSERT INTO {schema}.workflow_turn (kind, subject_id)
+                SELECT 'undo', given_up.id FROM unnest(finished, finished_states) AS given_up (id, state)
+                WHERE given_up.state <> 'succeeded'
+                  AND EXISTS (SELECT FROM {schema}.workflow_node AS node WHERE node.workflow_id = given_up.id AND node.undo IS NOT NULL OFFSET 0);
+                IF FOUND THEN
+                    PERFORM {schema}.workflow_notify();
+                END IF;
+            END IF;
         END IF;
         IF postponed IS NOT NULL THEN
             INSERT INTO {schema}.workflow_arrival (join_id, ends, failed, skipped) SELECT one, 0, 0, 0 FROM unnest(postponed) AS one;

@@ -10,7 +10,7 @@ AS $body$
 BEGIN
     INSERT INTO {schema}.workflow_node (
         id, workflow_id, number, name, kind, join_id, members_join_id, feeds, args, inputs, condition, items, item_parameter,
-        min_success, added_by, task, queue, priority, delay, max_attempts, timeout, headers, group_key, expires_in)
+        min_success, undo, added_by, task, queue, priority, delay, max_attempts, timeout, headers, group_key, expires_in)
     SELECT ids[entry.n], run_id, former + entry.n, concat(prefix, entry.value ->> 'name'), entry.value ->> 'kind',
            coalesce(join_ids[(entry.value ->> 'join')::integer + 1], first_join), join_ids[(entry.value ->> 'members_join')::integer + 1],
            ARRAY(SELECT sign(feed::integer) * join_ids[abs(feed::integer)] FROM jsonb_array_elements_text(entry.value -> 'feeds') AS feed),
@@ -22,7 +22,8 @@ BEGIN
            CASE WHEN entry.value ? 'items_of'
                 THEN jsonb_set(entry.value -> 'items_of', '{node}', to_jsonb(ids[(entry.value #>> '{items_of,node}')::integer + 1]))
                 ELSE entry.value -> 'items' END,
-           entry.value ->> 'item_parameter', (entry.value ->> 'min_success')::double precision, adder, entry.value ->> 'task',
+           entry.value ->> 'item_parameter', (entry.value ->> 'min_success')::double precision, entry.value -> 'undo', adder,
+           entry.value ->> 'task',
            entry.value ->> 'queue', (entry.value ->> 'priority')::smallint, (entry.value ->> 'delay')::double precision,
            (entry.value ->> 'max_attempts')::integer, (entry.value ->> 'timeout')::double precision,
            coalesce(entry.value -> 'headers', '{}'), entry.value ->> 'group_key', (entry.value ->> 'expires_in')::double precision

@@ -4,8 +4,9 @@
 -- A deadline that has passed is forgotten.
 -- A job that did not succeed and is gone (deleted by an operator, or by retention) is inserted again, from its node: at once, if the
 -- node has no parents or is a map; else its node waits for its parents again, which have ended. `restarted`: how many there were.
--- `jobs` is NULL if there is no such run, if it has succeeded, or if it is being cancelled and its last job has not ended.
-CREATE OR REPLACE FUNCTION {schema}.workflow_retry(run_id bigint, OUT jobs bigint[], OUT restarted integer)
+-- `jobs` is NULL if there is no such run, if it has succeeded, or if it is being cancelled and its last job has not ended; and if it was
+-- undone: `undo_run`.
+CREATE OR REPLACE FUNCTION {schema}.workflow_retry(run_id bigint, OUT jobs bigint[], OUT restarted integer, OUT undo_run bigint)
 LANGUAGE plpgsql
 SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
@@ -23,6 +24,10 @@ DECLARE
     stopped record;
 BEGIN
     PERFORM pg_advisory_xact_lock('{schema}.workflow'::regclass::oid::integer, (run_id % 64)::integer);
+    SELECT undo_id INTO undo_run FROM {schema}.workflow WHERE id = run_id;
+    IF undo_run IS NOT NULL THEN
+        RETURN;
+    END IF;
     UPDATE {schema}.workflow
     SET state = 'running', finished_at = NULL, cancel_requested_at = NULL, cancel_as = NULL, reason = NULL,
         deadline_at = CASE WHEN deadline_at > clock_timestamp() THEN deadline_at END
@@ -30,7 +35,7 @@ BEGIN
     IF NOT FOUND THEN
         RETURN;
     END IF;
-    DELETE FROM {schema}.workflow_turn WHERE kind = 'cancel' AND subject_id = run_id;
+    DELETE FROM {schema}.workflow_turn WHERE kind IN ('cancel', 'undo') AND subject_id = run_id;
     -- If nothing is left to run, workflow_resume ends the run again.
     UPDATE {schema}.workflow_join SET released_at = NULL WHERE workflow_id = run_id AND kind = 'end' AND released_at IS NOT NULL;
     unstarted := ARRAY(

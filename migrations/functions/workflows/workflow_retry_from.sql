@@ -14,6 +14,7 @@
 -- they are the fence, and the attempts that are kept are told apart by them. Items of maps get new ids.
 -- The steps of a durable task are not replayed. Those of a job that is set aside stay with it, under its new id; others are removed.
 -- Its children are cancelled, and their keys are free: the new job starts its own.
+-- A run that was undone starts from nothing: all of its nodes run again, after the end of the undo.
 -- SECURITY DEFINER: an operator changes runs by functions only.
 CREATE OR REPLACE FUNCTION {schema}.workflow_retry_from(run_id bigint, from_node text, OUT nodes integer, OUT problems text[])
 LANGUAGE plpgsql
@@ -26,6 +27,7 @@ AS $body$
 #variable_conflict use_column
 DECLARE
     first {schema}.workflow_node;
+    undo bigint;
     chosen bigint[];
     idle bigint[];
     former_jobs bigint[];
@@ -34,8 +36,18 @@ DECLARE
     over record;
 BEGIN
     PERFORM pg_advisory_xact_lock('{schema}.workflow'::regclass::oid::integer, (run_id % 64)::integer);
-    PERFORM FROM {schema}.workflow WHERE id = run_id AND (state <> 'running' OR cancel_requested_at IS NULL) FOR NO KEY UPDATE;
+    SELECT one.undo_id INTO undo FROM {schema}.workflow AS one
+    WHERE one.id = run_id AND (one.state <> 'running' OR one.cancel_requested_at IS NULL) FOR NO KEY UPDATE;
     IF NOT FOUND THEN
+        RETURN;
+    END IF;
+    IF undo IS NOT NULL AND from_node IS NOT NULL THEN
+        nodes := 0;
+        problems := ARRAY[format('run %s undoes the nodes that have succeeded: retry all nodes (--all)', undo)];
+        RETURN;
+    ELSIF EXISTS (SELECT FROM {schema}.workflow WHERE id = undo AND state = 'running') THEN
+        nodes := 0;
+        problems := ARRAY[format('run %s undoes it, and has not ended: wait for its end, or cancel it', undo)];
         RETURN;
     END IF;
     IF from_node IS NULL THEN
@@ -112,11 +124,11 @@ BEGIN
         RETURN;
     END IF;
     UPDATE {schema}.workflow
-    SET state = 'running', finished_at = NULL, cancel_requested_at = NULL, cancel_as = NULL, reason = NULL,
+    SET state = 'running', finished_at = NULL, cancel_requested_at = NULL, cancel_as = NULL, reason = NULL, undo_id = NULL,
         deadline_at = CASE WHEN deadline_at > clock_timestamp() THEN deadline_at END
     WHERE id = run_id;
     DELETE FROM {schema}.workflow_turn
-    WHERE kind = 'cancel' AND subject_id = run_id OR kind IN ('expand', 'stopped') AND subject_id = ANY (chosen);
+    WHERE kind IN ('cancel', 'undo') AND subject_id = run_id OR kind IN ('expand', 'stopped') AND subject_id = ANY (chosen);
     WITH gone AS (
         DELETE FROM {schema}.job WHERE id = ANY (idle)
         RETURNING id, claims, queue, group_key, state = 'waiting' AS waiting

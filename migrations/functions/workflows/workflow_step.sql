@@ -1,5 +1,5 @@
 -- One step of what the ends of nodes have left to others (functions/workflows/workflow_advance.sql): adds up to 200 joins' arrivals, and inserts up
--- to 5,000 jobs of a map. Returns how much it has done, in joins and in jobs; 0: there is nothing to do, or others are at it.
+-- to 5,000 jobs of a map, or the run that undoes a run. Returns how much it has done, in joins and in jobs; 0: there is nothing to do, or others are at it.
 -- Skips what another transaction has locked, so any number of workers may call it at once.
 -- A worker leaves out joins and maps (by their turns) that the database refuses, and tries only some to find them.
 CREATE OR REPLACE FUNCTION {schema}.workflow_step(
@@ -36,10 +36,19 @@ BEGIN
         done := cardinality(joins);
     END IF;
     SELECT * INTO turn FROM {schema}.workflow_turn
-    WHERE kind = 'expand' AND id <> ALL (turns_left_out) AND (only_turns IS NULL OR id = ANY (only_turns))
+    WHERE kind IN ('expand', 'undo') AND id <> ALL (turns_left_out) AND (only_turns IS NULL OR id = ANY (only_turns))
     ORDER BY id LIMIT 1 FOR UPDATE SKIP LOCKED;
     IF NOT FOUND THEN
         RETURN done;
+    END IF;
+    IF turn.kind = 'undo' THEN
+        IF NOT pg_try_advisory_xact_lock('{schema}.workflow'::regclass::oid::integer, (turn.subject_id % 64)::integer) THEN
+            RETURN done;
+        END IF;
+        -- If it was retried in the meantime, nothing is done: it is undone when it ends again.
+        PERFORM {schema}.workflow_undo(turn.subject_id);
+        DELETE FROM {schema}.workflow_turn WHERE id = turn.id;
+        RETURN done + 1;
     END IF;
     SELECT node.id, node.members_join_id, node.workflow_id INTO map FROM {schema}.workflow_node AS node WHERE node.id = turn.subject_id;
     IF NOT FOUND THEN

@@ -158,7 +158,7 @@ def test_the_traceback_of_a_failed_call_is_formatted_once(monkeypatch: pytest.Mo
 def test_jobs_that_fail_by_themselves_keep_their_own_tracebacks() -> None:
     """Even if the error that is recorded exists only while its job is judged."""
     outcomes = executor.execute_batch(batch(*(job(n, "bad_snooze") for n in range(1, 50))), time.monotonic())
-    for each in outcomes:
+    for each in some(outcomes):
         assert isinstance(each, Failure)
         assert f"ten years (-{each.id})" in str(each.message)
         assert f"ten years (-{each.id})" in str(each.traceback)

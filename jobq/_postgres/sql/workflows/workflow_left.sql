@@ -1,8 +1,8 @@
--- The joins whose ends are to be counted, and the turns of the maps that are being expanded, but for those left out: what workflow_step
--- would look at.
+-- The joins whose ends are to be counted, and the turns of maps that are being expanded and of runs that are to be undone, but for
+-- those left out: what workflow_step would look at.
 -- Plan: workflow_arrival_pkey, workflow_turn_pkey.
 SELECT 'join' AS kind, join_id AS id
 FROM (SELECT join_id FROM {schema}.workflow_arrival WHERE join_id <> ALL (%(joins_left_out)s::bigint[]) ORDER BY id LIMIT 200) AS arrived
 GROUP BY join_id
 UNION ALL
-(SELECT 'map', id FROM {schema}.workflow_turn WHERE kind = 'expand' AND id <> ALL (%(turns_left_out)s::bigint[]) ORDER BY id LIMIT 1)
+(SELECT 'map', id FROM {schema}.workflow_turn WHERE kind IN ('expand', 'undo') AND id <> ALL (%(turns_left_out)s::bigint[]) ORDER BY id LIMIT 1)

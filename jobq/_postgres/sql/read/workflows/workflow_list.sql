@@ -4,7 +4,7 @@
 -- Plan: workflow_pkey backwards (named: workflow_name_idx, stated: workflow_state_idx) up to the limit; then for each run
 -- workflow_node_number_idx with workflow_result_pkey, workflow_join_workflow_idx, and job_node_idx up to the first live job.
 SELECT run.id, run.name, run.key, run.state, run.reason, run.on_failure, run.created_at, run.finished_at, run.deadline_at,
-       run.cancel_requested_at, run.parent_job_id, run.nodes, seen.ended, seen.failed, clock_timestamp() AS read_at,
+       run.cancel_requested_at, run.parent_job_id, run.undo_id, run.undoes_id, run.nodes, seen.ended, seen.failed, clock_timestamp() AS read_at,
        CASE WHEN run.state = 'running' AND run.on_failure = 'hold' AND run.cancel_requested_at IS NULL THEN
            EXISTS (
                SELECT FROM (SELECT remaining, released_at, failed, tolerated FROM {schema}.workflow_join

@@ -21,7 +21,7 @@ SELECT node.id, node.number, node.name, node.kind, node.task, node.queue, node.j
                 CASE WHEN node.kind = 'map' AND members.parents > 0 THEN coalesce(parents.released_at, run.created_at) END) AS started_at,
        result.finished_at, left(result.error, 2000) AS error, job.run_at, job.created_at AS queued_at,
        coalesce(parents.remaining, 0) AS parents_remaining, coalesce(parents.failed > parents.tolerated, false) AS parents_failed,
-       clock_timestamp() AS now
+       node.undo ->> 'task' AS undo, clock_timestamp() AS now
 FROM {schema}.workflow AS run
 JOIN {schema}.workflow_node AS node ON node.workflow_id = run.id
 LEFT JOIN LATERAL (
