@@ -195,8 +195,8 @@ def test_every_statement_of_queries_and_operations_is_held_to_its_plan() -> None
     exempt |= {"rollup_parts", "rollup_marks", "rollup_prune", "rollup_depths", "rollup_write", "rollup_fold"}
     # Where one of them is refused, the same is read once more.
     exempt |= {"rollup_names"}
-    # Those of durable jobs: test_step_read_plans.py; a call of a function.
-    exempt |= {"job_steps", "job_waits", "run_waits", "send_signal"}
+    # Those of durable jobs: test_step_plans.py, test_step_read_plans.py; a call of a function.
+    exempt |= {"job_steps", "job_waits", "run_waits", "send_signal", "steps_load", "steps_unfinished"}
     named: set[str] = set()
     packages = (operations, queries)
     parts = [import_module(part.name) for of in packages for part in walk_packages(of.__path__, f"{of.__name__}.")]
@@ -207,7 +207,14 @@ def test_every_statement_of_queries_and_operations_is_held_to_its_plan() -> None
     # A function of the server's, and no table.
     exempt |= {"queue_lock", "notify_queue", "notify_all_queues", "sleep_briefly"}
     # Function calls, the plans of which are the tests' of workflows; and one run's state.
-    exempt |= {"workflow_cancel", "workflow_retry", "workflow_retry_from", "workflow_resume", "workflow_status"}
+    exempt |= {
+        "workflow_cancel",
+        "workflow_retry",
+        "workflow_retry_from",
+        "workflow_resume",
+        "workflow_status",
+        "workflow_undo",
+    }
     files = {name for name in named if _exists(name)}
     of_workers = {"group_ready_candidates", "count_claimed", "limited_due", "rules_differ"}
     planned = (*STATEMENTS, *test_flow_plans.STATEMENTS, *test_workflow_read_plans.STATEMENTS)

@@ -119,6 +119,14 @@ ACTIONS: dict[str, tuple[str, list[str], int]] = {
     "cancel": ("SELECT jobq.workflow_cancel(2, 'failed', 'because')", [], 60),
     "retry": ("SELECT jobq.workflow_retry(3)", [], 60),
     "retry:from": ("SELECT * FROM jobq.workflow_retry_from(3, 'node0')", [], 100),
+    "undo": (
+        "SELECT * FROM jobq.workflow_undo(1)",
+        [
+            "UPDATE jobq.workflow_node SET undo = jsonb_build_object('name', 'undo', 'task', 't', 'queue', 'q',"
+            " 'priority', 5, 'max_attempts', 3, 'args', '{}'::jsonb, 'parameter', 'value') WHERE workflow_id = 1"
+        ],
+        100,
+    ),
     "enqueue": (
         "SELECT jobq.enqueue_workflow('w', 'k', 'hold', 60,"
         " (SELECT jsonb_agg(jsonb_build_object('name', n, 'kind', 'task', 'args', '{}'::jsonb, 'task', 't', 'queue', 'default',"
@@ -279,6 +287,7 @@ STATEMENTS: list[tuple[str, dict[str, Any], set[str], int]] = [
     ("workflow_left", {"joins_left_out": [], "turns_left_out": []}, set(), 300),
     ("workflow_cancel", {"id": 2, "as_state": "failed", "reason": "r", "if_due": False}, {"job_node_idx"}, 60),
     ("workflow_retry", {"id": 3}, set(), 60),
+    ("workflow_undo", {"id": 3}, set(), 60),
     ("workflow_retry_from", {"id": 3, "from_node": "node0"}, set(), 60),
     ("workflow_prune", {"ids": [1, 3, 5], "most": 100}, {"workflow_result_pkey"}, 200),
     (

@@ -24,7 +24,6 @@ WITHOUT_A_TEST = {
     "claim_limited": _FUNCTION,
     "enqueue_keyed": _FUNCTION,
     "workflow_add_nodes": _FUNCTION,
-    "workflow_undo": _FUNCTION,
     "declare_rules": "by queue_pkey, once a worker's start",
     "rate_prune": "a maintenance task that reads a small table whole",
     "heartbeat_queues": "the table of queues is small and is read whole",

@@ -13,7 +13,7 @@ _ACTIONS = (
     "worker_quiet", "worker_stop", "worker_resume",
     "operation_start", "operation_pause", "operation_resume", "operation_cancel", "operation_done", "operation_failed",
     "schedule_set", "schedule_pause", "schedule_resume", "schedule_remove", "schedule_run",
-    "cancel_workflow", "retry_workflow",
+    "cancel_workflow", "retry_workflow", "undo_workflow",
     "user_add", "user_set_role", "user_set_password", "user_remove",
 )  # fmt: skip
 
