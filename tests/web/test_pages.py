@@ -20,6 +20,7 @@ from jobq.web.auth import users
 from tests.apps import workflows
 from tests.support.rows import add_attempt, add_finished, add_job, add_worker
 from tests.support.web import Conn, token, words
+from tests.support.workflows.runs import end_node
 from tests.web.test_access import held_run
 
 ERROR = "ConnectionError: bank 7 did not answer"
@@ -254,6 +255,11 @@ def test_the_audit_offers_the_actions_that_are_written_there(client: FlaskClient
     run = held_run(db)
     operations.retry_workflow(db, "jobq", run, actor="ann")
     operations.cancel_workflow(db, "jobq", run, actor="ann")
+    with workflows.q.workflow("unwanted") as wf:
+        workflows.number.node(1).named("one").undo(workflows.take_back)
+    run = wf.enqueue(db).id
+    end_node(db, run, "one", result=1)
+    operations.undo_workflow(db, "jobq", run, actor="ann")
     users.add(db, "jobq", "bob", "viewer", "correct horse", actor="ann")
     users.set_role(db, "jobq", "bob", "admin", actor="ann")
     users.set_password(db, "jobq", "bob", "another horse", actor="ann")
