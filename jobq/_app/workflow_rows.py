@@ -164,7 +164,7 @@ def _row(node: BaseNode, options: JobOptions) -> dict[str, Any]:
         row["condition"] = _reference(node._condition)
     if node._undo is not None:
         undo, parameter = node._undo
-        row["undo"] = {"name": f"undo {node.label}"[:200], "args": {}, "parameter": parameter, **_columns(undo)}
+        row["undo"] = {"parameter": parameter, **_columns(undo)}
     if isinstance(node, Many):
         row["item_parameter"] = node._parameter
         row["min_success"] = node._min_success

@@ -95,10 +95,9 @@ def retry(run_id: int, note: AuditRecord | None) -> Script[RunChange | None]:
 
     `note` is None for a repeated round. Returns what was done; None: there is no such run.
     """
-    [(ids, restarted, undo_run)] = yield "workflow_retry", {"id": run_id}
-    if undo_run is not None:
-        said = f"run {undo_run} undoes the nodes that have succeeded: retry all nodes (--all)"
-        return RunChange(done=False, refused=(said,))
+    [(ids, restarted, refusal)] = yield "workflow_retry", {"id": run_id}
+    if refusal is not None:
+        return RunChange(done=False, refused=(refusal,))
     if ids is None:
         found = yield "workflow_status", {"id": run_id}
         return RunChange(done=False) if found else None

@@ -7,7 +7,7 @@ import os
 import signal
 from pathlib import Path
 
-from jobq import JobQ, step
+from jobq import Fail, JobQ, step
 from tests.apps.durable import exists, trace
 
 q = JobQ()
@@ -42,3 +42,21 @@ def deadly_saga(path: str, last: str, undo_dies: int = 0) -> str:
     if last == "wait":
         step.wait_for("never", str)
     return "good"
+
+
+@q.task(durable=True, backoff=[3600.0], max_attempts=3)
+def slow_undo(path: str, how: str) -> str:
+    """Two steps; the undo of the second one hangs once, or raises once and is tried again after an hour."""
+
+    def undo_second(number: int) -> None:
+        if not exists(f"{path}.heals"):
+            Path(f"{path}.heals").touch()
+            trace(path, f"undo {how}s")
+            if how == "raise":
+                raise RuntimeError("not yet")
+            ctypes.PyDLL(None).sleep(3600)
+        trace(path, f"undo second {number}")
+
+    step.options(undo=lambda number: trace(path, f"undo first {number}")).run(trace, path, "first")
+    step.options(undo=undo_second).run(trace, path, "second")
+    raise Fail("no way")

@@ -36,6 +36,13 @@ def is_parked(jobs: Jobs, job: Any) -> bool:
     return live.get("state") in ("ready", "waiting") and live.get("claims", 0) > 0
 
 
+async def expire(database_url: str) -> None:
+    maintenance = Maintenance(WorkerOptions(app="-", settings=Settings(database_url=database_url)))
+    connection = await Database(Settings(database_url=database_url)).connect("maintenance", MAINTENANCE)
+    async with connection:
+        await maintenance.tasks.expire_jobs(connection)
+
+
 def set_aside(jobs: Jobs, job: Any) -> bool:
     return bool(jobs.one("SELECT bool_and(strpos(args_hash, '/') > 0) FROM jobq.job_step WHERE job_id = %s", job.id))
 
@@ -97,10 +104,7 @@ async def test_a_job_that_expires_while_it_waits_is_undone(
     worker(*OPTIONS, app=APP)
     await wait_until_async(lambda: is_parked(jobs, job), what="the wait")
     jobs.connection.execute("UPDATE jobq.job SET expires_at = now()")
-    maintenance = Maintenance(WorkerOptions(app="-", settings=Settings(database_url=database_url)))
-    connection = await Database(Settings(database_url=database_url)).connect("maintenance", MAINTENANCE)
-    async with connection:
-        await maintenance.tasks.expire_jobs(connection)
+    await expire(database_url)
     ended = jobs.wait(job.id)
     assert lines(path) == ["first", "second", *UNDONE]
     assert (ended["state"], ended["error"]) == ("expired", "expired")
@@ -115,3 +119,47 @@ def test_a_job_that_a_claim_finds_expired_is_undone(jobs: Jobs, path: str, worke
     jobs.connection.execute("SELECT jobq.send_signal(%s, 'never', '\"late\"')", (job.id,))
     assert jobs.wait(job.id)["state"] == "expired"
     assert lines(path) == ["first", "second", *UNDONE]
+
+
+def test_an_undo_that_is_killed_after_the_jobs_timeout_goes_on(jobs: Jobs, path: str, worker: Start) -> None:
+    job = apps.slow_undo.options(timeout=0.5, max_attempts=1).enqueue(jobs.connection, path, "hang")
+    worker(*OPTIONS, app=APP)
+    ended = jobs.wait(job.id)
+    assert lines(path) == ["first", "second", "undo hangs", *UNDONE]
+    assert (ended["state"], ended["error"]) == ("failed", "no way")
+
+
+async def test_a_job_that_expires_before_the_next_try_of_its_undo_is_undone_then(
+    jobs: Jobs, path: str, worker: Start, database_url: str
+) -> None:
+    job = apps.slow_undo.enqueue(jobs.connection, path, "raise")
+    worker(*OPTIONS, app=APP)
+    await wait_until_async(lambda: lines(path)[-1:] == ["undo raises"] and is_parked(jobs, job), what="the wait")
+    jobs.connection.execute("UPDATE jobq.job SET expires_at = now()")
+    await expire(database_url)
+    assert is_parked(jobs, job)
+    # The hour is over.
+    jobs.connection.execute("UPDATE jobq.job_step SET wake_at = now() WHERE state = 'retrying'")
+    jobs.connection.execute("UPDATE jobq.job SET run_at = now()")
+    ended = jobs.wait(job.id)
+    assert lines(path) == ["first", "second", "undo raises", *UNDONE]
+    assert (ended["state"], ended["error"]) == ("failed", "no way")
+
+
+@pytest.mark.parametrize("ordered", [False, True])
+async def test_a_job_that_fits_no_workers_code_expires(
+    jobs: Jobs, path: str, worker: Start, database_url: str, ordered: bool
+) -> None:
+    if ordered:
+        operations.configure(jobs.connection, "jobq", "default", groups="ordered", actor="test")
+    job = set_up(jobs, path, "wait", group="a")
+    first = worker(*OPTIONS, app=APP)
+    await wait_until_async(lambda: is_parked(jobs, job), what="the wait")
+    first.kill()
+    worker(*OPTIONS, app="tests.apps.plain:q")
+    jobs.connection.execute("SELECT jobq.send_signal(%s, 'never', '\"late\"')", (job.id,))
+    await wait_until_async(lambda: jobs.one("SELECT parked_at IS NOT NULL FROM jobq.job"), what="the refusal")
+    jobs.connection.execute("UPDATE jobq.job SET expires_at = now()")
+    await expire(database_url)
+    assert jobs.wait(job.id)["state"] == "expired"
+    assert lines(path) == ["first", "second"]

@@ -16,9 +16,9 @@ from tests.apps import workflows as apps
 from tests.support.jobs import Jobs
 from tests.support.waiting import wait_until
 from tests.support.workers import WorkerProcess
-from tests.support.workflows.node_ends import Conn, cancel, end, fold, play, retry
+from tests.support.workflows.node_ends import Conn, cancel, end, fold, play, redrive, retry
 from tests.support.workflows.node_ends import run as steps
-from tests.workflows.test_joins import items, node, run_state, states
+from tests.workflows.test_joins import Beside, items, node, run_state, states
 
 q = apps.q
 
@@ -158,7 +158,7 @@ def test_a_run_that_was_undone_can_only_be_retried_as_a_whole_and_after_the_undo
     assert undo is not None
     refused = operations.retry_workflow(db, "jobq", run, actor="test")
     assert (refused.done, refused.refused) == (
-        False, (f"run {undo} undoes the nodes that have succeeded: retry all nodes (--all)",)
+        False, (f"run {undo} undoes the nodes that have succeeded: retry all nodes of run {run} (--all)",)
     )  # fmt: skip
     refused = operations.retry_workflow(db, "jobq", run, actor="test", from_node="b")
     assert "retry all nodes" in refused.refused[0]
@@ -236,3 +236,103 @@ def test_workers_undo_a_run(jobs: Jobs, worker: Callable[..., WorkerProcess]) ->
     wait_until(lambda: jobs.one("SELECT count(*) FROM jobq.workflow WHERE state = 'succeeded'") == 1, what="the undo")
     assert jobs.one("SELECT state FROM jobq.workflow WHERE id = %s", run.id) == "failed"
     assert jobs.one("SELECT args FROM jobq.job_history WHERE task LIKE '%%take_back'") == {"number": 1}
+
+
+def test_single_jobs_of_a_run_that_is_undone_are_not_retried(db: Conn) -> None:
+    run = failed(db)
+    undo = undo_run(db, run)
+    job = node(db, run, "c")
+    found = operations.retry(db, "jobq", [job], actor="test")
+    assert f"run {undo} undoes the nodes that have succeeded: retry all nodes of run {run}" in str(found)
+    assert db.execute("SELECT count(*) FROM jobq.job WHERE id = %s", (job,)).fetchall() == [(0,)]
+    assert run_state(db, run) != "running"
+
+
+def test_a_retry_of_a_job_that_meets_the_undo_fails(db: Conn, database_url: str) -> None:
+    run = three(db, on_failure="continue")
+    end(db, [node(db, run, "a")], result=1)
+    end(db, [node(db, run, "b")], "failed")
+    with psycopg.connect(database_url) as other:
+        steps(other, "workflow_step")
+        with psycopg.connect(database_url, autocommit=True) as third:
+            retried = Beside(db, third, caught, redrive, [node(db, run, "b")])
+            other.commit()
+            assert isinstance(retried.result(), psycopg.errors.SerializationFailure)
+    assert run_state(db, run) == "failed"
+    assert undo_run(db, run) is not None
+
+
+def caught(connection: Conn, call: Callable[..., Any], *args: Any) -> Any:
+    try:
+        return call(connection, *args)
+    except psycopg.Error as error:
+        return error
+
+
+def test_maps_do_not_wait_for_a_run_whose_lock_is_held(db: Conn, database_url: str) -> None:
+    run = three(db, on_failure="continue")
+    end(db, [node(db, run, "a")], result=1)
+    end(db, [node(db, run, "b")], "failed")
+    with q.workflow("m") as wf:
+        first = apps.number.node(1).named("first")
+        apps.number.map(range(3000)).after(first).named("map")
+    other_run = wf.enqueue(db).id
+    with psycopg.connect(database_url) as other:
+        lock = "SELECT pg_advisory_xact_lock_shared('jobq.workflow'::regclass::oid::integer, %s::integer)"
+        other.execute(lock, (run % 64,))
+        end(db, [node(db, other_run, "first")], result=1)
+        steps(db, "workflow_step")
+        assert len(items(db, node(db, other_run, "map"))) == 3000
+        assert undo_run(db, run) is None
+    fold(db)
+    assert undo_run(db, run) is not None
+
+
+def test_the_undo_of_a_run_that_was_retried_since_does_not_go_on(db: Conn) -> None:
+    run = failed(db)
+    undo = undo_run(db, run)
+    assert undo is not None
+    cancel(db, undo)
+    fold(db)
+    assert operations.retry_workflow(db, "jobq", run, actor="test", all_nodes=True).done
+    for all_nodes in (False, True):
+        found = operations.retry_workflow(db, "jobq", undo, actor="test", all_nodes=all_nodes)
+        assert found.refused == (f"run {run}, which it undoes, was retried since",)
+    assert jobs_of(db, undo) == []
+
+
+def test_the_results_of_a_map_are_copied_in_parts(db: Conn) -> None:
+    with q.workflow("w", on_failure="continue") as wf:
+        many = apps.number.options(headers={"a": 1, "b": 1}).map(range(4)).named("map")
+        many.undo(apps.take_back.options(headers={"b": 2}))
+        apps.number.node(1).after(many).named("last")
+    run = wf.enqueue(db).id
+    for job in items(db, node(db, run, "map")):
+        end(db, [job], result="x" * 12_000_000)
+    end(db, [node(db, run, "last")], "failed")
+    fold(db)
+    undo = undo_run(db, run)
+    assert undo is not None
+    [(first,), (second,)] = db.execute(
+        "SELECT jsonb_array_length(items) FROM jobq.workflow_node WHERE workflow_id = %s ORDER BY number", (undo,)
+    ).fetchall()
+    assert (first, second) == (2, 2)
+    assert db.execute("SELECT DISTINCT headers FROM jobq.job").fetchall() == [({"a": 1, "b": 2},)]
+    while jobs := jobs_of(db, undo):
+        end(db, [id for id, _, _ in jobs])
+        fold(db)
+    assert run_state(db, undo) == "succeeded"
+
+
+def test_retention_removes_a_run_that_was_undone_and_not_one_that_is_to_be(db: Conn) -> None:
+    run, other = failed(db), three(db, on_failure="continue")
+    end(db, [node(db, other, "a")], result=1)
+    end(db, [node(db, other, "b")], "failed")
+    db.execute("UPDATE jobq.workflow SET finished_at = now() - interval '1 year' WHERE id IN (%s, %s)", (run, other))
+    keep = {"most": 10, "aside": [], "keep_succeeded": "7 days", "keep_others": "90 days"}
+    [(old,)] = steps(db, "workflows_old", **keep)
+    assert old == [run]
+    steps(db, "workflow_prune", ids=old, most=1000)
+    assert db.execute("SELECT count(*) FROM jobq.workflow WHERE id = %s", (run,)).fetchall() == [(0,)]
+    fold(db)
+    assert undo_run(db, other) is not None

@@ -140,7 +140,7 @@ class WorkflowLoop:
             "workflow_step",
             **self._left_out(),
             only_joins=None if only is None else _ids(only, "join"),
-            only_turns=None if only is None else _ids(only, "map"),
+            only_turns=None if only is None else _ids(only, "turn"),
         )
         return row
 
@@ -151,7 +151,7 @@ class WorkflowLoop:
 
     def _left_out(self) -> dict[str, list[int]]:
         aside = self._aside.keys()
-        return {"joins_left_out": _ids(aside, "join"), "turns_left_out": _ids(aside, "map")}
+        return {"joins_left_out": _ids(aside, "join"), "turns_left_out": _ids(aside, "turn")}
 
     async def _cancel(self, connection: Connection, run: int, reason: str) -> int:
         """Do one round of a cancellation, and return the number of jobs that it changed.

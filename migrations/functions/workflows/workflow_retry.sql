@@ -4,9 +4,9 @@
 -- A deadline that has passed is forgotten.
 -- A job that did not succeed and is gone (deleted by an operator, or by retention) is inserted again, from its node: at once, if the
 -- node has no parents or is a map; else its node waits for its parents again, which have ended. `restarted`: how many there were.
--- `jobs` is NULL if there is no such run, if it has succeeded, or if it is being cancelled and its last job has not ended; and if it was
--- undone: `undo_run`.
-CREATE OR REPLACE FUNCTION {schema}.workflow_retry(run_id bigint, OUT jobs bigint[], OUT restarted integer, OUT undo_run bigint)
+-- `jobs` is NULL if there is no such run, if it has succeeded, or if it is being cancelled and its last job has not ended; and if
+-- `refusal` says why it cannot go on: it was undone.
+CREATE OR REPLACE FUNCTION {schema}.workflow_retry(run_id bigint, OUT jobs bigint[], OUT restarted integer, OUT refusal text)
 LANGUAGE plpgsql
 SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
@@ -24,8 +24,10 @@ DECLARE
     stopped record;
 BEGIN
     PERFORM pg_advisory_xact_lock('{schema}.workflow'::regclass::oid::integer, (run_id % 64)::integer);
-    SELECT undo_id INTO undo_run FROM {schema}.workflow WHERE id = run_id;
-    IF undo_run IS NOT NULL THEN
+    refusal :=
+        --include workflows/retry_refusal run=run_id
+        ;
+    IF refusal IS NOT NULL THEN
         RETURN;
     END IF;
     UPDATE {schema}.workflow

@@ -28,6 +28,8 @@ AS $body$
 DECLARE
     first {schema}.workflow_node;
     undo bigint;
+    undone bigint;
+    refusal text;
     chosen bigint[];
     idle bigint[];
     former_jobs bigint[];
@@ -36,18 +38,22 @@ DECLARE
     over record;
 BEGIN
     PERFORM pg_advisory_xact_lock('{schema}.workflow'::regclass::oid::integer, (run_id % 64)::integer);
-    SELECT one.undo_id INTO undo FROM {schema}.workflow AS one
+    SELECT one.undo_id, one.undoes_id INTO undo, undone FROM {schema}.workflow AS one
     WHERE one.id = run_id AND (one.state <> 'running' OR one.cancel_requested_at IS NULL) FOR NO KEY UPDATE;
     IF NOT FOUND THEN
         RETURN;
     END IF;
-    IF undo IS NOT NULL AND from_node IS NOT NULL THEN
+    -- A run that was undone starts from nothing, and its undo must have ended. FOR SHARE: a retry of the undo waits, and is refused.
+    PERFORM FROM {schema}.workflow WHERE id = undo FOR SHARE;
+    refusal := CASE WHEN undo IS NOT NULL AND from_node IS NULL THEN (
+        SELECT format('run %s undoes it, and has not ended: wait for its end, or cancel it', undo)
+        FROM {schema}.workflow WHERE id = undo AND state = 'running')
+    ELSE
+        --include workflows/retry_refusal run=run_id
+    END;
+    IF refusal IS NOT NULL THEN
         nodes := 0;
-        problems := ARRAY[format('run %s undoes the nodes that have succeeded: retry all nodes (--all)', undo)];
-        RETURN;
-    ELSIF EXISTS (SELECT FROM {schema}.workflow WHERE id = undo AND state = 'running') THEN
-        nodes := 0;
-        problems := ARRAY[format('run %s undoes it, and has not ended: wait for its end, or cancel it', undo)];
+        problems := ARRAY[refusal];
         RETURN;
     END IF;
     IF from_node IS NULL THEN

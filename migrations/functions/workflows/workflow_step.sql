@@ -35,20 +35,30 @@ BEGIN
         PERFORM {schema}.workflow_advance(joins, zeros, zeros, zeros);
         done := cardinality(joins);
     END IF;
+    -- One run, if its lock is free: the maps do not wait for it.
+    FOR turn IN
+        SELECT * FROM {schema}.workflow_turn
+        WHERE kind = 'undo' AND id <> ALL (turns_left_out) AND (only_turns IS NULL OR id = ANY (only_turns))
+        ORDER BY id LIMIT 10 FOR UPDATE SKIP LOCKED
+    LOOP
+        CONTINUE WHEN NOT pg_try_advisory_xact_lock('{schema}.workflow'::regclass::oid::integer, (turn.subject_id % 64)::integer);
+        BEGIN
+            -- If it was retried in the meantime, nothing is done: it is undone when it ends again.
+            PERFORM {schema}.workflow_undo(turn.subject_id);
+        EXCEPTION
+            WHEN data_exception OR integrity_constraint_violation OR program_limit_exceeded OR raise_exception THEN
+                GET STACKED DIAGNOSTICS problem = MESSAGE_TEXT;
+                UPDATE {schema}.workflow SET reason = concat_ws('; ', reason, 'it cannot be undone: ' || problem) WHERE id = turn.subject_id;
+        END;
+        DELETE FROM {schema}.workflow_turn WHERE id = turn.id;
+        done := done + 1;
+        EXIT;
+    END LOOP;
     SELECT * INTO turn FROM {schema}.workflow_turn
-    WHERE kind IN ('expand', 'undo') AND id <> ALL (turns_left_out) AND (only_turns IS NULL OR id = ANY (only_turns))
+    WHERE kind = 'expand' AND id <> ALL (turns_left_out) AND (only_turns IS NULL OR id = ANY (only_turns))
     ORDER BY id LIMIT 1 FOR UPDATE SKIP LOCKED;
     IF NOT FOUND THEN
         RETURN done;
-    END IF;
-    IF turn.kind = 'undo' THEN
-        IF NOT pg_try_advisory_xact_lock('{schema}.workflow'::regclass::oid::integer, (turn.subject_id % 64)::integer) THEN
-            RETURN done;
-        END IF;
-        -- If it was retried in the meantime, nothing is done: it is undone when it ends again.
-        PERFORM {schema}.workflow_undo(turn.subject_id);
-        DELETE FROM {schema}.workflow_turn WHERE id = turn.id;
-        RETURN done + 1;
     END IF;
     SELECT node.id, node.members_join_id, node.workflow_id INTO map FROM {schema}.workflow_node AS node WHERE node.id = turn.subject_id;
     IF NOT FOUND THEN

@@ -17,11 +17,24 @@ DECLARE
         CROSS JOIN LATERAL (SELECT workflow_id FROM {schema}.workflow_node WHERE workflow_node.id = given.id OFFSET 0) AS node
         JOIN {schema}.workflow AS run ON run.id = node.workflow_id);
     key integer;
+    refusal text;
 BEGIN
     -- All of them, in one order: two bulk retries do not wait for each other in a circle.
     FOR key IN SELECT DISTINCT (one % 64)::integer FROM unnest(runs) AS one ORDER BY 1 LOOP
         PERFORM pg_advisory_xact_lock('{schema}.workflow'::regclass::oid::integer, key);
     END LOOP;
+    -- A retry of single jobs looks before it takes the lock (retry_finished.sql): the undo of the run may have come in between.
+    SELECT refused.why INTO refusal
+    FROM unnest(runs) AS given (id)
+    CROSS JOIN LATERAL (
+        SELECT
+            --include workflows/retry_refusal run=given.id
+            AS why
+    ) AS refused
+    WHERE refused.why IS NOT NULL LIMIT 1;
+    IF FOUND THEN
+        RAISE EXCEPTION '%', refusal USING ERRCODE = 'serialization_failure';
+    END IF;
     -- Not if retention has removed the runs.
     WHILE cardinality(ids) > 0 AND cardinality(runs) > 0 LOOP
         UPDATE {schema}.workflow_join AS again SET released_at = NULL

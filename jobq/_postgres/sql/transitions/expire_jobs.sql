@@ -5,11 +5,11 @@
 -- Plan: job_pkey, three times; job_step_pkey; job_key_pkey for each job with a key; no Sort, no Seq Scan on job.
 WITH with_undo AS MATERIALIZED (
     SELECT late.id FROM unnest(%(ids)s::bigint[]) AS late (id) WHERE
-        --include steps/undo_is_due job=late.id
+        --include steps/has_undo job=late.id
 ), undone AS MATERIALIZED (
     -- If no worker's code fits the job, no worker can undo its steps.
     SELECT job.id, job.attempt, job.state, job.queue, job.group_key FROM {schema}.job AS job
-    WHERE job.id = ANY (ARRAY(SELECT id FROM with_undo)) AND job.state <> 'parked'
+    WHERE job.id = ANY (ARRAY(SELECT id FROM with_undo)) AND job.state <> 'parked' AND job.parked_claims IS DISTINCT FROM job.claims
 ), verdicts AS (
     SELECT id AS job_id, attempt, 'EXPIRE' AS ending, NULL AS error_type, 'expired' AS message FROM undone
 ), told AS (

@@ -46,7 +46,10 @@ WITH ended AS (
                WHERE undo.job_id = ended.id AND undo.kind = 'undo' AND strpos(undo.args_hash, '/') = 0 OFFSET 0) AS hurries
     FROM ended JOIN free ON free.id = ended.id
     CROSS JOIN LATERAL (
-        SELECT (ended.new_state = 'expired' OR ended.new_state = 'failed' AND ended.recorded IN ('crashed', 'timeout')) AND
+        -- If it has expired, it does not do so again: there is no need to count.
+        SELECT ended.new_state = 'expired' AND
+            --include steps/has_undo job=ended.id
+            OR ended.new_state = 'failed' AND ended.recorded IN ('crashed', 'timeout') AND
             --include steps/undo_is_due job=ended.id
             AS is_due
     ) AS undone

@@ -4,16 +4,28 @@
 -- of two dead jobs with the same key, the older one gets it.
 -- A durable job keeps its steps and goes on where it was. Steps whose failure has ended it run again (steps_run_again.sql marked them).
 -- A child that has failed is started again, and so is one that was cancelled with the job; one that an operator has retried is waited for.
--- Plan: job_history_id_idx of the partitions of the three states, twice; workflow_result_pkey; job_step_pkey, twice.
+-- A node of a run that is undone stays dead, too.
+-- Plan: job_history_id_idx of the partitions of the three states, twice; workflow_node_pkey, workflow_result_pkey; job_step_pkey, twice.
 WITH chosen AS MATERIALIZED (
-    SELECT id, state, attempt, task, key, key_holds, key_scope FROM {schema}.job_history
+    SELECT id, state, attempt, task, key, key_holds, key_scope, node_id FROM {schema}.job_history
     WHERE id = ANY(%(ids)s) AND state IN ('failed', 'cancelled', 'expired')
     ORDER BY id
     FOR UPDATE SKIP LOCKED
+), refused AS MATERIALIZED (
+    -- Nodes of runs that are undone: functions/workflows/workflow_undo.sql.
+    SELECT chosen.id, refusal.why
+    FROM chosen
+    CROSS JOIN LATERAL (SELECT workflow_id FROM {schema}.workflow_node WHERE workflow_node.id = chosen.node_id OFFSET 0) AS node
+    CROSS JOIN LATERAL (
+        SELECT
+            --include workflows/retry_refusal run=node.workflow_id
+            AS why
+    ) AS refusal
+    WHERE chosen.node_id IS NOT NULL AND refusal.why IS NOT NULL
 ), keyed AS MATERIALIZED (
     SELECT id, state, attempt, key,
            CASE WHEN key IS NULL THEN id ELSE {schema}.take_key(key, id, coalesce(key_holds, 'until_finished'), task, key_scope) END AS holder
-    FROM chosen
+    FROM chosen WHERE id <> ALL (ARRAY(SELECT id FROM refused))
 ), gone AS (
     DELETE FROM {schema}.job_history
     WHERE id = ANY(ARRAY(SELECT id FROM keyed WHERE holder = id)) AND state IN ('failed', 'cancelled', 'expired')
@@ -60,3 +72,5 @@ SELECT id, NULL, NULL,
        'key ' || quote_literal(key) || CASE WHEN holder IS NULL THEN ' is being taken by another job at this moment: try again'
                                             ELSE ' is held by job ' || holder END
 FROM keyed WHERE holder IS DISTINCT FROM id
+UNION ALL
+SELECT id, NULL, NULL, why FROM refused

@@ -5,4 +5,6 @@ SELECT 'join' AS kind, join_id AS id
 FROM (SELECT join_id FROM {schema}.workflow_arrival WHERE join_id <> ALL (%(joins_left_out)s::bigint[]) ORDER BY id LIMIT 200) AS arrived
 GROUP BY join_id
 UNION ALL
-(SELECT 'map', id FROM {schema}.workflow_turn WHERE kind IN ('expand', 'undo') AND id <> ALL (%(turns_left_out)s::bigint[]) ORDER BY id LIMIT 1)
+(SELECT 'turn', id FROM {schema}.workflow_turn WHERE kind = 'expand' AND id <> ALL (%(turns_left_out)s::bigint[]) ORDER BY id LIMIT 1)
+UNION ALL
+(SELECT 'turn', id FROM {schema}.workflow_turn WHERE kind = 'undo' AND id <> ALL (%(turns_left_out)s::bigint[]) ORDER BY id LIMIT 10)
