@@ -34,7 +34,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "jobs": ("jobs", "List, show and change jobs."),
     "queues": ("queues", "List, show, limit, pause and resume queues."),
     "schedules": ("schedules", "List, show, add, remove, pause, resume and run schedules."),
-    "workflows": ("workflows", "List, show, cancel, retry and signal runs of workflows."),
+    "workflows": ("workflows", "List, show, cancel, retry, undo and signal runs of workflows."),
     "steps": ("steps", "Check the stored steps of durable jobs against the code."),
     "workers": ("workers", "List, quiet, resume and stop workers."),
     "users": ("users", "List, add, change and remove the status page's users."),
