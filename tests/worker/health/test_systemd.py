@@ -170,7 +170,8 @@ class Container:
 
     @property
     def log(self) -> str:
-        journal = self.run("journalctl", "--no-pager", "-n", "60").stdout if self._leader else ""
+        # A worker that is aborted prints the stacks of all its threads: more than a hundred lines.
+        journal = self.run("journalctl", "--no-pager", "-n", "1000").stdout if self._leader else ""
         return self._log.read_text(errors="replace")[-3000:] + journal
 
     def close(self) -> None:
