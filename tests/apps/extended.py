@@ -30,7 +30,7 @@ FAST = Backoff(base=0.01, cap=0.05)
 
 
 def note(what: str) -> None:
-    """Write one line, whole, whoever else writes."""
+    """Write one line in one piece, even if other processes write, too."""
     if path := os.environ.get("EXTENDED_LOG"):
         with open(path, "ab", buffering=0) as file:
             file.write(f"{os.getpid()} {what}\n".encode())

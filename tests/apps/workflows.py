@@ -157,7 +157,7 @@ def _grow(count: int, broken: str) -> int:
 
 @q.task
 def grow(count: int, broken: str = "") -> int:
-    """Adds nodes to its own run, of which one adds nodes again; fails after that while the file `broken` exists."""
+    """Adds nodes to its own run; one of them adds nodes again. Fails after that while the file `broken` exists."""
     return _grow(count, broken)
 
 

@@ -28,7 +28,6 @@ AS $body$
 DECLARE
     first {schema}.workflow_node;
     undo bigint;
-    undone bigint;
     refusal text;
     chosen bigint[];
     idle bigint[];
@@ -38,7 +37,7 @@ DECLARE
     over record;
 BEGIN
     PERFORM pg_advisory_xact_lock('{schema}.workflow'::regclass::oid::integer, (run_id % 64)::integer);
-    SELECT one.undo_id, one.undoes_id INTO undo, undone FROM {schema}.workflow AS one
+    SELECT one.undo_id INTO undo FROM {schema}.workflow AS one
     WHERE one.id = run_id AND (one.state <> 'running' OR one.cancel_requested_at IS NULL) FOR NO KEY UPDATE;
     IF NOT FOUND THEN
         RETURN;

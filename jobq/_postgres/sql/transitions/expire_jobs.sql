@@ -1,6 +1,6 @@
 -- Finishes as expired the jobs that expired_jobs.sql has locked in this transaction, and releases
 -- their keys that are held until the start or the end. A durable job with steps to undo does not end yet: it
--- is made due, and a worker undoes them and ends it as expired.
+-- is made due, and a worker undoes them before it ends.
 -- Returns the number of both.
 -- Plan: job_pkey, three times; job_step_pkey; job_key_pkey for each job with a key; no Sort, no Seq Scan on job.
 WITH with_undo AS MATERIALIZED (
